@@ -1,0 +1,71 @@
+//! Time. The only module that asks a clock.
+//!
+//! Ages, delays and deadlines are [`Timestamp`]s of a monotonic [`Clock`], which a test may pause with tokio's
+//! timers; only what people and other systems read is [`wall`] time.
+
+use std::time::{Duration, SystemTime};
+
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+/// A moment of a [`Clock`], in nanoseconds since it was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    pub const ZERO: Self = Self(0);
+
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis * 1_000_000)
+    }
+
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Returns how long ago `earlier` was; zero if it is yet to come.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl std::ops::Add<Duration> for Timestamp {
+    type Output = Self;
+
+    fn add(self, delay: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// A monotonic clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    started: Instant,
+}
+
+impl Clock {
+    #[expect(clippy::disallowed_methods, reason = "this module is what everybody else asks")]
+    pub fn start() -> Self {
+        Self { started: Instant::now() }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this module is what everybody else asks")]
+    pub fn now(&self) -> Timestamp {
+        Timestamp::ZERO + Instant::now().saturating_duration_since(self.started)
+    }
+
+    /// Returns the instant that tokio's timers know `at` by.
+    pub fn instant(&self, at: Timestamp) -> Instant {
+        self.started + Duration::from_nanos(at.0)
+    }
+}
+
+/// Returns the time of day.
+#[expect(clippy::disallowed_methods, reason = "this module is what everybody else asks")]
+pub fn wall() -> OffsetDateTime {
+    SystemTime::now().into()
+}

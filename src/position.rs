@@ -1,0 +1,277 @@
+//! Where an event stands in its tranche, where reading resumes, and what has been handled in between.
+//!
+//! * [`Ordinal`]: the place of one event in its tranche; strictly increasing in read order, and never
+//!   denoting another event later (C1).
+//! * [`Position`]: where reading resumes; opaque to all but the source that made it.
+//! * [`OrdinalSet`]: ordinals above a position that are handled already, as runs.
+//! * [`Progress`]: a position and the set that belongs to it (C12). It is what checkpoint stores hold.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Names an independently readable and checkpointable part of a source (a partition, a category, a file).
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TrancheId(Arc<str>);
+
+impl TrancheId {
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self(name.into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TrancheId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for TrancheId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// The place of an event in its tranche.
+///
+/// Sources with one number per event put it into `major` and leave `minor` at 0; sources with two (file and
+/// line, epoch and event, document and event) use both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ordinal {
+    pub major: u64,
+    pub minor: u32,
+}
+
+impl Ordinal {
+    pub const fn new(major: u64, minor: u32) -> Self {
+        Self { major, minor }
+    }
+}
+
+impl fmt::Display for Ordinal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// Where reading of a tranche resumes. Only its source may interpret or compare it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Position {
+    Number(i64),
+    Token(Arc<str>),
+}
+
+impl Position {
+    pub fn token(text: impl Into<Arc<str>>) -> Self {
+        Self::Token(text.into())
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Token(token) => f.write_str(token),
+        }
+    }
+}
+
+/// Where reading of a tranche starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartAt {
+    /// Nothing was ever committed: the tranche's first event.
+    Origin,
+    Position(Position),
+}
+
+/// Ordinals that are handled, as ascending, disjoint runs with both ends included.
+///
+/// A run covers every ordinal of its tranche between its ends, also those that no event carries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OrdinalSet {
+    runs: Vec<(Ordinal, Ordinal)>,
+}
+
+/// An [`OrdinalSet`] whose encoded form could not be read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("the set of handled ordinals is damaged: {0}")]
+pub struct DamagedSet(&'static str);
+
+impl OrdinalSet {
+    pub const fn new() -> Self {
+        Self { runs: Vec::new() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    pub fn runs(&self) -> &[(Ordinal, Ordinal)] {
+        &self.runs
+    }
+
+    /// Returns the greatest ordinal of the set.
+    pub fn last(&self) -> Option<Ordinal> {
+        self.runs.last().map(|run| run.1)
+    }
+
+    /// Appends a run that begins after the last one. Runs that touch in read order should be joined by the caller,
+    /// who knows which ordinals exist between them.
+    ///
+    /// # Panics
+    /// If the run is inverted or does not begin after the last one.
+    pub fn push(&mut self, first: Ordinal, last: Ordinal) {
+        assert!(first <= last, "a run of ordinals must not be inverted");
+        assert!(self.last().is_none_or(|end| end < first), "runs of ordinals must ascend");
+        self.runs.push((first, last));
+    }
+
+    pub fn contains(&self, ordinal: Ordinal) -> bool {
+        let after = self.runs.partition_point(|run| run.0 <= ordinal);
+        after > 0 && self.runs[after - 1].1 >= ordinal
+    }
+
+    /// Encodes the set: a version byte, then each run as the differences of its ends to what went before, in LEB128.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(1 + self.runs.len() * 4);
+        out.push(SET_VERSION);
+        let mut at = Ordinal::default();
+        for &(first, last) in &self.runs {
+            for next in [first, last] {
+                let major = next.major - at.major;
+                put(&mut out, major);
+                // Within one major the minor only grows, so that its difference stays small.
+                put(&mut out, u64::from(if major == 0 { next.minor - at.minor } else { next.minor }));
+                at = next;
+            }
+        }
+        out
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, DamagedSet> {
+        let (&version, mut rest) = bytes.split_first().ok_or(DamagedSet("it is empty"))?;
+        if version != SET_VERSION {
+            return Err(DamagedSet("its version is unknown"));
+        }
+        let mut set = Self::new();
+        let mut at = Ordinal::default();
+        while !rest.is_empty() {
+            let mut ends = [Ordinal::default(); 2];
+            for end in &mut ends {
+                let major = take(&mut rest)?;
+                let minor = u32::try_from(take(&mut rest)?).map_err(|_| DamagedSet("a minor is too large"))?;
+                let overflow = DamagedSet("an ordinal is too large");
+                at = if major == 0 {
+                    Ordinal::new(at.major, at.minor.checked_add(minor).ok_or(overflow)?)
+                } else {
+                    Ordinal::new(at.major.checked_add(major).ok_or(overflow)?, minor)
+                };
+                *end = at;
+            }
+            if set.last().is_some_and(|last| last >= ends[0]) {
+                return Err(DamagedSet("its runs do not ascend"));
+            }
+            set.runs.push((ends[0], ends[1]));
+        }
+        Ok(set)
+    }
+}
+
+const SET_VERSION: u8 = 1;
+
+fn put(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn take(bytes: &mut &[u8]) -> Result<u64, DamagedSet> {
+    let mut number = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first().ok_or(DamagedSet("it is cut short"))?;
+        *bytes = rest;
+        let bits = u64::from(byte & 0x7f);
+        if shift == 63 && bits > 1 {
+            break;
+        }
+        number |= bits << shift;
+        if byte & 0x80 == 0 {
+            return Ok(number);
+        }
+    }
+    Err(DamagedSet("a number is too large"))
+}
+
+/// How far a tranche is handled: everything before `position`, and of what follows the ordinals in `handled`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// `None`: the tranche's origin.
+    pub position: Option<Position>,
+    pub handled: OrdinalSet,
+}
+
+impl Progress {
+    pub fn at(position: Position) -> Self {
+        Self { position: Some(position), handled: OrdinalSet::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn set(runs: &[((u64, u32), (u64, u32))]) -> OrdinalSet {
+        let mut set = OrdinalSet::new();
+        for &((a, b), (c, d)) in runs {
+            set.push(Ordinal::new(a, b), Ordinal::new(c, d));
+        }
+        set
+    }
+
+    #[test]
+    fn a_run_covers_both_of_its_ends_and_nothing_beyond() {
+        let set = set(&[((1, 2), (1, 4)), ((3, 0), (3, 0))]);
+        let covered: Vec<_> = [(1, 1), (1, 2), (1, 3), (1, 4), (1, 5), (2, 0), (3, 0), (3, 1)]
+            .map(|(major, minor)| set.contains(Ordinal::new(major, minor)))
+            .into();
+        assert_eq!(covered, [false, true, true, true, false, false, true, false]);
+    }
+
+    #[test]
+    fn damaged_sets_are_refused() {
+        for bytes in [
+            &[][..],
+            &[9],
+            &[1, 0x80],
+            &[1, 1],
+            &[1, 1, 1, 0, 0, 0, 0, 0, 0],
+            &[1, 255, 255, 255, 255, 255, 255, 255, 255, 255, 9, 0],
+        ] {
+            assert!(OrdinalSet::decode(bytes).is_err(), "{bytes:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_decodes_to_the_same_set(mut ends in prop::collection::btree_set((any::<u64>(), any::<u32>()), 0..40)) {
+            if ends.len() % 2 == 1 {
+                ends.pop_last();
+            }
+            let ends: Vec<_> = ends.into_iter().collect();
+            let set = set(&ends.chunks(2).map(|pair| (pair[0], pair[1])).collect::<Vec<_>>());
+            prop_assert_eq!(OrdinalSet::decode(&set.encode()), Ok(set));
+        }
+
+        #[test]
+        fn no_bytes_make_decoding_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ignored = OrdinalSet::decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Delays between attempts.
+
+use std::time::Duration;
+
+/// How delays grow: doubling from `initial` to at most `max`, each shortened at random by up to half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    pub initial: Duration,
+    pub max: Duration,
+}
+
+impl Backoff {
+    /// Returns the delay after the given number of attempts failed in a row (1 = the first).
+    pub fn delay(&self, failures: u32, random: &mut fastrand::Rng) -> Duration {
+        let doublings = failures.saturating_sub(1).min(32);
+        let full = self.initial.saturating_mul(1 << doublings.min(31)).min(self.max);
+        full.mul_f64(1.0 - random.f64() / 2.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_up_to_the_maximum_and_vary_by_half() {
+        let backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(30) };
+        let mut random = fastrand::Rng::with_seed(1);
+        for (failures, full) in [(1, 100), (2, 200), (3, 400), (9, 25_600), (10, 30_000), (u32::MAX, 30_000)] {
+            for _ in 0..100 {
+                let delay = backoff.delay(failures, &mut random).as_millis();
+                assert!(delay >= full / 2 && delay <= full, "{failures}: {delay} of {full}");
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What the scheduler answers when it is asked how things stand.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::position::{Ordinal, TrancheId};
+
+/// How a tranche stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrancheReport {
+    pub tranche: TrancheId,
+    /// Batches with events that could be handled: those of which only waiting events (in trouble, parked) remain do not count.
+    pub batches: usize,
+    /// Batches that are not complete, or behind one that is not.
+    pub batches_held: usize,
+    /// Bytes of the events that are held unhandled.
+    pub bytes: usize,
+    /// Events read since the position: how far reading is ahead.
+    pub ahead: u64,
+    /// Events of those that are not handled yet.
+    pub unhandled: u64,
+    /// Runs that the set of handled ordinals has: what its encoded size follows from (C14).
+    pub set_runs: usize,
+    /// Counts, since the tranche was opened, what changed its progress; equal numbers, equal progress.
+    pub version: u64,
+    /// Batches completed in order since the tranche was opened.
+    pub completed_batches: u64,
+    /// Events handled since the tranche was opened, by whatever means.
+    pub completed_events: u64,
+    /// The first ordinal that is not handled.
+    pub blocked_at: Option<Ordinal>,
+    /// When the batch that holds it was read.
+    pub blocked_since: Option<Timestamp>,
+}
+
+/// Where a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StreamState {
+    /// No event of it was seen, or it was purged.
+    Unknown,
+    /// Everything seen is handled.
+    Idle,
+    /// It will be offered as soon as a slot is free.
+    Ready,
+    /// It has events, but those before them are missing (`require_all`).
+    Waiting,
+    /// A call of it runs.
+    Active,
+    /// Its last call failed.
+    Failing,
+    /// Its last call succeeded without progress.
+    Stalled,
+    /// Its handler asked for a later visit.
+    Deferred,
+    Parked,
+}
+
+/// One stream, for lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamReport {
+    pub stream: String,
+    pub tranche: TrancheId,
+    pub state: StreamState,
+    /// A call of it runs at the moment.
+    pub running: bool,
+    /// The index of its first queued event, if it has any that is not out.
+    pub head: Option<i64>,
+    pub events: usize,
+    pub bytes: usize,
+    /// How often its first event failed in a row.
+    pub failures: u32,
+    /// How long it has been in its state; for failing and stalled ones: since it last made progress (D-14).
+    pub age: Duration,
+    /// Until when it is not offered.
+    pub until: Option<Timestamp>,
+}
+
+/// Why a stream is where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    pub state: StreamState,
+    /// `None` if the stream is unknown.
+    pub report: Option<StreamReport>,
+    /// The next index of interest.
+    pub write_position: Option<i64>,
+    /// Indexes that were jumped and could still come late, as half-open ranges.
+    pub gaps: Vec<(i64, i64)>,
+    /// The first ordinal of its tranche that this stream holds back, if it does.
+    pub blocks: Option<Ordinal>,
+}
+
+/// Totals of one state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateTotals {
+    pub streams: usize,
+    pub events: usize,
+    pub bytes: usize,
+    pub categories: usize,
+    /// The ages of the stream longest and shortest in the state.
+    pub oldest: Duration,
+    pub newest: Duration,
+}
+
+/// How everything stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    pub idle: usize,
+    pub ready: StateTotals,
+    pub waiting: StateTotals,
+    pub active: StateTotals,
+    pub failing: StateTotals,
+    pub stalled: StateTotals,
+    pub deferred: StateTotals,
+    pub parked: StateTotals,
+    /// Late events offered so far (C5), and duplicates dropped.
+    pub late_events: u64,
+    pub duplicates: u64,
+    /// The streams that need attention: failing, stalled, active for long, parked; the oldest first.
+    pub streams: Vec<StreamReport>,
+}

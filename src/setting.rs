@@ -1,0 +1,237 @@
+//! The values that settings and pipeline files are written in: text with `${NAME}` in it, durations, sizes.
+//!
+//! References are resolved here, one scalar at a time, after the file was parsed: what a variable holds can never
+//! change the structure of a file (R64), and messages show the reference, never the value (R63).
+
+use std::fmt;
+use std::ops::Deref;
+
+use serde::de::{Deserializer, Error as _};
+use serde::{Deserialize, Serialize, Serializer};
+
+/// Text in which `${NAME}`, `${NAME:-default}` and `${file:/path}` stand for what they refer to.
+///
+/// Shows itself as it was written.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Text {
+    written: Box<str>,
+    value: Box<str>,
+}
+
+impl Text {
+    /// Returns text without references.
+    pub fn literal(value: &str) -> Self {
+        Self { written: value.into(), value: value.into() }
+    }
+
+    /// Returns the text as it was written, references unresolved.
+    pub fn written(&self) -> &str {
+        &self.written
+    }
+
+    /// Returns whether any part of the text comes from elsewhere.
+    pub fn has_references(&self) -> bool {
+        self.written.contains("${")
+    }
+}
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.value
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.written, f)
+    }
+}
+
+impl Serialize for Text {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.written)
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = String::deserialize(deserializer)?;
+        let value = resolve(&written).map_err(D::Error::custom)?;
+        Ok(Self { written: written.into(), value: value.into() })
+    }
+}
+
+/// What cannot be resolved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unresolved {
+    #[error("the variable `{0}` is not set (write `${{{0}:-default}}` to give it a default)")]
+    NotSet(String),
+    #[error("the variable `{0}` is not UTF-8")]
+    NotUtf8(String),
+    #[error("cannot read the file `{path}`: {why}")]
+    File { path: String, why: String },
+    #[error("`{0}` is not a reference: write `${{NAME}}`, `${{NAME:-default}}` or `${{file:/path}}`")]
+    Malformed(String),
+}
+
+/// Resolves the references in a scalar. What they resolve to is not looked at again.
+pub fn resolve(written: &str) -> Result<String, Unresolved> {
+    let mut value = String::with_capacity(written.len());
+    let mut rest = written;
+    while let Some(start) = rest.find("${") {
+        value.push_str(&rest[..start]);
+        let reference = &rest[start..];
+        let Some(end) = reference.find('}') else {
+            return Err(Unresolved::Malformed(reference.to_owned()));
+        };
+        value.push_str(&look_up(&reference[2..end]).map_err(|error| match error {
+            Unresolved::Malformed(_) => Unresolved::Malformed(reference[..=end].to_owned()),
+            other => other,
+        })?);
+        rest = &reference[end + 1..];
+    }
+    value.push_str(rest);
+    Ok(value)
+}
+
+fn look_up(reference: &str) -> Result<String, Unresolved> {
+    if let Some(path) = reference.strip_prefix("file:") {
+        return match std::fs::read_to_string(path) {
+            // Secrets are mounted as files, and editors end files with a newline that is no part of them.
+            Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
+            Err(error) => missing(Unresolved::File { path: path.to_owned(), why: error.to_string() }),
+        };
+    }
+    let (name, default) = match reference.split_once(":-") {
+        Some((name, default)) => (name, Some(default)),
+        None => (reference, None),
+    };
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    if !is_name(name) {
+        return Err(Unresolved::Malformed(reference.to_owned()));
+    }
+    match (std::env::var(name), default) {
+        (Ok(value), _) if !value.is_empty() || default.is_none() => Ok(value),
+        (Err(std::env::VarError::NotUnicode(_)), _) => Err(Unresolved::NotUtf8(name.to_owned())),
+        (_, Some(default)) => Ok(default.to_owned()),
+        (_, None) => missing(Unresolved::NotSet(name.to_owned())),
+    }
+}
+
+thread_local! {
+    static ALLOW_MISSING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+fn missing(error: Unresolved) -> Result<String, Unresolved> {
+    if ALLOW_MISSING.get() { Ok(String::new()) } else { Err(error) }
+}
+
+/// Runs `f` with every missing variable and file taken as empty: `check --allow-missing-env` (R61).
+pub fn allowing_missing<T>(f: impl FnOnce() -> T) -> T {
+    ALLOW_MISSING.set(true);
+    let result = f();
+    ALLOW_MISSING.set(false);
+    result
+}
+
+/// For `#[serde(with = "setting::duration")]`: `"5s"`, `"1h 30m"`.
+pub mod duration {
+    use std::time::Duration;
+
+    use super::{Deserialize, Deserializer, Serializer};
+    use serde::de::Error as _;
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        parse(&super::Text::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+
+    pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(*duration))
+    }
+
+    pub fn parse(text: &str) -> Result<Duration, String> {
+        humantime::parse_duration(text)
+            .map_err(|error| format!("`{text}` is not a duration such as \"5s\", \"250ms\" or \"1h 30m\": {error}"))
+    }
+}
+
+/// For `#[serde(with = "setting::size")]`: `"64MiB"`, `"1000"` bytes.
+pub mod size {
+    use super::{Deserialize, Deserializer, Serializer};
+    use serde::de::Error as _;
+
+    const UNITS: [(&str, u64); 8] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("kB", 1_000),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("B", 1),
+    ];
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        parse(&super::Text::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+
+    pub fn serialize<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        let unit = UNITS[..3].iter().rev().find(|(_, size)| *bytes >= *size && bytes.is_multiple_of(*size));
+        match unit {
+            Some((name, size)) => serializer.collect_str(&format_args!("{}{name}", bytes / size)),
+            None => serializer.collect_str(&format_args!("{bytes}B")),
+        }
+    }
+
+    pub fn parse(text: &str) -> Result<u64, String> {
+        let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+        let factor = match unit.trim() {
+            "" => Some(1),
+            unit => UNITS.iter().find(|(name, _)| *name == unit).map(|(_, size)| *size),
+        };
+        digits
+            .parse::<u64>()
+            .ok()
+            .zip(factor)
+            .and_then(|(number, factor)| number.checked_mul(factor))
+            .ok_or_else(|| format!("`{text}` is not a size such as \"64MiB\", \"500kB\" or \"1000B\""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_resolve_within_their_scalar_only() {
+        // PATH is set wherever cargo runs.
+        let path = std::env::var("PATH").unwrap();
+        assert_eq!(resolve("a${PATH}b${PROPULSIOND_NOT_SET:-c}").unwrap(), format!("a{path}bc"));
+        assert_eq!(resolve("no reference, $PATH").unwrap(), "no reference, $PATH");
+        assert_eq!(resolve("${PROPULSIOND_NOT_SET:-${PATH}").unwrap(), "${PATH");
+        assert_eq!(resolve("${PROPULSIOND_NOT_SET}").unwrap_err(), Unresolved::NotSet("PROPULSIOND_NOT_SET".into()));
+        for malformed in ["${", "${}", "${a b}", "${A${B}}"] {
+            assert!(matches!(resolve(malformed), Err(Unresolved::Malformed(_))), "{malformed}");
+        }
+        assert!(matches!(resolve("${file:/no/such/file}"), Err(Unresolved::File { .. })));
+        assert_eq!(allowing_missing(|| resolve("a${PROPULSIOND_NOT_SET}")).unwrap(), "a");
+    }
+
+    #[test]
+    fn sizes_and_durations_are_read_with_their_units() {
+        assert_eq!(
+            ["64MiB", "500kB", "7", "7B", "1 GiB"].map(|text| size::parse(text).unwrap()),
+            [67_108_864, 500_000, 7, 7, 1 << 30]
+        );
+        for bad in ["", "MiB", "1.5MiB", "-1", "1TiB", "99999999999999GiB"] {
+            assert!(size::parse(bad).is_err(), "{bad}");
+        }
+        assert_eq!(duration::parse("1h 30m").unwrap().as_secs(), 5_400);
+        assert!(duration::parse("5 parsecs").is_err());
+    }
+}

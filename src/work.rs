@@ -1,0 +1,73 @@
+//! Units of work: what the scheduler hands out, and handlers and sinks pass on.
+
+use smallvec::SmallVec;
+
+use crate::event::{Event, category, stream_id};
+
+/// Names a piece of work while it is out: one stream of one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkId {
+    pub slot: u32,
+    /// Distinguishes the uses of a slot, so that a late answer is never taken for another's.
+    pub generation: u32,
+}
+
+/// What is to be done with a piece of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkKind {
+    /// Offer it to the handler, then the sink.
+    Handle,
+    /// Its stream is parked: append it to the parked store.
+    Park,
+    /// A record that its source could not read: the error policy decides.
+    Malformed,
+}
+
+/// A contiguous run of one stream's events, to be handled together.
+///
+/// Events excluded by a filter may be missing from the run. The events are never empty, and all of one stream.
+#[derive(Debug)]
+pub struct Work {
+    pub id: WorkId,
+    pub kind: WorkKind,
+    /// In index order; unfolds come last. Exceptions are orders other than `stream`, where it is read order.
+    pub events: Vec<Event>,
+    /// The index of interest once all of this is handled.
+    pub next: i64,
+    /// How often the first of these events has failed already.
+    pub failures: u32,
+    /// The events came below what their stream had already passed, over a gap (C5).
+    pub late: bool,
+}
+
+impl Work {
+    /// Returns the name of the stream; empty only for malformed records.
+    pub fn stream(&self) -> &str {
+        self.events[0].stream()
+    }
+
+    pub fn category(&self) -> &str {
+        category(self.stream())
+    }
+
+    pub fn stream_id(&self) -> &str {
+        stream_id(self.stream())
+    }
+
+    /// Returns the index of the first event.
+    pub fn first(&self) -> i64 {
+        self.events[0].index()
+    }
+
+    /// Returns whether the work is one event, alone or with its unfolds: if it fails, it is known which event it was.
+    pub fn is_single(&self) -> bool {
+        self.events.get(1).is_none_or(Event::is_unfold)
+    }
+
+    pub fn has_unfolds(&self) -> bool {
+        self.events.last().is_some_and(Event::is_unfold)
+    }
+}
+
+/// What a handler is called with: the work of `streams_per_call` streams, usually one.
+pub type Streams = SmallVec<[Work; 1]>;
