@@ -1,1 +1,202 @@
-//! To be written.
+//! The composition root: settings and pipeline files in, a running daemon out. The one place that knows everything.
+//!
+//! [`App::build`] makes everything and can fail; [`App::run`] then only runs. A store that cannot be reached fails its own
+//! pipeline, later and repeatedly, not the start.
+
+mod assemble;
+mod data;
+mod progress;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures_util::FutureExt;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::checkpoint::Owner;
+use crate::cli::{CheckArgs, ExitStatus, RunArgs};
+use crate::clock::Clock;
+use crate::document::Problem;
+use crate::http::{Api, Registered};
+use crate::logging::Logs;
+use crate::metrics::Metrics;
+use crate::pipeline::{Ended, Handle, Listener, Pipeline};
+use crate::secret::Secret;
+use crate::settings::Settings;
+use crate::spec::Loaded;
+
+/// How long answers that are under way may take once everything else has ended.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Why the daemon did not start.
+#[derive(Debug)]
+pub enum NotStarted {
+    /// The files are wrong.
+    Files(Vec<Problem>),
+    /// The environment is.
+    Environment(anyhow::Error),
+}
+
+/// A daemon, ready to run.
+pub struct App {
+    api: Arc<Api>,
+    listener: Option<TcpListener>,
+    pipelines: Vec<(Pipeline, Listener)>,
+    /// Every pipeline ends by itself: a job, not a service.
+    finite: bool,
+    drain: Duration,
+    _data: data::DataFolder,
+}
+
+impl App {
+    /// Reads and checks the pipeline files, takes the data folder, binds the port.
+    pub async fn build(settings: &Settings, args: &RunArgs) -> Result<Self, NotStarted> {
+        let loaded = load(settings, args)?;
+        let data = data::DataFolder::take(&settings.data_dir()).map_err(NotStarted::Environment)?;
+        let listener = bind(&settings.listen).await.map_err(NotStarted::Environment)?;
+        let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let clock = Clock::start();
+        let metrics = Arc::new(Metrics::new(clock));
+        let mut registered = Vec::new();
+        let mut pipelines = Vec::new();
+        let finite = args.until_tail || loaded.iter().all(|loaded| loaded.spec.stop != crate::spec::Stop::Never);
+        for loaded in loaded {
+            let prepared = assemble::Prepared::new(loaded, settings, data.path(), args.until_tail, &metrics)?;
+            let (handle, listener) = Handle::new(clock);
+            registered.push(Registered {
+                name: Arc::clone(&prepared.pipeline.identity.name),
+                handle,
+                inbox: prepared.inbox,
+                gauges: prepared.gauges,
+                script: prepared.script,
+            });
+            pipelines.push((prepared.pipeline, listener));
+        }
+        let api = Arc::new(Api {
+            pipelines: registered,
+            metrics,
+            token: settings.http.token.as_ref().map(|token| Secret::new(token.expose().to_owned())),
+            address: address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
+            limits: crate::health::Limits::default(),
+            stopping: AtomicBool::new(false),
+        });
+        Ok(Self { api, listener, pipelines, finite, drain: settings.drain, _data: data })
+    }
+
+    /// Returns where the API listens.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listener.as_ref().map(|_| self.api.address)
+    }
+
+    /// Runs until every pipeline of a finite job has ended, or until told to stop. `logs` is looked after meanwhile.
+    pub async fn run(self, logs: Logs, signals: impl Future<Output = u8> + Send) -> ExitStatus {
+        let stop = CancellationToken::new();
+        let serving = CancellationToken::new();
+        let group = crate::supervise::Group::daemon();
+        if let Some(listener) = self.listener {
+            tracing::info!(address = %self.api.address, "serving metrics and health");
+            let (api, serving) = (Arc::clone(&self.api), serving.clone());
+            group.spawn(crate::supervise::TaskKind::Http, "http", async move {
+                crate::http::serve(listener, api, serving).await.context("serve http")
+            });
+        }
+        let summaries = logs.summarise_until(group.token().clone());
+        group.spawn(crate::supervise::TaskKind::Chore, "log summaries", summaries.map(Ok));
+        let mut running = self.pipelines.len();
+        let (tell, mut told) = tokio::sync::mpsc::channel(running.max(1));
+        for (pipeline, listener) in self.pipelines {
+            let (name, stop, tell, group_of) =
+                (Arc::clone(&pipeline.identity.name), stop.child_token(), tell.clone(), group.clone());
+            group.spawn(crate::supervise::TaskKind::Keeper, Arc::clone(&name), async move {
+                let ended = pipeline.run(listener, &group_of, stop).await;
+                tell.send((name, ended)).await.context("tell how the pipeline ended")
+            });
+        }
+        let report = progress::Report::start(&self.api, self.finite);
+        let mut ended = Vec::new();
+        let mut signals = std::pin::pin!(signals);
+        let mut stopping = false;
+        while running > 0 || !(stopping || self.finite) {
+            tokio::select! {
+                biased;
+                signal = &mut signals, if !stopping => {
+                    tracing::info!(signal, drain = ?self.drain, "stopping: what runs is finished first; a second signal ends at once");
+                    stopping = true;
+                    self.api.stopping.store(true, Ordering::Relaxed);
+                    stop.cancel();
+                }
+                Some(result) = told.recv() => {
+                    ended.push(result);
+                    running -= 1;
+                }
+                failure = group.failed() => {
+                    tracing::error!(error = %failure, "the daemon cannot go on");
+                    return ExitStatus::Failed;
+                }
+                () = report.tick(&self.api) => {}
+            }
+        }
+        report.finish(&self.api, &ended);
+        serving.cancel();
+        if let Err(still) = group.join(GOODBYE).await {
+            tracing::debug!(tasks = ?still, "not everything ended by itself");
+        }
+        exit_status(&ended)
+    }
+}
+
+/// Returns everything that is wrong with pipeline files and their scripts. Touches no network.
+pub fn check(settings: &Settings, args: &CheckArgs) -> Vec<Problem> {
+    let check = || {
+        let mut loaded = Vec::new();
+        let mut problems = Vec::new();
+        for path in &args.paths {
+            match crate::spec::load(path) {
+                Ok(found) => loaded.extend(found),
+                Err(wrong) => problems.extend(wrong),
+            }
+        }
+        problems.extend(problems_of(settings, &loaded));
+        problems
+    };
+    if args.allow_missing_env { crate::setting::allowing_missing(check) } else { check() }
+}
+
+fn problems_of(settings: &Settings, loaded: &[Loaded]) -> Vec<Problem> {
+    let mut problems = crate::spec::check(loaded, &settings.data_dir());
+    problems.extend(loaded.iter().flat_map(assemble::check_script));
+    problems
+}
+
+fn load(settings: &Settings, args: &RunArgs) -> Result<Vec<Loaded>, NotStarted> {
+    let loaded = crate::spec::load(&args.config).map_err(NotStarted::Files)?;
+    let problems = problems_of(settings, &loaded);
+    if problems.is_empty() { Ok(loaded) } else { Err(NotStarted::Files(problems)) }
+}
+
+async fn bind(listen: &crate::settings::Listen) -> anyhow::Result<Option<TcpListener>> {
+    let crate::settings::Listen::At(address) = listen else { return Ok(None) };
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on `{address}` (set `listen` to another address, or to \"off\")"))?;
+    Ok(Some(listener))
+}
+
+fn exit_status(ended: &[(Arc<str>, Ended)]) -> ExitStatus {
+    let worst = |status: ExitStatus, ended: &Ended| match (status, ended) {
+        (_, Ended::DeadlinePassed(_)) | (ExitStatus::DrainTimedOut, _) => ExitStatus::DrainTimedOut,
+        (_, Ended::Halted(_) | Ended::Failed(_) | Ended::Fenced(_)) => ExitStatus::Failed,
+        (status, Ended::Finished | Ended::Stopped) => status,
+    };
+    ended.iter().fold(ExitStatus::Ok, |status, (_, ended)| worst(status, ended))
+}
+
+/// Who this process is, for whoever finds its claim on a checkpoint.
+fn owner(pipeline: &str) -> Owner {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    Owner(format!("{}/{}/{pipeline}", host.trim(), std::process::id()).into())
+}

@@ -10,7 +10,7 @@ use crate::event::Event;
 use crate::position::{Ordinal, Progress, TrancheId};
 
 /// What progress is kept under.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CheckpointKey {
     /// The consumer group.
     pub group: Arc<str>,
@@ -74,6 +74,10 @@ pub trait CheckpointStore: Send + Sync {
     ///
     /// A repeat of the stored commit (same fence and sequence) is harmless.
     async fn commit(&self, commits: &[Commit<'_>]) -> Vec<Result<(), CheckpointError>>;
+
+    /// Returns the fence that holds the key and the number of the stored commit: what tells whether a commit whose outcome is
+    /// unknown happened (C11). `None`: never claimed.
+    async fn last_commit(&self, key: &CheckpointKey) -> Result<Option<(Fence, u64)>, CheckpointError>;
 
     /// Gives the key up, so that a look at it shows no owner. The progress stays.
     async fn release(&self, key: &CheckpointKey, fence: Fence) -> Result<(), CheckpointError>;

@@ -19,7 +19,8 @@ pub enum Kind {
     /// State derived from the events below its index (a snapshot, a view) that travels with them. It has the ordinal
     /// of the document's last item (C3), and is superseded by newer events and newer unfolds.
     Unfold,
-    /// An event that a filter excluded: never offered, counted as handled, kept so that a dense stream stays dense.
+    /// An event that a filter excluded: never offered, counted as handled, kept so that a dense stream stays dense. Without
+    /// a stream it stands for its ordinal alone.
     Placeholder,
     /// A record that its source could not read. `data` is the record as it was, `meta` says why.
     Malformed,
@@ -169,9 +170,19 @@ impl Event {
         self.record.len()
     }
 
-    /// Turns the event into a placeholder (a filter excluded it), which keeps its stream, index and ordinal.
+    /// Turns the event into a placeholder (a filter excluded it), which keeps its stream, index and ordinal. What has no place
+    /// in its stream, an unfold or a malformed record, keeps its ordinal only.
     pub fn exclude(&mut self) {
+        if self.kind != Kind::Event {
+            self.forget_record();
+        }
         self.kind = Kind::Placeholder;
+    }
+
+    /// Turns the event into a placeholder that belongs to no stream: nothing of it is needed but its ordinal.
+    pub fn forget(&mut self) {
+        self.kind = Kind::Placeholder;
+        self.forget_record();
     }
 
     /// Lets go of the buffer: of a placeholder nothing but its index and ordinal is needed once its stream is known.
@@ -397,6 +408,16 @@ mod tests {
         assert_eq!(event(&"a".repeat(65_536), 0), BadEvent::TooLong("stream name"));
         let not_utf8 = EventBuilder::new(Bytes::from_static(b"a-\xff")).text(Text::Stream, 0, 3);
         assert_eq!(not_utf8.build(Kind::Event, Ordinal::default(), 0).unwrap_err(), BadEvent::NotUtf8("stream name"));
+    }
+
+    #[test]
+    fn what_is_excluded_keeps_its_place_if_it_had_one() {
+        let excluded = [Kind::Event, Kind::Unfold, Kind::Malformed].map(|kind| {
+            let mut event = Assembler::new("order-1", "T").build(kind, Ordinal::new(3, 0), 7).unwrap();
+            event.exclude();
+            (event.kind(), event.stream().to_owned(), event.at().major)
+        });
+        assert_eq!(excluded, ["order-1", "", ""].map(|stream| (Kind::Placeholder, stream.to_owned(), 3)));
     }
 
     #[test]

@@ -1,1 +1,357 @@
-//! To be written.
+//! Events as lines of JSON: how files hold them and how they are pushed. `render` writes them.
+//!
+//! A line is one of two objects:
+//! * an event, `{"stream", "index"?, "type", "data"?, "meta"?, "id"?, "timestamp"?, "correlation"?, "causation"?}`, with
+//!   `"unfold": true` if it is one. `data` and `meta` are kept verbatim, `null` included; the others are as good as
+//!   absent if they are `null`. Other keys are allowed and ignored; a known key given twice is an error.
+//! * an Equinox document, `{"p", "i", "n", "e", "u"?}` ([`document`]), as exports of CosmosDB hold them.
+//!
+//! An event that is read keeps its line and the places of its fields in it: nothing is copied unless a field has
+//! escapes in it. Still every byte is checked, so that a corrupt body is found here and not by the handler.
+//!
+//! **Ordinals.** The items of a line share the major, which their source derives from the line's number. An event line
+//! has minor 0; of a document, event k has minor k, and all its unfolds have the number of its events (C3).
+
+mod body;
+mod document;
+mod scan;
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::event::{Assembler, BadEvent, Event, EventBuilder, Kind, Text};
+use crate::position::Ordinal;
+use scan::{Bad, Scanner, Shape, Strings, Token};
+
+pub use body::{BadBody, is_blank_or_comment, parse_body};
+
+/// Where the indexes of events come from. Declared once; a line that breaks it is an error (C2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Indexing {
+    /// Every line says it.
+    Field,
+    /// No line says it; the number of the line is taken (the major of its ordinal).
+    Line,
+}
+
+/// Where a line stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The major of the ordinals of what the line holds.
+    pub major: u64,
+    pub indexing: Indexing,
+}
+
+/// A line that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadLine {
+    why: Cow<'static, str>,
+    at: Option<usize>,
+    stream: Option<Box<str>>,
+}
+
+impl BadLine {
+    fn new(why: impl Into<Cow<'static, str>>) -> Self {
+        Self { why: why.into(), at: None, stream: None }
+    }
+
+    fn at(mut self, at: usize) -> Self {
+        self.at = Some(at);
+        self
+    }
+
+    /// Returns the stream that the line belongs to, if that could be read.
+    pub fn stream(&self) -> Option<&str> {
+        self.stream.as_deref()
+    }
+}
+
+/// What was expected, and at which byte of the line (the first is byte 1).
+impl fmt::Display for BadLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)?;
+        self.at.map_or(Ok(()), |at| write!(f, " at byte {}", at + 1))
+    }
+}
+
+impl std::error::Error for BadLine {}
+
+impl From<Bad> for BadLine {
+    fn from(bad: Bad) -> Self {
+        Self::new(bad.why).at(bad.at)
+    }
+}
+
+impl From<BadEvent> for BadLine {
+    fn from(bad: BadEvent) -> Self {
+        Self::new(bad.to_string())
+    }
+}
+
+/// Appends what a line holds: one event, or those of a document. A bad line appends nothing.
+pub fn parse(line: Bytes, place: Place, events: &mut Vec<Event>) -> Result<(), BadLine> {
+    let mut fields = Fields::default();
+    let scanned = fields.scan(&line, Scanner::quick(&line)).or_else(|_| {
+        fields = Fields::default();
+        fields.scan(&line, Scanner::new(&line))
+    });
+    let read = match scanned {
+        Err(bad) => Err(bad),
+        Ok(()) if fields.is_document() => document::parse(&line, &fields, place, events),
+        Ok(()) if fields.is_foreign_document() => Ok(()),
+        Ok(()) => return parse_event(line, &fields, place, events),
+    };
+    read.map_err(|bad| fields.named(&line, bad))
+}
+
+fn parse_event(line: Bytes, fields: &Fields, place: Place, events: &mut Vec<Event>) -> Result<(), BadLine> {
+    let (kind, index) = fields.check(&line, place).map_err(|bad| fields.named(&line, bad))?;
+    let at = Ordinal::new(place.major, 0);
+    if fields.has_escapes() {
+        let assembled = fields.assemble(&line).map_err(|bad| fields.named(&line, bad))?;
+        events.push(assembled.build(kind, at, index)?);
+    } else {
+        events.push(fields.in_place(line).build(kind, at, index)?);
+    }
+    Ok(())
+}
+
+/// The keys that mean something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    Stream,
+    Type,
+    Id,
+    Correlation,
+    Causation,
+    Timestamp,
+    Index,
+    Data,
+    Meta,
+    Unfold,
+    P,
+    I,
+    N,
+    E,
+    U,
+    /// Every document that CosmosDB exports has it.
+    Rid,
+}
+
+const KEYS: usize = Key::Rid as usize + 1;
+
+const TEXTS: [(Key, Text); 6] = [
+    (Key::Stream, Text::Stream),
+    (Key::Type, Text::Type),
+    (Key::Id, Text::Id),
+    (Key::Correlation, Text::Correlation),
+    (Key::Causation, Text::Causation),
+    (Key::Timestamp, Text::Timestamp),
+];
+
+impl Key {
+    #[inline]
+    fn of(name: &[u8]) -> Option<Self> {
+        Some(match name {
+            b"stream" => Self::Stream,
+            b"type" => Self::Type,
+            b"id" => Self::Id,
+            b"correlation" => Self::Correlation,
+            b"causation" => Self::Causation,
+            b"timestamp" => Self::Timestamp,
+            b"index" => Self::Index,
+            b"data" => Self::Data,
+            b"meta" => Self::Meta,
+            b"unfold" => Self::Unfold,
+            b"p" => Self::P,
+            b"i" => Self::I,
+            b"n" => Self::N,
+            b"e" => Self::E,
+            b"u" => Self::U,
+            b"_rid" => Self::Rid,
+            _ => return None,
+        })
+    }
+}
+
+/// Where the values of the known keys of a line are.
+#[derive(Default)]
+struct Fields {
+    tokens: [Option<Token>; KEYS],
+}
+
+impl Fields {
+    fn scan<S: Strings>(&mut self, line: &[u8], scanner: Result<Scanner<'_, S>, Bad>) -> Result<(), BadLine> {
+        let mut scanner = scanner?;
+        scanner.space();
+        scanner.expect(b'{', "expected `{`")?;
+        scanner.space();
+        if !scanner.eat(b'}') {
+            while self.scan_field(line, &mut scanner)? {}
+        }
+        Ok(scanner.end()?)
+    }
+
+    /// Passes one key, its value and what follows; returns whether that was a comma.
+    #[inline]
+    fn scan_field<S: Strings>(&mut self, line: &[u8], scanner: &mut Scanner<'_, S>) -> Result<bool, BadLine> {
+        let start = scanner.at();
+        let (name, escaped) = scanner.key()?;
+        let key = if escaped { Key::of(decode(&line[start..=name.end])?.as_bytes()) } else { Key::of(&line[name]) };
+        let token = scanner.value(1)?;
+        if let Some(key) = key
+            && self.tokens[key as usize].replace(token).is_some()
+        {
+            return Err(BadLine::new("the same key came before").at(start));
+        }
+        scanner.space();
+        if scanner.eat(b',') {
+            scanner.space();
+            return Ok(true);
+        }
+        scanner.expect(b'}', "expected `,` or `}`")?;
+        Ok(false)
+    }
+
+    #[inline]
+    fn get(&self, key: Key) -> Option<Token> {
+        self.tokens[key as usize]
+    }
+
+    /// Returns the value of a key unless it is `null`.
+    #[inline]
+    fn present(&self, key: Key) -> Option<Token> {
+        self.get(key).filter(|token| token.shape != Shape::Null)
+    }
+
+    fn is_document(&self) -> bool {
+        self.get(Key::P).is_some_and(|p| matches!(p.shape, Shape::Plain | Shape::Escaped))
+            && [Key::I, Key::N, Key::E].iter().all(|key| self.get(*key).is_some())
+            && self.get(Key::Stream).is_none()
+    }
+
+    /// Lease documents, application documents: what else an export of CosmosDB holds, and yields nothing.
+    fn is_foreign_document(&self) -> bool {
+        self.get(Key::Rid).is_some() && self.get(Key::Stream).is_none()
+    }
+
+    fn has_escapes(&self) -> bool {
+        TEXTS.iter().any(|(key, _)| self.get(*key).is_some_and(|token| token.shape == Shape::Escaped))
+    }
+
+    /// Checks the kinds of the fields; returns what the line is, and its index.
+    #[inline]
+    fn check(&self, line: &[u8], place: Place) -> Result<(Kind, i64), BadLine> {
+        for (key, _) in TEXTS {
+            match self.present(key) {
+                Some(Token { shape: Shape::Plain | Shape::Escaped, .. }) => {}
+                Some(token) => {
+                    return Err(BadLine::new(format!("expected a string as {}", name_of(key))).at(token.start as usize));
+                }
+                None if matches!(key, Key::Stream | Key::Type) => {
+                    return Err(BadLine::new(format!("expected {}", name_of(key))));
+                }
+                None => {}
+            }
+        }
+        let kind = match self.present(Key::Unfold) {
+            None | Some(Token { shape: Shape::False, .. }) => Kind::Event,
+            Some(Token { shape: Shape::True, .. }) => Kind::Unfold,
+            Some(token) => {
+                return Err(BadLine::new("expected true or false as `unfold`").at(token.start as usize));
+            }
+        };
+        Ok((kind, self.index(line, place)?))
+    }
+
+    fn index(&self, line: &[u8], place: Place) -> Result<i64, BadLine> {
+        match (place.indexing, self.present(Key::Index)) {
+            (Indexing::Field, Some(token)) => match integer(line, token, "expected an integer as `index`")? {
+                index @ 0.. => Ok(index),
+                ..0 => Err(BadLine::new("expected an `index` of at least 0").at(token.start as usize)),
+            },
+            (Indexing::Field, None) => Err(BadLine::new("expected `index`")),
+            (Indexing::Line, None) => {
+                i64::try_from(place.major).map_err(|_| BadLine::new("the number of the line is too large"))
+            }
+            (Indexing::Line, Some(token)) => {
+                let why = "expected no `index`, as the line's number is taken for it";
+                Err(BadLine::new(why).at(token.start as usize))
+            }
+        }
+    }
+
+    /// Leaves the fields of an event line where they are.
+    #[inline]
+    fn in_place(&self, line: Bytes) -> EventBuilder {
+        let mut builder = EventBuilder::new(line);
+        for (key, text) in TEXTS {
+            if let Some(token) = self.present(key) {
+                builder = builder.text(text, token.start as usize + 1, token.range().len() - 2);
+            }
+        }
+        if let Some(data) = self.get(Key::Data) {
+            builder = builder.data(data.start as usize, data.range().len());
+        }
+        if let Some(meta) = self.get(Key::Meta) {
+            builder = builder.meta(meta.start as usize, meta.range().len());
+        }
+        builder
+    }
+
+    /// Copies the fields of an event line some of whose texts have to be decoded.
+    fn assemble(&self, line: &[u8]) -> Result<Assembler, BadLine> {
+        let mut assembler = Assembler::default();
+        for (key, text) in TEXTS {
+            if let Some(token) = self.present(key) {
+                assembler = assembler.text(text, &decode(&line[token.range()])?);
+            }
+        }
+        if let Some(data) = self.get(Key::Data) {
+            assembler = assembler.data(&line[data.range()]);
+        }
+        if let Some(meta) = self.get(Key::Meta) {
+            assembler = assembler.meta(&line[meta.range()]);
+        }
+        Ok(assembler)
+    }
+
+    /// Adds to an error which stream it is about, if the line had said that before it went wrong.
+    #[cold]
+    fn named(&self, line: &[u8], mut bad: BadLine) -> BadLine {
+        let token = self.get(Key::Stream).or(self.get(Key::P));
+        let name = token.and_then(|token| decode(&line[token.range()]).ok());
+        bad.stream = name.filter(|name| !name.is_empty() && name.len() <= usize::from(u16::MAX)).map(Into::into);
+        bad
+    }
+}
+
+fn name_of(key: Key) -> &'static str {
+    match key {
+        Key::Stream => "`stream`",
+        Key::Type => "`type`",
+        Key::Id => "`id`",
+        Key::Correlation => "`correlation`",
+        Key::Causation => "`causation`",
+        _ => "`timestamp`",
+    }
+}
+
+fn integer(line: &[u8], token: Token, why: &'static str) -> Result<i64, BadLine> {
+    let digits = &line[token.range()];
+    let number = match token.shape {
+        Shape::Number => std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()),
+        _ => None,
+    };
+    number.ok_or_else(|| BadLine::new(why).at(token.start as usize))
+}
+
+/// Decodes a string, quotes included.
+fn decode(string: &[u8]) -> Result<String, BadLine> {
+    serde_json::from_slice(string).map_err(|_| BadLine::new("expected a string"))
+}
+
+#[cfg(test)]
+mod tests;

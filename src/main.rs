@@ -1,1 +1,132 @@
-fn main() {}
+//! The daemon: flags and settings in, an exit code out.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use propulsiond::app::{App, NotStarted};
+use propulsiond::cli::{CheckArgs, Cli, ExitStatus, RunArgs, Verb};
+use propulsiond::clock::Clock;
+use propulsiond::document::{Problem, Style};
+use propulsiond::logging;
+use propulsiond::settings::{LogFormat, Settings};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Events are allocated by readers and freed by drivers and handlers: what the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let settings = match Settings::load(cli.common.settings.as_deref(), std::env::vars_os(), &cli.common.flags()) {
+        Ok(settings) => settings,
+        Err(problems) => return report(&problems, cli.common.json).into(),
+    };
+    match cli.verb() {
+        Verb::Run(args) => run(&settings, args, cli.common.json),
+        Verb::Check(args) => check(&settings, args, cli.common.json),
+    }
+    .into()
+}
+
+fn run(settings: &Settings, args: &RunArgs, json: bool) -> ExitStatus {
+    let format = match settings.log.format {
+        LogFormat::Text => logging::Format::Text,
+        LogFormat::Json => logging::Format::Json,
+    };
+    let logs = match logging::start(format, &settings.log.level, Clock::start()) {
+        Ok(logs) => logs,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitStatus::BadFiles;
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime cannot be started: {error}");
+            return ExitStatus::BadEnvironment;
+        }
+    };
+    let status = runtime.block_on(async {
+        // Before anything is said or taken: whoever sees the daemon may signal it.
+        let signals = signals();
+        match App::build(settings, args).await {
+            Ok(app) => app.run(logs.clone(), signals).await,
+            Err(NotStarted::Files(problems)) => report(&problems, json),
+            Err(NotStarted::Environment(error)) => {
+                eprintln!("error: {error:#}");
+                ExitStatus::BadEnvironment
+            }
+        }
+    });
+    logs.summarise_all();
+    // A pipe that nobody empties would keep its thread, and the process, for ever.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    status
+}
+
+/// Takes signals from here on. Resolves at the first one to stop; a second one ends the process there and then.
+fn signals() -> impl Future<Output = u8> + Send {
+    let mut terminate = signal(SignalKind::terminate()).expect("a handler for SIGTERM can be installed");
+    let mut interrupt = signal(SignalKind::interrupt()).expect("a handler for SIGINT can be installed");
+    // Without a handler it would end the process, undrained.
+    let mut hang_up = signal(SignalKind::hangup()).expect("a handler for SIGHUP can be installed");
+    let mut next = async move || {
+        let kind = loop {
+            tokio::select! {
+                _ = terminate.recv() => break SignalKind::terminate(),
+                _ = interrupt.recv() => break SignalKind::interrupt(),
+                _ = hang_up.recv() => {
+                    tracing::warn!("SIGHUP changes nothing: files that changed are read at the next start");
+                }
+            }
+        };
+        u8::try_from(kind.as_raw_value()).unwrap_or(u8::MAX)
+    };
+    async move {
+        let first = next().await;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "it outlives everything that is supervised, and ends with the process"
+        )]
+        tokio::spawn(async move {
+            let second = next().await;
+            eprintln!("a second signal: ending at once");
+            std::process::exit(ExitStatus::Signalled(second).code().into());
+        });
+        first
+    }
+}
+
+fn check(settings: &Settings, args: &CheckArgs, json: bool) -> ExitStatus {
+    let problems = propulsiond::app::check(settings, args);
+    if problems.is_empty() {
+        if !json {
+            eprintln!("no problems found");
+        } else {
+            print_json(&[]);
+        }
+        return ExitStatus::Ok;
+    }
+    report(&problems, json)
+}
+
+/// Shows what is wrong with files.
+fn report(problems: &[Problem], json: bool) -> ExitStatus {
+    if json {
+        print_json(problems);
+    } else {
+        let style = if std::io::stderr().is_terminal() { Style::Colour } else { Style::Plain };
+        for problem in problems {
+            eprintln!("{}", problem.render(style));
+        }
+    }
+    ExitStatus::BadFiles
+}
+
+#[expect(clippy::print_stdout, reason = "this is the answer that was asked for")]
+fn print_json(problems: &[Problem]) {
+    println!("{}", serde_json::Value::from_iter(problems.iter().map(Problem::to_json)));
+}

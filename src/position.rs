@@ -227,7 +227,9 @@ mod tests {
 
     use super::*;
 
-    fn set(runs: &[((u64, u32), (u64, u32))]) -> OrdinalSet {
+    type Pair = (u64, u32);
+
+    fn set(runs: &[(Pair, Pair)]) -> OrdinalSet {
         let mut set = OrdinalSet::new();
         for &((a, b), (c, d)) in runs {
             set.push(Ordinal::new(a, b), Ordinal::new(c, d));

@@ -1,15 +1,61 @@
 //! The scheduler: a value that regroups events by stream, hands out work, and knows how far each tranche is handled.
 //!
 //! Inputs in, work out, `now` passed in: there is no task, clock, channel, randomness or log in it.
+//!
+//! What holds at every moment, and is asserted where it could break, in release builds too:
+//! * a stream has at most one call (a tranche in read order has one call) that has not ended;
+//! * a stream's events are offered in index order, late ones (C5) apart;
+//! * an ordinal is counted as handled once, and a tranche's position passes a batch only when all of it, and of those
+//!   before it, is handled. Batches are ordered by arrival; positions are never compared.
+//!
+//! How it is made: a batch ([`batch`]) is a bit for each ordinal and a counter; an event is a node ([`lane`]) that knows
+//! its bit, so that finishing a call searches nothing. A stream that is known but idle is a few bytes ([`streams`]); what has
+//! something to do is a lane, which is found by the age of its oldest batch and its length ([`ready`]). What few lanes
+//! have (trouble, gaps, late events) is kept apart ([`aside`]), so that the many do not carry it.
 
+mod aside;
+mod batch;
+mod belonging;
+mod finish;
+mod ingest;
+mod inspect;
+mod lane;
+mod leave;
+mod ledger;
+mod names;
+mod offer;
+mod out;
+mod placeholders;
+mod preview;
+mod progress;
+mod read_order;
+mod ready;
 mod report;
+mod settle;
+mod slab;
+mod streams;
+mod tenure;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod unfolds;
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::event::{Event, Indexes};
-use crate::position::{Position, Progress, TrancheId};
-use crate::work::{Streams, Work, WorkId};
+use crate::position::{Ordinal, Position, Progress, TrancheId};
+use crate::work::{self, Work, WorkId};
+
+use aside::Asides;
+use ingest::Resolved;
+use lane::{Lanes, Nodes};
+use ledger::Ledger;
+use out::{HeldClock, Outs};
+use ready::Ready;
+use streams::Streams;
+use timers::Timers;
 
 pub use report::{Explanation, Snapshot, StateTotals, StreamReport, StreamState, TrancheReport};
 
@@ -55,7 +101,7 @@ pub struct IngestBatch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Everything below this next index is handled. Must be greater than the work's first index, or the work has
-    /// unfolds and this is the index of those.
+    /// unfolds only and this is the index of those.
     Done { next: i64 },
     /// A planned later visit: offer it again at `until`, also if nothing else arrives.
     Defer { until: Timestamp },
@@ -76,113 +122,186 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BrokenFeed {
     #[error(
-        "event {index} of stream `{stream}` came from tranche `{from}`, but tranche `{other}` has passed that index already"
+        "event {index} of stream `{stream}` came from tranche `{from}`, but tranche `{other}` has brought this index already"
     )]
     StreamInTwoTranches { stream: String, index: i64, from: TrancheId, other: TrancheId },
     #[error("tranche `{tranche}` went back from ordinal {last} to {at}")]
-    OrdinalsDescend { tranche: TrancheId, last: crate::position::Ordinal, at: crate::position::Ordinal },
+    OrdinalsDescend { tranche: TrancheId, last: Ordinal, at: Ordinal },
 }
 
 /// See the module's documentation.
-#[derive(Debug)]
 pub struct Scheduler {
     options: Options,
+    ledger: Ledger,
+    streams: Streams,
+    lanes: Lanes,
+    nodes: Nodes,
+    asides: Asides,
+    outs: Outs,
+    ready: Ready,
+    timers: Timers,
+    clock: HeldClock,
+    /// Some tranche is to be let go.
+    leaving: bool,
+    late_events: u64,
+    duplicates: u64,
+    /// Up to where streams of tranches that were let go are forgotten.
+    swept: u32,
+    /// Containers of events that came back, for the next calls.
+    pool: Vec<Vec<Event>>,
+    /// Space that batches and previews use again.
+    resolved: Vec<Resolved>,
+    handled: Vec<(u32, u32)>,
 }
 
 impl Scheduler {
     pub fn new(options: Options) -> Self {
-        Self { options }
+        Self {
+            streams: Streams::new(options.hash_seed),
+            options,
+            ledger: Ledger::default(),
+            lanes: Lanes::new(),
+            nodes: Nodes::new(),
+            asides: Asides::new(),
+            outs: Outs::default(),
+            ready: Ready::new(),
+            timers: Timers::default(),
+            clock: HeldClock::default(),
+            leaving: false,
+            late_events: 0,
+            duplicates: 0,
+            swept: 0,
+            pool: Vec::new(),
+            resolved: Vec::new(),
+            handled: Vec::new(),
+        }
     }
 
     /// Begins a tranche, from the progress that was committed for it. What its set covers is never offered (C12).
-    pub fn open(&mut self, _tranche: &TrancheId, _progress: Option<Progress>) {
-        todo!()
+    /// One that is held already is let go first.
+    pub fn open(&mut self, tranche: &TrancheId, progress: Option<Progress>) {
+        self.begin_tenure(tranche, progress);
     }
 
     /// Marks a stream as parked from `first` on, as the parked store knows it; before the tranche's first batch.
-    pub fn restore_parked(&mut self, _tranche: &TrancheId, _stream: &str, _first: crate::position::Ordinal) {
-        todo!()
+    /// With `order = "none"` events park by themselves, and this does nothing.
+    pub fn restore_parked(&mut self, tranche: &TrancheId, stream: &str, first: Ordinal) {
+        self.park_from(tranche, stream, first);
     }
 
-    /// Takes a batch in.
-    pub fn ingest(&mut self, _batch: IngestBatch, _now: Timestamp) -> Result<(), BrokenFeed> {
-        todo!()
+    /// Takes a batch in; one of a tranche that is not held is dropped. After an error the batch never completes, so that no
+    /// progress passes it.
+    pub fn ingest(&mut self, batch: IngestBatch, now: Timestamp) -> Result<(), BrokenFeed> {
+        self.take_in(batch, now)
     }
 
     /// Forgets a tranche and its streams (C7). Work that is out keeps its streams busy until it is finished (C6), and
     /// counts for nothing then.
-    pub fn revoke(&mut self, _tranche: &TrancheId) {
-        todo!()
+    pub fn revoke(&mut self, tranche: &TrancheId) {
+        self.end_tenure(tranche);
+    }
+
+    /// Offers nothing more of a tranche that somebody else is to have; work that is out is finished as usual.
+    pub fn stop_offering(&mut self, tranche: &TrancheId) {
+        self.stop_offering_of(tranche);
+    }
+
+    /// Takes the first event of a stream that no call is out for, as work, whatever keeps it from being offered.
+    pub fn take_stream(&mut self, stream: &str, now: Timestamp) -> Option<Work> {
+        self.offer_stream(stream, now)
+    }
+
+    /// Returns the tranche that a piece of work is of, if it is still held.
+    pub fn tranche_of(&self, work: WorkId) -> Option<TrancheId> {
+        self.find_tranche_of(work)
     }
 
     /// Returns the next call to make, if any stream is ready: the oldest batch first, within it the longest queue.
-    pub fn take_call(&mut self, _now: Timestamp) -> Option<Streams> {
-        todo!()
+    pub fn take_call(&mut self, now: Timestamp) -> Option<work::Streams> {
+        self.offer(now)
     }
 
     /// Returns whether the work's tranche is still held: what was decided for one that is not must not be written (C10).
-    pub fn is_held(&self, _work: WorkId) -> bool {
-        todo!()
+    pub fn is_held(&self, work: WorkId) -> bool {
+        self.outs.find(work).is_some_and(|out| !out.revoked)
     }
 
     /// Takes a piece of work back. Its events must be those that were handed out, in order.
-    pub fn finish(&mut self, _work: Work, _outcome: Outcome, _now: Timestamp) {
-        todo!()
+    ///
+    /// # Panics
+    /// If it came back already, with other events, or as done without any of them.
+    pub fn finish(&mut self, work: Work, outcome: Outcome, now: Timestamp) {
+        self.take_back(work, outcome, now);
     }
 
-    /// Returns the progress of a tranche as it is.
-    pub fn progress(&self, _tranche: &TrancheId) -> Option<Progress> {
-        todo!()
+    /// Returns the progress of a tranche as it is; `None` if it is not held.
+    pub fn progress(&self, tranche: &TrancheId) -> Option<Progress> {
+        self.ledger.held(tranche).map(|tranche| self.ledger.progress(tranche))
     }
 
     /// Returns the progress, as it will be once these pieces of work are done up to these next indexes, of each tranche
     /// that they touch (C9).
-    pub fn progress_with(&mut self, _done: &[(WorkId, i64)]) -> Vec<(TrancheId, Progress)> {
-        todo!()
+    pub fn progress_with(&mut self, done: &[(WorkId, i64)]) -> Vec<(TrancheId, Progress)> {
+        self.preview(done)
+    }
+
+    /// Returns the next index of interest that a store may keep of the work's stream once it is done up to `next` (C13);
+    /// `None` if nothing may be kept that would not pass events which can still come.
+    pub fn write_position_with(&self, work: WorkId, next: i64) -> Option<i64> {
+        self.preview_write_position(work, next)
     }
 
     /// Stops (or starts again) the clocks of `stuck_after` while nothing can be offered: paused, or behind a breaker (C20).
-    pub fn set_held(&mut self, _held: bool, _now: Timestamp) {
-        todo!()
+    pub fn set_held(&mut self, held: bool, now: Timestamp) {
+        self.clock.hold(held, now);
     }
 
-    /// Returns streams that have been offered without progress for at least `after` (C20), with whether a call of theirs runs.
-    pub fn stuck(&self, _after: Duration, _now: Timestamp) -> Vec<StreamReport> {
-        todo!()
+    /// Returns streams whose calls have run without progress for at least `after` in all (C20), the longest first, with whether
+    /// one runs at the moment. Time between calls does not count: back-off, deferral, and waiting for a slot.
+    pub fn stuck(&self, after: Duration, now: Timestamp) -> Vec<StreamReport> {
+        self.find_stuck(after, now)
     }
 
     /// Lets a parked stream's events through again; the first that was not handed out for parking goes to the handler.
-    pub fn unpark(&mut self, _stream: &str, _now: Timestamp) {
-        todo!()
+    pub fn unpark(&mut self, stream: &str, _now: Timestamp) {
+        self.release_parked(stream);
     }
 
     /// Forgets idle streams. Late duplicates of theirs are handled again. Returns how many.
     pub fn purge(&mut self) -> usize {
-        todo!()
+        self.forget_idle()
     }
 
     /// Returns when something becomes ready by the mere passing of time.
     pub fn next_wake(&self) -> Option<Timestamp> {
-        todo!()
+        self.timers.first().map(|alarm| alarm.at)
     }
 
     /// Returns how each tranche stands: what it holds, how far it is.
     pub fn tranches(&self) -> Vec<TrancheReport> {
-        todo!()
+        let held = (0..).zip(&self.ledger.tranches).filter(|(_, tranche)| tranche.is_held());
+        held.map(|(tranche, _)| self.report_tranche(tranche)).collect()
     }
 
     /// Returns how one tranche stands. Cheap: it is asked before every read.
-    pub fn tranche(&self, _tranche: &TrancheId) -> Option<TrancheReport> {
-        todo!()
+    pub fn tranche(&self, tranche: &TrancheId) -> Option<TrancheReport> {
+        self.ledger.held(tranche).map(|tranche| self.report_tranche(tranche))
     }
 
     /// Says why a stream is where it is.
-    pub fn explain(&self, _stream: &str, _now: Timestamp) -> Explanation {
-        todo!()
+    pub fn explain(&self, stream: &str, now: Timestamp) -> Explanation {
+        self.explain_stream(stream, now)
     }
 
     /// Returns totals by state, and up to `most` streams of each state that needs attention, the oldest first.
-    pub fn snapshot(&self, _most: usize, _now: Timestamp) -> Snapshot {
-        todo!()
+    /// A stream that failed, stalled or is parked, and of which a call runs, counts as active, too.
+    pub fn snapshot(&self, most: usize, now: Timestamp) -> Snapshot {
+        self.take_snapshot(most, now)
+    }
+}
+
+impl fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scheduler").field("options", &self.options).finish_non_exhaustive()
     }
 }

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-use serde::de::{Deserializer, Error as _};
+use serde::de::{Deserializer, Error as _, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 /// Text in which `${NAME}`, `${NAME:-default}` and `${file:/path}` stand for what they refer to.
@@ -27,6 +27,16 @@ impl Text {
     /// Returns the text as it was written, references unresolved.
     pub fn written(&self) -> &str {
         &self.written
+    }
+
+    /// Returns whether the text is not known: it refers to something, and what is missing is taken as empty (R61).
+    pub fn is_hole(&self) -> bool {
+        self.has_references() && allows_missing()
+    }
+
+    /// Returns what tells the text from others: its value, or how it was written if that is not known.
+    pub fn identity(&self) -> &str {
+        if self.is_hole() { &self.written } else { &self.value }
     }
 
     /// Returns whether any part of the text comes from elsewhere.
@@ -57,10 +67,76 @@ impl Serialize for Text {
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let written = String::deserialize(deserializer)?;
-        let value = resolve(&written).map_err(D::Error::custom)?;
-        Ok(Self { written: written.into(), value: value.into() })
+        deserializer.deserialize_str(TextVisitor("a string"))
     }
+}
+
+/// Text that is a secret: shown only where it is a reference, as that (R63).
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretText(Text);
+
+impl SecretText {
+    /// Returns the value, to be handed to whom it is for.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    fn shown(&self) -> &str {
+        let written = self.0.written();
+        let is_one_reference = written.starts_with("${") && written.find('}') == Some(written.len() - 1);
+        // A default that stands in the reference is a secret as well.
+        if is_one_reference && !written.contains(":-") { written } else { "<secret>" }
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.shown())
+    }
+}
+
+impl Serialize for SecretText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.shown())
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Text::deserialize(deserializer).map(Self)
+    }
+}
+
+/// Takes text, and says what it is expected to be.
+struct TextVisitor(&'static str);
+
+impl Visitor<'_> for TextVisitor {
+    type Value = Text;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, written: &str) -> Result<Text, E> {
+        let value = resolve(written).map_err(E::custom)?;
+        Ok(Text { written: written.into(), value: value.into() })
+    }
+}
+
+/// Reads text that stands for something. What came from elsewhere is not shown if it does not (R63). `hole` stands in
+/// where what is missing is taken as empty.
+fn parsed<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    expected: &'static str,
+    hole: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<T, D::Error> {
+    let text = deserializer.deserialize_str(TextVisitor(expected))?;
+    let value = if text.is_hole() { hole } else { &text };
+    parse(value).map_err(|message| match text.has_references() {
+        true => D::Error::custom(format_args!("what `{}` stands for is not {expected}", text.written())),
+        false => D::Error::custom(message),
+    })
 }
 
 /// What cannot be resolved.
@@ -101,7 +177,7 @@ fn look_up(reference: &str) -> Result<String, Unresolved> {
         return match std::fs::read_to_string(path) {
             // Secrets are mounted as files, and editors end files with a newline that is no part of them.
             Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
-            Err(error) => missing(Unresolved::File { path: path.to_owned(), why: error.to_string() }),
+            Err(error) => missing(Unresolved::File { path: path.to_owned(), why: plain(&error) }),
         };
     }
     let (name, default) = match reference.split_once(":-") {
@@ -123,6 +199,13 @@ fn look_up(reference: &str) -> Result<String, Unresolved> {
     }
 }
 
+/// Returns what went wrong in the words of the other messages, without the operating system's number for it.
+pub fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let mut chars = text.split(" (os error").next().unwrap_or(&text).chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
 thread_local! {
     static ALLOW_MISSING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
@@ -139,15 +222,19 @@ pub fn allowing_missing<T>(f: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Returns whether missing variables and files are taken as empty.
+pub fn allows_missing() -> bool {
+    ALLOW_MISSING.get()
+}
+
 /// For `#[serde(with = "setting::duration")]`: `"5s"`, `"1h 30m"`.
 pub mod duration {
     use std::time::Duration;
 
-    use super::{Deserialize, Deserializer, Serializer};
-    use serde::de::Error as _;
+    use super::{Deserializer, Serializer};
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        parse(&super::Text::deserialize(deserializer)?).map_err(D::Error::custom)
+        super::parsed(deserializer, "a duration such as \"5s\"", "1s", parse)
     }
 
     pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -156,14 +243,13 @@ pub mod duration {
 
     pub fn parse(text: &str) -> Result<Duration, String> {
         humantime::parse_duration(text)
-            .map_err(|error| format!("`{text}` is not a duration such as \"5s\", \"250ms\" or \"1h 30m\": {error}"))
+            .map_err(|_| format!("`{text}` is not a duration such as \"5s\", \"250ms\" or \"1h 30m\""))
     }
 }
 
 /// For `#[serde(with = "setting::size")]`: `"64MiB"`, `"1000"` bytes.
 pub mod size {
-    use super::{Deserialize, Deserializer, Serializer};
-    use serde::de::Error as _;
+    use super::{Deserializer, Serializer};
 
     const UNITS: [(&str, u64); 8] = [
         ("KiB", 1 << 10),
@@ -177,7 +263,7 @@ pub mod size {
     ];
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-        parse(&super::Text::deserialize(deserializer)?).map_err(D::Error::custom)
+        super::parsed(deserializer, "a size such as \"64MiB\"", "1B", parse)
     }
 
     pub fn serialize<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {

@@ -1,1 +1,152 @@
-//! To be written.
+//! The daemon's own settings: defaults, then a file, then the environment, then flags.
+
+mod layers;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::document::Problem;
+use crate::setting::{SecretText, Text, duration};
+
+pub use layers::Flags;
+
+/// Where the file is looked for if no flag names one; it need not exist.
+pub const DEFAULT_FILE: &str = "config/propulsiond.toml";
+
+/// What the name of every variable begins with. The underscores are two: Kubernetes puts `PROPULSIOND_SERVICE_HOST`
+/// into pods beside a Service of that name.
+pub const PREFIX: &str = "PROPULSIOND__";
+
+/// Everything the daemon can be told that is not about one pipeline.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where metrics, health and the admin API are served; `"off"`: nowhere.
+    pub listen: Listen,
+    /// Where checkpoints and results are kept. One daemon at a time.
+    pub data_dir: Text,
+    /// How long handlers may take to finish when the daemon stops.
+    #[serde(with = "duration")]
+    pub drain: Duration,
+    pub http: HttpSettings,
+    pub log: LogSettings,
+}
+
+/// `[http]`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpSettings {
+    /// Opens the admin API to who is not on this machine, if they send it as a bearer token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<SecretText>,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSettings {
+    pub format: LogFormat,
+    /// `"error"` to `"trace"`, also by target: `"info,propulsiond::pipeline=debug"`.
+    pub level: Text,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: Listen::At(SocketAddr::from(([127, 0, 0, 1], 9464))),
+            data_dir: Text::literal("data"),
+            drain: Duration::from_secs(25),
+            http: HttpSettings::default(),
+            log: LogSettings::default(),
+        }
+    }
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: Text::literal("info") }
+    }
+}
+
+impl Settings {
+    /// Layers the settings. `file` is what a flag named; without one, [`DEFAULT_FILE`] is read if it exists.
+    /// `variables` are those of the environment.
+    ///
+    /// # Errors
+    /// Every mistake of the file, each with its place; or the first one of the environment or the flags, by name.
+    pub fn load(
+        file: Option<&Path>,
+        variables: impl IntoIterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
+        flags: &Flags,
+    ) -> Result<Self, Vec<Problem>> {
+        layers::load(file, variables, flags)
+    }
+
+    /// Returns the data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        PathBuf::from(&*self.data_dir)
+    }
+}
+
+/// Where the daemon listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    Off,
+    At(SocketAddr),
+}
+
+impl Serialize for Listen {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Off => serializer.serialize_str("off"),
+            Self::At(address) => serializer.collect_str(address),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(ListenVisitor)
+    }
+}
+
+struct ListenVisitor;
+
+impl Visitor<'_> for ListenVisitor {
+    type Value = Listen;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an address such as \"127.0.0.1:9464\", or \"off\"")
+    }
+
+    fn visit_str<E: de::Error>(self, written: &str) -> Result<Listen, E> {
+        let value = crate::setting::resolve(written).map_err(E::custom)?;
+        if value == "off" || (value.is_empty() && crate::setting::allows_missing()) {
+            return Ok(Listen::Off);
+        }
+        let address = match value.strip_prefix("localhost:") {
+            Some(port) => format!("127.0.0.1:{port}").parse(),
+            None => value.parse(),
+        };
+        address.map(Listen::At).map_err(|_| {
+            E::custom(format_args!("`{written}` is not an address such as \"127.0.0.1:9464\", nor \"off\""))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,385 @@
-//! To be written.
+//! Pipeline files: what they may say ([`PipelineSpec`]), how they are found and read, and what is wrong with them.
+//!
+//! One file is one pipeline, parsed from its own text alone: no inheritance, no defaults from elsewhere. What a type can
+//! say about a value, it says while the file is read; what takes two values, or two files, is [`check`].
+
+mod check;
+mod connectors;
+mod load;
+
+use std::fmt;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::document::closest;
+use crate::setting::{Text, duration, size};
+use crate::{filter, retry};
+
+pub use check::check;
+pub use connectors::{CheckpointSpec, HandlerSpec, SinkSpec, SourceSpec};
+pub use load::{Loaded, load, load_file, scan};
+
+/// A pipeline, as its file describes it.
+///
+/// Serialises to the normalised form: every default filled in, references as they were written. Reload compares that.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PipelineSpec {
+    /// What progress is kept under. If absent: the pipeline's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<Text>,
+    /// The source part of the key that progress is kept under. If absent: the source's kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_id: Option<Text>,
+    pub stop: Stop,
+    pub source: SourceSpec,
+    pub checkpoint: Checkpoint,
+    pub filter: filter::Settings,
+    pub schedule: ScheduleSpec,
+    pub errors: ErrorsSpec,
+    pub handler: HandlerSpec,
+    pub sink: SinkSpec,
+}
+
+impl PipelineSpec {
+    /// Returns whether (stream, next index) is kept in the transaction that holds the progress (C13).
+    pub fn keeps_write_positions(&self) -> bool {
+        let kept = self.checkpoint == Checkpoint::Sink && self.schedule.order == Order::Stream;
+        kept && self.schedule.write_positions.unwrap_or_else(|| self.repeats())
+    }
+}
+
+/// When a pipeline ends by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stop {
+    /// Never: it follows what is added.
+    #[default]
+    Never,
+    /// At the tail, as each tranche comes to it.
+    Tail,
+    /// After a time.
+    After(#[serde(with = "duration")] Duration),
+}
+
+impl<'de> Deserialize<'de> for Stop {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StopVisitor)
+    }
+}
+
+struct StopVisitor;
+
+impl<'de> Visitor<'de> for StopVisitor {
+    type Value = Stop;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("`\"never\"`, `\"tail\"` or a table as in `{ after = \"10m\" }`")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Stop, E> {
+        match text {
+            "never" => Ok(Stop::Never),
+            "tail" => Ok(Stop::Tail),
+            text if duration::parse(text).is_ok() => {
+                Err(E::custom(format_args!("expected `{{ after = \"{text}\" }}`: a time stands in a table")))
+            }
+            text => Err(other_word(text, &["never", "tail"], &self)),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Stop, A::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct After {
+            #[serde(with = "duration")]
+            after: Duration,
+        }
+        After::deserialize(MapAccessDeserializer::new(map)).map(|stop| Stop::After(stop.after))
+    }
+}
+
+/// Where progress is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Checkpoint {
+    /// `checkpoint = "sink"`: in the sink's transactions.
+    Sink,
+    /// `[checkpoint.…]`; without one, SQLite in the data directory.
+    Store(CheckpointSpec),
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Self::Store(CheckpointSpec::default())
+    }
+}
+
+impl Serialize for Checkpoint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Sink => serializer.serialize_str("sink"),
+            Self::Store(store) => store.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Checkpoint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(CheckpointVisitor)
+    }
+}
+
+struct CheckpointVisitor;
+
+impl<'de> Visitor<'de> for CheckpointVisitor {
+    type Value = Checkpoint;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("`\"sink\"`, or a table such as `checkpoint.sqlite`")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Checkpoint, E> {
+        match text {
+            "sink" => Ok(Checkpoint::Sink),
+            text if CheckpointSpec::KINDS.contains(&text) => {
+                Err(E::custom(format_args!("a store is a table with settings of its own: `checkpoint.{text}`")))
+            }
+            text => Err(other_word(text, &["sink"], &self)),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Checkpoint, A::Error> {
+        CheckpointSpec::deserialize(MapAccessDeserializer::new(map)).map(Checkpoint::Store)
+    }
+}
+
+/// `[schedule]`: what may be handled at the same time, and how far reading runs ahead of it.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScheduleSpec {
+    pub order: Order,
+    /// More than one: the handler gets several streams in one call.
+    pub streams_per_call: NonZeroUsize,
+    /// Calls at the same time.
+    pub concurrency: NonZeroUsize,
+    /// Batches held unhandled for each tranche.
+    pub read_ahead: NonZeroUsize,
+    /// Bytes held unhandled, all tranches together.
+    #[serde(with = "size")]
+    pub read_ahead_bytes: u64,
+    /// How many events reading may be ahead of the position of its tranche.
+    pub max_ahead_events: NonZeroUsize,
+    /// Events of one stream in one call.
+    pub max_events: NonZeroUsize,
+    /// Bytes of one stream's events in one call; one event is always offered. If absent: no limit.
+    #[serde(with = "optional_size", skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
+    /// How often progress is committed.
+    #[serde(with = "duration")]
+    pub commit_interval: Duration,
+    /// Offers a stream only where nothing is missing before it.
+    pub require_all: bool,
+    /// Keeps how far each stream is beside the progress, so that an event that the feed repeats has no effect again. If
+    /// absent: where the sink holds the progress and the feed may repeat events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write_positions: Option<bool>,
+    /// How often streams without work are forgotten. If absent: never.
+    #[serde(with = "optional_duration", skip_serializing_if = "Option::is_none")]
+    pub purge: Option<Duration>,
+}
+
+impl Default for ScheduleSpec {
+    fn default() -> Self {
+        let number = |number| NonZeroUsize::new(number).expect("no default is zero");
+        Self {
+            order: Order::Stream,
+            streams_per_call: NonZeroUsize::MIN,
+            concurrency: number(16),
+            read_ahead: number(10),
+            read_ahead_bytes: 64 << 20,
+            max_ahead_events: number(1_000_000),
+            max_events: number(1_000),
+            max_bytes: None,
+            commit_interval: Duration::from_secs(5),
+            require_all: false,
+            write_positions: None,
+            purge: None,
+        }
+    }
+}
+
+/// What keeps its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// The events of a stream; streams are independent.
+    Stream,
+    /// All events of a tranche: one call at a time, in read order.
+    Tranche,
+    /// Nothing: every event is by itself.
+    None,
+}
+
+/// `[errors]`: what follows from a failure.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ErrorsSpec {
+    pub retry: RetrySpec,
+    /// What becomes of an event that no retry helped.
+    pub then: Then,
+    /// How long a stream may be offered without progress before `then` applies.
+    #[serde(with = "duration")]
+    pub stuck_after: Duration,
+}
+
+impl Default for ErrorsSpec {
+    fn default() -> Self {
+        Self { retry: RetrySpec::default(), then: Then::Halt, stuck_after: Duration::from_secs(300) }
+    }
+}
+
+/// `errors.retry`: how often, and after which delays.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetrySpec {
+    /// The delay after the first failure; it doubles from then on.
+    #[serde(with = "duration")]
+    pub initial: Duration,
+    /// The longest delay.
+    #[serde(with = "duration")]
+    pub max: Duration,
+    /// How often an event may fail, the first time included.
+    pub attempts: Attempts,
+}
+
+impl Default for RetrySpec {
+    fn default() -> Self {
+        Self {
+            initial: Duration::from_millis(100),
+            max: Duration::from_secs(30),
+            attempts: Attempts::AtMost(NonZeroU32::new(10).expect("ten is not zero")),
+        }
+    }
+}
+
+impl RetrySpec {
+    pub fn backoff(&self) -> retry::Backoff {
+        retry::Backoff { initial: self.initial, max: self.max }
+    }
+}
+
+/// How often an event may fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempts {
+    Unlimited,
+    AtMost(NonZeroU32),
+}
+
+impl Serialize for Attempts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Unlimited => serializer.serialize_str("unlimited"),
+            Self::AtMost(number) => number.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Attempts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AttemptsVisitor)
+    }
+}
+
+struct AttemptsVisitor;
+
+impl Visitor<'_> for AttemptsVisitor {
+    type Value = Attempts;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number from 1 up, or \"unlimited\"")
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Attempts, E> {
+        u32::try_from(number)
+            .ok()
+            .and_then(NonZeroU32::new)
+            .map(Attempts::AtMost)
+            .ok_or_else(|| E::invalid_value(de::Unexpected::Signed(number), &self))
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Attempts, E> {
+        i64::try_from(number)
+            .map_err(|_| E::invalid_value(de::Unexpected::Unsigned(number), &self))
+            .and_then(|number| self.visit_i64(number))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Attempts, E> {
+        match text {
+            "unlimited" => Ok(Attempts::Unlimited),
+            text => Err(other_word(text, &["unlimited"], &self)),
+        }
+    }
+}
+
+/// A word that is none of those that are known, where something else than a word may stand as well.
+fn other_word<E: de::Error>(text: &str, words: &'static [&'static str], expected: &dyn de::Expected) -> E {
+    match closest(text, words) {
+        Some(_) => E::unknown_variant(text, words),
+        None => E::invalid_type(de::Unexpected::Str(text), expected),
+    }
+}
+
+/// What becomes of an event that no retry helped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Then {
+    /// It and what follows in its stream is kept aside, and the rest goes on.
+    Park,
+    /// The pipeline stops until a person acts.
+    Halt,
+    /// It is passed over, counted and listed.
+    Skip,
+}
+
+/// A duration that may be absent.
+mod optional_duration {
+    use super::{Deserialize, Deserializer, Duration, Serializer, duration};
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        #[derive(Deserialize)]
+        struct Present(#[serde(with = "duration")] Duration);
+        Option::<Present>::deserialize(deserializer).map(|value| value.map(|value| value.0))
+    }
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => duration::serialize(value, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+}
+
+/// A size that may be absent.
+mod optional_size {
+    use super::{Deserialize, Deserializer, Serializer, size};
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+        #[derive(Deserialize)]
+        struct Present(#[serde(with = "size")] u64);
+        Option::<Present>::deserialize(deserializer).map(|value| value.map(|value| value.0))
+    }
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => size::serialize(value, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

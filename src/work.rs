@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use crate::clock::Timestamp;
 use crate::event::{Event, category, stream_id};
 
 /// Names a piece of work while it is out: one stream of one call.
@@ -36,6 +37,8 @@ pub struct Work {
     pub next: i64,
     /// How often the first of these events has failed already.
     pub failures: u32,
+    /// When the oldest of these events was read.
+    pub read_at: Timestamp,
     /// The events came below what their stream had already passed, over a gap (C5).
     pub late: bool,
 }
@@ -61,7 +64,7 @@ impl Work {
 
     /// Returns whether the work is one event, alone or with its unfolds: if it fails, it is known which event it was.
     pub fn is_single(&self) -> bool {
-        self.events.get(1).is_none_or(Event::is_unfold)
+        self.events[1..].iter().all(Event::is_unfold)
     }
 
     pub fn has_unfolds(&self) -> bool {

@@ -1,1 +1,460 @@
-//! To be written.
+//! Source `generate`: synthetic events. Which event comes at a place is a function of the seed and the place alone, so
+//! that reading resumes exactly, and a run can be repeated.
+//!
+//! Events come in rounds: each round has the next event of every stream of the tranche, in an order of its own, and then
+//! the round's duplicates. A position is the number of events that came before.
+
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+use std::io::Write as _;
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Clock, Timestamp};
+use crate::connector::Context;
+use crate::event::{Event, EventBuilder, Indexes, Kind, Text};
+use crate::position::{Ordinal, Position, StartAt, TrancheId};
+use crate::source::{
+    Batch, Contract, Lag, LagUnit, Next, Source, SourceError, SourceErrorKind, TrancheChange, TrancheReader,
+};
+
+/// Settings of `[source.generate]`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Another seed makes other events.
+    pub seed: u64,
+    /// How many streams there are, in all tranches together.
+    pub streams: NonZeroU64,
+    /// How many tranches. A stream belongs to one of them.
+    pub tranches: NonZeroU32,
+    /// How many events, in all tranches together; else they never end.
+    pub count: Option<u64>,
+    /// How many events a second, in all tranches together; else as many as are taken.
+    pub rate: Option<NonZeroU64>,
+    /// How many bytes the body of an event has, if it takes no more than that.
+    pub size: usize,
+    /// Which share of the events repeats one that came before, from 0 to below 1.
+    pub duplicates: f64,
+    /// Which share of a stream's indexes is missing, from 0 to below 1.
+    pub gaps: f64,
+    /// What the names of streams begin with.
+    pub category: String,
+    /// The types that events may have.
+    pub types: Vec<String>,
+    /// How many events make a batch.
+    pub batch: NonZeroUsize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            streams: const { NonZeroU64::new(1_000).expect("it is not zero") },
+            tranches: NonZeroU32::MIN,
+            count: None,
+            rate: None,
+            size: 100,
+            duplicates: 0.0,
+            gaps: 0.0,
+            category: "sample".to_owned(),
+            types: vec!["Sampled".to_owned()],
+            batch: const { NonZeroUsize::new(1_000).expect("it is not zero") },
+        }
+    }
+}
+
+/// Makes the source.
+pub fn source(settings: &Settings, _context: &Context) -> anyhow::Result<GenerateSource> {
+    let is_share = |share: f64| (0.0..=0.99).contains(&share);
+    anyhow::ensure!(is_share(settings.duplicates), "`duplicates` is a share: expected 0 to 0.99");
+    anyhow::ensure!(is_share(settings.gaps), "`gaps` is a share: expected 0 to 0.99");
+    anyhow::ensure!(!settings.types.is_empty(), "`types` is empty: name at least one type");
+    anyhow::ensure!(!settings.category.is_empty(), "`category` is empty");
+    let longest = settings.types.iter().map(String::len).chain([settings.category.len() + 21]).max();
+    anyhow::ensure!(longest <= Some(usize::from(u16::MAX)), "`category` and `types` are at most 65,000 bytes long");
+    let tranches = u64::from(settings.tranches.get());
+    anyhow::ensure!(tranches <= settings.streams.get(), "`tranches` is more than `streams`: each needs one at least");
+    let changes = (0..tranches)
+        .map(|tranche| TrancheChange::Added { tranche: TrancheId::new(tranche.to_string()), origin: None })
+        .chain([TrancheChange::Settled])
+        .collect();
+    Ok(GenerateSource { settings: settings.clone(), changes, clock: Clock::start() })
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct GenerateSource {
+    settings: Settings,
+    changes: VecDeque<TrancheChange>,
+    clock: Clock,
+}
+
+#[async_trait]
+impl Source for GenerateSource {
+    fn contract(&self) -> Contract {
+        Contract { ordinals: true, indexes: Indexes::Dense, repeats: self.settings.duplicates > 0.0 }
+    }
+
+    async fn next_change(&mut self) -> Result<TrancheChange, SourceError> {
+        match self.changes.pop_front() {
+            Some(change) => Ok(change),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn open(&mut self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader> {
+        let tranche: u64 = tranche.as_str().parse().unwrap_or_default();
+        Box::new(Reader {
+            sequence: Sequence::new(&self.settings, tranche),
+            pace: self.settings.rate.map(|rate| Pace::new(rate, &self.settings)),
+            batch: self.settings.batch.get() as u64,
+            from,
+            at: None,
+            told_end: false,
+            clock: self.clock,
+        })
+    }
+
+    fn compare(&self, a: &Position, b: &Position) -> Option<Ordering> {
+        match (a, b) {
+            (Position::Number(a), Position::Number(b)) => Some(a.cmp(b)),
+            _ => None,
+        }
+    }
+}
+
+struct Reader {
+    sequence: Sequence,
+    pace: Option<Pace>,
+    batch: u64,
+    from: StartAt,
+    /// The number of the event that comes next; `None` before the first batch.
+    at: Option<u64>,
+    told_end: bool,
+    clock: Clock,
+}
+
+/// When events are due.
+struct Pace {
+    nanos_per_event: f64,
+    /// When the first event of this reader was due.
+    began: Option<Timestamp>,
+    given: u64,
+    told_tail: bool,
+}
+
+impl Pace {
+    fn new(rate: NonZeroU64, settings: &Settings) -> Self {
+        let nanos_per_event = 1e9 / rate.get() as f64 * f64::from(settings.tranches.get());
+        Self { nanos_per_event, began: None, given: 0, told_tail: false }
+    }
+
+    /// Returns how many events are due and were not given.
+    fn due(&mut self, now: Timestamp) -> u64 {
+        let began = *self.began.get_or_insert(now);
+        let due = (now.since(began).as_nanos() as f64 / self.nanos_per_event) as u64;
+        due.saturating_sub(self.given)
+    }
+
+    fn next_due(&self) -> Timestamp {
+        let after = Duration::from_nanos(((self.given + 1) as f64 * self.nanos_per_event).ceil() as u64);
+        // Not one by one where they come fast.
+        let least = Duration::from_millis(10).as_nanos() as f64;
+        self.began.unwrap_or_default()
+            + after.max(Duration::from_nanos((self.given as f64 * self.nanos_per_event + least) as u64))
+    }
+}
+
+#[async_trait]
+impl TrancheReader for Reader {
+    async fn next(&mut self) -> Result<Next, SourceError> {
+        let at = match self.at {
+            Some(at) => at,
+            None => *self.at.insert(start(&self.from)?),
+        };
+        let left = self.sequence.count.map(|count| count.saturating_sub(at));
+        if left == Some(0) {
+            return Ok(self.end(at));
+        }
+        let mut wanted = self.batch.min(left.unwrap_or(u64::MAX));
+        if let Some(pace) = &mut self.pace {
+            let mut due = pace.due(self.clock.now());
+            if due == 0 {
+                if pace.told_tail || left.is_some() {
+                    tokio::time::sleep_until(self.clock.instant(pace.next_due())).await;
+                    due = pace.due(self.clock.now());
+                }
+                pace.told_tail = left.is_none();
+            }
+            wanted = wanted.min(due);
+            pace.given += wanted;
+        }
+        let events = self.sequence.batch(at, wanted);
+        self.at = Some(at + wanted);
+        // Where the number of events is known, the tail is behind the last; else it is where none is due.
+        let at_tail = match left {
+            Some(left) => left == wanted,
+            None => self.pace.is_some() && wanted < self.batch,
+        };
+        self.told_end = left == Some(wanted);
+        Ok(self.batch_of(events, at + wanted, at_tail))
+    }
+}
+
+impl Reader {
+    /// The tail is reported once, also where there is nothing; then the tranche is closed.
+    fn end(&mut self, at: u64) -> Next {
+        if std::mem::replace(&mut self.told_end, true) {
+            return Next::End;
+        }
+        self.batch_of(Vec::new(), at, true)
+    }
+
+    fn batch_of(&self, events: Vec<Event>, next: u64, at_tail: bool) -> Next {
+        let left = self.sequence.count.map(|count| count.saturating_sub(next));
+        let resume_at = Position::Number(i64::try_from(next).unwrap_or(i64::MAX));
+        let lag = left.map(|amount| Lag { amount, unit: LagUnit::Events });
+        Next::Batch(Batch { events, resume_at, at_tail, lag })
+    }
+}
+
+fn start(from: &StartAt) -> Result<u64, SourceError> {
+    match from {
+        StartAt::Origin => Ok(0),
+        StartAt::Position(Position::Number(number)) if *number >= 0 => Ok(*number as u64),
+        StartAt::Position(position) => Err(SourceError::new(
+            SourceErrorKind::PositionLost,
+            format!("resume at `{position}`, which is no number of generated events"),
+        )),
+    }
+}
+
+/// What comes where in a tranche.
+#[derive(Debug)]
+struct Sequence {
+    seed: u64,
+    /// The tranche's streams are this one and every `step`th after it.
+    first_stream: u64,
+    step: u64,
+    streams: u64,
+    count: Option<u64>,
+    /// How many duplicates a round has, and how many indexes a round skips, on average, in 2^32nds.
+    duplicates: u128,
+    gaps: u64,
+    size: usize,
+    category: String,
+    types: Vec<String>,
+}
+
+/// One event, before it is written out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Drawn {
+    stream: u64,
+    index: u64,
+    /// Chooses type and body: the same for every copy of an event.
+    random: u64,
+}
+
+impl Sequence {
+    fn new(settings: &Settings, tranche: u64) -> Self {
+        let step = u64::from(settings.tranches.get());
+        let share = |whole: u64| whole / step + u64::from(tranche < whole % step);
+        let streams = share(settings.streams.get()).max(1);
+        let ratio = |share: f64| share / (1.0 - share) * (1_u64 << 32) as f64;
+        Self {
+            seed: mix(settings.seed ^ mix(tranche)),
+            first_stream: tranche,
+            step,
+            streams,
+            count: settings.count.map(share),
+            duplicates: u128::from(ratio(settings.duplicates) as u64) * u128::from(streams),
+            gaps: ratio(settings.gaps) as u64,
+            size: settings.size,
+            category: settings.category.clone(),
+            types: settings.types.clone(),
+        }
+    }
+
+    /// Returns the number of the first event of a round.
+    fn round_start(&self, round: u64) -> u64 {
+        let duplicates = (u128::from(round) * self.duplicates) >> 32;
+        round.saturating_mul(self.streams).saturating_add(u64::try_from(duplicates).unwrap_or(u64::MAX))
+    }
+
+    fn round_of(&self, number: u64) -> u64 {
+        let per_round = (u128::from(self.streams) << 32) + self.duplicates;
+        let estimate = u64::try_from((u128::from(number) << 32) / per_round).unwrap_or(u64::MAX);
+        let mut round = estimate.saturating_sub(1);
+        while self.round_start(round + 1) <= number {
+            round += 1;
+        }
+        round
+    }
+
+    fn draw(&self, number: u64) -> Drawn {
+        let round = self.round_of(number);
+        let mut place = number - self.round_start(round);
+        if place >= self.streams {
+            place = mix(self.seed ^ mix(number)) % self.streams;
+        }
+        // Turned and mirrored by chance, each round passes every stream.
+        let chance = mix(self.seed ^ mix(!round));
+        let turned = (place + chance % self.streams) % self.streams;
+        let slot = if chance >> 63 == 1 { self.streams - 1 - turned } else { turned };
+        let stream = self.first_stream + slot * self.step;
+        let skipped = (u128::from(round) * u128::from(self.gaps) + u128::from(mix(self.seed ^ stream) >> 32)) >> 32;
+        let index = round + u64::try_from(skipped).unwrap_or(u64::MAX >> 2);
+        Drawn { stream, index, random: mix(self.seed ^ mix(stream) ^ index) }
+    }
+
+    /// Writes events into one buffer that they share.
+    fn batch(&self, first: u64, count: u64) -> Vec<Event> {
+        let mut buffer = Vec::with_capacity(count as usize * (self.size + self.category.len() + 48));
+        let mut places = Vec::with_capacity(count as usize);
+        for number in first..first + count {
+            let drawn = self.draw(number);
+            let start = buffer.len();
+            let stream_len = self.write_stream(drawn, &mut buffer);
+            let case = &self.types[(drawn.random % self.types.len() as u64) as usize];
+            buffer.extend_from_slice(case.as_bytes());
+            let data = buffer.len();
+            self.write_body(drawn, &mut buffer);
+            places.push((number, drawn, start, stream_len, data, buffer.len()));
+        }
+        let buffer = Bytes::from(buffer);
+        let events = places.into_iter().map(|(number, drawn, start, stream_len, data, end)| {
+            let record = buffer.slice(start..end);
+            let (data, end) = (data - start, end - start);
+            EventBuilder::new(record)
+                .text(Text::Stream, 0, stream_len)
+                .text(Text::Type, stream_len, data - stream_len)
+                .data(data, end - data)
+                .build(Kind::Event, Ordinal::new(number, 0), i64::try_from(drawn.index).unwrap_or(i64::MAX))
+                .expect("names were checked when the source was made")
+        });
+        events.collect()
+    }
+
+    fn write_stream(&self, drawn: Drawn, buffer: &mut Vec<u8>) -> usize {
+        let start = buffer.len();
+        write!(buffer, "{}-{}", self.category, drawn.stream).expect("writing to memory cannot fail");
+        buffer.len() - start
+    }
+
+    fn write_body(&self, drawn: Drawn, buffer: &mut Vec<u8>) {
+        let start = buffer.len();
+        let amount = drawn.random >> 48;
+        write!(buffer, "{{\"index\":{},\"amount\":{amount},\"note\":\"", drawn.index)
+            .expect("writing to memory cannot fail");
+        let filled = self.size.saturating_sub(buffer.len() - start + 2);
+        buffer.resize(buffer.len() + filled, b'.');
+        buffer.extend_from_slice(b"\"}");
+    }
+}
+
+/// Spreads a number's bits (SplitMix64's last steps).
+const fn mix(number: u64) -> u64 {
+    let mut bits = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, HashSet};
+
+    use super::*;
+
+    fn settings(streams: u64) -> Settings {
+        Settings { streams: NonZeroU64::new(streams).unwrap(), ..Settings::default() }
+    }
+
+    fn drawn(settings: &Settings, tranche: u64, count: u64) -> Vec<Drawn> {
+        let sequence = Sequence::new(settings, tranche);
+        (0..count).map(|number| sequence.draw(number)).collect()
+    }
+
+    #[test]
+    fn each_stream_has_its_indexes_one_after_the_other() {
+        let mut next = HashMap::new();
+        for drawn in drawn(&settings(7), 0, 700) {
+            let index: &mut u64 = next.entry(drawn.stream).or_default();
+            assert_eq!(drawn.index, *index);
+            *index += 1;
+        }
+        assert_eq!((next.len(), next.into_values().collect::<HashSet<_>>()), (7, HashSet::from([100])));
+    }
+
+    #[test]
+    fn the_share_of_duplicates_is_what_was_asked_for_and_each_repeats_an_event() {
+        let settings = Settings { duplicates: 0.2, ..settings(7) };
+        let mut seen = HashMap::new();
+        let mut repeated = 0;
+        for drawn in drawn(&settings, 0, 10_000) {
+            if let Some(before) = seen.insert((drawn.stream, drawn.index), drawn) {
+                assert_eq!(before, drawn);
+                repeated += 1;
+            }
+        }
+        assert!((1_990..=2_010).contains(&repeated), "{repeated}");
+    }
+
+    #[test]
+    fn the_share_of_gaps_is_what_was_asked_for() {
+        let settings = Settings { gaps: 0.25, ..settings(10) };
+        let last = drawn(&settings, 0, 10_000).into_iter().map(|drawn| drawn.index).max().unwrap();
+        assert!((1_330..=1_335).contains(&last), "{last}");
+    }
+
+    #[test]
+    fn c4_a_stream_belongs_to_one_tranche() {
+        let settings = Settings { tranches: NonZeroU32::new(3).unwrap(), count: Some(100), ..settings(8) };
+        let mut owners = HashMap::new();
+        for tranche in 0..3 {
+            for drawn in drawn(&settings, tranche, 50) {
+                assert_eq!(*owners.entry(drawn.stream).or_insert(tranche), tranche);
+            }
+        }
+        assert_eq!(owners.len(), 8);
+        let counts: u64 = (0..3).filter_map(|tranche| Sequence::new(&settings, tranche).count).sum();
+        assert_eq!(counts, 100);
+    }
+
+    #[test]
+    fn bodies_are_json_of_the_size_asked_for() {
+        let sequence = Sequence::new(&settings(3), 0);
+        let event = &sequence.batch(5, 1)[0];
+        assert_eq!(event.data().len(), 100);
+        serde_json::from_slice::<serde_json::Value>(event.data()).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_is_kept_and_says_when_none_is_due() {
+        let settings = Settings { rate: NonZeroU64::new(1_000), ..settings(10) };
+        let context = Context {
+            pipeline: "p".into(),
+            group: "g".into(),
+            folder: std::path::PathBuf::new(),
+            data: std::path::PathBuf::new(),
+        };
+        let mut source = source(&settings, &context).unwrap();
+        let mut reader = source.open(&TrancheId::new("0"), StartAt::Origin);
+        let (mut events, mut batches) = (0, 0);
+        let clock = Clock::start();
+        while events < 5_000 {
+            let Next::Batch(batch) = reader.next().await.unwrap() else { panic!("it never ends") };
+            assert!(batch.at_tail && batch.lag.is_none());
+            events += batch.events.len();
+            batches += 1;
+        }
+        let took = clock.now().since(Timestamp::ZERO).as_millis();
+        assert!((5_000..5_100).contains(&took), "{took}");
+        assert!((100..1_000).contains(&batches), "{batches}");
+    }
+}

@@ -1,1 +1,273 @@
-//! To be written.
+//! Source `json`: events from files of JSON lines.
+//!
+//! A file is followed as it grows. A folder is read as one log: its files in the order of their names, the next one
+//! from when the one before is at its end. With `tranche_per_file` each file is a tranche of its own.
+//!
+//! **Ordinals and files (C1, C2).** A file gets its number, from 0 on, when it is first opened, and the data directory keeps
+//! it ([`numbers`]); the major of an ordinal is number·2^40 + line, the first line being line 1. The position keeps the file's number, name, identity and a hash of
+//! its first bytes, and how far every file before it was read, as long as those exist. A file that was replaced, truncated
+//! or added to behind the reader's back, or a new one that sorts before the one being read, is a lost position; with
+//! `on_replaced = "restart"` it is read under a new number instead.
+//!
+//! **Lines.** Blank lines and those that start with `#` are passed. A line that cannot be read becomes a malformed record
+//! that names file and line, and reading goes on behind it: what becomes of it is up to the pipeline's error policy.
+//! A last line without a newline waits for its rest; where a finite run ends at it, it counts if it is whole.
+
+mod files;
+mod input;
+mod lines;
+mod log;
+mod numbers;
+mod place;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, VecDeque};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+
+use crate::clock::{Clock, Timestamp};
+use crate::connector::Context;
+use crate::event::Indexes;
+use crate::jsonlines::Indexing;
+use crate::position::{Position, StartAt, TrancheId};
+use crate::setting::{self, Text};
+use crate::source::{Contract, Source, SourceError, SourceErrorKind, TrancheChange, TrancheReader};
+use files::Names;
+use log::Log;
+use place::Place;
+
+/// Settings of `[source.json]`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// A file, or a folder whose files are read. Files that end in `.gz` are decompressed.
+    pub path: Text,
+    /// Which files of a folder are read, with `*` and `?` in it; else those that end in `.jsonl` or `.ndjson`, also
+    /// with `.gz` behind. Names that start with a dot never are.
+    pub pattern: Option<Text>,
+    /// Reads the files of a folder independently of each other.
+    pub tranche_per_file: bool,
+    /// Where the indexes of events come from.
+    pub index: Index,
+    /// How many lines to pass at the start of each file.
+    pub skip: u64,
+    /// What to do about a file that is not what it was.
+    pub on_replaced: OnReplaced,
+    /// How many events make a batch.
+    pub batch: NonZeroUsize,
+    /// How often to look for more at the end.
+    #[serde(with = "setting::duration")]
+    pub poll: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            path: Text::literal(""),
+            pattern: None,
+            tranche_per_file: false,
+            index: Index::Field,
+            skip: 0,
+            on_replaced: OnReplaced::Fail,
+            batch: const { NonZeroUsize::new(1_000).expect("it is not zero") },
+            poll: Duration::from_millis(500),
+        }
+    }
+}
+
+/// Where the indexes of events come from. A line that breaks it is malformed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Index {
+    /// Every line says it: streams are dense.
+    Field,
+    /// No line says it; it is the file's number·2^40 + the line's: streams are sparse.
+    Line,
+}
+
+/// What to do about a file that was replaced, truncated or added behind the reader's back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnReplaced {
+    /// The position is lost: a person decides.
+    Fail,
+    /// Read it, under a new number.
+    Restart,
+}
+
+/// What the parts of a source share.
+#[derive(Debug)]
+struct Options {
+    path: PathBuf,
+    /// The folder in which the numbers of files are kept, by tranche.
+    numbers: PathBuf,
+    names: Names,
+    indexing: Indexing,
+    skip: u64,
+    restart: bool,
+    batch: usize,
+    poll: Duration,
+    /// The pipeline ends at the tail: what a torn last line waits for does not come.
+    finite: bool,
+}
+
+impl Options {
+    fn new(settings: &Settings, context: &Context, finite: bool) -> Self {
+        Self {
+            path: context.input(&settings.path),
+            numbers: context.output("json").join(&*context.pipeline),
+            names: Names::new(settings.pattern.as_deref()),
+            indexing: match settings.index {
+                Index::Field => Indexing::Field,
+                Index::Line => Indexing::Line,
+            },
+            skip: settings.skip,
+            restart: settings.on_replaced == OnReplaced::Restart,
+            batch: settings.batch.get(),
+            poll: settings.poll,
+            finite,
+        }
+    }
+}
+
+/// Makes the source. `finite`: the pipeline stops at the tail, so that a whole last line counts without its newline.
+pub fn source(settings: &Settings, context: &Context, finite: bool) -> anyhow::Result<JsonSource> {
+    anyhow::ensure!(
+        !settings.path.is_empty(),
+        "`path` is missing: name a file of JSON lines, or a folder of such files"
+    );
+    let contract = Contract {
+        ordinals: true,
+        indexes: if settings.index == Index::Line { Indexes::Sparse } else { Indexes::Dense },
+        repeats: settings.index == Index::Field,
+    };
+    let folder = if settings.tranche_per_file { Some(Folder::default()) } else { None };
+    Ok(JsonSource {
+        options: Arc::new(Options::new(settings, context, finite)),
+        contract,
+        clock: Clock::start(),
+        folder,
+        changes: VecDeque::new(),
+        started: false,
+    })
+}
+
+/// Reads all there is through the reader alone: the floor for what a pipeline on top of it can reach. Returns how many
+/// events and bytes that were.
+pub fn read_alone(settings: &Settings, context: &Context) -> Result<(u64, u64), SourceError> {
+    let mut log = Log::new(Arc::new(Options::new(settings, context, true)), None, &StartAt::Origin)?;
+    let (mut events, mut bytes) = (0, 0);
+    loop {
+        let step = log.step()?;
+        for batch in &step.batches {
+            events += batch.events.len() as u64;
+            bytes += batch.events.iter().map(|event| event.held_bytes() as u64 + 1).sum::<u64>();
+        }
+        if step.at_tail || step.ended {
+            return Ok((events, bytes));
+        }
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct JsonSource {
+    options: Arc<Options>,
+    contract: Contract,
+    clock: Clock,
+    /// Where each file is a tranche.
+    folder: Option<Folder>,
+    changes: VecDeque<TrancheChange>,
+    started: bool,
+}
+
+/// The files that were named as tranches.
+#[derive(Debug, Default)]
+struct Folder {
+    known: BTreeSet<String>,
+    look_at: Timestamp,
+    /// A look that is under way.
+    look: Option<JoinHandle<Result<Vec<String>, SourceError>>>,
+}
+
+/// The name of the only tranche there is unless each file is one.
+const WHOLE: &str = "0";
+
+#[async_trait]
+impl Source for JsonSource {
+    fn contract(&self) -> Contract {
+        self.contract
+    }
+
+    async fn next_change(&mut self) -> Result<TrancheChange, SourceError> {
+        if self.folder.is_none() && !self.started {
+            self.started = true;
+            self.changes.push_back(TrancheChange::Added { tranche: TrancheId::new(WHOLE), origin: None });
+            self.changes.push_back(TrancheChange::Settled);
+        }
+        loop {
+            if let Some(change) = self.changes.pop_front() {
+                return Ok(change);
+            }
+            self.look().await?;
+        }
+    }
+
+    fn open(&mut self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader> {
+        let file = self.folder.is_some().then(|| tranche.as_str().to_owned());
+        Box::new(reader::Reader::new(Arc::clone(&self.options), file, from, self.clock))
+    }
+
+    fn compare(&self, a: &Position, b: &Position) -> Option<Ordering> {
+        let (a, b) = (Place::parse(a).ok()?, Place::parse(b).ok()?);
+        Some(a.order().cmp(&b.order()))
+    }
+}
+
+impl JsonSource {
+    /// Waits for the next look at the folder, and notes what it shows. What is under way is kept, not lost, when the
+    /// future is dropped.
+    async fn look(&mut self) -> Result<(), SourceError> {
+        let Some(folder) = &mut self.folder else { return std::future::pending().await };
+        if folder.look.is_none() {
+            tokio::time::sleep_until(self.clock.instant(folder.look_at)).await;
+        }
+        let options = Arc::clone(&self.options);
+        let look = folder.look.get_or_insert_with(|| tokio::task::spawn_blocking(move || tranches(&options)));
+        let seen = look.await;
+        folder.look = None;
+        folder.look_at = self.clock.now() + self.options.poll;
+        let seen: BTreeSet<String> = seen.map_err(|error| lost_task(&self.options.path, error))??.into_iter().collect();
+        for name in seen.difference(&folder.known) {
+            self.changes.push_back(TrancheChange::Added { tranche: TrancheId::new(name.as_str()), origin: None });
+        }
+        if !self.started {
+            self.started = true;
+            self.changes.push_back(TrancheChange::Settled);
+        }
+        // Who reads a file that is gone comes to its end by itself; if the name comes back, it is a new tranche.
+        folder.known = seen;
+        Ok(())
+    }
+}
+
+fn tranches(options: &Options) -> Result<Vec<String>, SourceError> {
+    if files::is_folder(&options.path)? {
+        Ok(files::list(&options.path, &options.names)?.into_iter().map(|file| file.name).collect())
+    } else {
+        Ok(vec![files::name_of(&options.path)])
+    }
+}
+
+fn lost_task(path: &Path, error: tokio::task::JoinError) -> SourceError {
+    SourceError::new(SourceErrorKind::Unavailable, format!("read `{}`", path.display())).caused_by(error)
+}

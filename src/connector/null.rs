@@ -1,1 +1,39 @@
-//! To be written.
+//! Sink `null`: takes everything and keeps nothing. For pipelines whose handler does it all, and as the floor of
+//! measurements.
+//!
+//! ```toml
+//! [sink.null]
+//! ```
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::Context;
+use crate::handler::HandlerError;
+use crate::sink::{Decided, Sink, Written};
+
+/// There is nothing to set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {}
+
+/// See the module's documentation.
+#[derive(Clone, Copy, Debug)]
+pub struct NullSink;
+
+impl NullSink {
+    pub fn new(_settings: &Settings, _context: &Context) -> anyhow::Result<Self> {
+        Ok(Self)
+    }
+}
+
+#[async_trait]
+impl Sink for NullSink {
+    fn max_batch(&self) -> usize {
+        1 << 16
+    }
+
+    async fn write(&self, decided: &[Decided]) -> Vec<Result<Written, HandlerError>> {
+        decided.iter().map(|_| Ok(Written::All)).collect()
+    }
+}

@@ -1,1 +1,104 @@
-//! To be written.
+//! SQLite: the checkpoint store that is there without a server, and projections into tables.
+//!
+//! * [`SqliteCheckpoints`] keeps progress, write positions and parked events in one file of the data directory.
+//! * [`SqliteSink`] runs the statements that a handler emits (`#{ sql: "...", params: [...] }`), or keeps the events
+//!   themselves in a table. It can hold the progress, so that effects and progress are stored together or not at all.
+//!
+//! All that blocks happens on one named thread per database file, which whoever uses the file shares: SQLite has one
+//! writer at a time anyway, and what waits for it can go into one transaction. Nothing is opened before it is used, and
+//! what could not be opened is tried again with the next request: a store that is out of reach fails requests, never
+//! the start.
+
+mod batch;
+mod checkpoints;
+mod database;
+mod failure;
+mod open;
+mod parked;
+mod progress;
+mod sink;
+mod statement;
+mod worker;
+mod writer;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::setting::{self, Text};
+
+pub use checkpoints::SqliteCheckpoints;
+pub use sink::SqliteSink;
+
+/// How durable a commit is when it is reported as done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Synchronous {
+    /// It survives the end of the process, but the last ones may not survive the loss of power. They are lost in
+    /// order, effects and progress together.
+    Normal,
+    /// It survives the loss of power.
+    #[default]
+    Full,
+}
+
+/// Where progress is kept.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointSettings {
+    /// The database's file, in the data directory unless absolute.
+    pub path: Text,
+    /// How durable a commit is.
+    pub synchronous: Synchronous,
+    /// How long to wait for another process that writes to the file.
+    #[serde(with = "setting::duration")]
+    pub busy_timeout: Duration,
+}
+
+impl Default for CheckpointSettings {
+    fn default() -> Self {
+        Self {
+            path: Text::literal("propulsiond.db"),
+            synchronous: Synchronous::Full,
+            busy_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Where a projection goes.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SinkSettings {
+    /// The database's file, in the data directory unless absolute.
+    pub path: Text,
+    /// How durable a write is.
+    pub synchronous: Synchronous,
+    /// Statements that are run before the first write of each start, such as `CREATE TABLE IF NOT EXISTS`.
+    pub init: Vec<Text>,
+    /// The table that holds the events where no handler decides. It is made when the first event comes.
+    pub table: Text,
+    /// How long to wait for another process that writes to the file.
+    #[serde(with = "setting::duration")]
+    pub busy_timeout: Duration,
+    /// Memory for pages of the file. Whoever opens the file first decides.
+    #[serde(with = "setting::size")]
+    pub cache: u64,
+    /// How far the write-ahead log may grow before it is written back. A page that changes often is then written back
+    /// once for many commits. Whoever opens the file first decides.
+    #[serde(with = "setting::size")]
+    pub log: u64,
+}
+
+impl Default for SinkSettings {
+    fn default() -> Self {
+        Self {
+            path: Text::literal("projections.db"),
+            synchronous: Synchronous::Full,
+            init: Vec::new(),
+            table: Text::literal("events"),
+            busy_timeout: Duration::from_secs(5),
+            cache: 64 << 20,
+            log: 128 << 20,
+        }
+    }
+}

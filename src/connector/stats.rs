@@ -1,1 +1,228 @@
-//! To be written.
+//! Sink `stats`: counts what passes, by category and type, and writes nothing.
+//!
+//! Without a handler it counts events and their stored bytes; unfolds are not counted. With one it counts what was
+//! emitted, by the effect's `type`, else its `tag`, else what sort of value it is, in bytes of JSON. The counts are
+//! since the start of the sink: they are logged at intervals in which something came, and at the end, and can be asked
+//! for at any time. What comes again is counted again.
+//!
+//! ```toml
+//! [sink.stats]
+//! interval = "1m"     # how often the counts are logged
+//! ```
+
+mod table;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize, Serializer};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::Context;
+use crate::clock;
+use crate::event::Kind;
+use crate::handler::HandlerError;
+use crate::setting;
+use crate::sink::{Decided, Effects, Sink, Written};
+use crate::ticker::Ticker;
+use crate::value::Value;
+
+/// How many pairs of category and type are told apart. All others are counted as [`OTHER`].
+pub const MOST_ROWS: usize = 10_000;
+/// Category and type of what is not told apart.
+pub const OTHER: &str = "(other)";
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// How often the counts are logged.
+    #[serde(with = "setting::duration")]
+    pub interval: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(60) }
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct StatsSink {
+    pipeline: Arc<str>,
+    counts: Arc<Mutex<Counts>>,
+    _logging: Ticker,
+}
+
+/// What was counted of one type in one category.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Row {
+    pub category: String,
+    #[serde(rename = "type")]
+    pub event_type: String,
+    pub events: u64,
+    pub bytes: u64,
+    /// When the first, and the last, of them passed.
+    #[serde(serialize_with = "rfc3339")]
+    pub first_seen: OffsetDateTime,
+    #[serde(serialize_with = "rfc3339")]
+    pub last_seen: OffsetDateTime,
+}
+
+impl StatsSink {
+    pub fn new(settings: &Settings, context: &Context) -> anyhow::Result<Self> {
+        let pipeline = Arc::clone(&context.pipeline);
+        let counts = Arc::new(Mutex::new(Counts::default()));
+        let logging = {
+            let (pipeline, counts) = (Arc::clone(&pipeline), Arc::clone(&counts));
+            Ticker::start(&format!("stats {pipeline}"), settings.interval, move || log(&pipeline, &counts))?
+        };
+        Ok(Self { pipeline, counts, _logging: logging })
+    }
+
+    /// Returns the counts, by category, then type.
+    pub fn snapshot(&self) -> Vec<Row> {
+        lock(&self.counts).rows()
+    }
+}
+
+#[async_trait]
+impl Sink for StatsSink {
+    fn max_batch(&self) -> usize {
+        1024
+    }
+
+    async fn write(&self, decided: &[Decided]) -> Vec<Result<Written, HandlerError>> {
+        let now = clock::wall();
+        let mut counts = lock(&self.counts);
+        for decided in decided {
+            counts.count(decided, now);
+        }
+        decided.iter().map(|_| Ok(Written::All)).collect()
+    }
+
+    async fn close(&self) -> Result<(), HandlerError> {
+        log(&self.pipeline, &self.counts);
+        Ok(())
+    }
+}
+
+fn lock(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
+    // Counting cannot leave them in a state that is worse than a panic.
+    counts.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Logs the counts if they changed since they were logged last.
+fn log(pipeline: &str, counts: &Mutex<Counts>) {
+    let rows = {
+        let mut counts = lock(counts);
+        if !std::mem::take(&mut counts.changed) {
+            return;
+        }
+        counts.rows()
+    };
+    let events = rows.iter().map(|row| row.events).sum::<u64>();
+    tracing::info!(pipeline, events, "counts by category and type\n{}", table::table(&rows));
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Count {
+    events: u64,
+    bytes: u64,
+    first_seen: OffsetDateTime,
+    last_seen: OffsetDateTime,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    categories: HashMap<String, HashMap<String, Count>>,
+    rows: usize,
+    other: Option<Count>,
+    changed: bool,
+}
+
+impl Counts {
+    fn count(&mut self, decided: &Decided, now: OffsetDateTime) {
+        let category = decided.work.category();
+        match &decided.effects {
+            Effects::Events => {
+                for event in decided.work.events.iter().filter(|event| event.kind() == Kind::Event) {
+                    self.add(category, event.event_type(), event.size() as u64, now);
+                }
+            }
+            Effects::Emitted(values) => {
+                for value in values {
+                    self.add(category, label(value), json_size(value), now);
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, category: &str, event_type: &str, bytes: u64, now: OffsetDateTime) {
+        self.changed = true;
+        let new = Count { events: 0, bytes: 0, first_seen: now, last_seen: now };
+        let known = self.categories.get_mut(category).and_then(|types| types.get_mut(event_type));
+        let count = match known {
+            Some(count) => count,
+            None if self.rows == MOST_ROWS => self.other.get_or_insert(new),
+            None => {
+                self.rows += 1;
+                self.categories.entry_ref(category).or_default().entry_ref(event_type).or_insert(new)
+            }
+        };
+        count.events += 1;
+        count.bytes += bytes;
+        count.last_seen = now;
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let row = |category: &str, event_type: &str, count: &Count| Row {
+            category: category.to_owned(),
+            event_type: event_type.to_owned(),
+            events: count.events,
+            bytes: count.bytes,
+            first_seen: count.first_seen,
+            last_seen: count.last_seen,
+        };
+        let known = self.categories.iter().flat_map(|(category, types)| {
+            types.iter().map(move |(event_type, count)| row(category, event_type, count))
+        });
+        let mut rows: Vec<_> = known.collect();
+        rows.sort_unstable_by(|a, b| (&a.category, &a.event_type).cmp(&(&b.category, &b.event_type)));
+        rows.extend(self.other.iter().map(|count| row(OTHER, OTHER, count)));
+        rows
+    }
+}
+
+fn label(value: &Value) -> &str {
+    ["type", "tag"].iter().find_map(|key| value.get(key)?.as_text()).unwrap_or_else(|| value.kind())
+}
+
+fn json_size(value: &Value) -> u64 {
+    struct Size(u64);
+
+    impl std::io::Write for Size {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len() as u64;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut size = Size(0);
+    serde_json::to_writer(&mut size, value).expect("counting cannot fail, and our values have text for keys");
+    size.0
+}
+
+fn rfc3339<S: Serializer>(at: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&at.format(&Rfc3339).map_err(serde::ser::Error::custom)?)
+}
+
+#[cfg(test)]
+mod tests;

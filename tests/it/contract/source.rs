@@ -1,1 +1,343 @@
-//! To be written.
+//! What every source must do.
+//!
+//! Each case gets a harness whose feed holds events of several streams, in more batches than one.
+
+mod feeds;
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::time::Duration;
+
+use propulsiond::event::Event;
+use propulsiond::position::{Position, StartAt, TrancheId};
+use propulsiond::source::{Batch, Next, Source, SourceErrorKind, TrancheChange, TrancheReader};
+
+use feeds::{Generated, Json, Memory};
+
+/// A feed to be read, and what can be done to it.
+trait Harness {
+    /// Makes a source over the feed, as a process that starts does.
+    fn source(&mut self) -> Box<dyn Source>;
+
+    /// How many events the feed holds.
+    fn count(&self) -> usize;
+
+    /// Takes all events out of the feed before it is read.
+    fn clear(&mut self);
+
+    /// Appends `count` events behind what there is; returns whether the feed can do that.
+    fn append(&mut self, count: usize) -> bool;
+
+    /// Makes reads of a tranche fail; returns whether that can be done.
+    fn break_down(&mut self, tranche: &TrancheId) -> bool;
+
+    fn mend(&mut self);
+
+    /// Makes sure that a position behind the first batch no longer exists; returns the one to use for it.
+    fn lose(&mut self, behind_first: Position) -> Position;
+}
+
+/// What was read of each tranche, up to its tail.
+type Feed = BTreeMap<TrancheId, Vec<Batch>>;
+
+/// Fails instead of hanging.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), what).await.expect("this should have come to an end long ago")
+}
+
+async fn tranches(source: &mut dyn Source) -> Vec<TrancheId> {
+    let mut found = Vec::new();
+    loop {
+        match soon(source.next_change()).await.unwrap() {
+            TrancheChange::Added { tranche, .. } => found.push(tranche),
+            TrancheChange::Settled => return found,
+            other => panic!("nothing was taken away: {other:?}"),
+        }
+    }
+}
+
+/// Reads up to the tail, the batch that reports it included.
+async fn to_tail(reader: &mut Box<dyn TrancheReader>) -> Vec<Batch> {
+    let mut batches = Vec::new();
+    while batches.last().is_none_or(|batch: &Batch| !batch.at_tail) {
+        match soon(reader.next()).await.unwrap() {
+            Next::Batch(batch) => batches.push(batch),
+            Next::End => panic!("the tail was not reported before the end"),
+        }
+    }
+    batches
+}
+
+async fn read_all(harness: &mut impl Harness) -> Feed {
+    let mut source = harness.source();
+    let mut feed = Feed::new();
+    for tranche in tranches(&mut *source).await {
+        let mut reader = source.open(&tranche, StartAt::Origin);
+        feed.insert(tranche, to_tail(&mut reader).await);
+    }
+    feed
+}
+
+fn events(batches: &[Batch]) -> impl Iterator<Item = &Event> {
+    batches.iter().flat_map(|batch| &batch.events)
+}
+
+/// All that makes an event what it is.
+fn show(event: &Event) -> String {
+    format!("{event:?} {} {}", event.event_type(), String::from_utf8_lossy(event.data()))
+}
+
+fn shown(batches: &[Batch]) -> Vec<String> {
+    events(batches).map(show).collect()
+}
+
+async fn names_every_tranche_once_and_then_says_so(mut harness: impl Harness) {
+    let mut source = harness.source();
+    let mut found = tranches(&mut *source).await;
+    assert!(!found.is_empty());
+    let count = found.len();
+    found.sort();
+    found.dedup();
+    assert_eq!(found.len(), count);
+}
+
+async fn loses_no_change_when_the_wait_is_dropped(mut harness: impl Harness) {
+    let expected = tranches(&mut *harness.source()).await;
+    let mut source = harness.source();
+    let mut found = Vec::new();
+    let mut patience = 0;
+    soon(async {
+        loop {
+            match interrupted(source.next_change(), patience % 4).await {
+                None => patience += 1,
+                Some(change) => match change.unwrap() {
+                    TrancheChange::Added { tranche, .. } => found.push(tranche),
+                    _ => break,
+                },
+            }
+        }
+    })
+    .await;
+    assert_eq!(found, expected);
+}
+
+async fn reads_all_there_is_and_reports_the_tail_behind_it(mut harness: impl Harness) {
+    let feed = read_all(&mut harness).await;
+    assert_eq!(feed.values().flat_map(|batches| events(batches)).count(), harness.count());
+    for batches in feed.values() {
+        assert!(batches.len() > 1, "the harness makes several batches");
+        assert!(batches[..batches.len() - 1].iter().all(|batch| !batch.at_tail));
+    }
+}
+
+async fn r30_reports_the_tail_of_an_empty_feed_at_once(mut harness: impl Harness) {
+    harness.clear();
+    let mut source = harness.source();
+    let found = tranches(&mut *source).await;
+    for tranche in found {
+        let mut reader = source.open(&tranche, StartAt::Origin);
+        let batches = to_tail(&mut reader).await;
+        assert_eq!(events(&batches).count(), 0);
+        // And there one can go on from.
+        let resume_at = batches.last().unwrap().resume_at.clone();
+        to_tail(&mut source.open(&tranche, StartAt::Position(resume_at))).await;
+    }
+}
+
+async fn reads_what_comes_after_the_tail(mut harness: impl Harness) {
+    let mut source = harness.source();
+    let mut readers = Vec::new();
+    for tranche in tranches(&mut *source).await {
+        let mut reader = source.open(&tranche, StartAt::Origin);
+        let last = to_tail(&mut reader).await.pop().unwrap();
+        readers.push((tranche, reader, last.resume_at));
+    }
+    let before = harness.count();
+    if !harness.append(3) {
+        return;
+    }
+    let added = harness.count() - before;
+    let (mut seen, mut seen_later) = (0, 0);
+    let mut later = harness.source();
+    tranches(&mut *later).await;
+    soon(async {
+        while seen < added {
+            for (_, reader, _) in &mut readers {
+                let next = tokio::time::timeout(Duration::from_millis(50), reader.next()).await;
+                if let Ok(Ok(Next::Batch(batch))) = next {
+                    seen += batch.events.len();
+                }
+            }
+        }
+    })
+    .await;
+    for (tranche, _, resume_at) in readers {
+        let mut reader = later.open(&tranche, StartAt::Position(resume_at));
+        seen_later += events(&to_tail(&mut reader).await).count();
+    }
+    assert_eq!((seen, seen_later), (added, added));
+}
+
+async fn resumes_exactly_behind_every_batch(mut harness: impl Harness) {
+    let feed = read_all(&mut harness).await;
+    for (tranche, batches) in &feed {
+        for read in 1..=batches.len() {
+            let mut source = harness.source();
+            tranches(&mut *source).await;
+            let from = StartAt::Position(batches[read - 1].resume_at.clone());
+            let rest = to_tail(&mut source.open(tranche, from)).await;
+            assert_eq!(shown(&rest), shown(&batches[read..]));
+        }
+    }
+}
+
+async fn keeps_the_order_within_a_stream(mut harness: impl Harness) {
+    for batches in read_all(&mut harness).await.into_values() {
+        let mut next: HashMap<&str, i64> = HashMap::new();
+        for event in events(&batches) {
+            let expected = next.entry(event.stream()).or_default();
+            assert!(event.index() <= *expected, "{event:?} came before {expected}");
+            *expected = (*expected).max(event.next_index());
+        }
+    }
+}
+
+async fn c1_ordinals_ascend_and_denote_the_same_event_when_read_again(mut harness: impl Harness) {
+    if !harness.source().contract().ordinals {
+        return;
+    }
+    let first = read_all(&mut harness).await;
+    let again = read_all(&mut harness).await;
+    for (tranche, batches) in &first {
+        let ordinals: Vec<_> = events(batches).map(Event::at).collect();
+        assert!(ordinals.is_sorted_by(|a, b| a < b), "{ordinals:?}");
+        assert_eq!(shown(batches), shown(&again[tranche]));
+    }
+}
+
+async fn positions_compare_as_they_were_read(mut harness: impl Harness) {
+    let feed = read_all(&mut harness).await;
+    let source = harness.source();
+    for batches in feed.values() {
+        for pair in batches.windows(2) {
+            let order = source.compare(&pair[0].resume_at, &pair[1].resume_at).expect("they are of one tranche");
+            assert!(order.is_le());
+            assert_eq!(order.is_lt(), pair[0].resume_at != pair[1].resume_at);
+        }
+    }
+}
+
+/// Polls a future a few times, letting others run in between, then drops it.
+async fn interrupted<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    for _ in 0..=polls {
+        if let std::task::Poll::Ready(done) = futures_util::poll!(&mut future) {
+            return Some(done);
+        }
+        tokio::task::yield_now().await;
+    }
+    None
+}
+
+async fn loses_no_event_when_a_read_is_dropped(mut harness: impl Harness) {
+    let expected = read_all(&mut harness).await;
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut source = harness.source();
+    for tranche in tranches(&mut *source).await {
+        let mut reader = source.open(&tranche, StartAt::Origin);
+        let mut batches: Vec<Batch> = Vec::new();
+        soon(async {
+            while batches.last().is_none_or(|batch| !batch.at_tail) {
+                if let Some(next) = interrupted(reader.next(), random.usize(0..4)).await {
+                    match next.unwrap() {
+                        Next::Batch(batch) => batches.push(batch),
+                        Next::End => break,
+                    }
+                }
+            }
+        })
+        .await;
+        assert_eq!(shown(&batches), shown(&expected[&tranche]));
+    }
+}
+
+async fn goes_on_after_an_error(mut harness: impl Harness) {
+    let expected = read_all(&mut harness).await;
+    let mut source = harness.source();
+    for tranche in tranches(&mut *source).await {
+        if !harness.break_down(&tranche) {
+            return;
+        }
+        let mut reader = source.open(&tranche, StartAt::Origin);
+        let error = soon(reader.next()).await.expect_err("it broke down");
+        assert_eq!(error.kind, SourceErrorKind::Unavailable);
+        assert!(!error.to_string().is_empty());
+        harness.mend();
+        assert_eq!(shown(&to_tail(&mut reader).await), shown(&expected[&tranche]));
+    }
+}
+
+async fn r82_a_position_that_no_longer_exists_is_an_error_and_stays_one(mut harness: impl Harness) {
+    let feed = read_all(&mut harness).await;
+    let (tranche, batches) = feed.first_key_value().unwrap();
+    let lost = harness.lose(batches[0].resume_at.clone());
+    let mut source = harness.source();
+    tranches(&mut *source).await;
+    let mut reader = source.open(tranche, StartAt::Position(lost));
+    for _ in 0..3 {
+        let error = soon(reader.next()).await.expect_err("the position is gone");
+        assert_eq!(error.kind, SourceErrorKind::PositionLost, "{error}");
+    }
+}
+
+async fn ends_promptly_while_it_waits(mut harness: impl Harness) {
+    let mut source = harness.source();
+    let mut readers = Vec::new();
+    for tranche in tranches(&mut *source).await {
+        let mut reader = source.open(&tranche, StartAt::Origin);
+        to_tail(&mut reader).await;
+        let _waiting = interrupted(reader.next(), 3).await;
+        readers.push(reader);
+    }
+    let _waiting = interrupted(source.next_change(), 3).await;
+    drop((readers, source));
+}
+
+/// Makes a test of every case, for each feed.
+macro_rules! contract {
+    ($($feed:ident: $harness:expr;)*) => {
+        $(mod $feed {
+            use super::*;
+            contract!(@cases $harness,
+                names_every_tranche_once_and_then_says_so,
+                loses_no_change_when_the_wait_is_dropped,
+                reads_all_there_is_and_reports_the_tail_behind_it,
+                r30_reports_the_tail_of_an_empty_feed_at_once,
+                reads_what_comes_after_the_tail,
+                resumes_exactly_behind_every_batch,
+                keeps_the_order_within_a_stream,
+                c1_ordinals_ascend_and_denote_the_same_event_when_read_again,
+                positions_compare_as_they_were_read,
+                loses_no_event_when_a_read_is_dropped,
+                goes_on_after_an_error,
+                r82_a_position_that_no_longer_exists_is_an_error_and_stays_one,
+                ends_promptly_while_it_waits,
+            );
+        })*
+    };
+    (@cases $harness:expr, $($case:ident,)*) => {
+        $(#[tokio::test]
+        async fn $case() {
+            super::$case($harness).await;
+        })*
+    };
+}
+
+contract! {
+    json_file: Json::file();
+    json_folder: Json::folder();
+    json_tranche_per_file: Json::tranche_per_file();
+    json_gzip: Json::gzip();
+    generate: Generated::new();
+    memory: Memory::new();
+}

@@ -1,0 +1,186 @@
+//! What a person sees of a job that ends: how far it is, and how it went.
+
+use std::io::IsTerminal;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::clock::{Clock, Timestamp};
+use crate::http::Api;
+use crate::pipeline::{Ended, View};
+use crate::source::LagUnit;
+
+/// When a line is first written where nobody watches, and how often from then on.
+const PLAIN_FIRST: Duration = Duration::from_secs(1);
+const PLAIN_EVERY: Duration = Duration::from_secs(10);
+/// How often the bar moves.
+const BAR_EVERY: Duration = Duration::from_millis(200);
+
+/// Shows progress on standard error, if the job is one that ends.
+pub(super) struct Report {
+    finite: bool,
+    bar: Option<ProgressBar>,
+    clock: Clock,
+    last: Mutex<Last>,
+}
+
+/// What was seen last, for the rate.
+#[derive(Default)]
+struct Last {
+    at: Timestamp,
+    /// When something is next to be shown.
+    due: Timestamp,
+    events: u64,
+    rate: f64,
+    /// Bytes that remained, and how fast they went.
+    bytes: u64,
+    bytes_rate: f64,
+}
+
+#[derive(Default)]
+struct Sum {
+    events: u64,
+    unhandled: u64,
+    lag_events: Option<u64>,
+    lag_bytes: Option<u64>,
+}
+
+impl Sum {
+    fn of(views: &[View]) -> Self {
+        let mut sum = Self::default();
+        for tranche in views.iter().flat_map(|view| &view.tranches) {
+            if let Some(report) = &tranche.report {
+                sum.events += report.completed_events;
+                sum.unhandled += report.unhandled;
+            }
+            if let Some(lag) = tranche.lag {
+                let total = match lag.unit {
+                    LagUnit::Events => &mut sum.lag_events,
+                    LagUnit::Bytes => &mut sum.lag_bytes,
+                };
+                *total = Some(total.unwrap_or(0) + lag.amount);
+            }
+        }
+        sum
+    }
+
+    fn lag(&self) -> String {
+        let mut parts = Vec::new();
+        if let Some(events) = self.lag_events {
+            parts.push(format!("{} events behind", grouped(events)));
+        }
+        if let Some(bytes) = self.lag_bytes {
+            parts.push(format!("{} behind", indicatif::HumanBytes(bytes)));
+        }
+        if parts.is_empty() { "lag unknown".to_owned() } else { parts.join(", ") }
+    }
+}
+
+/// Writes a number with its thousands apart.
+fn grouped(number: u64) -> String {
+    indicatif::HumanCount(number).to_string()
+}
+
+impl Report {
+    pub(super) fn start(_api: &Arc<Api>, finite: bool) -> Self {
+        let bar = (finite && std::io::stderr().is_terminal()).then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template("{spinner} {msg}").expect("the template is well-formed");
+            bar.set_style(style);
+            bar
+        });
+        let due = Timestamp::ZERO + if bar.is_some() { BAR_EVERY } else { PLAIN_FIRST };
+        Self { finite, bar, clock: Clock::start(), last: Mutex::new(Last { due, ..Last::default() }) }
+    }
+
+    fn last(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until it is time to show something, and shows it. Never returns for a job without end.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not put off what is due.
+    pub(super) async fn tick(&self, api: &Api) {
+        if !self.finite {
+            return std::future::pending().await;
+        }
+        let due = self.last().due;
+        tokio::time::sleep_until(self.clock.instant(due)).await;
+        let views = join_all(api.pipelines.iter().map(|pipeline| pipeline.handle.view())).await;
+        let views: Vec<_> = views.into_iter().flatten().collect();
+        let line = self.line(&Sum::of(&views));
+        self.last().due = self.clock.now() + if self.bar.is_some() { BAR_EVERY } else { PLAIN_EVERY };
+        match &self.bar {
+            Some(bar) => {
+                bar.set_message(line);
+                bar.tick();
+            }
+            None => tracing::info!("{line}"),
+        }
+    }
+
+    fn line(&self, sum: &Sum) -> String {
+        let mut last = self.last();
+        let now = self.clock.now();
+        let seconds = now.since(last.at).as_secs_f64();
+        if seconds > 0.0 {
+            let recent = sum.events.saturating_sub(last.events) as f64 / seconds;
+            last.rate = if last.rate == 0.0 { recent } else { last.rate * 0.7 + recent * 0.3 };
+            let bytes = sum.lag_bytes.unwrap_or(0);
+            let gone = last.bytes.saturating_sub(bytes) as f64 / seconds;
+            last.bytes_rate = if last.bytes_rate == 0.0 { gone } else { last.bytes_rate * 0.7 + gone * 0.3 };
+            (last.at, last.events, last.bytes) = (now, sum.events, bytes);
+        }
+        let left = match (sum.lag_events, sum.lag_bytes) {
+            (Some(events), None) if last.rate > 1.0 => Some((events + sum.unhandled) as f64 / last.rate),
+            (None, Some(bytes)) if last.bytes_rate > 1.0 => Some(bytes as f64 / last.bytes_rate),
+            _ => None,
+        };
+        let left = left.map_or_else(String::new, |seconds| {
+            format!(", about {} left", words(Duration::from_secs_f64(seconds.min(1e9))))
+        });
+        format!("{} events handled, {}/s, {}{left}", grouped(sum.events), grouped(last.rate as u64), sum.lag())
+    }
+
+    /// Says how each pipeline ended.
+    pub(super) fn finish(&self, api: &Api, ended: &[(Arc<str>, Ended)]) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        let elapsed = self.clock.now();
+        for (name, ended) in ended {
+            let view = api
+                .pipelines
+                .iter()
+                .find(|pipeline| pipeline.name == *name)
+                .and_then(|pipeline| pipeline.handle.last_view());
+            let sum = Sum::of(view.as_slice());
+            let took = elapsed.since(Timestamp::ZERO);
+            let rate = sum.events as f64 / took.as_secs_f64().max(0.001);
+            let handled =
+                format!("{} events handled in {} ({}/s)", grouped(sum.events), words(took), grouped(rate as u64));
+            match ended {
+                Ended::Finished => tracing::info!(pipeline = %name, "finished: {handled}"),
+                Ended::Stopped => tracing::info!(pipeline = %name, "stopped: {handled}"),
+                Ended::Halted(why) => tracing::error!(pipeline = %name, "halted: {why}; {handled}"),
+                Ended::Fenced(why) => tracing::error!(pipeline = %name, "fenced: {why}; {handled}"),
+                Ended::Failed(why) => tracing::error!(pipeline = %name, "failed: {why}; {handled}"),
+                Ended::DeadlinePassed(still) => {
+                    tracing::error!(pipeline = %name, "stopped before it was done: {}; {handled}", still.join(", "));
+                }
+            }
+        }
+    }
+}
+
+fn words(duration: Duration) -> String {
+    let rounded = if duration < Duration::from_secs(10) {
+        Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    } else {
+        Duration::from_secs(duration.as_secs())
+    };
+    humantime::format_duration(rounded).to_string()
+}

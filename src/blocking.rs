@@ -1,0 +1,57 @@
+//! Work that blocks (files, pipes), kept off the threads that everything else shares.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tokio::task::JoinError;
+
+/// Runs `work` on a thread where it may block, with `shared` to itself.
+///
+/// Fails if `work` panics or the runtime is shutting down.
+///
+/// # Cancel safety
+/// Dropping the future before `work` began means that it never does. Once begun it runs to its end, and whoever comes
+/// next waits for that: what was given up never overlaps with its repetition, nor comes after it.
+pub async fn with<T, R>(shared: &Arc<Mutex<T>>, work: impl FnOnce(&mut T) -> R + Send + 'static) -> Result<R, JoinError>
+where
+    T: Send + 'static,
+    R: Send + 'static,
+{
+    let mut owned = Arc::clone(shared).lock_owned().await;
+    tokio::task::spawn_blocking(move || work(&mut owned)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_given_up_ends_before_the_next_begins() {
+        let shared = Arc::new(Mutex::new(Vec::new()));
+        let (go, wait) = channel::<()>();
+        let mut held = Box::pin(with(&shared, move |done: &mut Vec<i32>| {
+            wait.recv().unwrap();
+            done.push(1);
+        }));
+        assert!(futures_util::poll!(&mut held).is_pending());
+        drop(held);
+        let mut queued = Box::pin(with(&shared, |done: &mut Vec<i32>| done.push(2)));
+        assert!(futures_util::poll!(&mut queued).is_pending());
+        drop(queued);
+        go.send(()).unwrap();
+        let done = with(&shared, |done| {
+            done.push(3);
+            done.clone()
+        });
+        assert_eq!(done.await.unwrap(), [1, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_and_the_next_goes_on() {
+        let shared = Arc::new(Mutex::new(0));
+        assert!(with(&shared, |_| panic!("on purpose")).await.is_err());
+        assert_eq!(with(&shared, |number| *number).await.unwrap(), 0);
+    }
+}

@@ -1,0 +1,220 @@
+//! What stands in a key's file.
+
+use anyhow::{Context, bail, ensure};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::MAX_SET_BYTES;
+use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, Claimed, Fence, Owner};
+use crate::clock;
+use crate::position::{OrdinalSet, Position, Progress};
+
+const VERSION: u32 = 1;
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Document {
+    version: u32,
+    group: String,
+    source: String,
+    tranche: String,
+    fence: u64,
+    owner: Option<String>,
+    since: Option<String>,
+    sequence: u64,
+    /// Whether anything was ever committed.
+    committed: bool,
+    /// A number, a token, or nothing for the origin.
+    position: Option<Place>,
+    /// The set of handled ordinals, encoded, in hexadecimal digits.
+    handled: String,
+    updated_at: Option<String>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(untagged)]
+enum Place {
+    Number(i64),
+    Token(String),
+}
+
+/// What a commit is to those before it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Next,
+    /// It is stored already.
+    Repeat,
+}
+
+impl Document {
+    pub(super) fn new(key: &CheckpointKey) -> Self {
+        Self {
+            version: VERSION,
+            group: key.group.to_string(),
+            source: key.source.to_string(),
+            tranche: key.tranche.to_string(),
+            fence: 0,
+            owner: None,
+            since: None,
+            sequence: 0,
+            committed: false,
+            position: None,
+            handled: String::new(),
+            updated_at: None,
+        }
+    }
+
+    pub(super) fn parse(text: &[u8], key: &CheckpointKey) -> anyhow::Result<Self> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let Versioned { version } = serde_json::from_slice(text).context("it is torn, or was never a checkpoint")?;
+        ensure!(
+            version <= VERSION,
+            "it was written by a newer propulsiond (version {version}, this one knows {VERSION})"
+        );
+        let document: Self = serde_json::from_slice(text).context("it is damaged")?;
+        if (&*document.group, &*document.source, &*document.tranche)
+            != (&*key.group, &*key.source, key.tranche.as_str())
+        {
+            bail!("it belongs to {}/{}/{}", document.group, document.source, document.tranche);
+        }
+        document.set()?;
+        Ok(document)
+    }
+
+    pub(super) fn render(&self) -> serde_json::Result<Vec<u8>> {
+        let mut text = serde_json::to_vec_pretty(self)?;
+        text.push(b'\n');
+        Ok(text)
+    }
+
+    fn set(&self) -> anyhow::Result<OrdinalSet> {
+        if self.handled.is_empty() {
+            return Ok(OrdinalSet::new());
+        }
+        let bytes = from_hex(&self.handled).context("its set of handled ordinals is damaged")?;
+        Ok(OrdinalSet::decode(&bytes)?)
+    }
+
+    pub(super) fn progress(&self) -> Option<Progress> {
+        let position = match &self.position {
+            None => None,
+            Some(Place::Number(number)) => Some(Position::Number(*number)),
+            Some(Place::Token(token)) => Some(Position::token(&**token)),
+        };
+        let handled = self.set().expect("a document's set was decoded when it was read");
+        self.committed.then_some(Progress { position, handled })
+    }
+
+    pub(super) fn claim(&mut self, owner: &Owner) -> Claimed {
+        self.fence += 1;
+        self.owner = Some(owner.0.to_string());
+        self.since = Some(now());
+        Claimed { fence: Fence(self.fence), progress: self.progress(), sequence: self.sequence }
+    }
+
+    /// Takes a commit in, if it is the next.
+    pub(super) fn commit(
+        &mut self,
+        doing: &str,
+        fence: Fence,
+        sequence: u64,
+        progress: &Progress,
+    ) -> Result<Step, CheckpointError> {
+        let handled = if progress.handled.is_empty() { Vec::new() } else { progress.handled.encode() };
+        let refuse = |kind, why: String| Err(CheckpointError::new(kind, doing).caused_by(anyhow::Error::msg(why)));
+        if handled.len() > MAX_SET_BYTES {
+            let why =
+                format!("the set of handled ordinals has {} bytes, of {MAX_SET_BYTES} that it may have", handled.len());
+            return refuse(CheckpointErrorKind::Unavailable, why);
+        }
+        self.owned(doing, fence)?;
+        if sequence == self.sequence && sequence > 0 {
+            return Ok(Step::Repeat);
+        }
+        if sequence != self.sequence + 1 {
+            let why = format!("the stored commit is number {}, which {sequence} does not follow", self.sequence);
+            return refuse(CheckpointErrorKind::OutcomeUnknown, why);
+        }
+        self.sequence = sequence;
+        self.committed = true;
+        self.position = progress.position.as_ref().map(|position| match position {
+            Position::Number(number) => Place::Number(*number),
+            Position::Token(token) => Place::Token(token.to_string()),
+        });
+        self.handled = to_hex(&handled);
+        self.updated_at = Some(now());
+        Ok(Step::Next)
+    }
+
+    /// Returns the fence that holds the key, and the number of the commit that is stored.
+    pub(super) fn last_commit(&self) -> (Fence, u64) {
+        (Fence(self.fence), self.sequence)
+    }
+
+    pub(super) fn release(&mut self, doing: &str, fence: Fence) -> Result<(), CheckpointError> {
+        self.owned(doing, fence)?;
+        self.owner = None;
+        Ok(())
+    }
+
+    fn owned(&self, doing: &str, fence: Fence) -> Result<(), CheckpointError> {
+        if self.fence == fence.0 && self.fence > 0 {
+            return Ok(());
+        }
+        let by = match &self.owner {
+            Some(owner) => owner.clone(),
+            None if self.fence == 0 => "nobody: it was never claimed here".to_owned(),
+            None => "somebody who has released it since".to_owned(),
+        };
+        let since = self.since.as_deref().and_then(|since| OffsetDateTime::parse(since, &Rfc3339).ok());
+        let cause = anyhow::anyhow!("it is owned by {by}");
+        Err(CheckpointError::new(CheckpointErrorKind::Fenced { by, since }, doing).caused_by(cause))
+    }
+}
+
+/// Returns the name of a key's file: its parts, with whatever a file system could take amiss written as `%xx`. Capitals
+/// are among that, as some file systems do not tell them from small letters.
+pub(super) fn file_name(key: &CheckpointKey) -> String {
+    let mut name = String::new();
+    for part in [&*key.group, &*key.source, key.tranche.as_str()] {
+        for byte in part.bytes() {
+            match byte {
+                b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => name.push(byte.into()),
+                other => name.push_str(&format!("%{other:02x}")),
+            }
+        }
+        name.push('~');
+    }
+    name.pop();
+    if name.len() > LONGEST {
+        // The file says whose it is: two names that share this are told from each other, if not both kept.
+        let hash = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        name.truncate(LONGEST);
+        name.push_str(&format!("~~{hash:016x}"));
+    }
+    name + ".json"
+}
+
+/// Bytes of a name; most file systems take 255.
+const LONGEST: usize = 200;
+
+fn to_hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).expect("a nibble is one hexadecimal digit");
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> =
+        text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
+    let digits = digits.filter(|digits| digits.len().is_multiple_of(2))?;
+    Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
+fn now() -> String {
+    clock::wall().format(&Rfc3339).unwrap_or_default()
+}

@@ -1,0 +1,272 @@
+//! Progress, parked events and effects in memory: for simulations, tests, and pipelines that may forget.
+//!
+//! Everything is behind one lock, so that effects and progress are stored together or not at all. Clones share what is
+//! kept: whoever "restarts" a pipeline finds it again. Nothing here waits, starts threads or asks a clock, unless a
+//! [`Fault`] says so; the same calls give the same results.
+
+mod faults;
+mod parked;
+mod sink;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{
+    CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Claimed, Commit, Fence, Owner, ParkedStore,
+};
+use crate::connector::Context;
+use crate::position::Progress;
+
+pub use faults::{Fault, Operation};
+use faults::{Faults, Verdict};
+pub use sink::{Effect, MemorySink};
+
+/// How large an encoded set may be (C14).
+const MAX_SET_BYTES: usize = 64 * 1_024;
+
+/// Progress that is gone with the process. There is nothing to set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {}
+
+/// Keeps progress in memory.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryCheckpoints {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    faults: Faults,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By group, source and tranche.
+    rows: BTreeMap<Names, Row>,
+    /// By group, source and stream.
+    write_positions: BTreeMap<Names, i64>,
+    parked: BTreeMap<Names, parked::Streams>,
+    effects: Vec<Effect>,
+}
+
+type Names = [Arc<str>; 3];
+
+#[derive(Debug, Default)]
+struct Row {
+    fence: u64,
+    owner: Option<Arc<str>>,
+    sequence: u64,
+    progress: Option<Progress>,
+    /// A stranger moved the position since the claim.
+    moved: bool,
+}
+
+/// What a commit is to those before it.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Next,
+    /// It is stored already.
+    Repeat,
+}
+
+impl MemoryCheckpoints {
+    pub fn new(_settings: &Settings, _context: &Context) -> Self {
+        Self::default()
+    }
+
+    /// Returns a sink that keeps its effects beside this store's progress.
+    pub fn sink(&self) -> MemorySink {
+        MemorySink::over(self.clone())
+    }
+
+    /// Asks `decide` before every operation from here on what is to go wrong with it.
+    pub fn inject(&self, decide: impl FnMut(&Operation<'_>) -> Option<Fault> + Send + 'static) {
+        self.shared.faults.inject(decide);
+    }
+
+    /// Makes every operation that is held go on, and holds no more of those that wait already.
+    pub fn release_held(&self) {
+        self.shared.faults.release_held();
+    }
+
+    /// Moves a position as a stranger would, who knows nothing of sets and fences (C12).
+    pub fn move_position(&self, key: &CheckpointKey, progress: Option<crate::position::Position>) {
+        let mut state = self.shared.state();
+        let row = state.rows.entry(names(key)).or_default();
+        row.progress = Some(Progress { position: progress, handled: crate::position::OrdinalSet::new() });
+        row.moved = true;
+    }
+
+    /// Returns who owns a key, if anybody does.
+    pub fn owner(&self, key: &CheckpointKey) -> Option<Arc<str>> {
+        self.shared.state().rows.get(&names(key)).and_then(|row| row.owner.clone())
+    }
+
+    /// Goes through the fault that is due, if any, before and after `work` is done on the state.
+    async fn operate<T>(
+        &self,
+        operation: Operation<'_>,
+        doing: &str,
+        work: impl FnOnce(&mut State) -> Result<T, CheckpointError>,
+    ) -> Result<T, CheckpointError> {
+        let unavailable = |kind| CheckpointError::new(kind, format!("cannot {doing} in memory"));
+        match self.shared.faults.due(&operation).await {
+            Verdict::Go => work(&mut self.shared.state()),
+            Verdict::Reject => {
+                Err(unavailable(CheckpointErrorKind::Unavailable).caused_by(anyhow::anyhow!("rejected")))
+            }
+            Verdict::FailAfterwards => {
+                work(&mut self.shared.state())?;
+                let kind = if matches!(operation, Operation::Commit(_)) {
+                    CheckpointErrorKind::OutcomeUnknown
+                } else {
+                    CheckpointErrorKind::Unavailable
+                };
+                Err(unavailable(kind).caused_by(anyhow::anyhow!("failed after the write")))
+            }
+            Verdict::Unknown => {
+                let cause = anyhow::anyhow!("failed before the write, which nobody knows");
+                Err(unavailable(CheckpointErrorKind::OutcomeUnknown).caused_by(cause))
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn claim(&mut self, key: &CheckpointKey, owner: &Owner) -> Claimed {
+        let row = self.rows.entry(names(key)).or_default();
+        row.fence += 1;
+        row.owner = Some(Arc::clone(&owner.0));
+        row.moved = false;
+        Claimed { fence: Fence(row.fence), progress: row.progress.clone(), sequence: row.sequence }
+    }
+
+    fn owned(&mut self, key: &CheckpointKey, fence: Fence) -> Result<&mut Row, CheckpointError> {
+        let fenced = |by: &str| {
+            let kind = CheckpointErrorKind::Fenced { by: by.to_owned(), since: None };
+            CheckpointError::new(kind, format!("cannot change {key} in memory"))
+                .caused_by(anyhow::anyhow!("it is owned by {by}"))
+        };
+        match self.rows.get_mut(&names(key)) {
+            Some(row) if row.fence != fence.0 => {
+                Err(fenced(row.owner.as_deref().unwrap_or("somebody who has released it since")))
+            }
+            Some(row) if row.moved => Err(fenced("another program, which moved the position")),
+            Some(row) => Ok(row),
+            None => Err(fenced("nobody: it was never claimed here")),
+        }
+    }
+
+    fn check(&mut self, commit: &Commit<'_>) -> Result<Step, CheckpointError> {
+        let refuse = |kind, why: String| {
+            let doing = format!("cannot commit {} in memory", commit.key);
+            Err(CheckpointError::new(kind, doing).caused_by(anyhow::Error::msg(why)))
+        };
+        let size = if commit.progress.handled.is_empty() { 0 } else { commit.progress.handled.encode().len() };
+        if size > MAX_SET_BYTES {
+            let why = format!("the set of handled ordinals has {size} bytes, of {MAX_SET_BYTES} that it may have");
+            return refuse(CheckpointErrorKind::Unavailable, why);
+        }
+        let stored = self.owned(commit.key, commit.fence)?.sequence;
+        match commit.sequence {
+            0 => refuse(CheckpointErrorKind::OutcomeUnknown, "commits are numbered from 1".to_owned()),
+            repeated if repeated == stored => Ok(Step::Repeat),
+            next if next == stored + 1 => Ok(Step::Next),
+            other => {
+                let why = format!("the stored commit is number {stored}, which {other} does not follow");
+                refuse(CheckpointErrorKind::OutcomeUnknown, why)
+            }
+        }
+    }
+
+    fn store(&mut self, commit: &Commit<'_>) {
+        let key = commit.key;
+        if let Some(row) = self.rows.get_mut(&names(key)) {
+            row.sequence = commit.sequence;
+            row.progress = Some(commit.progress.clone());
+        }
+        for (stream, next) in commit.write_positions {
+            let names = [Arc::clone(&key.group), Arc::clone(&key.source), Arc::from(&**stream)];
+            self.write_positions.insert(names, *next);
+        }
+    }
+}
+
+#[async_trait]
+impl CheckpointStore for MemoryCheckpoints {
+    fn max_set_bytes(&self) -> Option<usize> {
+        Some(MAX_SET_BYTES)
+    }
+
+    async fn load(&self, key: &CheckpointKey) -> Result<Option<Progress>, CheckpointError> {
+        let load = |state: &mut State| Ok(state.rows.get(&names(key)).and_then(|row| row.progress.clone()));
+        self.operate(Operation::Load(key), &format!("load {key}"), load).await
+    }
+
+    async fn claim(&self, key: &CheckpointKey, owner: &Owner) -> Result<Claimed, CheckpointError> {
+        let claim = |state: &mut State| Ok(state.claim(key, owner));
+        self.operate(Operation::Claim(key), &format!("claim {key}"), claim).await
+    }
+
+    async fn commit(&self, commits: &[Commit<'_>]) -> Vec<Result<(), CheckpointError>> {
+        let mut results = Vec::with_capacity(commits.len());
+        for commit in commits {
+            let store = |state: &mut State| {
+                if state.check(commit)? == Step::Next {
+                    state.store(commit);
+                }
+                Ok(())
+            };
+            let operation = Operation::Commit(commit.key);
+            results.push(self.operate(operation, &format!("commit {}", commit.key), store).await);
+        }
+        results
+    }
+
+    async fn last_commit(&self, key: &CheckpointKey) -> Result<Option<(Fence, u64)>, CheckpointError> {
+        let look = |state: &mut State| Ok(state.rows.get(&names(key)).map(|row| (Fence(row.fence), row.sequence)));
+        self.operate(Operation::Load(key), &format!("look up {key}"), look).await
+    }
+
+    async fn release(&self, key: &CheckpointKey, fence: Fence) -> Result<(), CheckpointError> {
+        let release = |state: &mut State| {
+            state.owned(key, fence)?.owner = None;
+            Ok(())
+        };
+        self.operate(Operation::Release(key), &format!("release {key}"), release).await
+    }
+
+    async fn write_positions(
+        &self,
+        key: &CheckpointKey,
+        streams: &[&str],
+    ) -> Result<Vec<Option<i64>>, CheckpointError> {
+        let look_up = |state: &mut State| {
+            let next = |stream: &&str| {
+                let names = [Arc::clone(&key.group), Arc::clone(&key.source), Arc::from(*stream)];
+                state.write_positions.get(&names).copied()
+            };
+            Ok(streams.iter().map(next).collect())
+        };
+        self.operate(Operation::WritePositions(key), &format!("look up streams of {key}"), look_up).await
+    }
+
+    fn parked(&self) -> Option<Arc<dyn ParkedStore>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+fn names(key: &CheckpointKey) -> Names {
+    [Arc::clone(&key.group), Arc::clone(&key.source), key.tranche.as_str().into()]
+}

@@ -1,0 +1,244 @@
+//! A sink whose effects stand beside the progress, under the same lock.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::faults::{Fault, Operation, Verdict};
+use super::{MemoryCheckpoints, State, Step};
+use crate::checkpoint::{
+    CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Claimed, Commit, Fence, Owner, ParkedStore,
+};
+use crate::handler::{HandlerError, HandlerErrorKind};
+use crate::position::{Ordinal, Progress};
+use crate::sink::{Decided, Effects, ParkedChange, Sink, Transaction, TransactionError, TransactionalSink, Written};
+use crate::value::Value;
+
+/// How many decisions a plain write takes.
+const MAX_BATCH: usize = 1_000;
+
+/// What a decision left.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Effect {
+    pub stream: Box<str>,
+    /// The index and ordinal of each event below the decision's next index.
+    pub events: Vec<(i64, Ordinal)>,
+    pub next: i64,
+    /// What the handler emitted. Without a handler the events themselves are the effect.
+    pub emitted: Vec<Value>,
+}
+
+impl Effect {
+    fn of(decided: &Decided) -> Self {
+        let covered = decided.work.events.iter().filter(|event| event.next_index() <= decided.next);
+        Self {
+            stream: decided.work.stream().into(),
+            events: covered.map(|event| (event.index(), event.at())).collect(),
+            next: decided.next,
+            emitted: match &decided.effects {
+                Effects::Events => Vec::new(),
+                Effects::Emitted(values) => values.clone(),
+            },
+        }
+    }
+}
+
+/// Keeps effects in memory, plain or with the progress.
+#[derive(Clone, Debug)]
+pub struct MemorySink {
+    checkpoints: MemoryCheckpoints,
+}
+
+impl MemorySink {
+    pub(super) fn over(checkpoints: MemoryCheckpoints) -> Self {
+        Self { checkpoints }
+    }
+
+    /// Returns the store of the progress beside the effects, which also injects faults.
+    pub fn checkpoints(&self) -> &MemoryCheckpoints {
+        &self.checkpoints
+    }
+
+    /// Returns all effects so far, in the order in which they were committed.
+    pub fn effects(&self) -> Vec<Effect> {
+        self.checkpoints.shared.state().effects.clone()
+    }
+
+    /// Judges decisions one by one; what is accepted is appended to `accepted`.
+    async fn accept(&self, decided: &[Decided], accepted: &mut Vec<Effect>) -> Vec<Result<Written, HandlerError>> {
+        let mut results = Vec::with_capacity(decided.len());
+        for decision in decided {
+            let operation = Operation::Write(decision);
+            let kind = match self.checkpoints.shared.faults.decide(&operation) {
+                Some(Fault::Refuse(kind)) => Some(kind),
+                Some(Fault::Slow(delay)) => {
+                    tokio::time::sleep(delay).await;
+                    None
+                }
+                Some(_) => Some(HandlerErrorKind::Unavailable),
+                None => None,
+            };
+            results.push(match kind {
+                Some(kind) => Err(HandlerError::new(kind, format!("`{}` was refused", decision.work.stream()))),
+                None => {
+                    accepted.push(Effect::of(decision));
+                    Ok(Written::All)
+                }
+            });
+        }
+        results
+    }
+
+    fn unavailable() -> HandlerError {
+        HandlerError::new(HandlerErrorKind::Unavailable, "the memory sink was told to fail")
+    }
+}
+
+#[async_trait]
+impl Sink for MemorySink {
+    fn max_batch(&self) -> usize {
+        MAX_BATCH
+    }
+
+    async fn write(&self, decided: &[Decided]) -> Vec<Result<Written, HandlerError>> {
+        let mut accepted = Vec::new();
+        let results = self.accept(decided, &mut accepted).await;
+        let verdict = self.checkpoints.shared.faults.due(&Operation::Transaction).await;
+        if matches!(verdict, Verdict::Go | Verdict::FailAfterwards) {
+            self.checkpoints.shared.state().effects.append(&mut accepted);
+        }
+        if verdict == Verdict::Go { results } else { decided.iter().map(|_| Err(Self::unavailable())).collect() }
+    }
+}
+
+#[async_trait]
+impl CheckpointStore for MemorySink {
+    fn max_set_bytes(&self) -> Option<usize> {
+        self.checkpoints.max_set_bytes()
+    }
+
+    async fn load(&self, key: &CheckpointKey) -> Result<Option<Progress>, CheckpointError> {
+        CheckpointStore::load(&self.checkpoints, key).await
+    }
+
+    async fn claim(&self, key: &CheckpointKey, owner: &Owner) -> Result<Claimed, CheckpointError> {
+        self.checkpoints.claim(key, owner).await
+    }
+
+    async fn commit(&self, commits: &[Commit<'_>]) -> Vec<Result<(), CheckpointError>> {
+        self.checkpoints.commit(commits).await
+    }
+
+    async fn last_commit(&self, key: &CheckpointKey) -> Result<Option<(Fence, u64)>, CheckpointError> {
+        self.checkpoints.last_commit(key).await
+    }
+
+    async fn release(&self, key: &CheckpointKey, fence: Fence) -> Result<(), CheckpointError> {
+        self.checkpoints.release(key, fence).await
+    }
+
+    async fn write_positions(
+        &self,
+        key: &CheckpointKey,
+        streams: &[&str],
+    ) -> Result<Vec<Option<i64>>, CheckpointError> {
+        self.checkpoints.write_positions(key, streams).await
+    }
+
+    fn parked(&self) -> Option<Arc<dyn ParkedStore>> {
+        self.checkpoints.parked()
+    }
+}
+
+#[async_trait]
+impl TransactionalSink for MemorySink {
+    async fn begin(&self) -> Result<Box<dyn Transaction>, HandlerError> {
+        match self.checkpoints.shared.faults.due(&Operation::Begin).await {
+            Verdict::Go => Ok(Box::new(MemoryTransaction { sink: self.clone(), effects: Vec::new() })),
+            _ => Err(Self::unavailable()),
+        }
+    }
+}
+
+/// Effects that are nobody's before the commit.
+struct MemoryTransaction {
+    sink: MemorySink,
+    effects: Vec<Effect>,
+}
+
+#[async_trait]
+impl Transaction for MemoryTransaction {
+    async fn write(&mut self, decided: &[Decided]) -> Vec<Result<Written, HandlerError>> {
+        self.sink.accept(decided, &mut self.effects).await
+    }
+
+    async fn commit(
+        self: Box<Self>,
+        commits: &[Commit<'_>],
+        parked: &[ParkedChange<'_>],
+    ) -> Result<(), TransactionError> {
+        let shared = &self.sink.checkpoints.shared;
+        let unknown =
+            || TransactionError::OutcomeUnknown(anyhow::anyhow!("the memory sink was told to lose its answer"));
+        let verdict = shared.faults.due(&Operation::Transaction).await;
+        match verdict {
+            Verdict::Reject => return Err(TransactionError::Failed(MemorySink::unavailable())),
+            Verdict::Unknown => return Err(unknown()),
+            Verdict::Go | Verdict::FailAfterwards => {}
+        }
+        shared.state().commit(self.effects, commits, parked)?;
+        if verdict == Verdict::FailAfterwards { Err(unknown()) } else { Ok(()) }
+    }
+}
+
+impl State {
+    /// Stores all or nothing.
+    fn commit(
+        &mut self,
+        mut effects: Vec<Effect>,
+        commits: &[Commit<'_>],
+        parked: &[ParkedChange<'_>],
+    ) -> Result<(), TransactionError> {
+        let mut fenced = Vec::new();
+        for commit in commits {
+            match self.check(commit) {
+                Ok(Step::Next) => {}
+                Ok(Step::Repeat) => {
+                    let why = format!("the commit of {} is stored already", commit.key);
+                    return Err(TransactionError::OutcomeUnknown(anyhow::Error::msg(why)));
+                }
+                Err(error) => fenced.push(fenced_or(commit.key, error)?),
+            }
+        }
+        for change in parked {
+            if let Err(error) = self.owned(change.key, change.fence) {
+                fenced.push(fenced_or(change.key, error)?);
+            }
+        }
+        if !fenced.is_empty() {
+            return Err(TransactionError::Fenced(fenced));
+        }
+        commits.iter().for_each(|commit| self.store(commit));
+        for change in parked {
+            self.park(change.key, change.fence, change.events).map_err(|error| failed(&error))?;
+        }
+        self.effects.append(&mut effects);
+        Ok(())
+    }
+}
+
+fn fenced_or(
+    key: &CheckpointKey,
+    error: CheckpointError,
+) -> Result<(CheckpointKey, CheckpointError), TransactionError> {
+    match error.kind {
+        CheckpointErrorKind::Fenced { .. } => Ok((key.clone(), error)),
+        CheckpointErrorKind::OutcomeUnknown => Err(TransactionError::OutcomeUnknown(error.into())),
+        _ => Err(failed(&error)),
+    }
+}
+
+fn failed(error: &CheckpointError) -> TransactionError {
+    let cause = error.cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
+    TransactionError::Failed(HandlerError::new(HandlerErrorKind::Unavailable, format!("{error}{cause}")))
+}

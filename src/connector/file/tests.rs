@@ -1,0 +1,149 @@
+use std::fs;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::clock::Timestamp;
+use crate::event::{Assembler, Kind};
+use crate::position::Ordinal;
+use crate::value::Value;
+use crate::work::{Work, WorkId, WorkKind};
+
+fn decided(stream: &str, number: i64) -> Decided {
+    let event = Assembler::new(stream, "T").build(Kind::Event, Ordinal::default(), number).unwrap();
+    let work = Work {
+        id: WorkId { slot: 0, generation: 0 },
+        kind: WorkKind::Handle,
+        events: vec![event],
+        next: number + 1,
+        failures: 0,
+        read_at: Timestamp::ZERO,
+        late: false,
+    };
+    Decided { work, next: number + 1, effects: Effects::Emitted(vec![Value::Int(number)]) }
+}
+
+fn sink(folder: &Path, settings: &str) -> FileSink {
+    let context = Context { pipeline: "p".into(), group: "g".into(), folder: folder.into(), data: folder.join("data") };
+    FileSink::new(&toml::from_str(settings).unwrap(), &context).unwrap()
+}
+
+async fn write(sink: &FileSink, stream: &str, number: i64) -> Result<(), (HandlerErrorKind, String)> {
+    let result = sink.write(&[decided(stream, number)]).await.remove(0);
+    result.map(|written| assert_eq!(written, Written::All)).map_err(|error| (error.kind(), error.message().to_owned()))
+}
+
+fn read(folder: &TempDir, path: &str) -> String {
+    fs::read_to_string(folder.path().join("data").join(path)).unwrap()
+}
+
+#[tokio::test]
+async fn a_file_that_was_renamed_or_removed_is_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(folder.path(), "fsync = \"never\"");
+    let path = folder.path().join("data/p.jsonl");
+    write(&sink, "a-1", 1).await.unwrap();
+    fs::rename(&path, folder.path().join("data/p.jsonl.1")).unwrap();
+    write(&sink, "a-1", 2).await.unwrap();
+    fs::remove_file(&path).unwrap();
+    write(&sink, "a-1", 3).await.unwrap();
+    // What `copytruncate` does.
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+    write(&sink, "a-1", 4).await.unwrap();
+    assert_eq!((read(&folder, "p.jsonl.1"), read(&folder, "p.jsonl")), ("1\n".into(), "4\n".into()));
+}
+
+#[tokio::test]
+async fn r73_a_torn_line_is_mended_before_the_first_write() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("data")).unwrap();
+    fs::write(folder.path().join("data/p.jsonl"), "1\n{\"a\":").unwrap();
+    write(&sink(folder.path(), ""), "a-1", 2).await.unwrap();
+    assert_eq!(read(&folder, "p.jsonl"), "1\n2\n");
+}
+
+#[tokio::test]
+async fn two_sinks_do_not_write_one_file_until_the_first_has_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = ["", ""].map(|settings| sink(folder.path(), settings));
+    write(&first, "a-1", 1).await.unwrap();
+    let (kind, message) = write(&second, "a-1", 2).await.unwrap_err();
+    assert_eq!(kind, HandlerErrorKind::Unavailable);
+    assert!(message.ends_with("data/p.jsonl`: another pipeline or process is writing it"), "{message}");
+    first.close().await.unwrap();
+    write(&second, "a-1", 2).await.unwrap();
+    assert_eq!(read(&folder, "p.jsonl"), "1\n2\n");
+}
+
+#[tokio::test]
+async fn r65_files_by_stream_stay_in_their_folder_and_few_are_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(folder.path(), "path = \"out/{category}/{id}\"\nmax_open = 2\nfsync = { every = \"1h\" }");
+    for (stream, number) in [("a-1", 1), ("a-../x", 2), ("b-3", 3), ("a-1", 4)] {
+        write(&sink, stream, number).await.unwrap();
+    }
+    assert_eq!(read(&folder, "out/a/1"), "1\n4\n");
+    assert_eq!(read(&folder, "out/a/..%2Fx"), "2\n");
+    assert_eq!(sink.files.lock().await.count(), 2);
+    let long = format!("a-{}", "x".repeat(1000));
+    for stream in ["a-..", "a", &long] {
+        assert_eq!(write(&sink, stream, 5).await.unwrap_err().0, HandlerErrorKind::Permanent, "{stream}");
+    }
+    sink.close().await.unwrap();
+    assert_eq!(sink.files.lock().await.count(), 0);
+}
+
+#[tokio::test]
+async fn one_decision_that_has_no_file_spoils_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(folder.path(), "path = \"out/{id}\"");
+    let results = sink.write(&[decided("a-1", 1), decided("a-..", 2), decided("a-2", 3), decided("a-1", 4)]).await;
+    let kinds: Vec<_> = results.iter().map(|result| result.as_ref().map_err(HandlerError::kind)).collect();
+    let all = Ok(&Written::All);
+    assert_eq!(kinds, [all, Err(HandlerErrorKind::Permanent), all, all]);
+    assert_eq!((read(&folder, "out/1"), read(&folder, "out/2")), ("1\n4\n".into(), "3\n".into()));
+}
+
+#[tokio::test]
+async fn a_full_disk_is_unavailable() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(folder.path(), "path = \"/dev/full\"");
+    let (kind, message) = write(&sink, "a-1", 1).await.unwrap_err();
+    assert_eq!(kind, HandlerErrorKind::Unavailable);
+    assert_eq!(message, "append to `/dev/full`: No space left on device (os error 28)");
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_made_is_unavailable() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("data"), "").unwrap();
+    let (kind, message) = write(&sink(folder.path(), ""), "a-1", 1).await.unwrap_err();
+    assert_eq!(kind, HandlerErrorKind::Unavailable);
+    assert!(message.starts_with("open `") && message.contains("data/p.jsonl`: "), "{message}");
+}
+
+#[tokio::test]
+async fn what_is_synced_at_intervals_is_clean_after_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(folder.path(), "fsync = { every = \"5ms\" }");
+    write(&sink, "a-1", 1).await.unwrap();
+    let clean = async {
+        while sink.files.lock().await.is_dirty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), clean).await.unwrap();
+    tokio::task::spawn_blocking(move || drop(sink)).await.unwrap();
+}
+
+#[test]
+fn fsync_is_written_as_it_is_read() {
+    for text in ["fsync = \"batch\"", "fsync = \"never\"", "fsync = { every = \"1s\" }"] {
+        let settings: Settings = toml::from_str(text).unwrap();
+        let again: Settings = toml::from_str(&toml::to_string(&settings).unwrap()).unwrap();
+        assert_eq!(settings, again, "{text}");
+    }
+    assert!(toml::from_str::<Settings>("fsync = \"always\"").is_err());
+    assert!(toml::from_str::<Settings>("path = \"{stream}\"").is_err());
+}

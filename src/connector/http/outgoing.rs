@@ -1,0 +1,227 @@
+//! Requests, made of events or of what a handler emitted.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Url};
+
+use super::target::Target;
+use super::{Auth, Per, Settings, is_reserved, permanent};
+use crate::connector::Context;
+use crate::event::{Event, Kind};
+use crate::handler::HandlerError;
+use crate::render;
+use crate::sink::Decided;
+use crate::value::Value;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// A request to be sent.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
+    /// Method, host and path, for messages.
+    pub(super) shown: String,
+}
+
+/// Makes requests.
+#[derive(Debug)]
+pub(super) struct Maker {
+    target: Target,
+    per: Per,
+    method: Method,
+    headers: HeaderMap,
+    max_body: u64,
+    group: Arc<str>,
+}
+
+/// Splits a run of events into what one request carries each.
+pub(super) fn pieces(per: Per, events: &[Event]) -> Box<dyn Iterator<Item = &[Event]> + Send + '_> {
+    match per {
+        Per::Event => Box::new(events.chunks(1).filter(|event| event[0].kind() == Kind::Event)),
+        Per::Span => Box::new(render::runs(events)),
+    }
+}
+
+impl Maker {
+    pub(super) fn new(settings: &Settings, context: &Context, target: Target) -> anyhow::Result<Self> {
+        let method = Method::from_bytes(settings.method.as_bytes())
+            .with_context(|| format!("`method` is not one: `{}`", settings.method.written()))?;
+        let (per, max_body, group) = (settings.per, settings.max_body, Arc::clone(&context.group));
+        Ok(Self { target, per, method, headers: headers(settings)?, max_body, group })
+    }
+
+    pub(super) fn per(&self) -> Per {
+        self.per
+    }
+
+    /// Makes the request for one of the [`pieces`].
+    pub(super) fn piece(&self, piece: &[Event]) -> Result<Outgoing, HandlerError> {
+        let (first, stream) = (piece[0].index(), piece[0].stream());
+        let (mut body, key) = (Vec::new(), self.key(stream));
+        let key = match self.per {
+            Per::Event => {
+                render::event_line(&piece[0], &mut body);
+                format!("{key}{first}")
+            }
+            Per::Span => {
+                render::span(piece, &mut body);
+                format!("{key}{first}-{}", piece[piece.len() - 1].next_index())
+            }
+        };
+        let (url, shown) = self.target.of_stream(stream)?;
+        let mut headers = self.headers.clone();
+        headers.insert(IDEMPOTENCY_KEY, key_value(&key));
+        headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+        self.checked(Outgoing {
+            shown: format!("{} {shown}", self.method),
+            method: self.method.clone(),
+            url,
+            headers,
+            body,
+        })
+    }
+
+    /// Makes the request for the effect of that number of a decision.
+    pub(super) fn emitted(&self, decided: &Decided, number: usize, value: &Value) -> Result<Outgoing, HandlerError> {
+        let stream = decided.work.stream();
+        let key = format!("{}{}-{}#{number}", self.key(stream), decided.work.first(), decided.next);
+        self.read(stream, &key, value).and_then(|outgoing| self.checked(outgoing)).map_err(|error| {
+            permanent(format!("effect {number} of stream `{stream}` is no request: {}", error.message()))
+        })
+    }
+
+    fn read(&self, stream: &str, key: &str, value: &Value) -> Result<Outgoing, HandlerError> {
+        let Value::Map(entries) = value else {
+            return Err(permanent(format!(
+                "it is {}, not a map with `body`, `path`, `method`, `headers`",
+                value.kind()
+            )));
+        };
+        let (mut method, mut path, mut body, mut own) = (None, None, &Value::Null, &[][..]);
+        for (name, value) in entries {
+            match (&**name, value) {
+                ("body", value) => body = value,
+                (_, Value::Null) => {}
+                ("path", Value::Text(text)) => path = Some(text),
+                ("method", Value::Text(text)) => method = Some(text),
+                ("headers", Value::Map(entries)) => own = entries,
+                ("path" | "method" | "headers", value) => {
+                    return Err(permanent(format!("its `{name}` is {}", value.kind())));
+                }
+                _ => return Err(permanent(format!("`{name}` is none of `body`, `path`, `method`, `headers`"))),
+            }
+        }
+        let (url, shown) = path.map_or_else(|| self.target.of_stream(stream), |path| self.target.below(path))?;
+        let method = match method {
+            Some(text) => {
+                Method::from_bytes(text.as_bytes()).map_err(|_| permanent(format!("`{text}` is no method")))?
+            }
+            None => self.method.clone(),
+        };
+        let (body, content_type) = body_of(body);
+        let mut headers = self.headers.clone();
+        headers.insert(IDEMPOTENCY_KEY, key_value(key));
+        if let Some(content_type) = content_type {
+            headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(content_type));
+        }
+        for (name, value) in own {
+            let (name, value) = header(name, &text_of(value)).map_err(|error| permanent(error.to_string()))?;
+            headers.insert(name, value);
+        }
+        Ok(Outgoing { shown: format!("{method} {shown}"), method, url, headers, body })
+    }
+
+    fn checked(&self, outgoing: Outgoing) -> Result<Outgoing, HandlerError> {
+        let bytes = outgoing.body.len() as u64;
+        if bytes > self.max_body {
+            let Outgoing { shown, .. } = outgoing;
+            return Err(permanent(format!(
+                "{shown}: the body of {bytes} bytes is larger than `max_body`, {} bytes",
+                self.max_body
+            )));
+        }
+        Ok(outgoing)
+    }
+
+    fn key(&self, stream: &str) -> String {
+        format!("{}/{stream}:", self.group)
+    }
+}
+
+/// Returns a body's bytes, and what they are.
+fn body_of(value: &Value) -> (Vec<u8>, Option<&'static str>) {
+    match value {
+        Value::Null => (Vec::new(), None),
+        Value::Text(text) => (text.as_bytes().to_vec(), Some("text/plain; charset=utf-8")),
+        Value::Bytes(bytes) => (bytes.to_vec(), Some("application/octet-stream")),
+        value => {
+            let mut body = Vec::new();
+            render::value(value, &mut body);
+            (body, Some("application/json"))
+        }
+    }
+}
+
+fn text_of(value: &Value) -> String {
+    let mut text = Vec::new();
+    render::value_lines(std::slice::from_ref(value), render::Format::Text, &mut text);
+    text.pop();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn headers(settings: &Settings) -> anyhow::Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &settings.headers {
+        let (name, value) = header(name, value.expose())?;
+        headers.insert(name, value);
+    }
+    let credentials = match &settings.auth {
+        None => return Ok(headers),
+        Some(Auth::Bearer(token)) => format!("Bearer {}", token.expose()),
+        Some(Auth::Basic(basic)) => {
+            let mut encoded = Vec::new();
+            render::base64(format!("{}:{}", &*basic.user, basic.password.expose()).as_bytes(), &mut encoded);
+            format!("Basic {}", String::from_utf8_lossy(&encoded))
+        }
+    };
+    let (name, value) = header("authorization", &credentials).context("`auth` cannot be sent")?;
+    if headers.insert(name, value).is_some() {
+        bail!("both `auth` and `headers` say what `Authorization` is");
+    }
+    Ok(headers)
+}
+
+/// Reads a header. Its value is never shown.
+fn header(name: &str, value: &str) -> anyhow::Result<(HeaderName, HeaderValue)> {
+    let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { bail!("`{name}` is no name for a header") };
+    if is_reserved(&name) {
+        bail!("the header `{name}` is not for a pipeline to set");
+    }
+    let Ok(mut value) = HeaderValue::from_str(value) else {
+        bail!("the header `{name}` has characters that no header can hold");
+    };
+    value.set_sensitive(name != CONTENT_TYPE);
+    debug_assert!(name != AUTHORIZATION || value.is_sensitive());
+    Ok((name, value))
+}
+
+/// Encodes what a header cannot hold, and `%`, so that different keys stay different.
+fn key_value(key: &str) -> HeaderValue {
+    let mut encoded = String::with_capacity(key.len());
+    for byte in key.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
+            _ => write!(encoded, "%{byte:02X}").expect("memory can be written to"),
+        }
+    }
+    HeaderValue::from_str(&encoded).expect("what a header cannot hold was encoded")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+use expect_test::{Expect, expect};
+
+use super::*;
+use crate::clock::Timestamp;
+use crate::event::Assembler;
+use crate::handler::HandlerErrorKind;
+use crate::position::Ordinal;
+use crate::sink::Effects;
+use crate::work::{Work, WorkId, WorkKind};
+
+fn context() -> Context {
+    Context { pipeline: "p".into(), group: "g".into(), folder: ".".into(), data: "data".into() }
+}
+
+fn maker(settings: &str) -> anyhow::Result<Maker> {
+    let settings = toml::from_str(&format!("url = \"http://h\"\n{settings}")).unwrap();
+    Maker::new(&settings, &context(), Target::new(&settings)?)
+}
+
+fn events(stream: &str, indexes: &[i64]) -> Vec<Event> {
+    let event = |&index| Assembler::new(stream, "T").build(Kind::Event, Ordinal::default(), index).unwrap();
+    indexes.iter().map(event).collect()
+}
+
+fn shown(outgoing: &Outgoing) -> String {
+    let mut text = format!("{} {}\n", outgoing.method, outgoing.url);
+    for (name, value) in &outgoing.headers {
+        writeln!(text, "{name}: {}", String::from_utf8_lossy(value.as_bytes())).unwrap();
+    }
+    text + &*String::from_utf8_lossy(&outgoing.body) + "\n"
+}
+
+fn check_events(settings: &str, stream: &str, indexes: &[i64], expected: Expect) {
+    let maker = maker(settings).unwrap();
+    let events = events(stream, indexes);
+    let requests: String = pieces(maker.per(), &events).map(|piece| shown(&maker.piece(piece).unwrap())).collect();
+    expected.assert_eq(&requests);
+}
+
+fn emitted(settings: &str, value: serde_json::Value) -> Result<Outgoing, HandlerError> {
+    let work = Work {
+        id: WorkId { slot: 0, generation: 0 },
+        kind: WorkKind::Handle,
+        events: events("order-1", &[5, 6]),
+        next: 7,
+        failures: 0,
+        read_at: Timestamp::ZERO,
+        late: false,
+    };
+    let value = Value::from(value);
+    let decided = Decided { work, next: 6, effects: Effects::Emitted(Vec::new()) };
+    maker(settings).unwrap().emitted(&decided, 2, &value)
+}
+
+fn check_emitted(settings: &str, value: serde_json::Value, expected: Expect) {
+    expected.assert_eq(&shown(&emitted(settings, value).unwrap()));
+}
+
+fn check_refused(value: serde_json::Value, expected: &str) {
+    let error = emitted("max_body = \"4B\"", value).unwrap_err();
+    assert_eq!(error.kind(), HandlerErrorKind::Permanent);
+    assert_eq!(error.message(), format!("effect 2 of stream `order-1` is no request: {expected}"));
+}
+
+#[test]
+fn c24_an_event_has_the_key_of_its_index() {
+    check_events(
+        "path = \"/o/{id}\"",
+        "order-1",
+        &[5, 6],
+        expect![[r#"
+        POST http://h/o/1
+        idempotency-key: g/order-1:5
+        content-type: application/json
+        {"stream":"order-1","index":5,"type":"T"}
+        POST http://h/o/1
+        idempotency-key: g/order-1:6
+        content-type: application/json
+        {"stream":"order-1","index":6,"type":"T"}
+    "#]],
+    );
+}
+
+#[test]
+fn c24_a_span_has_the_key_of_where_it_begins_and_what_comes_next() {
+    check_events(
+        "per = \"span\"\nmethod = \"PUT\"",
+        "order-1",
+        &[5, 6, 8],
+        expect![[r#"
+        PUT http://h/
+        idempotency-key: g/order-1:5-7
+        content-type: application/json
+        {"s":"order-1","i":5,"e":[{"c":"T","d":null},{"c":"T","d":null}]}
+        PUT http://h/
+        idempotency-key: g/order-1:8-9
+        content-type: application/json
+        {"s":"order-1","i":8,"e":[{"c":"T","d":null}]}
+    "#]],
+    );
+}
+
+#[test]
+fn c24_different_streams_have_different_keys() {
+    let keys = ["a-é", "a-%C3%A9", "a-\u{1}", "a b"].map(|stream| key_value(&format!("g/{stream}:1")));
+    assert_eq!(keys, ["g/a-%C3%A9:1", "g/a-%25C3%25A9:1", "g/a-%01:1", "g/a b:1"]);
+}
+
+#[test]
+fn headers_and_credentials_go_with_every_request() {
+    let settings = "headers = { X-Key = \"k\", content-type = \"application/cloudevents+json\" }\n\
+                    auth = { basic = { user = \"Aladdin\", password = \"open sesame\" } }";
+    check_events(
+        settings,
+        "order-1",
+        &[5],
+        expect![[r#"
+        POST http://h/
+        x-key: k
+        content-type: application/cloudevents+json
+        authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==
+        idempotency-key: g/order-1:5
+        {"stream":"order-1","index":5,"type":"T"}
+    "#]],
+    );
+    let maker = maker(settings).unwrap();
+    assert!(!format!("{maker:?}").contains("QWxhZG"), "{maker:?}");
+}
+
+#[test]
+fn headers_that_cannot_be_sent_are_refused_without_showing_them() {
+    for (settings, why) in [
+        ("headers = { \"a b\" = \"x\" }", "`a b` is no name for a header"),
+        ("headers = { a = \"secret\\n\" }", "the header `a` has characters that no header can hold"),
+        ("headers = { Host = \"x\" }", "the header `host` is not for a pipeline to set"),
+        ("auth = { bearer = \"secret\\n\" }", "`auth` cannot be sent"),
+        (
+            "auth = { bearer = \"x\" }\nheaders = { Authorization = \"y\" }",
+            "both `auth` and `headers` say what `Authorization` is",
+        ),
+        ("method = \"A B\"", "`method` is not one: `A B`"),
+    ] {
+        let error = maker(settings).unwrap_err();
+        assert_eq!(error.to_string(), why);
+        assert!(!format!("{error:#}").contains("secret"));
+    }
+}
+
+#[test]
+fn what_is_emitted_says_what_to_send() {
+    check_emitted(
+        "",
+        serde_json::json!({ "body": { "b": 1, "a": [null] } }),
+        expect![[r#"
+        POST http://h/
+        idempotency-key: g/order-1:5-6#2
+        content-type: application/json
+        {"a":[null],"b":1}
+    "#]],
+    );
+    check_emitted(
+        "headers = { x = \"1\" }\npath = \"/o/{id}\"",
+        serde_json::json!({ "body": "hi", "path": "/p?q=1", "method": "PATCH", "headers": { "X": 2, "Idempotency-Key": "own" } }),
+        expect![[r#"
+            PATCH http://h/p?q=1
+            x: 2
+            idempotency-key: own
+            content-type: text/plain; charset=utf-8
+            hi
+        "#]],
+    );
+    check_emitted(
+        "path = \"/o/{id}\"",
+        serde_json::json!({ "method": "DELETE" }),
+        expect![[r#"
+        DELETE http://h/o/1
+        idempotency-key: g/order-1:5-6#2
+
+    "#]],
+    );
+}
+
+#[test]
+fn what_is_emitted_and_is_no_request_is_permanent() {
+    use serde_json::json;
+    check_refused(json!("hi"), "it is a string, not a map with `body`, `path`, `method`, `headers`");
+    check_refused(json!({ "bdy": 1 }), "`bdy` is none of `body`, `path`, `method`, `headers`");
+    check_refused(json!({ "path": 1 }), "its `path` is an integer");
+    check_refused(json!({ "path": "x" }), "the path `x` does not begin with a slash");
+    check_refused(json!({ "method": "A B" }), "`A B` is no method");
+    check_refused(json!({ "headers": { "a": "\n" } }), "the header `a` has characters that no header can hold");
+    check_refused(
+        json!({ "headers": { "Content-Length": 1 } }),
+        "the header `content-length` is not for a pipeline to set",
+    );
+    check_refused(json!({ "body": "12345" }), "POST h: the body of 5 bytes is larger than `max_body`, 4 bytes");
+}

@@ -1,0 +1,222 @@
+//! What can be set of sink `http`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::setting;
+use crate::template::Template;
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where to, `http://` or `https://`. May have a path and a query, but no user and password: `auth` has those.
+    pub url: setting::Text,
+    /// What follows the url's own path; an emitted `path` takes its place. Left out: nothing.
+    pub path: Option<Template>,
+    /// What a request carries where there is no handler.
+    pub per: Per,
+    pub method: setting::Text,
+    /// Sent with every request. Values are never shown.
+    pub headers: BTreeMap<String, Hidden>,
+    /// Left out: none.
+    pub auth: Option<Auth>,
+    /// For a whole request, from its connection to the last byte of the answer.
+    #[serde(with = "setting::duration")]
+    pub timeout: Duration,
+    #[serde(with = "setting::duration")]
+    pub connect_timeout: Duration,
+    /// Answers that mean that it is done.
+    pub success: Statuses,
+    /// Answers that mean that it will never work. `4xx` does not hold 401, 407, 408, 425 and 429; they can be named.
+    pub permanent: Statuses,
+    /// The largest body to send; what is larger is a permanent error.
+    #[serde(with = "setting::size")]
+    pub max_body: u64,
+    /// The url of a proxy. Left out: none, whatever the environment says.
+    pub proxy: Option<Hidden>,
+}
+
+/// What a request carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Per {
+    Event,
+    Span,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    Bearer(Hidden),
+    Basic(Basic),
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Basic {
+    pub user: setting::Text,
+    pub password: Hidden,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            url: setting::Text::literal(""),
+            path: None,
+            per: Per::Event,
+            method: setting::Text::literal("POST"),
+            headers: BTreeMap::new(),
+            auth: None,
+            timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(5),
+            success: Statuses(vec![Status::Class(2)]),
+            permanent: Statuses(vec![Status::Class(4)]),
+            max_body: 10 << 20,
+            proxy: None,
+        }
+    }
+}
+
+/// Text that is shown only as the reference that it came from, and not at all if it was written out.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(setting::Text);
+
+impl Hidden {
+    /// Returns the text, to be handed to whom it is for.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    fn shown(&self) -> &str {
+        if self.0.has_references() { self.0.written() } else { "<secret>" }
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.shown())
+    }
+}
+
+impl Serialize for Hidden {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.shown())
+    }
+}
+
+impl<'de> Deserialize<'de> for Hidden {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        setting::Text::deserialize(deserializer).map(Self)
+    }
+}
+
+/// Statuses of answers, such as `[200, "4xx"]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct Statuses(pub Vec<Status>);
+
+impl Statuses {
+    /// Returns whether the status itself is listed.
+    pub fn name(&self, status: StatusCode) -> bool {
+        self.0.contains(&Status::Code(status.as_u16()))
+    }
+
+    /// Returns whether the status' class is listed.
+    pub fn include(&self, status: StatusCode) -> bool {
+        self.0.contains(&Status::Class(status.as_u16() / 100))
+    }
+}
+
+/// A status, or a class of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Code(u16),
+    /// All that begin with this digit.
+    Class(u16),
+}
+
+impl Serialize for Status {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Code(code) => serializer.serialize_u16(*code),
+            Self::Class(digit) => serializer.collect_str(&format_args!("{digit}xx")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Status {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StatusVisitor)
+    }
+}
+
+struct StatusVisitor;
+
+impl Visitor<'_> for StatusVisitor {
+    type Value = Status;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a status such as 404 or a class of them such as \"4xx\"")
+    }
+
+    fn visit_u64<E: de::Error>(self, code: u64) -> Result<Status, E> {
+        match u16::try_from(code) {
+            Ok(code @ 200..=599) => Ok(Status::Code(code)),
+            _ => Err(E::invalid_value(de::Unexpected::Unsigned(code), &self)),
+        }
+    }
+
+    fn visit_i64<E: de::Error>(self, code: i64) -> Result<Status, E> {
+        match u64::try_from(code) {
+            Ok(code) => self.visit_u64(code),
+            Err(_) => Err(E::invalid_value(de::Unexpected::Signed(code), &self)),
+        }
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Status, E> {
+        match text {
+            "2xx" => Ok(Status::Class(2)),
+            "3xx" => Ok(Status::Class(3)),
+            "4xx" => Ok(Status::Class(4)),
+            "5xx" => Ok(Status::Class(5)),
+            _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_codes_and_classes() {
+        let settings: Settings = toml::from_str("success = [\"2xx\", 409]\npermanent = []").unwrap();
+        let is_success = |code| {
+            let status = StatusCode::from_u16(code).unwrap();
+            settings.success.name(status) || settings.success.include(status)
+        };
+        assert_eq!([200, 299, 300, 409].map(is_success), [true, true, false, true]);
+        for bad in ["[99]", "[600]", "[-1]", "[\"6xx\"]", "[\"404\"]", "[true]", "404"] {
+            assert!(toml::from_str::<Settings>(&format!("success = {bad}")).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn r63_secrets_are_shown_as_references_or_not_at_all() {
+        let settings: Settings = toml::from_str(
+            "headers = { a = \"literal-secret\", b = \"${PROPULSIOND_NOT_SET:-x}\" }\n\
+             auth = { basic = { user = \"u\", password = \"literal-secret\" } }\n\
+             proxy = \"http://u:literal-secret@h\"",
+        )
+        .unwrap();
+        let shown = format!("{settings:?} {}", toml::to_string(&settings).unwrap());
+        assert!(!shown.contains("literal-secret"), "{shown}");
+        assert!(shown.contains("${PROPULSIOND_NOT_SET:-x}"), "{shown}");
+        assert_eq!(settings.headers["a"].expose(), "literal-secret");
+    }
+}

@@ -1,0 +1,161 @@
+//! Where requests go: a url that is set, and a path after it that must stay below it (R65).
+
+use std::fmt;
+
+use anyhow::{Context as _, bail};
+use reqwest::Url;
+
+use super::{Settings, permanent};
+use crate::handler::HandlerError;
+use crate::template::Template;
+
+/// A url, and what follows its path.
+pub(super) struct Target {
+    url: Url,
+    path: Option<Template>,
+    /// Host, port and path as messages may show them.
+    shown: String,
+}
+
+impl Target {
+    pub(super) fn new(settings: &Settings) -> anyhow::Result<Self> {
+        let written = &settings.url;
+        if written.is_empty() {
+            bail!("`url` is missing: it says where to send to");
+        }
+        let mut url = Url::parse(written).with_context(|| format!("`url` is not a url: `{}`", written.written()))?;
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+            bail!("`url` must begin with http:// or https://: `{}`", written.written());
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            bail!("`url` must not hold a user and password: put them into `auth`");
+        }
+        url.set_fragment(None);
+        if let Some(path) = &settings.path
+            && !path.render("c-i").is_ok_and(|path| path.starts_with('/'))
+        {
+            bail!("`path` must begin with a slash: `{}`", path.written());
+        }
+        // What a reference stands for may be a secret, and some hosts keep theirs in the path.
+        let path = if written.has_references() { "/…" } else { url.path() };
+        let shown = format!("{}{}", host(&url), path.trim_end_matches('/'));
+        Ok(Self { url, path: settings.path.clone(), shown })
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        self.url.scheme() == "https"
+    }
+
+    /// Returns where what concerns a stream goes, and how to show that.
+    pub(super) fn of_stream(&self, stream: &str) -> Result<(Url, String), HandlerError> {
+        let Some(template) = &self.path else {
+            return Ok((self.url.clone(), self.shown.clone()));
+        };
+        let path = template.render(stream).map_err(|error| permanent(error.to_string()))?;
+        let (url, shown) = self.below(&path)?;
+        Ok((url, if template.has_references() { format!("{}/…", self.shown) } else { shown }))
+    }
+
+    /// Returns the url with a path, and perhaps a query, after its own.
+    pub(super) fn below(&self, path: &str) -> Result<(Url, String), HandlerError> {
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        if !path.starts_with('/') {
+            return Err(permanent(format!("the path `{path}` does not begin with a slash")));
+        }
+        let own = self.url.path().trim_end_matches('/');
+        let mut url = self.url.clone();
+        url.set_path(&format!("{own}{path}"));
+        // Dots were resolved by now, in all their spellings.
+        if !url.path().strip_prefix(own).is_some_and(|rest| rest.starts_with('/')) {
+            return Err(permanent(format!("the path `{path}` leads out of that of the url")));
+        }
+        if let Some(query) = query {
+            let query = self.url.query().map_or_else(|| query.to_owned(), |own| format!("{own}&{query}"));
+            url.set_query(Some(&query));
+        }
+        Ok((url, format!("{}{path}", self.shown)))
+    }
+
+    /// Returns the url's own query, which may hold a key.
+    pub(super) fn query(&self) -> Option<&str> {
+        self.url.query()
+    }
+}
+
+/// Shows what messages may: the url's query may hold a key.
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+fn host(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handler::HandlerErrorKind;
+
+    fn target(settings: &str) -> anyhow::Result<Target> {
+        Target::new(&toml::from_str(settings).unwrap())
+    }
+
+    fn check_below(url: &str, path: &str, expected: Result<(&str, &str), &str>) {
+        let joined = target(&format!("url = \"{url}\"")).unwrap().below(path);
+        let joined = joined.as_ref().map(|(url, shown)| (url.as_str(), shown.as_str()));
+        assert_eq!(joined.map_err(HandlerError::message), expected);
+    }
+
+    #[test]
+    fn a_path_follows_that_of_the_url() {
+        check_below("http://h", "/a", Ok(("http://h/a", "h/a")));
+        check_below("http://h:81/x/", "/a/b", Ok(("http://h:81/x/a/b", "h:81/x/a/b")));
+        check_below("http://h/x?key=1#f", "/a?b=2", Ok(("http://h/x/a?key=1&b=2", "h/x/a")));
+        check_below("http://h/x", "/a b#c", Ok(("http://h/x/a%20b%23c", "h/x/a b#c")));
+        check_below("http://h", "//evil/x", Ok(("http://h//evil/x", "h//evil/x")));
+    }
+
+    #[test]
+    fn r65_a_path_cannot_leave_that_of_the_url() {
+        let out = |path| format!("the path `{path}` leads out of that of the url");
+        for path in ["/..", "/../y", "/a/../../y", "/%2e%2e/y", "/.%2E/y", "/\\..\\..\\y", "/../xy"] {
+            check_below("http://h/x", path, Err(&out(path)));
+        }
+        check_below("http://h/x", "@evil/", Err("the path `@evil/` does not begin with a slash"));
+        check_below("http://h/x", "", Err("the path `` does not begin with a slash"));
+    }
+
+    #[test]
+    fn a_template_makes_a_path_of_a_stream() {
+        let target = target("url = \"http://h/x\"\npath = \"/orders/{id}\"").unwrap();
+        assert_eq!(target.of_stream("order-a/b").unwrap().0.as_str(), "http://h/x/orders/a%2Fb");
+        for stream in ["order-..", "order"] {
+            assert_eq!(target.of_stream(stream).unwrap_err().kind(), HandlerErrorKind::Permanent);
+        }
+    }
+
+    #[test]
+    fn r63_a_url_from_elsewhere_shows_its_host_only() {
+        let target =
+            target("url = \"${PROPULSIOND_NOT_SET:-https://h/T0/secret?k=secret}\"\npath = \"/o/{id}\"").unwrap();
+        let (url, shown) = target.of_stream("a-1").unwrap();
+        assert_eq!((url.as_str(), shown.as_str()), ("https://h/T0/secret/o/1?k=secret", "h/…/o/1"));
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_sent_to_says_why() {
+        for (settings, why) in [
+            ("", "`url` is missing: it says where to send to"),
+            ("url = \"h:80\"", "`url` must begin with http:// or https://: `h:80`"),
+            ("url = \"ftp://h\"", "`url` must begin with http:// or https://: `ftp://h`"),
+            ("url = \"no url\"", "`url` is not a url: `no url`"),
+            ("url = \"http://u:p@h\"", "`url` must not hold a user and password: put them into `auth`"),
+            ("url = \"http://h\"\npath = \"a\"", "`path` must begin with a slash: `a`"),
+        ] {
+            assert_eq!(target(settings).unwrap_err().to_string(), why);
+        }
+    }
+}

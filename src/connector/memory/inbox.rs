@@ -1,0 +1,147 @@
+//! The inbox of a pipeline: what is posted to it goes into a bounded feed.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{MemoryFeed, MemorySource, Tranche};
+use crate::clock;
+use crate::connector::Context;
+use crate::event::{Event, Indexes};
+use crate::jsonlines::{Indexing, parse_body};
+use crate::position::TrancheId;
+use crate::setting;
+use crate::source::{Contract, Inbox, SourceError, SourceErrorKind};
+
+/// Settings of `[source.memory]`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where the indexes of events come from.
+    pub index: Index,
+    /// How many events may wait to be read.
+    pub max_events: NonZeroUsize,
+    /// How many bytes of them.
+    #[serde(with = "setting::size")]
+    pub max_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            index: Index::Field,
+            max_events: const { NonZeroUsize::new(100_000).expect("it is not zero") },
+            max_bytes: 64 << 20,
+        }
+    }
+}
+
+/// Where the indexes of events come from. A line that breaks it is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Index {
+    /// Every line says it: streams are dense.
+    Field,
+    /// No line says it; it is the time of arrival in microseconds, or one more than the last: streams are sparse.
+    Arrival,
+}
+
+/// Makes the source, and what is posted to it.
+pub fn source(settings: &Settings, context: &Context) -> anyhow::Result<(MemorySource, Arc<dyn Inbox>)> {
+    anyhow::ensure!(settings.max_bytes > 0, "`max_bytes` is 0: nothing could be taken");
+    let inbox = MemoryInbox::new(settings, &context.pipeline);
+    Ok((inbox.source(), Arc::new(inbox)))
+}
+
+/// Takes what is posted.
+#[derive(Clone)]
+pub struct MemoryInbox {
+    feed: MemoryFeed,
+    tranche: TrancheId,
+    pipeline: Arc<str>,
+    indexing: Indexing,
+    max_events: usize,
+    max_bytes: u64,
+}
+
+impl fmt::Debug for MemoryInbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemoryInbox({})", self.pipeline)
+    }
+}
+
+impl MemoryInbox {
+    pub fn new(settings: &Settings, pipeline: &Arc<str>) -> Self {
+        // What is posted after a restart of the process are other events under the same positions: no ordinals (C1).
+        let (indexes, repeats, indexing) = match settings.index {
+            Index::Field => (Indexes::Dense, true, Indexing::Field),
+            Index::Arrival => (Indexes::Sparse, false, Indexing::Line),
+        };
+        let feed = MemoryFeed::new(Contract { ordinals: false, indexes, repeats });
+        let tranche = TrancheId::new("0");
+        feed.add(&tranche);
+        feed.tranche(&tranche, |tranche| tranche.counts_from_start = true);
+        let pipeline = Arc::clone(pipeline);
+        Self { feed, tranche, pipeline, indexing, max_events: settings.max_events.get(), max_bytes: settings.max_bytes }
+    }
+
+    /// Makes a source that reads on where another one of this inbox ended: a pipeline that restarts loses nothing.
+    pub fn source(&self) -> MemorySource {
+        self.feed.source()
+    }
+
+    fn error(&self, kind: SourceErrorKind, why: impl fmt::Display) -> SourceError {
+        SourceError::new(kind, format!("take events for pipeline `{}`: {why}", self.pipeline))
+    }
+
+    /// Makes room by forgetting what was read; returns how much room there is not.
+    fn make_room(&self, tranche: &mut Tranche, events: usize, bytes: u64) -> Result<(), SourceError> {
+        let is_full = |tranche: &Tranche| {
+            tranche.events.len() + events > self.max_events || tranche.bytes + bytes > self.max_bytes
+        };
+        while is_full(tranche) && tranche.first < tranche.read {
+            if let Some(event) = tranche.forget_first() {
+                tranche.bytes = tranche.bytes.saturating_sub(event.held_bytes() as u64);
+            }
+        }
+        if is_full(tranche) {
+            let why = format!("{} events of {} bytes wait already", tranche.events.len(), tranche.bytes);
+            return Err(self.error(SourceErrorKind::Unavailable, why));
+        }
+        Ok(())
+    }
+
+    fn put(&self, tranche: &mut Tranche, body: &Bytes) -> Result<usize, SourceError> {
+        let now = u64::try_from(clock::wall().unix_timestamp_nanos() / 1_000).unwrap_or_default();
+        let first = now.max(tranche.next_major);
+        let mut events: Vec<Event> = Vec::new();
+        let lines = parse_body(body, first, self.indexing, &mut events)
+            .map_err(|bad| self.error(SourceErrorKind::Refused, bad))?;
+        let bytes = events.iter().map(|event| event.held_bytes() as u64).sum();
+        if events.len() > self.max_events || bytes > self.max_bytes {
+            let why = format!("at most {} events of {} bytes fit in", self.max_events, self.max_bytes);
+            return Err(self.error(SourceErrorKind::Refused, why));
+        }
+        self.make_room(tranche, events.len(), bytes)?;
+        tranche.next_major = first + lines as u64;
+        tranche.bytes += bytes;
+        if !events.is_empty() {
+            tranche.append(events);
+        }
+        Ok(lines)
+    }
+}
+
+#[async_trait]
+impl Inbox for MemoryInbox {
+    async fn push(&self, lines: &[u8]) -> Result<usize, SourceError> {
+        let body = Bytes::copy_from_slice(lines);
+        let mut taken = Ok(0);
+        self.feed.tranche(&self.tranche, |tranche| taken = self.put(tranche, &body));
+        taken
+    }
+}

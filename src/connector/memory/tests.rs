@@ -1,0 +1,154 @@
+use std::num::NonZeroUsize;
+
+use super::*;
+use crate::event::{Assembler, Kind};
+use crate::position::Ordinal;
+use crate::source::Inbox as _;
+
+fn event(number: u64) -> Event {
+    Assembler::new("a-1", "T").build(Kind::Event, Ordinal::new(number, 0), number as i64).unwrap()
+}
+
+fn tranche() -> TrancheId {
+    TrancheId::new("0")
+}
+
+async fn batch(reader: &mut Box<dyn TrancheReader>) -> Batch {
+    match reader.next().await.unwrap() {
+        Next::Batch(batch) => batch,
+        Next::End => panic!("the feed is not closed"),
+    }
+}
+
+fn show(batch: &Batch) -> String {
+    format!("{:?} {}{}", batch.events, batch.resume_at, if batch.at_tail { " tail" } else { "" })
+}
+
+#[tokio::test]
+async fn what_is_pushed_together_is_one_batch() {
+    let feed = MemoryFeed::dense();
+    feed.push(&tranche(), vec![event(0), event(1)]);
+    feed.push(&tranche(), vec![event(2)]);
+    let mut reader = feed.source().open(&tranche(), StartAt::Position(Position::Number(1)));
+    assert_eq!(show(&batch(&mut reader).await), "[a-1/e1@1.0] 2");
+    assert_eq!(show(&batch(&mut reader).await), "[a-1/e2@2.0] 3 tail");
+    feed.close(&tranche());
+    assert!(matches!(reader.next().await.unwrap(), Next::End));
+}
+
+#[tokio::test]
+async fn changes_reach_a_source_in_order_and_later_ones_see_what_is_held() {
+    let feed = MemoryFeed::dense();
+    let (a, b) = (TrancheId::new("a"), TrancheId::new("b"));
+    feed.add(&b);
+    let mut source = feed.source();
+    feed.add(&a);
+    let drained = feed.remove(&b, Timestamp::ZERO);
+    feed.lose(&a);
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        seen.push(match source.next_change().await.unwrap() {
+            TrancheChange::Added { tranche, .. } => format!("+{tranche}"),
+            TrancheChange::Settled => "settled".to_owned(),
+            TrancheChange::Removed { tranche, drained, .. } => {
+                drop(drained);
+                format!("-{tranche}")
+            }
+            TrancheChange::Lost { tranche } => format!("lost {tranche}"),
+        });
+    }
+    assert_eq!(seen, ["+b", "settled", "+a", "-b", "lost a"]);
+    assert!(drained.await.is_err(), "it was let go of");
+    feed.add(&b);
+    let first = feed.source().next_change().await.unwrap();
+    assert!(matches!(first, TrancheChange::Added { tranche, .. } if tranche == b));
+}
+
+#[tokio::test]
+async fn a_tranche_that_was_asked_back_is_free_when_its_holder_is_gone() {
+    let feed = MemoryFeed::dense();
+    feed.add(&tranche());
+    let crashed = feed.source();
+    let drained = feed.remove(&tranche(), Timestamp::ZERO);
+    drop(crashed);
+    let _next = feed.source();
+    assert!(drained.await.is_err());
+}
+
+#[tokio::test]
+async fn faults_come_when_they_are_told_to() {
+    let feed = MemoryFeed::dense();
+    feed.push(&tranche(), vec![event(0)]);
+    feed.fail_next_read(&tranche(), SourceErrorKind::Unavailable);
+    let mut reader = feed.source().open(&tranche(), StartAt::Origin);
+    assert_eq!(reader.next().await.unwrap_err().kind, SourceErrorKind::Unavailable);
+    feed.hold(&tranche());
+    let mut read = Box::pin(reader.next());
+    assert!(futures_util::poll!(&mut read).is_pending());
+    feed.release(&tranche());
+    assert!(matches!(read.await.unwrap(), Next::Batch(batch) if batch.events.len() == 1));
+    feed.fail_next_change(SourceErrorKind::Denied);
+    assert_eq!(feed.source().next_change().await.unwrap_err().kind, SourceErrorKind::Denied);
+}
+
+fn inbox(settings: Settings) -> MemoryInbox {
+    MemoryInbox::new(&settings, &"orders".into())
+}
+
+fn body(events: std::ops::Range<u64>) -> String {
+    events.map(|index| format!("{{\"stream\":\"a-1\",\"index\":{index},\"type\":\"T\"}}\n")).collect()
+}
+
+#[tokio::test]
+async fn all_lines_of_a_body_are_taken_or_none() {
+    let inbox = inbox(Settings::default());
+    assert_eq!(inbox.push(body(0..3).as_bytes()).await.unwrap(), 3);
+    let refused = inbox.push((body(3..4) + "{\"stream\":\"a-1\"}").as_bytes()).await.unwrap_err();
+    assert_eq!(refused.kind, SourceErrorKind::Refused);
+    assert_eq!(refused.to_string(), "take events for pipeline `orders`: line 2: expected `type`");
+    let mut reader = inbox.source().open(&tranche(), StartAt::Origin);
+    assert_eq!(batch(&mut reader).await.events.len(), 3);
+    assert_eq!(inbox.push(b"[]").await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_full_inbox_says_so_and_makes_room_of_what_was_read() {
+    let inbox = inbox(Settings { max_events: NonZeroUsize::new(4).unwrap(), ..Settings::default() });
+    let too_many = inbox.push(body(0..5).as_bytes()).await.unwrap_err();
+    assert_eq!(too_many.kind, SourceErrorKind::Refused);
+    inbox.push(body(0..3).as_bytes()).await.unwrap();
+    assert_eq!(inbox.push(body(3..5).as_bytes()).await.unwrap_err().kind, SourceErrorKind::Unavailable);
+    let mut reader = inbox.source().open(&tranche(), StartAt::Origin);
+    batch(&mut reader).await;
+    inbox.push(body(3..5).as_bytes()).await.unwrap();
+    assert_eq!(batch(&mut reader).await.events[0].index(), 3);
+    // The first had to go; what is still there is read again, what is not is a lost position.
+    let mut again = inbox.source().open(&tranche(), StartAt::Position(Position::Number(1)));
+    assert_eq!(batch(&mut again).await.events[0].index(), 1);
+    let mut lost = inbox.source().open(&tranche(), StartAt::Position(Position::Number(0)));
+    assert_eq!(lost.next().await.unwrap_err().kind, SourceErrorKind::PositionLost);
+}
+
+#[tokio::test]
+async fn a_new_process_counts_on_from_the_stored_position() {
+    let inbox = inbox(Settings::default());
+    inbox.push(body(7..9).as_bytes()).await.unwrap();
+    let mut reader = inbox.source().open(&tranche(), StartAt::Position(Position::Number(100)));
+    let read = batch(&mut reader).await;
+    assert_eq!((read.events.len(), read.resume_at), (2, Position::Number(102)));
+    inbox.push(body(9..10).as_bytes()).await.unwrap();
+    assert_eq!(batch(&mut reader).await.resume_at, Position::Number(103));
+}
+
+#[tokio::test]
+async fn indexes_of_arrival_ascend() {
+    let inbox = inbox(Settings { index: Index::Arrival, ..Settings::default() });
+    let line = "{\"stream\":\"a-1\",\"type\":\"T\"}\n";
+    inbox.push(line.repeat(3).as_bytes()).await.unwrap();
+    inbox.push(line.as_bytes()).await.unwrap();
+    assert_eq!(inbox.push(body(0..1).as_bytes()).await.unwrap_err().kind, SourceErrorKind::Refused);
+    let mut reader = inbox.source().open(&tranche(), StartAt::Origin);
+    let mut indexes: Vec<_> = batch(&mut reader).await.events.iter().map(Event::index).collect();
+    indexes.extend(batch(&mut reader).await.events.iter().map(Event::index));
+    assert!(indexes.len() == 4 && indexes.is_sorted_by(|a, b| a < b), "{indexes:?}");
+}

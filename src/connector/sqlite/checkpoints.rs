@@ -1,0 +1,109 @@
+//! The checkpoint store.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::database::{Database, Tuning};
+use super::failure::Failure;
+use super::parked::SqliteParked;
+use super::progress::{self, MAX_SET_BYTES, StoredCommit};
+use super::worker::Access;
+use super::{CheckpointSettings, Synchronous};
+use crate::checkpoint::{CheckpointError, CheckpointKey, CheckpointStore, Claimed, Commit, Fence, Owner, ParkedStore};
+use crate::connector::Context;
+use crate::position::Progress;
+
+/// Keeps progress in an SQLite database.
+///
+/// A break in the chain of commits (C11) is reported as an unknown outcome: the key is to be read before it goes on.
+#[derive(Debug)]
+pub struct SqliteCheckpoints {
+    database: Arc<Database>,
+    synchronous: Synchronous,
+}
+
+impl SqliteCheckpoints {
+    /// Opens nothing yet; what is wrong with the file fails the requests that need it.
+    pub fn new(settings: &CheckpointSettings, context: &Context) -> Self {
+        let tuning = Tuning { busy_timeout: settings.busy_timeout, cache: 8 << 20, log: 16 << 20 };
+        Self::over(Database::at(&context.output(&settings.path), tuning), settings.synchronous)
+    }
+
+    pub(super) fn over(database: Arc<Database>, synchronous: Synchronous) -> Self {
+        Self { database, synchronous }
+    }
+
+    fn error(&self, failure: Failure, doing: std::fmt::Arguments<'_>) -> CheckpointError {
+        failure.into_checkpoint_error(doing, self.database.path())
+    }
+}
+
+#[async_trait]
+impl CheckpointStore for SqliteCheckpoints {
+    fn max_set_bytes(&self) -> Option<usize> {
+        Some(MAX_SET_BYTES)
+    }
+
+    async fn load(&self, key: &CheckpointKey) -> Result<Option<Progress>, CheckpointError> {
+        let wanted = key.clone();
+        let loaded =
+            self.database.ask(Access::Read, move |open| progress::load(&open.with_schema()?.connection, &wanted));
+        loaded.await.map_err(|failure| self.error(failure, format_args!("cannot load {key} from")))
+    }
+
+    async fn claim(&self, key: &CheckpointKey, owner: &Owner) -> Result<Claimed, CheckpointError> {
+        let (wanted, owner) = (key.clone(), owner.clone());
+        let claimed = self.database.ask(Access::Change, move |open| {
+            open.with_schema()?
+                .transaction(Synchronous::Full, |connection| progress::claim(connection, &wanted, &owner))
+        });
+        claimed.await.map_err(|failure| self.error(failure, format_args!("cannot claim {key} in")))
+    }
+
+    async fn commit(&self, commits: &[Commit<'_>]) -> Vec<Result<(), CheckpointError>> {
+        let stored: Vec<_> = commits.iter().map(StoredCommit::new).collect();
+        let results = match self.database.commit(stored, self.synchronous).await {
+            Ok(results) => results,
+            Err(failure) => commits.iter().map(|_| Err(failure.clone())).collect(),
+        };
+        let named = results.into_iter().zip(commits).map(|(result, commit)| {
+            result.map_err(|failure| self.error(failure, format_args!("cannot commit {} to", commit.key)))
+        });
+        named.collect()
+    }
+
+    async fn last_commit(&self, key: &CheckpointKey) -> Result<Option<(Fence, u64)>, CheckpointError> {
+        let wanted = key.clone();
+        let found = self
+            .database
+            .ask(Access::Read, move |open| progress::last_commit(&open.with_schema()?.connection, &wanted));
+        found.await.map_err(|failure| self.error(failure, format_args!("cannot look up {key} in")))
+    }
+
+    async fn release(&self, key: &CheckpointKey, fence: Fence) -> Result<(), CheckpointError> {
+        let wanted = key.clone();
+        let released = self.database.ask(Access::Change, move |open| {
+            open.with_schema()?
+                .transaction(Synchronous::Normal, |connection| progress::release(connection, &wanted, fence))
+        });
+        released.await.map_err(|failure| self.error(failure, format_args!("cannot release {key} in")))
+    }
+
+    async fn write_positions(
+        &self,
+        key: &CheckpointKey,
+        streams: &[&str],
+    ) -> Result<Vec<Option<i64>>, CheckpointError> {
+        let wanted = key.clone();
+        let streams: Vec<Box<str>> = streams.iter().map(|&stream| stream.into()).collect();
+        let found = self.database.ask(Access::Read, move |open| {
+            progress::write_positions(&open.with_schema()?.connection, &wanted, &streams)
+        });
+        found.await.map_err(|failure| self.error(failure, format_args!("cannot look up streams of {key} in")))
+    }
+
+    fn parked(&self) -> Option<Arc<dyn ParkedStore>> {
+        Some(Arc::new(SqliteParked { database: Arc::clone(&self.database), synchronous: self.synchronous }))
+    }
+}

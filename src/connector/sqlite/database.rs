@@ -1,0 +1,213 @@
+//! One database file and the thread that owns its connection, shared by all who use the file.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{self, OwnedPermit};
+use tokio::sync::oneshot;
+
+use super::Synchronous;
+use super::batch::Batch;
+use super::failure::{Failure, Trouble};
+use super::open::{Open, Setup};
+use super::parked::ParkedRow;
+use super::progress::StoredCommit;
+use super::worker::{Access, Ending, Request, Worker};
+use crate::handler::HandlerError;
+use crate::sink::{TransactionError, Written};
+
+/// How many requests may wait for the thread before those who ask wait for room.
+const WAITING: usize = 1_024;
+
+/// How a connection is set up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tuning {
+    pub(super) busy_timeout: Duration,
+    /// Bytes for pages, and of the log before it is written back.
+    pub(super) cache: u64,
+    pub(super) log: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Database {
+    path: PathBuf,
+    requests: mpsc::Sender<Request>,
+    transactions: AtomicU64,
+}
+
+/// A database that is in use, or was, and its thread.
+type Known = (Weak<Database>, JoinHandle<()>);
+
+static DATABASES: LazyLock<Mutex<HashMap<PathBuf, Known>>> = LazyLock::new(Mutex::default);
+
+impl Database {
+    /// Returns the database of a file: the one that is in use, if any. Opens nothing.
+    pub(super) fn at(path: &Path, tuning: Tuning) -> Arc<Self> {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let mut databases = DATABASES.lock().unwrap_or_else(PoisonError::into_inner);
+        let former = match databases.remove(&path) {
+            Some((database, thread)) => match database.upgrade().filter(|database| !database.requests.is_closed()) {
+                Some(alive) => {
+                    databases.insert(path, (database, thread));
+                    return alive;
+                }
+                None => Some(thread),
+            },
+            None => None,
+        };
+        let (requests, waiting) = mpsc::channel(WAITING);
+        let database = Arc::new(Self { path: path.clone(), requests, transactions: AtomicU64::new(0) });
+        let worker = Worker::new(path.clone(), tuning, waiting);
+        let thread = std::thread::Builder::new().name(thread_name(&path)).spawn(move || {
+            // Two connections would do no harm, but the former's end may take its time.
+            if former.is_some_and(|thread| thread.join().is_err()) {
+                tracing::error!(path = %worker.path().display(), "the thread of the database panicked; a new one goes on");
+            }
+            worker.run();
+        });
+        match thread {
+            Ok(thread) => drop(databases.insert(path, (Arc::downgrade(&database), thread))),
+            Err(error) => tracing::error!(%error, path = %path.display(), "cannot start the database's thread"),
+        }
+        database
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs `work` on the database's thread.
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        access: Access,
+        work: impl FnOnce(&mut Open) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(move |open: Result<&mut Open, Failure>| {
+            let result = open.and_then(work);
+            let reopen = result.as_ref().is_err_and(|failure| failure.reopen);
+            // Nobody waits any more: what was asked for is done all the same.
+            drop(reply.send(result));
+            reopen
+        });
+        self.send(Request::Job { access, job }).await?;
+        answer.await.map_err(|_| self.ended())?
+    }
+
+    /// Commits progress, together with whatever other commits wait.
+    pub(super) async fn commit(
+        &self,
+        commits: Vec<StoredCommit>,
+        synchronous: Synchronous,
+    ) -> Result<Vec<Result<(), Failure>>, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Commit { commits, synchronous, reply }).await?;
+        answer.await.map_err(|_| Failure { trouble: Trouble::OutcomeUnknown, ..self.ended() })
+    }
+
+    /// Begins a transaction, once those before it have ended.
+    pub(super) async fn begin(
+        self: &Arc<Self>,
+        setup: Arc<Setup>,
+        synchronous: Synchronous,
+    ) -> Result<Running, Failure> {
+        // The room for the end is taken before the beginning: an end can always be sent, also by a destructor.
+        let permit = self.requests.clone().reserve_owned().await.map_err(|_| self.ended())?;
+        let id = self.transactions.fetch_add(1, Ordering::Relaxed);
+        let running = Running { id, database: Arc::clone(self), end: Some(permit) };
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Begin { id, setup, synchronous, reply }).await?;
+        answer.await.map_err(|_| self.ended())??;
+        Ok(running)
+    }
+
+    async fn send(&self, request: Request) -> Result<(), Failure> {
+        self.requests.send(request).await.map_err(|_| self.ended())
+    }
+
+    fn ended(&self) -> Failure {
+        Failure::unavailable("the thread that owns the database has ended")
+    }
+}
+
+/// A transaction that is open on the database's thread. Dropped without a commit, it is rolled back.
+pub(super) struct Running {
+    id: u64,
+    database: Arc<Database>,
+    end: Option<OwnedPermit<Request>>,
+}
+
+/// One result per decision, in order.
+pub(super) type Results = Vec<Result<Written, HandlerError>>;
+
+impl Running {
+    pub(super) async fn write(&self, batch: Batch) -> Result<Results, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.database.send(Request::Write { id: self.id, batch, reply }).await?;
+        answer.await.map_err(|_| self.database.ended())
+    }
+
+    pub(super) async fn commit(
+        mut self,
+        commits: Vec<StoredCommit>,
+        parked: Vec<ParkedRow>,
+    ) -> Result<(), TransactionError> {
+        let (reply, answer) = oneshot::channel();
+        let permit = self.end.take().expect("a transaction ends once");
+        drop(permit.send(Request::End { id: self.id, ending: Ending::Commit { commits, parked, reply } }));
+        answer
+            .await
+            .unwrap_or_else(|_| Err(TransactionError::OutcomeUnknown(anyhow::Error::msg(self.database.ended().why))))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(permit) = self.end.take() {
+            drop(permit.send(Request::End { id: self.id, ending: Ending::Rollback }));
+        }
+    }
+}
+
+fn thread_name(path: &Path) -> String {
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    format!("sqlite {}", file.chars().filter(|c| *c != '\0').collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{CheckpointKey, Commit, Fence};
+    use crate::position::{Position, Progress, TrancheId};
+
+    fn database(folder: &Path) -> Arc<Database> {
+        let tuning = Tuning { busy_timeout: Duration::from_secs(1), cache: 0, log: 0 };
+        Database::at(&folder.join("p.db"), tuning)
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_databases_thread_fails_those_who_wait_and_is_got_over_by_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = database(folder.path());
+        assert!(Arc::ptr_eq(&first, &database(folder.path())), "one thread for each file");
+
+        let key = CheckpointKey { group: "g".into(), source: "s".into(), tranche: TrancheId::new("0") };
+        let progress = Progress::at(Position::Number(1));
+        let commit = Commit { key: &key, fence: Fence(1), sequence: 1, progress: &progress, write_positions: &[] };
+        let panics = first.ask(Access::Change, |_| -> Result<(), Failure> { panic!("on purpose") });
+        let commits = first.commit(vec![StoredCommit::new(&commit)], Synchronous::Full);
+        let (panicked, committed) = tokio::join!(panics, commits);
+        assert_eq!(panicked.unwrap_err().trouble, Trouble::Unavailable);
+        assert_eq!(committed.unwrap_err().trouble, Trouble::OutcomeUnknown, "it was on its way");
+        let later = first.ask(Access::Read, |_| Ok(())).await;
+        assert_eq!(later.unwrap_err().trouble, Trouble::Unavailable);
+        let setup = Arc::new(Setup::default());
+        assert!(first.begin(setup, Synchronous::Full).await.is_err());
+
+        database(folder.path()).ask(Access::Read, |_| Ok(())).await.unwrap();
+    }
+}

@@ -1,0 +1,316 @@
+//! Claims, commits and what they leave, as rows.
+//!
+//! `propulsion_checkpoint` is the row that the .NET library keeps; `propulsiond_progress` stands beside it, with the
+//! claim, the number of the last commit, and the set of handled ordinals together with the position it belongs to. If
+//! the two positions differ, a stranger moved the first, and the set is void (C12).
+
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::failure::{Failure, Trouble};
+use crate::checkpoint::{CheckpointKey, Claimed, Commit, Fence, Owner};
+use crate::clock;
+use crate::position::{OrdinalSet, Position, Progress};
+
+/// How large an encoded set may be (C14).
+pub(super) const MAX_SET_BYTES: usize = 64 * 1_024;
+
+/// A commit that can go to another thread.
+#[derive(Debug)]
+pub(super) struct StoredCommit {
+    pub(super) key: CheckpointKey,
+    pub(super) fence: Fence,
+    sequence: u64,
+    position: Option<Position>,
+    /// Encoded; empty if the set is.
+    handled: Vec<u8>,
+    /// The names of all streams, one after the other, and each one's length and next index.
+    streams: String,
+    write_positions: Vec<(usize, i64)>,
+}
+
+impl StoredCommit {
+    pub(super) fn new(commit: &Commit<'_>) -> Self {
+        let mut streams = String::with_capacity(commit.write_positions.iter().map(|(stream, _)| stream.len()).sum());
+        let write_positions = commit.write_positions.iter().map(|(stream, next)| {
+            streams.push_str(stream);
+            (stream.len(), *next)
+        });
+        Self {
+            key: commit.key.clone(),
+            fence: commit.fence,
+            sequence: commit.sequence,
+            position: commit.progress.position.clone(),
+            handled: encode(&commit.progress.handled),
+            write_positions: write_positions.collect(),
+            streams,
+        }
+    }
+}
+
+fn encode(set: &OrdinalSet) -> Vec<u8> {
+    if set.is_empty() { Vec::new() } else { set.encode() }
+}
+
+/// What is stored under a key.
+struct Stored {
+    claim: Option<Claim>,
+    /// The position of the .NET row; `None` if there is no such row.
+    row: Option<Option<Position>>,
+}
+
+struct Claim {
+    fence: u64,
+    sequence: u64,
+    owner: Option<String>,
+    since: String,
+    handled: Vec<u8>,
+    /// What the row was when the claim or its last commit was made.
+    expected: Option<Option<Position>>,
+}
+
+impl Stored {
+    fn progress(&self) -> Result<Option<Progress>, Failure> {
+        let Some(position) = self.row.clone() else { return Ok(None) };
+        let handled = match &self.claim {
+            Some(claim) if claim.expected == self.row && !claim.handled.is_empty() => {
+                OrdinalSet::decode(&claim.handled).map_err(|error| Failure::unreadable(error.to_string()))?
+            }
+            _ => OrdinalSet::new(),
+        };
+        Ok(Some(Progress { position, handled }))
+    }
+}
+
+/// What a commit is to those before it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Next,
+    /// It is stored already.
+    Repeat,
+}
+
+pub(super) fn load(connection: &Connection, key: &CheckpointKey) -> Result<Option<Progress>, Failure> {
+    read(connection, key)?.progress()
+}
+
+/// Returns the fence that holds the key, and the number of the commit that is stored.
+pub(super) fn last_commit(connection: &Connection, key: &CheckpointKey) -> Result<Option<(Fence, u64)>, Failure> {
+    Ok(read(connection, key)?.claim.map(|claim| (Fence(claim.fence), claim.sequence)))
+}
+
+pub(super) fn claim(connection: &Connection, key: &CheckpointKey, owner: &Owner) -> Result<Claimed, Failure> {
+    let stored = read(connection, key)?;
+    let progress = stored.progress()?;
+    let (fence, sequence) = stored.claim.as_ref().map_or((0, 0), |claim| (claim.fence, claim.sequence));
+    let fence = Fence(fence + 1);
+    // A stranger's position is taken over here, and with it the set, which is void if it is not that position's.
+    let handled = progress.as_ref().map(|progress| encode(&progress.handled)).unwrap_or_default();
+    connection
+        .prepare_cached(
+            "INSERT INTO propulsiond_progress (source, tranche, consumer_group, fence, sequence, owner, since, committed, position, handled, updated_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?7)
+             ON CONFLICT (source, tranche, consumer_group) DO UPDATE SET
+                 fence = excluded.fence, owner = excluded.owner, since = excluded.since, committed = excluded.committed,
+                 position = excluded.position, handled = excluded.handled, updated_at = excluded.updated_at",
+        )?
+        .execute(params![
+            &*key.source,
+            key.tranche.as_str(),
+            &*key.group,
+            signed(fence.0)?,
+            signed(sequence)?,
+            &*owner.0,
+            now(),
+            progress.is_some(),
+            Cell(progress.as_ref().and_then(|progress| progress.position.as_ref())),
+            Some(handled).filter(|handled| !handled.is_empty()),
+        ])?;
+    Ok(Claimed { fence, progress, sequence })
+}
+
+/// Says whether a commit may be stored.
+pub(super) fn check(connection: &Connection, commit: &StoredCommit) -> Result<Step, Failure> {
+    if commit.handled.len() > MAX_SET_BYTES {
+        return Err(Failure::unavailable(format!(
+            "the set of handled ordinals has {} bytes, of {MAX_SET_BYTES} that it may have",
+            commit.handled.len()
+        )));
+    }
+    let stored = read(connection, &commit.key)?;
+    let claim = owned(&stored, commit.fence)?;
+    if claim.expected != stored.row {
+        return Err(fenced("another program, which moved the position", None));
+    }
+    if commit.sequence == claim.sequence && claim.sequence > 0 {
+        return Ok(Step::Repeat);
+    }
+    if commit.sequence != claim.sequence + 1 {
+        return Err(Failure::new(
+            Trouble::OutcomeUnknown,
+            format!("the stored commit is number {}, which {} does not follow", claim.sequence, commit.sequence),
+        ));
+    }
+    Ok(Step::Next)
+}
+
+/// Stores a commit that was checked.
+pub(super) fn store(connection: &Connection, commit: &StoredCommit) -> Result<(), Failure> {
+    let key = &commit.key;
+    let position = Cell(commit.position.as_ref());
+    connection
+        .prepare_cached(
+            "INSERT INTO propulsion_checkpoint (source, tranche, consumer_group, position) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (source, tranche, consumer_group) DO UPDATE SET position = excluded.position",
+        )?
+        .execute(params![&*key.source, key.tranche.as_str(), &*key.group, position])?;
+    connection
+        .prepare_cached(
+            "UPDATE propulsiond_progress SET sequence = ?4, committed = 1, position = ?5, handled = ?6, updated_at = ?7
+             WHERE source = ?1 AND tranche = ?2 AND consumer_group = ?3",
+        )?
+        .execute(params![
+            &*key.source,
+            key.tranche.as_str(),
+            &*key.group,
+            signed(commit.sequence)?,
+            position,
+            Some(&commit.handled).filter(|handled| !handled.is_empty()),
+            now(),
+        ])?;
+    store_write_positions(connection, commit)
+}
+
+fn store_write_positions(connection: &Connection, commit: &StoredCommit) -> Result<(), Failure> {
+    if commit.write_positions.is_empty() {
+        return Ok(());
+    }
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO propulsiond_write_positions (consumer_group, source, stream, next) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (consumer_group, source, stream) DO UPDATE SET next = excluded.next",
+    )?;
+    let mut rest = &*commit.streams;
+    for &(len, next) in &commit.write_positions {
+        let (stream, others) = rest.split_at(len);
+        rest = others;
+        statement.execute(params![&*commit.key.group, &*commit.key.source, stream, next])?;
+    }
+    Ok(())
+}
+
+pub(super) fn release(connection: &Connection, key: &CheckpointKey, fence: Fence) -> Result<(), Failure> {
+    owned(&read(connection, key)?, fence)?;
+    connection
+        .prepare_cached(
+            "UPDATE propulsiond_progress SET owner = NULL, updated_at = ?4
+             WHERE source = ?1 AND tranche = ?2 AND consumer_group = ?3",
+        )?
+        .execute(params![&*key.source, key.tranche.as_str(), &*key.group, now()])?;
+    Ok(())
+}
+
+pub(super) fn write_positions(
+    connection: &Connection,
+    key: &CheckpointKey,
+    streams: &[Box<str>],
+) -> Result<Vec<Option<i64>>, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT next FROM propulsiond_write_positions WHERE consumer_group = ?1 AND source = ?2 AND stream = ?3",
+    )?;
+    let mut next = |stream: &str| {
+        statement
+            .query_row(params![&*key.group, &*key.source, stream], |row| row.get(0))
+            .optional()
+            .map_err(Failure::from)
+    };
+    streams.iter().map(|stream| next(stream)).collect()
+}
+
+/// Refuses who does not own the key (any more).
+pub(super) fn check_fence(connection: &Connection, key: &CheckpointKey, fence: Fence) -> Result<(), Failure> {
+    owned(&read(connection, key)?, fence).map(|_| ())
+}
+
+fn owned(stored: &Stored, fence: Fence) -> Result<&Claim, Failure> {
+    match &stored.claim {
+        Some(claim) if claim.fence == fence.0 => Ok(claim),
+        Some(claim) => {
+            let by = claim.owner.as_deref().unwrap_or("somebody who has released it since");
+            Err(fenced(by, OffsetDateTime::parse(&claim.since, &Rfc3339).ok()))
+        }
+        None => Err(fenced("nobody: it was never claimed here", None)),
+    }
+}
+
+fn fenced(by: &str, since: Option<OffsetDateTime>) -> Failure {
+    Failure::new(Trouble::Fenced { by: by.to_owned(), since }, format!("it is owned by {by}"))
+}
+
+fn read(connection: &Connection, key: &CheckpointKey) -> Result<Stored, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT p.fence, p.sequence, p.owner, p.since, p.handled, p.committed, p.position, c.source IS NOT NULL, c.position
+         FROM (SELECT 1)
+         LEFT JOIN propulsiond_progress p ON p.source = ?1 AND p.tranche = ?2 AND p.consumer_group = ?3
+         LEFT JOIN propulsion_checkpoint c ON c.source = ?1 AND c.tranche = ?2 AND c.consumer_group = ?3",
+    )?;
+    let mut rows = statement.query(params![&*key.source, key.tranche.as_str(), &*key.group])?;
+    let row = rows.next()?.ok_or_else(|| Failure::unreadable("a row that is always there is not"))?;
+    read_row(row).map_err(|error| match error {
+        rusqlite::Error::SqliteFailure(..) => error.into(),
+        // A column of another type, or a number out of its range.
+        other => Failure::unreadable(other.to_string()),
+    })
+}
+
+fn read_row(row: &Row<'_>) -> rusqlite::Result<Stored> {
+    let claim = match row.get::<_, Option<i64>>(0)? {
+        None => None,
+        Some(fence) => Some(Claim {
+            fence: unsigned(0, fence)?,
+            sequence: unsigned(1, row.get(1)?)?,
+            owner: row.get(2)?,
+            since: row.get(3)?,
+            handled: row.get::<_, Option<Vec<u8>>>(4)?.unwrap_or_default(),
+            expected: row.get::<_, bool>(5)?.then(|| position(row, 6)).transpose()?,
+        }),
+    };
+    let row = row.get::<_, bool>(7)?.then(|| position(row, 8)).transpose()?;
+    Ok(Stored { claim, row })
+}
+
+fn position(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Position>> {
+    match row.get_ref(column)? {
+        ValueRef::Null => Ok(None),
+        ValueRef::Integer(number) => Ok(Some(Position::Number(number))),
+        ValueRef::Text(_) => Ok(Some(Position::token(row.get_ref(column)?.as_str()?))),
+        other => Err(rusqlite::Error::InvalidColumnType(column, "position".to_owned(), other.data_type())),
+    }
+}
+
+/// A position as it is stored: an integer, text, or nothing for the origin.
+#[derive(Clone, Copy)]
+struct Cell<'a>(Option<&'a Position>);
+
+impl ToSql for Cell<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self.0 {
+            None => ToSqlOutput::Owned(Value::Null),
+            Some(Position::Number(number)) => ToSqlOutput::Owned(Value::Integer(*number)),
+            Some(Position::Token(token)) => ToSqlOutput::Borrowed(ValueRef::Text(token.as_bytes())),
+        })
+    }
+}
+
+fn signed(number: u64) -> Result<i64, Failure> {
+    i64::try_from(number).map_err(|_| Failure::unavailable(format!("the number {number} is too large to be stored")))
+}
+
+fn unsigned(column: usize, stored: i64) -> rusqlite::Result<u64> {
+    u64::try_from(stored).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, stored))
+}
+
+fn now() -> String {
+    clock::wall().format(&Rfc3339).unwrap_or_default()
+}

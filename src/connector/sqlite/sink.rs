@@ -1,0 +1,148 @@
+//! The sink: plain, or holding the progress.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::batch::Batch;
+use super::checkpoints::SqliteCheckpoints;
+use super::database::{Database, Running, Tuning};
+use super::failure::Failure;
+use super::open::Setup;
+use super::parked::ParkedRow;
+use super::progress::StoredCommit;
+use super::worker::Access;
+use super::writer;
+use super::{SinkSettings, Synchronous};
+use crate::checkpoint::{CheckpointError, CheckpointKey, CheckpointStore, Claimed, Commit, Fence, Owner, ParkedStore};
+use crate::connector::Context;
+use crate::handler::HandlerError;
+use crate::position::Progress;
+use crate::sink::{Decided, ParkedChange, Sink, Transaction, TransactionError, TransactionalSink, Written};
+
+/// How many decisions a plain write takes into one transaction.
+const MAX_BATCH: usize = 1_000;
+
+/// Writes projections into an SQLite database.
+#[derive(Debug)]
+pub struct SqliteSink {
+    database: Arc<Database>,
+    synchronous: Synchronous,
+    setup: Arc<Setup>,
+    checkpoints: SqliteCheckpoints,
+}
+
+impl SqliteSink {
+    /// Opens nothing yet; what is wrong with the file, or with `init`, makes writes wait as unavailable.
+    pub fn new(settings: &SinkSettings, context: &Context) -> Self {
+        let tuning = Tuning { busy_timeout: settings.busy_timeout, cache: settings.cache, log: settings.log };
+        let database = Database::at(&context.output(&settings.path), tuning);
+        let init = settings.init.iter().map(|sql| sql.to_string()).collect();
+        Self {
+            checkpoints: SqliteCheckpoints::over(Arc::clone(&database), settings.synchronous),
+            synchronous: settings.synchronous,
+            setup: Arc::new(writer::setup(init, &settings.table)),
+            database,
+        }
+    }
+}
+
+#[async_trait]
+impl Sink for SqliteSink {
+    fn max_batch(&self) -> usize {
+        MAX_BATCH
+    }
+
+    async fn write(&self, decided: &[Decided]) -> Vec<Result<Written, HandlerError>> {
+        let batch = Batch::new(decided);
+        let (setup, synchronous) = (Arc::clone(&self.setup), self.synchronous);
+        let written =
+            self.database.ask(Access::Change, move |open| writer::write_alone(open, &setup, synchronous, &batch)).await;
+        written.unwrap_or_else(|failure| {
+            decided.iter().map(|_| Err(failure.to_handler_error(self.database.path()))).collect()
+        })
+    }
+
+    async fn close(&self) -> Result<(), HandlerError> {
+        let flushed = self.database.ask(Access::Change, |open| {
+            // Writes the log back, for which SQLite makes it durable first.
+            open.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).map_err(Failure::from)
+        });
+        flushed.await.map_err(|failure| failure.to_handler_error(self.database.path()))
+    }
+}
+
+#[async_trait]
+impl CheckpointStore for SqliteSink {
+    fn max_set_bytes(&self) -> Option<usize> {
+        self.checkpoints.max_set_bytes()
+    }
+
+    async fn load(&self, key: &CheckpointKey) -> Result<Option<Progress>, CheckpointError> {
+        self.checkpoints.load(key).await
+    }
+
+    async fn claim(&self, key: &CheckpointKey, owner: &Owner) -> Result<Claimed, CheckpointError> {
+        self.checkpoints.claim(key, owner).await
+    }
+
+    async fn commit(&self, commits: &[Commit<'_>]) -> Vec<Result<(), CheckpointError>> {
+        self.checkpoints.commit(commits).await
+    }
+
+    async fn last_commit(&self, key: &CheckpointKey) -> Result<Option<(Fence, u64)>, CheckpointError> {
+        self.checkpoints.last_commit(key).await
+    }
+
+    async fn release(&self, key: &CheckpointKey, fence: Fence) -> Result<(), CheckpointError> {
+        self.checkpoints.release(key, fence).await
+    }
+
+    async fn write_positions(
+        &self,
+        key: &CheckpointKey,
+        streams: &[&str],
+    ) -> Result<Vec<Option<i64>>, CheckpointError> {
+        self.checkpoints.write_positions(key, streams).await
+    }
+
+    fn parked(&self) -> Option<Arc<dyn ParkedStore>> {
+        self.checkpoints.parked()
+    }
+}
+
+#[async_trait]
+impl TransactionalSink for SqliteSink {
+    async fn begin(&self) -> Result<Box<dyn Transaction>, HandlerError> {
+        let begun = self.database.begin(Arc::clone(&self.setup), self.synchronous).await;
+        let running = begun.map_err(|failure| failure.to_handler_error(self.database.path()))?;
+        Ok(Box::new(SqliteTransaction { running, database: Arc::clone(&self.database) }))
+    }
+}
+
+struct SqliteTransaction {
+    running: Running,
+    database: Arc<Database>,
+}
+
+#[async_trait]
+impl Transaction for SqliteTransaction {
+    async fn write(&mut self, decided: &[Decided]) -> Vec<Result<Written, HandlerError>> {
+        self.running.write(Batch::new(decided)).await.unwrap_or_else(|failure| {
+            decided.iter().map(|_| Err(failure.to_handler_error(self.database.path()))).collect()
+        })
+    }
+
+    async fn commit(
+        self: Box<Self>,
+        commits: &[Commit<'_>],
+        parked: &[ParkedChange<'_>],
+    ) -> Result<(), TransactionError> {
+        let commits = commits.iter().map(StoredCommit::new).collect();
+        let parked = parked
+            .iter()
+            .flat_map(|change| change.events.iter().map(|event| ParkedRow::new(change.key, change.fence, event)))
+            .collect();
+        self.running.commit(commits, parked).await
+    }
+}

@@ -1,0 +1,238 @@
+//! Runs the statements of decisions, such that one that fails leaves nothing behind and spoils no other.
+//!
+//! A savepoint per decision costs more than most decisions do, and hardly any decision fails. So all of a batch are
+//! run without; if one fails, all are undone and run again, each in a savepoint of its own.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, params};
+
+use super::Synchronous;
+use super::batch::{Batch, Step};
+use super::database::Results;
+use super::failure::{Failure, Trouble};
+use super::open::{Open, Setup, run};
+use super::statement::{Statement, Statements};
+use crate::event::{Event, Text};
+use crate::handler::{HandlerError, HandlerErrorKind};
+use crate::sink::Written;
+
+/// Writes a batch in a transaction of its own. If it cannot be committed because of what is in it (a deferred
+/// constraint), each decision gets its own.
+pub(super) fn write_alone(
+    open: &mut Open,
+    setup: &Arc<Setup>,
+    synchronous: Synchronous,
+    batch: &Batch,
+) -> Result<Results, Failure> {
+    open.set_up(setup)?;
+    let everything = 0..batch.decisions.len();
+    match write_and_commit(open, setup, synchronous, batch, everything.clone()) {
+        Err(failure) if !failure.is_of_the_database() && everything.len() > 1 => {
+            let each = everything.map(|at| match write_and_commit(open, setup, synchronous, batch, at..at + 1) {
+                Err(failure) if failure.is_of_the_database() => Err(failure),
+                Err(failure) => Ok(Err(failure.to_handler_error(open.path()))),
+                Ok(mut results) => Ok(results.pop().unwrap_or(Ok(Written::All))),
+            });
+            each.collect()
+        }
+        Err(failure) if !failure.is_of_the_database() => Ok(vec![Err(failure.to_handler_error(open.path()))]),
+        other => other,
+    }
+}
+
+fn write_and_commit(
+    open: &mut Open,
+    setup: &Setup,
+    synchronous: Synchronous,
+    batch: &Batch,
+    decisions: Range<usize>,
+) -> Result<Results, Failure> {
+    open.begin(synchronous)?;
+    let written = write(open, setup, batch, decisions, true);
+    match written {
+        Ok(results) => open.commit().map(|()| results),
+        Err(failure) => {
+            open.rollback();
+            Err(failure)
+        }
+    }
+}
+
+/// Writes decisions into the transaction that is open; `first` says that nothing else was written into it yet.
+///
+/// # Errors
+/// The transaction is over: because of the database, or undone by one of its statements.
+pub(super) fn write(
+    open: &Open,
+    setup: &Setup,
+    batch: &Batch,
+    decisions: Range<usize>,
+    first: bool,
+) -> Result<Results, Failure> {
+    let writer = Writer { connection: &open.connection, setup, batch, decisions, first };
+    writer.prepare()?;
+    let mut culprits = BTreeMap::new();
+    let mut results = writer.run_all();
+    while let Err((at, failure)) = results {
+        writer.undo(at, failure, &mut culprits)?;
+        results = writer.run_each(&culprits, open);
+    }
+    run(&open.connection, "RELEASE batch")?;
+    Ok(results.unwrap_or_default())
+}
+
+struct Writer<'a> {
+    connection: &'a Connection,
+    setup: &'a Setup,
+    batch: &'a Batch,
+    decisions: Range<usize>,
+    first: bool,
+}
+
+/// Which decision failed, and how.
+type Stopped = (usize, Failure);
+
+impl Writer<'_> {
+    fn prepare(&self) -> Result<(), Failure> {
+        if self.batch.has_events {
+            // A table that cannot be made is no event's fault: everything waits until somebody mends it.
+            run(self.connection, &self.setup.create).map_err(|failure| {
+                let failure = failure.while_doing("cannot make the table of events");
+                Failure { trouble: Trouble::Unavailable, ..failure }
+            })?;
+        }
+        run(self.connection, "SAVEPOINT batch")
+    }
+
+    /// Runs all decisions until one fails.
+    fn run_all(&self) -> Result<Results, Stopped> {
+        let mut statements = Statements::new(self.connection);
+        let planned = self.batch.decisions[self.decisions.clone()].iter();
+        self.decisions
+            .clone()
+            .zip(planned)
+            .map(|(at, planned)| match planned {
+                Ok(steps) => self
+                    .run_steps(&mut statements, steps.clone())
+                    .map(|()| Ok(Written::All))
+                    .map_err(|failure| (at, failure)),
+                Err(refused) => Ok(Err(permanent(refused))),
+            })
+            .collect()
+    }
+
+    /// Runs each decision in a savepoint of its own, but for the culprits. Stops only if the transaction is over.
+    fn run_each(&self, culprits: &BTreeMap<usize, Failure>, open: &Open) -> Result<Results, Stopped> {
+        let mut statements = Statements::new(self.connection);
+        let mut results = Vec::with_capacity(self.decisions.len());
+        for at in self.decisions.clone() {
+            let result = match (&self.batch.decisions[at], culprits.get(&at)) {
+                (Err(refused), _) => Err(permanent(refused)),
+                (Ok(_), Some(failure)) => Err(failure.to_handler_error(open.path())),
+                (Ok(steps), None) => match self.run_alone(&mut statements, steps.clone()) {
+                    Ok(()) => Ok(Written::All),
+                    Err(failure) if failure.is_of_the_database() || self.connection.is_autocommit() => {
+                        return Err((at, failure));
+                    }
+                    Err(failure) => Err(failure.to_handler_error(open.path())),
+                },
+            };
+            results.push(result);
+        }
+        Ok(results)
+    }
+
+    fn run_alone(&self, statements: &mut Statements<'_>, steps: Range<usize>) -> Result<(), Failure> {
+        run(self.connection, "SAVEPOINT decision")?;
+        let done = self.run_steps(statements, steps);
+        if done.is_err() && !self.connection.is_autocommit() {
+            run(self.connection, "ROLLBACK TO decision")?;
+        }
+        if !self.connection.is_autocommit() {
+            run(self.connection, "RELEASE decision")?;
+        }
+        done
+    }
+
+    fn run_steps(&self, statements: &mut Statements<'_>, steps: Range<usize>) -> Result<(), Failure> {
+        for step in &self.batch.steps[steps] {
+            match step {
+                Step::Run { sql, parameters } => statements.run(sql, parameters, &self.batch.values)?,
+                Step::Keep(event) => keep(statements.get(&self.setup.insert)?, event)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Undoes what was written of the batch. A decision that undid the transaction itself (`OR ROLLBACK`) becomes a
+    /// culprit, which is not run again.
+    fn undo(&self, at: usize, failure: Failure, culprits: &mut BTreeMap<usize, Failure>) -> Result<(), Failure> {
+        if failure.is_of_the_database() {
+            return Err(failure);
+        }
+        if !self.connection.is_autocommit() {
+            return run(self.connection, "ROLLBACK TO batch");
+        }
+        if !self.first {
+            // What was written before is gone, too, and cannot be written again from here.
+            return Err(Failure { trouble: Trouble::Undone, ..failure.while_doing("the transaction was undone") });
+        }
+        culprits.insert(at, failure);
+        run(self.connection, "BEGIN IMMEDIATE")?;
+        self.prepare()
+    }
+}
+
+fn permanent(why: &str) -> HandlerError {
+    HandlerError::new(HandlerErrorKind::Permanent, why)
+}
+
+/// Makes the statements of a sink that keeps the events themselves.
+pub(super) fn setup(init: Vec<String>, table: &str) -> Setup {
+    let table = format!("\"{}\"", table.replace('"', "\"\""));
+    let create = format!(
+        "CREATE TABLE IF NOT EXISTS {table} (stream TEXT NOT NULL, idx INTEGER NOT NULL, type TEXT NOT NULL, data, meta, \
+         id TEXT, correlation TEXT, causation TEXT, timestamp TEXT, at_major INTEGER, at_minor INTEGER, \
+         PRIMARY KEY (stream, idx))"
+    );
+    let insert = format!(
+        "INSERT INTO {table} (stream, idx, type, data, meta, id, correlation, causation, timestamp, at_major, at_minor) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
+         ON CONFLICT (stream, idx) DO UPDATE SET type = excluded.type, data = excluded.data, meta = excluded.meta, \
+         id = excluded.id, correlation = excluded.correlation, causation = excluded.causation, \
+         timestamp = excluded.timestamp, at_major = excluded.at_major, at_minor = excluded.at_minor"
+    );
+    Setup { init, create, insert: insert.into() }
+}
+
+fn keep(statement: &mut Statement<'_>, event: &Event) -> Result<(), Failure> {
+    let text = |field| Some(event.text(field)).filter(|text| !text.is_empty());
+    statement.compiled.execute(params![
+        event.stream(),
+        event.index(),
+        event.event_type(),
+        body(event.data()),
+        body(event.meta()),
+        text(Text::Id),
+        text(Text::Correlation),
+        text(Text::Causation),
+        text(Text::Timestamp),
+        // Ordinals beyond what SQLite can count are of no source that there is.
+        i64::try_from(event.at().major).ok(),
+        event.at().minor,
+    ])?;
+    Ok(())
+}
+
+/// Text where it is text, so that SQLite's JSON functions can read it; nothing where there is none.
+fn body(bytes: &[u8]) -> ToSqlOutput<'_> {
+    ToSqlOutput::Borrowed(match std::str::from_utf8(bytes) {
+        Ok("") => ValueRef::Null,
+        Ok(text) => ValueRef::Text(text.as_bytes()),
+        Err(_) => ValueRef::Blob(bytes),
+    })
+}

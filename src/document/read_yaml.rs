@@ -1,0 +1,231 @@
+//! YAML to tree.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{Location, MessageFormatter as _, Spanned, UserMessageFormatter};
+
+use super::node::{Entry, Kind, Node, Span, SyntaxError};
+
+pub(super) fn parse(text: &str) -> Result<Node, SyntaxError> {
+    let options = serde_saphyr::options! {
+        // `no`, `on` and `off` are words, as YAML 1.2 has it.
+        strict_booleans: true,
+        with_snippet: false,
+        // A pipeline file has tens of values. What is more is an accident or an attack.
+        budget: serde_saphyr::budget! { max_depth: 64, max_nodes: 20_000, max_events: 60_000, max_aliases: 1_000 },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 20_000, max_replay_stack_depth: 8 },
+    };
+    match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
+        Ok(raw) => Ok(node(raw)),
+        Err(error) => Err(syntax_error(text, error.without_snippet())),
+    }
+}
+
+/// A value as the parser hands it over.
+enum Raw {
+    Leaf(Kind),
+    List(Vec<Spanned<Raw>>),
+    Table(Vec<(Spanned<Key>, Spanned<Raw>)>),
+}
+
+fn node(raw: Spanned<Raw>) -> Node {
+    let span = span_of(&raw.referenced);
+    let kind = match raw.value {
+        Raw::Leaf(kind) => kind,
+        Raw::List(items) => Kind::List(items.into_iter().map(node).collect()),
+        Raw::Table(entries) => Kind::Table(
+            entries
+                .into_iter()
+                .map(|(key, value)| Entry {
+                    key_span: span_of(&key.referenced),
+                    key: key.value.0.into(),
+                    value: node(value),
+                })
+                .collect(),
+        ),
+    };
+    Node { span, kind }
+}
+
+fn span_of(location: &Location) -> Span {
+    let start = location.span().byte_offset().unwrap_or(0) as usize;
+    start..start + location.span().byte_len().unwrap_or(0) as usize
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(RawVisitor)
+    }
+}
+
+struct RawVisitor;
+
+impl<'de> Visitor<'de> for RawVisitor {
+    type Value = Raw;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Raw, E> {
+        Ok(Raw::Leaf(Kind::Null))
+    }
+
+    fn visit_none<E>(self) -> Result<Raw, E> {
+        Ok(Raw::Leaf(Kind::Null))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Raw, E> {
+        Ok(Raw::Leaf(Kind::Bool(value)))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Raw, E> {
+        Ok(Raw::Leaf(Kind::Int(value.into())))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Raw, E> {
+        Ok(Raw::Leaf(Kind::Int(value.into())))
+    }
+
+    fn visit_i128<E>(self, value: i128) -> Result<Raw, E> {
+        Ok(Raw::Leaf(Kind::Int(value)))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
+        Ok(Raw::Leaf(Kind::Float(value)))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Raw, E> {
+        Ok(Raw::Leaf(Kind::Text(value.into())))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Raw, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Raw::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Raw, A::Error> {
+        let mut table = Vec::new();
+        while let Some(entry) = entries.next_entry()? {
+            table.push(entry);
+        }
+        Ok(Raw::Table(table))
+    }
+}
+
+/// A key, also where YAML takes it for something else than text: `null:` is the sink of that name.
+struct Key(String);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(KeyVisitor)
+    }
+}
+
+struct KeyVisitor;
+
+impl Visitor<'_> for KeyVisitor {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_unit<E>(self) -> Result<Key, E> {
+        Ok(Key("null".to_owned()))
+    }
+
+    fn visit_none<E>(self) -> Result<Key, E> {
+        Ok(Key("null".to_owned()))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Key, E> {
+        Ok(Key(value.to_string()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Key, E> {
+        Ok(Key(value.to_string()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Key, E> {
+        Ok(Key(value.to_string()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Key, E> {
+        Ok(Key(value.to_string()))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Key, E> {
+        Ok(Key(value.to_owned()))
+    }
+}
+
+fn syntax_error(text: &str, error: &serde_saphyr::Error) -> SyntaxError {
+    use serde_saphyr::Error;
+    let (message, help) = match error {
+        Error::DuplicateMappingKey { key: Some(key), .. } => {
+            (format!("the key `{key}` is written twice"), Some("every key is written once; join the two"))
+        }
+        Error::MultipleDocuments { .. } => {
+            ("a file holds one document".to_owned(), Some("write the other into a file of its own"))
+        }
+        Error::Budget { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => (
+            "the document is larger, or deeper nested, than any pipeline is once its aliases are followed".to_owned(),
+            None,
+        ),
+        Error::AliasError { error, .. } => return syntax_error(text, error),
+        Error::UnknownAnchor { .. } => {
+            ("nothing has this anchor".to_owned(), Some("text that begins with `*` stands in quotes"))
+        }
+        error => in_our_words(UserMessageFormatter.format_message(error).into_owned()),
+    };
+    let span = error.location().map(|location| match location.span().byte_offset() {
+        Some(_) => span_of(&location),
+        None => offset_of(text, location.line(), location.column()),
+    });
+    let help = help.or_else(|| tab_help(text, span.as_ref()));
+    SyntaxError { message, span, help: help.map(str::to_owned) }
+}
+
+/// The parser's own messages speak of productions of the grammar.
+fn in_our_words(message: String) -> (String, Option<&'static str>) {
+    let (ours, help) = match message.as_str() {
+        m if m.starts_with("unexpected character") => {
+            ("text cannot begin with this character", Some("put the text in quotes"))
+        }
+        m if m.starts_with("mapping values are not allowed") => {
+            ("a `:` cannot stand here", Some("text that holds a `:` and a space stands in quotes"))
+        }
+        m if m.contains("did not find expected key") => {
+            ("this is indented like nothing above it", Some("keys of one table begin in the same column"))
+        }
+        m if m.starts_with("tabs disallowed") => ("a tab cannot stand here", None),
+        m if m.starts_with("recursion limit") => ("this is deeper nested than any pipeline is", None),
+        _ => return (message, None),
+    };
+    (ours.to_owned(), help)
+}
+
+/// The scanner's errors come without a byte offset.
+fn offset_of(text: &str, line: u64, column: u64) -> Span {
+    let number = |number: u64| usize::try_from(number.saturating_sub(1)).unwrap_or(usize::MAX);
+    let line_start: usize = text.split_inclusive('\n').take(number(line)).map(str::len).sum();
+    let before = text[line_start..].chars().take_while(|c| *c != '\n').take(number(column));
+    let start = line_start + before.map(char::len_utf8).sum::<usize>();
+    start..start
+}
+
+fn tab_help(text: &str, span: Option<&Span>) -> Option<&'static str> {
+    let start = span?.start.min(text.len());
+    let line_start = text.get(..start)?.rfind('\n').map_or(0, |at| at + 1);
+    let indentation = |line: &str| line.len() - line.trim_start_matches([' ', '\t']).len();
+    let line = text[line_start..].lines().next()?;
+    line[..indentation(line)].contains('\t').then_some("YAML is indented by spaces, never by tabs")
+}

@@ -1,0 +1,55 @@
+use expect_test::expect;
+
+use super::*;
+
+fn document(text: &str) -> Document {
+    Document::parse(Path::new("a.yaml"), text.to_owned(), Format::Yaml).unwrap()
+}
+
+#[test]
+fn problems_point_at_values_keys_items_or_what_is_nearest() {
+    let document = document("sink:\n  http:\n    url: x\n    codes: [1, 22]\n");
+    let place = |problem: Problem| problem.place.map(|place| (place.line, place.column, place.span_len));
+    assert_eq!(place(document.problem(&["sink", "http", "url"], "")), Some((3, 10, 1)));
+    assert_eq!(place(document.problem_of_key(&["sink", "http", "url"], "")), Some((3, 5, 3)));
+    assert_eq!(place(document.problem_of_item(&["sink", "http", "codes"], 1, "")), Some((4, 16, 2)));
+    assert_eq!(place(document.problem_of_item(&["sink", "http", "codes"], 9, "")), Some((4, 5, 5)));
+    assert_eq!(place(document.problem(&["sink", "http", "auth", "token"], "")), Some((2, 3, 4)));
+    assert_eq!(place(document.problem(&["source"], "")), None);
+    assert_eq!(document.line_of(&["sink", "http"]), Some(2));
+}
+
+#[test]
+fn a_place_is_known_by_line_and_column_as_well() {
+    let place = |line, column| {
+        let place = Place::at("fn a() {\n  é + b\n}", line, column);
+        (place.line, place.column, place.text)
+    };
+    assert_eq!(place(2, 5), (2, 5, "  é + b".to_owned()));
+    assert_eq!(place(2, 99), (2, 8, "  é + b".to_owned()));
+    assert_eq!(place(99, 99), (3, 2, "}".to_owned()));
+    assert_eq!(place(0, 0), (1, 1, "fn a() {".to_owned()));
+}
+
+#[test]
+fn machines_get_the_same_without_the_drawing() {
+    let problem = document("a: 1\n").problem(&["a"], "no").help("yes");
+    expect![[r#"{"column":4,"file":"a.yaml","help":"yes","line":1,"message":"no","path":"a","span_len":1}"#]]
+        .assert_eq(&problem.to_json().to_string());
+    assert_eq!(problem.to_string(), "a.yaml:1:4: no");
+    expect![[r#"{"column":null,"file":"a","help":null,"line":null,"message":"gone","path":null,"span_len":null}"#]]
+        .assert_eq(&Problem::new(Path::new("a"), "gone").to_json().to_string());
+}
+
+#[test]
+fn a_terminal_gets_colours() {
+    let problem = document("a: 1\n").problem(&["a"], "no").help("yes");
+    expect![[r#"
+        ESC[1;31merrorESC[0m: ESC[1mnoESC[0m
+         ESC[1;34m-->ESC[0m a.yaml:1:4 (a)
+        ESC[1;34m1 |ESC[0m a: 1
+        ESC[1;34m  |ESC[0m    ESC[1;31m^ESC[0m
+          ESC[1;34m=ESC[0m ESC[1;32mhelpESC[0m: yes
+    "#]]
+    .assert_eq(&problem.render(Style::Colour).replace('\u{1b}', "ESC"));
+}

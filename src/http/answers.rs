@@ -1,0 +1,152 @@
+//! What pipelines look like in answers.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Registered;
+use crate::clock::Timestamp;
+use crate::health::{Outage, PipelineStatus};
+use crate::pipeline::View;
+use crate::scheduler::{Explanation, StreamReport, StreamState};
+
+/// How long nothing may be handled, although something waits, before that is worth a word.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// Brings the gauges of a pipeline up to date.
+pub(super) async fn refresh(pipeline: &Registered) {
+    let standing = pipeline.handle.standing();
+    pipeline.gauges.state(standing.state);
+    if let Some(view) = pipeline.handle.view().await {
+        crate::pipeline::observe::show(&pipeline.gauges, &view);
+    }
+    if let Some(script) = &pipeline.script {
+        script.drain(|name, by| pipeline.gauges.script(name, by));
+    }
+}
+
+/// Returns what `/health` judges a pipeline by.
+pub(super) async fn status(pipeline: &Registered) -> PipelineStatus {
+    let standing = pipeline.handle.standing();
+    let mut status = PipelineStatus::new(pipeline.name.as_ref(), standing.state, standing.reason, standing.since);
+    status.restarts = standing.restarts;
+    let Some(view) = pipeline.handle.view().await else { return status };
+    status.answered = view.at.max(standing.since);
+    status.failing_streams = view.streams.failing.streams;
+    status.stalled_streams = view.streams.stalled.streams;
+    status.parked_streams = view.streams.parked.streams;
+    let outage = |(why, since): &(String, Timestamp)| Outage { since: *since, why: why.clone() };
+    // What is not read yet cannot be claimed.
+    let trouble = |reading: bool| {
+        let phase = |tranche: &&crate::pipeline::TrancheView| (tranche.phase == "reading") == reading;
+        let troubles = view.tranches.iter().filter(phase).filter_map(|tranche| tranche.trouble.as_ref());
+        troubles.min_by_key(|(_, since)| *since).map(outage)
+    };
+    status.source_failing = trouble(true);
+    status.checkpoint_failing = view.checkpoint_failing.as_ref().map(outage).or_else(|| trouble(false));
+    status.breaker_open = view.outage.as_ref().map(outage);
+    let waiting =
+        view.tranches.iter().any(|tranche| tranche.report.as_ref().is_some_and(|report| report.unhandled > 0));
+    if waiting && pipeline.handle.clock().now().since(view.handled_at) > QUIET {
+        status.no_progress = Some(view.handled_at);
+    }
+    status
+}
+
+pub(super) fn summary(pipeline: &Registered) -> Value {
+    let standing = pipeline.handle.standing();
+    let age = pipeline.handle.clock().now().since(standing.since);
+    json!({ "name": &*pipeline.name, "state": standing.state, "reason": standing.reason, "state_seconds": age.as_secs() })
+}
+
+pub(super) async fn details(pipeline: &Registered) -> Value {
+    let mut details = summary(pipeline);
+    if let Some(view) = pipeline.handle.view().await {
+        let now = pipeline.handle.clock().now();
+        details["as_of_seconds"] = json!(now.since(view.at).as_secs_f64());
+        details["calls"] = json!(view.calls);
+        details["writing"] = json!(view.writing);
+        details["checkpoint_trouble"] = json!(view.checkpoint_failing.as_ref().map(|(why, _)| why));
+        details["outage"] = json!(view.outage.as_ref().map(|(why, _)| why));
+        details["tranches"] = tranches(&view, now);
+        details["streams"] = totals(&view);
+    }
+    details
+}
+
+fn tranches(view: &View, now: Timestamp) -> Value {
+    let tranches = view.tranches.iter().map(|tranche| {
+        let report = tranche.report.as_ref();
+        json!({
+            "tranche": tranche.tranche,
+            "phase": tranche.phase,
+            "at_tail": tranche.at_tail,
+            "position": tranche.committed.as_ref().and_then(|progress| progress.position.as_ref()).map(ToString::to_string),
+            "handled_above_position": tranche.committed.as_ref().map(|progress| progress.handled.runs().len()),
+            "committed_seconds_ago": tranche.committed_at.map(|at| now.since(at).as_secs_f64()),
+            "lag": tranche.lag.map(|lag| json!({ "amount": lag.amount, "unit": format!("{:?}", lag.unit).to_lowercase() })),
+            "batches": report.map(|report| report.batches),
+            "bytes": report.map(|report| report.bytes),
+            "ahead": report.map(|report| report.ahead),
+            "unhandled": report.map(|report| report.unhandled),
+            "blocked_at": report.and_then(|report| report.blocked_at).map(|at| at.to_string()),
+            "trouble": tranche.trouble.as_ref().map(|(why, _)| why),
+        })
+    });
+    tranches.collect()
+}
+
+fn totals(view: &View) -> Value {
+    let streams = &view.streams;
+    let states = [
+        ("ready", &streams.ready),
+        ("waiting", &streams.waiting),
+        ("active", &streams.active),
+        ("failing", &streams.failing),
+        ("stalled", &streams.stalled),
+        ("deferred", &streams.deferred),
+        ("parked", &streams.parked),
+    ];
+    let mut totals = json!({ "idle": streams.idle });
+    for (name, state) in states {
+        totals[name] = json!({ "streams": state.streams, "events": state.events, "bytes": state.bytes });
+    }
+    totals
+}
+
+pub(super) async fn streams(pipeline: &Registered, wanted: Option<StreamState>) -> Value {
+    let view = pipeline.handle.view().await;
+    let streams = view.iter().flat_map(|view| &view.streams.streams);
+    let streams: Vec<_> =
+        streams.filter(|report| wanted.is_none_or(|wanted| report.state == wanted)).map(stream).collect();
+    json!({ "streams": streams })
+}
+
+fn stream(report: &StreamReport) -> Value {
+    json!({
+        "stream": report.stream,
+        "tranche": report.tranche.to_string(),
+        "state": state_name(report.state),
+        "running": report.running,
+        "head": report.head,
+        "events": report.events,
+        "bytes": report.bytes,
+        "failures": report.failures,
+        "age_seconds": report.age.as_secs_f64(),
+    })
+}
+
+pub(super) fn explanation(name: &str, explanation: &Explanation) -> Value {
+    json!({
+        "stream": name,
+        "state": state_name(explanation.state),
+        "write_position": explanation.write_position,
+        "gaps": explanation.gaps,
+        "blocks": explanation.blocks.map(|at| at.to_string()),
+        "details": explanation.report.as_ref().map(stream),
+    })
+}
+
+fn state_name(state: StreamState) -> String {
+    format!("{state:?}").to_lowercase()
+}

@@ -1,0 +1,74 @@
+//! Events that are pushed: a body of JSON lines, or one JSON array of such objects.
+
+use bytes::Bytes;
+
+use super::scan::{Bad, Scanner};
+use super::{BadLine, Indexing, Place, parse};
+use crate::event::Event;
+
+/// Why a pushed body cannot be taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadBody {
+    /// The first line is line 1.
+    #[error("line {line}: {why}")]
+    Line { line: usize, why: BadLine },
+    /// The first item is item 1.
+    #[error("item {item}: {why}")]
+    Item { item: usize, why: BadLine },
+    #[error("the array: {0}")]
+    Array(BadLine),
+}
+
+/// Appends the events of a body, whose lines (or items) get the majors from `first` on; returns how many of those there
+/// were. Blank lines and comments have none. A bad body appends nothing.
+pub fn parse_body(body: &Bytes, first: u64, indexing: Indexing, events: &mut Vec<Event>) -> Result<usize, BadBody> {
+    let before = events.len();
+    let is_array = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+    let parsed =
+        if is_array { parse_array(body, first, indexing, events) } else { parse_lines(body, first, indexing, events) };
+    if parsed.is_err() {
+        events.truncate(before);
+    }
+    parsed
+}
+
+fn parse_lines(body: &Bytes, first: u64, indexing: Indexing, events: &mut Vec<Event>) -> Result<usize, BadBody> {
+    let (mut start, mut count) = (0, 0);
+    for (number, line) in body.split(|byte| *byte == b'\n').enumerate() {
+        if !is_blank_or_comment(line) {
+            let place = Place { major: first + count as u64, indexing };
+            parse(body.slice(start..start + line.len()), place, events)
+                .map_err(|why| BadBody::Line { line: number + 1, why })?;
+            count += 1;
+        }
+        start += line.len() + 1;
+    }
+    Ok(count)
+}
+
+fn parse_array(body: &Bytes, first: u64, indexing: Indexing, events: &mut Vec<Event>) -> Result<usize, BadBody> {
+    let array = |bad: Bad| BadBody::Array(bad.into());
+    let mut scanner = Scanner::new(body).map_err(array)?;
+    scanner.space();
+    scanner.eat(b'[');
+    scanner.space();
+    let mut count = 0;
+    let mut more = scanner.peek() != Some(b']');
+    while more {
+        let item = scanner.value(1).map_err(|bad| BadBody::Item { item: count + 1, why: bad.into() })?;
+        let place = Place { major: first + count as u64, indexing };
+        parse(body.slice(item.range()), place, events).map_err(|why| BadBody::Item { item: count + 1, why })?;
+        count += 1;
+        scanner.space();
+        more = scanner.eat(b',');
+        scanner.space();
+    }
+    scanner.expect(b']', "expected `,` or `]`").map_err(array)?;
+    scanner.end().map_err(array)?;
+    Ok(count)
+}
+
+/// Returns whether a line holds nothing: white space, or a comment (`#` after white space).
+pub fn is_blank_or_comment(line: &[u8]) -> bool {
+    line.trim_ascii_start().first().is_none_or(|byte| *byte == b'#')
+}

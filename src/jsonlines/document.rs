@@ -1,0 +1,252 @@
+//! Equinox documents as CosmosDB holds them: a run of a stream's events, and in the Tip its unfolds.
+//!
+//! `{"p": stream, "i": first index, "n": next index, "e": [{"c": type, "t": time, "d", "D", "m", "M", "correlationId",
+//! "causationId"}], "u": [the same]}`. An unfold's index is the document's `n`, whatever it says itself.
+//!
+//! Its items are copied out of the line, each into a buffer of its own: a document may hold hundreds of them, and one
+//! that is held must not keep the bodies of all the others alive.
+
+use std::io::Read;
+
+use bytes::Bytes;
+
+use super::scan::{Bad, Scanner, Shape, Token, one_value};
+use super::{BadLine, Fields, Indexing, Key, Place, decode, integer};
+use crate::event::{Assembler, Event, Kind, Text};
+use crate::position::Ordinal;
+
+/// What a compressed body may come to: a few bytes must not become all of the memory there is.
+const MAX_BODY: u64 = 64 << 20;
+
+pub(super) fn parse(line: &Bytes, fields: &Fields, place: Place, events: &mut Vec<Event>) -> Result<(), BadLine> {
+    let before = events.len();
+    let parsed = parse_all(line, fields, place, events);
+    if parsed.is_err() {
+        events.truncate(before);
+    }
+    parsed
+}
+
+fn parse_all(line: &Bytes, fields: &Fields, place: Place, events: &mut Vec<Event>) -> Result<(), BadLine> {
+    if place.indexing == Indexing::Line {
+        return Err(BadLine::new("expected an event without an index, not a document, as the line's number is taken"));
+    }
+    let token = |key| fields.get(key).ok_or(BadLine::new("expected a document's fields"));
+    let stream = decode(&line[token(Key::P)?.range()])?;
+    let first = integer(line, token(Key::I)?, "expected an integer as `i`")?;
+    let next = integer(line, token(Key::N)?, "expected an integer as `n`")?;
+    let items = items(line, token(Key::E)?, "expected an array as `e`")?;
+    let count = u32::try_from(items.len()).map_err(|_| BadLine::new("it holds too many events"))?;
+    if first.checked_add(i64::from(count)) != Some(next) {
+        return Err(BadLine::new(format!("expected as many events as there are from {first} to {next}, not {count}")));
+    }
+    for (minor, item) in (0..).zip(items) {
+        let item = Item { line, stream: &stream, token: item, kind: Kind::Event };
+        events.push(item.read(Ordinal::new(place.major, minor), first + i64::from(minor))?);
+    }
+    let Some(unfolds) = fields.present(Key::U) else { return Ok(()) };
+    for item in self::items(line, unfolds, "expected an array as `u`")? {
+        let item = Item { line, stream: &stream, token: item, kind: Kind::Unfold };
+        events.push(item.read(Ordinal::new(place.major, count), next)?);
+    }
+    Ok(())
+}
+
+/// Returns the places of an array's items. The line was scanned before: only the shapes can be wrong.
+fn items(line: &[u8], array: Token, why: &'static str) -> Result<Vec<Token>, BadLine> {
+    if array.shape != Shape::Array {
+        return Err(BadLine::new(why).at(array.start as usize));
+    }
+    let mut items = Vec::new();
+    let mut scanner = Part::new(line, array)?;
+    if scanner.open(b']') {
+        loop {
+            items.push(scanner.value()?);
+            if !scanner.comma() {
+                break;
+            }
+        }
+    }
+    Ok(items)
+}
+
+/// Walks through one object or array that lies within a line that was scanned before.
+struct Part<'a> {
+    scanner: Scanner<'a>,
+    start: u32,
+}
+
+impl<'a> Part<'a> {
+    fn new(line: &'a [u8], token: Token) -> Result<Self, Bad> {
+        Ok(Self { scanner: Scanner::new(&line[token.range()])?, start: token.start })
+    }
+
+    /// Passes the opening bracket; returns whether anything is in there.
+    fn open(&mut self, closing: u8) -> bool {
+        let opened = self.scanner.eat(b'{') || self.scanner.eat(b'[');
+        self.scanner.space();
+        opened && self.scanner.peek() != Some(closing)
+    }
+
+    fn value(&mut self) -> Result<Token, Bad> {
+        let token = self.scanner.value(0)?;
+        Ok(Token { start: token.start + self.start, end: token.end + self.start, shape: token.shape })
+    }
+
+    fn comma(&mut self) -> bool {
+        self.scanner.space();
+        let comma = self.scanner.eat(b',');
+        self.scanner.space();
+        comma
+    }
+}
+
+/// An event or unfold of a document.
+struct Item<'a> {
+    line: &'a [u8],
+    stream: &'a str,
+    token: Token,
+    kind: Kind,
+}
+
+#[derive(Default)]
+struct ItemFields {
+    case: Option<Token>,
+    time: Option<Token>,
+    correlation: Option<Token>,
+    causation: Option<Token>,
+    data: Option<Token>,
+    data_encoding: Option<Token>,
+    meta: Option<Token>,
+    meta_encoding: Option<Token>,
+}
+
+impl Item<'_> {
+    fn read(&self, at: Ordinal, index: i64) -> Result<Event, BadLine> {
+        let fields = self.fields()?;
+        let case = fields.case.ok_or_else(|| self.bad("expected the type `c` of an event"))?;
+        let mut assembler = Assembler::new(self.stream, &self.string(case)?);
+        for (text, token) in [
+            (Text::Timestamp, fields.time),
+            (Text::Correlation, fields.correlation),
+            (Text::Causation, fields.causation),
+        ] {
+            if let Some(token) = token.filter(|token| token.shape != Shape::Null) {
+                assembler = assembler.text(text, &self.string(token)?);
+            }
+        }
+        if let Some(data) = fields.data {
+            assembler = assembler.data(&self.body(data, fields.data_encoding)?);
+        }
+        if let Some(meta) = fields.meta {
+            assembler = assembler.meta(&self.body(meta, fields.meta_encoding)?);
+        }
+        Ok(assembler.build(self.kind, at, index)?)
+    }
+
+    fn bad(&self, why: &'static str) -> BadLine {
+        BadLine::new(why).at(self.token.start as usize)
+    }
+
+    fn fields(&self) -> Result<ItemFields, BadLine> {
+        if self.token.shape != Shape::Object {
+            return Err(self.bad("expected an event as an object"));
+        }
+        let mut fields = ItemFields::default();
+        let mut part = Part::new(self.line, self.token)?;
+        if part.open(b'}') {
+            loop {
+                let (name, _) = part.scanner.key()?;
+                let name = &self.line[self.token.range()][name];
+                let token = part.value()?;
+                if let Some(field) = fields.of(name)
+                    && field.replace(token).is_some()
+                {
+                    return Err(BadLine::new("the same key came before").at(token.start as usize));
+                }
+                if !part.comma() {
+                    break;
+                }
+            }
+        }
+        Ok(fields)
+    }
+
+    fn string(&self, token: Token) -> Result<String, BadLine> {
+        decode(&self.line[token.range()]).map_err(|bad| bad.at(token.start as usize))
+    }
+
+    /// Returns a body as JSON. The encoding of an unfold's body that is a string used not to be written down: it is
+    /// Deflate; an event's is a string.
+    fn body(&self, body: Token, encoding: Option<Token>) -> Result<Vec<u8>, BadLine> {
+        let raw = &self.line[body.range()];
+        let encoding = match encoding.filter(|token| token.shape != Shape::Null) {
+            Some(token) => integer(self.line, token, "expected an integer as the encoding of a body")?,
+            None => 0,
+        };
+        let is_text = matches!(body.shape, Shape::Plain | Shape::Escaped);
+        let decoded = match encoding {
+            1 if is_text => inflate(&self.string(body)?),
+            0 if is_text && self.kind == Kind::Unfold => inflate(&self.string(body)?),
+            2 if is_text => Err("expected a body that is not compressed with Brotli, which cannot be read yet"),
+            _ => return Ok(raw.to_vec()),
+        };
+        let decoded = decoded.and_then(|json| one_value(&json).map(|_| json).map_err(|_| "expected JSON in a body"));
+        decoded.map_err(|why| BadLine::new(why).at(body.start as usize))
+    }
+}
+
+impl ItemFields {
+    fn of(&mut self, name: &[u8]) -> Option<&mut Option<Token>> {
+        Some(match name {
+            b"c" => &mut self.case,
+            b"t" => &mut self.time,
+            b"correlationId" => &mut self.correlation,
+            b"causationId" => &mut self.causation,
+            b"d" => &mut self.data,
+            b"D" => &mut self.data_encoding,
+            b"m" => &mut self.meta,
+            b"M" => &mut self.meta_encoding,
+            _ => return None,
+        })
+    }
+}
+
+/// Decodes raw Deflate in base64. Old writers flushed their streams but did not end them: what there is counts.
+fn inflate(text: &str) -> Result<Vec<u8>, &'static str> {
+    let compressed = base64(text).ok_or("expected base64 in a compressed body")?;
+    let mut decoder = flate2::read::DeflateDecoder::new(&compressed[..]).take(MAX_BODY + 1);
+    let mut json = Vec::new();
+    match decoder.read_to_end(&mut json) {
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof && !json.is_empty() => {}
+        Err(_) => return Err("expected Deflate in a compressed body"),
+    }
+    if json.len() as u64 > MAX_BODY { Err("expected a compressed body of at most 64 MiB") } else { Ok(json) }
+}
+
+fn base64(text: &str) -> Option<Vec<u8>> {
+    let digits = text.trim_end_matches('=').as_bytes();
+    let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
+    for group in digits.chunks(4) {
+        let mut bits = 0_u32;
+        for &digit in group {
+            let value = match digit {
+                b'A'..=b'Z' => digit - b'A',
+                b'a'..=b'z' => digit - b'a' + 26,
+                b'0'..=b'9' => digit - b'0' + 52,
+                b'+' => 62,
+                b'/' => 63,
+                _ => return None,
+            };
+            bits = bits << 6 | u32::from(value);
+        }
+        match group.len() {
+            4 => bytes.extend_from_slice(&bits.to_be_bytes()[1..]),
+            3 => bytes.extend_from_slice(&(bits << 6).to_be_bytes()[1..3]),
+            2 => bytes.extend_from_slice(&(bits << 12).to_be_bytes()[1..2]),
+            _ => return None,
+        }
+    }
+    Some(bytes)
+}

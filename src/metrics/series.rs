@@ -1,0 +1,175 @@
+//! What a single series may be.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use prometheus::core::Metric as _;
+use prometheus::proto::{self, MetricType};
+use prometheus::{Counter, Gauge, Histogram, HistogramOpts, IntCounter};
+use time::OffsetDateTime;
+
+use crate::clock::{Clock, Timestamp, wall};
+
+/// What all series of a family have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Description {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) labels: &'static [&'static str],
+    /// Of a histogram; empty for others.
+    pub(super) buckets: &'static [f64],
+}
+
+/// One series of a family.
+pub(super) trait Series: Clone + Send + Sync + 'static {
+    const TYPE: MetricType;
+
+    fn make(description: &Description, clock: Clock) -> Self;
+
+    /// Returns its value without labels; `None` while it has none.
+    fn sample(&self) -> Option<proto::Metric>;
+}
+
+const VALID: &str = "descriptions are constants, and a test makes one of each";
+
+impl Series for IntCounter {
+    const TYPE: MetricType = MetricType::COUNTER;
+
+    fn make(description: &Description, _: Clock) -> Self {
+        Self::new(description.name, description.help).expect(VALID)
+    }
+
+    fn sample(&self) -> Option<proto::Metric> {
+        Some(self.metric())
+    }
+}
+
+impl Series for Counter {
+    const TYPE: MetricType = MetricType::COUNTER;
+
+    fn make(description: &Description, _: Clock) -> Self {
+        Self::new(description.name, description.help).expect(VALID)
+    }
+
+    fn sample(&self) -> Option<proto::Metric> {
+        Some(self.metric())
+    }
+}
+
+impl Series for Gauge {
+    const TYPE: MetricType = MetricType::GAUGE;
+
+    fn make(description: &Description, _: Clock) -> Self {
+        Self::new(description.name, description.help).expect(VALID)
+    }
+
+    fn sample(&self) -> Option<proto::Metric> {
+        Some(self.metric())
+    }
+}
+
+impl Series for Histogram {
+    const TYPE: MetricType = MetricType::HISTOGRAM;
+
+    fn make(description: &Description, _: Clock) -> Self {
+        let options = HistogramOpts::new(description.name, description.help).buckets(description.buckets.to_vec());
+        Self::with_opts(options).expect(VALID)
+    }
+
+    fn sample(&self) -> Option<proto::Metric> {
+        Some(self.metric())
+    }
+}
+
+/// A gauge that may have no value.
+#[derive(Clone, Debug)]
+pub(super) struct Reading(Arc<AtomicU64>);
+
+impl Reading {
+    pub(super) fn set(&self, value: Option<f64>) {
+        self.0.store(value.unwrap_or(f64::NAN).to_bits(), Ordering::Relaxed);
+    }
+}
+
+impl Series for Reading {
+    const TYPE: MetricType = MetricType::GAUGE;
+
+    fn make(_: &Description, _: Clock) -> Self {
+        Self(Arc::new(AtomicU64::new(f64::NAN.to_bits())))
+    }
+
+    fn sample(&self) -> Option<proto::Metric> {
+        let value = f64::from_bits(self.0.load(Ordering::Relaxed));
+        (!value.is_nan()).then(|| gauge(value))
+    }
+}
+
+/// How long ago something began, by the monotonic clock; 0 while there is no such thing.
+#[derive(Clone, Debug)]
+pub(super) struct Age {
+    clock: Clock,
+    /// Nanoseconds; `u64::MAX`: no such thing.
+    since: Arc<AtomicU64>,
+}
+
+impl Age {
+    /// Says that it begins now.
+    pub(super) fn restart(&self) {
+        self.set(Some(self.clock.now()));
+    }
+
+    pub(super) fn set(&self, since: Option<Timestamp>) {
+        self.since.store(since.map_or(u64::MAX, Timestamp::as_nanos), Ordering::Relaxed);
+    }
+}
+
+impl Series for Age {
+    const TYPE: MetricType = MetricType::GAUGE;
+
+    fn make(_: &Description, clock: Clock) -> Self {
+        Self { clock, since: Arc::new(AtomicU64::new(u64::MAX)) }
+    }
+
+    fn sample(&self) -> Option<proto::Metric> {
+        let since = Timestamp::from_nanos(self.since.load(Ordering::Relaxed));
+        Some(gauge(self.clock.now().since(since).as_secs_f64()))
+    }
+}
+
+/// How old something is by the time of day; no value until there is such a thing.
+#[derive(Clone, Debug)]
+pub(super) struct WallAge {
+    /// Milliseconds since 1970; `i64::MIN`: no such thing.
+    millis: Arc<AtomicI64>,
+}
+
+impl WallAge {
+    /// Keeps the later of this moment and the one that is kept.
+    pub(super) fn raise(&self, at: OffsetDateTime) {
+        self.millis.fetch_max(millis(at), Ordering::Relaxed);
+    }
+}
+
+impl Series for WallAge {
+    const TYPE: MetricType = MetricType::GAUGE;
+
+    fn make(_: &Description, _: Clock) -> Self {
+        Self { millis: Arc::new(AtomicI64::new(i64::MIN)) }
+    }
+
+    fn sample(&self) -> Option<proto::Metric> {
+        let at = self.millis.load(Ordering::Relaxed);
+        // A clock that runs ahead elsewhere makes no negative ages here.
+        (at != i64::MIN).then(|| gauge(millis(wall()).saturating_sub(at).max(0) as f64 / 1_000.0))
+    }
+}
+
+fn millis(at: OffsetDateTime) -> i64 {
+    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
+}
+
+fn gauge(value: f64) -> proto::Metric {
+    let mut gauge = proto::Gauge::default();
+    gauge.set_value(value);
+    proto::Metric::from_gauge(gauge)
+}

@@ -1,0 +1,492 @@
+//! The one loop that owns a pipeline's scheduler.
+//!
+//! Everything that can wake it is an [`Event`]; there is no `await` between reading state and changing it, and it never
+//! waits for a send or a store (C25).
+
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::commit::{Committed, InTransaction, PlainCommit};
+use super::deliver::Delivered;
+use super::dispatch::Deciders;
+use super::gate::Gate;
+use super::observe::{Counts, Observer};
+use super::questions::{Command, Listener, Shared};
+use super::reader::Read;
+use super::tranches::Tranches;
+use super::workers::Called;
+use super::{Assemble, Identity, OUTAGE, Options, Parts, Stop};
+use crate::checkpoint::{CheckpointError, CheckpointStore, Claimed, ParkedStore, ParkedStream};
+use crate::clock::{Clock, Timestamp};
+use crate::filter::Filter;
+use crate::handler::{Call, Decisions};
+use crate::health::State;
+use crate::position::TrancheId;
+use crate::scheduler::{self, Scheduler};
+use crate::sink::{AnySink, Decided};
+use crate::source::{Source, SourceError, TrancheChange};
+use crate::supervise::{Group, Restarts};
+use crate::work::{Streams, Work};
+
+/// What wakes the driver.
+pub(super) enum Event {
+    Read(Read),
+    Claimed {
+        tranche: TrancheId,
+        result: Result<(Claimed, Vec<ParkedStream>), CheckpointError>,
+    },
+    /// Blocking calls that were made.
+    Called(Vec<Called>),
+    /// An async call that had to wait. `None`: it took too long.
+    Waited {
+        call: Arc<Call>,
+        decisions: Option<Decisions>,
+        took: Duration,
+    },
+    Delivered(Delivered),
+    /// Events of parked streams were appended, or not.
+    Appended {
+        work: Vec<Work>,
+        result: Result<(), CheckpointError>,
+    },
+    /// The transaction's effects are written: the progress is wanted.
+    Written(InTransaction),
+    Committed(Committed),
+}
+
+/// How a pipeline ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything there was is handled.
+    Finished,
+    /// It was told to.
+    Stopped,
+    /// Its error policy says so; it stays stopped until a person acts.
+    Halted(String),
+    /// Another process owns its progress.
+    Fenced(String),
+    /// Something broke; it starts over.
+    Failed(String),
+    /// It was to stop, and this still ran when its time was up.
+    DeadlinePassed(Vec<String>),
+}
+
+/// A pipeline, to be run.
+pub struct Pipeline {
+    pub identity: Identity,
+    pub options: Options,
+    pub assemble: Arc<dyn Assemble>,
+    pub observer: Observer,
+}
+
+impl Pipeline {
+    /// Runs until it finishes, halts, is fenced or is stopped; starts over when it fails.
+    ///
+    /// `stop` asks it to drain. Commands come from the [`Handle`](super::Handle) that belongs to `listener`.
+    pub async fn run(self, mut listener: Listener, daemon: &Group, stop: CancellationToken) -> Ended {
+        let mut random = fastrand::Rng::with_seed(self.options.seed);
+        let mut restarts = Restarts::new(OUTAGE, HEALTHY_AFTER);
+        let clock = listener.clock();
+        loop {
+            listener.shared().enter(State::Starting, "starting");
+            let started = clock.now();
+            let ended = match self.assemble.assemble() {
+                Ok(parts) => self.run_once(parts, &mut listener, daemon, &stop, &mut random).await,
+                Err(error) => Ended::Failed(format!("{error:#}")),
+            };
+            let Ended::Failed(why) = ended else {
+                listener.shared().end(&ended);
+                return ended;
+            };
+            let now = clock.now();
+            let delay = restarts.failed(started, now, &mut random);
+            self.observer.restarted();
+            listener.shared().restarts(restarts.in_a_row(started, now));
+            tracing::error!(pipeline = %self.identity.name, error = %why, retry_in = ?delay, "pipeline failed, it will start over");
+            listener.shared().enter(State::Restarting, &why);
+            if !listener.wait(delay, &stop).await {
+                listener.shared().end(&Ended::Stopped);
+                return Ended::Stopped;
+            }
+        }
+    }
+
+    async fn run_once(
+        &self,
+        parts: Parts,
+        listener: &mut Listener,
+        daemon: &Group,
+        stop: &CancellationToken,
+        random: &mut fastrand::Rng,
+    ) -> Ended {
+        let group = daemon.pipeline(&self.identity.name);
+        let mut driver = Driver::new(self, parts, listener, &group, random.fork());
+        let ended = driver.run(listener, stop).await;
+        drop(driver);
+        // Its time is up already: what still runs is given up, not waited for once more.
+        let within = if matches!(ended, Ended::DeadlinePassed(_)) { Duration::ZERO } else { self.options.drain };
+        match group.join(within).await {
+            Ok(()) => ended,
+            Err(_) if matches!(ended, Ended::DeadlinePassed(_)) => ended,
+            Err(still) if matches!(ended, Ended::Failed(_)) => {
+                tracing::warn!(pipeline = %self.identity.name, tasks = ?still, "tasks of the failed pipeline still run");
+                ended
+            }
+            Err(still) => Ended::DeadlinePassed(still.names),
+        }
+    }
+}
+
+/// A pipeline while it runs.
+pub(super) struct Driver {
+    pub(super) identity: Identity,
+    pub(super) options: Options,
+    pub(super) scheduler: Scheduler,
+    pub(super) source: Box<dyn Source>,
+    pub(super) ordinals: bool,
+    pub(super) store: Arc<dyn CheckpointStore>,
+    pub(super) parked: Option<Arc<dyn ParkedStore>>,
+    pub(super) sink: AnySink,
+    pub(super) deciders: Deciders,
+    pub(super) filter: Arc<RwLock<Arc<Filter>>>,
+    pub(super) tranches: Tranches,
+    /// Every tranche that exists has been named.
+    pub(super) settled: bool,
+    pub(super) openings: u64,
+    pub(super) gate: Gate,
+    /// Decided, and waiting for the sink.
+    pub(super) decided: Vec<Decided>,
+    /// Decisions that the sink is writing.
+    pub(super) writing: usize,
+    /// Work of parked streams, waiting to be appended, and how much is being appended.
+    pub(super) to_park: Vec<Work>,
+    pub(super) appending: usize,
+    /// Why streams were parked here; what queues behind repeats it.
+    pub(super) why_parked: hashbrown::HashMap<Box<str>, Arc<str>>,
+    pub(super) plain_commit: PlainCommit,
+    /// When progress is next due to be stored.
+    pub(super) commit_at: Timestamp,
+    /// A transaction is under way.
+    pub(super) in_transaction: bool,
+    /// How many transactions are to carry one decision each.
+    pub(super) alone: usize,
+    pub(super) commit_failures: u32,
+    /// Why progress cannot be stored, and since when.
+    pub(super) commit_failing: Option<(String, Timestamp)>,
+    pub(super) handled_at: Timestamp,
+    pub(super) next_purge: Option<Timestamp>,
+    pub(super) check_stuck_at: Timestamp,
+    pub(super) paused: bool,
+    /// What it drains for, and until when that may take.
+    pub(super) draining: Option<(Ended, Timestamp)>,
+    pub(super) released: bool,
+    pub(super) shared: Arc<Shared>,
+    pub(super) counts: Counts,
+    pub(super) random: fastrand::Rng,
+    pub(super) clock: Clock,
+    pub(super) now: Timestamp,
+    pub(super) started: Timestamp,
+    pub(super) group: Group,
+    pub(super) events_in: mpsc::Sender<Event>,
+    events: mpsc::Receiver<Event>,
+    /// Reused by each dispatch.
+    pub(super) run: Vec<Streams>,
+}
+
+/// A run of this length makes the next failure the first of its row.
+pub(super) const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+/// Room for events on their way to the driver. Who sends waits when it is full; the driver never waits for them.
+const EVENTS: usize = 256;
+/// How many events are taken before the driver looks at what follows from them.
+const EVENTS_AT_ONCE: usize = 64;
+
+impl Driver {
+    fn new(pipeline: &Pipeline, parts: Parts, listener: &Listener, group: &Group, mut random: fastrand::Rng) -> Self {
+        let options = pipeline.options.clone();
+        let clock = listener.clock();
+        let now = clock.now();
+        let contract = parts.source.contract();
+        let (events_in, events) = mpsc::channel(EVENTS);
+        let store: Arc<dyn CheckpointStore> = match (&parts.checkpoints, &parts.sink) {
+            (Some(store), _) => Arc::clone(store),
+            (None, AnySink::Transactional(sink)) => Arc::clone(sink) as Arc<dyn CheckpointStore>,
+            (None, AnySink::Plain(_)) => {
+                unreachable!("a pipeline whose sink cannot hold the progress has a checkpoint store")
+            }
+        };
+        let scheduler = Scheduler::new(scheduler::Options {
+            order: options.order,
+            indexes: contract.indexes,
+            require_all: options.require_all,
+            streams_per_call: options.streams_per_call,
+            max_events: options.max_events,
+            max_bytes: options.max_bytes,
+            hash_seed: options.seed,
+        });
+        let deciders = Deciders::start(parts.handler, options.threads, clock, &events_in, group);
+        Self {
+            identity: pipeline.identity.clone(),
+            scheduler,
+            source: parts.source,
+            ordinals: contract.ordinals,
+            parked: store.parked(),
+            store,
+            sink: parts.sink,
+            deciders,
+            filter: Arc::new(RwLock::new(parts.filter)),
+            tranches: Tranches::new(),
+            settled: false,
+            openings: 0,
+            gate: Gate::new(options.concurrency),
+            decided: Vec::new(),
+            writing: 0,
+            to_park: Vec::new(),
+            appending: 0,
+            why_parked: hashbrown::HashMap::new(),
+            plain_commit: PlainCommit::default(),
+            commit_at: now + options.commit_interval,
+            in_transaction: false,
+            alone: 0,
+            commit_failures: 0,
+            commit_failing: None,
+            handled_at: now,
+            next_purge: options.purge.map(|every| now + every),
+            check_stuck_at: now + Duration::from_secs(1),
+            paused: false,
+            draining: None,
+            released: false,
+            shared: listener.shared(),
+            counts: pipeline.observer.start(),
+            random: random.fork(),
+            clock,
+            now,
+            started: now,
+            group: group.clone(),
+            events_in,
+            events,
+            run: Vec::new(),
+            options,
+        }
+    }
+
+    async fn run(&mut self, listener: &mut Listener, stop: &CancellationToken) -> Ended {
+        self.shared.enter(State::Running, "running");
+        loop {
+            self.now = self.clock.now();
+            self.pump();
+            self.publish();
+            self.flush_counts();
+            if let Some(ended) = self.ended() {
+                if matches!(self.draining, Some((Ended::Finished | Ended::Stopped, _))) {
+                    close(&self.sink.clone()).await;
+                }
+                return ended;
+            }
+            let wake = self.next_wake();
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if self.draining.is_none() => self.drain(Ended::Stopped, "told to stop"),
+                failure = self.group.failed() => return Ended::Failed(failure.to_string()),
+                command = listener.next() => self.on_command(command),
+                Some(event) = self.events.recv() => self.on_events(event),
+                change = self.source.next_change(), if self.draining.is_none() => self.on_change(change),
+                () = tokio::time::sleep_until(self.clock.instant(wake)) => {}
+            }
+        }
+    }
+
+    /// Takes what has come, up to a limit, so that transactions and runs are large when much is going on.
+    fn on_events(&mut self, first: Event) {
+        let began = self.clock.now();
+        self.now = began;
+        self.on_event(first);
+        for _ in 1..EVENTS_AT_ONCE {
+            let Ok(event) = self.events.try_recv() else { break };
+            self.on_event(event);
+        }
+        self.counts.took_results(self.clock.now().since(began));
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Read(read) => self.on_read(read),
+            Event::Claimed { tranche, result } => self.on_claimed(&tranche, result),
+            Event::Called(called) => self.on_called(called),
+            Event::Waited { call, decisions, took } => self.on_waited(call, decisions, took),
+            Event::Delivered(delivered) => self.on_delivered(delivered),
+            Event::Appended { work, result } => self.on_appended(work, result),
+            Event::Written(transaction) => self.on_written(transaction),
+            Event::Committed(committed) => self.on_committed(committed),
+        }
+    }
+
+    /// Does everything that can be done without waiting.
+    fn pump(&mut self) {
+        let held = self.paused || self.gate.is_closed(self.now);
+        self.scheduler.set_held(held, self.now);
+        while self.dispatch() | self.deliver() {}
+        self.counts.dispatched(self.clock.now().since(self.now));
+        self.append_parked();
+        self.look_for_stuck_streams();
+        // What ends here has its progress stored in this very pass: nothing else might wake the driver for it.
+        self.look_for_the_end();
+        self.commit();
+        self.claim_again();
+        self.let_go_of_tranches();
+        self.grant_credits();
+        if self.next_purge.is_some_and(|at| at <= self.now) {
+            self.next_purge = self.options.purge.map(|every| self.now + every);
+            let purged = self.scheduler.purge();
+            tracing::debug!(pipeline = %self.identity.name, streams = purged, "idle streams forgotten");
+        }
+    }
+
+    /// Begins to drain: nothing more is read or offered; what runs is finished and its progress stored.
+    pub(super) fn drain(&mut self, ended: Ended, why: &str) {
+        if self.draining.is_some() {
+            return;
+        }
+        match &ended {
+            Ended::Halted(_) => tracing::error!(pipeline = %self.identity.name, reason = %why, "pipeline halts"),
+            _ => tracing::info!(pipeline = %self.identity.name, reason = %why, "pipeline drains"),
+        }
+        self.shared.enter(State::Draining, why);
+        self.draining = Some((ended, self.now + self.options.drain));
+        self.stop_reading();
+        // What was decided but never handed to the sink is offered again by whoever comes next.
+        self.commit_at = self.now;
+    }
+
+    fn look_for_the_end(&mut self) {
+        if self.draining.is_some() {
+            return;
+        }
+        match self.options.stop {
+            Stop::After(limit) if self.now.since(self.started) >= limit => {
+                self.drain(Ended::Finished, "its time is up")
+            }
+            Stop::Tail if self.is_at_its_end() => self.drain(Ended::Finished, "everything is handled"),
+            _ => {}
+        }
+    }
+
+    fn is_at_its_end(&self) -> bool {
+        self.settled
+            && self.is_idle()
+            && self.tranches.values().all(super::tranches::Tranche::is_read_to_its_end)
+            && self.scheduler.tranches().iter().all(|report| report.unhandled == 0)
+    }
+
+    /// Returns whether nothing is under way that was read.
+    pub(super) fn is_idle(&self) -> bool {
+        self.deciders.deciding() == 0
+            && self.decided.is_empty()
+            && self.writing == 0
+            && self.appending == 0
+            && self.to_park.is_empty()
+            && !self.in_transaction
+    }
+
+    fn ended(&mut self) -> Option<Ended> {
+        let (ended, deadline) = self.draining.clone()?;
+        if self.now >= deadline {
+            return Some(Ended::DeadlinePassed(self.what_still_runs()));
+        }
+        let quiet =
+            self.deciders.deciding() == 0 && self.decided.is_empty() && self.writing == 0 && self.appending == 0;
+        if !quiet || self.in_transaction || self.plain_commit.under_way() {
+            return None;
+        }
+        if self.has_uncommitted_progress() {
+            return None; // `commit` stores it, again and again if need be, until the deadline.
+        }
+        if !self.released {
+            self.released = true;
+            self.release_keys();
+        }
+        (self.plain_commit.releasing() == 0).then_some(ended)
+    }
+
+    fn what_still_runs(&mut self) -> Vec<String> {
+        let mut running = Vec::new();
+        for (count, what) in [
+            (self.deciders.deciding(), "calls being decided"),
+            (self.decided.len() + self.writing, "decisions being written"),
+            (self.appending, "events being parked"),
+            (usize::from(self.in_transaction || self.plain_commit.under_way()), "commits"),
+        ] {
+            if count > 0 {
+                running.push(format!("{count} {what}"));
+            }
+        }
+        if self.has_uncommitted_progress() {
+            running.push("progress that could not be stored".to_owned());
+        }
+        running
+    }
+
+    fn next_wake(&self) -> Timestamp {
+        let mut wake = self.now + Duration::from_secs(1);
+        let tranches = self.tranches.values().filter_map(|tranche| tranche.next_wake());
+        let due = [
+            self.scheduler.next_wake(),
+            self.gate.next_wake(),
+            self.draining.as_ref().map(|(_, deadline)| *deadline),
+            (self.commit_is_wanted()).then_some(self.commit_at),
+            match self.options.stop {
+                Stop::After(limit) => Some(self.started + limit),
+                _ => None,
+            },
+        ];
+        for at in due.into_iter().flatten().chain(tranches) {
+            // What lies in the past was dealt with by this pass, or waits for an event.
+            if at > self.now {
+                wake = wake.min(at);
+            }
+        }
+        wake
+    }
+
+    fn on_change(&mut self, change: Result<TrancheChange, SourceError>) {
+        self.now = self.clock.now();
+        match change {
+            Ok(TrancheChange::Added { tranche, origin }) => self.add_tranche(tranche, origin),
+            Ok(TrancheChange::Settled) => self.settled = true,
+            Ok(TrancheChange::Removed { tranche, drained, deadline }) => {
+                self.remove_tranche(&tranche, drained, deadline)
+            }
+            Ok(TrancheChange::Lost { tranche }) => self.lose_tranche(&tranche),
+            Err(error) => self.on_source_error(&error),
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        self.now = self.clock.now();
+        match command {
+            Command::Pause => {
+                self.paused = true;
+                self.shared.enter(State::Paused, "paused by a person");
+            }
+            Command::Resume => {
+                self.paused = false;
+                self.shared.enter(State::Running, "resumed");
+            }
+            Command::Swap(handler) => self.deciders.swap(handler),
+            Command::Filter(filter) => *self.filter.write().unwrap_or_else(std::sync::PoisonError::into_inner) = filter,
+            Command::Ask(question) => self.answer(question),
+        }
+    }
+}
+
+async fn close(sink: &AnySink) {
+    let result = match sink {
+        AnySink::Plain(sink) => sink.close().await,
+        AnySink::Transactional(sink) => sink.close().await,
+    };
+    if let Err(error) = result {
+        tracing::error!(%error, "the sink could not be closed");
+    }
+}

@@ -1,0 +1,163 @@
+//! Reads one tranche: a batch for each credit that the driver grants, filtered, and with the write positions that a store
+//! knows of its streams.
+
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use hashbrown::HashSet;
+use tokio::sync::mpsc;
+
+use super::OUTAGE;
+use super::driver::Event;
+use crate::checkpoint::{CheckpointKey, CheckpointStore};
+use crate::clock::{Clock, Timestamp};
+use crate::event::{self, Kind};
+use crate::filter::{Filter, Verdict};
+use crate::position::TrancheId;
+use crate::source::{Batch, Next, SourceError, SourceErrorKind, TrancheReader};
+
+/// What a reader brought back for a credit.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) tranche: TrancheId,
+    /// Distinguishes this opening of the tranche from earlier ones, whose last words may still come.
+    pub(super) opening: u64,
+    pub(super) came: Came,
+}
+
+#[derive(Debug)]
+pub(super) enum Came {
+    Batch {
+        batch: Batch,
+        write_positions: Vec<(Box<str>, i64)>,
+        took: Duration,
+        read_at: Timestamp,
+    },
+    End,
+    /// The reader goes on trying after this delay.
+    Failed {
+        error: SourceError,
+        retry_in: Duration,
+    },
+    /// It does not: trying again is of no use.
+    Lost(SourceError),
+}
+
+/// A task that reads one tranche.
+pub(super) struct Reader {
+    pub(super) tranche: TrancheId,
+    pub(super) opening: u64,
+    pub(super) reader: Box<dyn TrancheReader>,
+    pub(super) filter: Arc<RwLock<Arc<Filter>>>,
+    /// Where the write positions of streams are known, if the feed may repeat events (C13).
+    pub(super) known: Option<(Arc<dyn CheckpointStore>, CheckpointKey)>,
+    pub(super) clock: Clock,
+    pub(super) credits: mpsc::Receiver<()>,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) seed: u64,
+}
+
+impl Reader {
+    /// Reads until the tranche ends, its position is lost, or the driver lets go of it.
+    pub(super) async fn run(mut self) -> anyhow::Result<()> {
+        let mut random = fastrand::Rng::with_seed(self.seed);
+        let mut failures = 0;
+        // Streams that were looked up: what is known here of a stream only grows while this process reads its tranche.
+        let mut looked_up = HashSet::new();
+        while self.credits.recv().await.is_some() {
+            let came = loop {
+                match self.read(&mut looked_up).await {
+                    Ok(came) => {
+                        failures = 0;
+                        break came;
+                    }
+                    Err(error) => {
+                        failures += 1;
+                        if error.kind == SourceErrorKind::PositionLost {
+                            break Came::Lost(error);
+                        }
+                        let retry_in = OUTAGE.delay(failures, &mut random);
+                        if !self.tell(Came::Failed { error, retry_in }).await {
+                            return Ok(());
+                        }
+                        tokio::time::sleep(retry_in).await;
+                    }
+                }
+            };
+            let last = !matches!(came, Came::Batch { .. });
+            if !self.tell(came).await || last {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, looked_up: &mut HashSet<Box<str>>) -> Result<Came, SourceError> {
+        let started = self.clock.now();
+        let mut batch = match self.reader.next().await? {
+            Next::Batch(batch) => batch,
+            Next::End => return Ok(Came::End),
+        };
+        let read_at = self.clock.now();
+        let filter = Arc::clone(&self.filter.read().unwrap_or_else(std::sync::PoisonError::into_inner));
+        exclude(&filter, &mut batch);
+        let write_positions = match &self.known {
+            Some((store, key)) => look_up(&**store, key, &batch, looked_up).await?,
+            None => Vec::new(),
+        };
+        Ok(Came::Batch { batch, write_positions, took: read_at.since(started), read_at })
+    }
+
+    /// Returns whether the driver still listens.
+    async fn tell(&mut self, came: Came) -> bool {
+        let read = Read { tranche: self.tranche.clone(), opening: self.opening, came };
+        self.events.send(Event::Read(read)).await.is_ok()
+    }
+}
+
+/// Turns what the filter excludes into placeholders, so that it counts as handled.
+fn exclude(filter: &Filter, batch: &mut Batch) {
+    for event in &mut batch.events {
+        if event.kind() == Kind::Malformed {
+            continue;
+        }
+        match filter.verdict(event) {
+            Verdict::Keep => {}
+            Verdict::DropType if event.is_unfold() => event.forget(),
+            Verdict::DropType => event.exclude(),
+            Verdict::DropStream => event.forget(),
+        }
+    }
+}
+
+async fn look_up(
+    store: &dyn CheckpointStore,
+    key: &CheckpointKey,
+    batch: &Batch,
+    looked_up: &mut HashSet<Box<str>>,
+) -> Result<Vec<(Box<str>, i64)>, SourceError> {
+    let mut new: Vec<&str> = Vec::new();
+    let mut seen = HashSet::new();
+    for event in batch.events.iter().filter(|event| event.kind() == Kind::Event || event.is_unfold()) {
+        let stream = event.stream();
+        if !looked_up.contains(stream) && seen.insert(stream) {
+            new.push(stream);
+        }
+    }
+    if new.is_empty() {
+        return Ok(Vec::new());
+    }
+    let positions = store.write_positions(key, &new).await.map_err(|error| {
+        SourceError::new(SourceErrorKind::Unavailable, format!("look up the write positions of {} streams", new.len()))
+            .caused_by(error)
+    })?;
+    let known =
+        new.iter().zip(positions).filter_map(|(stream, position)| Some(((*stream).into(), position?))).collect();
+    looked_up.extend(new.into_iter().map(Box::from));
+    Ok(known)
+}
+
+/// Returns a batch's newest creation time, for the age metric.
+pub(super) fn newest_timestamp(batch: &Batch) -> Option<time::OffsetDateTime> {
+    batch.events.iter().rev().find(|event| event.kind() == Kind::Event).and_then(event::Event::timestamp)
+}

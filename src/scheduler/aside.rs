@@ -1,0 +1,219 @@
+//! What few lanes have: trouble, parking, gaps that were jumped, late events, and what waits for another event.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::position::Ordinal;
+
+use super::slab::{Link, NONE, Slab};
+
+pub(super) type Asides = Slab<Aside, 64>;
+
+/// Why a lane's first event is not handled yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    None,
+    Failing,
+    Stalled,
+    Deferred,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Parked {
+    pub(super) first: Ordinal,
+    pub(super) since: Timestamp,
+}
+
+/// An ordinal that is handled when another event is: a duplicate, or unfolds that were superseded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rider {
+    pub(super) on: On,
+    pub(super) batch: u32,
+    pub(super) slot: u32,
+    /// Its batch counts it as waiting.
+    pub(super) waiting: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum On {
+    /// The event at this index, which is queued or out.
+    Event(i64),
+    /// The unfolds that are queued.
+    Queued,
+    /// The unfolds that are out.
+    Out,
+}
+
+#[derive(Debug)]
+pub(super) struct Aside {
+    pub(super) gaps: Gaps,
+    pub(super) riders: Vec<Rider>,
+    /// Late events, by index.
+    pub(super) late: u32,
+    pub(super) parked: Option<Parked>,
+    pub(super) trouble: Trouble,
+    /// Since when there was no progress, counted from the first call that failed or stalled (D-14).
+    pub(super) since: Option<Timestamp>,
+    pub(super) deferred_at: Timestamp,
+    pub(super) until: Timestamp,
+    /// The alarm that it waits for; 0 if it does not wait.
+    pub(super) ticket: u64,
+    /// How often the event at `failed_at` failed in a row.
+    pub(super) failures: u32,
+    pub(super) failed_at: Ordinal,
+    /// How long calls ran without progress (C20), less what was held.
+    pub(super) spent: Duration,
+    /// Its events count as waiting, and are copied out of their read buffers.
+    pub(super) waiting: bool,
+    pub(super) lane: u32,
+    next: u32,
+}
+
+impl Aside {
+    pub(super) fn new(lane: u32) -> Self {
+        Self {
+            gaps: Gaps::default(),
+            riders: Vec::new(),
+            late: NONE,
+            parked: None,
+            trouble: Trouble::None,
+            since: None,
+            deferred_at: Timestamp::ZERO,
+            until: Timestamp::ZERO,
+            ticket: 0,
+            failures: 0,
+            failed_at: Ordinal::default(),
+            spent: Duration::ZERO,
+            waiting: false,
+            lane,
+            next: NONE,
+        }
+    }
+
+    /// Returns whether there is nothing in it that matters to a lane without events.
+    pub(super) fn is_void(&self) -> bool {
+        self.gaps.is_empty() && self.parked.is_none() && self.late == NONE && self.trouble == Trouble::None
+    }
+
+    /// There was progress.
+    pub(super) fn recover(&mut self) {
+        self.trouble = Trouble::None;
+        (self.since, self.ticket, self.failures, self.spent) = (None, 0, 0, Duration::ZERO);
+    }
+}
+
+impl Link for Aside {
+    fn vacant() -> Self {
+        Self::new(NONE)
+    }
+
+    fn link(&self) -> u32 {
+        self.next
+    }
+
+    fn set_link(&mut self, next: u32) {
+        (self.next, self.lane) = (next, NONE);
+    }
+}
+
+/// Indexes that a stream jumped, as ascending half-open ranges. What arrives in one is late, and what arrives elsewhere below
+/// the write position is a duplicate (C5).
+///
+/// There are at most [`Gaps::MOST`]: beyond that the two nearest become one, with what was handled between them.
+/// A duplicate in there is then offered again, as a late one; an event is never dropped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Gaps(Vec<(i64, i64)>);
+
+impl Gaps {
+    pub(super) const MOST: usize = 64;
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn ranges(&self) -> &[(i64, i64)] {
+        &self.0
+    }
+
+    pub(super) fn contains(&self, index: i64) -> bool {
+        let at = self.0.partition_point(|gap| gap.1 <= index);
+        self.0.get(at).is_some_and(|gap| gap.0 <= index)
+    }
+
+    /// Returns whether gaps remain once `[from, next)` is handled.
+    pub(super) fn reach_beyond(&self, from: i64, next: i64) -> bool {
+        self.0.iter().any(|gap| gap.0 < from || gap.1 > next)
+    }
+
+    pub(super) fn add(&mut self, from: i64, next: i64) {
+        if from >= next {
+            return;
+        }
+        let at = self.0.partition_point(|gap| gap.0 < from);
+        self.0.insert(at, (from, next));
+        if self.0.len() > Self::MOST {
+            let distance = |at: &usize| self.0[at + 1].0 - self.0[*at].1;
+            let nearest = (0..self.0.len() - 1).min_by_key(distance).expect("there is more than one gap");
+            self.0[nearest].1 = self.0[nearest + 1].1;
+            self.0.remove(nearest + 1);
+        }
+    }
+
+    /// Takes out what was handled after all.
+    pub(super) fn remove(&mut self, from: i64, next: i64) {
+        let mut at = self.0.partition_point(|gap| gap.1 <= from);
+        while let Some(&(start, end)) = self.0.get(at).filter(|gap| gap.0 < next) {
+            self.0.remove(at);
+            if end > next {
+                self.0.insert(at, (next, end));
+            }
+            if start < from {
+                self.0.insert(at, (start, from));
+                at += 1;
+            }
+            if end > next {
+                break;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn too_many_gaps_become_wider_and_lose_nothing() {
+        let mut gaps = Gaps::default();
+        for number in 0..100 {
+            gaps.add(number * 10, number * 10 + if number % 2 == 0 { 5 } else { 8 });
+        }
+        assert_eq!(gaps.ranges().len(), Gaps::MOST);
+        assert!((0..100).all(|number| (0..5).all(|index| gaps.contains(number * 10 + index))));
+    }
+
+    proptest! {
+        #[test]
+        fn gaps_are_a_set_of_indexes(steps in prop::collection::vec((0..40_i64, 0..12_i64, any::<bool>()), 0..40)) {
+            let (mut gaps, mut naive, mut end) = (Gaps::default(), BTreeSet::new(), 0);
+            for (from, len, add) in steps {
+                if add {
+                    // A gap is always one that was not there.
+                    gaps.add(end + from, end + from + len);
+                    naive.extend(end + from..end + from + len);
+                    end += from + len;
+                } else {
+                    gaps.remove(from * 5, from * 5 + len);
+                    naive.retain(|index| !(from * 5..from * 5 + len).contains(index));
+                }
+                for index in 0..end + 2 {
+                    prop_assert_eq!(gaps.contains(index), naive.contains(&index));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! One read of a tranche: which of its ordinals are handled.
+
+use crate::clock::Timestamp;
+use crate::position::{Ordinal, Position};
+
+/// What is held of a batch until everything before its end is handled.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) tranche: u32,
+    /// Its number among the tranche's batches.
+    pub(super) nth: u64,
+    pub(super) read_at: Timestamp,
+    pub(super) resume_at: Position,
+    /// Events of it, and those that are not handled.
+    pub(super) events: u32,
+    pub(super) outstanding: u32,
+    /// Events of those whose lane is in trouble or parked.
+    pub(super) waiting: u32,
+    /// Empty reads that followed it.
+    pub(super) followers: u32,
+    pub(super) ordinals: Ordinals,
+    /// One bit per ordinal: it is handled.
+    bits: Vec<u64>,
+    /// The first word that is not full.
+    low: u32,
+    /// Ordinals that several events have (the unfolds of a document), with how many of those are to be handled.
+    pub(super) shared: Vec<(u32, u32)>,
+}
+
+impl Batch {
+    pub(super) fn new(tranche: u32, nth: u64, read_at: Timestamp, resume_at: Position, events: u32) -> Self {
+        Self {
+            tranche,
+            nth,
+            read_at,
+            resume_at,
+            events,
+            outstanding: events,
+            waiting: 0,
+            followers: 0,
+            ordinals: Ordinals::default(),
+            bits: vec![0; events.div_ceil(64) as usize],
+            low: 0,
+            shared: Vec::new(),
+        }
+    }
+
+    /// Returns whether something of it could be handled.
+    pub(super) fn is_busy(&self) -> bool {
+        self.outstanding > self.waiting
+    }
+
+    /// Adds an event to the ordinal that was numbered last.
+    pub(super) fn share_last(&mut self) -> u32 {
+        let slot = self.ordinals.len() - 1;
+        match self.shared.last_mut() {
+            Some(last) if last.0 == slot => last.1 += 1,
+            _ => self.shared.push((slot, 2)),
+        }
+        slot
+    }
+
+    /// Notes that one event of this ordinal is handled; returns whether all are.
+    pub(super) fn settle_shared(&mut self, slot: u32) -> bool {
+        let Ok(at) = self.shared.binary_search_by_key(&slot, |shared| shared.0) else { return true };
+        self.shared[at].1 -= 1;
+        self.shared[at].1 == 0
+    }
+
+    pub(super) fn unsettle_shared(&mut self, slot: u32) {
+        if let Ok(at) = self.shared.binary_search_by_key(&slot, |shared| shared.0) {
+            self.shared[at].1 += 1;
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_handled(&self, slot: u32) -> bool {
+        self.bits[slot as usize / 64] & 1 << (slot % 64) != 0
+    }
+
+    /// Returns how many of an ordinal's two neighbours are handled, unless one of them may be in another batch.
+    #[inline]
+    pub(super) fn neighbours(&self, slot: u32) -> Option<usize> {
+        if slot == 0 || slot + 1 >= self.ordinals.len() {
+            return None;
+        }
+        Some(usize::from(self.is_handled(slot - 1)) + usize::from(self.is_handled(slot + 1)))
+    }
+
+    /// Sets the bits of `count` ordinals. Each is set once.
+    #[inline]
+    pub(super) fn set(&mut self, slot: u32, count: u32) {
+        if count == 1 {
+            let (bits, mask) = (&mut self.bits[slot as usize / 64], 1 << (slot % 64));
+            assert_eq!(*bits & mask, 0, "an ordinal is handled once");
+            *bits |= mask;
+            return;
+        }
+        let (mut at, end) = (slot, slot + count);
+        while at < end {
+            let (word, from) = (at / 64, at % 64);
+            let width = (64 - from).min(end - at);
+            let mask = (u64::MAX >> (64 - width)) << from;
+            let bits = &mut self.bits[word as usize];
+            assert_eq!(*bits & mask, 0, "an ordinal is handled once");
+            *bits |= mask;
+            at += width;
+        }
+    }
+
+    /// Lets the search for the first ordinal that is not handled begin later.
+    #[inline]
+    pub(super) fn raise_low(&mut self) {
+        while self.bits.get(self.low as usize) == Some(&u64::MAX) {
+            self.low += 1;
+        }
+    }
+
+    pub(super) fn clear(&mut self, slot: u32) {
+        self.bits[slot as usize / 64] &= !(1 << (slot % 64));
+    }
+
+    /// Returns the first ordinal that is not handled.
+    pub(super) fn first_unhandled(&self) -> Option<u32> {
+        let words = &self.bits[self.low as usize..];
+        let word = words.iter().position(|&word| word != u64::MAX)?;
+        let slot = (self.low as usize + word) as u32 * 64 + words[word].trailing_ones();
+        (slot < self.ordinals.len()).then_some(slot)
+    }
+
+    /// Calls `run` with the ends of each run of handled ordinals.
+    pub(super) fn handled_runs(&self, mut run: impl FnMut(u32, u32)) {
+        let mut open = None;
+        for (at, &word) in self.bits.iter().enumerate() {
+            let base = at as u32 * 64;
+            let (mut rest, mut bit) = (word, 0);
+            while bit < 64 {
+                let same = if open.is_some() { rest.trailing_ones() } else { rest.trailing_zeros() }.min(64 - bit);
+                bit += same;
+                if bit == 64 {
+                    break;
+                }
+                rest = rest.checked_shr(same).unwrap_or(0);
+                match open.take() {
+                    Some(from) => run(from, base + bit - 1),
+                    None => open = Some(base + bit),
+                }
+            }
+        }
+        if let Some(from) = open {
+            run(from, self.bits.len() as u32 * 64 - 1);
+        }
+    }
+}
+
+/// Ordinals in read order. Most follow each other, so that they are kept as stretches.
+#[derive(Debug, Default)]
+pub(super) struct Ordinals {
+    stretches: Vec<Stretch>,
+    len: u32,
+    last: Ordinal,
+    /// How the last stretch goes on, and what it goes on with.
+    step: Step,
+    expected: Option<Ordinal>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    first: Ordinal,
+    slot: u32,
+    step: Step,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Step {
+    #[default]
+    Unknown,
+    Major,
+    Minor,
+}
+
+impl Ordinals {
+    pub(super) fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Appends an ordinal, which is greater than all before, and returns its place.
+    #[inline]
+    pub(super) fn push(&mut self, at: Ordinal) -> u32 {
+        let slot = self.len;
+        self.len += 1;
+        if Some(at) != self.expected {
+            self.begin_stretch(at, slot);
+        }
+        self.last = at;
+        self.expected = match self.step {
+            Step::Unknown => None,
+            Step::Major => Some(Ordinal { major: at.major + 1, ..at }),
+            Step::Minor => Some(Ordinal { minor: at.minor + 1, ..at }),
+        };
+        slot
+    }
+
+    /// Begins a stretch, or finds out how the one that was begun goes on.
+    fn begin_stretch(&mut self, at: Ordinal, slot: u32) {
+        let (last, step) = (self.last, self.step);
+        self.step = match self.stretches.last_mut() {
+            Some(_) if step != Step::Unknown => Step::Unknown,
+            Some(stretch) if at.major == last.major && at.minor == last.minor + 1 => {
+                stretch.step = Step::Minor;
+                return self.step = Step::Minor;
+            }
+            Some(stretch) if at.minor == last.minor && at.major == last.major + 1 => {
+                stretch.step = Step::Major;
+                return self.step = Step::Major;
+            }
+            _ => Step::Unknown,
+        };
+        self.stretches.push(Stretch { first: at, slot, step: Step::Unknown });
+    }
+
+    pub(super) fn get(&self, slot: u32) -> Ordinal {
+        let stretch = &self.stretches[self.stretches.partition_point(|stretch| stretch.slot <= slot) - 1];
+        let (Ordinal { major, minor }, steps) = (stretch.first, slot - stretch.slot);
+        match stretch.step {
+            Step::Unknown => stretch.first,
+            Step::Major => Ordinal::new(major + u64::from(steps), minor),
+            Step::Minor => Ordinal::new(major, minor + steps),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn ordinals_come_back_whatever_their_steps(steps in prop::collection::vec((0..3_u64, 0..3_u32), 1..200)) {
+            let (mut at, mut all, mut ordinals) = (Ordinal::default(), Vec::new(), Ordinals::default());
+            for (major, minor) in steps {
+                at = if major == 0 { Ordinal::new(at.major, at.minor + minor + 1) } else { Ordinal::new(at.major + major, minor) };
+                prop_assert_eq!(ordinals.push(at), all.len() as u32);
+                all.push(at);
+            }
+            for (slot, &at) in all.iter().enumerate() {
+                prop_assert_eq!(ordinals.get(slot as u32), at);
+            }
+        }
+
+        #[test]
+        fn runs_are_the_bits_that_are_set(len in 1..300_u32, seed in any::<u64>()) {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut batch = Batch::new(0, 0, Timestamp::ZERO, Position::Number(0), len);
+            (0..len).for_each(|slot| { batch.ordinals.push(Ordinal::new(u64::from(slot), 0)); });
+            let mut naive = vec![false; len as usize];
+            for _ in 0..random.u32(0..40) {
+                let from = random.u32(0..len);
+                let count = random.u32(1..=len - from);
+                if naive[from as usize..][..count as usize].iter().all(|set| !set) {
+                    naive[from as usize..][..count as usize].fill(true);
+                    batch.set(from, count);
+                }
+            }
+            batch.raise_low();
+            let mut seen = vec![false; len as usize];
+            let mut last_end = None;
+            batch.handled_runs(|from, to| {
+                assert!(last_end.is_none_or(|end| from > end + 1), "runs are apart");
+                last_end = Some(to);
+                seen[from as usize..=to as usize].fill(true);
+            });
+            prop_assert_eq!(&seen, &naive);
+            prop_assert_eq!(batch.first_unhandled(), naive.iter().position(|set| !set).map(|at| at as u32));
+        }
+    }
+}

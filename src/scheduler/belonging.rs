@@ -1,0 +1,61 @@
+//! Which tranche a stream belongs to (C4, C7).
+
+use crate::event::Event;
+
+use super::ingest::{Place, Verdict};
+use super::slab::NONE;
+use super::{BrokenFeed, Scheduler};
+
+impl Scheduler {
+    /// An event may come from another tranche than the ones before. That one was let go, or is done with the stream; or the
+    /// feed is broken if it has brought this index already (C4). Else the events of both are queued together, and no call
+    /// holds those of both.
+    pub(super) fn change_tranche(&mut self, place: &Place, stream: u32, event: &Event) -> Result<(), BrokenFeed> {
+        let known = self.streams.get(stream);
+        let lane = known.lane;
+        if !self.ledger.epochs[known.epoch as usize].open {
+            self.adopt(stream, place.epoch);
+            return Ok(());
+        }
+        if let Some(other) = self.brought_by(stream, event.index()).filter(|&other| other != place.tranche) {
+            return Err(BrokenFeed::StreamInTwoTranches {
+                stream: event.stream().to_owned(),
+                index: event.index(),
+                from: self.ledger.tranches[place.tranche as usize].id.clone(),
+                other: self.ledger.tranches[other as usize].id.clone(),
+            });
+        }
+        if self.is_idle(stream) {
+            self.adopt(stream, place.epoch);
+        } else {
+            self.lanes[lane].mixed = true;
+        }
+        Ok(())
+    }
+
+    /// Returns the tranche that has brought an index already.
+    fn brought_by(&self, stream: u32, index: i64) -> Option<u32> {
+        let known = self.streams.get(stream);
+        let lane = (known.lane != NONE).then(|| &self.lanes[known.lane]);
+        if let Some(node) = lane.and_then(|lane| lane.find(&self.nodes, index)) {
+            return Some(self.ledger.tranche_of(self.nodes[node].batch));
+        }
+        match self.verdict(stream, index) {
+            Verdict::Fresh => None,
+            _ if index >= known.write() => lane.map(|lane| self.outs.get(lane.out).tranche),
+            _ => Some(self.ledger.epochs[known.epoch as usize].tranche),
+        }
+    }
+
+    /// Lets a stream belong to another opening of a tranche; what is known of it by one that was let go is forgotten (C7).
+    pub(super) fn adopt(&mut self, stream: u32, epoch: u32) {
+        let known = self.streams.get_mut(stream);
+        let old = &mut self.ledger.epochs[known.epoch as usize];
+        old.streams -= 1;
+        if !old.open {
+            known.forget();
+        }
+        known.epoch = epoch;
+        self.ledger.epochs[epoch as usize].streams += 1;
+    }
+}

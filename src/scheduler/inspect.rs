@@ -1,0 +1,281 @@
+//! Answers to how things stand.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::event::category;
+
+use super::aside::{Aside, Trouble};
+use super::lane::{Lane, LaneKind, chain};
+use super::report::{Explanation, Snapshot, StateTotals, StreamReport, StreamState, TrancheReport};
+use super::slab::NONE;
+use super::{Order, Scheduler};
+
+impl Scheduler {
+    pub(super) fn report_tranche(&self, tranche: u32) -> TrancheReport {
+        let of = &self.ledger.tranches[tranche as usize];
+        let counts = &of.counts;
+        let blocked = self.ledger.blocked_at(tranche).map(|(batch, slot)| (self.ledger.batch(batch), slot));
+        TrancheReport {
+            tranche: of.id.clone(),
+            batches: counts.busy,
+            batches_held: of.batches().len(),
+            bytes: usize::try_from(counts.bytes).unwrap_or(usize::MAX),
+            ahead: counts.ahead,
+            unhandled: counts.unhandled,
+            out: counts.out,
+            set_runs: of.set_runs(),
+            version: counts.version,
+            completed_batches: counts.completed_batches,
+            completed_events: counts.completed_events,
+            blocked_at: blocked.map(|(batch, slot)| batch.ordinals.get(slot)),
+            blocked_since: blocked.map(|(batch, _)| batch.read_at),
+        }
+    }
+
+    pub(super) fn find_stuck(&self, after: Duration, now: Timestamp) -> Vec<StreamReport> {
+        let mut stuck = Vec::new();
+        for lane_id in self.lane_ids() {
+            let lane = &self.lanes[lane_id];
+            let spent = self.spent(lane, now);
+            if spent > Duration::ZERO && spent >= after {
+                stuck.push((spent, self.report_lane(lane_id, now)));
+            }
+        }
+        stuck.sort_by_key(|(spent, _)| std::cmp::Reverse(*spent));
+        stuck.into_iter().map(|(_, report)| report).collect()
+    }
+
+    /// Returns how long calls of a lane ran without progress, the one that runs included.
+    fn spent(&self, lane: &Lane, now: Timestamp) -> Duration {
+        let before = if lane.aside == NONE { Duration::ZERO } else { self.asides[lane.aside].spent };
+        let out = (lane.out != NONE).then(|| self.outs.get(lane.out)).filter(|out| !out.revoked);
+        before + out.map_or(Duration::ZERO, |out| self.clock.since(out.clock, now))
+    }
+
+    fn lane_ids(&self) -> impl Iterator<Item = u32> {
+        (0..self.lanes.bound()).filter(|&lane| !self.lanes[lane].free)
+    }
+
+    fn aside(&self, lane: &Lane) -> Option<&Aside> {
+        (lane.aside != NONE).then(|| &self.asides[lane.aside])
+    }
+
+    fn state(&self, lane_id: u32) -> StreamState {
+        let lane = &self.lanes[lane_id];
+        let aside = self.aside(lane);
+        if aside.is_some_and(|aside| aside.parked.is_some()) {
+            return StreamState::Parked;
+        }
+        match aside.map_or(Trouble::None, |aside| aside.trouble) {
+            Trouble::Failing => StreamState::Failing,
+            Trouble::Stalled => StreamState::Stalled,
+            Trouble::Deferred => StreamState::Deferred,
+            Trouble::None if lane.out != NONE => StreamState::Active,
+            Trouble::None if lane.len == 0 => StreamState::Idle,
+            Trouble::None if self.misses_events(lane_id) => StreamState::Waiting,
+            Trouble::None => StreamState::Ready,
+        }
+    }
+
+    fn report_lane(&self, lane_id: u32, now: Timestamp) -> StreamReport {
+        let lane = &self.lanes[lane_id];
+        let aside = self.aside(lane);
+        let outs = || std::iter::successors(self.out(lane.out), |out| self.out(out.sibling));
+        let state = self.state(lane_id);
+        let since = match (state, aside) {
+            (StreamState::Parked, Some(aside)) => aside.parked.map(|parked| parked.since),
+            (StreamState::Failing | StreamState::Stalled, Some(aside)) => aside.since,
+            (StreamState::Deferred, Some(aside)) => Some(aside.deferred_at),
+            (StreamState::Active, _) => outs().map(|out| out.taken).min(),
+            _ => Some(lane.since),
+        };
+        let epoch = self.streams.get(lane.stream).epoch;
+        let first = self.first_node(lane_id);
+        StreamReport {
+            stream: self.streams.text(lane.stream).to_owned(),
+            tranche: self.ledger.tranches[self.ledger.epochs[epoch as usize].tranche as usize].id.clone(),
+            state,
+            running: lane.out != NONE,
+            head: (first != NONE).then(|| self.nodes[first].event().index()),
+            events: lane.len as usize + outs().map(|out| out.events as usize).sum::<usize>(),
+            bytes: usize::try_from(lane.bytes + outs().map(|out| out.bytes).sum::<u64>()).unwrap_or(usize::MAX),
+            failures: aside.map_or(0, |aside| aside.failures),
+            age: now.since(since.unwrap_or(now)),
+            until: aside.filter(|aside| aside.ticket != 0).map(|aside| aside.until),
+        }
+    }
+
+    fn out(&self, slot: u32) -> Option<&super::out::Out> {
+        (slot != NONE).then(|| self.outs.get(slot))
+    }
+
+    pub(super) fn explain_stream(&self, name: &str, now: Timestamp) -> Explanation {
+        let streams = match self.options.order {
+            Order::Stream => self.all_named(name.as_bytes()),
+            _ => Vec::new(),
+        };
+        let weight = |&stream: &u32| {
+            let lane = self.streams.get(stream).lane;
+            if lane == NONE { 0 } else { 1 + u32::from(self.state(lane) != StreamState::Idle) }
+        };
+        let Some(stream) = streams.into_iter().filter(|&stream| self.is_current(stream)).max_by_key(weight) else {
+            return self.explain_other(name, now);
+        };
+        let known = self.streams.get(stream);
+        let write_position = (known.write() >= 0).then(|| known.write());
+        if known.lane == NONE {
+            return self.explain_idle(stream, write_position);
+        }
+        let gaps = self.aside(&self.lanes[known.lane]).map(|aside| aside.gaps.ranges().to_vec()).unwrap_or_default();
+        Explanation { write_position, gaps, ..self.explain_lane(known.lane, now) }
+    }
+
+    /// Returns whether what is known of a stream is not of a tranche that was let go.
+    fn is_current(&self, stream: u32) -> bool {
+        let known = self.streams.get(stream);
+        self.ledger.epochs[known.epoch as usize].open || known.lane != NONE
+    }
+
+    fn explain_idle(&self, stream: u32, write_position: Option<i64>) -> Explanation {
+        let tranche = self.ledger.epochs[self.streams.get(stream).epoch as usize].tranche;
+        let report = StreamReport {
+            stream: self.streams.text(stream).to_owned(),
+            tranche: self.ledger.tranches[tranche as usize].id.clone(),
+            state: StreamState::Idle,
+            running: false,
+            head: None,
+            events: 0,
+            bytes: 0,
+            failures: 0,
+            age: Duration::ZERO,
+            until: None,
+        };
+        Explanation { state: StreamState::Idle, report: Some(report), write_position, gaps: Vec::new(), blocks: None }
+    }
+
+    fn explain_lane(&self, lane: u32, now: Timestamp) -> Explanation {
+        let report = self.report_lane(lane, now);
+        Explanation {
+            state: report.state,
+            report: Some(report),
+            write_position: None,
+            gaps: Vec::new(),
+            blocks: self.blocked_by(lane),
+        }
+    }
+
+    /// Explains what is queued under a name where streams are not kept apart: by its first event.
+    fn explain_other(&self, name: &str, now: Timestamp) -> Explanation {
+        let is_it = |&lane: &u32| {
+            let lane = &self.lanes[lane];
+            let by_name =
+                lane.kind != LaneKind::Stream && self.streams.name(lane.stream) == name.as_bytes() && !lane.is_idle();
+            by_name || chain(&self.nodes, lane.head).any(|id| self.nodes[id].event().stream() == name)
+        };
+        match self.lane_ids().find(is_it) {
+            Some(lane) => self.explain_lane(lane, now),
+            None => Explanation {
+                state: StreamState::Unknown,
+                report: None,
+                write_position: None,
+                gaps: Vec::new(),
+                blocks: None,
+            },
+        }
+    }
+
+    /// Returns the first unhandled ordinal of a tranche, if a lane has it.
+    fn blocked_by(&self, lane_id: u32) -> Option<crate::position::Ordinal> {
+        let lane = &self.lanes[lane_id];
+        let outs = std::iter::successors(self.out(lane.out), |out| self.out(out.sibling)).filter(|out| !out.revoked);
+        let out = outs.flat_map(|out| chain(&self.nodes, out.head));
+        let nodes = self.queued(lane_id).into_iter().chain(out).map(|id| (self.nodes[id].batch, self.nodes[id].slot));
+        let riders =
+            self.aside(lane).into_iter().flat_map(|aside| &aside.riders).map(|rider| (rider.batch, rider.slot));
+        let mut places = nodes.chain(riders);
+        places
+            .find(|&(batch, slot)| self.ledger.blocked_at(self.ledger.tranche_of(batch)) == Some((batch, slot)))
+            .map(|(batch, slot)| self.ledger.batch(batch).ordinals.get(slot))
+    }
+
+    pub(super) fn take_snapshot(&self, most: usize, now: Timestamp) -> Snapshot {
+        let known: usize = self.ledger.epochs.iter().filter(|epoch| epoch.open).map(|epoch| epoch.streams).sum();
+        let mut snapshot =
+            Snapshot { late_events: self.late_events, duplicates: self.duplicates, ..Snapshot::default() };
+        let mut totals = Totals::default();
+        let mut attention: [Vec<(Duration, u32)>; 4] = Default::default();
+        let mut busy = 0;
+        for lane_id in self.lane_ids() {
+            let report = self.report_lane(lane_id, now);
+            let lane = &self.lanes[lane_id];
+            if report.state == StreamState::Idle {
+                continue;
+            }
+            let is_current = self.ledger.epochs[self.streams.get(lane.stream).epoch as usize].open;
+            busy += usize::from(lane.kind == LaneKind::Stream && is_current);
+            let list = match report.state {
+                StreamState::Failing => Some(0),
+                StreamState::Stalled => Some(1),
+                StreamState::Active => Some(2),
+                StreamState::Parked => Some(3),
+                _ => None,
+            };
+            if let Some(list) = list {
+                attention[list].push((report.age, lane_id));
+            }
+            let name = self.streams.text(lane.stream);
+            totals.add(report.state, &report, name);
+            if report.running && report.state != StreamState::Active {
+                let taken = self.out(lane.out).map_or(now, |out| out.taken);
+                totals.add(StreamState::Active, &StreamReport { age: now.since(taken), ..report }, name);
+            }
+        }
+        for list in &mut attention {
+            list.sort_by(|a, b| b.cmp(a));
+            list.truncate(most);
+        }
+        let mut streams: Vec<_> = attention.concat().into_iter().map(|(_, lane)| self.report_lane(lane, now)).collect();
+        streams.sort_by(|a, b| b.age.cmp(&a.age).then_with(|| a.stream.cmp(&b.stream)));
+        snapshot.idle = known.saturating_sub(busy);
+        snapshot.streams = streams;
+        totals.write(&mut snapshot);
+        snapshot
+    }
+}
+
+/// Totals while they are added up.
+#[derive(Default)]
+struct Totals<'a> {
+    states: [(StateTotals, HashSet<&'a str>); 7],
+}
+
+impl<'a> Totals<'a> {
+    fn add(&mut self, state: StreamState, report: &StreamReport, name: &'a str) {
+        let at = match state {
+            StreamState::Ready => 0,
+            StreamState::Waiting => 1,
+            StreamState::Active => 2,
+            StreamState::Failing => 3,
+            StreamState::Stalled => 4,
+            StreamState::Deferred => 5,
+            StreamState::Parked => 6,
+            StreamState::Unknown | StreamState::Idle => return,
+        };
+        let (totals, categories) = &mut self.states[at];
+        totals.newest = if totals.streams == 0 { report.age } else { totals.newest.min(report.age) };
+        totals.oldest = totals.oldest.max(report.age);
+        totals.streams += 1;
+        totals.events += report.events;
+        totals.bytes += report.bytes;
+        categories.insert(category(name));
+    }
+
+    fn write(self, snapshot: &mut Snapshot) {
+        let [ready, waiting, active, failing, stalled, deferred, parked] =
+            self.states.map(|(totals, categories)| StateTotals { categories: categories.len(), ..totals });
+        (snapshot.ready, snapshot.waiting, snapshot.active) = (ready, waiting, active);
+        (snapshot.failing, snapshot.stalled, snapshot.deferred, snapshot.parked) = (failing, stalled, deferred, parked);
+    }
+}

@@ -1,0 +1,260 @@
+//! What is queued: events in order, of which one call at a time may be out.
+//!
+//! A lane is usually a stream with something to do. With `order = "tranche"` it is a tranche, and an event that stands for
+//! itself (with `order = "none"`, or a record that could not be read) has one of its own.
+
+use crate::clock::Timestamp;
+use crate::event::{Event, Kind};
+
+use super::slab::{Link, NONE, Slab};
+
+pub(super) type Nodes = Slab<Node, 1024>;
+pub(super) type Lanes = Slab<Lane, 1024>;
+
+/// An event in a lane. While its event is out it stays behind, so that what comes back is settled without searching.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(super) struct Node {
+    pub(super) body: Body,
+    pub(super) next: u32,
+    pub(super) batch: u32,
+    /// Its ordinal's place in the batch.
+    pub(super) slot: u32,
+    pub(super) flags: u32,
+}
+
+const _: () = assert!(size_of::<Node>() == 128);
+
+#[derive(Debug)]
+pub(super) enum Body {
+    Unused,
+    Queued(Event),
+    /// Handed out. What was at least this next index is done once a call gets there.
+    Out {
+        next: i64,
+        unfold: bool,
+    },
+}
+
+impl Node {
+    /// Its batch counts it as waiting.
+    pub(super) const WAITING: u32 = 1;
+    /// It failed, or together with others: it is offered by itself (C19).
+    pub(super) const SINGLE: u32 = 2;
+    /// It could not be read and is to be parked.
+    pub(super) const PARK: u32 = 4;
+    /// A placeholder for what was handled before the tranche was opened: it counts for its stream only, and may outlive its
+    /// batch.
+    pub(super) const RECOVERED: u32 = 8;
+
+    #[inline]
+    pub(super) fn event(&self) -> &Event {
+        match &self.body {
+            Body::Queued(event) => event,
+            _ => panic!("a queued node has its event"),
+        }
+    }
+
+    pub(super) fn event_mut(&mut self) -> &mut Event {
+        match &mut self.body {
+            Body::Queued(event) => event,
+            _ => panic!("a queued node has its event"),
+        }
+    }
+
+    /// Takes the event out, to be handed out.
+    #[inline]
+    pub(super) fn hand_out(&mut self) -> Event {
+        let (next, unfold) = (self.event().next_index(), self.event().is_unfold());
+        match std::mem::replace(&mut self.body, Body::Out { next, unfold }) {
+            Body::Queued(event) => event,
+            _ => panic!("a queued node has its event"),
+        }
+    }
+
+    /// Returns the next index of interest once this is handled.
+    #[inline]
+    pub(super) fn next_index(&self) -> i64 {
+        match &self.body {
+            Body::Queued(event) => event.next_index(),
+            Body::Out { next, .. } => *next,
+            Body::Unused => panic!("a node in use has an event, or one that is out"),
+        }
+    }
+
+    pub(super) fn is_placeholder(&self) -> bool {
+        matches!(&self.body, Body::Queued(event) if event.kind() == Kind::Placeholder)
+    }
+
+    pub(super) fn has(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+impl Link for Node {
+    fn vacant() -> Self {
+        Self { body: Body::Unused, next: NONE, batch: 0, slot: 0, flags: 0 }
+    }
+
+    fn link(&self) -> u32 {
+        self.next
+    }
+
+    fn set_link(&mut self, next: u32) {
+        self.next = next;
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LaneKind {
+    /// The events of a stream by index, its unfolds apart.
+    Stream,
+    /// One event that stands for itself.
+    Single,
+    /// What a tranche brought, in read order.
+    Tranche,
+}
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    /// The greatest index queued, while there is one.
+    pub(super) last: i64,
+    /// Bytes that its queued events hold.
+    pub(super) bytes: u64,
+    /// Since when it has had something to do.
+    pub(super) since: Timestamp,
+    pub(super) stream: u32,
+    pub(super) head: u32,
+    pub(super) tail: u32,
+    /// The newest unfolds, one set.
+    pub(super) unfolds: u32,
+    /// How many nodes are queued: events, unfolds and late ones.
+    pub(super) len: u32,
+    /// The work that is out.
+    pub(super) out: u32,
+    /// The batch it is ready under; `NONE` if it is not ready.
+    pub(super) ready_batch: u32,
+    pub(super) aside: u32,
+    pub(super) ready_class: u8,
+    pub(super) kind: LaneKind,
+    /// Events of two tranches are queued in it.
+    pub(super) mixed: bool,
+    pub(super) free: bool,
+}
+
+const _: () = assert!(size_of::<Lane>() == 64);
+
+impl Lane {
+    #[inline]
+    pub(super) fn new(kind: LaneKind, stream: u32, since: Timestamp) -> Self {
+        Self {
+            last: 0,
+            bytes: 0,
+            since,
+            stream,
+            head: NONE,
+            tail: NONE,
+            unfolds: NONE,
+            len: 0,
+            out: NONE,
+            ready_batch: NONE,
+            aside: NONE,
+            ready_class: 0,
+            kind,
+            mixed: false,
+            free: false,
+        }
+    }
+
+    #[inline]
+    pub(super) fn append(&mut self, nodes: &mut Nodes, id: u32, index: i64) {
+        if self.tail == NONE {
+            self.head = id;
+        } else {
+            nodes[self.tail].next = id;
+        }
+        self.tail = id;
+        self.last = index;
+        self.len += 1;
+    }
+
+    /// Puts an event where its index belongs. Returns `false`, and does nothing, if that index is queued already.
+    #[inline]
+    pub(super) fn insert(&mut self, nodes: &mut Nodes, id: u32, index: i64) -> bool {
+        if self.tail == NONE || index > self.last {
+            self.append(nodes, id, index);
+            return true;
+        }
+        let (mut before, mut at) = (NONE, self.head);
+        while nodes[at].event().index() < index {
+            before = at;
+            at = nodes[at].next;
+        }
+        if nodes[at].event().index() == index {
+            return false;
+        }
+        nodes[id].next = at;
+        if before == NONE {
+            self.head = id;
+        } else {
+            nodes[before].next = id;
+        }
+        self.len += 1;
+        true
+    }
+
+    /// Returns the node of the event that is queued at this index.
+    pub(super) fn find(&self, nodes: &Nodes, index: i64) -> Option<u32> {
+        if self.tail == NONE || index > self.last {
+            return None;
+        }
+        chain(nodes, self.head)
+            .find(|&id| nodes[id].event().index() >= index)
+            .filter(|&id| nodes[id].event().index() == index)
+    }
+
+    /// Takes the first event's node off.
+    pub(super) fn pop(&mut self, nodes: &Nodes) -> u32 {
+        let id = self.head;
+        self.head = nodes[id].next;
+        if self.head == NONE {
+            self.tail = NONE;
+        }
+        self.len -= 1;
+        id
+    }
+
+    /// Puts a chain of nodes back, before all that is queued.
+    pub(super) fn prepend(&mut self, nodes: &mut Nodes, first: u32, last: u32, len: u32) {
+        nodes[last].next = self.head;
+        if self.tail == NONE {
+            self.tail = last;
+            self.last = nodes[last].event().index();
+        }
+        self.head = first;
+        self.len += len;
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.len == 0 && self.out == NONE
+    }
+}
+
+impl Link for Lane {
+    fn vacant() -> Self {
+        Self { free: true, ..Self::new(LaneKind::Stream, NONE, Timestamp::ZERO) }
+    }
+
+    fn link(&self) -> u32 {
+        self.head
+    }
+
+    fn set_link(&mut self, next: u32) {
+        self.head = next;
+    }
+}
+
+/// Walks a chain of nodes.
+pub(super) fn chain(nodes: &Nodes, first: u32) -> impl Iterator<Item = u32> + '_ {
+    std::iter::successors((first != NONE).then_some(first), |&id| Some(nodes[id].next).filter(|&next| next != NONE))
+}

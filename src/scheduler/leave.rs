@@ -1,0 +1,51 @@
+//! What the driver needs to let go of a tranche in good order, and to act on one stream by itself.
+
+use crate::clock::Timestamp;
+use crate::position::TrancheId;
+use crate::work::{Work, WorkId};
+
+use super::lane::{LaneKind, Node};
+use super::slab::NONE;
+use super::{Order, Scheduler};
+
+impl Scheduler {
+    pub(super) fn stop_offering_of(&mut self, id: &TrancheId) {
+        let Some(tranche) = self.ledger.held(id) else { return };
+        self.ledger.tranche_mut(tranche).leaving = true;
+        self.leaving = true;
+        for lane in 0..self.lanes.bound() {
+            if !self.lanes[lane].free && self.lanes[lane].ready_batch != NONE {
+                self.refresh(lane);
+            }
+        }
+    }
+
+    /// Returns whether what a lane would offer first is of a tranche that is to be let go.
+    pub(super) fn is_leaving(&self, lane: u32) -> bool {
+        let first = self.first_node(lane);
+        first != NONE && self.ledger.tranches[self.ledger.tranche_of(self.nodes[first].batch) as usize].leaving
+    }
+
+    /// Offers the first event of a stream by itself, also if it waits for a time.
+    pub(super) fn offer_stream(&mut self, name: &str, now: Timestamp) -> Option<Work> {
+        if self.options.order != Order::Stream {
+            return None;
+        }
+        let lane =
+            self.all_named(name.as_bytes()).into_iter().map(|stream| self.streams.get(stream).lane).find(|&lane| {
+                lane != NONE
+                    && self.lanes[lane].kind == LaneKind::Stream
+                    && self.lanes[lane].out == NONE
+                    && self.lanes[lane].len > 0
+            })?;
+        let first = self.first_node(lane);
+        self.nodes[first].flags |= Node::SINGLE;
+        let kind = self.kind_of(lane);
+        Some(self.offer_lane(lane, kind, now))
+    }
+
+    pub(super) fn find_tranche_of(&self, work: WorkId) -> Option<TrancheId> {
+        let out = self.outs.find(work).filter(|out| !out.revoked)?;
+        Some(self.ledger.tranches[out.tranche as usize].id.clone())
+    }
+}

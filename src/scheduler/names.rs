@@ -1,0 +1,90 @@
+//! The bytes of stream names, packed into segments.
+
+const GRANULE: usize = 8;
+/// More than the longest name.
+const SEGMENT: usize = 1 << 18;
+const GRANULES: usize = SEGMENT / GRANULE;
+
+/// Names by place. A place that was given back is used again for a name of about the same length.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    segments: Vec<Box<[u8]>>,
+    /// Granules used in the last segment.
+    used: usize,
+    /// Places that were given back, by the granules they have.
+    free: Vec<Vec<u32>>,
+}
+
+impl Names {
+    /// Stores a name and returns its place.
+    #[inline]
+    pub(super) fn add(&mut self, name: &[u8]) -> u32 {
+        let granules = granules(name.len());
+        let given_back = if granules < self.free.len() { self.free[granules].pop() } else { None };
+        let place = given_back.unwrap_or_else(|| self.append(granules));
+        self.bytes_mut(place)[..name.len()].copy_from_slice(name);
+        place
+    }
+
+    #[inline]
+    fn append(&mut self, granules: usize) -> u32 {
+        if self.segments.is_empty() || self.used + granules > GRANULES {
+            self.segments.push(vec![0; SEGMENT].into_boxed_slice());
+            self.used = 0;
+        }
+        let place = (self.segments.len() - 1) * GRANULES + self.used;
+        self.used += granules;
+        u32::try_from(place).expect("names take less than 32 GiB")
+    }
+
+    #[inline]
+    pub(super) fn get(&self, place: u32, len: u16) -> &[u8] {
+        let place = place as usize;
+        &self.segments[place / GRANULES][place % GRANULES * GRANULE..][..usize::from(len)]
+    }
+
+    #[inline]
+    pub(super) fn first_byte(&self, place: u32) -> u8 {
+        let place = place as usize;
+        self.segments[place / GRANULES][place % GRANULES * GRANULE]
+    }
+
+    /// Gives the place of a name of this length back.
+    pub(super) fn remove(&mut self, place: u32, len: u16) {
+        let granules = granules(usize::from(len));
+        if granules >= self.free.len() {
+            self.free.resize_with(granules + 1, Vec::new);
+        }
+        self.free[granules].push(place);
+    }
+
+    #[inline]
+    fn bytes_mut(&mut self, place: u32) -> &mut [u8] {
+        let place = place as usize;
+        &mut self.segments[place / GRANULES][place % GRANULES * GRANULE..]
+    }
+}
+
+/// An empty name takes a place, too, so that every name has one.
+#[inline]
+fn granules(len: usize) -> usize {
+    len.div_ceil(GRANULE).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_back_as_they_were_and_their_places_are_used_again() {
+        let mut names = Names::default();
+        let long = vec![b'x'; usize::from(u16::MAX)];
+        let places: Vec<_> = (0..20).map(|_| names.add(&long)).collect();
+        let (short, empty) = (names.add(b"order-1"), names.add(b""));
+        assert!(places.iter().all(|&place| names.get(place, u16::MAX) == long));
+        assert_eq!((names.get(short, 7), names.get(empty, 0)), (&b"order-1"[..], &b""[..]));
+        names.remove(short, 7);
+        assert_eq!(names.add(b"order-12"), short, "a name of as many granules takes its place");
+        assert_ne!(names.add(b"order-2"), short);
+    }
+}

@@ -1,0 +1,394 @@
+//! What is offered next, and which events one offering holds.
+
+use crate::clock::Timestamp;
+use crate::event::{Event, Indexes, Kind};
+use crate::work::{Streams, Work, WorkKind};
+
+use super::Scheduler;
+use super::aside::{On, Trouble};
+use super::lane::{LaneKind, Node};
+use super::out::Out;
+use super::ready::{Next, class};
+use super::slab::NONE;
+
+impl Scheduler {
+    pub(super) fn offer(&mut self, now: Timestamp) -> Option<Streams> {
+        self.wake(now);
+        let mut call = Streams::new();
+        while call.len() < self.options.streams_per_call.max(1) {
+            let Some(next) = self.peek_ready() else { break };
+            if self.lanes[next.lane].kind == LaneKind::Tranche {
+                if call.is_empty() {
+                    self.ready.remove(next.batch, next.class);
+                    self.offer_in_read_order(next.lane, now, &mut call);
+                }
+                break;
+            }
+            if call.is_empty() && self.options.streams_per_call <= 1 && self.is_plain(next.lane) {
+                self.ready.remove(next.batch, next.class);
+                return Some(Streams::from_buf([self.offer_one(next.lane, now)]));
+            }
+            let kind = self.kind_of(next.lane);
+            if !call.is_empty() && kind != WorkKind::Handle {
+                break;
+            }
+            self.ready.remove(next.batch, next.class);
+            call.push(self.offer_lane(next.lane, kind, now));
+            if kind != WorkKind::Handle {
+                break;
+            }
+        }
+        (!call.is_empty()).then_some(call)
+    }
+
+    fn peek_ready(&mut self) -> Option<Next> {
+        let lanes = &self.lanes;
+        self.ready.peek(|next| {
+            let lane = &lanes[next.lane];
+            lane.ready_batch == next.batch && lane.ready_class == next.class
+        })
+    }
+
+    /// Makes ready what has waited long enough.
+    #[inline]
+    fn wake(&mut self, now: Timestamp) {
+        if self.timers.first().is_some() {
+            self.sound_alarms(now);
+        }
+    }
+
+    fn sound_alarms(&mut self, now: Timestamp) {
+        while let Some(alarm) = self.timers.first().filter(|alarm| alarm.at <= now) {
+            self.timers.remove_first();
+            let aside = self.lanes[alarm.lane].aside;
+            if aside == NONE || self.asides[aside].ticket != alarm.ticket {
+                continue;
+            }
+            let aside = &mut self.asides[aside];
+            aside.ticket = 0;
+            if aside.trouble == Trouble::Deferred {
+                aside.trouble = Trouble::None;
+            }
+            self.refresh(alarm.lane);
+        }
+        self.trim_timers();
+    }
+
+    /// Takes alarms off that nothing waits for any more, so that the first is one that counts.
+    #[inline]
+    pub(super) fn trim_timers(&mut self) {
+        while let Some(alarm) = self.timers.first() {
+            let aside = self.lanes[alarm.lane].aside;
+            if aside != NONE && self.asides[aside].ticket == alarm.ticket {
+                break;
+            }
+            self.timers.remove_first();
+        }
+    }
+
+    /// Finds out whether a lane is ready, and lets it be found if it is.
+    #[inline]
+    pub(super) fn refresh(&mut self, lane_id: u32) {
+        let lane = &self.lanes[lane_id];
+        let is_ready = lane.out == NONE
+            && lane.len > 0
+            && (lane.aside == NONE && !self.options.require_all || self.may_go(lane_id))
+            && !(self.leaving && self.is_leaving(lane_id));
+        if !is_ready {
+            self.lanes[lane_id].ready_batch = NONE;
+            return;
+        }
+        let (batch, class) = match lane.ready_batch {
+            NONE => (self.nodes[self.first_node(lane_id)].batch, class(lane.len)),
+            batch => (batch, class(lane.len)),
+        };
+        let lane = &mut self.lanes[lane_id];
+        if lane.ready_batch != batch || lane.ready_class != class {
+            (lane.ready_batch, lane.ready_class) = (batch, class);
+            self.ready.push(lane_id, batch, class);
+        }
+    }
+
+    /// Returns what is offered first: what came late, then events, then unfolds.
+    #[inline]
+    pub(super) fn first_node(&self, lane: u32) -> u32 {
+        let lane = &self.lanes[lane];
+        if lane.aside != NONE && self.asides[lane.aside].late != NONE {
+            return self.asides[lane.aside].late;
+        }
+        if lane.head != NONE { lane.head } else { lane.unfolds }
+    }
+
+    /// Returns whether a lane waits neither for a time nor for events before its first (`require_all`).
+    pub(super) fn may_go(&self, lane_id: u32) -> bool {
+        let lane = &self.lanes[lane_id];
+        if lane.aside != NONE && self.asides[lane.aside].ticket != 0 {
+            return false;
+        }
+        !self.misses_events(lane_id)
+    }
+
+    /// Returns whether events before a lane's first are missing and must come first.
+    pub(super) fn misses_events(&self, lane_id: u32) -> bool {
+        let lane = &self.lanes[lane_id];
+        let has_late = lane.aside != NONE && self.asides[lane.aside].late != NONE;
+        if !self.options.require_all || lane.kind != LaneKind::Stream || has_late || lane.len == 0 {
+            return false;
+        }
+        let first = self.nodes[self.first_node(lane_id)].event().index();
+        first > self.streams.get(lane.stream).write().max(0)
+    }
+
+    /// Returns what is to be done with a lane's first event.
+    #[inline]
+    pub(super) fn kind_of(&self, lane_id: u32) -> WorkKind {
+        let lane = &self.lanes[lane_id];
+        if lane.aside != NONE && self.asides[lane.aside].parked.is_some() {
+            return WorkKind::Park;
+        }
+        match self.nodes[self.first_node(lane_id)].event().kind() {
+            Kind::Malformed => WorkKind::Malformed,
+            _ => WorkKind::Handle,
+        }
+    }
+
+    /// Returns whether a lane is one event, and nothing else has to be thought of.
+    #[inline]
+    fn is_plain(&self, lane: u32) -> bool {
+        let lane = &self.lanes[lane];
+        lane.len == 1 && lane.aside == NONE && lane.head != NONE
+    }
+
+    /// The usual case by a shorter way.
+    fn offer_one(&mut self, lane_id: u32, now: Timestamp) -> Work {
+        let lane = &mut self.lanes[lane_id];
+        assert_eq!(lane.out, NONE, "a stream has one call at a time");
+        let head = lane.head;
+        let node = &mut self.nodes[head];
+        let bytes = std::mem::take(&mut lane.bytes);
+        (lane.head, lane.tail, lane.len, lane.ready_batch) = (NONE, NONE, 0, NONE);
+        let (event, clock) = (node.event(), self.clock.read(now));
+        let kind = if event.kind() == Kind::Malformed { WorkKind::Malformed } else { WorkKind::Handle };
+        let next = event.next_index();
+        let of = self.ledger.batch(node.batch);
+        let (read_at, tranche) = (of.read_at, of.tranche);
+        self.ledger.tranche_mut(tranche).counts.out += 1;
+        let (out, id) = self.outs.claim();
+        let generation = id.generation;
+        *out = Out {
+            generation,
+            lane: lane_id,
+            tranche,
+            head,
+            sibling: NONE,
+            events: 1,
+            bytes,
+            first: event.index(),
+            first_at: event.at(),
+            span_next: next,
+            real_next: next,
+            next,
+            unfolds_at: i64::MIN,
+            kind,
+            late: false,
+            revoked: false,
+            taken: now,
+            clock,
+        };
+        lane.out = id.slot;
+        let mut events = self.pool.pop().unwrap_or_default();
+        events.push(node.hand_out());
+        Work { id, kind, events, next, failures: 0, read_at, late: false }
+    }
+
+    #[inline]
+    pub(super) fn offer_lane(&mut self, lane_id: u32, kind: WorkKind, now: Timestamp) -> Work {
+        let lane = &mut self.lanes[lane_id];
+        assert_eq!(lane.out, NONE, "a stream has one call at a time");
+        lane.ready_batch = NONE;
+        let mut span = Span::new(self.pool.pop().unwrap_or_default());
+        let aside = lane.aside;
+        let mut out = Out::new(lane_id, NONE, kind, now, self.clock.read(now));
+        if aside != NONE && self.asides[aside].late != NONE {
+            self.take_late(lane_id, &mut span);
+            out.late = true;
+        } else if lane.head == NONE {
+            self.take_unfolds(lane_id, &mut span);
+        } else {
+            self.take_span(lane_id, &mut span);
+        }
+        self.hand_out(out, span)
+    }
+
+    /// Takes the first late event, by itself.
+    fn take_late(&mut self, lane_id: u32, span: &mut Span) {
+        let aside = self.lanes[lane_id].aside;
+        let id = self.asides[aside].late;
+        let node = &mut self.nodes[id];
+        self.asides[aside].late = node.next;
+        span.event(node.hand_out());
+        span.chain(node, id, NONE);
+        self.lanes[lane_id].len -= 1;
+    }
+
+    /// Takes the leading events that may be offered together, and the unfolds after the last one.
+    #[inline]
+    fn take_span(&mut self, lane_id: u32, span: &mut Span) {
+        let lane = &self.lanes[lane_id];
+        let (dense, mixed) = (self.options.indexes == Indexes::Dense && lane.kind == LaneKind::Stream, lane.mixed);
+        let (mut id, mut last, mut taken) = (lane.head, NONE, 0);
+        let tranche = self.ledger.tranche_of(self.nodes[id].batch);
+        let single = self.nodes[id].has(Node::SINGLE);
+        while id != NONE {
+            let node = &mut self.nodes[id];
+            let event = node.event();
+            let is_placeholder = event.kind() == Kind::Placeholder;
+            if last != NONE {
+                let is_next = !dense || event.index() == span.next;
+                let fits = span.events.len() < self.options.max_events && span.fits(event, self.options.max_bytes);
+                let joins = !single && fits && !node.has(Node::SINGLE);
+                if !is_next || !(is_placeholder || joins) || mixed && self.ledger.tranche_of(node.batch) != tranche {
+                    break;
+                }
+            }
+            if is_placeholder {
+                span.next = event.index() + 1;
+                span.span_next = span.next;
+            } else {
+                span.event(node.hand_out());
+            }
+            let next = node.next;
+            if last == NONE {
+                span.head = id;
+            }
+            (last, id, taken) = (id, next, taken + 1);
+        }
+        span.last = last;
+        self.nodes[last].next = NONE;
+        let lane = &mut self.lanes[lane_id];
+        lane.head = id;
+        lane.len -= taken;
+        if id == NONE {
+            lane.tail = NONE;
+            let unfolds = lane.unfolds;
+            if unfolds != NONE && (!dense || self.nodes[unfolds].event().index() <= span.next) {
+                let same = !mixed || self.ledger.tranche_of(self.nodes[unfolds].batch) == tranche;
+                if same {
+                    self.take_unfolds(lane_id, span);
+                }
+            }
+        }
+    }
+
+    fn take_unfolds(&mut self, lane_id: u32, span: &mut Span) {
+        let lane = &mut self.lanes[lane_id];
+        let mut id = std::mem::replace(&mut lane.unfolds, NONE);
+        while id != NONE {
+            let node = &mut self.nodes[id];
+            let next = node.next;
+            span.unfold(node.hand_out());
+            lane.len -= 1;
+            if span.last == NONE {
+                span.head = id;
+            } else {
+                self.nodes[span.last].next = id;
+            }
+            (span.last, id) = (id, next);
+        }
+        if lane.aside != NONE {
+            let riders = &mut self.asides[lane.aside].riders;
+            riders.iter_mut().filter(|rider| rider.on == On::Queued).for_each(|rider| rider.on = On::Out);
+        }
+    }
+
+    #[inline]
+    pub(super) fn hand_out(&mut self, mut out: Out, span: Span) -> Work {
+        let lane = &mut self.lanes[out.lane];
+        lane.bytes -= span.bytes;
+        let first = &span.events[0];
+        out.head = span.head;
+        out.events = span.events.len() as u32;
+        out.bytes = span.bytes;
+        (out.first, out.first_at) = (first.index(), first.at());
+        (out.span_next, out.real_next, out.next) = (span.span_next, span.real_next, span.next);
+        out.unfolds_at = span.unfolds_at;
+        let batch = self.ledger.batch(self.nodes[span.head].batch);
+        let read_at = batch.read_at;
+        out.tranche = batch.tranche;
+        self.ledger.tranche_mut(out.tranche).counts.out += 1;
+        out.sibling = lane.out;
+        let (kind, late, next) = (out.kind, out.late, out.next);
+        let failures = match lane.aside {
+            NONE => 0,
+            aside => Some(&self.asides[aside])
+                .filter(|aside| aside.failed_at == out.first_at)
+                .map_or(0, |aside| aside.failures),
+        };
+        let id = self.outs.insert(out);
+        lane.out = id.slot;
+        Work { id, kind, events: span.events, next, failures, read_at, late }
+    }
+}
+
+/// What one offering holds, while it is put together.
+pub(super) struct Span {
+    pub(super) events: Vec<Event>,
+    pub(super) head: u32,
+    pub(super) last: u32,
+    /// The next index: after everything, after events and placeholders, and after events.
+    pub(super) next: i64,
+    pub(super) span_next: i64,
+    pub(super) real_next: i64,
+    pub(super) unfolds_at: i64,
+    pub(super) size: usize,
+    pub(super) bytes: u64,
+}
+
+impl Span {
+    pub(super) fn new(events: Vec<Event>) -> Self {
+        let none = i64::MIN;
+        Self {
+            events,
+            head: NONE,
+            last: NONE,
+            next: none,
+            span_next: none,
+            real_next: none,
+            unfolds_at: none,
+            size: 0,
+            bytes: 0,
+        }
+    }
+
+    #[inline]
+    pub(super) fn event(&mut self, event: Event) {
+        self.next = event.next_index();
+        (self.span_next, self.real_next) = (self.next, self.next);
+        self.add(event);
+    }
+
+    pub(super) fn unfold(&mut self, event: Event) {
+        self.next = self.next.max(event.index());
+        self.unfolds_at = event.index();
+        self.add(event);
+    }
+
+    /// Returns whether there is room for another event.
+    #[inline]
+    pub(super) fn fits(&self, event: &Event, max_bytes: usize) -> bool {
+        max_bytes == usize::MAX || self.size.saturating_add(event.size()) <= max_bytes
+    }
+
+    #[inline]
+    fn add(&mut self, event: Event) {
+        self.size = self.size.saturating_add(event.size());
+        self.bytes += event.held_bytes() as u64;
+        self.events.push(event);
+    }
+
+    /// Appends one node to the chain.
+    fn chain(&mut self, node: &mut Node, id: u32, next: u32) {
+        node.next = next;
+        (self.head, self.last) = (id, id);
+    }
+}

@@ -1,0 +1,173 @@
+//! Work that is out.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::position::Ordinal;
+use crate::work::{WorkId, WorkKind};
+
+use super::slab::NONE;
+
+/// One piece of work that was handed out and did not come back yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Out {
+    pub(super) generation: u32,
+    /// `NONE` while the place is unused.
+    pub(super) lane: u32,
+    pub(super) tranche: u32,
+    /// The nodes that it took from its lane, those that are not offered (placeholders) included.
+    pub(super) head: u32,
+    /// Other work of the same lane (a tranche in read order may have several streams in one call).
+    pub(super) sibling: u32,
+    pub(super) events: u32,
+    pub(super) bytes: u64,
+    pub(super) first: i64,
+    pub(super) first_at: Ordinal,
+    /// The next index after its events and placeholders, and after its events alone;
+    /// `i64::MIN` if it has unfolds only.
+    pub(super) span_next: i64,
+    pub(super) real_next: i64,
+    /// The next index after everything.
+    pub(super) next: i64,
+    /// The index of its unfolds; `i64::MIN` if it has none.
+    pub(super) unfolds_at: i64,
+    pub(super) kind: WorkKind,
+    pub(super) late: bool,
+    /// Its tranche was taken away: what comes of it counts for nothing (C6).
+    pub(super) revoked: bool,
+    pub(super) taken: Timestamp,
+    /// What the clock that stands still while nothing can be offered showed then (C20), in nanoseconds.
+    pub(super) clock: u64,
+}
+
+impl Out {
+    pub(super) fn new(lane: u32, head: u32, kind: WorkKind, taken: Timestamp, clock: u64) -> Self {
+        Self {
+            generation: 0,
+            lane,
+            tranche: NONE,
+            head,
+            sibling: NONE,
+            events: 0,
+            bytes: 0,
+            first: 0,
+            first_at: Ordinal::default(),
+            span_next: i64::MIN,
+            real_next: i64::MIN,
+            next: 0,
+            unfolds_at: i64::MIN,
+            kind,
+            late: false,
+            revoked: false,
+            taken,
+            clock,
+        }
+    }
+
+    /// Returns whether a call that gets to `next` has handled all of it.
+    pub(super) fn ends_by(&self, next: i64) -> bool {
+        next >= self.next
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Outs {
+    places: Vec<Out>,
+    unused: Vec<u32>,
+}
+
+impl Outs {
+    /// Returns a place to be filled, and the id of what is filled in.
+    #[inline]
+    pub(super) fn claim(&mut self) -> (&mut Out, WorkId) {
+        let slot = match self.unused.pop() {
+            Some(slot) => slot,
+            None => self.grow(),
+        };
+        let out = &mut self.places[slot as usize];
+        out.generation = out.generation.wrapping_add(1);
+        let generation = out.generation;
+        (out, WorkId { slot, generation })
+    }
+
+    #[cold]
+    fn grow(&mut self) -> u32 {
+        let slot = u32::try_from(self.places.len()).expect("fewer than 2^32 calls run at the same time");
+        self.places.push(Out::new(NONE, NONE, WorkKind::Handle, Timestamp::ZERO, 0));
+        slot
+    }
+
+    #[inline]
+    pub(super) fn insert(&mut self, out: Out) -> WorkId {
+        let (place, id) = self.claim();
+        *place = Out { generation: id.generation, ..out };
+        id
+    }
+
+    /// Returns the work of this id, unless it came back already.
+    pub(super) fn find(&self, id: WorkId) -> Option<&Out> {
+        self.places.get(id.slot as usize).filter(|out| out.lane != NONE && out.generation == id.generation)
+    }
+
+    pub(super) fn get(&self, slot: u32) -> &Out {
+        &self.places[slot as usize]
+    }
+
+    pub(super) fn get_mut(&mut self, slot: u32) -> &mut Out {
+        &mut self.places[slot as usize]
+    }
+
+    /// Takes a piece of work back.
+    pub(super) fn remove(&mut self, id: WorkId) -> Out {
+        assert!(self.find(id).is_some(), "work comes back once");
+        let out = *self.get(id.slot);
+        self.release(id.slot);
+        out
+    }
+
+    /// Gives a place back.
+    #[inline]
+    pub(super) fn release(&mut self, slot: u32) {
+        self.places[slot as usize].lane = NONE;
+        self.unused.push(slot);
+    }
+
+    /// Lets all that a tranche has out count for nothing.
+    pub(super) fn revoke(&mut self, tranche: u32) {
+        for out in self.places.iter_mut().filter(|out| out.lane != NONE && out.tranche == tranche) {
+            out.revoked = true;
+        }
+    }
+}
+
+/// A clock that stands still while it is held.
+#[derive(Debug, Default)]
+pub(super) struct HeldClock {
+    since: Option<Timestamp>,
+    /// How long it was held, in nanoseconds.
+    total: u64,
+}
+
+impl HeldClock {
+    /// Returns what it shows, in nanoseconds.
+    #[inline]
+    pub(super) fn read(&self, now: Timestamp) -> u64 {
+        self.since.unwrap_or(now).as_nanos().saturating_sub(self.total)
+    }
+
+    /// Returns how far it has gone since it showed `earlier`.
+    pub(super) fn since(&self, earlier: u64, now: Timestamp) -> Duration {
+        Duration::from_nanos(self.read(now).saturating_sub(earlier))
+    }
+
+    pub(super) fn hold(&mut self, held: bool, now: Timestamp) {
+        match (held, self.since) {
+            (true, None) => self.since = Some(now),
+            (false, Some(since)) => {
+                self.total += now.as_nanos().saturating_sub(since.as_nanos());
+                self.since = None;
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The progress as it will be once calls that run are done (C9).
+
+use crate::event::Indexes;
+use crate::position::{Progress, TrancheId};
+use crate::work::WorkId;
+
+use super::Scheduler;
+use super::aside::On;
+use super::lane::{Body, LaneKind, Node, chain};
+use super::out::Out;
+use super::slab::NONE;
+use super::streams::Known;
+
+impl Scheduler {
+    pub(super) fn preview(&mut self, done: &[(WorkId, i64)]) -> Vec<(TrancheId, Progress)> {
+        let mut handled = std::mem::take(&mut self.handled);
+        handled.clear();
+        for &(work, next) in done {
+            if let Some(out) = self.outs.find(work).filter(|out| !out.revoked) {
+                self.collect(out, next, &mut handled);
+            }
+        }
+        let progress = self.ledger.progress_with(&handled);
+        self.handled = handled;
+        let named = |(tranche, progress): (u32, _)| (self.ledger.tranches[tranche as usize].id.clone(), progress);
+        progress.into_iter().map(named).collect()
+    }
+
+    /// Returns what a store may keep as the next index of interest of the work's stream, once that is done up to `next`.
+    ///
+    /// What is kept says that all below it was handled. So nothing is kept of a stream with gaps, whose events may still come
+    /// late (C5), and trailing placeholders are left out, as they supersede no unfolds (C3) unless `require_all` counts on them.
+    pub(super) fn preview_write_position(&self, work: WorkId, next: i64) -> Option<i64> {
+        let out = self.outs.find(work).filter(|out| !out.revoked)?;
+        let lane = &self.lanes[out.lane];
+        if lane.kind != LaneKind::Stream {
+            return None;
+        }
+        let taken = chain(&self.nodes, out.head).map(|id| &self.nodes[id]).take_while(|node| node.next_index() <= next);
+        let events = taken.filter(|node| matches!(node.body, Body::Out { unfold: false, .. }));
+        let real = events.map(Node::next_index).max();
+        let real = if next > out.next { Some(next) } else { real }?;
+        let mut known = *self.streams.get(lane.stream);
+        if self.options.indexes == Indexes::Dense {
+            let has_gaps = lane.aside != NONE && self.asides[lane.aside].gaps.reach_beyond(out.first, next);
+            if has_gaps || known.advance(out.first, next, real).is_some() {
+                return None;
+            }
+        } else {
+            known.advance_sparse(out.first, next - 1, next, real);
+        }
+        Some(if self.options.require_all { known.write() } else { known.superseded_below() })
+    }
+
+    /// Collects the places of all that is handled once this work is done up to `next`.
+    fn collect(&self, out: &Out, next: i64, handled: &mut Vec<(u32, u32)>) {
+        let (mut id, mut real) = (out.head, i64::MIN);
+        while id != NONE && (out.ends_by(next) || self.nodes[id].next_index() <= next) {
+            let node = &self.nodes[id];
+            if !node.has(Node::RECOVERED) {
+                handled.push((node.batch, node.slot));
+            }
+            if !node.is_placeholder() {
+                real = real.max(node.next_index());
+            }
+            id = node.next;
+        }
+        let lane = &self.lanes[out.lane];
+        match lane.kind {
+            LaneKind::Single => {}
+            LaneKind::Tranche => self.collect_placeholders(out, id, handled),
+            LaneKind::Stream if id == out.head => {}
+            LaneKind::Stream => {
+                let real = if next > out.next { next } else { real };
+                self.collect_passed(out, id, next, real, handled);
+            }
+        }
+    }
+
+    /// Placeholders that become a tranche's first go at once.
+    fn collect_placeholders(&self, out: &Out, rest: u32, handled: &mut Vec<(u32, u32)>) {
+        let lane = &self.lanes[out.lane];
+        let is_only = out.sibling == NONE && self.outs.get(lane.out).head == out.head;
+        if !is_only {
+            return;
+        }
+        let first = if rest == NONE { lane.head } else { rest };
+        let leading = chain(&self.nodes, first).map(|id| &self.nodes[id]).take_while(|node| node.is_placeholder());
+        handled.extend(leading.map(|node| (node.batch, node.slot)));
+    }
+
+    /// Collects what of a stream's queue goes with work that is done.
+    fn collect_passed(&self, out: &Out, rest: u32, next: i64, real: i64, handled: &mut Vec<(u32, u32)>) {
+        let lane = &self.lanes[out.lane];
+        let mut known = *self.streams.get(lane.stream);
+        let last = if out.ends_by(next) { out.span_next.max(out.first + 1) - 1 } else { next - 1 };
+        self.look_ahead(&mut known, out.first, last, next, real);
+        for node in chain(&self.nodes, rest).chain(chain(&self.nodes, lane.head)).map(|id| &self.nodes[id]) {
+            let event = match &node.body {
+                Body::Queued(event) => event,
+                Body::Out { unfold: true, .. } => continue,
+                _ => break,
+            };
+            let (index, write) = (event.index(), known.write());
+            if index >= write {
+                if !node.is_placeholder() || self.options.require_all && index > write.max(0) {
+                    break;
+                }
+                self.look_ahead(&mut known, index, index, index + 1, 0);
+            }
+            if !node.has(Node::RECOVERED) {
+                handled.push((node.batch, node.slot));
+            }
+        }
+        let unfolds_pass = lane.unfolds != NONE && self.nodes[lane.unfolds].event().index() < known.superseded_below();
+        if unfolds_pass {
+            handled.extend(chain(&self.nodes, lane.unfolds).map(|id| (self.nodes[id].batch, self.nodes[id].slot)));
+        }
+        if lane.aside == NONE {
+            return;
+        }
+        let aside = &self.asides[lane.aside];
+        let passed = |index: i64| (out.first..next).contains(&index);
+        let late = || chain(&self.nodes, aside.late).map(|id| &self.nodes[id]);
+        handled.extend(late().filter(|node| passed(node.event().index())).map(|node| (node.batch, node.slot)));
+        let is_late = |index| late().any(|node| node.event().index() == index && !passed(index));
+        let riders = aside.riders.iter().filter(|rider| match rider.on {
+            On::Event(index) => index < known.write() && !is_late(index),
+            On::Queued => lane.unfolds == NONE || unfolds_pass,
+            On::Out => {
+                !chain(&self.nodes, rest).any(|id| matches!(self.nodes[id].body, Body::Out { unfold: true, .. }))
+            }
+        });
+        handled.extend(riders.map(|rider| (rider.batch, rider.slot)));
+    }
+
+    fn look_ahead(&self, known: &mut Known, from: i64, last: i64, next: i64, real: i64) {
+        match self.options.indexes {
+            Indexes::Dense => _ = known.advance(from, next, real),
+            Indexes::Sparse => known.advance_sparse(from, last, next, real),
+        }
+    }
+}

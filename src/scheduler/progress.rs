@@ -1,0 +1,108 @@
+//! The progress that follows from a tranche's batches: a position, and runs of handled ordinals above it.
+
+use crate::position::{Ordinal, OrdinalSet, Progress};
+
+use super::batch::Batch;
+use super::ledger::Ledger;
+
+impl Ledger {
+    /// Returns the progress of a tranche.
+    pub(super) fn progress(&self, tranche: u32) -> Progress {
+        let of = &self.tranches[tranche as usize];
+        let complete = of.queue.iter().take_while(|&&batch| self.batches[batch as usize].outstanding == 0).count();
+        let position = match complete {
+            0 => of.position.clone(),
+            _ => Some(self.batches[of.queue[complete - 1] as usize].resume_at.clone()),
+        };
+        let mut runs = Runs::default();
+        for &batch in of.queue.range(complete..) {
+            runs.batch(&self.batches[batch as usize]);
+        }
+        let (remaining, begun) = of.remaining();
+        let mut remaining = remaining.iter();
+        if begun && complete < of.queue.len() {
+            // What was read of the run is handled, so that it ends in the last run.
+            let &(_, last) = remaining.next().expect("the run that was begun is there");
+            runs.lengthen(last);
+        }
+        runs.flush();
+        remaining.for_each(|&(first, last)| runs.set.push(first, last));
+        Progress { position, handled: runs.set }
+    }
+
+    /// Returns the progress of tranches as if these ordinals were handled, too.
+    pub(super) fn progress_with(&mut self, handled: &[(u32, u32)]) -> Vec<(u32, Progress)> {
+        let mut set = Vec::new();
+        let mut tranches = Vec::new();
+        for &(batch, slot) in handled {
+            let batch_id = batch;
+            let batch = &mut self.batches[batch as usize];
+            batch.outstanding -= 1;
+            if batch.settle_shared(slot) {
+                batch.set(slot, 1);
+                set.push((batch_id, slot));
+            }
+            if !tranches.contains(&batch.tranche) {
+                tranches.push(batch.tranche);
+            }
+        }
+        let progress = tranches.into_iter().map(|tranche| (tranche, self.progress(tranche))).collect();
+        for (batch, slot) in set {
+            self.batches[batch as usize].clear(slot);
+        }
+        for &(batch, slot) in handled {
+            let batch = &mut self.batches[batch as usize];
+            batch.outstanding += 1;
+            batch.unsettle_shared(slot);
+        }
+        progress
+    }
+}
+
+/// Joins runs over the bounds of batches.
+#[derive(Default)]
+struct Runs {
+    set: OrdinalSet,
+    /// The run that is not in the set yet, and whether it reaches the end of what was looked at.
+    open: Option<(Ordinal, Ordinal)>,
+    touches: bool,
+}
+
+impl Runs {
+    fn batch(&mut self, batch: &Batch) {
+        let len = batch.ordinals.len();
+        if batch.outstanding == 0 {
+            self.run(batch.ordinals.get(0), batch.ordinals.get(len - 1), true);
+            return;
+        }
+        let mut end = None;
+        batch.handled_runs(|from, to| {
+            self.run(batch.ordinals.get(from), batch.ordinals.get(to), from == 0);
+            end = Some(to);
+        });
+        self.touches = end.is_some_and(|end| end + 1 == len);
+    }
+
+    fn run(&mut self, first: Ordinal, last: Ordinal, at_start: bool) {
+        match &mut self.open {
+            Some(open) if at_start && self.touches => open.1 = last,
+            _ => {
+                self.flush();
+                self.open = Some((first, last));
+            }
+        }
+        self.touches = true;
+    }
+
+    fn lengthen(&mut self, last: Ordinal) {
+        if let Some(open) = &mut self.open {
+            open.1 = open.1.max(last);
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some((first, last)) = self.open.take() {
+            self.set.push(first, last);
+        }
+    }
+}

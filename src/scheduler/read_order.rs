@@ -1,0 +1,89 @@
+//! `order = "tranche"`: one call at a time for a tranche, in read order (C8).
+
+use crate::clock::Timestamp;
+use crate::event::Kind;
+use crate::work::{Streams, WorkKind};
+
+use super::Scheduler;
+use super::lane::Node;
+use super::offer::Span;
+use super::out::Out;
+use super::slab::NONE;
+
+impl Scheduler {
+    /// Fills a call with runs of neighbours of the same stream, each stream once. What is parked, failed, or could not be read
+    /// comes alone.
+    pub(super) fn offer_in_read_order(&mut self, lane: u32, now: Timestamp, call: &mut Streams) {
+        assert_eq!(self.lanes[lane].out, NONE, "a tranche in read order has one call at a time");
+        self.lanes[lane].ready_batch = NONE;
+        while call.len() < self.options.streams_per_call.max(1) {
+            let head = self.lanes[lane].head;
+            if head == NONE {
+                break;
+            }
+            let (kind, single) = (self.read_order_kind(head), self.nodes[head].has(Node::SINGLE));
+            let name = self.nodes[head].event().stream_bytes();
+            let repeats = call.iter().any(|work| work.events[0].stream_bytes() == name);
+            let alone = single || kind != WorkKind::Handle;
+            if !call.is_empty() && (alone || repeats) {
+                break;
+            }
+            let mut span = Span::new(self.pool.pop().unwrap_or_default());
+            self.take_neighbours(lane, kind, &mut span);
+            if call.is_empty() {
+                let stream = self.lanes[lane].stream;
+                self.streams.rename(stream, span.events[0].stream_bytes());
+            }
+            let out = Out::new(lane, NONE, kind, now, self.clock.read(now));
+            call.push(self.hand_out(out, span));
+            if alone {
+                break;
+            }
+        }
+    }
+
+    pub(super) fn read_order_kind(&self, node: u32) -> WorkKind {
+        let node = &self.nodes[node];
+        let tranche = &self.ledger.tranches[self.ledger.tranche_of(node.batch) as usize];
+        match node.event().kind() {
+            Kind::Malformed if node.has(Node::PARK) => WorkKind::Park,
+            Kind::Malformed => WorkKind::Malformed,
+            _ if tranche.parked.contains_key(node.event().stream_bytes()) => WorkKind::Park,
+            _ => WorkKind::Handle,
+        }
+    }
+
+    /// Takes the leading events of one stream, and the placeholders among and after them.
+    fn take_neighbours(&mut self, lane_id: u32, kind: WorkKind, span: &mut Span) {
+        let (mut id, mut last, mut taken) = (self.lanes[lane_id].head, NONE, 0);
+        let alone = self.nodes[id].has(Node::SINGLE) || kind == WorkKind::Malformed || self.nodes[id].has(Node::PARK);
+        while id != NONE {
+            let node = &mut self.nodes[id];
+            let event = node.event();
+            let is_placeholder = event.kind() == Kind::Placeholder;
+            if last != NONE && !is_placeholder {
+                let fits = span.events.len() < self.options.max_events && span.fits(event, self.options.max_bytes);
+                let is_same = event.stream_bytes() == span.events[0].stream_bytes() && event.kind() != Kind::Malformed;
+                if alone || !fits || !is_same || node.has(Node::SINGLE) {
+                    break;
+                }
+            }
+            if !is_placeholder {
+                span.event(node.hand_out());
+            }
+            let next = node.next;
+            if last == NONE {
+                span.head = id;
+            }
+            (last, id, taken) = (id, next, taken + 1);
+        }
+        span.last = last;
+        self.nodes[last].next = NONE;
+        let lane = &mut self.lanes[lane_id];
+        lane.head = id;
+        lane.len -= taken;
+        if id == NONE {
+            lane.tail = NONE;
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! What follows when something is handled: what may go with it, what is no longer needed.
+
+use crate::clock::Timestamp;
+
+use super::aside::{On, Trouble};
+use super::lane::{Body, LaneKind, Node, chain};
+use super::slab::NONE;
+use super::{Indexes, Scheduler};
+
+/// A lane that recovers stops counting its events as waiting once so few are left: doing so each time that a long queue
+/// recovers would cost its length each time.
+const CALM: u32 = 64;
+
+/// Events with successive places of one batch, to be marked together.
+#[derive(Default)]
+pub(super) struct Marks {
+    batch: u32,
+    slot: u32,
+    count: u32,
+    waiting: u32,
+}
+
+impl Scheduler {
+    /// Adds an event that is handled; those before it are marked unless they stay together.
+    #[inline]
+    pub(super) fn mark(&mut self, marks: &mut Marks, batch: u32, slot: u32, waiting: bool) {
+        if marks.batch != batch || marks.slot + marks.count != slot || marks.count == 0 {
+            self.flush_marks(marks);
+            *marks = Marks { batch, slot, count: 0, waiting: 0 };
+        }
+        marks.count += 1;
+        marks.waiting += u32::from(waiting);
+    }
+
+    #[inline]
+    pub(super) fn flush_marks(&mut self, marks: &Marks) {
+        if marks.count > 0 {
+            self.ledger.mark(marks.batch, marks.slot, marks.count, marks.waiting);
+        }
+    }
+
+    #[inline]
+    pub(super) fn complete(&mut self, tranche: u32) {
+        self.ledger.complete(tranche);
+        self.retire_batches();
+    }
+
+    pub(super) fn retire_batches(&mut self) {
+        while let Some(batch) = self.ledger.retire() {
+            self.ready.end(batch);
+        }
+    }
+
+    /// Lets go of a node that is queued, and of its event.
+    pub(super) fn free_node(&mut self, id: u32) {
+        let node = &mut self.nodes[id];
+        if let Body::Queued(event) = std::mem::replace(&mut node.body, Body::Unused)
+            && event.held_bytes() > 0
+        {
+            self.ledger.drop_bytes(node.batch, event.held_bytes() as u64);
+        }
+        self.nodes.release(id);
+    }
+
+    /// Counts a queued node of a lane as handled, and lets go of it.
+    fn settle_node(&mut self, lane: u32, id: u32) {
+        let node = &self.nodes[id];
+        self.lanes[lane].bytes -= node.event().held_bytes() as u64;
+        if !node.has(Node::RECOVERED) {
+            self.ledger.mark(node.batch, node.slot, 1, u32::from(node.has(Node::WAITING)));
+        }
+        self.free_node(id);
+    }
+
+    /// Notes how far a stream is handled.
+    #[inline]
+    pub(super) fn advance(&mut self, stream: u32, from: i64, last: i64, next: i64, real: i64) {
+        let known = self.streams.get_mut(stream);
+        if self.options.indexes == Indexes::Sparse {
+            return known.advance_sparse(from, last, next, real);
+        }
+        let gap = known.advance(from, next, real);
+        let lane = known.lane;
+        if lane != NONE && self.lanes[lane].aside != NONE {
+            let aside = self.lanes[lane].aside;
+            self.asides[aside].gaps.remove(from, next);
+        }
+        if let Some((from, next)) = gap {
+            let now = if lane == NONE { Timestamp::ZERO } else { self.lanes[lane].since };
+            let lane = self.lane_of(stream, now);
+            let aside = self.aside_of(lane);
+            self.asides[aside].gaps.add(from, next);
+        }
+    }
+
+    /// Does what is to be done once something of a lane was handled, put back, or passed.
+    #[inline]
+    pub(super) fn settle_lane(&mut self, lane: u32) {
+        let of = &self.lanes[lane];
+        if of.kind == LaneKind::Stream && of.is_idle() && of.aside == NONE {
+            return self.free_lane(lane);
+        }
+        self.settle_busy_lane(lane);
+    }
+
+    fn settle_busy_lane(&mut self, lane: u32) {
+        self.settle_head(lane);
+        self.settle_riders(lane);
+        self.calm(lane);
+        if !self.retire_lane(lane) {
+            self.refresh(lane);
+        }
+    }
+
+    /// Passes what need not be offered: what the write position has passed, and placeholders whose turn it is.
+    pub(super) fn settle_head(&mut self, lane_id: u32) {
+        let lane = &self.lanes[lane_id];
+        if lane.out != NONE || lane.kind == LaneKind::Single {
+            return;
+        }
+        if lane.kind == LaneKind::Tranche {
+            return self.pass_leading_placeholders(lane_id);
+        }
+        let stream = lane.stream;
+        let mut passed = false;
+        while self.lanes[lane_id].head != NONE {
+            let head = &self.nodes[self.lanes[lane_id].head];
+            let (index, write) = (head.event().index(), self.streams.get(stream).write());
+            if index >= write {
+                if !head.is_placeholder() || self.options.require_all && index > write.max(0) {
+                    break;
+                }
+                self.advance(stream, index, index, index + 1, 0);
+            }
+            let id = self.lanes[lane_id].pop(&self.nodes);
+            self.settle_node(lane_id, id);
+            passed = true;
+        }
+        let unfolds = self.lanes[lane_id].unfolds;
+        if unfolds != NONE && self.nodes[unfolds].event().index() < self.streams.get(stream).superseded_below() {
+            self.lanes[lane_id].unfolds = NONE;
+            for id in chain(&self.nodes, unfolds).collect::<Vec<_>>() {
+                self.lanes[lane_id].len -= 1;
+                self.settle_node(lane_id, id);
+            }
+            passed = true;
+        }
+        if passed {
+            // The batch that it was ready under may be complete now.
+            self.lanes[lane_id].ready_batch = NONE;
+        }
+    }
+
+    pub(super) fn pass_leading_placeholders(&mut self, lane: u32) {
+        while self.lanes[lane].head != NONE && self.nodes[self.lanes[lane].head].is_placeholder() {
+            let id = self.lanes[lane].pop(&self.nodes);
+            self.settle_node(lane, id);
+            self.lanes[lane].ready_batch = NONE;
+        }
+    }
+
+    /// Passes late events that a call has passed.
+    pub(super) fn settle_late(&mut self, lane_id: u32, from: i64, next: i64) {
+        let aside = self.lanes[lane_id].aside;
+        if aside == NONE || self.asides[aside].late == NONE {
+            return;
+        }
+        let late: Vec<_> = chain(&self.nodes, self.asides[aside].late).collect();
+        self.asides[aside].late = NONE;
+        let mut last = NONE;
+        for id in late {
+            if (from..next).contains(&self.nodes[id].event().index()) {
+                self.lanes[lane_id].len -= 1;
+                self.settle_node(lane_id, id);
+                continue;
+            }
+            self.nodes[id].next = NONE;
+            if last == NONE {
+                self.asides[aside].late = id;
+            } else {
+                self.nodes[last].next = id;
+            }
+            last = id;
+        }
+    }
+
+    fn settle_riders(&mut self, lane_id: u32) {
+        let lane = &self.lanes[lane_id];
+        if lane.aside == NONE || self.asides[lane.aside].riders.is_empty() {
+            return;
+        }
+        let write = self.streams.get(lane.stream).write();
+        let mut riders = std::mem::take(&mut self.asides[lane.aside].riders);
+        riders.retain(|rider| {
+            let lane = &self.lanes[lane_id];
+            let handled = match rider.on {
+                On::Event(index) => index < write && !self.is_late(lane_id, index),
+                On::Queued => lane.unfolds == NONE,
+                On::Out => lane.out == NONE,
+            };
+            if handled {
+                self.ledger.mark(rider.batch, rider.slot, 1, u32::from(rider.waiting));
+            }
+            !handled
+        });
+        let aside = self.lanes[lane_id].aside;
+        self.asides[aside].riders = riders;
+    }
+
+    /// Returns whether a late event of this index is queued or out.
+    pub(super) fn is_late(&self, lane: u32, index: i64) -> bool {
+        let lane = &self.lanes[lane];
+        let is_out = lane.out != NONE && {
+            let out = self.outs.get(lane.out);
+            out.late && !out.revoked && out.first == index
+        };
+        is_out
+            || lane.aside != NONE
+                && chain(&self.nodes, self.asides[lane.aside].late).any(|id| self.nodes[id].event().index() == index)
+    }
+
+    /// Counts the events of a lane as waiting from now on, and lets go of the read buffers that they are in.
+    pub(super) fn begin_waiting(&mut self, lane_id: u32) {
+        let aside = self.aside_of(lane_id);
+        if self.asides[aside].waiting || self.lanes[lane_id].kind == LaneKind::Tranche {
+            return;
+        }
+        self.asides[aside].waiting = true;
+        for id in self.queued(lane_id) {
+            self.start_waiting(id);
+        }
+        for rider in &mut self.asides[aside].riders {
+            rider.waiting = true;
+            self.ledger.wait(rider.batch, true);
+        }
+    }
+
+    pub(super) fn start_waiting(&mut self, id: u32) {
+        let node = &mut self.nodes[id];
+        if node.has(Node::RECOVERED) {
+            return;
+        }
+        node.flags |= Node::WAITING;
+        if !node.is_placeholder() {
+            node.event_mut().detach();
+        }
+        self.ledger.wait(node.batch, true);
+    }
+
+    /// Stops counting the events of a lane as waiting, if it has recovered and few are left.
+    fn calm(&mut self, lane_id: u32) {
+        let lane = &self.lanes[lane_id];
+        if lane.aside == NONE || lane.len > CALM || lane.out != NONE {
+            return;
+        }
+        let aside_id = lane.aside;
+        let aside = &mut self.asides[aside_id];
+        if !aside.waiting || aside.parked.is_some() || aside.trouble != Trouble::None || aside.ticket != 0 {
+            return;
+        }
+        aside.waiting = false;
+        for rider in &mut aside.riders {
+            rider.waiting = false;
+            self.ledger.wait(rider.batch, false);
+        }
+        for id in self.queued(lane_id) {
+            let node = &mut self.nodes[id];
+            if node.has(Node::WAITING) {
+                node.flags &= !Node::WAITING;
+                self.ledger.wait(node.batch, false);
+            }
+        }
+    }
+
+    /// Returns all nodes that a lane has queued.
+    pub(super) fn queued(&self, lane: u32) -> Vec<u32> {
+        let lane = &self.lanes[lane];
+        let late = if lane.aside == NONE { NONE } else { self.asides[lane.aside].late };
+        [late, lane.head, lane.unfolds].into_iter().flat_map(|first| chain(&self.nodes, first)).collect()
+    }
+
+    /// Lets go of what a lane no longer needs: of all of it, if there is nothing to do or to remember. Returns whether it is gone.
+    pub(super) fn retire_lane(&mut self, lane_id: u32) -> bool {
+        let lane = &self.lanes[lane_id];
+        if lane.aside != NONE {
+            let aside = &self.asides[lane.aside];
+            let is_void = aside.is_void() && aside.riders.is_empty() && !aside.waiting && aside.ticket == 0;
+            if !is_void {
+                return false;
+            }
+            let aside = lane.aside;
+            self.lanes[lane_id].aside = NONE;
+            self.asides.release(aside);
+        }
+        let lane = &self.lanes[lane_id];
+        if !lane.is_idle() || lane.kind == LaneKind::Tranche {
+            return false;
+        }
+        self.free_lane(lane_id);
+        true
+    }
+
+    #[inline]
+    pub(super) fn free_lane(&mut self, lane_id: u32) {
+        let lane = &mut self.lanes[lane_id];
+        assert_eq!(lane.bytes, 0, "a lane without events holds no bytes");
+        (lane.free, lane.ready_batch) = (true, NONE);
+        let (stream, kind) = (lane.stream, lane.kind);
+        match kind {
+            LaneKind::Single => self.streams.remove_anonymous(stream),
+            _ => self.streams.get_mut(stream).lane = NONE,
+        }
+        self.lanes.release(lane_id);
+    }
+}

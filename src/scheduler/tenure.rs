@@ -1,0 +1,272 @@
+//! Tranches that come and go, and what is forgotten with them.
+
+use crate::clock::Timestamp;
+use crate::position::{Ordinal, Progress, TrancheId};
+
+use super::aside::{On, Parked};
+use super::lane::{Body, Lane, LaneKind, chain};
+use super::slab::NONE;
+use super::{Order, Scheduler};
+
+/// How many streams a batch looks at to forget those of tranches that were let go.
+const SWEPT: u32 = 512;
+
+impl Scheduler {
+    pub(super) fn begin_tenure(&mut self, id: &TrancheId, progress: Option<Progress>) {
+        self.end_tenure(id);
+        let tranche = self.ledger.open(id, progress);
+        if self.options.order != Order::Tranche {
+            return;
+        }
+        let opened = &mut self.ledger.tranches[tranche as usize];
+        if opened.lane == NONE {
+            let stream = self.streams.add_anonymous(b"", opened.epoch);
+            opened.lane = self.lanes.insert(Lane::new(LaneKind::Tranche, stream, Timestamp::ZERO));
+            self.streams.get_mut(stream).lane = opened.lane;
+        } else {
+            let stream = self.lanes[opened.lane].stream;
+            self.streams.get_mut(stream).epoch = opened.epoch;
+        }
+    }
+
+    pub(super) fn end_tenure(&mut self, id: &TrancheId) {
+        let Some(tranche) = self.ledger.held(id) else { return };
+        let epoch = self.ledger.tranches[tranche as usize].epoch;
+        self.outs.revoke(tranche);
+        self.ledger.close(tranche);
+        for lane in 0..self.lanes.bound() {
+            if self.lanes[lane].free {
+                continue;
+            }
+            if self.lanes[lane].mixed {
+                self.forget_part(lane, tranche);
+            } else if self.streams.get(self.lanes[lane].stream).epoch == epoch {
+                self.forget_lane(lane);
+            }
+        }
+        self.retire_batches();
+        for tranche in 0..self.ledger.tranches.len() {
+            self.complete(tranche as u32);
+        }
+        self.trim_timers();
+        self.swept = 0;
+    }
+
+    /// Forgets all that a lane has, but for a call that runs.
+    fn forget_lane(&mut self, lane_id: u32) {
+        for id in self.queued(lane_id) {
+            self.nodes[id].body = Body::Unused;
+            self.nodes.release(id);
+        }
+        let lane = &mut self.lanes[lane_id];
+        (lane.head, lane.tail, lane.unfolds) = (NONE, NONE, NONE);
+        (lane.len, lane.bytes, lane.ready_batch) = (0, 0, NONE);
+        let aside = std::mem::replace(&mut lane.aside, NONE);
+        if aside != NONE {
+            self.asides.release(aside);
+        }
+        self.retire_lane(lane_id);
+    }
+
+    /// Forgets what one tranche brought of a stream that another one, which is still held, has brought events of, too.
+    fn forget_part(&mut self, lane_id: u32, tranche: u32) {
+        let first = [self.lanes[lane_id].head, self.lanes[lane_id].unfolds];
+        for (which, first) in first.into_iter().enumerate() {
+            let mut kept = NONE;
+            for id in chain(&self.nodes, first).collect::<Vec<_>>() {
+                if self.ledger.tranche_of(self.nodes[id].batch) == tranche {
+                    self.lanes[lane_id].bytes -= self.nodes[id].event().held_bytes() as u64;
+                    self.lanes[lane_id].len -= 1;
+                    self.nodes[id].body = Body::Unused;
+                    self.nodes.release(id);
+                    continue;
+                }
+                self.nodes[id].next = NONE;
+                let lane = &mut self.lanes[lane_id];
+                match (kept, which) {
+                    (NONE, 0) => lane.head = id,
+                    (NONE, _) => lane.unfolds = id,
+                    (kept, _) => self.nodes[kept].next = id,
+                }
+                kept = id;
+            }
+            let lane = &mut self.lanes[lane_id];
+            match (kept, which) {
+                (NONE, 0) => (lane.head, lane.tail) = (NONE, NONE),
+                (NONE, _) => lane.unfolds = NONE,
+                (kept, 0) => (lane.tail, lane.last) = (kept, self.nodes[kept].event().index()),
+                _ => {}
+            }
+        }
+        self.forget_part_aside(lane_id, tranche);
+        self.move_to_holder(lane_id);
+        self.lanes[lane_id].ready_batch = NONE;
+        self.settle_lane(lane_id);
+    }
+
+    fn forget_part_aside(&mut self, lane_id: u32, tranche: u32) {
+        let aside_id = self.lanes[lane_id].aside;
+        if aside_id == NONE {
+            return;
+        }
+        let late: Vec<_> = chain(&self.nodes, self.asides[aside_id].late).collect();
+        let of_it = |scheduler: &Self, id: u32| scheduler.ledger.tranche_of(scheduler.nodes[id].batch) == tranche;
+        if late.iter().any(|&id| of_it(self, id)) {
+            self.asides[aside_id].late = NONE;
+            for id in late.into_iter().rev() {
+                if of_it(self, id) {
+                    self.lanes[lane_id].bytes -= self.nodes[id].event().held_bytes() as u64;
+                    self.lanes[lane_id].len -= 1;
+                    self.nodes[id].body = Body::Unused;
+                    self.nodes.release(id);
+                } else {
+                    self.nodes[id].next = self.asides[aside_id].late;
+                    self.asides[aside_id].late = id;
+                }
+            }
+        }
+        // What superseded unfolds of the other tranche, and went with this one, is its next owner's to handle.
+        let riders = std::mem::take(&mut self.asides[aside_id].riders);
+        for rider in riders {
+            if self.ledger.tranche_of(rider.batch) == tranche {
+                continue;
+            }
+            let lane = &self.lanes[lane_id];
+            let out = (lane.out != NONE).then(|| self.outs.get(lane.out)).filter(|out| !out.revoked);
+            let stays = match rider.on {
+                On::Event(index) => {
+                    lane.find(&self.nodes, index).is_some() || out.is_some_and(|out| out.span_next > index)
+                }
+                On::Queued => lane.unfolds != NONE,
+                On::Out => out.is_some(),
+            };
+            if stays {
+                self.asides[aside_id].riders.push(rider);
+            } else {
+                self.ledger.mark(rider.batch, rider.slot, 1, u32::from(rider.waiting));
+            }
+        }
+    }
+
+    /// Lets a stream of two tranches belong to the one that is still held.
+    fn move_to_holder(&mut self, lane_id: u32) {
+        let stream = self.lanes[lane_id].stream;
+        if self.ledger.epochs[self.streams.get(stream).epoch as usize].open {
+            return;
+        }
+        let out = self.lanes[lane_id].out;
+        let queued = self.queued(lane_id).first().map(|&id| self.ledger.tranche_of(self.nodes[id].batch));
+        let running = (out != NONE && !self.outs.get(out).revoked).then(|| self.outs.get(out).tranche);
+        if let Some(holder) = queued.or(running) {
+            let epoch = self.ledger.tranches[holder as usize].epoch;
+            self.adopt(stream, epoch);
+        }
+    }
+
+    /// Forgets some of the streams of tranches that were let go, so that no single step is long.
+    pub(super) fn sweep(&mut self) {
+        let end = self.swept.saturating_add(SWEPT).min(self.streams.bound());
+        for id in self.swept..end {
+            let known = self.streams.get(id);
+            if !known.free && known.lane == NONE && !self.ledger.epochs[known.epoch as usize].open {
+                self.forget_stream(id);
+            }
+        }
+        self.swept = end.max(self.swept);
+    }
+
+    fn forget_stream(&mut self, id: u32) {
+        let epoch = self.streams.get(id).epoch;
+        let epoch = &mut self.ledger.epochs[epoch as usize];
+        epoch.streams -= 1;
+        let scope = self.scope(self.ledger.epochs[self.streams.get(id).epoch as usize].tranche);
+        self.streams.remove(id, scope);
+    }
+
+    pub(super) fn forget_idle(&mut self) -> usize {
+        let mut forgotten = 0;
+        for id in 0..self.streams.bound() {
+            let known = self.streams.get(id);
+            if known.free {
+                continue;
+            }
+            if known.lane != NONE {
+                let lane = &self.lanes[known.lane];
+                let is_parked = lane.aside != NONE && self.asides[lane.aside].parked.is_some();
+                if lane.kind != LaneKind::Stream || !lane.is_idle() || is_parked {
+                    continue;
+                }
+                let lane = known.lane;
+                self.forget_lane(lane);
+            }
+            self.forget_stream(id);
+            forgotten += 1;
+        }
+        self.streams.shrink();
+        forgotten
+    }
+
+    pub(super) fn park_from(&mut self, id: &TrancheId, stream: &str, first: Ordinal) {
+        let Some(tranche) = self.ledger.held(id) else { return };
+        match self.options.order {
+            Order::None => {}
+            Order::Tranche => {
+                self.ledger.tranche_mut(tranche).parked.insert(stream.as_bytes().into(), first);
+            }
+            Order::Stream => {
+                let epoch = self.ledger.tranches[tranche as usize].epoch;
+                let stream = self.find_or_add(stream.as_bytes(), self.scope(tranche), epoch);
+                if !self.ledger.epochs[self.streams.get(stream).epoch as usize].open {
+                    self.adopt(stream, epoch);
+                }
+                let lane = self.lane_of(stream, Timestamp::ZERO);
+                let aside = self.aside_of(lane);
+                self.asides[aside].parked = Some(Parked { first, since: Timestamp::ZERO });
+                self.begin_waiting(lane);
+                self.refresh(lane);
+            }
+        }
+    }
+
+    pub(super) fn release_parked(&mut self, name: &str) {
+        let name = name.as_bytes();
+        match self.options.order {
+            Order::Stream => {
+                for stream in self.all_named(name) {
+                    let lane = self.streams.get(stream).lane;
+                    if lane != NONE {
+                        self.unpark_lane(lane);
+                    }
+                }
+            }
+            Order::Tranche => {
+                for tranche in &mut self.ledger.tranches {
+                    tranche.parked.remove(name);
+                }
+            }
+            Order::None => {
+                for lane in 0..self.lanes.bound() {
+                    if !self.lanes[lane].free && self.streams.name(self.lanes[lane].stream) == name {
+                        self.unpark_lane(lane);
+                    }
+                }
+            }
+        }
+    }
+
+    fn unpark_lane(&mut self, lane: u32) {
+        let aside = self.lanes[lane].aside;
+        if aside != NONE && self.asides[aside].parked.take().is_some() {
+            self.settle_lane(lane);
+        }
+    }
+
+    /// Returns the streams of a name: several, where the tranche is part of what a stream is known by.
+    pub(super) fn all_named(&self, name: &[u8]) -> Vec<u32> {
+        let scopes = match self.options.indexes {
+            super::Indexes::Dense => 1,
+            super::Indexes::Sparse => self.ledger.tranches.len() as u32,
+        };
+        (0..scopes).filter_map(|scope| self.find(name, scope)).collect()
+    }
+}

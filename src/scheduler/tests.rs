@@ -1,0 +1,15 @@
+//! The scheduler as its caller sees it: a script in, what happened out.
+
+mod covered;
+mod faults;
+mod invariants;
+mod kept;
+mod orders;
+mod parking;
+mod progress;
+mod reports;
+mod script;
+mod spans;
+mod streams;
+mod tenure;
+mod walk;

@@ -1,0 +1,156 @@
+//! What must hold after every step, counted anew.
+
+use std::collections::{HashMap, HashSet};
+
+use super::super::lane::{Body, Node, chain};
+use super::super::slab::NONE;
+use super::super::{Indexes, Order, Scheduler};
+use crate::event::Kind;
+
+/// What refers to the events of one batch.
+#[derive(Default)]
+struct Referred {
+    events: u32,
+    waiting: u32,
+}
+
+/// Checks every counter and every link against a count from scratch.
+pub(super) fn check(scheduler: &Scheduler) {
+    let mut batches: HashMap<u32, Referred> = HashMap::new();
+    let mut bytes: HashMap<u32, u64> = HashMap::new();
+    let mut seen = HashSet::new();
+    let refer = |batches: &mut HashMap<u32, Referred>, batch: u32, waiting: bool| {
+        let referred = batches.entry(batch).or_default();
+        referred.events += 1;
+        referred.waiting += u32::from(waiting);
+    };
+    for lane_id in 0..scheduler.lanes.bound() {
+        let lane = &scheduler.lanes[lane_id];
+        if lane.free {
+            continue;
+        }
+        let queued = scheduler.queued(lane_id);
+        assert_eq!(queued.len() as u32, lane.len, "a lane knows its length");
+        let mut held = 0;
+        for id in queued {
+            let node = &scheduler.nodes[id];
+            assert!(seen.insert(id), "a node is in one place");
+            held += node.event().held_bytes() as u64;
+            *bytes.entry(scheduler.ledger.tranche_of(node.batch)).or_default() += node.event().held_bytes() as u64;
+            if !node.has(Node::RECOVERED) {
+                refer(&mut batches, node.batch, node.has(Node::WAITING));
+            }
+        }
+        assert_eq!(held, lane.bytes, "a lane knows its bytes");
+        check_order(scheduler, lane_id);
+        let mut sibling = lane.out;
+        while sibling != NONE {
+            let out = scheduler.outs.get(sibling);
+            sibling = out.sibling;
+            assert_eq!(out.lane, lane_id, "work that is out knows its lane");
+            for id in chain(&scheduler.nodes, out.head) {
+                assert!(seen.insert(id), "a node is in one place");
+                if !out.revoked && !scheduler.nodes[id].has(Node::RECOVERED) {
+                    let node = &scheduler.nodes[id];
+                    refer(&mut batches, node.batch, node.has(Node::WAITING));
+                }
+            }
+            if !out.revoked {
+                *bytes.entry(out.tranche).or_default() += out.bytes;
+            }
+        }
+        if lane.aside != NONE {
+            let aside = &scheduler.asides[lane.aside];
+            assert_eq!(aside.lane, lane_id);
+            for rider in &aside.riders {
+                assert_eq!(rider.waiting, aside.waiting);
+                refer(&mut batches, rider.batch, rider.waiting);
+            }
+        }
+        check_ready(scheduler, lane_id);
+    }
+    assert_eq!(scheduler.nodes.used() as usize, seen.len(), "no node is lost");
+    check_ledger(scheduler, &batches, &bytes);
+}
+
+fn check_order(scheduler: &Scheduler, lane_id: u32) {
+    let lane = &scheduler.lanes[lane_id];
+    let events: Vec<_> = chain(&scheduler.nodes, lane.head).map(|id| scheduler.nodes[id].event()).collect();
+    if scheduler.options.order == Order::Tranche {
+        assert!(events.is_sorted_by(|a, b| a.at() <= b.at()), "a tranche is in read order: {events:?}");
+        return;
+    }
+    assert!(events.is_sorted_by(|a, b| a.index() < b.index()), "a stream is in index order: {events:?}");
+    let write = scheduler.streams.get(lane.stream).write();
+    if scheduler.options.order == Order::Stream
+        && lane.out == NONE
+        && events.iter().all(|event| event.kind() != Kind::Malformed)
+    {
+        assert!(events.first().is_none_or(|event| event.index() >= write), "what is queued was not passed");
+    }
+    assert_eq!(lane.head == NONE, lane.tail == NONE);
+    if let Some(last) =
+        events.last().filter(|event| event.kind() != Kind::Malformed && scheduler.options.order == Order::Stream)
+    {
+        assert_eq!(last.index(), lane.last);
+    }
+    let unfolds: Vec<_> = chain(&scheduler.nodes, lane.unfolds).map(|id| scheduler.nodes[id].event()).collect();
+    assert!(
+        unfolds.windows(2).all(|pair| pair[0].at() == pair[1].at() && pair[0].index() == pair[1].index()),
+        "{unfolds:?}"
+    );
+}
+
+fn check_ready(scheduler: &Scheduler, lane_id: u32) {
+    let lane = &scheduler.lanes[lane_id];
+    let is_ready = lane.out == NONE && lane.len > 0 && scheduler.may_go(lane_id);
+    assert_eq!(lane.ready_batch != NONE, is_ready, "lane {lane_id} is ready when it should be");
+    if is_ready {
+        let tranche = &scheduler.ledger.tranches[scheduler.ledger.tranche_of(lane.ready_batch) as usize];
+        assert!(tranche.batches().contains(&lane.ready_batch), "what is ready can be found");
+    }
+    if lane.out == NONE && lane.len > 0 {
+        let ticket = if lane.aside == NONE { 0 } else { scheduler.asides[lane.aside].ticket };
+        let misses = scheduler.misses_events(lane_id);
+        assert!(is_ready || ticket != 0 || misses, "a lane waits for something");
+    }
+}
+
+fn check_ledger(scheduler: &Scheduler, referred: &HashMap<u32, Referred>, bytes: &HashMap<u32, u64>) {
+    for (tranche_id, tranche) in (0_u32..).zip(&scheduler.ledger.tranches) {
+        if !tranche.is_held() {
+            assert!(tranche.batches().is_empty());
+            continue;
+        }
+        let (mut busy, mut ahead, mut unhandled) = (0, 0, 0);
+        for &id in tranche.batches() {
+            let batch = scheduler.ledger.batch(id);
+            let (events, waiting) = referred.get(&id).map_or((0, 0), |referred| (referred.events, referred.waiting));
+            assert_eq!(
+                (batch.outstanding, batch.waiting),
+                (events, waiting),
+                "every unhandled event is somewhere, once"
+            );
+            busy += usize::from(batch.is_busy());
+            ahead += u64::from(batch.events);
+            unhandled += u64::from(batch.outstanding);
+        }
+        let counts = &tranche.counts;
+        assert_eq!((counts.busy, counts.ahead, counts.unhandled), (busy, ahead, unhandled));
+        assert_eq!(counts.bytes, bytes.get(&tranche_id).copied().unwrap_or(0), "a tranche knows its bytes");
+        assert_eq!(tranche.set_runs(), scheduler.ledger.progress(tranche_id).handled.runs().len());
+    }
+    let live: HashSet<_> = scheduler.ledger.tranches.iter().flat_map(|tranche| tranche.batches()).collect();
+    assert!(referred.keys().all(|batch| live.contains(batch)), "nothing refers to a batch that is gone");
+    if let Some(alarm) = scheduler.timers.first() {
+        let aside = scheduler.lanes[alarm.lane].aside;
+        assert!(aside != NONE && scheduler.asides[aside].ticket == alarm.ticket, "the first alarm counts");
+    }
+    let is_out = |id: u32| matches!(scheduler.nodes[id].body, Body::Out { .. });
+    for lane in (0..scheduler.lanes.bound()).filter(|&lane| !scheduler.lanes[lane].free) {
+        assert!(scheduler.queued(lane).into_iter().all(|id| !is_out(id)));
+    }
+    if scheduler.options.indexes == Indexes::Sparse {
+        assert!((0..scheduler.lanes.bound()).all(|lane| !scheduler.lanes[lane].mixed));
+    }
+}

@@ -1,0 +1,131 @@
+//! Parked streams (C21), and records that could not be read.
+
+use expect_test::expect;
+
+use super::super::Options;
+use super::script::{check, check_with, options};
+
+#[test]
+fn park_starts_with_one_event_and_everything_after_it_follows() {
+    check(
+        "read t0: a/0 a/1 a/2 b/0; take; ok a 1; take; park a; tranche t0; read t0: a/3 a/p4 a/u5; take; ok a; progress t0; explain a; take; ok b; read t0: a/5; take; ok a; progress t0; snapshot",
+        expect![[r#"
+            a 0 1 2
+            a 1 2
+            batches=1/1 bytes=6 ahead=4 unhandled=3 runs=1 completed=0/1 blocked=Some(2)
+            park a 1 2 3 u5@7
+            origin 1-3 5-7
+            Parked head=None events=0 age=0 write=Some(5)
+            b 0
+            park a 5
+            8
+            idle=1 parked=1s/0e/1c ages=0..0 listed=["a"]
+        "#]],
+    );
+}
+
+#[test]
+fn what_cannot_be_appended_comes_again_as_it_was() {
+    check(
+        "read t0: a/0 a/1; take; park a; take; fail a; take; tick 10; take; wait a; tick 10; take; ok a; take; progress t0",
+        expect![[r#"
+        a 0 1
+        park a 0 1
+        nothing
+        park a 0 1 failures=1
+        park a 0 1 failures=1
+        nothing
+        2
+    "#]],
+    );
+}
+
+#[test]
+fn c21_a_parked_stream_that_is_read_again_drops_what_was_handled() {
+    check(
+        "restore t0 a 3; read t0: a/0 a/1 b/0 a/2 a/3; explain a; take; ok a; take; ok b; progress t0",
+        expect![[r#"
+            Parked head=Some(2) events=2 age=0 write=None
+            park a 2 3
+            b 0
+            5
+        "#]],
+    );
+}
+
+#[test]
+fn an_unparked_stream_goes_on_with_what_was_not_handed_out() {
+    check(
+        "read t0: a/0 a/1; take; park a; take; read t0: a/2; unpark a; take; ok a; take; ok a; progress t0; explain a",
+        expect![[r#"
+            a 0 1
+            park a 0 1
+            nothing
+            a 2
+            3
+            Idle head=None events=0 age=0 write=Some(3)
+        "#]],
+    );
+    check(
+        "restore t0 a 1; unpark a; explain a; read t0: a/0; take",
+        expect![[r#"
+        Idle head=None events=0 age=0 write=None
+        a 0
+    "#]],
+    );
+}
+
+#[test]
+fn c7_a_parked_mark_leaves_with_its_tranche() {
+    check(
+        "read t0: a/0; take; park a; revoke t0; open t0; read t0: a/0; take",
+        expect![[r#"
+        a 0
+        a 0
+    "#]],
+    );
+}
+
+#[test]
+fn d01_a_record_that_could_not_be_read_is_work_of_its_own_and_holds_its_batch() {
+    check(
+        "read t0: a/0 ! b/0 a/!; take; take; take; take; take; ok a; ok b; progress t0; fail !; progress t0; tick 10; take; skip !; progress t0; park a; take; ok a; progress t0",
+        expect![[r#"
+            a 0
+            malformed ! @2
+            b 0
+            malformed a @4
+            nothing
+            origin 1-1 3-3
+            origin 1-1 3-3
+            malformed ! @2 failures=1
+            origin 1-3
+            park a @4
+            4
+        "#]],
+    );
+    check(
+        "read t0: a/0 a/! a/1; take; ok a; take; wait a; tick 10; take; skip a; progress t0",
+        expect![[r#"
+        a 0 1
+        malformed a @2
+        malformed a @2
+        3
+    "#]],
+    );
+}
+
+#[test]
+fn parked_streams_among_several_of_a_call_come_alone() {
+    let several = Options { streams_per_call: 4, ..options() };
+    check_with(
+        several,
+        "read t0: a/0 b/0 ! c/0; take; park b; take; take; take",
+        expect![[r#"
+        a 0 + b 0
+        malformed ! @3
+        c 0
+        park b 0
+    "#]],
+    );
+}

@@ -1,0 +1,565 @@
+//! A random walk beside a naive model: feeds with everything that feeds do, calls that end in every way, tranches that come
+//! and go. A failure names its seed.
+
+use std::collections::{HashMap, HashSet};
+
+use super::super::slab::NONE;
+use super::super::{IngestBatch, Options, Order, Outcome, Scheduler};
+use super::{invariants, script};
+use crate::clock::Timestamp;
+use crate::event::{Event, Indexes, Kind, malformed};
+use crate::position::{Ordinal, Position, Progress, TrancheId};
+use crate::work::{Work, WorkKind};
+
+/// One tranche's log, which outlives its tenures.
+struct Log {
+    id: TrancheId,
+    events: Vec<Event>,
+    /// Ends of batches that were read once: where reading may resume.
+    read: usize,
+    held: bool,
+    opened: Progress,
+    /// What was offered and handled since it was opened.
+    handled: HashSet<Ordinal>,
+    next_at: u64,
+    /// Per stream: the next index, and those that were left out.
+    streams: Vec<(i64, Vec<i64>)>,
+}
+
+#[derive(Default)]
+struct Handled {
+    indexes: HashSet<(String, i64)>,
+    records: HashSet<(TrancheId, Ordinal)>,
+    /// Ranges that a call passed.
+    passed: Vec<(String, i64, i64)>,
+    /// The highest unfolds, and what supersedes unfolds, by stream.
+    unfolds: HashMap<String, i64>,
+}
+
+struct Walk {
+    random: fastrand::Rng,
+    scheduler: Scheduler,
+    options: Options,
+    now: u64,
+    logs: Vec<Log>,
+    out: Vec<Work>,
+    handled: Handled,
+    placeholders: HashSet<(String, i64)>,
+    parked: HashMap<(TrancheId, String), Ordinal>,
+}
+
+impl Walk {
+    fn new(seed: u64, options: Options) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut walk = Self {
+            scheduler: Scheduler::new(options.clone()),
+            options,
+            now: 1,
+            logs: Vec::new(),
+            out: Vec::new(),
+            handled: Handled::default(),
+            placeholders: HashSet::new(),
+            parked: HashMap::new(),
+            random: random.fork(),
+        };
+        for tranche in 0..random.usize(1..4) {
+            walk.logs.push(Log {
+                id: TrancheId::new(format!("t{tranche}")),
+                events: Vec::new(),
+                read: 0,
+                held: false,
+                opened: Progress { position: None, handled: Default::default() },
+                handled: HashSet::new(),
+                next_at: 0,
+                streams: vec![(0, Vec::new()); random.usize(1..5)],
+            });
+            walk.open(tranche);
+        }
+        walk
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.now)
+    }
+
+    fn step(&mut self) {
+        match self.random.u32(0..100) {
+            0..30 => {
+                let tranche = self.random.usize(0..self.logs.len());
+                if self.random.u32(0..4) > 0 {
+                    self.write(tranche);
+                }
+                self.read(tranche);
+            }
+            30..60 => _ = self.take(),
+            60..92 => self.finish(),
+            92..96 => self.now += self.random.u64(1..20),
+            96 => self.revoke(),
+            97 => {
+                let closed: Vec<_> = (0..self.logs.len()).filter(|&at| !self.logs[at].held).collect();
+                closed.into_iter().for_each(|tranche| self.open(tranche));
+            }
+            98 => self.unpark(),
+            _ => {
+                if self.random.u32(0..4) == 0 && !self.options.require_all {
+                    self.scheduler.purge();
+                    // A purged stream may see duplicates again.
+                    self.logs.iter_mut().for_each(|log| log.handled.clear());
+                }
+            }
+        }
+        invariants::check(&self.scheduler);
+        self.check_progress();
+    }
+
+    /// Appends to a log: what comes next, what was left out, what was there before, unfolds, placeholders.
+    fn write(&mut self, tranche: usize) {
+        for _ in 0..self.random.usize(0..8) {
+            let log = &mut self.logs[tranche];
+            let stream = self.random.usize(0..log.streams.len());
+            let name = format!("s-{tranche}.{stream}");
+            let (next, left_out) = &mut log.streams[stream];
+            log.next_at += 1 + u64::from(self.random.u32(0..5) == 0);
+            let at = Ordinal::new(log.next_at, 0);
+            let dense = self.options.indexes == Indexes::Dense && self.options.order == Order::Stream;
+            let (kind, index, count) = match self.random.u32(0..20) {
+                0 if dense => {
+                    left_out.push(*next);
+                    *next += 2;
+                    (Kind::Event, *next - 1, 1)
+                }
+                1 | 2 if !left_out.is_empty() => {
+                    (Kind::Event, left_out.swap_remove(self.random.usize(0..left_out.len())), 1)
+                }
+                3 | 4 if dense && *next > 0 => {
+                    let index = self.random.i64(0..*next);
+                    (if left_out.contains(&index) { Kind::Unfold } else { Kind::Event }, index, 1)
+                }
+                5..8 => {
+                    (Kind::Unfold, *next - i64::from(*next > 0 && self.random.u32(0..4) == 0), self.random.usize(1..3))
+                }
+                8 | 9 => {
+                    *next += 1;
+                    self.placeholders.insert((name.clone(), *next - 1));
+                    (Kind::Placeholder, *next - 1, 1)
+                }
+                10 if self.random.bool() => {
+                    log.events.push(malformed(at, Some(&name), b"?", "?"));
+                    continue;
+                }
+                _ => {
+                    *next += 1 + if dense { 0 } else { self.random.i64(0..3) };
+                    (Kind::Event, *next - 1, 1)
+                }
+            };
+            let kind = if self.placeholders.contains(&(name.clone(), index)) && kind == Kind::Event {
+                Kind::Placeholder
+            } else {
+                kind
+            };
+            for _ in 0..count {
+                log.events.push(script::event(&name, kind, at, index, 3));
+            }
+        }
+    }
+
+    fn open(&mut self, tranche: usize) {
+        let log = &mut self.logs[tranche];
+        log.read = match &log.opened.position {
+            Some(Position::Number(read)) => usize::try_from(*read).unwrap(),
+            _ => 0,
+        };
+        log.held = true;
+        log.handled.clear();
+        self.scheduler.open(&log.id, Some(log.opened.clone()));
+        for ((of, stream), &first) in self.parked.iter().filter(|((of, _), _)| *of == log.id) {
+            self.scheduler.restore_parked(of, stream, first);
+        }
+    }
+
+    fn revoke(&mut self) {
+        let tranche = self.random.usize(0..self.logs.len());
+        let log = &mut self.logs[tranche];
+        if log.held {
+            log.opened = self.scheduler.progress(&log.id).unwrap();
+            log.held = false;
+            self.scheduler.revoke(&log.id);
+        }
+    }
+
+    fn read(&mut self, tranche: usize) {
+        let log = &self.logs[tranche];
+        if !log.held {
+            return;
+        }
+        let mut end = (log.read + self.random.usize(0..10)).min(log.events.len());
+        // The unfolds of a document are never torn apart.
+        while end > log.read && end < log.events.len() && log.events[end].at() == log.events[end - 1].at() {
+            end += 1;
+        }
+        let events = log.events[log.read..end].to_vec();
+        let mut write_positions: Vec<(Box<str>, i64)> = Vec::new();
+        if self.options.require_all {
+            let names: HashSet<_> = events.iter().map(Event::stream).collect();
+            write_positions = names.into_iter().map(|name| (name.into(), self.next_of(name))).collect();
+            for (name, next) in &write_positions {
+                let name: &str = name;
+                let supersedes = self.handled.unfolds.entry(name.to_owned()).or_insert(i64::MIN);
+                *supersedes = (*supersedes).max(*next);
+            }
+        }
+        let (id, resume_at) = (log.id.clone(), Position::Number(end as i64));
+        self.logs[tranche].read = end;
+        let batch = IngestBatch { tranche: id, events, resume_at, write_positions };
+        self.scheduler.ingest(batch, self.now()).unwrap();
+    }
+
+    /// Returns the index up to which everything of a stream is handled.
+    fn next_of(&self, stream: &str) -> i64 {
+        (0..)
+            .find(|&index| !self.is_passed(stream, index) && !self.placeholders.contains(&(stream.to_owned(), index)))
+            .unwrap()
+    }
+
+    fn take(&mut self) -> bool {
+        let Some(call) = self.scheduler.take_call(self.now()) else { return false };
+        assert!(call.len() <= self.options.streams_per_call);
+        for work in call {
+            self.check_work(&work);
+            self.out.push(work);
+        }
+        true
+    }
+
+    fn check_work(&self, work: &Work) {
+        let log = self.logs.iter().find(|log| work.stream().starts_with(&format!("s-{}.", &log.id.as_str()[1..])));
+        let log = log.expect("streams are named after their tranche");
+        assert!(log.held && self.scheduler.is_held(work.id));
+        if self.options.order == Order::Stream
+            && work.kind != WorkKind::Malformed
+            && work.events[0].kind() != Kind::Malformed
+        {
+            let same = |other: &&Work| other.stream() == work.stream() && other.events[0].kind() != Kind::Malformed;
+            let other = self.out.iter().find(same);
+            assert!(other.is_none(), "one call at a time: {other:?} and {work:?}");
+        }
+        if self.options.order == Order::Tranche {
+            let other =
+                self.out.iter().filter(|other| self.scheduler.is_held(other.id) && other.stream() == work.stream());
+            assert_eq!(other.count(), 0);
+        }
+        assert!(!work.late || work.is_single());
+        let mut last: Option<&Event> = None;
+        for event in &work.events {
+            assert!(event.kind() != Kind::Placeholder && event.stream() == work.stream());
+            assert!(!log.opened.handled.contains(event.at()), "what was recovered is never offered: {event:?}");
+            assert!(
+                !log.handled.contains(&event.at()) || event.is_unfold(),
+                "what is handled is not offered again: {event:?}"
+            );
+            if self.options.order == Order::Stream && self.options.indexes == Indexes::Dense {
+                let (from, to) = last.map_or((event.index(), event.index()), |last| (last.next_index(), event.index()));
+                let recovered = |index: i64| {
+                    let mut same =
+                        log.events.iter().filter(|event| event.stream() == work.stream() && event.index() == index);
+                    same.any(|event| log.opened.handled.contains(event.at()))
+                };
+                let filled = |index| self.placeholders.contains(&(work.stream().to_owned(), index)) || recovered(index);
+                let filled = (from..to).all(filled);
+                assert!(filled && from <= to || event.is_unfold(), "a run is contiguous: {work:?}");
+            }
+            last = Some(event);
+        }
+        let kinds = work.events.iter().map(Event::kind).collect::<Vec<_>>();
+        assert!(self.options.order != Order::Stream || kinds.is_sorted_by_key(|kind| *kind == Kind::Unfold));
+        assert_eq!(work.kind == WorkKind::Malformed, kinds[0] == Kind::Malformed && work.kind != WorkKind::Park);
+    }
+
+    fn finish(&mut self) {
+        if self.out.is_empty() {
+            return;
+        }
+        let work = self.out.swap_remove(self.random.usize(0..self.out.len()));
+        let until = Timestamp::from_millis(self.now + self.random.u64(0..30));
+        let outcome = match self.random.u32(0..20) {
+            0 => Outcome::Defer { until },
+            1 => Outcome::Wait { until },
+            2 => Outcome::Failed { until, at_index: None },
+            3 => Outcome::Failed { until, at_index: Some(work.first() + self.random.i64(0..4)) },
+            4 => Outcome::Skip,
+            5 if self.random.bool() => Outcome::Park,
+            6 => Outcome::Return,
+            7 | 8 => {
+                let next = self.random.i64(work.first()..=work.next.max(work.first()));
+                let next = if next <= work.first() { work.next } else { next };
+                Outcome::Done { next }
+            }
+            9 if self.options.order == Order::Stream && work.kind == WorkKind::Handle && self.random.bool() => {
+                Outcome::Done { next: work.next + self.random.i64(0..4) }
+            }
+            _ => Outcome::Done { next: work.next },
+        };
+        self.finish_with(work, outcome);
+    }
+
+    fn finish_with(&mut self, work: Work, outcome: Outcome) {
+        let next = match outcome {
+            Outcome::Done { next } => Some(next),
+            Outcome::Skip if work.is_single() => Some(work.next),
+            Outcome::Skip => Some(work.events[0].next_index()),
+            _ => None,
+        };
+        let log = self
+            .logs
+            .iter()
+            .position(|log| work.stream().starts_with(&format!("s-{}.", &log.id.as_str()[1..])))
+            .unwrap();
+        let id = self.logs[log].id.clone();
+        let is_held = self.scheduler.is_held(work.id);
+        let preview = next.map(|next| self.preview(&id, &work, next));
+        if let (Some(next), true) = (next, is_held) {
+            self.note(log, &work, next);
+        }
+        let (stream, kind, shown) = (work.stream().to_owned(), work.kind, format!("{work:?}"));
+        let siblings = self.options.order == Order::Tranche && self.options.streams_per_call > 1;
+        self.scheduler.finish(work, outcome, self.now());
+        if let Some(Some(preview)) = preview.filter(|_| !siblings) {
+            assert_eq!(Some(preview), self.scheduler.progress(&id), "{shown} {outcome:?}");
+        }
+        if is_held && next.is_some() && kind == WorkKind::Park {
+            self.note_parked(&id, &stream);
+        }
+    }
+
+    /// Returns the progress with this work done, if its tranche is held, and checks that asking changes nothing.
+    fn preview(&mut self, tranche: &TrancheId, work: &Work, next: i64) -> Option<Progress> {
+        let before = self.scheduler.progress(tranche);
+        let mut with = self.scheduler.progress_with(&[(work.id, next)]);
+        assert_eq!(self.scheduler.progress(tranche), before);
+        assert_eq!(with.len(), usize::from(self.scheduler.is_held(work.id)));
+        with.pop().map(|(of, progress)| {
+            assert_eq!(&of, tranche);
+            progress
+        })
+    }
+
+    fn note(&mut self, log: usize, work: &Work, next: i64) {
+        let (stream, id) = (work.stream().to_owned(), self.logs[log].id.clone());
+        for event in &work.events {
+            if event.next_index() > next && next < work.next {
+                break;
+            }
+            self.logs[log].handled.insert(event.at());
+            self.handled.records.insert((id.clone(), event.at()));
+            let supersedes = self.handled.unfolds.entry(stream.clone()).or_insert(i64::MIN);
+            *supersedes = (*supersedes).max(event.next_index());
+            if event.kind() == Kind::Event {
+                self.handled.indexes.insert((stream.clone(), event.index()));
+            }
+        }
+        if self.options.order == Order::Stream && work.events[0].kind() != Kind::Malformed && next > work.next {
+            self.handled.passed.push((stream.clone(), work.first(), next));
+            let supersedes = self.handled.unfolds.entry(stream).or_insert(i64::MIN);
+            *supersedes = (*supersedes).max(next);
+        }
+    }
+
+    /// What a parked store would keep: from which ordinal on the stream is parked.
+    fn note_parked(&mut self, id: &TrancheId, name: &str) {
+        let Some(tranche) = self.scheduler.ledger.held(id) else { return };
+        let first = match self.options.order {
+            Order::None => None,
+            Order::Tranche => self.scheduler.ledger.tranches[tranche as usize].parked.get(name.as_bytes()).copied(),
+            Order::Stream => self.scheduler.find(name.as_bytes(), self.scheduler.scope(tranche)).and_then(|stream| {
+                let lane = self.scheduler.streams.get(stream).lane;
+                let aside = if lane == NONE { NONE } else { self.scheduler.lanes[lane].aside };
+                (aside != NONE).then(|| self.scheduler.asides[aside].parked.map(|parked| parked.first)).flatten()
+            }),
+        };
+        if let Some(first) = first {
+            self.parked.insert((id.clone(), name.to_owned()), first);
+        }
+    }
+
+    fn unpark(&mut self) {
+        let streams: HashSet<_> =
+            self.logs.iter().flat_map(|log| &log.events).map(|event| event.stream().to_owned()).collect();
+        let mut streams: Vec<_> = streams.into_iter().collect();
+        streams.sort();
+        if !streams.is_empty() {
+            let stream = streams.swap_remove(self.random.usize(0..streams.len()));
+            self.scheduler.unpark(&stream, self.now());
+            self.parked.retain(|(_, parked), _| *parked != stream);
+        }
+    }
+
+    fn is_passed(&self, stream: &str, index: i64) -> bool {
+        let passed = |(of, from, to): &(String, i64, i64)| of == stream && (*from..*to).contains(&index);
+        self.handled.indexes.contains(&(stream.to_owned(), index)) || self.handled.passed.iter().any(passed)
+    }
+
+    /// Whether the model knows a reason why this counts as handled.
+    fn may_be_covered(&self, tranche: &TrancheId, event: &Event) -> bool {
+        if self.handled.records.contains(&(tranche.clone(), event.at())) {
+            return true;
+        }
+        match event.kind() {
+            Kind::Placeholder => true,
+            Kind::Malformed => false,
+            Kind::Event => self.is_passed(event.stream(), event.index()),
+            Kind::Unfold => self.handled.unfolds.get(event.stream()).is_some_and(|&handled| handled >= event.index()),
+        }
+    }
+
+    /// Nothing is covered that was not handled, what was covered stays so, and the set is as short as can be.
+    fn check_progress(&self) {
+        for log in self.logs.iter().filter(|log| log.held) {
+            let progress = self.scheduler.progress(&log.id).unwrap();
+            let resume = match progress.position {
+                Some(Position::Number(at)) => at as usize,
+                _ => 0,
+            };
+            let mut runs = Vec::new();
+            let mut before = false;
+            for (at, event) in log.events[..log.read].iter().enumerate() {
+                let covered = at < resume || progress.handled.contains(event.at());
+                assert!(!covered || self.may_be_covered(&log.id, event), "{event:?} is covered by {progress:?}");
+                let was_covered = log.opened.handled.contains(event.at());
+                assert!(covered || !was_covered, "{event:?} was covered, and is not by {progress:?}");
+                if at >= resume && covered {
+                    match runs.last_mut() {
+                        Some((_, last)) if before => *last = event.at(),
+                        _ => runs.push((event.at(), event.at())),
+                    }
+                }
+                before = at >= resume && covered;
+            }
+            let last_read = log.events[..log.read].last().map_or(Ordinal::default(), Event::at);
+            let read: Vec<_> = progress.handled.runs().iter().copied().filter(|run| run.0 <= last_read).collect();
+            let unread = |run: &(Ordinal, Ordinal)| {
+                runs.last().is_some_and(|last: &(_, _)| run.0 == last.0) && run.1 > last_read
+            };
+            for (run, naive) in read.iter().zip(&runs) {
+                assert!(run == naive || run.0 == naive.0 && unread(run), "{progress:?} is not {runs:?}");
+            }
+            // A run that lies before the position altogether may remain until reading has passed it.
+            assert!(read.len() >= runs.len(), "{progress:?} is not {runs:?}");
+        }
+    }
+
+    /// Lets everything that can go, go; then nothing may be left.
+    fn end(&mut self) {
+        self.scheduler.set_held(false, self.now());
+        for tranche in 0..self.logs.len() {
+            if self.options.require_all {
+                self.fill(tranche);
+            }
+            if !self.logs[tranche].held {
+                self.open(tranche);
+            }
+            while self.logs[tranche].read < self.logs[tranche].events.len() {
+                self.read(tranche);
+            }
+        }
+        loop {
+            self.now += 100;
+            while self.take() {}
+            if self.out.is_empty() {
+                break;
+            }
+            while let Some(work) = self.out.pop() {
+                let next = work.next;
+                self.finish_with(work, Outcome::Done { next });
+                invariants::check(&self.scheduler);
+            }
+        }
+        self.check_progress();
+        for log in &self.logs {
+            let report = self.scheduler.tranche(&log.id).unwrap();
+            assert_eq!((report.unhandled, report.batches_held, report.set_runs), (0, 0, 0), "{report:?}");
+            assert_eq!(report.bytes, 0);
+            let progress = self.scheduler.progress(&log.id).unwrap();
+            assert!(log.events.is_empty() || progress.position == Some(Position::Number(log.events.len() as i64)));
+            assert!(log.events.iter().all(|event| self.may_be_covered(&log.id, event)));
+        }
+        assert_eq!(self.scheduler.nodes.used(), 0);
+        assert_eq!(self.scheduler.next_wake(), None);
+    }
+
+    /// Appends what was left out.
+    fn fill(&mut self, tranche: usize) {
+        let log = &mut self.logs[tranche];
+        for (stream, (_, left_out)) in log.streams.iter_mut().enumerate() {
+            for index in left_out.drain(..) {
+                log.next_at += 1;
+                let name = format!("s-{tranche}.{stream}");
+                let at = Ordinal::new(log.next_at, 0);
+                log.events.push(script::event(&name, Kind::Event, at, index, 3));
+            }
+        }
+    }
+}
+
+/// `PROPULSIOND_SEED=7` repeats one walk, `PROPULSIOND_SEEDS=5000` makes as many of each kind.
+fn walk(options: &Options) {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds = match (number("PROPULSIOND_SEED"), number("PROPULSIOND_SEEDS")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, seeds) => 0..seeds.unwrap_or(SEEDS),
+    };
+    for seed in seeds {
+        let result = std::panic::catch_unwind(|| {
+            let mut walk = Walk::new(seed, options.clone());
+            for _ in 0..250 {
+                walk.step();
+            }
+            walk.end();
+        });
+        assert!(result.is_ok(), "the walk fails with PROPULSIOND_SEED={seed}");
+    }
+}
+
+const SEEDS: u64 = 25;
+
+#[test]
+fn a_walk_over_dense_streams_handles_everything_and_covers_nothing_else() {
+    walk(&script::options());
+    walk(&Options { max_events: 2, ..script::options() });
+}
+
+#[test]
+fn a_walk_with_several_streams_a_call() {
+    walk(&Options { streams_per_call: 3, max_bytes: 7, ..script::options() });
+}
+
+#[test]
+fn a_walk_over_sparse_streams() {
+    walk(&Options { indexes: Indexes::Sparse, ..script::options() });
+}
+
+#[test]
+fn a_walk_where_nothing_may_be_missing() {
+    walk(&Options { require_all: true, ..script::options() });
+}
+
+#[test]
+fn a_walk_without_order() {
+    walk(&Options { order: Order::None, streams_per_call: 2, ..script::options() });
+}
+
+#[test]
+fn a_walk_in_read_order() {
+    walk(&Options { order: Order::Tranche, ..script::options() });
+    walk(&Options { order: Order::Tranche, streams_per_call: 3, ..script::options() });
+}
+
+#[test]
+fn one_seed_gives_one_walk() {
+    let trace = |seed| {
+        let mut walk = Walk::new(seed, script::options());
+        (0..200).for_each(|_| walk.step());
+        (format!("{:?}", walk.out), format!("{:?}", walk.scheduler.tranches()), walk.scheduler.snapshot(9, walk.now()))
+    };
+    assert_eq!(trace(3), trace(3));
+    assert_ne!(trace(3).1, trace(4).1);
+}

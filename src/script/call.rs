@@ -1,0 +1,372 @@
+//! The call that runs on this thread: what the values a script holds refer to.
+//!
+//! A script's `stream`, `events` and `e` are small handles; what they stand for is here, and is converted when the
+//! script asks for it. A handle remembers the call that it came from, so that one kept beyond it is an error and
+//! never another call's event.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rhai::{Dynamic, EvalAltResult, ImmutableString, Position};
+
+use super::intern::Interner;
+use super::json::{self, FieldTable};
+use crate::clock::{Clock, Timestamp};
+use crate::event::Event;
+use crate::handler::{HandlerError, HandlerErrorKind};
+use crate::value::Value;
+use crate::work::Work;
+
+pub(super) type Failure = Box<EvalAltResult>;
+
+thread_local! {
+    static CALL: RefCell<Call> = RefCell::new(Call::new());
+}
+
+/// Looks at, or changes, the call that runs on this thread.
+pub(super) fn current<R>(f: impl FnOnce(&mut Call) -> R) -> R {
+    CALL.with_borrow_mut(f)
+}
+
+/// What a script may be wrong about by calling the API: thrown as a value of its own, as its kind is known.
+#[derive(Clone, Debug)]
+pub(super) struct Fault {
+    pub(super) kind: HandlerErrorKind,
+    pub(super) message: String,
+    pub(super) index: Option<i64>,
+}
+
+/// Makes the error of an API function that was called in a way that never works.
+pub(super) fn misuse(message: impl Into<String>) -> Failure {
+    thrown(Fault { kind: HandlerErrorKind::Permanent, message: message.into(), index: None })
+}
+
+pub(super) fn thrown(fault: Fault) -> Failure {
+    EvalAltResult::ErrorRuntime(Dynamic::from(fault), Position::NONE).into()
+}
+
+/// What a script says about a stream: made by `done`, `upto`, `defer` and `malformed`.
+#[derive(Clone, Debug)]
+pub(super) enum Verdict {
+    Done { tag: Option<Arc<str>> },
+    Upto { next: i64, tag: Option<Arc<str>> },
+    Defer(Duration),
+    Malformed { why: String, index: Option<i64> },
+}
+
+/// A place in a call: a stream of it, or an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Handle {
+    pub(super) place: u32,
+    generation: u32,
+}
+
+/// One stream of the call, and what was decided about it so far.
+#[derive(Default)]
+pub(super) struct Span {
+    first: usize,
+    len: usize,
+    pub(super) effects: Vec<Value>,
+    pub(super) verdict: Option<Verdict>,
+    pub(super) failure: Option<HandlerError>,
+}
+
+/// An event, and what of it the script asked for.
+#[derive(Default)]
+struct Slot {
+    event: Option<Event>,
+    data: Body,
+    meta: Body,
+}
+
+/// One of an event's JSON documents.
+#[derive(Default)]
+struct Body {
+    state: BodyState,
+    table: FieldTable,
+}
+
+#[derive(Default)]
+enum BodyState {
+    #[default]
+    Unread,
+    /// An object: its fields are in the table.
+    Object,
+    /// Anything else, converted.
+    Plain(Dynamic),
+}
+
+/// Which document of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Data,
+    Meta,
+}
+
+/// What a script sees of an event's document.
+pub(super) enum Seen {
+    Object,
+    Plain(Dynamic),
+}
+
+pub(super) struct Call {
+    generation: u32,
+    spans: Vec<Span>,
+    slots: Vec<Slot>,
+    used: usize,
+    pub(super) is_batch: bool,
+    /// The event that the script looked at last.
+    looked_at: Option<usize>,
+    /// Bytes of text that effects of this call hold.
+    pub(super) emitted_bytes: usize,
+    started: Option<Timestamp>,
+    pub(super) texts: Interner<Arc<str>>,
+    names: Interner<ImmutableString>,
+}
+
+/// More slots than this are let go after a call.
+const KEPT_SLOTS: usize = 1_024;
+
+impl Call {
+    fn new() -> Self {
+        Self {
+            generation: 0,
+            spans: Vec::new(),
+            slots: Vec::new(),
+            used: 0,
+            is_batch: false,
+            looked_at: None,
+            emitted_bytes: 0,
+            started: None,
+            texts: Interner::new(),
+            names: Interner::new(),
+        }
+    }
+
+    /// Begins a call over `streams`.
+    pub(super) fn begin(&mut self, streams: &[Work], is_batch: bool) {
+        self.end();
+        self.spans.clear();
+        self.is_batch = is_batch;
+        for work in streams {
+            self.spans.push(Span { first: self.used, len: work.events.len(), ..Span::default() });
+            for event in &work.events {
+                if self.used == self.slots.len() {
+                    self.slots.push(Slot::default());
+                }
+                self.slots[self.used].event = Some(event.clone());
+                self.used += 1;
+            }
+        }
+    }
+
+    /// Ends the call of one stream, and returns what was said about it.
+    pub(super) fn end_single(&mut self) -> Span {
+        self.end();
+        self.spans.pop().unwrap_or_default()
+    }
+
+    /// Ends the call, and returns what was said about its streams.
+    pub(super) fn end_batch(&mut self) -> Vec<Span> {
+        self.end();
+        std::mem::take(&mut self.spans)
+    }
+
+    /// Lets go of the call's events: its handles lead nowhere from here on.
+    pub(super) fn end(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+        for slot in &mut self.slots[..self.used] {
+            slot.event = None;
+            slot.data.clear();
+            slot.meta.clear();
+        }
+        self.slots.truncate(KEPT_SLOTS);
+        self.used = 0;
+        self.looked_at = None;
+        self.emitted_bytes = 0;
+        self.started = None;
+    }
+
+    /// Returns whether the call has run for longer than `limit`. The first question starts the clock: calls that are
+    /// over before it never ask what time it is.
+    pub(super) fn is_overdue(&mut self, clock: &Clock, limit: Duration) -> bool {
+        let now = clock.now();
+        now.since(*self.started.get_or_insert(now)) > limit
+    }
+
+    pub(super) fn handle(&self, place: usize) -> Handle {
+        Handle { place: place as u32, generation: self.generation }
+    }
+
+    pub(super) fn spans(&self) -> impl Iterator<Item = Handle> {
+        (0..self.spans.len()).map(|place| self.handle(place))
+    }
+
+    pub(super) fn span(&mut self, handle: Handle) -> Result<&mut Span, Failure> {
+        self.check(handle)?;
+        Ok(&mut self.spans[handle.place as usize])
+    }
+
+    /// Returns the one stream of a call that is no batch.
+    pub(super) fn single(&mut self, doing: &str) -> Result<&mut Span, Failure> {
+        match (self.is_batch, self.spans.first_mut()) {
+            (false, Some(span)) => Ok(span),
+            (true, _) => Err(misuse(format!("say for which stream: in `handle_batch` it is `span.{doing}`"))),
+            (false, None) => Err(misuse(format!("`{doing}` works within a call of `handle` only"))),
+        }
+    }
+
+    /// Returns the handle of event `position` of a stream, counted from its end if negative.
+    pub(super) fn event_of(&mut self, span: Handle, position: i64) -> Result<Option<Handle>, Failure> {
+        let Span { first, len, .. } = *self.span(span)?;
+        let from_start = if position < 0 { position + len as i64 } else { position };
+        let Some(offset) = usize::try_from(from_start).ok().filter(|offset| *offset < len) else {
+            return Ok(None);
+        };
+        self.looked_at = Some(first + offset);
+        Ok(Some(self.handle(first + offset)))
+    }
+
+    pub(super) fn events_in(&mut self, span: Handle) -> Result<usize, Failure> {
+        self.span(span).map(|span| span.len)
+    }
+
+    pub(super) fn event(&mut self, handle: Handle) -> Result<&Event, Failure> {
+        self.check(handle)?;
+        self.looked_at = Some(handle.place as usize);
+        Ok(self.slots[handle.place as usize].event.as_ref().expect("an event of the current call is here"))
+    }
+
+    /// Returns the first event of a stream, which names it.
+    pub(super) fn first_event(&mut self, span: Handle) -> Result<&Event, Failure> {
+        let first = self.span(span)?.first;
+        Ok(self.slots[first].event.as_ref().expect("an event of the current call is here"))
+    }
+
+    /// Returns the event that an error message names: the one looked at last, else the first.
+    pub(super) fn suspect(&self) -> Option<&Event> {
+        self.slots.get(self.looked_at.unwrap_or(0))?.event.as_ref()
+    }
+
+    /// Returns the stream that an event belongs to.
+    pub(super) fn span_of(&self, event: Handle) -> Handle {
+        let place = event.place as usize;
+        let found = self.spans.iter().position(|span| (span.first..span.first + span.len).contains(&place));
+        Handle { place: found.unwrap_or(0) as u32, generation: event.generation }
+    }
+
+    /// Returns the type of an event: a string that is likely to come again.
+    pub(super) fn event_type(&mut self, handle: Handle) -> Result<ImmutableString, Failure> {
+        self.check(handle)?;
+        self.looked_at = Some(handle.place as usize);
+        let event = self.slots[handle.place as usize].event.as_ref().expect("an event of the current call is here");
+        Ok(self.names.get(event.event_type()))
+    }
+
+    /// Reads an event's document, if that was not done before.
+    pub(super) fn document(&mut self, handle: Handle, part: Part) -> Result<Seen, Failure> {
+        self.with_body(handle, part, |body, bytes, event| {
+            if let BodyState::Unread = body.state {
+                body.read(bytes).map_err(|why| not_json(event, part, &why))?;
+            }
+            Ok(match &body.state {
+                BodyState::Plain(value) => Seen::Plain(value.clone()),
+                _ => Seen::Object,
+            })
+        })
+    }
+
+    /// Returns a field of an event's document.
+    pub(super) fn field(&mut self, handle: Handle, part: Part, name: &str) -> Result<Option<Dynamic>, Failure> {
+        self.with_body(handle, part, |body, bytes, event| {
+            body.table.get(bytes, name).map_err(|why| not_json(event, part, &why))
+        })
+    }
+
+    /// Converts an event's whole document.
+    pub(super) fn whole(&mut self, handle: Handle, part: Part) -> Result<Dynamic, Failure> {
+        self.with_body(handle, part, |_, bytes, event| json::parse(bytes).map_err(|why| not_json(event, part, &why)))
+    }
+
+    fn with_body<R>(
+        &mut self,
+        handle: Handle,
+        part: Part,
+        f: impl FnOnce(&mut Body, &[u8], &Event) -> Result<R, Failure>,
+    ) -> Result<R, Failure> {
+        self.check(handle)?;
+        self.looked_at = Some(handle.place as usize);
+        let slot = &mut self.slots[handle.place as usize];
+        let event = slot.event.as_ref().expect("an event of the current call is here");
+        let (body, bytes) = match part {
+            Part::Data => (&mut slot.data, event.data()),
+            Part::Meta => (&mut slot.meta, event.meta()),
+        };
+        f(body, bytes, event)
+    }
+
+    fn check(&self, handle: Handle) -> Result<(), Failure> {
+        if handle.generation == self.generation {
+            return Ok(());
+        }
+        Err(misuse("an event or stream was used after the call that it belongs to"))
+    }
+}
+
+impl Body {
+    fn read(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let trimmed = bytes.trim_ascii_start();
+        if trimmed.starts_with(b"{") {
+            self.table.read(bytes)?;
+            self.state = BodyState::Object;
+        } else if trimmed.is_empty() {
+            self.state = BodyState::Plain(Dynamic::UNIT);
+        } else {
+            self.state = BodyState::Plain(json::parse(bytes)?);
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        self.state = BodyState::Unread;
+        self.table.clear();
+    }
+}
+
+/// The event itself is at fault, and known: it is named (C19, R32).
+fn not_json(event: &Event, part: Part, why: &str) -> Failure {
+    let part = match part {
+        Part::Data => "data",
+        Part::Meta => "meta",
+    };
+    thrown(Fault {
+        kind: HandlerErrorKind::Malformed,
+        message: format!("its `{part}` is not JSON that can be used: {why}"),
+        index: Some(event.index()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Assembler, Kind};
+    use crate::position::Ordinal;
+    use crate::work::{WorkId, WorkKind};
+
+    #[test]
+    fn a_handle_leads_nowhere_after_its_call() {
+        let event = Assembler::new("order-1", "A").build(Kind::Event, Ordinal::default(), 0).unwrap();
+        let (id, kind) = (WorkId { slot: 0, generation: 0 }, WorkKind::Handle);
+        let works =
+            [Work { id, kind, events: vec![event], next: 1, failures: 0, read_at: Timestamp::ZERO, late: false }];
+        let mut call = Call::new();
+        call.begin(&works, false);
+        let kept = call.handle(0);
+        assert_eq!(call.event(kept).unwrap().stream(), "order-1");
+        call.begin(&works, false);
+        let error = call.event(kept).unwrap_err();
+        assert!(error.to_string().contains("Fault"), "{error}");
+        assert!(call.span(kept).is_err() && call.field(kept, Part::Data, "x").is_err());
+    }
+}

@@ -1,0 +1,400 @@
+//! Finds, before anything runs, what would fail when it is reached.
+//!
+//! rhai compiles calls of functions that do not exist. This walk over the syntax tree reports those that cannot be
+//! anything else. It never reports what might work: a name that is also a variable may hold a function, and which
+//! methods a value has is known for the host's own objects only.
+
+use std::collections::BTreeSet;
+
+use hashbrown::HashMap;
+use rhai::{AST, ASTNode, Engine, Expr, FnCallExpr, Position, Stmt, StmtBlock};
+use serde::Deserialize;
+
+use super::problem::Problem;
+use super::sources::{SourceFile, Sources};
+
+/// Functions that rhai knows by their names alone, and whatever they are called with.
+const SYNTAX: [&str; 10] =
+    ["type_of", "is_def_var", "is_def_fn", "Fn", "call", "curry", "is_shared", "print", "debug", "eval"];
+
+/// Functions whose only effect is what they return.
+const VERDICTS: [&str; 4] = ["done", "upto", "defer", "malformed"];
+
+/// What the host's objects can do: object, method, numbers of arguments.
+const METHODS: [(&str, &str, &[usize]); 10] = [
+    ("log", "debug", &[1]),
+    ("log", "info", &[1]),
+    ("log", "warn", &[1]),
+    ("log", "error", &[1]),
+    ("metric", "inc", &[1, 2]),
+    ("time", "now", &[0]),
+    ("time", "parse", &[1]),
+    ("json", "parse", &[1]),
+    ("json", "text", &[1]),
+    ("params", "contains", &[1]),
+];
+
+/// Checks all files of a script.
+pub(super) fn check(engine: &Engine, sources: &Sources, asts: &[AST], is_batch: bool) -> Vec<Problem> {
+    let mut natives = Natives::of(engine);
+    if !is_batch {
+        natives.forget_spans();
+    }
+    let mut problems: Vec<_> = (0..asts.len())
+        .flat_map(|number| {
+            let file = &sources.files[number];
+            let walk = Walk { natives: &natives, sources, asts, number, variables: variables(&asts[number]) };
+            walk.problems()
+                .into_iter()
+                .map(|(position, message)| Problem::at(&file.name, &file.text, position, message))
+        })
+        .collect();
+    sort(&mut problems);
+    problems
+}
+
+/// Says so if the function that calls go to is not there.
+pub(super) fn entry(sources: &Sources, ast: &AST, is_batch: bool) -> Option<Problem> {
+    const SINGLE: (&str, &str, usize) = ("handle", "stream, events", 2);
+    const BATCH: (&str, &str, usize) = ("handle_batch", "spans", 1);
+    let ((name, params, wanted), (other, ..)) = if is_batch { (BATCH, SINGLE) } else { (SINGLE, BATCH) };
+    let file = sources.main();
+    let counts: Vec<_> = own_functions(ast, name).collect();
+    if counts.contains(&wanted) {
+        return None;
+    }
+    if let Some(count) = counts.first() {
+        let message = format!("`{name}` is called as `fn {name}({params})`; this one has {count} parameters");
+        return Some(Problem::at(&file.name, &file.text, first_statement(ast, name), message));
+    }
+    let hint = match (own_functions(ast, other).next(), is_batch) {
+        (None, _) => "",
+        (Some(_), true) => " (`handle` is for `streams_per_call = 1`)",
+        (Some(_), false) => " (`handle_batch` is for `streams_per_call` over 1)",
+    };
+    Some(Problem::of(&file.name, format!("the script has no `fn {name}({params})`{hint}")))
+}
+
+/// Returns where a function is, as far as rhai tells.
+fn first_statement(ast: &AST, name: &str) -> Position {
+    let functions = ast.shared_lib();
+    let found = functions.iter_script_fn_info().find(|(_, _, known, _, _)| *known == name);
+    found.map_or(Position::NONE, |(_, _, _, _, function)| function.body.start_position())
+}
+
+/// Finds functions that another file of the script, or the engine, has too, with as many parameters.
+///
+/// rhai remembers what a call led to by name and number of arguments alone, for all files at once: the first one
+/// called would answer for the other.
+pub(super) fn clashes(engine: &Engine, sources: &Sources, asts: &[AST]) -> Vec<Problem> {
+    if asts.len() == 1 {
+        return Vec::new();
+    }
+    let natives = Natives::of(engine);
+    let mut defined: HashMap<(String, usize), usize> = HashMap::new();
+    let mut problems = Vec::new();
+    for (number, (ast, file)) in asts.iter().zip(sources.files.iter()).enumerate() {
+        let functions = ast.shared_lib();
+        for (_, _, name, count, function) in functions.iter_script_fn_info().filter(|function| is_plain(function.2)) {
+            let other = match defined.insert((name.to_owned(), count), number) {
+                Some(other) => format!("is defined in `{}` too", sources.files[other].name),
+                None if natives.0.get(name).is_some_and(|counts| counts.contains(&count)) => "is built in".to_owned(),
+                None => continue,
+            };
+            let plural = if count == 1 { "" } else { "s" };
+            let message = format!(
+                "`{name}` with {count} parameter{plural} {other}: functions of a script of several files need names of their own"
+            );
+            problems.push(Problem::at(&file.name, &file.text, function.body.start_position(), message));
+        }
+    }
+    sort(&mut problems);
+    problems
+}
+
+fn sort(problems: &mut Vec<Problem>) {
+    problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+    problems.dedup();
+}
+
+/// The functions that the engine knows, with the numbers of arguments that they take.
+struct Natives(HashMap<String, BTreeSet<usize>>);
+
+impl Natives {
+    fn of(engine: &Engine) -> Self {
+        #[derive(Deserialize)]
+        struct Metadata {
+            #[serde(default)]
+            functions: Vec<Function>,
+        }
+        #[derive(Deserialize)]
+        struct Function {
+            name: String,
+            #[serde(rename = "numParams")]
+            params: usize,
+        }
+        let json = engine.gen_fn_metadata_to_json(true).expect("the engine's own functions can be written as JSON");
+        let metadata: Metadata = serde_json::from_str(&json).expect("rhai writes `functions` with `name`, `numParams`");
+        let mut known: HashMap<_, BTreeSet<_>> = HashMap::new();
+        for function in metadata.functions {
+            known.entry(function.name).or_default().insert(function.params);
+        }
+        Self(known)
+    }
+
+    /// Without spans, `span.emit(value)` is no way to call `emit`: it takes one argument less than the most it could.
+    fn forget_spans(&mut self) {
+        for name in VERDICTS.iter().chain(&["emit"]) {
+            if let Some(counts) = self.0.get_mut(*name) {
+                counts.pop_last();
+            }
+        }
+    }
+}
+
+struct Walk<'a> {
+    natives: &'a Natives,
+    sources: &'a Sources,
+    asts: &'a [AST],
+    number: usize,
+    variables: BTreeSet<String>,
+}
+
+impl Walk<'_> {
+    fn problems(&self) -> Vec<(Position, String)> {
+        let mut found = Vec::new();
+        self.ast().walk(&mut |nodes| {
+            let problem = match nodes {
+                [.., ASTNode::Expr(Expr::FnCall(call, position))]
+                | [.., ASTNode::Stmt(Stmt::FnCall(call, position))] => {
+                    self.call(call).map(|message| (*position, message))
+                }
+                [.., ASTNode::Expr(Expr::Dot(dot, ..))] => match (&dot.lhs, &dot.rhs) {
+                    (Expr::Variable(name, ..), Expr::MethodCall(call, position)) if name.2.is_empty() => {
+                        self.method(&name.1, call).map(|message| (*position, message))
+                    }
+                    _ => None,
+                },
+                _ => None,
+            };
+            found.extend(problem);
+            found.extend(lost_verdict(nodes).map(|(call, position)| (position, lost(call))));
+            true
+        });
+        found
+    }
+
+    fn ast(&self) -> &AST {
+        &self.asts[self.number]
+    }
+
+    fn file(&self) -> &SourceFile {
+        &self.sources.files[self.number]
+    }
+
+    /// Returns what is wrong with a call in function style.
+    fn call(&self, call: &FnCallExpr) -> Option<String> {
+        let (name, count) = (call.name.as_str(), call.args.len());
+        if call.op_token.is_some() || SYNTAX.contains(&name) || self.variables.contains(name) {
+            return None;
+        }
+        if !call.namespace.is_empty() {
+            return self.qualified(call);
+        }
+        let mut arities: BTreeSet<usize> = own_functions(self.ast(), name).collect();
+        if let Some(natives) = self.natives.0.get(name) {
+            arities.extend(natives);
+        }
+        if name == "sleep" {
+            return Some("a script cannot sleep: return `defer(\"5s\")`".to_owned());
+        }
+        let own = self.ast().iter_functions().map(|function| function.name.to_owned());
+        let known = own.chain(self.natives.0.keys().filter(|name| is_plain(name)).cloned());
+        wrong_call(name, count, &arities, known)
+    }
+
+    /// Returns what is wrong with `alias::function(..)`.
+    fn qualified(&self, call: &FnCallExpr) -> Option<String> {
+        let alias = call.namespace.root();
+        if alias == "global" || call.namespace.path.len() != 1 {
+            return None;
+        }
+        let mut imports = self.file().imports.iter().filter(|import| import.alias == alias);
+        match (imports.next(), imports.next()) {
+            (None, _) => Some(format!("no module is imported as `{alias}` in this file")),
+            (Some(import), None) => {
+                let module = &self.asts[import.file];
+                let arities: BTreeSet<usize> = own_functions(module, &call.name).collect();
+                let known = module.iter_functions().map(|function| function.name.to_owned());
+                let problem = wrong_call(&call.name, call.args.len(), &arities, known)?;
+                Some(format!("{problem} (in the module `{}`)", self.sources.files[import.file].name))
+            }
+            // Imported in several places: which one is meant depends on where.
+            (Some(_), Some(_)) => None,
+        }
+    }
+
+    /// Returns what is wrong with a method call on one of the host's objects.
+    fn method(&self, object: &str, call: &FnCallExpr) -> Option<String> {
+        let methods = METHODS.iter().filter(|(known, ..)| *known == object && object != "params");
+        let mut methods = methods.peekable();
+        methods.peek()?;
+        if self.variables.contains(object) || SYNTAX.contains(&call.name.as_str()) && object != "log" {
+            return None;
+        }
+        let known: Vec<_> = methods.collect();
+        let arities: BTreeSet<usize> = known
+            .iter()
+            .filter(|(_, name, _)| *name == call.name)
+            .flat_map(|(.., counts)| counts.iter().copied())
+            .collect();
+        let names = known.iter().map(|(_, name, _)| (*name).to_owned());
+        wrong_call(&call.name, call.args.len(), &arities, names).map(|problem| format!("`{object}`: {problem}"))
+    }
+}
+
+fn own_functions<'a>(ast: &'a AST, name: &'a str) -> impl Iterator<Item = usize> + 'a {
+    ast.iter_functions().filter(move |function| function.name == name).map(|function| function.params.len())
+}
+
+/// Returns whether a name could be called: operators and property functions cannot.
+fn is_plain(name: &str) -> bool {
+    name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn wrong_call(
+    name: &str,
+    count: usize,
+    arities: &BTreeSet<usize>,
+    known: impl Iterator<Item = String>,
+) -> Option<String> {
+    if arities.contains(&count) {
+        return None;
+    }
+    if arities.is_empty() {
+        let hint = nearest(name, known).map(|near| format!(": did you mean `{near}`?")).unwrap_or_default();
+        return Some(format!("there is no function `{name}`{hint}"));
+    }
+    let counts: Vec<_> = arities.iter().map(ToString::to_string).collect();
+    let plural = if counts == ["1"] { "" } else { "s" };
+    Some(format!("`{name}` takes {} argument{plural}, not {count}", counts.join(" or ")))
+}
+
+/// Returns the known name that is hardly any different.
+fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
+    let most = (name.chars().count() / 3).clamp(1, 2);
+    known
+        .map(|known| (distance(name, &known), known))
+        .filter(|(distance, _)| *distance <= most)
+        .min()
+        .map(|(_, known)| known)
+}
+
+/// Counts the letters to add, drop, change or swap with their neighbour.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let change = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = change.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+/// Returns every name that a file gives to a variable or parameter, wherever that is.
+fn variables(ast: &AST) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    ast.walk(&mut |nodes| {
+        match nodes.last() {
+            Some(ASTNode::Stmt(Stmt::Var(var, ..))) => {
+                found.insert(var.0.name.to_string());
+            }
+            Some(ASTNode::Stmt(Stmt::For(each, _))) => {
+                found.insert(each.0.name.to_string());
+                found.extend(each.1.as_ref().map(|counter| counter.name.to_string()));
+            }
+            Some(ASTNode::Stmt(Stmt::TryCatch(caught, _))) => {
+                if let Expr::Variable(name, ..) = &caught.expr {
+                    found.insert(name.1.to_string());
+                }
+            }
+            _ => {}
+        }
+        true
+    });
+    for function in ast.iter_functions() {
+        found.extend(function.params.iter().map(|param| (*param).to_owned()));
+    }
+    found
+}
+
+/// Returns the call of `upto(n);` and the like whose value goes nowhere, if that is what this statement is: in a loop,
+/// or in a block that goes on after it.
+fn lost_verdict<'a>(nodes: &[ASTNode<'a>]) -> Option<(&'a FnCallExpr, Position)> {
+    let (ASTNode::Stmt(statement), around) = nodes.split_last().map(|(last, around)| (*last, around))? else {
+        return None;
+    };
+    let (call, position) = match statement {
+        Stmt::FnCall(call, position) => (&**call, *position),
+        Stmt::Expr(expr) => match &**expr {
+            Expr::FnCall(call, position) => (&**call, *position),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    (is_verdict(call) && is_lost(statement, around)).then_some((call, position))
+}
+
+fn is_lost(statement: &Stmt, around: &[ASTNode<'_>]) -> bool {
+    let mut inner = statement;
+    for node in around.iter().rev() {
+        let ASTNode::Stmt(outer) = node else {
+            return false;
+        };
+        let blocks: &[&StmtBlock] = match outer {
+            Stmt::For(..) | Stmt::While(..) | Stmt::Do(..) => return true,
+            Stmt::If(branches, _) => &[&branches.body, &branches.branch],
+            Stmt::Block(block) => &[&**block],
+            _ => return false,
+        };
+        let is_last = |block: &&StmtBlock| block.statements().last().is_some_and(|last| std::ptr::eq(last, inner));
+        if !blocks.iter().any(is_last) {
+            return true;
+        }
+        inner = outer;
+    }
+    false
+}
+
+fn is_verdict(call: &FnCallExpr) -> bool {
+    call.namespace.is_empty() && VERDICTS.contains(&call.name.as_str())
+}
+
+fn lost(call: &FnCallExpr) -> String {
+    let name = &call.name;
+    format!("what `{name}(..)` says is lost here: write `return {name}(..);`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_one_that_a_slip_of_the_finger_makes() {
+        let known = ["emit", "upto", "defer"];
+        let near = |name: &str| nearest(name, known.iter().map(|name| (*name).to_owned()));
+        assert_eq!(
+            ["emti", "emitt", "upt", "defr"].map(near),
+            ["emit", "emit", "upto", "defer"].map(|n| Some(n.to_owned()))
+        );
+        assert_eq!(near("insert"), None);
+    }
+}

@@ -1,0 +1,145 @@
+//! Script values to the values that sinks write.
+
+use rhai::Dynamic;
+
+use super::call::{Call, Failure, Fault, Part, Seen, current, misuse};
+use super::document::Document;
+use super::json;
+use super::objects::{EventObject, EventsObject, StreamObject, TimeObject};
+use crate::event::Text;
+use crate::value::Value;
+
+/// Converts what a script emits. Texts that come again (keys, SQL) are shared.
+pub(super) fn to_value(call: &mut Call, value: &Dynamic) -> Result<Value, Failure> {
+    convert(call, value, 0)
+}
+
+fn convert(call: &mut Call, value: &Dynamic, depth: usize) -> Result<Value, Failure> {
+    if depth > json::DEEPEST {
+        return Err(misuse(format!("a value is nested more than {} levels deep", json::DEEPEST)));
+    }
+    if let Ok(text) = value.as_immutable_string_ref() {
+        call.emitted_bytes += text.len();
+        return Ok(Value::Text(call.texts.get(&text)));
+    }
+    if let Ok(number) = value.as_int() {
+        return Ok(Value::Int(number));
+    }
+    if let Ok(map) = value.as_map_ref() {
+        let mut entries = Vec::with_capacity(map.len());
+        for (key, value) in map.iter() {
+            call.emitted_bytes += key.len();
+            entries.push((call.texts.get(key), convert(call, value, depth + 1)?));
+        }
+        return Ok(Value::Map(entries));
+    }
+    if let Ok(items) = value.as_array_ref() {
+        let items: Result<_, _> = items.iter().map(|item| convert(call, item, depth + 1)).collect();
+        return items.map(Value::List);
+    }
+    convert_rarer(call, value, depth)
+}
+
+fn convert_rarer(call: &mut Call, value: &Dynamic, depth: usize) -> Result<Value, Failure> {
+    if value.is_unit() {
+        return Ok(Value::Null);
+    }
+    if let Ok(value) = value.as_bool() {
+        return Ok(Value::Bool(value));
+    }
+    if let Ok(number) = value.as_float() {
+        return Ok(Value::Float(number));
+    }
+    if let Ok(char) = value.as_char() {
+        return Ok(Value::Text(call.texts.get(char.encode_utf8(&mut [0; 4]))));
+    }
+    if let Ok(blob) = value.as_blob_ref() {
+        call.emitted_bytes += blob.len();
+        return Ok(Value::Bytes(bytes::Bytes::copy_from_slice(&blob)));
+    }
+    if let Some(document) = value.read_lock::<Document>() {
+        let whole = document.whole(call)?;
+        return convert(call, &whole, depth);
+    }
+    if let Some(event) = value.read_lock::<EventObject>() {
+        return event_value(call, *event, depth);
+    }
+    if let Some(events) = value.read_lock::<EventsObject>() {
+        let handles = events.handles(call)?;
+        let items: Result<_, _> = handles.into_iter().map(|event| event_value(call, event, depth + 1)).collect();
+        return items.map(Value::List);
+    }
+    if let Some(time) = value.read_lock::<TimeObject>() {
+        return Ok(time.to_string().as_str().into());
+    }
+    Err(misuse(format!("{} cannot be emitted", kind(value))))
+}
+
+/// An event as it is: `stream`, `index`, `type`, `data`, and what else it has.
+fn event_value(call: &mut Call, object: EventObject, depth: usize) -> Result<Value, Failure> {
+    let event = call.event(object.0)?.clone();
+    let mut entries = vec![
+        (call.texts.get("stream"), Value::Text(call.texts.get(event.stream()))),
+        (call.texts.get("index"), Value::Int(event.index())),
+        (call.texts.get("type"), Value::Text(call.texts.get(event.event_type()))),
+    ];
+    for (name, field) in [("id", Text::Id), ("timestamp", Text::Timestamp)] {
+        if !event.text(field).is_empty() {
+            entries.push((call.texts.get(name), event.text(field).into()));
+        }
+    }
+    for (name, part, bytes) in [("data", Part::Data, event.data()), ("meta", Part::Meta, event.meta())] {
+        if !bytes.is_empty() {
+            let whole = match call.document(object.0, part)? {
+                Seen::Object => call.whole(object.0, part)?,
+                Seen::Plain(value) => value,
+            };
+            entries.push((call.texts.get(name), convert(call, &whole, depth + 1)?));
+        }
+    }
+    call.emitted_bytes += event.size();
+    Ok(Value::Map(entries))
+}
+
+/// Writes a value for people. What is within lists and maps is left to rhai.
+pub(super) fn display(value: &Dynamic) -> String {
+    if let Some(fault) = value.read_lock::<Fault>() {
+        return fault.message.clone();
+    }
+    if let Some(time) = value.read_lock::<TimeObject>() {
+        return time.to_string();
+    }
+    let found = current(|call| {
+        if let Some(document) = value.read_lock::<Document>() {
+            return document.whole(call).ok().map(|whole| whole.to_string());
+        }
+        if let Some(stream) = value.read_lock::<StreamObject>() {
+            return call.first_event(stream.0).ok().map(|event| event.stream().to_owned());
+        }
+        let event = value.read_lock::<EventObject>()?;
+        call.event(event.0).ok().map(|event| format!("{event:?}"))
+    });
+    found.unwrap_or_else(|| value.to_string())
+}
+
+/// Says what sort of value this is, for messages.
+pub(super) fn kind(value: &Dynamic) -> &'static str {
+    match value.type_name() {
+        "()" => "nothing",
+        "bool" => "a bool",
+        "i64" => "an integer",
+        "f64" => "a float",
+        "char" => "a character",
+        "string" => "a string",
+        "array" => "an array",
+        "map" => "a map",
+        "blob" => "a blob",
+        "Fn" => "a function",
+        "timestamp" => "a timestamp",
+        name if name == std::any::type_name::<Document>() => "a map",
+        name if name == std::any::type_name::<EventObject>() => "an event",
+        name if name == std::any::type_name::<EventsObject>() => "a list of events",
+        name if name == std::any::type_name::<TimeObject>() => "a time",
+        _ => "a value of this type",
+    }
+}

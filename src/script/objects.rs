@@ -1,0 +1,204 @@
+//! What a script is given: `stream`, `events`, `e`, the `span`s of a batch, and times.
+
+use std::fmt;
+
+use rhai::{Dynamic, Engine, ImmutableString};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::api;
+use super::call::{Call, Failure, Handle, Part, Seen, current, misuse};
+use super::document::Document;
+use crate::event::{Event, Text, category, stream_id};
+
+/// A stream: `.name`, `.category`, `.id`, `.ids`.
+#[derive(Clone, Copy)]
+pub(super) struct StreamObject(pub(super) Handle);
+
+/// The events of a stream, in order.
+#[derive(Clone, Copy)]
+pub(super) struct EventsObject(pub(super) Handle);
+
+/// One event.
+#[derive(Clone, Copy)]
+pub(super) struct EventObject(pub(super) Handle);
+
+/// A stream of a batch with its events, and what is decided about it.
+#[derive(Clone, Copy)]
+pub(super) struct SpanObject(pub(super) Handle);
+
+/// A moment.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+pub(super) struct TimeObject(pub(super) OffsetDateTime);
+
+impl EventsObject {
+    pub(super) fn handles(&self, call: &mut Call) -> Result<Vec<EventObject>, Failure> {
+        let count = call.events_in(self.0)?;
+        let handle = |position| call.event_of(self.0, position as i64).map(|found| found.map(EventObject));
+        (0..count).map(handle).filter_map(Result::transpose).collect()
+    }
+}
+
+/// Steps through the events of a stream, and remembers where it is for messages.
+pub(super) struct EventsIterator {
+    events: Handle,
+    position: i64,
+}
+
+impl IntoIterator for EventsObject {
+    type Item = Result<EventObject, Failure>;
+    type IntoIter = EventsIterator;
+
+    fn into_iter(self) -> EventsIterator {
+        EventsIterator { events: self.0, position: 0 }
+    }
+}
+
+impl Iterator for EventsIterator {
+    type Item = Result<EventObject, Failure>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let found = current(|call| call.event_of(self.events, self.position));
+        self.position += 1;
+        found.map(|found| found.map(EventObject)).transpose()
+    }
+}
+
+impl fmt::Display for TimeObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.format(&Rfc3339).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// Parses an RFC 3339 text.
+pub(super) fn parse_time(text: &str) -> Result<TimeObject, Failure> {
+    OffsetDateTime::parse(text, &Rfc3339)
+        .map(TimeObject)
+        .map_err(|_| misuse(format!("`{text}` is not a time such as \"2026-11-24T10:00:00Z\"")))
+}
+
+/// Registers the objects and their properties.
+pub(super) fn register(engine: &mut Engine) {
+    register_stream(engine);
+    register_events(engine);
+    register_event(engine);
+    register_span(engine);
+    register_time(engine);
+}
+
+fn register_stream(engine: &mut Engine) {
+    engine.register_type_with_name::<StreamObject>("stream");
+    engine.register_get("name", |stream: &mut StreamObject| part_of(stream.0, |name| name));
+    engine.register_get("category", |stream: &mut StreamObject| part_of(stream.0, category));
+    engine.register_get("id", |stream: &mut StreamObject| part_of(stream.0, stream_id));
+    engine.register_get("ids", |stream: &mut StreamObject| -> Result<Dynamic, Failure> {
+        let id = part_of(stream.0, stream_id)?;
+        Ok(Dynamic::from_array(id.split('_').map(|part| part.into()).collect()))
+    });
+    for print in ["to_string", "print", "to_debug", "debug"] {
+        engine.register_fn(print, |stream: &mut StreamObject| part_of(stream.0, |name| name));
+    }
+}
+
+fn part_of(stream: Handle, part: impl Fn(&str) -> &str) -> Result<ImmutableString, Failure> {
+    current(|call| Ok(part(call.first_event(stream)?.stream()).into()))
+}
+
+fn register_events(engine: &mut Engine) {
+    engine.register_type_with_name::<EventsObject>("events");
+    engine.register_iterator_result::<EventsObject, EventObject>();
+    engine.register_indexer_get(|events: &mut EventsObject, position: i64| {
+        let found = current(|call| call.event_of(events.0, position))?.map(EventObject);
+        found.ok_or_else(|| misuse(format!("there is no event at `events[{position}]`")))
+    });
+    engine.register_get("len", |events: &mut EventsObject| count(events.0));
+    engine.register_fn("len", |events: &mut EventsObject| count(events.0));
+    engine.register_fn("is_empty", |events: &mut EventsObject| count(events.0).map(|count| count == 0));
+}
+
+fn count(events: Handle) -> Result<i64, Failure> {
+    current(|call| call.events_in(events)).map(|count| count as i64)
+}
+
+fn register_event(engine: &mut Engine) {
+    engine.register_type_with_name::<EventObject>("event");
+    engine.register_get("type", |event: &mut EventObject| current(|call| call.event_type(event.0)));
+    engine.register_get("index", |event: &mut EventObject| current(|call| call.event(event.0).map(Event::index)));
+    engine
+        .register_get("is_unfold", |event: &mut EventObject| current(|call| call.event(event.0).map(Event::is_unfold)));
+    engine.register_get("data", |event: &mut EventObject| document(event.0, Part::Data));
+    engine.register_get("meta", |event: &mut EventObject| document(event.0, Part::Meta));
+    engine.register_get("raw", |event: &mut EventObject| {
+        current(|call| call.event(event.0).map(|event| raw(event.data())))
+    });
+    let texts = [
+        ("timestamp", Text::Timestamp),
+        ("id", Text::Id),
+        ("correlation", Text::Correlation),
+        ("causation", Text::Causation),
+    ];
+    for (name, field) in texts {
+        engine.register_get(name, move |event: &mut EventObject| text(event.0, field));
+    }
+    engine.register_get("stream", |event: &mut EventObject| current(|call| StreamObject(call.span_of(event.0))));
+    for name in ["data", "meta"] {
+        engine.register_set(name, |_: &mut EventObject, _: Dynamic| -> Result<(), Failure> {
+            Err(misuse("events cannot be changed: copy the map first (`let data = e.data;`)"))
+        });
+    }
+    for print in ["to_string", "print", "to_debug", "debug"] {
+        engine.register_fn(print, |event: &mut EventObject| {
+            current(|call| call.event(event.0).map(|event| ImmutableString::from(format!("{event:?}"))))
+        });
+    }
+}
+
+fn document(event: Handle, part: Part) -> Result<Dynamic, Failure> {
+    Ok(match current(|call| call.document(event, part))? {
+        Seen::Object => Dynamic::from(Document::Event(event, part)),
+        Seen::Plain(value) => value,
+    })
+}
+
+/// The body as it is: a string, or a blob where it is no text.
+fn raw(data: &[u8]) -> Dynamic {
+    match std::str::from_utf8(data) {
+        Ok(text) => text.into(),
+        Err(_) => Dynamic::from_blob(data.to_vec()),
+    }
+}
+
+fn text(event: Handle, field: Text) -> Result<Dynamic, Failure> {
+    current(|call| {
+        let text = call.event(event)?.text(field);
+        Ok(if text.is_empty() { Dynamic::UNIT } else { text.into() })
+    })
+}
+
+fn register_span(engine: &mut Engine) {
+    engine.register_type_with_name::<SpanObject>("span");
+    engine.register_get("stream", |span: &mut SpanObject| StreamObject(span.0));
+    engine.register_get("events", |span: &mut SpanObject| EventsObject(span.0));
+    api::register_for_spans(engine);
+}
+
+fn register_time(engine: &mut Engine) {
+    engine.register_type_with_name::<TimeObject>("time");
+    engine.register_fn("unix", |time: &mut TimeObject| time.0.unix_timestamp());
+    engine.register_fn("unix_ms", |time: &mut TimeObject| (time.0.unix_timestamp_nanos() / 1_000_000) as i64);
+    engine.register_fn("seconds_since", |time: &mut TimeObject, earlier: TimeObject| {
+        (time.0 - earlier.0).as_seconds_f64()
+    });
+    engine.register_fn("seconds_since", |time: &mut TimeObject, earlier: ImmutableString| {
+        parse_time(&earlier).map(|earlier| (time.0 - earlier.0).as_seconds_f64())
+    });
+    for print in ["to_string", "print", "to_debug", "debug"] {
+        engine.register_fn(print, |time: &mut TimeObject| time.to_string());
+    }
+    engine.register_fn("<", |a: TimeObject, b: TimeObject| a < b);
+    engine.register_fn("<=", |a: TimeObject, b: TimeObject| a <= b);
+    engine.register_fn(">", |a: TimeObject, b: TimeObject| a > b);
+    engine.register_fn(">=", |a: TimeObject, b: TimeObject| a >= b);
+    engine.register_fn("==", |a: TimeObject, b: TimeObject| a == b);
+    engine.register_fn("!=", |a: TimeObject, b: TimeObject| a != b);
+}

@@ -1,0 +1,188 @@
+//! A script ready to run: an engine with its limits and API, the compiled files, and the state that calls share.
+//!
+//! Every thread has its own, so that no reference count, lock or cache is touched by two of them. The state is kept
+//! from call to call: top-level statements run once, their imports and constants stay, and so do the resolved
+//! functions.
+
+use std::sync::{LazyLock, Mutex};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use rhai::packages::{Package, StandardPackage};
+use rhai::{
+    AST, ASTNode, Caches, Dynamic, Engine, EvalAltResult, EvalContext, Expr, GlobalRuntimeState, ImmutableString,
+    Module, ModuleResolver, OptimizationLevel, Position, Scope, Shared,
+};
+
+use super::api::{self, Host};
+use super::call::{Failure, current};
+use super::failure;
+use super::problem::Problem;
+use super::sources::Sources;
+use super::{Limits, Options, document, objects};
+use crate::clock::Clock;
+
+/// How many operations pass between two looks at the clock.
+const OPERATIONS_A_LOOK: u64 = 256;
+
+/// rhai's own functions, which take a while to list.
+static STANDARD: LazyLock<Shared<Module>> = LazyLock::new(|| StandardPackage::new().as_shared_module());
+
+/// A script that runs on one thread at a time.
+pub(super) struct Program {
+    engine: Engine,
+    ast: AST,
+    global: GlobalRuntimeState,
+    caches: Caches,
+    scope: Scope<'static>,
+}
+
+impl Program {
+    /// Compiles the files and runs their top-level statements.
+    pub(super) fn build(sources: &Sources, host: &Host, options: &Options) -> Result<Self, Problem> {
+        let mut engine = engine(host, options);
+        let asts = sources.parse(&engine, &host_scope(host))?;
+        document::register(&mut engine, properties(&asts).iter());
+        let ast = asts[0].clone();
+        engine.set_module_resolver(Modules { sources: sources.clone(), asts, made: Mutex::default() });
+        // Strings that are made while a script runs are not worth a lock.
+        engine.set_max_strings_interned(0);
+        let mut caches = Caches::new();
+        caches.push_fn_resolution_cache();
+        let mut global = engine.new_global_runtime_state();
+        global.lib.push(Shared::clone(ast.shared_lib()));
+        global.source = ast.source().map(ImmutableString::from);
+        let mut program = Self { engine, ast, global, caches, scope: Scope::new() };
+        program.run_top_level(sources, options.timeout)?;
+        Ok(program)
+    }
+
+    /// Runs what stands outside of functions. Its constants stay, as `global::NAME`, and so do its imports.
+    #[expect(deprecated, reason = "the only way to keep the imports of a script for later calls")]
+    fn run_top_level(&mut self, sources: &Sources, timeout: Duration) -> Result<(), Problem> {
+        current(|call| drop(call.end_batch()));
+        let mut scope = Scope::new();
+        let statements = self.ast.statements();
+        let ran = self.engine.eval_statements_raw(&mut self.global, &mut self.caches, &mut scope, statements);
+        current(|call| drop(call.end_batch()));
+        let Err(error) = ran else {
+            return Ok(());
+        };
+        let position = error.position();
+        let (inner, file) = failure::innermost(*error, &sources.main().name);
+        let position = if inner.position().is_none() { position } else { inner.position() };
+        let message = match inner {
+            EvalAltResult::ErrorTerminated(..) => {
+                format!("the top-level statements ran for longer than {}", humantime::format_duration(timeout))
+            }
+            inner => failure::describe(inner),
+        };
+        let text = sources.files.iter().find(|known| known.name == file).map_or("", |known| &known.text);
+        Err(Problem::at(&file, text, position, message))
+    }
+
+    /// Calls a function of the script.
+    pub(super) fn call(&mut self, function: &str, args: &mut [&mut Dynamic]) -> Result<Dynamic, Failure> {
+        self.global.num_operations = <_>::default();
+        self.global.num_modules_loaded = 0;
+        let Self { engine, global, caches, scope, .. } = self;
+        let result = EvalContext::new(engine, global, caches, scope, None).call_fn_raw(function, false, false, args);
+        self.scope.clear();
+        match result {
+            Err(error) => match *error {
+                EvalAltResult::Exit(value, _) => Ok(value),
+                error => Err(error.into()),
+            },
+            ok => ok,
+        }
+    }
+}
+
+/// Returns an engine that knows the API and keeps the limits, and cannot import anything yet.
+pub(super) fn engine(host: &Host, options: &Options) -> Engine {
+    let mut engine = Engine::new_raw();
+    engine.set_max_strings_interned(1_024);
+    engine.register_global_module(Shared::clone(&STANDARD));
+    engine.set_module_resolver(rhai::module_resolvers::DummyModuleResolver::new());
+    engine.set_optimization_level(OptimizationLevel::Simple);
+    engine.set_strict_variables(true);
+    engine.disable_symbol("eval");
+    objects::register(&mut engine);
+    api::register(&mut engine, host);
+    limit(&mut engine, &options.limits);
+    let (clock, timeout) = (Clock::start(), options.timeout);
+    engine.on_progress(move |operations| {
+        let look = operations % OPERATIONS_A_LOOK == 0;
+        (look && current(|call| call.is_overdue(&clock, timeout))).then_some(Dynamic::UNIT)
+    });
+    engine
+}
+
+fn limit(engine: &mut Engine, limits: &Limits) {
+    engine.set_max_operations(limits.operations);
+    engine.set_max_call_levels(limits.call_depth);
+    engine.set_max_expr_depths(limits.expression_depth, limits.expression_depth);
+    engine.set_max_string_size(limits.string_bytes);
+    engine.set_max_array_size(limits.array_items);
+    engine.set_max_map_size(limits.map_entries);
+    engine.set_max_modules(limits.modules);
+    engine.set_max_functions(limits.functions);
+    engine.set_max_variables(limits.variables);
+}
+
+/// Names what the host provides, so that parsing tells it from what is unknown.
+pub(super) fn host_scope(host: &Host) -> Scope<'static> {
+    let mut scope = Scope::new();
+    for name in api::NAMES {
+        scope.push_dynamic(name, host.value(name).unwrap_or_default());
+    }
+    scope
+}
+
+/// Returns every name that follows a dot.
+fn properties(asts: &[AST]) -> Vec<ImmutableString> {
+    let mut found = Vec::new();
+    for ast in asts {
+        ast.walk(&mut |nodes| {
+            if let Some(ASTNode::Expr(Expr::Property(property, _))) = nodes.last() {
+                found.push(property.2.clone());
+            }
+            true
+        });
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Resolves imports among the files that were read when the script was compiled.
+struct Modules {
+    sources: Sources,
+    asts: Vec<AST>,
+    made: Mutex<HashMap<usize, Shared<Module>>>,
+}
+
+impl ModuleResolver for Modules {
+    fn resolve(
+        &self,
+        engine: &Engine,
+        _: Option<&str>,
+        path: &str,
+        position: Position,
+    ) -> Result<Shared<Module>, Box<EvalAltResult>> {
+        let Some(number) = self.sources.resolve(path) else {
+            return Err(EvalAltResult::ErrorModuleNotFound(path.to_owned(), position).into());
+        };
+        let made = self.made.lock().expect("no module is made under the lock").get(&number).map(Shared::clone);
+        if let Some(made) = made {
+            return Ok(made);
+        }
+        let module = Module::eval_ast_as_new(Scope::new(), &self.asts[number], engine).map_err(|error| {
+            let name = self.sources.files[number].name.clone();
+            Box::new(EvalAltResult::ErrorInModule(name, error, position))
+        })?;
+        let module = Shared::new(module);
+        self.made.lock().expect("no module is made under the lock").insert(number, Shared::clone(&module));
+        Ok(module)
+    }
+}

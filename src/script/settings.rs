@@ -1,0 +1,116 @@
+//! `[handler.rhai]`
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::ops::Deref;
+use std::time::Duration;
+
+use serde::de::{Deserializer, Error as _};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use super::{Limits, Options};
+use crate::setting;
+
+/// `[handler.rhai]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The script, relative to the pipeline's folder.
+    pub script: setting::Text,
+    /// What the script finds as `params`.
+    #[serde(default)]
+    pub params: Params,
+    /// How long one call may take.
+    #[serde(default = "default_timeout", with = "setting::duration")]
+    pub timeout: Duration,
+    /// How many threads run the script; as many as there are cores if left out.
+    #[serde(default)]
+    pub threads: Option<NonZeroUsize>,
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+fn default_timeout() -> Duration {
+    Options::default().timeout
+}
+
+/// A tree of values, in whose texts `${NAME}` stands for what it refers to. Shows itself as it was written.
+#[derive(Clone, Default, PartialEq)]
+pub struct Params {
+    written: Map<String, Value>,
+    resolved: Map<String, Value>,
+}
+
+/// What the script gets: references resolved.
+impl Deref for Params {
+    type Target = Map<String, Value>;
+
+    fn deref(&self) -> &Map<String, Value> {
+        &self.resolved
+    }
+}
+
+impl fmt::Debug for Params {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.written.fmt(f)
+    }
+}
+
+impl Serialize for Params {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.written.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Params {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = Map::deserialize(deserializer)?;
+        let mut resolved = written.clone();
+        resolved.values_mut().try_for_each(resolve).map_err(D::Error::custom)?;
+        Ok(Self { written, resolved })
+    }
+}
+
+fn resolve(value: &mut Value) -> Result<(), setting::Unresolved> {
+    match value {
+        Value::String(text) => *text = setting::resolve(text)?,
+        Value::Array(items) => items.iter_mut().try_for_each(resolve)?,
+        Value::Object(entries) => entries.values_mut().try_for_each(resolve)?,
+        _ => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_have_defaults_and_no_unknown_keys() {
+        let text = "script = \"a.rhai\"\nparams = { vat = 0.2 }\ntimeout = \"5s\"\n[limits]\noperations = 5";
+        let settings: Settings = toml::from_str(text).unwrap();
+        assert_eq!((settings.timeout, settings.limits.operations), (Duration::from_secs(5), 5));
+        assert_eq!((&*settings.script, &settings.params["vat"]), ("a.rhai", &Value::from(0.2)));
+        assert_eq!(settings.limits.call_depth, Limits::default().call_depth);
+
+        let plain: Settings = toml::from_str("script = \"a.rhai\"").unwrap();
+        assert_eq!((plain.timeout, plain.threads), (Options::default().timeout, None));
+        assert_eq!((plain.limits, plain.params.len()), (Limits::default(), 0));
+        let error = toml::from_str::<Settings>("script = \"a\"\ntime = 1").unwrap_err().to_string();
+        assert!(error.contains("unknown field `time`"), "{error}");
+    }
+
+    #[test]
+    fn parameters_resolve_references_and_show_them_unresolved() {
+        // PATH is set wherever cargo runs.
+        let text = "script = \"a\"\nparams = { list = [\"${PATH}\"], deep = { x = \"${PROPULSIOND_NOT_SET:-d}\" } }";
+        let settings: Settings = toml::from_str(text).unwrap();
+        assert_eq!(settings.params["list"][0], std::env::var("PATH").unwrap());
+        assert_eq!(settings.params["deep"]["x"], "d");
+        let shown = format!("{:?} {}", settings.params, serde_json::to_string(&settings.params).unwrap());
+        assert!(shown.contains("${PATH}") && !shown.contains(&std::env::var("PATH").unwrap()), "{shown}");
+        let error = toml::from_str::<Settings>("script = \"a\"\nparams = { x = \"${PROPULSIOND_NOT_SET}\" }");
+        assert!(error.unwrap_err().to_string().contains("`PROPULSIOND_NOT_SET` is not set"));
+    }
+}

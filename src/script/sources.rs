@@ -1,0 +1,201 @@
+//! The files of a script: itself, and what it imports from beside it.
+//!
+//! Every file is read once, when the script is compiled. What runs is made from these texts, so that a file changed
+//! later has no effect before it is compiled anew, and the hash stands for what runs (R50).
+
+use std::hash::BuildHasher;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use rhai::{AST, ASTNode, Engine, Expr, Position, Scope, Stmt};
+
+use super::failure::lower;
+use super::problem::{Problem, ScriptError};
+
+/// A script with its modules, in the order in which they were met: itself first.
+#[derive(Clone, Debug)]
+pub(super) struct Sources {
+    pub(super) files: Arc<[SourceFile]>,
+}
+
+/// A file of a script.
+#[derive(Clone, Debug)]
+pub(super) struct SourceFile {
+    /// As messages name it: relative to the script's folder.
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+    pub(super) text: String,
+    pub(super) imports: Vec<Import>,
+}
+
+/// An import, as it is written, and the file that it leads to.
+#[derive(Clone, Debug)]
+pub(super) struct Import {
+    pub(super) path: String,
+    pub(super) alias: String,
+    pub(super) file: usize,
+}
+
+struct Loader<'a> {
+    engine: &'a Engine,
+    scope: &'a Scope<'static>,
+    folder: PathBuf,
+    most: usize,
+    files: Vec<SourceFile>,
+    problems: Vec<Problem>,
+}
+
+impl Sources {
+    /// Reads and parses a script and all that it imports. `scope` names what the host provides.
+    pub(super) fn load(
+        path: &Path,
+        engine: &Engine,
+        scope: &Scope<'static>,
+        max_modules: usize,
+    ) -> Result<Self, ScriptError> {
+        let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into());
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let folder = folder.canonicalize().map_err(|error| cannot_read(&path.display().to_string(), &error))?;
+        let text = std::fs::read_to_string(path).map_err(|error| cannot_read(&path.display().to_string(), &error))?;
+        let mut loader = Loader { engine, scope, folder, most: max_modules, files: Vec::new(), problems: Vec::new() };
+        loader.add(name, path.to_owned(), text, &mut Vec::new());
+        if loader.problems.is_empty() {
+            Ok(Self { files: loader.files.into() })
+        } else {
+            Err(ScriptError { problems: loader.problems })
+        }
+    }
+
+    /// Parses all files once more, for an engine that runs them.
+    pub(super) fn parse(&self, engine: &Engine, scope: &Scope<'static>) -> Result<Vec<AST>, Problem> {
+        self.files.iter().map(|file| parse(engine, scope, &file.name, &file.text)).collect()
+    }
+
+    pub(super) fn main(&self) -> &SourceFile {
+        &self.files[0]
+    }
+
+    /// Returns a hash over the names and texts of all files.
+    pub(super) fn hash(&self) -> u64 {
+        let parts: Vec<_> = self.files.iter().map(|file| (&file.name, &file.text)).collect();
+        foldhash::quality::FixedState::default().hash_one(parts)
+    }
+
+    /// Returns the file that `import` leads to from anywhere in the script.
+    pub(super) fn resolve(&self, import: &str) -> Option<usize> {
+        self.files.iter().flat_map(|file| &file.imports).find(|known| known.path == import).map(|known| known.file)
+    }
+}
+
+fn cannot_read(name: &str, error: &std::io::Error) -> ScriptError {
+    Problem::of(name, format!("cannot read the script: {error}")).into()
+}
+
+/// Parses a text as a file of a script.
+fn parse(engine: &Engine, scope: &Scope<'static>, name: &str, text: &str) -> Result<AST, Problem> {
+    let mut ast = engine.compile_with_scope(scope, text).map_err(|error| {
+        let message = match error.err_type() {
+            rhai::ParseErrorType::VariableUndefined(name) => format!("there is no variable `{name}`"),
+            kind => lower(&kind.to_string()),
+        };
+        Problem::at(name, text, error.position(), message)
+    })?;
+    ast.set_source(name);
+    Ok(ast)
+}
+
+impl Loader<'_> {
+    /// Adds a file and what it imports; `chain` are the files that led here.
+    fn add(&mut self, name: String, path: PathBuf, text: String, chain: &mut Vec<usize>) -> usize {
+        let number = self.files.len();
+        let ast = parse(self.engine, self.scope, &name, &text);
+        self.files.push(SourceFile { name, path, text, imports: Vec::new() });
+        chain.push(number);
+        match ast {
+            Ok(ast) => self.follow(number, &ast, chain),
+            Err(problem) => self.problems.push(problem),
+        }
+        chain.pop();
+        number
+    }
+
+    fn follow(&mut self, number: usize, ast: &AST, chain: &mut Vec<usize>) {
+        for (path, alias, position) in imports(ast) {
+            let followed = match path {
+                Some(path) => self.import(&path, chain).map(|file| Import { path, alias, file }),
+                None => {
+                    Err("a module is named by a plain string, so that it is known before the script runs".to_owned())
+                }
+            };
+            match followed {
+                Ok(import) => self.files[number].imports.push(import),
+                Err(message) => {
+                    let file = &self.files[number];
+                    self.problems.push(Problem::at(&file.name, &file.text, position, message));
+                }
+            }
+        }
+    }
+
+    fn import(&mut self, import: &str, chain: &mut Vec<usize>) -> Result<usize, String> {
+        let name = file_name(import)?;
+        if let Some(known) = self.files.iter().position(|file| file.name == name) {
+            if let Some(from) = chain.iter().position(|file| *file == known) {
+                let names = chain[from..].iter().chain([&known]).map(|file| format!("`{}`", self.files[*file].name));
+                return Err(format!(
+                    "modules import each other in a circle: {}",
+                    names.collect::<Vec<_>>().join(" → ")
+                ));
+            }
+            return Ok(known);
+        }
+        if self.files.len() > self.most {
+            return Err(format!("the script has more than {} modules (`limits.modules`)", self.most));
+        }
+        let path = self.folder.join(&name);
+        let real = path.canonicalize().map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => format!("there is no module `{name}` beside the script"),
+            _ => format!("cannot read the module `{name}`: {error}"),
+        })?;
+        if !real.starts_with(&self.folder) {
+            return Err(format!("the module `{name}` lies outside of the script's folder"));
+        }
+        let text =
+            std::fs::read_to_string(&real).map_err(|error| format!("cannot read the module `{name}`: {error}"))?;
+        Ok(self.add(name, path, text, chain))
+    }
+}
+
+/// Returns the name of the file that an import means: in the script's folder or below it, never above.
+fn file_name(import: &str) -> Result<String, String> {
+    let path = Path::new(import);
+    let plain = !import.is_empty()
+        && !import.contains(['\\', '\0'])
+        && path.components().all(|component| matches!(component, Component::Normal(_)));
+    if !plain {
+        return Err(format!(
+            "`{import}` cannot be imported: modules are named relative to the script's folder, without `..`"
+        ));
+    }
+    Ok(if import.ends_with(".rhai") { import.to_owned() } else { format!("{import}.rhai") })
+}
+
+/// Returns the imports of a file: path (if it is a plain string), alias, position.
+fn imports(ast: &AST) -> Vec<(Option<String>, String, Position)> {
+    let mut found = Vec::new();
+    ast.walk(&mut |nodes| {
+        if let Some(ASTNode::Stmt(Stmt::Import(import, position))) = nodes.last() {
+            let path = match &import.0 {
+                Expr::StringConstant(path, _) => Some(path.to_string()),
+                _ => None,
+            };
+            let position = if import.0.position().is_none() { *position } else { import.0.position() };
+            found.push((path, import.1.name.to_string(), position));
+        }
+        true
+    });
+    found
+}

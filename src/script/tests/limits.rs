@@ -1,0 +1,206 @@
+use expect_test::expect;
+
+use super::*;
+
+fn check_limited(source: &str, change: impl FnOnce(&mut Options), expected: Expect) {
+    let mut options = Options::default();
+    change(&mut options);
+    let shown = match compile(&[("main.rhai", source)], options) {
+        Ok(script) => run(&script, &[order()]),
+        Err(error) => error.to_string(),
+    };
+    expected.assert_eq(&shown);
+}
+
+#[test]
+fn an_endless_loop_ends_by_operations_or_by_time() {
+    let source = "fn handle(stream, events) { loop { } }";
+    check_limited(
+        source,
+        |options| options.limits.operations = 10_000,
+        expect![[r#"
+            Permanent
+              main.rhai: the call took more operations than `limits.operations` allows (stream `order-1_a`, index 5, type `OrderPlaced`)
+        "#]],
+    );
+    check_limited(
+        source,
+        |options| options.timeout = Duration::from_millis(20),
+        expect![[r#"
+            TimedOut
+              main.rhai: the call ran for longer than 20ms (stream `order-1_a`, index 5, type `OrderPlaced`)
+        "#]],
+    );
+    let looping = "fn handle(stream, events) { loop { try { loop { } } catch { } } }";
+    check_limited(
+        looping,
+        |options| options.timeout = Duration::from_millis(20),
+        expect![[r#"
+            TimedOut
+              main.rhai: the call ran for longer than 20ms (stream `order-1_a`, index 5, type `OrderPlaced`)
+        "#]],
+    );
+}
+
+#[test]
+fn the_limit_is_for_each_call() {
+    let options = Options { limits: Limits { operations: 1_000, ..Limits::default() }, ..Options::default() };
+    let source = "fn handle(stream, events) { let n = 0; while n < 50 { n += 1; } }";
+    let script = compile(&[("main.rhai", source)], options).unwrap();
+    let mut handler = script.factory().make();
+    for _ in 0..20 {
+        assert_eq!(show(&call(&mut *handler, &[order()])), "all\n");
+    }
+}
+
+#[test]
+fn recursion_ends_before_the_stack_does() {
+    let source = "fn handle(stream, events) { deep(1) }\nfn deep(n) { if n > 0 { [1].map(|x| deep(n + x)); } }";
+    let run_it = move || {
+        check_limited(
+            source,
+            |_| {},
+            expect![[r#"
+                Permanent
+                  main.rhai:2:29: functions call each other deeper than `limits.call_depth` allows (stream `order-1_a`, index 5, type `OrderPlaced`)
+            "#]],
+        )
+    };
+    std::thread::Builder::new().stack_size(STACK_BYTES).spawn(run_it).unwrap().join().unwrap();
+}
+
+#[test]
+fn values_do_not_grow_without_bound() {
+    let strings = "fn handle(stream, events) { let s = \"ab\"; loop { s += s; } }";
+    check_limited(
+        strings,
+        |options| options.limits.string_bytes = 1_000,
+        expect![[r#"
+            Permanent
+              main.rhai: length of string over what `limits` allow (stream `order-1_a`, index 5, type `OrderPlaced`)
+        "#]],
+    );
+    let arrays = "fn handle(stream, events) { let a = [1]; loop { a.push(a); } }";
+    check_limited(
+        arrays,
+        |options| options.limits.array_items = 1_000,
+        expect![[r#"
+            Permanent
+              main.rhai: size of array/BLOB over what `limits` allow (stream `order-1_a`, index 5, type `OrderPlaced`)
+        "#]],
+    );
+    let maps = "fn handle(stream, events) { let m = #{}; let n = 0; loop { n += 1; m.set(`k${n}`, n); } }";
+    check_limited(
+        maps,
+        |options| options.limits.map_entries = 100,
+        expect![[r#"
+        Permanent
+          main.rhai: size of object map over what `limits` allow (stream `order-1_a`, index 5, type `OrderPlaced`)
+    "#]],
+    );
+    // rhai does not count what grows this way: it is the limit on operations that ends it.
+    let maps = "fn handle(stream, events) { let m = #{}; let n = 0; loop { n += 1; m[`k${n}`] = n; } }";
+    check_limited(
+        maps,
+        |options| options.limits.operations = 10_000,
+        expect![[r#"
+        Permanent
+          main.rhai: the call took more operations than `limits.operations` allows (stream `order-1_a`, index 5, type `OrderPlaced`)
+    "#]],
+    );
+    let effects = "fn handle(stream, events) { loop { emit(\"some text\") } }";
+    check_limited(
+        effects,
+        |options| options.limits.emitted_bytes = 100,
+        expect![[r#"
+            Permanent
+              main.rhai:1:36: the call emitted more than 100 bytes (stream `order-1_a`, index 5, type `OrderPlaced`)
+        "#]],
+    );
+    let padded = "fn handle(stream, events) { let s = \"\"; s.pad(1000000000, 'x'); }";
+    check_limited(
+        padded,
+        |_| {},
+        expect![[r#"
+            Permanent
+              main.rhai: length of string over what `limits` allow (stream `order-1_a`, index 5, type `OrderPlaced`)
+        "#]],
+    );
+}
+
+#[test]
+fn top_level_statements_are_bounded_too() {
+    check_limited(
+        "loop { }\nfn handle(s, e) { }",
+        |options| options.limits.operations = 1_000,
+        expect![[r#"
+        main.rhai:1:6: the call took more operations than `limits.operations` allows
+           1 | loop { }
+             |      ^"#]],
+    );
+    check_limited(
+        "loop { }\nfn handle(s, e) { }",
+        |options| options.timeout = Duration::from_millis(20),
+        expect![[r#"
+        main.rhai:1:6: the top-level statements ran for longer than 20ms
+           1 | loop { }
+             |      ^"#]],
+    );
+    check_limited(
+        "const A = 1;\nthrow `no ${A}`;\nfn handle(s, e) { }",
+        |_| {},
+        expect![[r#"
+        main.rhai:2:1: no 1
+           2 | throw `no ${A}`;
+             | ^"#]],
+    );
+}
+
+#[test]
+fn expressions_may_be_as_deep_in_every_build() {
+    let nested = |depth: usize| {
+        format!("fn handle(stream, events) {{ let x = {}1{}; }}", "(1 + ".repeat(depth), ")".repeat(depth))
+    };
+    check_limited(
+        &nested(25),
+        |_| {},
+        expect![[r#"
+        all
+    "#]],
+    );
+    check_limited(
+        &nested(80),
+        |_| {},
+        expect![[r#"
+        main.rhai:1:183: expression exceeds maximum complexity
+           1 | fn handle(stream, events) { let x = (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + 1)))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))); }
+             |                                                                                                                                                                                       ^"#]],
+    );
+}
+
+#[test]
+fn modules_are_counted() {
+    let options = Options { limits: Limits { modules: 1, ..Limits::default() }, ..Options::default() };
+    let source = "import \"a\" as a;\nimport \"b\" as b;\nfn handle(s, e) { }";
+    let error = compile(&[("main.rhai", source), ("a.rhai", ""), ("b.rhai", "")], options).unwrap_err();
+    expect![[r#"
+        main.rhai:2:8: the script has more than 1 modules (`limits.modules`)
+           2 | import "b" as b;
+             |        ^"#]]
+    .assert_eq(&error.to_string());
+}
+
+#[test]
+fn a_panic_in_the_engine_costs_no_thread() {
+    let mut handler =
+        handler("fn handle(stream, events) { if events[0].index == 0 { panic_for_a_test() } emit(stream.name) }");
+    expect![[r#"
+        all
+          "order-1_a"
+        Permanent
+          main.rhai: the script engine failed: as the test asked (stream `order-1`, index 0, type `OrderPlaced`)
+        Permanent
+          main.rhai: the script engine failed in an earlier stream of this call (stream `order-1_a`, index 5, type `OrderPlaced`)
+    "#]].assert_eq(&show(&call(&mut *handler, &[order(), single("{}"), order()])));
+    assert_eq!(show(&call(&mut *handler, &[order()])), "all\n  \"order-1_a\"\n");
+}

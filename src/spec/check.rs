@@ -1,0 +1,301 @@
+//! What takes more than one value, or more than one file, to be judged.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use super::{Checkpoint, HandlerSpec, Loaded, Order, SinkSpec, SourceSpec, Then};
+use crate::document::Problem;
+use crate::event::Indexes;
+use crate::filter::Filter;
+use crate::setting::Text;
+
+/// Returns everything that is wrong with pipelines that could be read, each by itself and all together. `data` is the
+/// daemon's data directory.
+///
+/// Where missing variables are allowed ([`setting::allowing_missing`](crate::setting::allowing_missing)), what refers to
+/// any is not judged.
+pub fn check(pipelines: &[Loaded], data: &Path) -> Vec<Problem> {
+    let mut problems: Vec<_> = pipelines.iter().flat_map(|pipeline| Check { pipeline, data }.all()).collect();
+    problems.extend(shared_keys(pipelines, data));
+    problems
+}
+
+struct Check<'a> {
+    pipeline: &'a Loaded,
+    data: &'a Path,
+}
+
+impl Check<'_> {
+    fn all(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        problems.extend(self.names());
+        problems.extend(self.kinds());
+        problems.extend(self.required());
+        problems.extend(self.checkpoint_in_sink());
+        problems.extend(self.filter());
+        problems.extend(self.schedule());
+        problems.extend(self.errors());
+        problems.extend(self.script());
+        problems.extend(self.own_output());
+        problems.sort_by_key(|problem| problem.place.as_ref().map(|place| (place.line, place.column)));
+        problems
+    }
+
+    fn problem(&self, path: &[&str], message: impl Into<String>) -> Problem {
+        self.pipeline.document.problem(path, message)
+    }
+
+    fn problem_of_key(&self, path: &[&str], message: impl Into<String>) -> Problem {
+        self.pipeline.document.problem_of_key(path, message)
+    }
+
+    fn names(&self) -> Vec<Problem> {
+        let spec = &self.pipeline.spec;
+        let named = [("group", &spec.group), ("source_id", &spec.source_id)];
+        named
+            .into_iter()
+            .filter_map(|(key, name)| Some((key, &**name.as_ref().filter(|name| !name.is_hole())?)))
+            .filter(|(_, name)| {
+                name.trim() != *name
+                    || name.is_empty()
+                    || name.len() > 255
+                    || name.contains('/')
+                    || name.contains(char::is_control)
+            })
+            .map(|(key, _)| {
+                self.problem(
+                    &[key],
+                    format!("`{key}` must be 1 to 255 bytes, without `/`, control characters and outer spaces"),
+                )
+            })
+            .collect()
+    }
+
+    /// One source, one store, one handler and one sink at most, and something to do.
+    fn kinds(&self) -> Vec<Problem> {
+        let spec = &self.pipeline.spec;
+        let mut problems = Vec::new();
+        let sources: Vec<_> = spec.source.given().collect();
+        problems.extend(self.more_than_one("source", &sources));
+        if sources.is_empty() {
+            problems.push(self.absent("source", SourceSpec::KINDS, "a pipeline needs a source"));
+        }
+        if let Checkpoint::Store(store) = &spec.checkpoint {
+            problems.extend(self.more_than_one("checkpoint", &store.given().collect::<Vec<_>>()));
+        }
+        let handlers: Vec<_> = spec.handler.given().collect();
+        problems.extend(self.more_than_one("handler", &handlers));
+        let sinks: Vec<_> = spec.sink.given().collect();
+        problems.extend(self.more_than_one("sink", &sinks));
+        if sinks.is_empty() && handlers.is_empty() {
+            problems.push(self.absent("sink", SinkSpec::KINDS, "a pipeline needs a sink or a handler, or both"));
+        } else if sinks.is_empty() && self.pipeline.document.node(&["sink"]).is_some() {
+            problems.push(self.absent("sink", SinkSpec::KINDS, "this names no sink"));
+        } else if handlers.is_empty() && self.pipeline.document.node(&["handler"]).is_some() {
+            problems.push(self.absent("handler", HandlerSpec::KINDS, "this names no handler"));
+        }
+        problems
+    }
+
+    fn absent(&self, table: &str, kinds: &[&str], why: &str) -> Problem {
+        let choice: Vec<_> = kinds.iter().map(|kind| format!("`{table}.{kind}`")).collect();
+        self.problem_of_key(&[table], why).help(format!("add one of {}", choice.join(", ")))
+    }
+
+    fn more_than_one(&self, table: &str, kinds: &[&str]) -> Option<Problem> {
+        let mut places: Vec<_> = kinds.iter().map(|kind| (self.line_of(&[table, kind]), *kind)).collect();
+        places.sort_unstable();
+        let (_, last) = (places.len() > 1).then(|| places[places.len() - 1])?;
+        let listed: Vec<_> = places.iter().map(|(line, kind)| format!("`{kind}` in line {line}")).collect();
+        let problem = self.problem_of_key(
+            &[table, last],
+            format!("a pipeline has one {table}, not {}: {}", places.len(), listed.join(" and ")),
+        );
+        Some(problem.help("keep one of them; write the others into files of their own"))
+    }
+
+    fn line_of(&self, path: &[&str]) -> usize {
+        self.pipeline.document.line_of(path).unwrap_or_default()
+    }
+
+    fn required(&self) -> Vec<Problem> {
+        let empty = self.pipeline.spec.required().into_iter().filter(|(_, text)| text.is_empty() && !text.is_hole());
+        empty
+            .map(|(path, _)| match self.pipeline.document.node(&path) {
+                Some(_) => self.problem(&path, format!("`{}` must not be empty", path[2])),
+                None => self.problem(&path[..2], format!("the key `{}` is missing", path[2])),
+            })
+            .collect()
+    }
+
+    fn checkpoint_in_sink(&self) -> Option<Problem> {
+        let spec = &self.pipeline.spec;
+        if spec.checkpoint != Checkpoint::Sink || spec.has_transactional_sink() {
+            return None;
+        }
+        let why = match spec.sink.given().next() {
+            Some(kind) => format!("a `{kind}` sink cannot hold the progress"),
+            None => "there is no sink to hold the progress".to_owned(),
+        };
+        Some(self.problem(&["checkpoint"], why).help(
+            "`checkpoint = \"sink\"` goes with `sink.sqlite`; otherwise choose a store, such as `checkpoint.sqlite`",
+        ))
+    }
+
+    fn filter(&self) -> Vec<Problem> {
+        let Err(bad) = Filter::compile(&self.pipeline.spec.filter) else { return Vec::new() };
+        bad.into_iter()
+            .map(|bad| {
+                let problem = self.pipeline.document.problem_of_item(&["filter", bad.list], bad.index, bad.why);
+                Problem { help: bad.help, path: format!("filter.{}[{}]", bad.list, bad.index), ..problem }
+            })
+            .collect()
+    }
+
+    fn schedule(&self) -> Vec<Problem> {
+        let spec = &self.pipeline.spec;
+        let schedule = &spec.schedule;
+        let mut problems = Vec::new();
+        if schedule.require_all {
+            let at = &["schedule", "require_all"];
+            if schedule.order == Order::None {
+                let why = "`require_all` waits for the events before, and `order = \"none\"` knows no before";
+                problems.push(self.problem(at, why).help("remove one of the two"));
+            }
+            if spec.indexes() == Indexes::Sparse {
+                let why = "`require_all` waits for every index, and this source leaves indexes out";
+                problems.push(
+                    self.problem(at, why)
+                        .help("remove it, or read indexes that follow each other: `index = \"field\"`"),
+                );
+            }
+            if schedule.purge.is_some() {
+                let why = "`purge` forgets how far a stream is, which is what `require_all` has to know";
+                problems.push(self.problem_of_key(&["schedule", "purge"], why).help("remove one of the two"));
+            }
+        }
+        problems.extend(self.not_zero(&["schedule", "commit_interval"], schedule.commit_interval.is_zero()));
+        problems.extend(self.not_zero(&["schedule", "purge"], schedule.purge.is_some_and(|purge| purge.is_zero())));
+        problems.extend(self.not_zero(&["schedule", "read_ahead_bytes"], schedule.read_ahead_bytes == 0));
+        problems.extend(self.not_zero(&["schedule", "max_bytes"], schedule.max_bytes == Some(0)));
+        problems
+    }
+
+    fn not_zero(&self, path: &[&str], is_zero: bool) -> Option<Problem> {
+        is_zero.then(|| self.problem(path, format!("`{}` must be more than nothing", path[path.len() - 1])))
+    }
+
+    fn errors(&self) -> Vec<Problem> {
+        let spec = &self.pipeline.spec;
+        let errors = &spec.errors;
+        let mut problems = Vec::new();
+        if errors.retry.initial > errors.retry.max {
+            problems.push(
+                self.problem(&["errors", "retry", "initial"], "the first delay is longer than the longest, `max`"),
+            );
+        }
+        problems.extend(self.not_zero(&["errors", "retry", "initial"], errors.retry.initial.is_zero()));
+        problems.extend(self.not_zero(&["errors", "stuck_after"], errors.stuck_after.is_zero()));
+        if errors.then == Then::Park && !self.can_park() {
+            let why = match &spec.checkpoint {
+                Checkpoint::Sink => "the sink that holds the progress cannot hold parked events yet".to_owned(),
+                Checkpoint::Store(store) => {
+                    format!(
+                        "a `{}` checkpoint store cannot hold parked events yet",
+                        store.given().next().unwrap_or("sqlite")
+                    )
+                }
+            };
+            problems.push(
+                self.problem(&["errors", "then"], why)
+                    .help("write `then = \"halt\"`; only `checkpoint.memory` can park so far"),
+            );
+        }
+        problems
+    }
+
+    fn can_park(&self) -> bool {
+        matches!(&self.pipeline.spec.checkpoint, Checkpoint::Store(store) if store.holds_parked_events())
+    }
+
+    fn script(&self) -> Option<Problem> {
+        let script = self.pipeline.spec.script().filter(|script| !script.is_hole() && !script.is_empty())?;
+        let at = &["handler", "rhai", "script"];
+        match std::fs::metadata(self.pipeline.folder().join(&**script)) {
+            Ok(metadata) if metadata.is_file() => None,
+            Ok(_) => Some(self.problem(at, "the script is not a file")),
+            Err(_) => {
+                let path = self.pipeline.folder().join(script.written());
+                let help = format!("it is looked for in the pipeline's folder, as `{}`", path.display());
+                Some(self.problem(at, "there is no such script").help(help))
+            }
+        }
+    }
+
+    /// A pipeline that reads what it writes never ends.
+    fn own_output(&self) -> Option<Problem> {
+        let spec = &self.pipeline.spec;
+        let (input, output) = (spec.input()?, spec.output()?);
+        if input.is_hole() || output.is_hole() {
+            return None;
+        }
+        let source = lexical(&self.pipeline.folder().join(&**input));
+        let sink = lexical(&self.data.join(&**output));
+        let at = &["sink", "file", "path"];
+        if source == sink {
+            Some(self.problem(at, "the sink writes the file that the source reads"))
+        } else if sink.parent() == Some(&source) {
+            Some(self.problem(at, "the sink writes into the folder that the source reads"))
+        } else {
+            None
+        }
+    }
+}
+
+/// Two pipelines that keep progress under one key would fence each other, or skip what the other handled.
+fn shared_keys(pipelines: &[Loaded], data: &Path) -> Vec<Problem> {
+    let mut seen: BTreeMap<(&str, PathBuf, String, String), &Loaded> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for pipeline in pipelines {
+        let Some((kind, path)) = pipeline.spec.shared_store() else { continue };
+        let key = (kind, lexical(&data.join(path)), pipeline.group().to_owned(), pipeline.source_id().to_owned());
+        if let Some(first) = seen.get(&key) {
+            let path: &[&str] = if pipeline.spec.group.is_some() { &["group"] } else { &["source"] };
+            let why = format!(
+                "the pipeline `{}` keeps its progress under the same group and source, in the same store",
+                first.name
+            );
+            let problem = pipeline.document.problem(path, why);
+            problems.push(problem.help(format!(
+                "give one of them another `group`, or a `source_id` other than `{}`",
+                pipeline.spec.source_id.as_ref().map_or_else(|| pipeline.source_id(), Text::written)
+            )));
+        } else {
+            seen.insert(key, pipeline);
+        }
+    }
+    problems
+}
+
+/// Returns an absolute path without `.` and `..`, whether it exists or not; symbolic links are followed where it does.
+fn lexical(path: &Path) -> PathBuf {
+    if let Ok(path) = path.canonicalize() {
+        return path;
+    }
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut out = PathBuf::new();
+    for component in absolute.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                out.pop();
+            }
+            component => out.push(component),
+        }
+    }
+    // The file need not exist yet, but its folder may.
+    match (out.parent().and_then(|folder| folder.canonicalize().ok()), out.file_name()) {
+        (Some(folder), Some(name)) => folder.join(name),
+        _ => out,
+    }
+}

@@ -1,0 +1,152 @@
+//! The kinds of sources, stores, handlers and sinks that a file can choose from, each by its key.
+//!
+//! Structs of `Option`s rather than enums: an error can point at the exact field, and two kinds in one file can be
+//! named, both of them.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Checkpoint, PipelineSpec};
+use crate::connector::{
+    checkpoint_file, checkpoint_memory, file, generate, http, json, memory, null, sqlite, stats, stdout,
+};
+use crate::event::Indexes;
+use crate::script;
+use crate::setting::Text;
+
+/// Declares a struct with one optional field per kind.
+macro_rules! kinds {
+    ($(#[$doc:meta])* $name:ident { $($kind:ident: $settings:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name {
+            $(
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub $kind: Option<$settings>,
+            )*
+        }
+
+        impl $name {
+            /// Every kind there is.
+            pub const KINDS: &'static [&'static str] = &[$(stringify!($kind)),*];
+
+            /// Returns the kinds that are given; a file that passed [`check`](super::check()) gives at most one.
+            pub fn given(&self) -> impl Iterator<Item = &'static str> {
+                [$(self.$kind.is_some().then_some(stringify!($kind))),*].into_iter().flatten()
+            }
+        }
+    };
+}
+
+kinds! {
+    /// `[source.…]`: where events come from.
+    SourceSpec {
+        json: json::Settings,
+        generate: generate::Settings,
+        memory: memory::Settings,
+    }
+}
+
+kinds! {
+    /// `[checkpoint.…]`: where progress is kept.
+    CheckpointSpec {
+        sqlite: sqlite::CheckpointSettings,
+        memory: checkpoint_memory::Settings,
+        file: checkpoint_file::Settings,
+    }
+}
+
+kinds! {
+    /// `[handler.…]`: what decides about events.
+    HandlerSpec {
+        rhai: script::Settings,
+    }
+}
+
+kinds! {
+    /// `[sink.…]`: what is written to.
+    SinkSpec {
+        stdout: stdout::Settings,
+        file: file::Settings,
+        sqlite: sqlite::SinkSettings,
+        http: http::Settings,
+        stats: stats::Settings,
+        null: null::Settings,
+    }
+}
+
+/// What the cross-checks have to know of the connectors' settings.
+impl PipelineSpec {
+    /// Returns the texts that must not be empty, by their paths.
+    pub(super) fn required(&self) -> Vec<([&'static str; 3], &Text)> {
+        let (source, sink) = (&self.source, &self.sink);
+        [
+            source.json.as_ref().map(|json| (["source", "json", "path"], &json.path)),
+            self.handler.rhai.as_ref().map(|rhai| (["handler", "rhai", "script"], &rhai.script)),
+            sink.sqlite.as_ref().map(|sqlite| (["sink", "sqlite", "path"], &sqlite.path)),
+            sink.http.as_ref().map(|http| (["sink", "http", "url"], &http.url)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    /// Returns the file or folder that is read, relative to the pipeline's folder.
+    pub(super) fn input(&self) -> Option<&Text> {
+        Some(&self.source.json.as_ref()?.path)
+    }
+
+    /// Returns the file that events are written to, relative to the data directory.
+    pub(super) fn output(&self) -> Option<&Text> {
+        Some(self.sink.file.as_ref()?.path.as_ref()?.text())
+    }
+
+    pub(super) fn script(&self) -> Option<&Text> {
+        Some(&self.handler.rhai.as_ref()?.script)
+    }
+
+    /// Returns how the source's indexes follow each other.
+    pub(super) fn indexes(&self) -> Indexes {
+        match &self.source.json {
+            Some(json) if json.index == json::Index::Line => Indexes::Sparse,
+            _ => Indexes::Dense,
+        }
+    }
+
+    /// Returns whether the feed may deliver an event of a stream again under another ordinal (C13).
+    pub(super) fn repeats(&self) -> bool {
+        match (&self.source.json, &self.source.generate) {
+            (Some(json), _) => json.index == json::Index::Field,
+            (None, Some(generate)) => generate.duplicates > 0.0,
+            (None, None) => true,
+        }
+    }
+
+    /// Returns whether the sink can hold the progress.
+    pub(super) fn has_transactional_sink(&self) -> bool {
+        self.sink.sqlite.is_some()
+    }
+
+    /// Returns the kind of the store that holds the progress, and its path in the data directory; `None` where no other
+    /// pipeline can share it.
+    pub(super) fn shared_store(&self) -> Option<(&'static str, String)> {
+        let default = sqlite::CheckpointSettings::default();
+        match &self.checkpoint {
+            Checkpoint::Sink => Some(("sqlite", self.sink.sqlite.as_ref()?.path.identity().to_owned())),
+            Checkpoint::Store(store) if store.memory.is_some() => None,
+            Checkpoint::Store(CheckpointSpec { file: Some(file), .. }) => {
+                Some(("file", file.path.identity().to_owned()))
+            }
+            Checkpoint::Store(store) => {
+                Some(("sqlite", store.sqlite.as_ref().unwrap_or(&default).path.identity().to_owned()))
+            }
+        }
+    }
+}
+
+impl CheckpointSpec {
+    /// Returns whether parked events can be kept beside the progress.
+    pub(super) fn holds_parked_events(&self) -> bool {
+        self.memory.is_some()
+    }
+}

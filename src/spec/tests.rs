@@ -1,0 +1,62 @@
+mod accepted;
+mod across;
+mod folder;
+mod shape;
+mod syntax;
+
+use std::path::{Path, PathBuf};
+
+use expect_test::Expect;
+use tempfile::TempDir;
+
+use super::*;
+use crate::document::{Problem, Style};
+
+/// A folder of pipelines beside a data directory.
+struct Files {
+    root: TempDir,
+}
+
+impl Files {
+    fn new(files: &[(&str, &[u8])]) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["pipelines", "data"] {
+            std::fs::create_dir(root.path().join(folder)).unwrap();
+        }
+        for (name, content) in files {
+            std::fs::write(root.path().join("pipelines").join(name), content).unwrap();
+        }
+        Self { root }
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.root.path().join("pipelines")
+    }
+
+    fn problems(&self, path: &Path) -> Vec<Problem> {
+        match load(path) {
+            Ok(loaded) => check(&loaded, &self.root.path().join("data")),
+            Err(problems) => problems,
+        }
+    }
+
+    /// Renders problems with paths relative to the root.
+    fn render(&self, problems: &[Problem]) -> String {
+        let root = format!("{}/", self.root.path().display());
+        problems.iter().map(|problem| problem.render(Style::Plain).replace(&root, "")).collect()
+    }
+}
+
+/// Shows what is wrong with one file; scripts `ok.rhai` exist beside it.
+fn check_file(name: &str, content: impl AsRef<[u8]>, expected: Expect) {
+    let files = Files::new(&[(name, content.as_ref()), ("ok.rhai", b"fn handle(stream, events) {}")]);
+    expected.assert_eq(&files.render(&files.problems(&files.folder())));
+}
+
+fn check_toml(content: &str, expected: Expect) {
+    check_file("a.toml", content, expected);
+}
+
+fn check_yaml(content: &str, expected: Expect) {
+    check_file("a.yaml", content, expected);
+}

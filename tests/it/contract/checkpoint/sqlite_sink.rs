@@ -1,0 +1,335 @@
+//! What the SQLite sink makes of effects: which it runs, which it refuses and in what words.
+
+use std::path::Path;
+
+use expect_test::{Expect, expect};
+use propulsiond::clock::Timestamp;
+use propulsiond::connector::sqlite::{SinkSettings, SqliteSink};
+use propulsiond::event::{Assembler, Kind, Text as Field};
+use propulsiond::handler::HandlerErrorKind;
+use propulsiond::position::Ordinal;
+use propulsiond::setting::Text;
+use propulsiond::sink::{Decided, Effects, Sink, TransactionError, TransactionalSink, Written};
+use propulsiond::value::Value;
+use propulsiond::work::{Work, WorkId, WorkKind};
+use rusqlite::types::ValueRef;
+use tempfile::TempDir;
+
+use super::harness::*;
+
+const TABLE: &str = "CREATE TABLE IF NOT EXISTS t (a UNIQUE, b)";
+
+fn map(entries: &[(&str, Value)]) -> Value {
+    Value::Map(entries.iter().map(|(key, value)| ((*key).into(), value.clone())).collect())
+}
+
+fn rows(database: &Path, sql: &str) -> Vec<String> {
+    let connection = rusqlite::Connection::open(database).unwrap();
+    let mut statement = connection.prepare(sql).unwrap();
+    let columns = statement.column_count();
+    let rows = statement.query_map([], |row| {
+        let value = |column| match row.get_ref_unwrap(column) {
+            ValueRef::Text(text) => format!("{:?}", String::from_utf8_lossy(text)),
+            other => format!("{other:?}"),
+        };
+        Ok((0..columns).map(value).collect::<Vec<_>>().join(" "))
+    });
+    rows.unwrap().map(Result::unwrap).collect()
+}
+
+/// Writes each effect as a decision of its own, among one that works, and shows what is said of each.
+async fn check(effects: &[Value], expected: Expect) {
+    let folder = TempDir::new().unwrap();
+    let sink = sqlite_sink(folder.path(), &[TABLE]);
+    let works = decided("ok-1", 0, vec![statement("INSERT INTO t VALUES ('it works', 0)", vec![])]);
+    let mut decisions = vec![works];
+    decisions.extend((0..).zip(effects).map(|(index, effect)| decided("a-1", index, vec![effect.clone()])));
+    let results = sink.write(&decisions).await;
+    assert_eq!(results[0], Ok(Written::All), "it is spoilt by none");
+    let lines = results[1..].iter().map(|result| match result {
+        Ok(written) => format!("{written:?}\n"),
+        Err(error) => format!("{}: {error}\n", error.kind().as_str()),
+    });
+    expected.assert_eq(&lines.collect::<String>());
+    let kept = rows(&folder.path().join("projections.db"), "SELECT a FROM t WHERE a = 'it works'");
+    assert_eq!(kept.len(), 1);
+}
+
+#[tokio::test]
+async fn effects_of_the_wrong_shape_are_permanent_and_say_what_is_wrong() {
+    let sql = "INSERT INTO t VALUES (?, ?)";
+    check(
+        &[
+            Value::Int(1),
+            Value::Null,
+            map(&[]),
+            map(&[("params", Value::List(vec![]))]),
+            map(&[("sql", Value::Int(1))]),
+            map(&[("sql", sql.into()), ("parameters", Value::Null)]),
+            map(&[("sql", sql.into()), ("params", Value::Int(1))]),
+            statement(sql, vec![Value::Int(1), Value::List(vec![])]),
+            map(&[("sql", sql.into()), ("params", map(&[("a", map(&[]))]))]),
+        ],
+        expect![[r#"
+            permanent: the `sqlite` sink takes `#{ sql: "...", params: [...] }`, not an integer
+            permanent: the `sqlite` sink takes `#{ sql: "...", params: [...] }`, not nothing
+            permanent: an effect for the `sqlite` sink has no `sql`
+            permanent: an effect for the `sqlite` sink has no `sql`
+            permanent: `sql` must be a string, not an integer
+            permanent: the `sqlite` sink knows `sql` and `params`, not `parameters`
+            permanent: cannot run `INSERT INTO t VALUES (?, ?)`: `params` must be an array or a map, not an integer
+            permanent: cannot run `INSERT INTO t VALUES (?, ?)`: parameter 2 is an array, which no column can hold (make it JSON text)
+            permanent: cannot run `INSERT INTO t VALUES (?, ?)`: parameter `a` is a map, which no column can hold (make it JSON text)
+        "#]],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn statements_that_cannot_work_are_permanent_and_named() {
+    let long = format!("INSERT INTO t VALUES (1, '{}'", "x".repeat(100));
+    let by_name = |sql: &str, names: &[&str]| {
+        let names: Vec<_> = names.iter().map(|name| (*name, Value::Int(1))).collect();
+        map(&[("sql", sql.into()), ("params", map(&names))])
+    };
+    check(
+        &[
+            statement("INSERT INTO t VALUES (?, ?)", vec![Value::Int(1)]),
+            statement("INSERT INTO t VALUES (1, 2)", vec![Value::Int(1)]),
+            statement("INSERT INTO t VALUES ('it works', 1)", vec![]),
+            statement("INSERT  INTO\n nowhere VALUES (1)", vec![]),
+            statement("INSERT INTO t (c) VALUES (1)", vec![]),
+            statement("INSERT INTO t VALUES (1, 2); INSERT INTO t VALUES (3, 4)", vec![]),
+            statement("INSERT INTO t VALUES (1, 2) RETURNING a", vec![]),
+            statement(&long, vec![]),
+            statement("gibberish", vec![]),
+            statement("", vec![]),
+            statement("-- nothing\n/* at all */ ;", vec![]),
+            by_name("INSERT INTO t VALUES (:a, :b)", &["a"]),
+            by_name("INSERT INTO t VALUES (:a, :b)", &["a", "b", "c"]),
+            by_name("INSERT INTO t VALUES (?, ?)", &["a", "b"]),
+        ],
+        expect![[r#"
+            permanent: cannot run `INSERT INTO t VALUES (?, ?)`: it has 2 parameters, but `params` gives 1
+            permanent: cannot run `INSERT INTO t VALUES (1, 2)`: it has 0 parameters, but `params` gives 1
+            permanent: cannot run `INSERT INTO t VALUES ('it works', 1)`: UNIQUE constraint failed: t.a
+            permanent: cannot run `INSERT INTO nowhere VALUES (1)`: no such table: nowhere
+            permanent: cannot run `INSERT INTO t (c) VALUES (1)`: table t has no column named c
+            permanent: cannot run `INSERT INTO t VALUES (1, 2); INSERT INTO t VALUES (3, 4)`: it is more than one statement
+            permanent: cannot run `INSERT INTO t VALUES (1, 2) RETURNING a`: it returns rows, and nobody would see them
+            permanent: cannot run `INSERT INTO t VALUES (1, 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…`: incomplete input
+            permanent: cannot run `gibberish`: `gibberish` may not be used in effects
+            permanent: cannot run ``: there is no statement in it
+            permanent: cannot run `-- nothing /* at all */ ;`: there is no statement in it
+            permanent: cannot run `INSERT INTO t VALUES (:a, :b)`: it has a parameter `:b` that `params` does not name
+            permanent: cannot run `INSERT INTO t VALUES (:a, :b)`: it has 2 parameters, but `params` gives 3
+            permanent: cannot run `INSERT INTO t VALUES (?, ?)`: its parameters have no names: give `params` as an array
+        "#]],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn statements_that_are_not_a_scripts_business_are_refused() {
+    let statements = [
+        "SELECT * FROM t",
+        "WITH x AS (SELECT 1) SELECT * FROM x",
+        "VALUES (1)",
+        "EXPLAIN INSERT INTO t VALUES (1, 2)",
+        "BEGIN",
+        "COMMIT",
+        "end",
+        "/* sly */ rollback",
+        "SAVEPOINT s",
+        "RELEASE batch",
+        "ATTACH 'x.db' AS x",
+        "DETACH x",
+        "PRAGMA synchronous = OFF",
+        "VACUUM INTO 'x.db'",
+        "REINDEX",
+        "ANALYZE",
+        "UPDATE propulsiond_progress SET fence = 0",
+        "DELETE FROM \"Propulsion_Checkpoint\"",
+    ];
+    check(&statements.map(|sql| statement(sql, vec![])), expect![[r#"
+        permanent: cannot run `SELECT * FROM t`: it only reads, and nobody would see the result
+        permanent: cannot run `WITH x AS (SELECT 1) SELECT * FROM x`: it only reads, and nobody would see the result
+        permanent: cannot run `VALUES (1)`: it only reads, and nobody would see the result
+        permanent: cannot run `EXPLAIN INSERT INTO t VALUES (1, 2)`: it only reads, and nobody would see the result
+        permanent: cannot run `BEGIN`: `begin` may not be used in effects
+        permanent: cannot run `COMMIT`: `commit` may not be used in effects
+        permanent: cannot run `end`: `end` may not be used in effects
+        permanent: cannot run `/* sly */ rollback`: `rollback` may not be used in effects
+        permanent: cannot run `SAVEPOINT s`: `savepoint` may not be used in effects
+        permanent: cannot run `RELEASE batch`: `release` may not be used in effects
+        permanent: cannot run `ATTACH 'x.db' AS x`: `attach` may not be used in effects
+        permanent: cannot run `DETACH x`: `detach` may not be used in effects
+        permanent: cannot run `PRAGMA synchronous = OFF`: `pragma` may not be used in effects
+        permanent: cannot run `VACUUM INTO 'x.db'`: `vacuum` may not be used in effects
+        permanent: cannot run `REINDEX`: `reindex` may not be used in effects
+        permanent: cannot run `ANALYZE`: `analyze` may not be used in effects
+        permanent: cannot run `UPDATE propulsiond_progress SET fence = 0`: names that begin with `propulsiond_` are the daemon's own
+        permanent: cannot run `DELETE FROM "Propulsion_Checkpoint"`: names that begin with `propulsiond_` are the daemon's own
+    "#]]).await;
+}
+
+#[tokio::test]
+async fn every_kind_of_value_arrives_as_it_is() {
+    let folder = TempDir::new().unwrap();
+    let sink = sqlite_sink(folder.path(), &["CREATE TABLE v (place INTEGER PRIMARY KEY, value)"]);
+    let values = [
+        Value::Null,
+        Value::Bool(true),
+        Value::Bool(false),
+        Value::Int(i64::MIN),
+        Value::Float(1.5),
+        "text with \0 and 漢字".into(),
+        Value::Bytes(b"\xff\0".as_slice().into()),
+    ];
+    let by_place =
+        values.iter().map(|value| statement("INSERT INTO v (value) VALUES (?)", vec![value.clone()])).collect();
+    let sql = "WITH x AS (SELECT :one AS one) INSERT INTO v (value) SELECT one || @two || $one FROM x";
+    let by_name = map(&[
+        ("sql", sql.into()),
+        ("params", map(&[(":one", "1".into()), ("two", "2".into()), ("$one", "3".into())])),
+    ]);
+    let results = sink.write(&[decided("a-1", 0, by_place), decided("a-2", 0, vec![by_name])]).await;
+    assert_eq!(results, [Ok(Written::All), Ok(Written::All)]);
+    let stored = rows(&folder.path().join("projections.db"), "SELECT value FROM v ORDER BY place").join("\n");
+    expect![[r#"
+        Null
+        Integer(1)
+        Integer(0)
+        Integer(-9223372036854775808)
+        Real(1.5)
+        "text with \0 and 漢字"
+        Blob([255, 0])
+        "123""#]]
+    .assert_eq(&stored);
+}
+
+/// Statements that undo more than themselves, in a batch with others before and after.
+async fn check_contained(init: &str, culprit: &str) {
+    for transactional in [false, true] {
+        let folder = TempDir::new().unwrap();
+        let sink = sqlite_sink(folder.path(), &[EFFECTS, TABLE, init]);
+        let bad = decided("x-1", 0, vec![insert("x-1", 0), statement(culprit, vec![])]);
+        let decisions = [inserts("a-1", 0), bad, inserts("a-2", 0), inserts("bad-1", 0), inserts("a-3", 0)];
+        let kinds = |results: Vec<Result<Written, propulsiond::handler::HandlerError>>| -> Vec<_> {
+            results.into_iter().map(|result| result.map_err(|error| error.kind())).collect()
+        };
+        let results = if transactional {
+            let mut transaction = sink.begin().await.unwrap();
+            let results = transaction.write(&decisions).await;
+            transaction.commit(&[], &[]).await.unwrap();
+            kinds(results)
+        } else {
+            kinds(sink.write(&decisions).await)
+        };
+        let (all, permanent) = (Ok(Written::All), Err(HandlerErrorKind::Permanent));
+        assert_eq!(results, [all, permanent, all, permanent, all], "{culprit}");
+        let mut streams = effects_in(&folder.path().join("projections.db"));
+        streams.sort();
+        assert_eq!(streams, ["a-1", "a-2", "a-3"].map(|stream| (stream.to_owned(), 0)), "{culprit}");
+    }
+}
+
+#[tokio::test]
+async fn a_statement_that_undoes_the_transaction_or_keeps_half_of_itself_spoils_no_other() {
+    let full = "INSERT INTO t VALUES ('taken', 0)";
+    check_contained(full, "INSERT OR ROLLBACK INTO t VALUES ('new', 1), ('taken', 1)").await;
+    check_contained(full, "INSERT OR FAIL INTO t VALUES ('new', 1), ('taken', 1)").await;
+    let trigger = "CREATE TRIGGER no BEFORE INSERT ON t BEGIN SELECT RAISE(ROLLBACK, 'never'); END";
+    check_contained(trigger, "INSERT INTO t VALUES ('new', 1)").await;
+}
+
+#[tokio::test]
+async fn what_is_undone_with_earlier_writes_fails_the_transaction() {
+    let folder = TempDir::new().unwrap();
+    let sink = sqlite_sink(folder.path(), &[EFFECTS, TABLE, "INSERT INTO t VALUES ('taken', 0)"]);
+    let mut transaction = sink.begin().await.unwrap();
+    assert_eq!(transaction.write(&[inserts("a-1", 0)]).await, [Ok(Written::All)]);
+    let bad = statement("INSERT OR ROLLBACK INTO t VALUES ('taken', 1)", vec![]);
+    let results = transaction.write(&[inserts("a-2", 0), decided("x-1", 0, vec![bad])]).await;
+    assert!(results.iter().all(|result| result.as_ref().is_err_and(|e| e.kind() == HandlerErrorKind::Transient)));
+    assert!(transaction.write(&[inserts("a-3", 0)]).await[0].is_err(), "nothing more is taken");
+    let failed = transaction.commit(&[], &[]).await;
+    assert!(matches!(failed, Err(TransactionError::Failed(_))), "{failed:?}");
+    assert_eq!(effects_in(&folder.path().join("projections.db")), []);
+}
+
+#[tokio::test]
+async fn a_deferred_constraint_is_the_fault_of_one_decision() {
+    let folder = TempDir::new().unwrap();
+    let child = "CREATE TABLE child (t REFERENCES t (a) DEFERRABLE INITIALLY DEFERRED)";
+    let sink = sqlite_sink(folder.path(), &[EFFECTS, TABLE, child]);
+    let orphan = decided("x-1", 0, vec![statement("INSERT INTO child VALUES ('nobody')", vec![])]);
+    let results = sink.write(&[inserts("a-1", 0), orphan, inserts("a-2", 0)]).await;
+    let fine: Vec<_> = results.iter().map(Result::is_ok).collect();
+    assert_eq!(fine, [true, false, true]);
+    assert_eq!(results[1].as_ref().unwrap_err().kind(), HandlerErrorKind::Permanent);
+    assert_eq!(effects_in(&folder.path().join("projections.db")).len(), 2);
+}
+
+#[tokio::test]
+async fn an_init_that_does_not_work_makes_everything_wait() {
+    let folder = TempDir::new().unwrap();
+    let sink = sqlite_sink(folder.path(), &["CREATE TABLE x (a)", "CREATE TABL y (a)"]);
+    for _ in 0..2 {
+        let error = sink.write(&[decided("a-1", 0, vec![])]).await.remove(0).unwrap_err();
+        assert_eq!(error.kind(), HandlerErrorKind::Unavailable);
+        assert!(error.message().contains("`CREATE TABL y (a)` of `init` does not work: near \"TABL\""), "{error}");
+        let error = sink.begin().await.err().unwrap();
+        assert_eq!(error.kind(), HandlerErrorKind::Unavailable);
+    }
+    let tables = rows(&folder.path().join("projections.db"), "SELECT name FROM sqlite_schema WHERE name = 'x'");
+    assert!(tables.is_empty(), "all of it or nothing");
+}
+
+fn events(stream: &str, first: i64, data: &[&[u8]], next: i64) -> Decided {
+    let event = |(index, data): (i64, &&[u8])| {
+        let event = Assembler::new(stream, "Placed").data(data).text(Field::Id, "e").text(Field::Timestamp, "now");
+        event.build(Kind::Event, Ordinal::new(40 + index.unsigned_abs(), 2), index).unwrap()
+    };
+    let mut events: Vec<_> = (first..).zip(data).map(event).collect();
+    let unfold = Assembler::new(stream, "Snapshot").data(b"{}").build(Kind::Unfold, Ordinal::new(99, 0), next);
+    events.push(unfold.unwrap());
+    let id = WorkId { slot: 0, generation: 0 };
+    let work = Work {
+        id,
+        kind: WorkKind::Handle,
+        next: first + 1,
+        failures: 0,
+        read_at: Timestamp::ZERO,
+        late: false,
+        events,
+    };
+    Decided { work, next, effects: Effects::Events }
+}
+
+#[tokio::test]
+async fn without_a_handler_the_events_are_kept_once_each_and_as_far_as_decided() {
+    let folder = TempDir::new().unwrap();
+    let settings = SinkSettings { table: Text::literal("the \"log\""), ..SinkSettings::default() };
+    let sink = SqliteSink::new(&settings, &context(folder.path()));
+    let results = sink.write(&[events("a-1", 3, &[b"{\"n\":1}", b"\xff", b"beyond"], 5)]).await;
+    assert_eq!(results, [Ok(Written::All)]);
+    let mut transaction = sink.begin().await.unwrap();
+    assert_eq!(transaction.write(&[events("a-1", 4, &[b""], 5)]).await, [Ok(Written::All)]);
+    transaction.commit(&[], &[]).await.unwrap();
+    let kept = rows(&folder.path().join("projections.db"), "SELECT * FROM \"the \"\"log\"\"\" ORDER BY stream, idx");
+    expect![[r#"
+        "a-1" Integer(3) "Placed" "{\"n\":1}" Null "e" Null Null "now" Integer(43) Integer(2)
+        "a-1" Integer(4) "Placed" Null Null "e" Null Null "now" Integer(44) Integer(2)"#]]
+    .assert_eq(&kept.join("\n"));
+}
+
+#[tokio::test]
+async fn more_statements_than_are_kept_at_hand_all_work() {
+    let folder = TempDir::new().unwrap();
+    let sink = sqlite_sink(folder.path(), &[TABLE]);
+    let texts: Vec<_> = (0..400).map(|n| format!("INSERT INTO t VALUES (?, {n})")).collect();
+    let effects = (0..).zip(&texts).map(|(n, sql)| statement(sql, vec![Value::Int(n)])).collect();
+    assert_eq!(sink.write(&[decided("a-1", 0, effects)]).await, [Ok(Written::All)]);
+    assert_eq!(rows(&folder.path().join("projections.db"), "SELECT count(*) FROM t WHERE a = b"), ["Integer(400)"]);
+}

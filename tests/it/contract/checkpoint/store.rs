@@ -1,0 +1,464 @@
+//! What every checkpoint store must do.
+
+use std::sync::Arc;
+
+use propulsiond::checkpoint::{CheckpointErrorKind, CheckpointKey, CheckpointStore, Commit, Fence, Parked};
+use propulsiond::connector::checkpoint_file::{self, FileCheckpoints};
+use propulsiond::connector::checkpoint_memory::{Fault, Operation};
+use propulsiond::connector::sqlite::{CheckpointSettings, SqliteCheckpoints};
+use propulsiond::event::{Kind, malformed};
+use propulsiond::position::{Ordinal, Position, Progress};
+use propulsiond::setting::Text;
+use tempfile::TempDir;
+
+use super::harness::*;
+
+macro_rules! every_store {
+    ($($case:ident),* $(,)?) => {
+        cases! {
+            sqlite: [$($case),*];
+            file: [$($case),*];
+            memory: [$($case),*];
+            sqlite_sink: [$($case),*];
+            memory_sink: [$($case),*];
+        }
+    };
+}
+
+every_store! {
+    an_unknown_key_is_none,
+    what_is_committed_loads,
+    keys_do_not_collide_whatever_they_are_called,
+    a_claim_returns_what_is_stored_and_a_greater_fence_each_time,
+    c11_a_repeat_of_the_stored_commit_is_harmless,
+    c11_a_gap_in_the_chain_is_refused,
+    c15_an_older_claim_can_change_nothing,
+    c15_two_writers_end_in_one_of_their_positions,
+    c14_a_set_that_is_too_large_is_refused,
+    a_released_key_keeps_its_progress_and_has_no_owner,
+    one_refused_commit_does_not_hold_up_the_others,
+}
+
+async fn an_unknown_key_is_none(harness: Harness) {
+    let store = harness.open();
+    let key = key("g", "s", "0");
+    assert_eq!(store.load(&key).await.unwrap(), None);
+    let claimed = store.claim(&key, &owner("a")).await.unwrap();
+    assert_eq!((claimed.progress, claimed.sequence), (None, 0));
+    assert_eq!(store.load(&key).await.unwrap(), None, "a claim commits nothing");
+}
+
+async fn what_is_committed_loads(harness: Harness) {
+    let key = key("g", "s", "0");
+    let fence = harness.open().claim(&key, &owner("a")).await.unwrap().fence;
+    let sets = [set(&[]), set(&[(5, 5), (7, 9)])];
+    let positions = [
+        Some(Position::Number(0)),
+        Some(Position::Number(i64::MAX)),
+        Some(Position::Number(i64::MIN)),
+        Some(Position::token("17")),
+        Some(Position::token("")),
+        Some(Position::token("a \"token\"\nwith 漢字 and \\ in it")),
+        None,
+    ];
+    let progress = positions.iter().flat_map(|position| {
+        sets.iter().map(|handled| Progress { position: position.clone(), handled: handled.clone() })
+    });
+    for (sequence, progress) in (1..).zip(progress) {
+        // Each time opened anew: the former store, and what it may have at hand, is gone.
+        commit_one(&*harness.open(), &key, fence, sequence, &progress).await.unwrap();
+        assert_eq!(harness.open().load(&key).await.unwrap(), Some(progress));
+    }
+}
+
+async fn keys_do_not_collide_whatever_they_are_called(harness: Harness) {
+    let store = harness.open();
+    let long = "long".repeat(100);
+    let names = ["", "a", "A", "a/b", "..", "../a", "a~", "~a", "%61", "a\\b", "日本", "a b", "nul\0", ".lock", &long];
+    let mut keys: Vec<CheckpointKey> = Vec::new();
+    for name in names {
+        keys.extend([key(name, "s", "t"), key("g", name, "t"), key("g", "s", name)]);
+    }
+    keys.extend([key("a", "", "b"), key("", "a", "b"), key("a", "b", ""), key("a~b", "", ""), key("", "a~b", "")]);
+    for (number, key) in (0..).zip(&keys) {
+        let fence = store.claim(key, &owner("a")).await.unwrap().fence;
+        assert_eq!(fence, Fence(1), "{key:?} is nobody else's");
+        commit_one(&*store, key, fence, 1, &at(number)).await.unwrap();
+    }
+    for (number, key) in (0..).zip(&keys) {
+        assert_eq!(store.load(key).await.unwrap(), Some(at(number)), "{key:?}");
+    }
+}
+
+async fn a_claim_returns_what_is_stored_and_a_greater_fence_each_time(harness: Harness) {
+    let store = harness.open();
+    let key = key("g", "s", "0");
+    let first = store.claim(&key, &owner("a")).await.unwrap();
+    let progress = Progress { position: Some(Position::Number(4)), handled: set(&[(6, 8)]) };
+    commit_one(&*store, &key, first.fence, 1, &at(2)).await.unwrap();
+    commit_one(&*store, &key, first.fence, 2, &progress).await.unwrap();
+    let second = harness.open().claim(&key, &owner("b")).await.unwrap();
+    assert!(second.fence > first.fence);
+    assert_eq!((second.progress, second.sequence), (Some(progress), 2));
+    commit_one(&*store, &key, second.fence, 3, &at(9)).await.unwrap();
+    assert_eq!(store.load(&key).await.unwrap(), Some(at(9)));
+}
+
+async fn c11_a_repeat_of_the_stored_commit_is_harmless(harness: Harness) {
+    let store = harness.open();
+    let key = key("g", "s", "0");
+    let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
+    for sequence in 1..=3 {
+        for _ in 0..3 {
+            commit_one(&*store, &key, fence, sequence, &at(sequence.cast_signed())).await.unwrap();
+        }
+    }
+    assert_eq!(store.load(&key).await.unwrap(), Some(at(3)));
+    commit_one(&*store, &key, fence, 4, &at(4)).await.unwrap();
+}
+
+async fn c11_a_gap_in_the_chain_is_refused(harness: Harness) {
+    let store = harness.open();
+    let key = key("g", "s", "0");
+    let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
+    for sequence in [0, 2, u64::MAX] {
+        let refused = commit_one(&*store, &key, fence, sequence, &at(9)).await;
+        assert_eq!(kind(refused), CheckpointErrorKind::OutcomeUnknown, "{sequence}");
+    }
+    assert_eq!(store.load(&key).await.unwrap(), None);
+    commit_one(&*store, &key, fence, 1, &at(1)).await.unwrap();
+    commit_one(&*store, &key, fence, 2, &at(2)).await.unwrap();
+    for sequence in [0, 1, 4] {
+        let refused = commit_one(&*store, &key, fence, sequence, &at(9)).await;
+        assert_eq!(kind(refused), CheckpointErrorKind::OutcomeUnknown, "{sequence}");
+    }
+    assert_eq!(store.load(&key).await.unwrap(), Some(at(2)));
+}
+
+async fn c15_an_older_claim_can_change_nothing(harness: Harness) {
+    let (store, key) = (harness.open(), key("g", "s", "0"));
+    assert!(fenced_by(commit_one(&*store, &key, Fence(1), 1, &at(1)).await).starts_with("nobody"));
+    let old = store.claim(&key, &owner("a")).await.unwrap().fence;
+    commit_one(&*store, &key, old, 1, &at(1)).await.unwrap();
+    let new = store.claim(&key, &owner("b")).await.unwrap().fence;
+    assert_eq!(fenced_by(commit_one(&*store, &key, old, 2, &at(9)).await), "b");
+    assert_eq!(fenced_by(commit_one(&*store, &key, old, 1, &at(1)).await), "b", "also not again");
+    assert_eq!(fenced_by(store.release(&key, old).await), "b");
+    if let Some(parked) = store.parked() {
+        let event = event("a-1", 0, 1);
+        assert_eq!(fenced_by(parked.append(&key, old, &[Parked { event: &event, why: "w" }]).await), "b");
+        assert_eq!(parked.load(&key).await.unwrap(), []);
+    }
+    assert_eq!(store.load(&key).await.unwrap(), Some(at(1)));
+    commit_one(&*store, &key, new, 2, &at(2)).await.unwrap();
+}
+
+async fn c15_two_writers_end_in_one_of_their_positions(harness: Harness) {
+    let key = key("g", "s", "0");
+    let writer = async |name: &str, start: i64| {
+        let store = harness.open();
+        let claimed = store.claim(&key, &owner(name)).await.unwrap();
+        for step in 1..=20_u64 {
+            let progress = at(start + step.cast_signed());
+            let committed = commit_one(&*store, &key, claimed.fence, claimed.sequence + step, &progress).await;
+            if let Err(error) = committed {
+                assert!(matches!(error.kind, CheckpointErrorKind::Fenced { .. }), "{error:?}");
+                return false;
+            }
+        }
+        true
+    };
+    let (a, b) = tokio::join!(writer("a", 1_000), writer("b", 2_000));
+    assert!(a || b, "the newest claim is fenced by nobody");
+    let stored = harness.open().load(&key).await.unwrap();
+    let ends = [a.then(|| at(1_020)), b.then(|| at(2_020))];
+    assert!(ends.contains(&stored), "{stored:?} of {ends:?}");
+}
+
+async fn c14_a_set_that_is_too_large_is_refused(harness: Harness) {
+    let (store, key) = (harness.open(), key("g", "s", "0"));
+    let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
+    let limit = store.max_set_bytes().unwrap();
+    // Four bytes a run: differences of 2 and 1, each with a minor.
+    let with_runs = |runs: usize| {
+        let runs: Vec<_> = (0..runs as u64).map(|run| (run * 3 + 2, run * 3 + 3)).collect();
+        Progress { position: Some(Position::Number(1)), handled: set(&runs) }
+    };
+    let (fits, larger) = (with_runs((limit - 1) / 4), with_runs((limit - 1) / 4 + 1));
+    assert!(fits.handled.encode().len() <= limit && larger.handled.encode().len() > limit);
+    let refused = commit_one(&*store, &key, fence, 1, &larger).await;
+    assert_eq!(kind(refused), CheckpointErrorKind::Unavailable);
+    assert_eq!(store.load(&key).await.unwrap(), None);
+    commit_one(&*store, &key, fence, 1, &fits).await.unwrap();
+    assert_eq!(store.load(&key).await.unwrap(), Some(fits));
+}
+
+async fn a_released_key_keeps_its_progress_and_has_no_owner(harness: Harness) {
+    let (store, key) = (harness.open(), key("g", "s", "0"));
+    let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
+    commit_one(&*store, &key, fence, 1, &at(1)).await.unwrap();
+    store.release(&key, fence).await.unwrap();
+    assert_eq!(store.load(&key).await.unwrap(), Some(at(1)));
+    let claimed = store.claim(&key, &owner("b")).await.unwrap();
+    assert_eq!((claimed.progress, claimed.sequence), (Some(at(1)), 1));
+    store.release(&key, claimed.fence).await.unwrap();
+    let by = fenced_by(commit_one(&*store, &key, fence, 2, &at(2)).await);
+    assert_eq!(by, "somebody who has released it since");
+}
+
+async fn one_refused_commit_does_not_hold_up_the_others(harness: Harness) {
+    let store = harness.open();
+    let keys = ["0", "1", "2"].map(|tranche| key("g", "s", tranche));
+    let mut fences = Vec::new();
+    for key in &keys {
+        fences.push(store.claim(key, &owner("a")).await.unwrap().fence);
+    }
+    store.claim(&keys[1], &owner("b")).await.unwrap();
+    let progress = at(5);
+    let commits: Vec<_> = keys.iter().zip(&fences).map(|(key, fence)| commit(key, *fence, 1, &progress)).collect();
+    let stored: Vec<_> = store.commit(&commits).await.iter().map(Result::is_ok).collect();
+    assert_eq!(stored, [true, false, true]);
+    assert_eq!(store.load(&keys[1]).await.unwrap(), None);
+    assert_eq!(store.load(&keys[2]).await.unwrap(), Some(at(5)));
+}
+
+macro_rules! stores_that_keep_more {
+    ($($case:ident),* $(,)?) => {
+        cases! {
+            sqlite: [$($case),*];
+            memory: [$($case),*];
+            sqlite_sink: [$($case),*];
+            memory_sink: [$($case),*];
+        }
+    };
+}
+
+mod more {
+    use super::*;
+
+    stores_that_keep_more! {
+        c13_write_positions_are_kept_with_the_commit,
+        c21_what_is_parked_twice_is_there_once_and_in_order,
+    }
+
+    async fn c13_write_positions_are_kept_with_the_commit(harness: Harness) {
+        let (store, tranche, other) = (harness.open(), key("g", "s", "0"), key("other", "s", "0"));
+        let fence = store.claim(&tranche, &owner("a")).await.unwrap().fence;
+        let progress = at(1);
+        let moved: Vec<(Box<str>, i64)> = vec![("a-1".into(), 3), ("b-日".into(), 7), ("".into(), 1)];
+        let first = Commit { write_positions: &moved, ..commit(&tranche, fence, 1, &progress) };
+        let refused = Commit { write_positions: &[("a-1".into(), 99)], ..commit(&tranche, Fence(9), 2, &progress) };
+        store.commit(&[first, refused]).await;
+        let streams = ["b-日", "never", "a-1", ""];
+        assert_eq!(store.write_positions(&tranche, &streams).await.unwrap(), [Some(7), None, Some(3), Some(1)]);
+        assert_eq!(store.write_positions(&other, &streams).await.unwrap(), [None; 4]);
+        let second = Commit { write_positions: &[("a-1".into(), 4)], ..commit(&tranche, fence, 2, &progress) };
+        store.commit(&[second]).await.remove(0).unwrap();
+        assert_eq!(harness.open().write_positions(&tranche, &["a-1"]).await.unwrap(), [Some(4)]);
+    }
+
+    async fn c21_what_is_parked_twice_is_there_once_and_in_order(harness: Harness) {
+        let (store, key) = (harness.open(), key("g", "s", "0"));
+        let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
+        let parked = store.parked().unwrap();
+        let events = [event("a-1", 1, 11), event("a-1", 0, 10), event("b-1", 0, u64::MAX)];
+        let broken = malformed(Ordinal::new(12, 3), None, b"{torn", "line 3 is torn");
+        let park = |event, why| Parked { event, why };
+        for _ in 0..2 {
+            let all = [&events[0], &events[2], &broken].map(|event| park(event, "failed"));
+            parked.append(&key, fence, &all).await.unwrap();
+        }
+        parked.append(&key, fence, &[park(&events[1], "earlier"), park(&events[0], "another")]).await.unwrap();
+        let streams = harness.open().parked().unwrap().load(&key).await.unwrap();
+        let found: Vec<_> =
+            streams.iter().map(|parked| (&*parked.stream, parked.first.major, parked.events, &*parked.why)).collect();
+        assert_eq!(found, [("", 12, 1, "failed"), ("a-1", 10, 2, "earlier"), ("b-1", u64::MAX, 1, "failed")]);
+        let read = parked.read(&key, "a-1").await.unwrap();
+        assert_eq!(format!("{read:?}"), "[a-1/e0@10.0, a-1/e1@11.0]");
+        assert_eq!((read[0].data(), read[0].meta(), read[0].event_type()), (&b"{\"n\":1}"[..], &b"\xff"[..], "Placed"));
+        let record = &parked.read(&key, "").await.unwrap()[0];
+        assert_eq!(
+            (record.kind(), record.data(), record.meta()),
+            (Kind::Malformed, &b"{torn"[..], &b"line 3 is torn"[..])
+        );
+        assert!(parked.read(&key, "never").await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn c12_a_stranger_who_moves_the_position_voids_the_set_and_fences_its_owner() {
+    let folder = TempDir::new().unwrap();
+    let store = SqliteCheckpoints::new(&CheckpointSettings::default(), &context(folder.path()));
+    let key = key("g", "s", "0");
+    let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
+    let progress = Progress { position: Some(Position::Number(4)), handled: set(&[(6, 8)]) };
+    commit_one(&store, &key, fence, 1, &progress).await.unwrap();
+
+    let stranger = rusqlite::Connection::open(file_in(folder.path(), "propulsiond.db")).unwrap();
+    let mut moves = Vec::new();
+    for position in ["7", "NULL", "'4'"] {
+        let moved = stranger.execute(&format!("UPDATE propulsion_checkpoint SET position = {position}"), []).unwrap();
+        assert_eq!(moved, 1);
+        moves.push(store.load(&key).await.unwrap().unwrap());
+        assert!(fenced_by(commit_one(&store, &key, fence, 2, &at(9)).await).contains("moved the position"));
+    }
+    let nowhere = Progress { position: None, handled: set(&[]) };
+    assert_eq!(moves, [at(7), nowhere, Progress::at(Position::token("4"))]);
+
+    // A new claim takes the stranger's position over, and can go on from it.
+    let claimed = store.claim(&key, &owner("a")).await.unwrap();
+    assert_eq!((claimed.progress, claimed.sequence), (Some(Progress::at(Position::token("4"))), 1));
+    commit_one(&store, &key, claimed.fence, 2, &progress).await.unwrap();
+    assert_eq!(store.load(&key).await.unwrap(), Some(progress));
+
+    stranger.execute("DELETE FROM propulsion_checkpoint", []).unwrap();
+    assert_eq!(store.load(&key).await.unwrap(), None, "a row that was taken away is a position that was reset");
+    assert!(fenced_by(commit_one(&store, &key, claimed.fence, 3, &at(9)).await).contains("moved the position"));
+}
+
+#[tokio::test]
+async fn c12_a_row_that_a_stranger_made_is_where_a_claim_begins() {
+    let folder = TempDir::new().unwrap();
+    let store = SqliteCheckpoints::new(&CheckpointSettings::default(), &context(folder.path()));
+    let key = key("g", "s", "0");
+    assert_eq!(store.load(&key).await.unwrap(), None);
+    let stranger = rusqlite::Connection::open(file_in(folder.path(), "propulsiond.db")).unwrap();
+    stranger.execute("INSERT INTO propulsion_checkpoint VALUES ('s', '0', 'g', 12)", []).unwrap();
+    assert_eq!(store.load(&key).await.unwrap(), Some(at(12)));
+    let claimed = store.claim(&key, &owner("a")).await.unwrap();
+    assert_eq!((claimed.progress, claimed.sequence), (Some(at(12)), 0));
+    commit_one(&store, &key, claimed.fence, 1, &at(13)).await.unwrap();
+}
+
+#[tokio::test]
+async fn c15_two_connections_to_one_database_fence_each_other() {
+    let folder = TempDir::new().unwrap();
+    let store = |path: &str| {
+        let settings = CheckpointSettings { path: Text::literal(path), ..CheckpointSettings::default() };
+        SqliteCheckpoints::new(&settings, &context(folder.path()))
+    };
+    // Another spelling, so that it is another thread with another connection, as another process would have.
+    let (one, two) = (store("p.db"), store("x/../p.db"));
+    std::fs::create_dir(folder.path().join("x")).unwrap();
+    let key = key("g", "s", "0");
+    let owners = [owner("a"), owner("b")];
+    let (a, b) = tokio::join!(one.claim(&key, &owners[0]), two.claim(&key, &owners[1]));
+    let (a, b) = (a.unwrap().fence, b.unwrap().fence);
+    assert_ne!(a, b);
+    let (progress_a, progress_b) = (at(1), at(2));
+    let (first, second) =
+        tokio::join!(commit_one(&one, &key, a, 1, &progress_a), commit_one(&two, &key, b, 1, &progress_b));
+    assert_eq!((first.is_ok(), second.is_ok()), (a > b, b > a));
+    assert_eq!(one.load(&key).await.unwrap(), Some(if a > b { progress_a } else { progress_b }));
+}
+
+#[tokio::test]
+async fn commits_that_wait_together_are_all_stored() {
+    let harness = Harness::sqlite();
+    let store = harness.open();
+    let keys: Vec<_> = (0..300).map(|tranche| key("g", "s", &tranche.to_string())).collect();
+    let committed = keys.iter().map(async |key| {
+        let fence = store.claim(key, &owner("a")).await.unwrap().fence;
+        for sequence in 1..=3 {
+            commit_one(&*store, key, fence, sequence, &at(sequence.cast_signed())).await.unwrap();
+        }
+    });
+    futures_util::future::join_all(committed).await;
+    for key in &keys {
+        assert_eq!(store.load(key).await.unwrap(), Some(at(3)), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_torn_is_unreadable_and_named() {
+    let folder = TempDir::new().unwrap();
+    let store = FileCheckpoints::new(&checkpoint_file::Settings::default(), &context(folder.path()));
+    let key = key("g", "s", "0");
+    let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
+    commit_one(&store, &key, fence, 1, &Progress { position: None, handled: set(&[(1, 2)]) }).await.unwrap();
+    let path = folder.path().join("checkpoints/g~s~0.json");
+    let whole = std::fs::read_to_string(&path).unwrap();
+    let damaged = [
+        whole[..whole.len() / 2].to_owned(),
+        String::new(),
+        whole.replace("\"handled\": \"01", "\"handled\": \"09"),
+        whole.replace("\"handled\": \"01", "\"handled\": \"x"),
+        whole.replace("\"version\": 1", "\"version\": 2"),
+        whole.replace("\"group\": \"g\"", "\"group\": \"h\""),
+    ];
+    for text in damaged {
+        assert_ne!(text, whole);
+        std::fs::write(&path, text).unwrap();
+        for error in [
+            store.load(&key).await.unwrap_err(),
+            store.claim(&key, &owner("b")).await.unwrap_err(),
+            commit_one(&store, &key, fence, 2, &at(1)).await.unwrap_err(),
+        ] {
+            assert_eq!(error.kind, CheckpointErrorKind::Unreadable);
+            assert!(error.to_string().contains("g~s~0.json"), "{error}");
+        }
+    }
+    std::fs::write(&path, whole).unwrap();
+    commit_one(&store, &key, fence, 2, &at(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_made_is_unavailable_and_named() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let settings = checkpoint_file::Settings { path: Text::literal("file/below") };
+    let store = FileCheckpoints::new(&settings, &context(folder.path()));
+    let error = store.claim(&key("g", "s", "0"), &owner("a")).await.unwrap_err();
+    assert_eq!(error.kind, CheckpointErrorKind::Unavailable);
+    assert!(format!("{:#}", anyhow::Error::from(error)).contains("file/below"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_process_that_holds_the_folder_is_waited_for_and_then_named() {
+    let harness = Harness::file();
+    let Harness::File(folder) = &harness else { unreachable!() };
+    let (store, key) = (harness.open(), key("g", "s", "0"));
+    let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
+    let lock = std::fs::File::open(folder.path().join("checkpoints/.lock")).unwrap();
+    lock.lock().unwrap();
+    let error = commit_one(&*store, &key, fence, 1, &at(1)).await.unwrap_err();
+    assert_eq!(error.kind, CheckpointErrorKind::Unavailable);
+    assert!(format!("{:#}", anyhow::Error::from(error)).contains("another process holds"));
+    assert_eq!(store.load(&key).await.unwrap(), None, "looking needs no lock");
+    lock.unlock().unwrap();
+    commit_one(&*store, &key, fence, 1, &at(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn faults_of_the_memory_store_are_what_they_say() {
+    let store = propulsiond::connector::checkpoint_memory::MemoryCheckpoints::default();
+    let key = key("g", "s", "0");
+    let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
+    let inject = |fault| store.inject(move |operation| matches!(operation, Operation::Commit(_)).then_some(fault));
+    let mut seen = Vec::new();
+    for fault in [Fault::Reject, Fault::UnknownBeforeWrite, Fault::FailAfterWrite] {
+        inject(fault);
+        let error = commit_one(&store, &key, fence, 1, &at(1)).await.unwrap_err();
+        seen.push((error.kind, store.load(&key).await.unwrap()));
+    }
+    assert_eq!(
+        seen,
+        [
+            (CheckpointErrorKind::Unavailable, None),
+            (CheckpointErrorKind::OutcomeUnknown, None),
+            (CheckpointErrorKind::OutcomeUnknown, Some(at(1))),
+        ]
+    );
+
+    inject(Fault::Hold);
+    let progress = at(2);
+    let shared = Arc::new(store.clone());
+    let mut held = Box::pin(commit_one(&*shared, &key, fence, 2, &progress));
+    assert!(futures_util::poll!(&mut held).is_pending());
+    store.release_held();
+    held.await.unwrap();
+
+    store.move_position(&key, Some(Position::Number(5)));
+    store.inject(|_| None);
+    assert!(fenced_by(commit_one(&store, &key, fence, 3, &at(3)).await).contains("moved the position"));
+}

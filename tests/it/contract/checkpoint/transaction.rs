@@ -1,0 +1,248 @@
+//! What every sink must do that holds the progress: effects and progress together, or neither.
+
+use propulsiond::checkpoint::{CheckpointErrorKind, Commit, Fence, Parked};
+use propulsiond::connector::checkpoint_memory::{Fault, Operation};
+use propulsiond::handler::HandlerErrorKind;
+use propulsiond::sink::{ParkedChange, TransactionError, TransactionalSink, Written};
+
+use super::harness::*;
+
+macro_rules! every_sink {
+    ($($case:ident),* $(,)?) => {
+        cases! {
+            sqlite_sink: [$($case),*];
+            memory_sink: [$($case),*];
+        }
+    };
+}
+
+every_sink! {
+    effects_and_progress_are_stored_together,
+    a_dropped_transaction_leaves_nothing,
+    a_failed_commit_leaves_nothing,
+    one_bad_decision_spoils_no_other,
+    c10_one_fenced_tranche_takes_the_whole_transaction_with_it,
+    c11_a_transaction_for_a_stored_commit_is_not_written_again,
+    c11_a_transaction_that_breaks_the_chain_leaves_nothing,
+    c13_write_positions_belong_to_the_transaction,
+    c21_what_is_parked_belongs_to_the_transaction,
+    progress_without_effects_can_be_committed,
+    a_plain_write_reports_each_decision,
+    others_wait_for_the_end_of_a_transaction_but_reads_do_not,
+}
+
+/// Writes one effect and commits it as the given step of the chain.
+async fn write_and_commit(
+    sink: &dyn TransactionalSink,
+    commit: Commit<'_>,
+    stream: &str,
+    index: i64,
+) -> Result<(), TransactionError> {
+    let mut transaction = sink.begin().await.unwrap();
+    let written = transaction.write(&[inserts(stream, index)]).await;
+    assert_eq!(written, [Ok(Written::All)]);
+    transaction.commit(&[commit], &[]).await
+}
+
+async fn effects_and_progress_are_stored_together(harness: Harness) {
+    let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(4));
+    let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
+    let mut transaction = sink.begin().await.unwrap();
+    for index in 0..3 {
+        let decided = [inserts("a-1", index), inserts("b-1", index)];
+        assert_eq!(transaction.write(&decided).await, [Ok(Written::All), Ok(Written::All)]);
+    }
+    assert_eq!(harness.effects(), []);
+    assert_eq!(sink.load(&key).await.unwrap(), None);
+    transaction.commit(&[commit(&key, fence, 1, &progress)], &[]).await.unwrap();
+    assert_eq!(harness.effects().len(), 6);
+    assert_eq!(sink.load(&key).await.unwrap(), Some(at(4)));
+    assert_eq!(sink.claim(&key, &owner("a")).await.unwrap().sequence, 1);
+}
+
+async fn a_dropped_transaction_leaves_nothing(harness: Harness) {
+    let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(1));
+    let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
+    let mut transaction = sink.begin().await.unwrap();
+    transaction.write(&[inserts("a-1", 0)]).await;
+    drop(transaction);
+    // One whose beginning is not waited for must not stand in the way either.
+    let mut beginning = Box::pin(sink.begin());
+    drop(futures_util::poll!(&mut beginning));
+    drop(beginning);
+    write_and_commit(&*sink, commit(&key, fence, 1, &progress), "b-1", 0).await.unwrap();
+    assert_eq!(harness.effects(), [("b-1".to_owned(), 0)]);
+}
+
+async fn a_failed_commit_leaves_nothing(harness: Harness) {
+    let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(1));
+    let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
+    harness.fail_next_commit();
+    let failed = if matches!(harness, Harness::SqliteSink(_)) {
+        // A deferred constraint is not looked at before the commit.
+        let mut transaction = sink.begin().await.unwrap();
+        let make = "CREATE TABLE child (parent TEXT REFERENCES effects (stream) DEFERRABLE INITIALLY DEFERRED)";
+        let decisions = [
+            inserts("a-1", 0),
+            decided("c-1", 0, vec![statement("CREATE UNIQUE INDEX streams ON effects (stream)", vec![])]),
+            decided("c-1", 1, vec![statement(make, vec![])]),
+            decided("c-1", 2, vec![statement("INSERT INTO child VALUES ('nobody')", vec![])]),
+        ];
+        assert!(transaction.write(&decisions).await.iter().all(Result::is_ok));
+        transaction.commit(&[commit(&key, fence, 1, &progress)], &[]).await
+    } else {
+        write_and_commit(&*sink, commit(&key, fence, 1, &progress), "a-1", 0).await
+    };
+    assert!(matches!(failed, Err(TransactionError::Failed(_))), "{failed:?}");
+    assert_eq!((harness.effects(), sink.load(&key).await.unwrap()), (vec![], None));
+    write_and_commit(&*sink, commit(&key, fence, 1, &progress), "a-1", 0).await.unwrap();
+    assert_eq!((harness.effects().len(), sink.load(&key).await.unwrap()), (1, Some(at(1))));
+}
+
+async fn one_bad_decision_spoils_no_other(harness: Harness) {
+    let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(1));
+    let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
+    let mut transaction = sink.begin().await.unwrap();
+    assert_eq!(transaction.write(&[inserts("a-1", 0)]).await, [Ok(Written::All)]);
+    // The bad one comes with an effect that would do by itself.
+    let bad = |index| decided("bad-1", index, vec![insert("good-1", index), insert("bad-1", index)]);
+    let decisions = [inserts("a-2", 0), bad(0), inserts("a-3", 0), bad(1), inserts("a-4", 0)];
+    let kinds: Vec<_> =
+        transaction.write(&decisions).await.into_iter().map(|result| result.map_err(|error| error.kind())).collect();
+    let (all, permanent) = (Ok(Written::All), Err(HandlerErrorKind::Permanent));
+    assert_eq!(kinds, [all, permanent, all, permanent, all]);
+    transaction.commit(&[commit(&key, fence, 1, &progress)], &[]).await.unwrap();
+    assert_eq!(harness.effects(), ["a-1", "a-2", "a-3", "a-4"].map(|stream| (stream.to_owned(), 0)));
+}
+
+async fn c10_one_fenced_tranche_takes_the_whole_transaction_with_it(harness: Harness) {
+    let (sink, progress) = (harness.open_sink(), at(1));
+    let keys = [key("g", "s", "0"), key("g", "s", "1")];
+    let mine = sink.claim(&keys[0], &owner("a")).await.unwrap().fence;
+    let lost = sink.claim(&keys[1], &owner("a")).await.unwrap().fence;
+    sink.claim(&keys[1], &owner("b")).await.unwrap();
+    let mut transaction = sink.begin().await.unwrap();
+    transaction.write(&[inserts("a-1", 0), inserts("b-1", 0)]).await;
+    let commits = [commit(&keys[0], mine, 1, &progress), commit(&keys[1], lost, 1, &progress)];
+    match transaction.commit(&commits, &[]).await {
+        Err(TransactionError::Fenced(fenced)) => {
+            let named: Vec<_> = fenced.into_iter().map(|(key, error)| (key, fenced_by::<()>(Err(error)))).collect();
+            assert_eq!(named, [(keys[1].clone(), "b".to_owned())]);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!((harness.effects(), sink.load(&keys[0]).await.unwrap()), (vec![], None));
+    write_and_commit(&*sink, commit(&keys[0], mine, 1, &progress), "a-1", 0).await.unwrap();
+}
+
+async fn c11_a_transaction_for_a_stored_commit_is_not_written_again(harness: Harness) {
+    let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(1));
+    let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
+    write_and_commit(&*sink, commit(&key, fence, 1, &progress), "a-1", 0).await.unwrap();
+    let again = write_and_commit(&*sink, commit(&key, fence, 1, &progress), "a-1", 1).await;
+    assert!(matches!(again, Err(TransactionError::OutcomeUnknown(_))), "{again:?}");
+    assert_eq!(harness.effects(), [("a-1".to_owned(), 0)]);
+}
+
+async fn c11_a_transaction_that_breaks_the_chain_leaves_nothing(harness: Harness) {
+    let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(1));
+    let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
+    let broken = write_and_commit(&*sink, commit(&key, fence, 2, &progress), "a-1", 0).await;
+    assert!(matches!(broken, Err(TransactionError::OutcomeUnknown(_))), "{broken:?}");
+    assert_eq!((harness.effects(), sink.load(&key).await.unwrap()), (vec![], None));
+}
+
+async fn c13_write_positions_belong_to_the_transaction(harness: Harness) {
+    let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(1));
+    let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
+    let moved: [(Box<str>, i64); 1] = [("a-1".into(), 1)];
+    let with_positions = |fence| Commit { write_positions: &moved, ..commit(&key, fence, 1, &progress) };
+    write_and_commit(&*sink, with_positions(Fence(99)), "a-1", 0).await.unwrap_err();
+    assert_eq!(sink.write_positions(&key, &["a-1"]).await.unwrap(), [None]);
+    write_and_commit(&*sink, with_positions(fence), "a-1", 0).await.unwrap();
+    assert_eq!(sink.write_positions(&key, &["a-1"]).await.unwrap(), [Some(1)]);
+}
+
+async fn c21_what_is_parked_belongs_to_the_transaction(harness: Harness) {
+    let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(1));
+    let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
+    let parked = sink.parked().unwrap();
+    let event = event("p-1", 3, 7);
+    let events = [Parked { event: &event, why: "it failed" }];
+    let change = |fence| ParkedChange { key: &key, fence, events: &events };
+
+    let mut transaction = sink.begin().await.unwrap();
+    transaction.write(&[inserts("a-1", 0)]).await;
+    let refused = transaction.commit(&[commit(&key, fence, 1, &progress)], &[change(Fence(99))]).await;
+    assert!(matches!(refused, Err(TransactionError::Fenced(_))), "{refused:?}");
+    assert_eq!((harness.effects(), parked.load(&key).await.unwrap()), (vec![], vec![]));
+
+    let mut transaction = sink.begin().await.unwrap();
+    transaction.write(&[inserts("a-1", 0)]).await;
+    transaction.commit(&[commit(&key, fence, 1, &progress)], &[change(fence)]).await.unwrap();
+    assert_eq!((harness.effects().len(), parked.load(&key).await.unwrap().len()), (1, 1));
+}
+
+async fn progress_without_effects_can_be_committed(harness: Harness) {
+    let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(1));
+    let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
+    let mut transaction = sink.begin().await.unwrap();
+    assert_eq!(transaction.write(&[decided("a-1", 0, vec![])]).await, [Ok(Written::All)]);
+    transaction.commit(&[commit(&key, fence, 1, &progress)], &[]).await.unwrap();
+    assert_eq!(sink.load(&key).await.unwrap(), Some(at(1)));
+}
+
+async fn a_plain_write_reports_each_decision(harness: Harness) {
+    let sink = harness.open_sink();
+    let decisions = [inserts("a-1", 0), inserts("bad-1", 0), inserts("a-2", 0)];
+    let written: Vec<_> = sink.write(&decisions).await.iter().map(Result::is_ok).collect();
+    assert_eq!(written, [true, false, true]);
+    assert_eq!(harness.effects(), ["a-1", "a-2"].map(|stream| (stream.to_owned(), 0)));
+    sink.close().await.unwrap();
+}
+
+async fn others_wait_for_the_end_of_a_transaction_but_reads_do_not(harness: Harness) {
+    let (sink, one, two, progress) = (harness.open_sink(), key("g", "s", "0"), key("g", "s", "1"), at(1));
+    let fence = sink.claim(&one, &owner("a")).await.unwrap().fence;
+    let other = sink.claim(&two, &owner("a")).await.unwrap().fence;
+    let mut transaction = sink.begin().await.unwrap();
+    transaction.write(&[inserts("a-1", 0)]).await;
+    let waits = commit_one(&*sink, &two, other, 1, &progress);
+    let ends = async {
+        assert_eq!(sink.load(&one).await.unwrap(), None);
+        assert_eq!(sink.write_positions(&one, &["a-1"]).await.unwrap(), [None]);
+        transaction.commit(&[commit(&one, fence, 1, &progress)], &[]).await.unwrap();
+    };
+    let (committed, ()) = tokio::join!(waits, ends);
+    committed.unwrap();
+    assert_eq!(sink.load(&two).await.unwrap(), Some(at(1)));
+}
+
+#[tokio::test]
+async fn c11_an_unknown_outcome_of_the_memory_sink_can_be_either() {
+    for (fault, stored) in [(Fault::UnknownBeforeWrite, false), (Fault::FailAfterWrite, true)] {
+        let harness = Harness::memory_sink();
+        let Harness::MemorySink(memory) = &harness else { unreachable!() };
+        let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(1));
+        let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
+        memory.checkpoints().inject(move |operation| matches!(operation, Operation::Transaction).then_some(fault));
+        let unknown = write_and_commit(&*sink, commit(&key, fence, 1, &progress), "a-1", 0).await;
+        assert!(matches!(unknown, Err(TransactionError::OutcomeUnknown(_))), "{unknown:?}");
+        assert_eq!(harness.effects().len(), usize::from(stored));
+        assert_eq!(sink.load(&key).await.unwrap(), stored.then(|| at(1)));
+    }
+}
+
+#[tokio::test]
+async fn a_fenced_error_names_the_key_and_the_file() {
+    let harness = Harness::sqlite_sink();
+    let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(1));
+    let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
+    sink.claim(&key, &owner("b")).await.unwrap();
+    let fenced = write_and_commit(&*sink, commit(&key, fence, 1, &progress), "a-1", 0).await;
+    let Err(TransactionError::Fenced(mut fenced)) = fenced else { panic!("{fenced:?}") };
+    let error = fenced.remove(0).1;
+    assert!(matches!(&error.kind, CheckpointErrorKind::Fenced { by, since: Some(_) } if by == "b"), "{error:?}");
+    assert!(error.to_string().starts_with("cannot commit g/s/0 to `"), "{error}");
+    assert!(error.to_string().ends_with("projections.db`"), "{error}");
+}

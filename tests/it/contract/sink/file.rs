@@ -1,0 +1,118 @@
+//! Sink `file`.
+
+use std::fs;
+
+use propulsiond::connector::file::{FileSink, Settings};
+use tempfile::TempDir;
+
+use super::*;
+
+struct File {
+    folder: TempDir,
+    path: &'static str,
+    sink: FileSink,
+}
+
+fn file(path: &'static str, settings: &str) -> File {
+    let folder = tempfile::tempdir().unwrap();
+    let settings: Settings = toml::from_str(settings).unwrap();
+    let sink = FileSink::new(&settings, &context(folder.path())).unwrap();
+    File { folder, path, sink }
+}
+
+fn one() -> File {
+    file("shop.jsonl", "fsync = \"never\"")
+}
+
+fn durable() -> File {
+    file("out/all.jsonl", "path = \"out/all.jsonl\"")
+}
+
+fn by_stream() -> File {
+    file("out", "path = \"out/{id}.jsonl\"\nmax_open = 1\nfsync = { every = \"1h\" }")
+}
+
+impl Harness for File {
+    fn sink(&self) -> &dyn Sink {
+        &self.sink
+    }
+
+    fn seen(&self) -> Vec<(String, i64)> {
+        let path = self.folder.path().join(self.path);
+        let Ok(listed) = fs::read_dir(&path) else {
+            return fs::read_to_string(&path).map(|text| read_lines(&text)).unwrap_or_default();
+        };
+        let mut files: Vec<_> = listed.map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files.iter().flat_map(|file| read_lines(&fs::read_to_string(file).unwrap())).collect()
+    }
+
+    fn unfit(&self) -> Decided {
+        // Nothing in its name can take the place of `{id}`.
+        events("a", 0..1)
+    }
+
+    fn break_down(&self) {
+        // A folder where the file should be.
+        fs::create_dir_all(self.folder.path().join(self.path)).unwrap();
+    }
+
+    fn mend(&self) {
+        fs::remove_dir(self.folder.path().join(self.path)).unwrap();
+    }
+}
+
+mod to_one_file {
+    super::super::sink_contract!(super::one());
+}
+
+mod durably {
+    super::super::sink_contract!(super::durable());
+}
+
+mod by_id {
+    super::super::sink_contract!(super::by_stream();
+        a_decision_without_effects_is_written,
+        unfolds_are_not_written,
+        what_comes_again_is_written_again_in_order,
+        r42_what_can_never_be_written_is_permanent_and_spoils_no_other,
+        a_write_that_is_given_up_harms_nothing,
+        what_was_written_is_there_after_close_and_more_can_follow,
+    );
+}
+
+#[tokio::test]
+async fn r73_after_a_crash_in_the_middle_of_a_write_only_whole_lines_remain() {
+    let file = one();
+    write_all(file.sink(), &[events("a-1", 0..3)]).await;
+    file.sink().close().await.unwrap();
+    let path = file.folder.path().join(file.path);
+    let text = fs::read(&path).unwrap();
+    for length in 0..text.len() {
+        fs::write(&path, &text[..length]).unwrap();
+        let again = FileSink::new(&toml::from_str("").unwrap(), &context(file.folder.path())).unwrap();
+        write_all(&again, &[events("a-1", 0..3)]).await;
+        let seen = file.seen();
+        assert_eq!(seen[seen.len() - 3..], super::seen(&[("a-1", 0), ("a-1", 1), ("a-1", 2)]));
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_between_writes_loses_nothing() {
+    let file = durable();
+    let path = file.folder.path().join(file.path);
+    let mut rotated = Vec::new();
+    for round in 0..10 {
+        write_all(file.sink(), &[events("a-1", round..round + 1)]).await;
+        if round % 3 == 0 {
+            let moved = path.with_extension(round.to_string());
+            fs::rename(&path, &moved).unwrap();
+            rotated.push(moved);
+        }
+    }
+    let rotated = rotated.iter().flat_map(|path| read_lines(&fs::read_to_string(path).unwrap()));
+    let mut all: Vec<_> = rotated.chain(read_lines(&fs::read_to_string(&path).unwrap_or_default())).collect();
+    all.sort();
+    let expected: Vec<_> = (0..10).map(|index| ("a-1".to_owned(), index)).collect();
+    assert_eq!(all, expected);
+}

@@ -1,0 +1,308 @@
+//! Sink `http`, against a server that fails as it is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use propulsiond::connector::http::HttpSink;
+use tokio::sync::Notify;
+
+use super::server::{Reply, Server};
+use super::*;
+
+struct Http {
+    server: Server,
+    sink: HttpSink,
+}
+
+async fn http(settings: &str) -> Http {
+    let server = Server::start().await;
+    let sink = sink(&server.url, settings);
+    Http { server, sink }
+}
+
+fn sink(url: &str, settings: &str) -> HttpSink {
+    let settings = toml::from_str(&format!("url = \"{url}\"\n{settings}")).unwrap();
+    HttpSink::new(&settings, &context(".".as_ref())).unwrap()
+}
+
+impl Http {
+    async fn write(&self, decided: Decided) -> Result {
+        self.sink.write(&[decided]).await.remove(0)
+    }
+
+    fn keys(&self) -> Vec<String> {
+        self.server.arrived().iter().map(|arrived| arrived.header("idempotency-key").to_owned()).collect()
+    }
+}
+
+impl Harness for Http {
+    fn sink(&self) -> &dyn Sink {
+        &self.sink
+    }
+
+    fn seen(&self) -> Vec<(String, i64)> {
+        self.server.arrived().iter().flat_map(|arrived| read_body(&arrived.body)).collect()
+    }
+
+    fn effect(&self, stream: &str, index: i64) -> Value {
+        let body = Value::Map(vec![("stream".into(), stream.into()), ("index".into(), Value::Int(index))]);
+        Value::Map(vec![("body".into(), body)])
+    }
+
+    fn unfit(&self) -> Decided {
+        emitted("a-1", 0, vec![self.effect("a-1", 0), Value::Int(1)])
+    }
+
+    fn break_down(&self) {
+        self.server.otherwise(Reply::Status(503));
+    }
+
+    fn mend(&self) {
+        self.server.otherwise(Reply::Status(200));
+    }
+}
+
+/// Reads what events a request carried, in either form.
+fn read_body(body: &str) -> Vec<(String, i64)> {
+    let json: serde_json::Value = serde_json::from_str(body).unwrap();
+    let Some(events) = json["e"].as_array() else { return vec![read_line(body)] };
+    let stream = json["s"].as_str().unwrap();
+    (json["i"].as_i64().unwrap()..).zip(events).map(|(index, _)| (stream.to_owned(), index)).collect()
+}
+
+mod per_event {
+    super::super::sink_contract!(super::http("").await;
+        events_of_a_stream_arrive_in_order,
+        what_was_emitted_arrives_in_order,
+        a_decision_without_effects_is_written,
+        unfolds_are_not_written,
+        what_comes_again_is_written_again_in_order,
+        r42_what_can_never_be_written_is_permanent_and_spoils_no_other,
+        r42_an_outage_is_no_fault_of_an_event_and_passes,
+        what_was_written_is_there_after_close_and_more_can_follow,
+    );
+}
+
+mod per_span {
+    super::super::sink_contract!(super::http("per = \"span\"").await;
+        events_of_a_stream_arrive_in_order,
+        a_decision_without_effects_is_written,
+        unfolds_are_not_written,
+        what_comes_again_is_written_again_in_order,
+        r42_an_outage_is_no_fault_of_an_event_and_passes,
+        what_was_written_is_there_after_close_and_more_can_follow,
+    );
+}
+
+#[tokio::test]
+async fn a_request_is_what_the_settings_say() {
+    let http = http(
+        "path = \"/orders/{id}?x\"\nmethod = \"PUT\"\nheaders = { X-Tenant = \"blue\" }\nauth = { bearer = \"sesame\" }",
+    )
+    .await;
+    // A question mark in a template is one in a path's query; one in a name is not.
+    write_all(&http.sink, &[events("order-1?/é", 7..8)]).await;
+    let arrived = &http.server.arrived()[0];
+    assert_eq!((&*arrived.method, &*arrived.path), ("PUT", "/orders/1%3F%2F%C3%A9?x"));
+    let headers = ["x-tenant", "authorization", "content-type", "idempotency-key"].map(|name| arrived.header(name));
+    assert_eq!(headers, ["blue", "Bearer sesame", "application/json", "shop-v1/order-1?/%C3%A9:7"]);
+    assert_eq!(arrived.body, r#"{"stream":"order-1?/é","index":7,"type":"Placed","data":{"total":1}}"#);
+}
+
+#[tokio::test]
+async fn c24_a_retry_has_the_key_of_what_it_repeats_and_more_events_have_another() {
+    let spans = http("per = \"span\"").await;
+    spans.server.reply([Reply::Status(500), Reply::Status(500)]);
+    for decided in [events("a-1", 5..6), events("a-1", 5..6), events("a-1", 5..7)] {
+        // What became of it is for other tests.
+        drop(spans.write(decided).await);
+    }
+    assert_eq!(spans.keys(), ["shop-v1/a-1:5-6", "shop-v1/a-1:5-6", "shop-v1/a-1:5-7"]);
+
+    let effects = http("").await;
+    effects.server.reply([Reply::Status(200), Reply::Status(500)]);
+    let two = || emitted("a-1", 5, vec![effects.effect("x", 1), effects.effect("x", 2)]);
+    assert_eq!(effects.write(two()).await.unwrap_err().kind(), HandlerErrorKind::Transient);
+    assert_eq!(effects.write(two()).await, Ok(Written::All));
+    let keys = ["shop-v1/a-1:5-6#0", "shop-v1/a-1:5-6#1", "shop-v1/a-1:5-6#0", "shop-v1/a-1:5-6#1"];
+    assert_eq!(effects.keys(), keys);
+}
+
+#[tokio::test]
+async fn what_was_accepted_before_a_failure_counts_as_written() {
+    let http = http("").await;
+    http.server.reply([Reply::Status(200), Reply::Status(200), Reply::Status(422)]);
+    assert_eq!(http.write(events("a-1", 5..9)).await, Ok(Written::Upto(7)));
+    assert_eq!(http.keys(), ["shop-v1/a-1:5", "shop-v1/a-1:6", "shop-v1/a-1:7"]);
+    http.server.reply([Reply::Status(422)]);
+    let error = http.write(events("a-1", 7..9)).await.unwrap_err();
+    assert_eq!((error.kind(), error.index()), (HandlerErrorKind::Permanent, Some(7)));
+}
+
+#[tokio::test]
+async fn a_span_that_a_filter_made_a_hole_in_is_written_up_to_the_hole() {
+    let http = http("per = \"span\"").await;
+    let holed = || of_events([5, 6, 8, 9].map(|index| event("a-1", index, Kind::Event)).into());
+    http.server.reply([Reply::Status(200), Reply::Status(500)]);
+    assert_eq!(http.write(holed()).await, Ok(Written::Upto(7)));
+    http.server.reply([Reply::Status(500)]);
+    let error = http.write(holed()).await.unwrap_err();
+    assert_eq!((error.kind(), error.index()), (HandlerErrorKind::Transient, None));
+}
+
+#[tokio::test]
+async fn events_in_read_order_are_written_all_or_not_at_all() {
+    let http = http("").await;
+    http.server.reply([Reply::Status(200), Reply::Status(500)]);
+    let mixed = of_events([6, 5].map(|index| event("a-1", index, Kind::Event)).into());
+    let error = http.write(mixed).await.unwrap_err();
+    assert_eq!((error.kind(), error.index()), (HandlerErrorKind::Transient, Some(5)));
+}
+
+#[tokio::test]
+async fn r45_what_throttles_says_for_how_long() {
+    let http = http("").await;
+    http.server.reply([
+        Reply::With(429, &[("retry-after", "7")], ""),
+        Reply::With(503, &[("retry-after", "Fri, 31 Dec 9999 23:59:59 GMT")], "closed for repairs"),
+    ]);
+    let error = http.write(events("a-1", 0..1)).await.unwrap_err();
+    assert_eq!((error.kind(), error.delay()), (HandlerErrorKind::Throttled, Some(Duration::from_secs(7))));
+    let error = http.write(events("a-1", 0..1)).await.unwrap_err();
+    assert_eq!((error.kind(), error.delay()), (HandlerErrorKind::Unavailable, Some(Duration::from_secs(3600))));
+    let host = http.server.url.trim_start_matches("http://");
+    assert_eq!(error.message(), format!("POST {host}: answered 503 Service Unavailable: closed for repairs"));
+}
+
+#[tokio::test]
+async fn r63_a_message_names_the_request_and_no_secret() {
+    let server = Server::start().await;
+    let url = format!("{}/hook?code=query-secret", server.url);
+    let settings = "path = \"/o/{id}\"\nheaders = { X-Key = \"header-secret\" }\nauth = { bearer = \"token-secret\" }";
+    let sink = sink(&url, settings);
+    server.reply([Reply::Echo(400), Reply::BreakOff(200)]);
+    let host = server.url.trim_start_matches("http://");
+    for kind in [HandlerErrorKind::Permanent, HandlerErrorKind::Transient] {
+        let error = sink.write(&[events("order-1", 0..1)]).await.remove(0).unwrap_err();
+        let (shown, message) = (format!("{sink:?} {error:?}"), error.message());
+        assert_eq!(error.kind(), kind, "{message}");
+        assert!(message.starts_with(&format!("POST {host}/hook/o/1: ")), "{message}");
+        for secret in ["header-secret", "token-secret", "query-secret"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+    }
+    assert_eq!(server.arrived()[0].path, "/hook/o/1?code=query-secret");
+}
+
+#[tokio::test]
+async fn a_request_that_is_not_answered_in_time_timed_out() {
+    let http = http("timeout = \"100ms\"").await;
+    http.server.reply([Reply::Hold]);
+    let error = http.write(events("a-1", 0..1)).await.unwrap_err();
+    assert_eq!(error.kind(), HandlerErrorKind::TimedOut);
+}
+
+#[tokio::test]
+async fn c24_a_write_that_is_given_up_is_repeated_under_its_key() {
+    let http = http("").await;
+    http.server.reply([Reply::Hold]);
+    let group = [events("a-1", 0..2)];
+    let mut given_up = http.sink.write(&group);
+    tokio::select! {
+        biased;
+        _ = &mut given_up => panic!("it is never answered"),
+        () = http.server.wait_for(1) => {}
+    }
+    drop(given_up);
+    write_all(&http.sink, &group).await;
+    assert_eq!(http.keys(), ["shop-v1/a-1:0", "shop-v1/a-1:0", "shop-v1/a-1:1"]);
+}
+
+#[tokio::test]
+async fn a_proxy_is_used_if_it_is_set() {
+    let proxy = Server::start().await;
+    let sink = sink("http://nowhere.invalid/x", &format!("proxy = \"{}\"", proxy.url));
+    write_all(&sink, &[events("a-1", 0..1)]).await;
+    assert_eq!(proxy.arrived()[0].path, "http://nowhere.invalid/x");
+}
+
+#[tokio::test]
+async fn a_slow_answer_is_waited_for() {
+    let http = http("").await;
+    let go = Arc::new(Notify::new());
+    http.server.reply([Reply::Slow(Arc::clone(&go))]);
+    let group = [events("a-1", 0..2)];
+    let mut writing = http.sink.write(&group);
+    tokio::select! {
+        biased;
+        _ = &mut writing => panic!("it was not answered yet"),
+        () = http.server.wait_for(1) => {}
+    }
+    assert_eq!(http.keys(), ["shop-v1/a-1:0"], "the next waits for the first");
+    go.notify_one();
+    assert_eq!(writing.await, [Ok(Written::All)]);
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_a_failure_that_may_pass() {
+    let http = http("").await;
+    http.server.reply([Reply::BreakOff(200), Reply::BreakOff(422)]);
+    let error = http.write(events("a-1", 0..1)).await.unwrap_err();
+    assert_eq!(error.kind(), HandlerErrorKind::Transient);
+    assert!(error.message().contains("the answer, 200 OK, broke off: "), "{}", error.message());
+    let error = http.write(events("a-1", 0..1)).await.unwrap_err();
+    assert_eq!(error.kind(), HandlerErrorKind::Permanent, "that was known before it broke off");
+    assert_eq!(http.write(events("a-1", 0..1)).await, Ok(Written::All));
+}
+
+#[tokio::test]
+async fn an_answer_without_end_is_not_read_to_it() {
+    let http = http("").await;
+    http.server.reply([Reply::Endless(200), Reply::Endless(500)]);
+    assert_eq!(http.write(events("a-1", 0..1)).await, Ok(Written::All));
+    let error = http.write(events("a-1", 0..1)).await.unwrap_err();
+    assert_eq!(error.kind(), HandlerErrorKind::Transient);
+    assert!(error.message().ends_with("xxx…") && error.message().len() < 1000, "{}", error.message());
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let http = http("").await;
+    http.server.reply([Reply::With(307, &[("location", "/elsewhere")], "")]);
+    let error = http.write(events("a-1", 0..1)).await.unwrap_err();
+    assert_eq!(error.kind(), HandlerErrorKind::Permanent);
+    assert!(error.message().ends_with("answered 307 Temporary Redirect, and redirects are not followed"));
+    assert_eq!(http.server.arrived().len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_unavailable() {
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    for (url, about) in [(format!("http://{gone}"), "refused"), ("http://nowhere.invalid".to_owned(), "")] {
+        let error = sink(&url, "path = \"/o/{id}\"").write(&[events("a-1", 0..1)]).await.remove(0).unwrap_err();
+        assert_eq!(error.kind(), HandlerErrorKind::Unavailable, "{error}");
+        let request = format!("POST {}/o/1: ", url.trim_start_matches("http://"));
+        assert!(error.message().starts_with(&request) && error.message().contains(about), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_speak_tls_is_unavailable() {
+    let server = Server::start().await;
+    let sink = sink(&server.url.replace("http:", "https:"), "");
+    let error = sink.write(&[events("a-1", 0..1)]).await.remove(0).unwrap_err();
+    assert_eq!(error.kind(), HandlerErrorKind::Unavailable, "{error}");
+    assert!(server.arrived().is_empty());
+}
+
+#[tokio::test]
+async fn r65_what_is_emitted_cannot_go_to_another_place() {
+    let server = Server::start().await;
+    let sink = sink(&format!("{}/hooks", server.url), "");
+    for path in ["/../admin", "/%2e%2e/admin", "//../../admin", "@evil.example/"] {
+        let value = Value::Map(vec![("path".into(), path.into())]);
+        let error = sink.write(&[emitted("a-1", 0, vec![value])]).await.remove(0).unwrap_err();
+        assert_eq!(error.kind(), HandlerErrorKind::Permanent, "{path}");
+    }
+    assert!(server.arrived().is_empty());
+}

@@ -1,0 +1,145 @@
+//! An HTTP server that keeps what it is sent, and fails as it is told.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::Request;
+use axum::http::{HeaderMap, Response};
+use futures_util::{StreamExt, stream};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+/// A request that arrived.
+#[derive(Clone, Debug)]
+pub(super) struct Arrived {
+    pub(super) method: String,
+    /// With its query.
+    pub(super) path: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: String,
+}
+
+impl Arrived {
+    pub(super) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+/// How a request is answered.
+#[derive(Clone)]
+pub(super) enum Reply {
+    Status(u16),
+    With(u16, &'static [(&'static str, &'static str)], &'static str),
+    /// With the request's headers and body.
+    Echo(u16),
+    /// Never.
+    Hold,
+    /// Once it is notified.
+    Slow(Arc<Notify>),
+    /// The connection is closed in the middle of the answer.
+    BreakOff(u16),
+    /// The answer has no end.
+    Endless(u16),
+}
+
+pub(super) struct Server {
+    pub(super) url: String,
+    state: Arc<State>,
+    _serving: JoinSet<()>,
+}
+
+struct State {
+    arrived: watch::Sender<Vec<Arrived>>,
+    replies: Mutex<VecDeque<Reply>>,
+    otherwise: Mutex<Reply>,
+}
+
+impl Server {
+    pub(super) async fn start() -> Self {
+        let state = Arc::new(State {
+            arrived: watch::Sender::new(Vec::new()),
+            replies: Mutex::default(),
+            otherwise: Mutex::new(Reply::Status(200)),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let serve = {
+            let state = Arc::clone(&state);
+            Router::new().fallback(move |request| answer(Arc::clone(&state), request))
+        };
+        let mut serving = JoinSet::new();
+        serving.spawn(async move { axum::serve(listener, serve).await.unwrap() });
+        Self { url, state, _serving: serving }
+    }
+
+    /// Says how the next requests are answered; those after them get a 200.
+    pub(super) fn reply(&self, replies: impl IntoIterator<Item = Reply>) {
+        self.state.replies.lock().unwrap().extend(replies);
+    }
+
+    /// Says how requests are answered for which nothing else was said.
+    pub(super) fn otherwise(&self, reply: Reply) {
+        *self.state.otherwise.lock().unwrap() = reply;
+    }
+
+    pub(super) fn arrived(&self) -> Vec<Arrived> {
+        self.state.arrived.borrow().clone()
+    }
+
+    /// Waits until so many requests have arrived.
+    pub(super) async fn wait_for(&self, count: usize) {
+        let mut arrived = self.state.arrived.subscribe();
+        let enough = arrived.wait_for(|arrived| arrived.len() >= count);
+        tokio::time::timeout(std::time::Duration::from_secs(30), enough).await.unwrap().unwrap();
+    }
+}
+
+async fn answer(state: Arc<State>, request: Request) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, usize::MAX).await else { return respond(400, &[], Body::empty()) };
+    let arrived = Arrived {
+        method: head.method.to_string(),
+        path: head.uri.to_string(),
+        headers: head.headers,
+        body: String::from_utf8(body.to_vec()).unwrap(),
+    };
+    let reply = state.replies.lock().unwrap().pop_front();
+    let reply = reply.unwrap_or_else(|| state.otherwise.lock().unwrap().clone());
+    let echo = format!("{:?} {}", arrived.headers, arrived.body);
+    state.arrived.send_modify(|all| all.push(arrived));
+    match reply {
+        Reply::Status(status) => respond(status, &[], Body::empty()),
+        Reply::With(status, headers, body) => respond(status, headers, Body::from(body)),
+        Reply::Echo(status) => respond(status, &[], Body::from(echo)),
+        Reply::Hold => std::future::pending().await,
+        Reply::Slow(go) => {
+            go.notified().await;
+            respond(200, &[], Body::empty())
+        }
+        Reply::BreakOff(status) => {
+            let half = stream::iter([Ok(Bytes::from_static(b"half of"))]);
+            // What there is so far leaves as soon as there is a wait for more.
+            let rest = stream::once(async {
+                tokio::task::yield_now().await;
+                Err(io::Error::other("on purpose"))
+            });
+            respond(status, &[], Body::from_stream(half.chain(rest)))
+        }
+        Reply::Endless(status) => {
+            let part = Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 16 * 1024]));
+            respond(status, &[], Body::from_stream(stream::repeat(part)))
+        }
+    }
+}
+
+fn respond(status: u16, headers: &[(&str, &str)], body: Body) -> Response<Body> {
+    let response = headers
+        .iter()
+        .fold(Response::builder().status(status), |response, (name, value)| response.header(*name, *value));
+    response.body(body).unwrap()
+}

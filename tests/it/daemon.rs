@@ -1,0 +1,257 @@
+//! The real binary, as its user sees it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use propulsiond::clock::{Clock, Timestamp};
+
+/// The longest that anything in these tests may take.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// A folder with pipelines in it, and the data folder of the daemon that runs them.
+pub(crate) struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    pub(crate) fn new(files: &[(&str, &str)]) -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap() };
+        std::fs::create_dir(place.path("pipelines")).unwrap();
+        for (name, text) in files {
+            place.write(name, text);
+        }
+        place
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file beside the pipelines.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path("pipelines").join(name), text).unwrap();
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// Returns the command that runs its pipelines, with a port of its own unless an argument names another.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.bare_command(arguments);
+        if !arguments.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        command
+    }
+
+    /// Returns the command that runs its pipelines where the settings say.
+    pub(crate) fn bare_command(&self, arguments: &[&str]) -> Command {
+        let mut command = program();
+        command.arg("--config").arg(self.path("pipelines"));
+        command.arg("--data-dir").arg(self.path("data")).args(arguments);
+        command.current_dir(self.folder.path()).env_remove("RUST_BACKTRACE").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        run(&mut self.command(arguments))
+    }
+
+    pub(crate) fn start(&self, arguments: &[&str]) -> Daemon {
+        Daemon::start(self.command(arguments))
+    }
+}
+
+/// Returns the command without arguments.
+pub(crate) fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_propulsiond"))
+}
+
+pub(crate) fn run(command: &mut Command) -> Output {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let id = child.id();
+    let (done, waited) = mpsc::channel();
+    std::thread::spawn(move || done.send(child.wait_with_output().unwrap()));
+    match waited.recv_timeout(LIMIT) {
+        Ok(output) => output,
+        Err(_) => {
+            signal(id, "KILL");
+            let output = waited.recv_timeout(LIMIT).unwrap();
+            panic!("it did not end: {}", text(&output));
+        }
+    }
+}
+
+/// Asserts the exit code, and that each of these is said.
+pub(crate) fn check(output: &Output, code: i32, said: &[&str]) {
+    let text = text(output);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    for part in said {
+        assert!(text.contains(part), "`{part}` is missing in:\n{text}");
+    }
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+/// Returns what a run said, all of it.
+pub(crate) fn text(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+pub(crate) fn signal(id: u32, name: &str) {
+    let status = Command::new("kill").arg(format!("-{name}")).arg(id.to_string()).status().unwrap();
+    assert!(status.success());
+}
+
+/// A daemon that serves.
+pub(crate) struct Daemon {
+    child: Child,
+    pub(crate) address: String,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Daemon {
+    /// Starts one and waits until it serves.
+    pub(crate) fn start(command: Command) -> Self {
+        let mut daemon = Self::start_unheard(command);
+        let line = daemon.wait_for("serving metrics and health");
+        let address = line.split("address=").nth(1).unwrap();
+        daemon.address = address.split_whitespace().next().unwrap().to_owned();
+        daemon
+    }
+
+    /// Starts one that need not serve.
+    pub(crate) fn start_unheard(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (said, lines) = mpsc::channel();
+        for stream in
+            [Box::new(child.stdout.take().unwrap()) as Box<dyn Read + Send>, Box::new(child.stderr.take().unwrap())]
+        {
+            let said = said.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    if said.send(line).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        Self { child, address: String::new(), lines }
+    }
+
+    /// Waits for a line that holds the text.
+    pub(crate) fn wait_for(&self, text: &str) -> String {
+        let mut seen = String::new();
+        let clock = Clock::start();
+        while let Ok(line) = self.lines.recv_timeout(LIMIT.saturating_sub(clock.now().since(Timestamp::ZERO))) {
+            if line.contains(text) {
+                return line;
+            }
+            seen.push_str(&line);
+            seen.push('\n');
+        }
+        panic!("`{text}` was not said; this was:\n{seen}");
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a request and returns the status and the body.
+    pub(crate) fn request(&self, head: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
+        use std::io::Write;
+        let mut stream = std::net::TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut text = format!("{head} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            text.push_str(&format!("host: {}\r\n", self.address));
+        }
+        for (name, value) in headers {
+            text.push_str(&format!("{name}: {value}\r\n"));
+        }
+        write!(stream, "{text}\r\n{body}").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        let body = answer.split_once("\r\n\r\n").unwrap().1;
+        (status, unchunk(&answer, body))
+    }
+
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        self.request(&format!("GET {path}"), &[], "")
+    }
+
+    /// Asks again and again until the answer is as wanted.
+    pub(crate) fn until(&self, path: &str, mut wanted: impl FnMut(u16, &str) -> bool) -> String {
+        let clock = Clock::start();
+        loop {
+            let (status, body) = self.get(path);
+            if wanted(status, &body) {
+                return body;
+            }
+            assert!(clock.now().since(Timestamp::ZERO) < LIMIT, "{path} stays at {status}: {body}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Sends a signal and returns the exit code, and what was said until then.
+    pub(crate) fn stop(mut self, name: &str) -> (Option<i32>, String) {
+        signal(self.child.id(), name);
+        let status = self.child.wait().unwrap();
+        let mut rest = String::new();
+        while let Ok(line) = self.lines.recv_timeout(LIMIT) {
+            rest.push_str(&line);
+            rest.push('\n');
+        }
+        (status.code(), rest)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn unchunk(answer: &str, body: &str) -> String {
+    if !answer.to_lowercase().contains("transfer-encoding: chunked") {
+        return body.to_owned();
+    }
+    let mut out = String::new();
+    let mut rest = body;
+    while let Some((size, after)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size.trim(), 16).unwrap_or(0);
+        if size == 0 {
+            break;
+        }
+        out.push_str(&after[..size]);
+        rest = after[size..].trim_start_matches("\r\n");
+    }
+    out
+}
+
+/// Returns how many events of a pipeline a metrics page counts as handled.
+pub(crate) fn handled(page: &str, pipeline: &str) -> u64 {
+    let series = format!("propulsiond_handled_events_total{{pipeline=\"{pipeline}\"}} ");
+    page.lines().find_map(|line| line.strip_prefix(&series)).map_or(0, |value| value.parse().unwrap())
+}
+
+/// Copies the files of a folder, and of those below it.
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}

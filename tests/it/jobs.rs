@@ -1,0 +1,220 @@
+//! Jobs that end, pipelines that fail, and what is said meanwhile.
+
+use crate::daemon::{Daemon, LIMIT, Place, check, handled, signal, text};
+
+const EVENTS: &str = "{\"stream\":\"a-1\",\"index\":0,\"type\":\"A\",\"data\":{}}\n{\"stream\":\"b-1\",\"index\":0,\"type\":\"A\",\"data\":{}}\n";
+
+fn copying(to: &str) -> String {
+    format!("[source.json]\npath = \"events.jsonl\"\n[sink.file]\npath = \"{to}\"\n")
+}
+
+#[test]
+fn a_pipeline_that_halts_makes_a_job_end_with_1_and_the_others_finish() {
+    let place = Place::new(&[("events.jsonl", EVENTS), ("good.toml", &copying("good.jsonl"))]);
+    place.write("bad.toml", &copying("bad.jsonl").replace("[sink", "[handler.rhai]\nscript = \"bad.rhai\"\n[sink"));
+    place.write("bad.rhai", "fn handle(stream, events) { if stream.id == \"1\" { nonsense(); } }");
+    let output = place.run(&["--until-tail"]);
+    check(&output, 2, &["bad.rhai:1:51", "nonsense"]);
+    place.write("bad.rhai", "fn handle(stream, events) { throw #{ class: \"permanent\", why: \"no\" }; }");
+    let output = place.run(&["--until-tail"]);
+    check(&output, 1, &["halted: event 0 (`A`) of stream", "bad.rhai:1:", "finished: 2 events handled"]);
+    assert_eq!(place.read("data/good.jsonl").lines().count(), 2);
+    // What halted is where it was; what finished has nothing left to do.
+    place.write("bad.rhai", "fn handle(stream, events) { for e in events { emit(stream.name); } }");
+    let output = place.run(&["--until-tail"]);
+    check(&output, 0, &["finished: 2 events handled", "finished: 0 events handled"]);
+    assert_eq!(place.read("data/bad.jsonl").lines().count(), 2);
+    assert_eq!(place.read("data/good.jsonl").lines().count(), 2);
+}
+
+#[test]
+fn r36_a_failed_pipeline_starts_over_until_it_can_run_and_the_others_do_not_notice() {
+    let place = Place::new(&[
+        ("inbox.toml", "[source.memory]\n[sink.null]\n"),
+        ("feed.toml", "[source.json]\npath = \"feed\"\ntranche_per_file = true\npoll = \"10ms\"\n[sink.file]\n"),
+    ]);
+    std::fs::create_dir(place.path("pipelines/feed")).unwrap();
+    place.write("feed/one.jsonl", EVENTS);
+    let daemon = place.start(&[]);
+    daemon.until("/metrics", |_, page| handled(page, "feed") == 2);
+
+    // What was a folder is gone: the pipeline fails again and again, each time a little later.
+    std::fs::rename(place.path("pipelines/feed"), place.path("pipelines/gone")).unwrap();
+    let line = daemon.wait_for("pipeline failed, it will start over");
+    assert!(line.contains("pipeline=feed") && line.contains("pipelines/feed") && line.contains("retry_in="), "{line}");
+    let restarts = |page: &str| count(page, r#"propulsiond_restarts_total{pipeline="feed"}"#);
+    daemon.until("/metrics", |_, page| restarts(page) >= 3);
+    daemon.until("/health", |status, body| {
+        status == 503 && ["restarting: ", "pipelines/feed", "failures in a row"].iter().all(|part| body.contains(part))
+    });
+    push(&daemon, EVENTS);
+    let page = daemon.until("/metrics", |_, page| handled(page, "inbox") == 2);
+    assert_eq!(count(&page, r#"propulsiond_restarts_total{pipeline="inbox"}"#), 0);
+
+    std::fs::rename(place.path("pipelines/gone"), place.path("pipelines/feed")).unwrap();
+    place.write("feed/two.jsonl", &EVENTS.replace("-1\"", "-2\""));
+    daemon.until("/metrics", |_, page| handled(page, "feed") == 4);
+    daemon.until("/pipelines/feed", |_, body| body.contains("\"state\":\"running\""));
+    let (code, said) = daemon.stop("TERM");
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(place.read("data/feed.jsonl").lines().count(), 4, "what was handled does not come again");
+}
+
+/// Returns the value of a series, 0 if there is none.
+fn count(page: &str, series: &str) -> u64 {
+    let line = page.lines().find_map(|line| line.strip_prefix(series));
+    line.map_or(0, |value| value.trim().parse().unwrap())
+}
+
+#[test]
+fn a_folder_where_a_sink_wants_its_file_is_named_and_waited_for() {
+    let place =
+        Place::new(&[("feed.toml", "[source.json]\npath = \"feed.jsonl\"\n[sink.file]\n"), ("feed.jsonl", EVENTS)]);
+    std::fs::create_dir_all(place.path("data/feed.jsonl")).unwrap();
+    let daemon = place.start(&[]);
+    let line = daemon.wait_for("the back end is away");
+    assert!(line.contains("pipeline=feed") && line.contains("data/feed.jsonl"), "{line}");
+    daemon.until("/health", |_, body| body.contains("could not be reached"));
+    std::fs::remove_dir(place.path("data/feed.jsonl")).unwrap();
+    daemon.until("/metrics", |_, page| handled(page, "feed") == 2);
+    daemon.until("/health", |status, body| status == 200 && !body.contains("could not be reached"));
+    let (code, said) = daemon.stop("TERM");
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(place.read("data/feed.jsonl").lines().count(), 2);
+}
+
+#[test]
+fn c2_a_feed_that_becomes_a_folder_is_lost_and_halts_its_pipeline_alone() {
+    let place = Place::new(&[
+        ("feed.toml", "[source.json]\npath = \"feed.jsonl\"\npoll = \"10ms\"\n[sink.null]\n"),
+        ("inbox.toml", "[source.memory]\n[sink.null]\n"),
+        ("feed.jsonl", EVENTS),
+    ]);
+    let daemon = place.start(&[]);
+    daemon.until("/metrics", |_, page| handled(page, "feed") == 2);
+    std::fs::rename(place.path("pipelines/feed.jsonl"), place.path("pipelines/old")).unwrap();
+    std::fs::create_dir(place.path("pipelines/feed.jsonl")).unwrap();
+    daemon.until("/health", |status, body| {
+        status == 503 && body.contains("halted: ") && body.contains("pipelines/feed.jsonl") && body.contains("replaced")
+    });
+    push(&daemon, EVENTS);
+    daemon.until("/metrics", |_, page| handled(page, "inbox") == 2);
+}
+
+/// Sends events to the pipeline `inbox`.
+fn push(daemon: &Daemon, events: &str) {
+    let answer = daemon.request("POST /pipelines/inbox/events", &[("content-type", "application/json")], events);
+    assert_eq!(answer.0, 202, "{}", answer.1);
+}
+
+#[test]
+fn a_yaml_pipeline_runs_like_any_other() {
+    let yaml = "source:\n  json:\n    path: events.jsonl\nsink:\n  file:\n    path: out.jsonl\nstop: tail\n";
+    let place = Place::new(&[("p.yaml", yaml), ("events.jsonl", EVENTS)]);
+    // Every pipeline ends by itself: so does the daemon.
+    check(&place.run(&[]), 0, &["finished: 2 events handled"]);
+    assert_eq!(place.read("data/out.jsonl").lines().count(), 2);
+    place.write("p.yaml", &yaml.replace("path: events", "pth: events"));
+    check(&place.run(&[]), 2, &["p.yaml:3:5", "`path`"]);
+}
+
+#[test]
+fn nothing_listens_if_that_is_off_and_it_stops_as_told() {
+    let place = Place::new(&[("p.toml", &copying("out.jsonl")), ("events.jsonl", EVENTS)]);
+    let output = place.run(&["--until-tail", "--listen", "off"]);
+    check(&output, 0, &["finished: 2 events handled"]);
+    assert!(!text(&output).contains("serving"), "{}", text(&output));
+
+    let daemon = Daemon::start_unheard(place.command(&["--listen", "off"]));
+    daemon.wait_for("tranche opened");
+    let (code, said) = daemon.stop("TERM");
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn the_environment_says_where_to_listen_unless_a_flag_does() {
+    let place = Place::new(&[("p.toml", "[source.memory]\n[sink.null]\n")]);
+    let mut command = place.bare_command(&[]);
+    command.env("PROPULSIOND__LISTEN", "127.0.0.2:0").env("PROPULSIOND_SERVICE_HOST", "10.0.0.1");
+    let daemon = Daemon::start(command);
+    assert!(daemon.address.starts_with("127.0.0.2:"), "{}", daemon.address);
+    assert_eq!(daemon.get("/livez").0, 200);
+    drop(daemon);
+    let mut command = place.command(&[]);
+    let daemon = Daemon::start({
+        command.env("PROPULSIOND__LISTEN", "127.0.0.2:0");
+        command
+    });
+    assert!(daemon.address.starts_with("127.0.0.1:"), "{}", daemon.address);
+    let mut command = place.bare_command(&["--until-tail"]);
+    command.env("PROPULSIOND__LISTN", "off");
+    check(&crate::daemon::run(&mut command), 2, &["PROPULSIOND__LISTN", "did you mean `PROPULSIOND__LISTEN`?"]);
+}
+
+#[test]
+fn a_piped_job_prints_plain_lines_of_progress_and_a_summary() {
+    // It cannot be done before the first line of progress is due: so many events take three seconds at that rate.
+    let source = "[source.generate]\ncount = 3000\nrate = 1000\nbatch = 100\n";
+    let place = Place::new(&[("p.toml", &format!("{source}[sink.null]\n"))]);
+    let output = place.run(&["--until-tail"]);
+    check(&output, 0, &[" events handled, ", "/s, ", " events behind", "finished: 3,000 events handled in ", "/s)"]);
+    assert!(output.stdout.is_empty() && !text(&output).contains('\u{1b}'), "{}", text(&output));
+}
+
+#[test]
+fn a_job_of_a_moment_takes_a_moment() {
+    // A commit interval, or a look for more, that has to be waited for would take an hour.
+    let pipeline = "[source.json]\npath = \"events.jsonl\"\npoll = \"1h\"\n[schedule]\ncommit_interval = \"1h\"\n";
+    let place = Place::new(&[("events.jsonl", EVENTS)]);
+    for (name, rest) in [("file.toml", "[sink.file]\n"), ("null.toml", "[sink.null]\n")] {
+        place.write(name, &format!("{pipeline}{rest}"));
+    }
+    place.write("rows.toml", &format!("checkpoint = \"sink\"\n{pipeline}[handler.rhai]\nscript = \"r.rhai\"\n[sink.sqlite]\npath = \"rows.db\"\ninit = [\"CREATE TABLE IF NOT EXISTS t (a)\"]\n"));
+    place.write(
+        "r.rhai",
+        "fn handle(stream, events) { for e in events { emit(#{ sql: \"INSERT INTO t VALUES (1)\" }); } }",
+    );
+    let output = place.run(&["--until-tail"]);
+    check(&output, 0, &["finished: 2 events handled"]);
+    for line in text(&output).lines().filter(|line| line.contains("finished: ")) {
+        let took = line.split("handled in ").nth(1).unwrap().split(" (").next().unwrap();
+        assert!(humantime(took) < LIMIT / 10, "{line}");
+    }
+}
+
+/// Reads `1s 45ms`.
+fn humantime(text: &str) -> std::time::Duration {
+    humantime::parse_duration(text).unwrap()
+}
+
+#[test]
+fn logs_are_json_if_asked_for_errors_of_a_job_included() {
+    let place = Place::new(&[("p.toml", &copying("out.jsonl")), ("events.jsonl", &format!("{EVENTS}nonsense\n"))]);
+    let output = place.run(&["--until-tail", "--log-format", "json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let lines: Vec<serde_json::Value> = String::from_utf8(output.stderr.clone())
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    for line in &lines {
+        for field in ["time", "level", "target", "message"] {
+            assert!(line[field].is_string(), "{field} is missing in {line}");
+        }
+    }
+    let halts = lines.iter().find(|line| line["message"] == "pipeline halts").unwrap();
+    assert_eq!((&halts["level"], &halts["pipeline"]), (&"ERROR".into(), &"p".into()));
+    assert!(halts["reason"].as_str().unwrap().contains("events.jsonl:3"), "{halts}");
+}
+
+#[test]
+fn a_hang_up_is_no_reason_to_end() {
+    let place = Place::new(&[("inbox.toml", "[source.memory]\n[sink.file]\npath = \"out.jsonl\"\n")]);
+    let daemon = place.start(&[]);
+    signal(daemon.id(), "HUP");
+    daemon.wait_for("SIGHUP changes nothing");
+    push(&daemon, EVENTS);
+    daemon.until("/metrics", |_, page| handled(page, "inbox") == 2);
+    let (code, said) = daemon.stop("INT");
+    assert_eq!(code, Some(0), "{said}");
+}

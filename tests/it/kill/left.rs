@@ -1,0 +1,174 @@
+//! What a killed daemon left behind: what its sinks hold, and what is stored of the progress.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use propulsiond::checkpoint::{CheckpointKey, CheckpointStore};
+use propulsiond::connector::Context;
+use propulsiond::connector::sqlite::{CheckpointSettings, SqliteCheckpoints};
+use propulsiond::position::{Ordinal, OrdinalSet, TrancheId};
+use propulsiond::setting::Text;
+use rusqlite::Connection;
+
+use super::feed::{self, Feed, Line};
+
+/// How far a pipeline is, as it is stored.
+#[derive(Default)]
+pub(super) struct Progress {
+    upto: Ordinal,
+    handled: OrdinalSet,
+}
+
+impl Progress {
+    /// Reads what a pipeline stored in a database.
+    pub(super) fn load(databases: &Databases, pipeline: &str, database: &str) -> Self {
+        let folder = databases.0.path().to_owned();
+        let context =
+            Context { pipeline: pipeline.into(), group: pipeline.into(), folder: folder.clone(), data: folder };
+        let settings = CheckpointSettings { path: Text::literal(database), ..CheckpointSettings::default() };
+        let store = SqliteCheckpoints::new(&settings, &context);
+        let key = CheckpointKey { group: pipeline.into(), source: "json".into(), tranche: TrancheId::new("0") };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let Some(stored) = runtime.block_on(store.load(&key)).unwrap() else { return Self::default() };
+        // The position in JSON lines names the file's number and how many of its lines were read.
+        let upto = stored.position.map_or(Ordinal::default(), |position| {
+            let place: serde_json::Value = serde_json::from_str(&position.to_string()).unwrap();
+            let number = |name: &str| place.get(name).map_or(0, |number| number.as_u64().unwrap());
+            feed::ordinal(number("number"), number("line"))
+        });
+        Self { upto, handled: stored.handled }
+    }
+
+    pub(super) fn covers(&self, line: &Line) -> bool {
+        line.at <= self.upto || self.handled.contains(line.at)
+    }
+}
+
+/// Copies of the databases: those themselves are for the next daemon to recover.
+pub(super) struct Databases(tempfile::TempDir);
+
+impl Databases {
+    pub(super) fn copy(data: &Path) -> Self {
+        let copies = tempfile::tempdir().unwrap();
+        for name in ["propulsiond.db", "propulsiond.db-wal", "table.db", "table.db-wal"] {
+            if data.join(name).exists() {
+                fs::copy(data.join(name), copies.path().join(name)).unwrap();
+            }
+        }
+        Self(copies)
+    }
+}
+
+/// What a sink holds, as far as it was looked at. Each look takes in what was added since the last one.
+#[derive(Default)]
+pub(super) struct Held {
+    /// The next index of each stream: all events before it are there.
+    next: HashMap<usize, i64>,
+    /// The bytes of the file, or the rows of the table, that were taken in.
+    taken: u64,
+    /// A file's last line was whole, but for its newline.
+    open: bool,
+    /// A file's last line is cut.
+    is_cut: bool,
+    /// What may be written again until the next look, each once.
+    may_repeat: HashSet<(usize, i64)>,
+    pub(super) repeated: u64,
+}
+
+impl Held {
+    pub(super) fn holds(&self, line: &Line) -> bool {
+        self.next.get(&line.stream).is_some_and(|next| line.index < *next)
+    }
+
+    /// Returns how many different events are there.
+    pub(super) fn events(&self) -> u64 {
+        self.next.values().map(|next| next.cast_unsigned()).sum()
+    }
+
+    /// Returns how many events may be written again until the next look.
+    pub(super) fn at_risk(&self) -> u64 {
+        self.may_repeat.len() as u64
+    }
+
+    /// Returns whether a file's last line has its end.
+    pub(super) fn ends_with_a_line(&self) -> bool {
+        !self.is_cut && !self.open
+    }
+
+    /// Takes in what was added to a file.
+    pub(super) fn take_lines(&mut self, path: &Path) {
+        let Ok(mut file) = File::open(path) else { return };
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(self.taken)).unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let mut rest = &text[..];
+        if std::mem::take(&mut self.open) {
+            rest = rest.strip_prefix('\n').unwrap_or_else(|| panic!("the last line did not get its newline: {rest}"));
+        }
+        while let Some((line, after)) = rest.split_once('\n') {
+            let (stream, index) = parse(line).unwrap_or_else(|| panic!("this is no line of ours: {line}"));
+            self.take(stream, index);
+            rest = after;
+        }
+        // A line that lacks nothing but its newline gets that; what else is left is cut off.
+        if let Some((stream, index)) = parse(rest) {
+            self.take(stream, index);
+            self.open = true;
+            rest = "";
+        }
+        self.is_cut = !rest.is_empty();
+        self.taken += (text.len() - rest.len()) as u64;
+    }
+
+    /// Takes in what was added to a table.
+    pub(super) fn take_rows(&mut self, databases: &Databases) {
+        let connection = Connection::open(databases.0.path().join("table.db")).unwrap();
+        if !connection.table_exists(None, "effects").unwrap() {
+            return;
+        }
+        let mut rows =
+            connection.prepare("SELECT rowid, stream, idx FROM effects WHERE rowid > ?1 ORDER BY rowid").unwrap();
+        let mut rows = rows.query([self.taken as i64]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            self.taken += 1;
+            assert_eq!(row.get::<_, i64>(0).unwrap(), self.taken as i64, "rows are numbered without a hole");
+            let stream = feed::stream(row.get_ref(1).unwrap().as_str().unwrap()).unwrap();
+            self.take(stream, row.get(2).unwrap());
+        }
+    }
+
+    /// Takes in an event: the next one of its stream, or one that may come again.
+    fn take(&mut self, stream: usize, index: i64) {
+        let next = self.next.entry(stream).or_insert(0);
+        if index == *next {
+            *next += 1;
+            return;
+        }
+        assert!(index < *next, "event {index} of {stream} is there, event {next} is not");
+        assert!(self.may_repeat.remove(&(stream, index)), "event {index} of {stream} was written again");
+        self.repeated += 1;
+    }
+
+    /// Checks that what is covered is there, and returns what is there but not covered.
+    pub(super) fn not_covered<'f>(&self, feed: &'f Feed, progress: &Progress) -> Vec<&'f Line> {
+        let (covered, not_covered): (Vec<_>, Vec<_>) = feed.lines().iter().partition(|line| progress.covers(line));
+        let lost = covered.into_iter().find(|line| !self.holds(line));
+        assert_eq!(lost, None, "it is covered, but not there");
+        not_covered.into_iter().filter(|line| self.holds(line)).collect()
+    }
+
+    /// Lets these be written again until the next look, each once.
+    pub(super) fn may_repeat(&mut self, lines: &[&Line]) {
+        self.may_repeat = lines.iter().map(|line| (line.stream, line.index)).collect();
+    }
+}
+
+/// Returns stream and index of a line of the file, if it is whole.
+fn parse(line: &str) -> Option<(usize, i64)> {
+    let value: serde_json::Value = serde_json::from_str(line).ok()?;
+    let (stream, index) = (feed::stream(value.get("stream")?.as_str()?)?, value.get("index")?.as_i64()?);
+    (value.get("pad")?.as_str()? == feed::pad(stream, index)).then_some((stream, index))
+}

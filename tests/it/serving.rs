@@ -1,0 +1,148 @@
+//! What the daemon answers over HTTP, and to whom.
+
+use crate::daemon::{Daemon, Place, handled};
+use crate::metrics::promtool;
+
+const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
+const EVENT: &str = r#"{"stream":"a-1","index":0,"type":"A","data":{}}"#;
+
+fn place() -> Place {
+    Place::new(&[("inbox.toml", "[source.memory]\n[sink.file]\npath = \"out.jsonl\"\n")])
+}
+
+/// Asserts the status of an answer, and what it says.
+fn check((status, body): (u16, String), wanted: u16, said: &str) {
+    assert!(status == wanted && body.contains(said), "expected {wanted} and `{said}`, got {status}: {body}");
+}
+
+#[test]
+fn events_can_be_pushed_and_a_bad_line_is_named() {
+    let place = place();
+    let daemon = place.start(&[]);
+    let good = format!("{EVENT}\n{}\n", EVENT.replace(":0,", ":1,"));
+    check(daemon.request("POST /pipelines/inbox/events", &JSON, &good), 202, r#"{"taken":2}"#);
+    let bad = format!("{EVENT}\n{{\"stream\":");
+    check(daemon.request("POST /pipelines/inbox/events", &JSON, &bad), 400, "line 2");
+    daemon.until("/metrics", |_, body| handled(body, "inbox") == 2);
+    let (code, said) = daemon.stop("TERM");
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(place.read("data/out.jsonl").lines().count(), 2);
+}
+
+#[test]
+fn a_web_page_can_neither_push_events_nor_read_data() {
+    let place = place();
+    let daemon = place.start(&[]);
+    let push = "POST /pipelines/inbox/events";
+    check(daemon.request(push, &[("content-type", "text/plain")], EVENT), 415, "application/json");
+    let evil = ("host", "evil.example:9464");
+    check(daemon.request(push, &[JSON[0], evil], EVENT), 403, "host");
+    for path in ["/pipelines", "/pipelines/inbox", "/pipelines/inbox/streams", "/pipelines/inbox/streams/a-1/why"] {
+        check(daemon.get(path), 200, "");
+        check(daemon.request(&format!("GET {path}"), &[evil], ""), 403, "host");
+        let port = daemon.address.rsplit(':').next().unwrap();
+        check(daemon.request(&format!("GET {path}"), &[("host", &format!("localhost:{port}"))], ""), 200, "");
+    }
+    // What is not data is anybody's.
+    check(daemon.request("GET /health", &[evil], ""), 200, "running");
+}
+
+#[test]
+fn what_is_not_there_is_said_and_what_is() {
+    let place = place();
+    let daemon = place.start(&[]);
+    check(daemon.request("POST /pipelines/other/events", &JSON, EVENT), 404, "`inbox`");
+    check(daemon.get("/pipelines/other"), 404, "`inbox`");
+    check(daemon.get("/nothing"), 404, "/health");
+    check(daemon.get("/pipelines/inbox/streams?state=odd"), 400, "`failing`");
+}
+
+#[test]
+fn bound_elsewhere_without_a_token_only_metrics_and_health_answer() {
+    let place = place();
+    let daemon = place.start(&["--listen", "0.0.0.0:0"]);
+    for path in ["/health", "/metrics", "/livez", "/readyz", "/version"] {
+        check(daemon.get(path), 200, "");
+    }
+    check(daemon.get("/pipelines"), 403, "http.token");
+    check(daemon.request("POST /pipelines/inbox/events", &JSON, EVENT), 403, "http.token");
+}
+
+#[test]
+fn r63_a_token_opens_the_api_and_a_wrong_one_learns_nothing() {
+    let place = place();
+    std::fs::write(place.path("settings.toml"), "[http]\ntoken = \"${PROPULSIOND_TEST_TOKEN}\"\n").unwrap();
+    let mut command = place.command(&["--listen", "0.0.0.0:0", "--settings", "settings.toml"]);
+    command.env("PROPULSIOND_TEST_TOKEN", "open-sesame-17");
+    let daemon = Daemon::start(command);
+    check(daemon.get("/health"), 200, "");
+    let refused = daemon.get("/pipelines");
+    for given in ["Bearer open-sesame-18", "Bearer open-sesame-1", "Bearer ", "Basic open-sesame-17", "open-sesame-17"]
+    {
+        let answer = daemon.request("GET /pipelines", &[("authorization", given)], "");
+        assert_eq!(answer, refused, "{given}");
+    }
+    check(refused, 401, "http.token");
+    let opened = [("authorization", "Bearer open-sesame-17"), JSON[0], ("host", "propulsiond.internal:9464")];
+    check(daemon.request("GET /pipelines", &opened, ""), 200, "inbox");
+    check(daemon.request("POST /pipelines/inbox/events", &opened, EVENT), 202, "\"taken\":1");
+    daemon.until("/metrics", |_, body| handled(body, "inbox") == 1);
+    let (code, said) = daemon.stop("TERM");
+    assert!(code == Some(0) && !said.contains("sesame"), "{said}");
+}
+
+#[test]
+fn health_is_503_with_a_reason_for_each_halted_pipeline_and_the_rest_goes_on() {
+    let halting = "[source.memory]\n[handler.rhai]\nscript = \"fails.rhai\"\n[sink.null]\n";
+    let place = place();
+    place.write("first.toml", halting);
+    place.write("second.toml", halting);
+    let throw = "throw #{ class: \"permanent\", why: `no ${stream.name}` };";
+    place.write("fails.rhai", &format!("fn handle(stream, events) {{ {throw} }}"));
+    let daemon = place.start(&[]);
+    daemon.until("/health", |status, body| status == 200 && body.matches("\"running\"").count() == 3);
+    check(daemon.get("/readyz"), 200, "\"ready\":true");
+    for name in ["first", "second"] {
+        let event = EVENT.replace("a-1", &format!("{name}-1"));
+        check(daemon.request(&format!("POST /pipelines/{name}/events"), &JSON, &event), 202, "");
+    }
+    let health = daemon.until("/health", |status, body| status == 503 && body.matches("\"halted\"").count() == 2);
+    for name in ["first", "second"] {
+        let reason = format!("event 0 (`A`) of stream `{name}-1` cannot be handled: fails.rhai:1:");
+        assert!(health.contains(&reason) && health.contains(&format!("no {name}-1")), "{health}");
+    }
+    check(daemon.get("/readyz"), 503, "\"ready\":false");
+    check(daemon.get("/livez"), 200, "ok");
+    check(daemon.get("/metrics"), 200, r#"propulsiond_pipeline_state{pipeline="first",state="halted"} 1"#);
+    check(daemon.request("POST /pipelines/inbox/events", &JSON, EVENT), 202, "");
+    daemon.until("/metrics", |_, body| handled(body, "inbox") == 1);
+    // A daemon that was told to stop did; that a pipeline was halted is a failure all the same.
+    let (code, said) = daemon.stop("TERM");
+    assert_eq!(code, Some(1), "{said}");
+}
+
+#[test]
+fn a_metrics_page_under_load_is_one_that_prometheus_reads() {
+    let source = "[source.generate]\nstreams = 500\ntranches = 4\nduplicates = 0.1\n";
+    let script = "fn handle(stream, events) { metric.inc(\"seen\", events.len()); for e in events { emit(e.index); } }";
+    let place = Place::new(&[
+        ("events.toml", &format!("{source}[sink.null]\n")),
+        ("scripted.toml", &format!("{source}[handler.rhai]\nscript = \"s.rhai\"\n[sink.file]\nfsync = \"never\"\n")),
+        ("s.rhai", script),
+    ]);
+    let daemon = place.start(&[]);
+    let mut before = (0, 0);
+    for _ in 0..3 {
+        let page = daemon.until("/metrics", |_, page| {
+            handled(page, "events") > before.0 + 10_000 && handled(page, "scripted") > before.1 + 1_000
+        });
+        before = (handled(&page, "events"), handled(&page, "scripted"));
+        let Some((parsed, said)) = promtool(&page) else { continue };
+        assert!(parsed, "{said:?}");
+        for complaint in &said {
+            assert!(complaint.starts_with("propulsion_"), "{complaint}");
+        }
+    }
+    let (code, said) = daemon.stop("TERM");
+    assert_eq!(code, Some(0), "{said}");
+}

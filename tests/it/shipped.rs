@@ -1,0 +1,83 @@
+//! The files that the repository ships: each is loaded, none is left over.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::daemon::{check, program, run};
+
+fn root(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+/// Returns all files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn ends_in(path: &Path, endings: &[&str]) -> bool {
+    path.extension().is_some_and(|ending| endings.iter().any(|one| ending == *one))
+}
+
+#[test]
+fn check_finds_no_problem_in_the_shipped_pipelines() {
+    check(&run(program().arg("check").current_dir(root(""))), 0, &["no problems found"]);
+    let output = run(program().args(["check", "--json"]).arg(root("pipelines")));
+    check(&output, 0, &["[]"]);
+}
+
+#[test]
+fn every_file_below_pipelines_is_a_pipeline_that_loads_or_belongs_to_one() {
+    let all = files(&root("pipelines"));
+    let mut left: BTreeSet<_> = all.iter().cloned().collect();
+    for pipeline in all.iter().filter(|path| ends_in(path, &["toml", "yaml", "yml"])) {
+        let output = run(program().args(["check", "--allow-missing-env"]).arg(pipeline));
+        check(&output, 0, &["no problems found"]);
+        left.remove(pipeline);
+        let folder = pipeline.parent().unwrap();
+        propulsiond::setting::allowing_missing(|| {
+            for loaded in propulsiond::spec::load(pipeline).unwrap() {
+                let script = loaded.spec.handler.rhai.as_ref().map(|rhai| folder.join(&*rhai.script));
+                let input = loaded.spec.source.json.as_ref().map(|json| folder.join(&*json.path));
+                for owned in [script, input].into_iter().flatten() {
+                    left.retain(|file| !file.starts_with(&owned));
+                }
+            }
+        });
+    }
+    assert_eq!(left, BTreeSet::new(), "nobody refers to these");
+}
+
+#[test]
+fn every_line_of_the_shipped_feeds_is_json_with_a_stream_an_index_and_a_type() {
+    let feeds: Vec<_> = files(&root("pipelines")).into_iter().filter(|path| ends_in(path, &["jsonl"])).collect();
+    assert!(!feeds.is_empty());
+    for feed in feeds {
+        for (at, line) in std::fs::read_to_string(&feed).unwrap().lines().enumerate() {
+            let event: serde_json::Value =
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{}:{}: {error}", feed.display(), at + 1));
+            let whole = event["stream"].is_string() && event["index"].is_u64() && event["type"].is_string();
+            assert!(whole, "{}:{}: {line}", feed.display(), at + 1);
+        }
+    }
+}
+
+#[test]
+fn every_file_below_config_is_settings_that_load() {
+    let all = files(&root("config"));
+    assert!(all.contains(&root("config/propulsiond.toml")));
+    for file in all {
+        assert!(ends_in(&file, &["toml"]), "{} is no settings file", file.display());
+        let output = run(program().arg("check").arg(root("pipelines")).arg("--settings").arg(&file));
+        check(&output, 0, &["no problems found"]);
+    }
+}

@@ -1,0 +1,156 @@
+//! Whole pipelines under seeded faults: one seed decides the feed, the settings, what handlers, sinks and stores do, when
+//! the process dies, and when another one takes over.
+//!
+//! Every run is reproducible: one thread, paused time, no randomness but the seed's. A failure prints its seed; replay it
+//! with `PROPULSIOND_SIM_SEED=<seed> cargo test --test it sim -- --nocapture`, and run more with
+//! `PROPULSIOND_SIM_SEEDS=100000`.
+
+mod feed;
+mod handler;
+mod person;
+mod store;
+mod world;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use propulsiond::clock::Clock;
+use propulsiond::metrics::Metrics;
+use propulsiond::pipeline::observe::Observer;
+use propulsiond::pipeline::{Assemble, Ended, Handle, Parts, Pipeline, Stop};
+use propulsiond::supervise::Group;
+use tokio_util::sync::CancellationToken;
+
+use world::World;
+
+/// Seeds that CI runs.
+const SEEDS: u64 = 2_000;
+/// Seeds that are run twice.
+const TRACED: u64 = 60;
+
+#[test]
+fn c1_to_c21_the_invariants_hold_for_every_seed() {
+    if let Some(seed) = number("PROPULSIOND_SIM_SEED") {
+        eprintln!("{}", run(seed));
+        return;
+    }
+    let seeds = number("PROPULSIOND_SIM_SEEDS").unwrap_or(SEEDS);
+    std::thread::scope(|scope| {
+        let half = |first: u64| move || (first..seeds).step_by(2).for_each(check);
+        scope.spawn(half(0));
+        scope.spawn(half(1));
+    });
+}
+
+#[test]
+fn one_seed_gives_one_trace() {
+    for seed in 0..TRACED {
+        assert_eq!(run(seed), run(seed), "seed {seed} took two courses");
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a seed is a number"))
+}
+
+fn check(seed: u64) {
+    if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
+        eprintln!("simulation failed: replay with PROPULSIOND_SIM_SEED={seed}");
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Runs one seed to its end, and returns the trace of what happened.
+fn run(seed: u64) -> String {
+    let world = World::new(seed);
+    let lives = world.lock().lives();
+    for life in 0..lives {
+        let last = life + 1 == lives;
+        world.lock().begin_life(last);
+        // Dropping the runtime is the crash: every task is gone between two of its steps.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let ended = runtime.block_on(live(&world, last));
+        if let Some(ended) = ended {
+            world.lock().on_ended(&ended, last);
+        }
+        drop(runtime);
+        world.lock().end_life();
+        let inner = world.lock();
+        assert!(inner.violations.is_empty(), "seed {seed}: {}\n{}", inner.violations[0], inner.trace());
+    }
+    let world = world.lock();
+    world.check_the_end();
+    world.trace()
+}
+
+/// Lives until the crash, or, in the last life, until everything is handled.
+async fn live(world: &World, last: bool) -> Option<Ended> {
+    let crash_after = if last { Duration::from_secs(200) } else { world.lock().lifetime() };
+    let rival = (!last).then(|| world.lock().rival_after()).flatten();
+    let both = async {
+        let first = one_process(world, "first", last);
+        match rival {
+            None => first.await,
+            Some(after) => {
+                let second = async {
+                    tokio::time::sleep(after).await;
+                    one_process(world, "second", last).await
+                };
+                let (first, _second) = futures_util::future::join(first, second).await;
+                first
+            }
+        }
+    };
+    match tokio::time::timeout(crash_after, both).await {
+        Ok(ended) => Some(ended),
+        Err(_) => {
+            assert!(!last, "the last life did not come to its end: {}", world.lock().what_is_left());
+            None
+        }
+    }
+}
+
+async fn one_process(world: &World, name: &str, last: bool) -> Ended {
+    let clock = Clock::start();
+    let group = Group::daemon();
+    let (handle, listener) = Handle::new(clock);
+    let mut options = world.lock().options();
+    options.stop = if last { Stop::Tail } else { Stop::Never };
+    let pipeline = Pipeline {
+        identity: world.lock().identity(name),
+        options,
+        assemble: Arc::new(Assembler { world: world.clone(), name: name.to_owned() }),
+        observer: Observer::new(Metrics::new(clock).pipeline("sim", "sim"), "log".into()),
+    };
+    let watch = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(97)).await;
+            if let Some(view) = handle.view().await {
+                world.lock().check_limits(&view);
+            }
+        }
+    };
+    let person = async {
+        person::meddle(world, &handle, name).await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        ended = pipeline.run(listener, &group, CancellationToken::new()) => ended,
+        () = watch => unreachable!("the watch never ends"),
+        () = person => unreachable!("the person never leaves"),
+    }
+}
+
+struct Assembler {
+    world: World,
+    name: String,
+}
+
+impl Assemble for Assembler {
+    fn assemble(&self) -> anyhow::Result<Parts> {
+        let caught = std::panic::catch_unwind(AssertUnwindSafe(|| self.world.parts(&self.name)));
+        caught.map_err(|_| anyhow::anyhow!("the world could not be built"))
+    }
+}

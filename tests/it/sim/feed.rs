@@ -1,0 +1,238 @@
+//! The log that every life reads, and a source over it whose tranches come and go.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use propulsiond::clock::Timestamp;
+use propulsiond::event::{Assembler, Event, Indexes, Kind, malformed};
+use propulsiond::filter::{self, Filter};
+use propulsiond::position::{Ordinal, Position, Progress, StartAt, TrancheId};
+use propulsiond::setting::Text;
+use propulsiond::source::{
+    Batch, Contract, Drained, Next, Source, SourceError, SourceErrorKind, TrancheChange, TrancheReader,
+};
+
+use super::world::{Plan, World};
+
+/// Everything that a tranche will ever hold. The ordinal of an event is its place.
+pub(super) struct Log(Vec<Event>);
+
+impl Log {
+    pub(super) fn events(&self) -> impl Iterator<Item = &Event> {
+        self.0.iter()
+    }
+
+    /// Returns the events that a progress says are handled.
+    pub(super) fn covered<'a>(&'a self, progress: &'a Progress) -> impl Iterator<Item = &'a Event> {
+        let below = match &progress.position {
+            None => 0,
+            Some(Position::Number(number)) => usize::try_from(*number).unwrap(),
+            Some(Position::Token(token)) => panic!("`{token}` is no position of this log"),
+        };
+        self.0
+            .iter()
+            .enumerate()
+            .filter(move |(at, event)| *at < below || progress.handled.contains(event.at()))
+            .map(|(_, event)| event)
+    }
+}
+
+/// Returns whether every attempt at the event fails for good.
+pub(super) fn is_poison(event: &Event) -> bool {
+    event.event_type() == "Poison"
+}
+
+pub(super) fn is_filtered(plan: &Plan, event: &Event) -> bool {
+    plan.filtered && event.kind() != Kind::Malformed && event.event_type() == "Viewed"
+}
+
+pub(super) fn filter(excludes: bool) -> Filter {
+    let exclude_events = if excludes { vec![Text::literal("Viewed")] } else { Vec::new() };
+    Filter::compile(&filter::Settings { exclude_events, ..filter::Settings::default() }).unwrap()
+}
+
+/// Makes the tranches' logs: streams interleaved, with gaps, duplicates, events out of order, unfolds, poison and junk.
+pub(super) fn logs(random: &mut fastrand::Rng, plan: &Plan) -> BTreeMap<String, Log> {
+    let tranches = random.usize(1..4);
+    (0..tranches).map(|tranche| (format!("t{tranche}"), log(random, plan, tranche))).collect()
+}
+
+fn log(random: &mut fastrand::Rng, plan: &Plan, tranche: usize) -> Log {
+    let streams = random.usize(1..15);
+    let mut next = vec![0_i64; streams];
+    let mut written: Vec<(usize, i64, &str)> = Vec::new();
+    let total = random.usize(0..200);
+    while written.len() < total {
+        let stream = random.usize(0..streams);
+        let index = next[stream];
+        let kind = match random.u32(0..100) {
+            0 => "Poison",
+            1..10 => "Viewed",
+            _ => "Moved",
+        };
+        next[stream] += if random.u32(0..30) == 0 && !plan.require_all { random.i64(2..4) } else { 1 };
+        written.push((stream, index, kind));
+        if random.u32(0..12) == 0 {
+            written.push((stream, next[stream], "unfold"));
+        }
+        if random.u32(0..60) == 0 {
+            written.push((stream, 0, "junk"));
+        }
+        let dense = plan.indexes == Indexes::Dense;
+        if dense && random.u32(0..25) == 0 {
+            let again = written[random.usize(0..written.len())];
+            written.push(again);
+        }
+        if dense && random.u32(0..15) == 0 && written.len() > 3 {
+            let last = written.len() - 1;
+            written.swap(last, last - random.usize(1..3));
+        }
+    }
+    Log(written
+        .into_iter()
+        .enumerate()
+        .map(|(at, (stream, index, kind))| event(tranche, stream, at, index, kind))
+        .collect())
+}
+
+fn event(tranche: usize, stream: usize, at: usize, index: i64, kind: &str) -> Event {
+    let at = Ordinal::new(at as u64, 0);
+    let name = format!("t{tranche}s-{stream}");
+    match kind {
+        "junk" => malformed(at, None, b"{", "cut short"),
+        "unfold" => Assembler::new(&name, "State").build(Kind::Unfold, at, index).unwrap(),
+        kind => Assembler::new(&name, kind).build(Kind::Event, at, index).unwrap(),
+    }
+}
+
+pub(super) struct Feed {
+    world: World,
+    coming: VecDeque<Coming>,
+}
+
+enum Coming {
+    Change(TrancheChange),
+    Pause(Duration),
+    /// Taken away in good order, and given back once it was let go of.
+    Move(TrancheId),
+    AwaitDrained(TrancheId, tokio::sync::oneshot::Receiver<()>),
+}
+
+impl Feed {
+    pub(super) fn new(world: World) -> Self {
+        let mut coming = VecDeque::new();
+        let mut inner = world.lock();
+        let tranches: Vec<_> = inner.logs.keys().map(|name| TrancheId::new(name.as_str())).collect();
+        for tranche in &tranches {
+            coming.push_back(Coming::Change(TrancheChange::Added { tranche: tranche.clone(), origin: None }));
+        }
+        coming.push_back(Coming::Change(TrancheChange::Settled));
+        if inner.plan.moving && !inner.last {
+            for _ in 0..inner.random.u32(1..4) {
+                coming.push_back(Coming::Pause(Duration::from_millis(inner.random.u64(1..500))));
+                let tranche = tranches[inner.random.usize(0..tranches.len())].clone();
+                if inner.random.bool() {
+                    coming.push_back(Coming::Move(tranche));
+                } else {
+                    coming.push_back(Coming::Change(TrancheChange::Lost { tranche: tranche.clone() }));
+                    coming.push_back(Coming::Pause(Duration::from_millis(inner.random.u64(0..300))));
+                    coming.push_back(Coming::Change(TrancheChange::Added { tranche, origin: None }));
+                }
+            }
+        }
+        drop(inner);
+        Self { world, coming }
+    }
+}
+
+#[async_trait]
+impl Source for Feed {
+    fn contract(&self) -> Contract {
+        let inner = self.world.lock();
+        Contract { ordinals: true, indexes: inner.plan.indexes, repeats: true }
+    }
+
+    async fn next_change(&mut self) -> Result<TrancheChange, SourceError> {
+        loop {
+            match self.coming.front_mut() {
+                None => std::future::pending().await,
+                Some(Coming::Change(_)) => {
+                    let Some(Coming::Change(change)) = self.coming.pop_front() else {
+                        unreachable!("it was just there")
+                    };
+                    return Ok(change);
+                }
+                Some(Coming::Pause(delay)) => {
+                    // A change that is asked for again and again waits no longer than once.
+                    let step = (*delay).min(Duration::from_millis(10));
+                    tokio::time::sleep(step).await;
+                    *delay -= step;
+                    if delay.is_zero() {
+                        self.coming.pop_front();
+                    }
+                }
+                Some(Coming::Move(_)) => {
+                    let Some(Coming::Move(tranche)) = self.coming.pop_front() else {
+                        unreachable!("it was just there")
+                    };
+                    let (drained, seen) = Drained::new();
+                    self.coming.push_front(Coming::AwaitDrained(tranche.clone(), seen));
+                    let deadline = Timestamp::from_millis(u64::MAX / 2_000_000);
+                    return Ok(TrancheChange::Removed { tranche, drained, deadline });
+                }
+                Some(Coming::AwaitDrained(tranche, seen)) => {
+                    let _dropped = seen.await;
+                    let added = TrancheChange::Added { tranche: tranche.clone(), origin: None };
+                    self.coming.pop_front();
+                    return Ok(added);
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader> {
+        let at = match from {
+            StartAt::Origin => 0,
+            StartAt::Position(Position::Number(number)) => usize::try_from(number).unwrap(),
+            StartAt::Position(Position::Token(token)) => panic!("`{token}` is no position of this log"),
+        };
+        Box::new(FeedReader { world: self.world.clone(), tranche: tranche.to_string(), at })
+    }
+
+    fn compare(&self, a: &Position, b: &Position) -> Option<Ordering> {
+        match (a, b) {
+            (Position::Number(a), Position::Number(b)) => Some(a.cmp(b)),
+            _ => None,
+        }
+    }
+}
+
+struct FeedReader {
+    world: World,
+    tranche: String,
+    at: usize,
+}
+
+#[async_trait]
+impl TrancheReader for FeedReader {
+    async fn next(&mut self) -> Result<Next, SourceError> {
+        let (delay, fails) = {
+            let mut inner = self.world.lock();
+            (inner.random.u64(0..20), inner.strikes(15))
+        };
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        if fails {
+            return Err(SourceError::new(SourceErrorKind::Unavailable, "read the log"));
+        }
+        let mut inner = self.world.lock();
+        let size = inner.random.usize(1..30);
+        let log = &inner.logs[&self.tranche].0;
+        let end = (self.at + size).min(log.len());
+        let events = log[self.at..end].to_vec();
+        let at_tail = end == log.len();
+        self.at = end;
+        Ok(Next::Batch(Batch { events, resume_at: Position::Number(end as i64), at_tail, lag: None }))
+    }
+}

@@ -1,0 +1,173 @@
+//! A handler that does everything a handler may do, and checks what it is called with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use propulsiond::event::{Event, Kind};
+use propulsiond::handler::{Call, Decision, Decisions, Handler, HandlerError, HandlerErrorKind, NextIndex};
+use propulsiond::scheduler::Order;
+use propulsiond::value::Value;
+use propulsiond::work::Work;
+
+use super::feed::is_poison;
+use super::world::{Inner, World};
+
+pub(super) struct SimHandler {
+    pub(super) world: World,
+    pub(super) process: String,
+}
+
+/// The streams (or tranches) of a call, while it runs.
+struct Running {
+    world: World,
+    keys: Vec<(String, String)>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut inner = self.world.lock();
+        inner.calls = inner.calls.saturating_sub(1);
+        for key in &self.keys {
+            inner.active.remove(key);
+        }
+    }
+}
+
+impl Handler for SimHandler {
+    fn handle(self: Arc<Self>, call: Arc<Call>) -> BoxFuture<'static, Decisions> {
+        let running = self.enter(&call);
+        let delay = {
+            let mut inner = self.world.lock();
+            let first = call.streams.iter().all(|work| work.failures == 0);
+            let hangs = first && inner.strikes(60);
+            match inner.random.u32(0..3) {
+                _ if hangs => Some(100_000),
+                0 => None,
+                _ => Some(inner.random.u64(0..50)),
+            }
+        };
+        async move {
+            if let Some(delay) = delay {
+                tokio::time::sleep(Duration::from_millis(delay)).await;
+            }
+            let mut inner = self.world.lock();
+            if panics(&mut inner, &call) {
+                drop(inner);
+                // A panic without a message on the screen.
+                std::panic::resume_unwind(Box::new("poison"));
+            }
+            let decisions = call.streams.iter().map(|work| decide(&mut inner, work)).collect();
+            drop(inner);
+            drop(running);
+            decisions
+        }
+        .boxed()
+    }
+}
+
+impl SimHandler {
+    fn enter(&self, call: &Call) -> Running {
+        let mut inner = self.world.lock();
+        inner.calls += 1;
+        inner.most_calls = inner.most_calls.max(inner.calls);
+        let mut keys = Vec::new();
+        for work in &call.streams {
+            check_offer(&mut inner, work);
+            let paused = inner.paused.contains(&self.process);
+            inner.demand(!paused, || format!("{:?} are offered while paused", work.events));
+            let key = match inner.plan.order {
+                Order::Stream => work.stream().to_owned(),
+                // One call at a time; a call may hold several runs.
+                Order::Tranche => work.stream()[..2].to_owned(),
+                Order::None => continue,
+            };
+            let key = (self.process.clone(), key);
+            let alone = inner.active.insert(key.clone()) || keys.contains(&key);
+            inner.demand(alone, || format!("two calls at a time for {key:?}"));
+            keys.push(key);
+        }
+        let line =
+            format!("{} offered {:?}", self.process, call.streams.iter().map(|work| &work.events).collect::<Vec<_>>());
+        inner.note(&line);
+        drop(inner);
+        Running { world: self.world.clone(), keys }
+    }
+}
+
+/// A handler may panic over poison: that is a permanent failure of its call.
+fn panics(inner: &mut Inner, call: &Call) -> bool {
+    call.streams.len() == 1 && call.single().events.iter().any(is_poison) && inner.random.u32(0..4) == 0
+}
+
+fn check_offer(inner: &mut Inner, work: &Work) {
+    let events = &work.events;
+    let most = inner.plan.max_events + 1;
+    inner.demand(!events.is_empty() && events.len() <= most, || format!("{} events in a call", events.len()));
+    let by_index = inner.plan.order == Order::Stream;
+    let in_order = events.windows(2).all(|pair| {
+        let ascends = if by_index {
+            pair[0].index() < pair[1].index() || pair[1].is_unfold()
+        } else {
+            pair[0].at() < pair[1].at()
+        };
+        ascends && pair[1].stream() == pair[0].stream()
+    });
+    inner.demand(in_order, || format!("{events:?} are out of order"));
+    if inner.plan.require_all {
+        let missing = inner.missing_before(work);
+        inner.demand(missing.is_none(), || format!("{events:?} are offered without {missing:?}"));
+    }
+    let real = events.iter().all(|event| matches!(event.kind(), Kind::Event | Kind::Unfold));
+    inner.demand(real, || format!("{events:?} are not all events"));
+}
+
+fn decide(inner: &mut Inner, work: &Work) -> Result<Decision, HandlerError> {
+    let poison = work.events.iter().find(|event| is_poison(event));
+    if let Some(poison) = poison {
+        let error = HandlerError::new(HandlerErrorKind::Permanent, "poison");
+        return Err(if inner.random.bool() && inner.plan.order == Order::Stream {
+            error.at_index(poison.index())
+        } else {
+            error
+        });
+    }
+    // Never as often as would make the policy act on what is no poison.
+    if work.failures < 2 && inner.strikes(12) {
+        return Err(HandlerError::new(HandlerErrorKind::Transient, "bad luck"));
+    }
+    if inner.strikes(40) {
+        let kind = if inner.random.bool() { HandlerErrorKind::Unavailable } else { HandlerErrorKind::Throttled };
+        return Err(HandlerError::new(kind, "away"));
+    }
+    if inner.strikes(25) {
+        return Ok(Decision {
+            next: NextIndex::Defer(Duration::from_millis(inner.random.u64(1..200))),
+            effects: Vec::new(),
+            tag: None,
+        });
+    }
+    let next = next(inner, work);
+    // All of it, or what is below the next index: in read order indexes may go back.
+    let is_covered = |event: &&Event| next >= work.next || event.next_index() <= next && !event.is_unfold();
+    let covered = work.events.iter().filter(is_covered);
+    let mut effects = Vec::new();
+    if inner.random.u32(0..5) == 0 {
+        inner.settle(work, next, covered);
+    } else {
+        effects.extend(covered.map(|event| Value::from(format!("{event:?}").as_str())));
+    }
+    Ok(Decision { next: if next == work.next { NextIndex::All } else { NextIndex::Upto(next) }, effects, tag: None })
+}
+
+fn next(inner: &mut Inner, work: &Work) -> i64 {
+    if inner.plan.order != Order::Stream || work.late {
+        return work.next;
+    }
+    match inner.random.u32(0..12) {
+        0 if work.events.len() > 1 && !work.events[1].is_unfold() => work.events[1].index(),
+        1 if !inner.plan.transactional || inner.plan.write_positions => work.next + inner.random.i64(1..3),
+        _ => work.next,
+    }
+}

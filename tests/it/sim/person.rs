@@ -1,0 +1,49 @@
+//! Somebody who pauses the pipeline, resumes it, and exchanges its filter and its handler while it runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use propulsiond::handler::AnyHandler;
+use propulsiond::pipeline::Handle;
+
+use super::feed;
+use super::handler::SimHandler;
+use super::world::World;
+
+/// Does a few things at times of the seed's, and leaves the pipeline running.
+pub(super) async fn meddle(world: &World, handle: &Handle, process: &str) {
+    let (plan, times) = {
+        let mut inner = world.lock();
+        let times = if inner.plan.meddling { inner.random.u32(1..5) } else { 0 };
+        (inner.plan.clone(), times)
+    };
+    for _ in 0..times {
+        let (wait, what) = {
+            let mut inner = world.lock();
+            (inner.random.u64(1..400), inner.random.u32(0..3))
+        };
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        match what {
+            0 => pause(world, handle, process).await,
+            1 => {
+                let excludes = world.lock().random.bool();
+                handle.filter(Arc::new(feed::filter(excludes && plan.filtered))).await;
+            }
+            _ => {
+                let handler = SimHandler { world: world.clone(), process: process.to_owned() };
+                handle.swap(AnyHandler::Async(Arc::new(handler))).await;
+            }
+        }
+    }
+}
+
+async fn pause(world: &World, handle: &Handle, process: &str) {
+    handle.pause().await;
+    // By then it has heard of it.
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    world.lock().paused.insert(process.to_owned());
+    let pause = world.lock().random.u64(1..300);
+    tokio::time::sleep(Duration::from_millis(pause)).await;
+    world.lock().paused.remove(process);
+    handle.resume().await;
+}

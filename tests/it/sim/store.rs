@@ -1,0 +1,399 @@
+//! A checkpoint store and a sink with faults, over what the world keeps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use propulsiond::checkpoint::{
+    CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Claimed, Commit, Fence, Owner, Parked,
+    ParkedStore, ParkedStream,
+};
+use propulsiond::event::Event;
+use propulsiond::handler::{HandlerError, HandlerErrorKind};
+use propulsiond::position::{Ordinal, Progress};
+use propulsiond::sink::{
+    Decided, Effects, ParkedChange, Sink, Transaction, TransactionError, TransactionalSink, Written,
+};
+
+use super::world::{Inner, Item, World};
+
+/// What is kept under a key.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept {
+    fence: u64,
+    owner: String,
+    sequence: u64,
+    progress: Option<Progress>,
+    write_positions: BTreeMap<String, i64>,
+}
+
+#[derive(Clone)]
+pub(super) struct SimStore {
+    pub(super) world: World,
+}
+
+fn away(doing: &str) -> CheckpointError {
+    CheckpointError::new(CheckpointErrorKind::Unavailable, doing)
+}
+
+/// Takes a while, like all that is far away.
+async fn travel(world: &World) {
+    let delay = {
+        let mut inner = world.lock();
+        if inner.random.bool() { Some(inner.random.u64(0..30)) } else { None }
+    };
+    if let Some(delay) = delay {
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+    }
+}
+
+fn check_fence(inner: &Inner, key: &CheckpointKey, fence: Fence) -> Result<(), CheckpointError> {
+    let kept = &inner.kept[key];
+    if kept.fence == fence.0 {
+        return Ok(());
+    }
+    let kind = CheckpointErrorKind::Fenced { by: kept.owner.clone(), since: None };
+    Err(CheckpointError::new(kind, format!("commit {key}")))
+}
+
+fn store(inner: &mut Inner, commit: &Commit<'_>) -> Result<(), CheckpointError> {
+    check_fence(inner, commit.key, commit.fence)?;
+    inner.check_progress(commit.key, commit.progress);
+    let line = format!("stored {} {} {:?}", commit.key, commit.sequence, commit.progress);
+    inner.note(&line);
+    let kept = inner.kept.get_mut(commit.key).expect("what is committed was claimed");
+    let (last, next) = (kept.sequence, commit.sequence);
+    let is_next = next == last + 1;
+    let is_repeat = next == last && kept.progress.as_ref() == Some(commit.progress);
+    if !is_next {
+        inner.demand(is_repeat, || format!("commit {next} follows {last}, or differs from it (C11)"));
+        return Ok(());
+    }
+    kept.sequence = commit.sequence;
+    kept.progress = Some(commit.progress.clone());
+    for (stream, next) in commit.write_positions {
+        let kept = kept.write_positions.entry(stream.to_string()).or_insert(*next);
+        *kept = (*kept).max(*next);
+    }
+    Ok(())
+}
+
+fn park(inner: &mut Inner, key: &CheckpointKey, events: &[Parked<'_>]) {
+    for parked in events {
+        let stream = parked.event.stream().to_owned();
+        inner.handled_items.insert(Item::of(parked.event));
+        let queue = inner.parked.entry((key.clone(), stream)).or_default();
+        if queue.iter().all(|event| event.at() != parked.event.at()) {
+            queue.push(parked.event.clone());
+        }
+    }
+}
+
+#[async_trait]
+impl CheckpointStore for SimStore {
+    fn max_set_bytes(&self) -> Option<usize> {
+        Some(self.world.lock().plan.max_set_bytes)
+    }
+
+    async fn load(&self, key: &CheckpointKey) -> Result<Option<Progress>, CheckpointError> {
+        Ok(self.world.lock().kept.get(key).and_then(|kept| kept.progress.clone()))
+    }
+
+    async fn claim(&self, key: &CheckpointKey, owner: &Owner) -> Result<Claimed, CheckpointError> {
+        travel(&self.world).await;
+        let mut inner = self.world.lock();
+        if inner.strikes(10) {
+            return Err(away("claim"));
+        }
+        let kept = inner.kept.entry(key.clone()).or_default();
+        kept.fence += 1;
+        kept.owner = owner.0.to_string();
+        Ok(Claimed { fence: Fence(kept.fence), progress: kept.progress.clone(), sequence: kept.sequence })
+    }
+
+    async fn commit(&self, commits: &[Commit<'_>]) -> Vec<Result<(), CheckpointError>> {
+        travel(&self.world).await;
+        let mut inner = self.world.lock();
+        let mut results = Vec::new();
+        for commit in commits {
+            if inner.strikes(8) {
+                results.push(Err(away("commit")));
+                continue;
+            }
+            let result = store(&mut inner, commit);
+            // The answer is lost on its way.
+            let lost = result.is_ok() && inner.strikes(12);
+            results.push(if lost { Err(away("commit")) } else { result });
+        }
+        results
+    }
+
+    async fn last_commit(&self, key: &CheckpointKey) -> Result<Option<(Fence, u64)>, CheckpointError> {
+        travel(&self.world).await;
+        let mut inner = self.world.lock();
+        if inner.strikes(4) {
+            return Err(away("look"));
+        }
+        Ok(inner.kept.get(key).map(|kept| (Fence(kept.fence), kept.sequence)))
+    }
+
+    async fn release(&self, _key: &CheckpointKey, _fence: Fence) -> Result<(), CheckpointError> {
+        travel(&self.world).await;
+        Ok(())
+    }
+
+    async fn write_positions(
+        &self,
+        key: &CheckpointKey,
+        streams: &[&str],
+    ) -> Result<Vec<Option<i64>>, CheckpointError> {
+        let inner = self.world.lock();
+        let kept = inner.kept.get(key);
+        Ok(streams.iter().map(|stream| kept.and_then(|kept| kept.write_positions.get(*stream).copied())).collect())
+    }
+
+    fn parked(&self) -> Option<Arc<dyn ParkedStore>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl ParkedStore for SimStore {
+    async fn load(&self, key: &CheckpointKey) -> Result<Vec<ParkedStream>, CheckpointError> {
+        let inner = self.world.lock();
+        let of_key =
+            inner.parked.iter().filter(|((of, stream), events)| of == key && !stream.is_empty() && !events.is_empty());
+        let parked = of_key.map(|((_, stream), events)| ParkedStream {
+            stream: stream.as_str().into(),
+            first: events.iter().map(Event::at).min().unwrap_or_default(),
+            events: events.len() as u64,
+            why: "".into(),
+        });
+        Ok(parked.collect())
+    }
+
+    async fn append(&self, key: &CheckpointKey, fence: Fence, events: &[Parked<'_>]) -> Result<(), CheckpointError> {
+        travel(&self.world).await;
+        let mut inner = self.world.lock();
+        if inner.strikes(8) {
+            return Err(away("park"));
+        }
+        check_fence(&inner, key, fence)?;
+        park(&mut inner, key, events);
+        Ok(())
+    }
+
+    async fn read(&self, key: &CheckpointKey, stream: &str) -> Result<Vec<Event>, CheckpointError> {
+        Ok(self.world.lock().parked.get(&(key.clone(), stream.to_owned())).cloned().unwrap_or_default())
+    }
+}
+
+pub(super) struct SimSink {
+    pub(super) world: World,
+}
+
+/// An effect as the sink holds it.
+type Effect = (String, Ordinal, Item);
+
+fn effects(decided: &Decided) -> Vec<Effect> {
+    let Effects::Emitted(values) = &decided.effects else { panic!("the handler decides") };
+    let emitted: Vec<_> = values.iter().filter_map(|value| value.as_text()).collect();
+    let of = |event: &&Event| emitted.contains(&format!("{event:?}").as_str());
+    decided
+        .work
+        .events
+        .iter()
+        .filter(of)
+        .map(|event| (event.stream()[..2].to_owned(), event.at(), Item::of(event)))
+        .collect()
+}
+
+fn fault(inner: &mut Inner, decided: &Decided) -> Option<HandlerError> {
+    let error = |kind| Some(HandlerError::new(kind, "the sink failed"));
+    if inner.strikes(30) {
+        return error(HandlerErrorKind::Unavailable);
+    }
+    if inner.strikes(40) {
+        return error(HandlerErrorKind::Throttled);
+    }
+    // Once, and only before the handler fails: what is no poison must not be taken for it.
+    if decided.work.failures == 0 && inner.strikes(30) {
+        return error(HandlerErrorKind::Transient);
+    }
+    None
+}
+
+fn hold(inner: &mut Inner, effects: Vec<Effect>) {
+    for effect in effects {
+        let line = format!("wrote {effect:?}");
+        inner.note(&line);
+        inner.handled_items.insert(effect.2.clone());
+        inner.settled.insert((effect.0.clone(), effect.1));
+        inner.effects.push(effect);
+    }
+}
+
+#[async_trait]
+impl Sink for SimSink {
+    fn max_batch(&self) -> usize {
+        let mut random = fastrand::Rng::with_seed(self.world.lock().seed);
+        [1, 3, 1000][random.usize(0..3)]
+    }
+
+    async fn write(&self, decided: &[Decided]) -> Vec<Result<Written, HandlerError>> {
+        travel(&self.world).await;
+        let mut inner = self.world.lock();
+        let mut results = Vec::new();
+        for decided in decided {
+            if let Some(error) = fault(&mut inner, decided) {
+                results.push(Err(error));
+                continue;
+            }
+            if decided.next > decided.work.next {
+                let jumped = inner.jumped.entry(decided.work.stream().to_owned()).or_insert(0);
+                *jumped = (*jumped).max(decided.next);
+            }
+            hold(&mut inner, effects(decided));
+            let lost = inner.strikes(40);
+            results.push(if lost {
+                Err(HandlerError::new(HandlerErrorKind::Unavailable, "the answer was lost"))
+            } else {
+                Ok(Written::All)
+            });
+        }
+        results
+    }
+}
+
+#[async_trait]
+impl CheckpointStore for SimSink {
+    fn max_set_bytes(&self) -> Option<usize> {
+        self.store().max_set_bytes()
+    }
+
+    async fn load(&self, key: &CheckpointKey) -> Result<Option<Progress>, CheckpointError> {
+        CheckpointStore::load(&self.store(), key).await
+    }
+
+    async fn claim(&self, key: &CheckpointKey, owner: &Owner) -> Result<Claimed, CheckpointError> {
+        self.store().claim(key, owner).await
+    }
+
+    async fn commit(&self, commits: &[Commit<'_>]) -> Vec<Result<(), CheckpointError>> {
+        self.store().commit(commits).await
+    }
+
+    async fn last_commit(&self, key: &CheckpointKey) -> Result<Option<(Fence, u64)>, CheckpointError> {
+        self.store().last_commit(key).await
+    }
+
+    async fn release(&self, key: &CheckpointKey, fence: Fence) -> Result<(), CheckpointError> {
+        self.store().release(key, fence).await
+    }
+
+    async fn write_positions(
+        &self,
+        key: &CheckpointKey,
+        streams: &[&str],
+    ) -> Result<Vec<Option<i64>>, CheckpointError> {
+        self.store().write_positions(key, streams).await
+    }
+
+    fn parked(&self) -> Option<Arc<dyn ParkedStore>> {
+        self.store().parked()
+    }
+}
+
+impl SimSink {
+    fn store(&self) -> SimStore {
+        SimStore { world: self.world.clone() }
+    }
+}
+
+#[async_trait]
+impl TransactionalSink for SimSink {
+    async fn begin(&self) -> Result<Box<dyn Transaction>, HandlerError> {
+        travel(&self.world).await;
+        if self.world.lock().strikes(20) {
+            return Err(HandlerError::new(HandlerErrorKind::Unavailable, "no connection"));
+        }
+        Ok(Box::new(SimTransaction { world: self.world.clone(), effects: Vec::new(), jumped: Vec::new() }))
+    }
+}
+
+struct SimTransaction {
+    world: World,
+    effects: Vec<Effect>,
+    jumped: Vec<(String, i64)>,
+}
+
+#[async_trait]
+impl Transaction for SimTransaction {
+    async fn write(&mut self, decided: &[Decided]) -> Vec<Result<Written, HandlerError>> {
+        travel(&self.world).await;
+        let mut results = Vec::new();
+        for decided in decided {
+            if let Some(error) = fault(&mut self.world.lock(), decided) {
+                results.push(Err(error));
+                continue;
+            }
+            self.effects.extend(effects(decided));
+            if decided.next > decided.work.next {
+                self.jumped.push((decided.work.stream().to_owned(), decided.next));
+            }
+            results.push(Ok(Written::All));
+        }
+        results
+    }
+
+    async fn commit(
+        self: Box<Self>,
+        commits: &[Commit<'_>],
+        parked: &[ParkedChange<'_>],
+    ) -> Result<(), TransactionError> {
+        travel(&self.world).await;
+        let mut inner = self.world.lock();
+        if inner.strikes(15) {
+            return Err(TransactionError::Failed(HandlerError::new(
+                HandlerErrorKind::Unavailable,
+                "the commit failed",
+            )));
+        }
+        let unknown =
+            |inner: &mut Inner| inner.strikes(20).then(|| TransactionError::OutcomeUnknown(anyhow::anyhow!("cut off")));
+        if let Some(error) = unknown(&mut inner) {
+            return Err(error); // It did not happen.
+        }
+        let mut fenced = Vec::new();
+        for (key, fence) in commits
+            .iter()
+            .map(|commit| (commit.key, commit.fence))
+            .chain(parked.iter().map(|change| (change.key, change.fence)))
+        {
+            if let Err(error) = check_fence(&inner, key, fence) {
+                fenced.push((key.clone(), error));
+            }
+        }
+        if !fenced.is_empty() {
+            return Err(TransactionError::Fenced(fenced));
+        }
+        for (stream, next) in self.jumped {
+            let jumped = inner.jumped.entry(stream).or_insert(0);
+            *jumped = (*jumped).max(next);
+        }
+        hold(&mut inner, self.effects);
+        for change in parked {
+            park(&mut inner, change.key, change.events);
+        }
+        for commit in commits {
+            store(&mut inner, commit).map_err(|error| {
+                TransactionError::Failed(HandlerError::new(HandlerErrorKind::Permanent, error.to_string()))
+            })?;
+        }
+        match unknown(&mut inner) {
+            Some(error) => Err(error), // It did.
+            None => Ok(()),
+        }
+    }
+}

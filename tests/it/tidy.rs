@@ -1,0 +1,173 @@
+//! The rules of the house that a compiler does not know.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Returns the Rust files below a folder.
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Returns the module that a file belongs to, and that below it where that matters (`connector::json`).
+fn module_of(file: &Path) -> (String, Option<String>) {
+    let path = file.strip_prefix(root().join("src")).unwrap().with_extension("");
+    let mut parts = path.components().map(|part| part.as_os_str().to_string_lossy().into_owned());
+    (parts.next().unwrap(), parts.next())
+}
+
+/// Returns the modules that a text names as `crate::module` or `propulsiond::module`, and that below each.
+fn uses(text: &str) -> Vec<(String, Option<String>)> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let code: String =
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect();
+    let mut uses = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let module = word(&code[at + 7..]);
+        let rest = &code[at + 7 + module.len()..];
+        let below = rest.strip_prefix("::").map(|rest| match rest.strip_prefix('{') {
+            // What a list names first stands for all of it: none of ours mixes connectors.
+            Some(list) => word(list.trim_start()),
+            None => word(rest),
+        });
+        uses.push((module, below));
+    }
+    uses
+}
+
+/// Modules in the order of `lib.rs`.
+fn layers() -> Vec<String> {
+    let lib = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let name = |line: &str| Some(line.strip_prefix("pub mod ")?.strip_suffix(';')?.to_owned());
+    lib.lines().filter_map(name).collect()
+}
+
+#[test]
+fn a_module_uses_only_what_stands_above_it_in_lib_rs() {
+    let layers = layers();
+    let rank: BTreeMap<_, _> = layers.iter().enumerate().map(|(rank, name)| (name.as_str(), rank)).collect();
+    let mut wrong = Vec::new();
+    for file in rust_files(&root().join("src")) {
+        let (module, _) = module_of(&file);
+        if module == "main" || module == "lib" {
+            continue;
+        }
+        let Some(own) = rank.get(module.as_str()) else { panic!("`{module}` is not in lib.rs") };
+        for (used, _) in uses(&fs::read_to_string(&file).unwrap()) {
+            if rank.get(used.as_str()).is_some_and(|rank| rank > own) {
+                wrong.push(format!("{}: `{module}` uses `{used}`, which stands below it", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn connectors_do_not_use_each_other_and_pipelines_name_none() {
+    let mut wrong = Vec::new();
+    for file in rust_files(&root().join("src")) {
+        let (module, below) = module_of(&file);
+        let text = fs::read_to_string(&file).unwrap();
+        for (used, part) in uses(&text) {
+            let part = part.unwrap_or_default();
+            let is_connector = used == "connector" && part.starts_with(|c: char| c.is_lowercase());
+            if module == "connector" && is_connector && below.as_ref().is_some_and(|below| *below != part) {
+                wrong.push(format!(
+                    "{}: connector `{}` uses connector `{part}`",
+                    file.display(),
+                    below.as_deref().unwrap_or_default()
+                ));
+            }
+            if module == "pipeline" && ["connector", "script", "spec", "settings"].contains(&used.as_str()) {
+                wrong.push(format!("{}: a pipeline names `{used}`", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_scheduler_is_a_value() {
+    for file in rust_files(&root().join("src")) {
+        if module_of(&file).0 != "scheduler" {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        for outside in ["tokio", "serde::", "tracing", "std::time::Instant", "std::fs", "std::thread", "fastrand"] {
+            let tested = file.to_string_lossy().contains("tests");
+            assert!(tested || !text.contains(outside), "{}: the scheduler uses `{outside}`", file.display());
+        }
+        let allowed = ["event", "position", "clock", "work", "scheduler"];
+        for (used, _) in uses(text) {
+            assert!(allowed.contains(&used.as_str()), "{}: the scheduler uses `{used}`", file.display());
+        }
+    }
+}
+
+/// Licences that a binary may be made of.
+const LICENCES: &[&str] = &[
+    "MIT",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "ISC",
+    "Zlib",
+    "0BSD",
+    "Unicode-3.0",
+    "Unlicense",
+    "CC0-1.0",
+    "MIT-0",
+    // smartstring, through rhai: file-level copyleft, used unchanged.
+    "MPL-2.0",
+    "MPL-2.0+",
+    // The trust anchors of webpki-root-certs.
+    "CDLA-Permissive-2.0",
+];
+
+#[test]
+fn every_dependency_has_a_licence_that_may_be_shipped() {
+    let output = std::process::Command::new(env!("CARGO"))
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--locked",
+            "--offline",
+            "--filter-platform",
+            "x86_64-unknown-linux-gnu",
+        ])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    assert!(packages.len() > 50, "cargo lists {} packages only", packages.len());
+    for package in packages {
+        let licence = package["license"].as_str().unwrap_or_default().replace('/', " OR ");
+        let one_will_do = licence
+            .split(" OR ")
+            .any(|choice| choice.split(" AND ").all(|part| LICENCES.contains(&part.trim().trim_matches(['(', ')']))));
+        assert!(one_will_do, "`{}` is under `{licence}`", package["name"]);
+    }
+}
