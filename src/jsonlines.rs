@@ -4,7 +4,7 @@
 //! * an event, `{"stream", "index"?, "type", "data"?, "meta"?, "id"?, "timestamp"?, "correlation"?, "causation"?}`, with
 //!   `"unfold": true` if it is one. `data` and `meta` are kept verbatim, `null` included; the others are as good as
 //!   absent if they are `null`. Other keys are allowed and ignored; a known key given twice is an error.
-//! * an Equinox document, `{"p", "i", "n", "e", "u"?}` ([`document`]), as exports of CosmosDB hold them.
+//! * an Equinox document, `{"p", "i", "n", "e", "u"?}` (`document`), as exports of CosmosDB hold them.
 //!
 //! An event that is read keeps its line and the places of its fields in it: nothing is copied unless a field has
 //! escapes in it. Still every byte is checked, so that a corrupt body is found here and not by the handler.

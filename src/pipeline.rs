@@ -1,7 +1,7 @@
 //! One running pipeline: a source read tranche by tranche, a scheduler, a handler, a sink, and the progress.
 //!
-//! A pipeline is a [`driver`](self) task that owns the scheduler and everything that changes, and tasks around it that
-//! wait for what the driver never waits for: [`reader`]s, handlers, sinks, the checkpoint store. They talk to it through
+//! A pipeline is a driver task that owns the scheduler and everything that changes, and tasks around it that
+//! wait for what the driver never waits for: readers, handlers, sinks, the checkpoint store. They talk to it through
 //! one channel; what it sends out never blocks (C25). [`Pipeline::run`] builds the parts, drives them, and starts over with
 //! a growing delay when they fail (R36).
 
@@ -14,6 +14,7 @@ mod intake;
 mod policy;
 mod questions;
 mod reader;
+mod transaction;
 mod tranches;
 mod workers;
 

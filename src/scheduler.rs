@@ -8,10 +8,10 @@
 //! * an ordinal is counted as handled once, and a tranche's position passes a batch only when all of it, and of those
 //!   before it, is handled. Batches are ordered by arrival; positions are never compared.
 //!
-//! How it is made: a batch ([`batch`]) is a bit for each ordinal and a counter; an event is a node ([`lane`]) that knows
-//! its bit, so that finishing a call searches nothing. A stream that is known but idle is a few bytes ([`streams`]); what has
-//! something to do is a lane, which is found by the age of its oldest batch and its length ([`ready`]). What few lanes
-//! have (trouble, gaps, late events) is kept apart ([`aside`]), so that the many do not carry it.
+//! How it is made: a batch (`batch`) is a bit for each ordinal and a counter; an event is a node (`lane`) that knows
+//! its bit, so that finishing a call searches nothing. A stream that is known but idle is a few bytes (`streams`); what has
+//! something to do is a lane, which is found by the age of its oldest batch and its length (`ready`). What few lanes
+//! have (trouble, gaps, late events) is kept apart (`aside`), so that the many do not carry it.
 
 mod aside;
 mod batch;

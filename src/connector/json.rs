@@ -4,7 +4,7 @@
 //! from when the one before is at its end. With `tranche_per_file` each file is a tranche of its own.
 //!
 //! **Ordinals and files (C1, C2).** A file gets its number, from 0 on, when it is first opened, and the data directory keeps
-//! it ([`numbers`]); the major of an ordinal is number·2^40 + line, the first line being line 1. The position keeps the file's number, name, identity and a hash of
+//! it (`numbers`); the major of an ordinal is number·2^40 + line, the first line being line 1. The position keeps the file's number, name, identity and a hash of
 //! its first bytes, and how far every file before it was read, as long as those exist. A file that was replaced, truncated
 //! or added to behind the reader's back, or a new one that sorts before the one being read, is a lost position; with
 //! `on_replaced = "restart"` it is read under a new number instead.

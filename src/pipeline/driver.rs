@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::commit::{Committed, InTransaction, PlainCommit};
+use super::commit::{Committed, PlainCommit};
 use super::deliver::Delivered;
 use super::dispatch::Deciders;
 use super::gate::Gate;
@@ -17,6 +17,7 @@ use super::observe::{Counts, Observer};
 use super::questions::{Command, Listener, Shared};
 use super::reader::Read;
 use super::tranches::Tranches;
+use super::transaction::InTransaction;
 use super::workers::Called;
 use super::{Assemble, Identity, OUTAGE, Options, Parts, Stop};
 use crate::checkpoint::{CheckpointError, CheckpointStore, Claimed, ParkedStore, ParkedStream};

@@ -44,6 +44,11 @@ pub(super) fn is_poison(event: &Event) -> bool {
     event.event_type() == "Poison"
 }
 
+/// Returns whether the event's effect spoils the transaction that it is in, which shows at the commit only.
+pub(super) fn is_spoiling(index: i64) -> bool {
+    index == 9
+}
+
 pub(super) fn is_filtered(plan: &Plan, event: &Event) -> bool {
     plan.filtered && event.kind() != Kind::Malformed && event.event_type() == "Viewed"
 }

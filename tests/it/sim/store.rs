@@ -16,6 +16,7 @@ use propulsiond::sink::{
     Decided, Effects, ParkedChange, Sink, Transaction, TransactionError, TransactionalSink, Written,
 };
 
+use super::feed::is_spoiling;
 use super::world::{Inner, Item, World};
 
 /// What is kept under a key.
@@ -354,6 +355,10 @@ impl Transaction for SimTransaction {
     ) -> Result<(), TransactionError> {
         travel(&self.world).await;
         let mut inner = self.world.lock();
+        if self.effects.iter().any(|(_, _, item)| item.unfold.is_none() && is_spoiling(item.index)) {
+            let error = HandlerError::new(HandlerErrorKind::Permanent, "a constraint that is checked at the commit");
+            return Err(TransactionError::Failed(error));
+        }
         if inner.strikes(15) {
             return Err(TransactionError::Failed(HandlerError::new(
                 HandlerErrorKind::Unavailable,

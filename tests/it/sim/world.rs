@@ -15,7 +15,7 @@ use propulsiond::scheduler::Order;
 use propulsiond::sink::AnySink;
 use propulsiond::work::Work;
 
-use super::feed::{Feed, Log, is_poison};
+use super::feed::{Feed, Log, is_poison, is_spoiling};
 use super::handler::SimHandler;
 use super::store::{Kept, SimSink, SimStore};
 
@@ -336,12 +336,18 @@ impl Inner {
             })
     }
 
+    /// Returns whether an event can never be handled, or its effect never be committed.
+    fn may_be_skipped(&self, event: &Event) -> bool {
+        let spoils = self.plan.transactional && event.kind() == Kind::Event && is_spoiling(event.index());
+        is_poison(event) || spoils
+    }
+
     /// Returns whether the event is poison, or an unfold that travels with it.
     fn is_poisoned(&self, tranche: &str, event: &Event) -> bool {
         let before =
             |other: &&Event| other.stream() == event.stream() && !other.is_unfold() && other.index() < event.index();
         let carrier = || self.logs[tranche].events().filter(before).max_by_key(|other| other.index());
-        is_poison(event) || event.is_unfold() && carrier().is_some_and(is_poison)
+        self.may_be_skipped(event) || event.is_unfold() && carrier().is_some_and(|carrier| self.may_be_skipped(carrier))
     }
 
     /// An unfold is done when newer state of its stream was handled (C3).
@@ -350,7 +356,7 @@ impl Inner {
         let newer = |item: &Item| item.stream == stream && (item.index >= unfold.index());
         let skipped = |event: &Event| {
             self.plan.then == Then::Skip
-                && is_poison(event)
+                && self.may_be_skipped(event)
                 && event.stream() == stream
                 && event.index() >= unfold.index()
         };
@@ -374,7 +380,7 @@ impl Inner {
         let all = || self.logs.iter().flat_map(|(tranche, log)| log.events().map(move |event| (tranche, event)));
         let mut lost = all().filter(|(tranche, event)| !self.is_settled(tranche, event));
         if self.halted {
-            let victim = lost.find(|(_, event)| is_poison(event) || event.kind() == Kind::Malformed);
+            let victim = lost.find(|(_, event)| self.may_be_skipped(event) || event.kind() == Kind::Malformed);
             assert!(victim.is_some(), "seed {}: it halted over nothing", self.seed);
         } else {
             let lost = lost.next();
