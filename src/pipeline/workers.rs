@@ -36,7 +36,6 @@ pub(super) struct Called {
 pub(super) struct Workers {
     shared: Arc<Shared>,
     threads: Vec<Arc<Seat>>,
-    spare: usize,
     started: usize,
 }
 
@@ -81,7 +80,7 @@ impl Workers {
     ) -> Self {
         let shared =
             Shared { factory: Mutex::new(factory), queue: Mutex::default(), ready: Condvar::new(), clock, events };
-        let mut workers = Self { shared: Arc::new(shared), threads: Vec::new(), spare: 0, started: 0 };
+        let mut workers = Self { shared: Arc::new(shared), threads: Vec::new(), started: 0 };
         for _ in 0..threads {
             workers.add(group);
         }
@@ -147,7 +146,6 @@ impl Workers {
             }
             self.add(group);
         }
-        self.spare += gone.len();
         gone.len()
     }
 
