@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use propulsiond::checkpoint::{CheckpointErrorKind, CheckpointKey, CheckpointStore, Commit, Fence, Parked};
+use propulsiond::checkpoint::{CheckpointErrorKind, CheckpointKey, CheckpointStore, Commit, Fence, Owner, Parked};
 use propulsiond::connector::checkpoint_file::{self, FileCheckpoints};
 use propulsiond::connector::checkpoint_memory::{Fault, Operation};
 use propulsiond::connector::sqlite::{CheckpointSettings, SqliteCheckpoints};
@@ -342,14 +342,24 @@ async fn c15_two_connections_to_one_database_fence_each_other() {
     std::fs::create_dir(folder.path().join("x")).unwrap();
     let key = key("g", "s", "0");
     let owners = [owner("a"), owner("b")];
-    let (a, b) = tokio::join!(one.claim(&key, &owners[0]), two.claim(&key, &owners[1]));
-    let (a, b) = (a.unwrap().fence, b.unwrap().fence);
+    let (a, b) = tokio::join!(claim_at_last(&one, &key, &owners[0]), claim_at_last(&two, &key, &owners[1]));
     assert_ne!(a, b);
     let (progress_a, progress_b) = (at(1), at(2));
     let (first, second) =
         tokio::join!(commit_one(&one, &key, a, 1, &progress_a), commit_one(&two, &key, b, 1, &progress_b));
     assert_eq!((first.is_ok(), second.is_ok()), (a > b, b > a));
     assert_eq!(one.load(&key).await.unwrap(), Some(if a > b { progress_a } else { progress_b }));
+}
+
+/// Claims as a pipeline does, again where the file is locked: two that make it at the same time do not wait for each other.
+async fn claim_at_last(store: &SqliteCheckpoints, key: &CheckpointKey, owner: &Owner) -> Fence {
+    for _ in 0..1_000 {
+        match store.claim(key, owner).await {
+            Ok(claimed) => return claimed.fence,
+            Err(error) => assert_eq!(error.kind, CheckpointErrorKind::Unavailable, "{error:?}"),
+        }
+    }
+    panic!("the key could not be claimed");
 }
 
 #[tokio::test]
