@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use time::OffsetDateTime;
 
 use crate::event::Event;
-use crate::position::{Ordinal, Progress, TrancheId};
+use crate::position::{Ordinal, Progress, TrancheId, WritePosition};
 
 /// What progress is kept under.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,8 +52,8 @@ pub struct Commit<'a> {
     pub sequence: u64,
     /// A position of `None` is the tranche's origin: nothing before the set is handled yet.
     pub progress: &'a Progress,
-    /// The next index of interest of streams that moved, where the feed may repeat events (C13). Kept in the same transaction.
-    pub write_positions: &'a [(Box<str>, i64)],
+    /// How far the streams that moved are, where the feed may repeat events (C13). Kept in the same transaction.
+    pub write_positions: &'a [(Box<str>, WritePosition)],
 }
 
 /// Keeps the progress of tranches.
@@ -82,13 +82,13 @@ pub trait CheckpointStore: Send + Sync {
     /// Gives the key up, so that a look at it shows no owner. The progress stays.
     async fn release(&self, key: &CheckpointKey, fence: Fence) -> Result<(), CheckpointError>;
 
-    /// Returns the next index of interest of each stream as last committed under the key's group and source; `None`
-    /// where nothing is kept. One answer per stream, in order.
+    /// Returns how far each stream is, as last committed under the key's group and source; `None` where nothing is kept.
+    /// One answer per stream, in order.
     async fn write_positions(
         &self,
         key: &CheckpointKey,
         streams: &[&str],
-    ) -> Result<Vec<Option<i64>>, CheckpointError> {
+    ) -> Result<Vec<Option<WritePosition>>, CheckpointError> {
         let _ = key;
         Ok(vec![None; streams.len()])
     }

@@ -5,6 +5,7 @@
 //! * [`Position`]: where reading resumes; opaque to all but the source that made it.
 //! * [`OrdinalSet`]: ordinals above a position that are handled already, as runs.
 //! * [`Progress`]: a position and the set that belongs to it (C12). It is what checkpoint stores hold.
+//! * [`WritePosition`]: how far one stream is handled, for feeds that repeat events (C13).
 
 use std::fmt;
 use std::sync::Arc;
@@ -136,10 +137,23 @@ impl OrdinalSet {
 
     /// Encodes the set: a version byte, then each run as the differences of its ends to what went before, in LEB128.
     pub fn encode(&self) -> Vec<u8> {
+        self.encode_within(usize::MAX).0
+    }
+
+    /// Leaves out the last runs, if it would be longer than `max` when it is encoded (C14): what they cover is not known
+    /// to be handled then.
+    pub fn fit(&mut self, max: usize) {
+        let fitting = self.encode_within(max).1;
+        self.runs.truncate(fitting);
+    }
+
+    /// Encodes as many of the first runs as fit into `max` bytes, and returns how many these are.
+    fn encode_within(&self, max: usize) -> (Vec<u8>, usize) {
         let mut out = Vec::with_capacity(1 + self.runs.len() * 4);
         out.push(SET_VERSION);
         let mut at = Ordinal::default();
-        for &(first, last) in &self.runs {
+        for (number, &(first, last)) in self.runs.iter().enumerate() {
+            let len = out.len();
             for next in [first, last] {
                 let major = next.major - at.major;
                 put(&mut out, major);
@@ -147,8 +161,12 @@ impl OrdinalSet {
                 put(&mut out, u64::from(if major == 0 { next.minor - at.minor } else { next.minor }));
                 at = next;
             }
+            if out.len() > max {
+                out.truncate(len);
+                return (out, number);
+            }
         }
-        out
+        (out, self.runs.len())
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, DamagedSet> {
@@ -221,6 +239,42 @@ impl Progress {
     }
 }
 
+/// How far a stream is handled, by the indexes of its events: what tells a repeated event from a late one (C5, C13).
+///
+/// The indexes from `first` up to `next` were handled, or passed, but for those in `gaps`; nothing is known of others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WritePosition {
+    pub first: i64,
+    /// The next index of interest.
+    pub next: i64,
+    /// Half-open ranges between `first` and `next`, ascending, none of them empty.
+    pub gaps: Vec<(i64, i64)>,
+}
+
+impl WritePosition {
+    /// All below an index is handled.
+    pub fn upto(next: i64) -> Self {
+        Self { first: 0, next, gaps: Vec::new() }
+    }
+
+    /// Writes the gaps down, as in `3..5 9..12`; empty if there are none.
+    pub fn gaps_as_text(&self) -> String {
+        let ranges: Vec<_> = self.gaps.iter().map(|(from, next)| format!("{from}..{next}")).collect();
+        ranges.join(" ")
+    }
+
+    /// Reads what [`gaps_as_text`](Self::gaps_as_text) wrote. `None` if somebody else wrote it.
+    pub fn gaps_from_text(text: &str) -> Option<Vec<(i64, i64)>> {
+        let range = |text: &str| {
+            let (from, next) = text.split_once("..")?;
+            let range: (i64, i64) = (from.parse().ok()?, next.parse().ok()?);
+            (range.0 < range.1).then_some(range)
+        };
+        let gaps: Vec<_> = text.split_whitespace().map(range).collect::<Option<_>>()?;
+        gaps.is_sorted_by(|a, b| a.1 <= b.0).then_some(gaps)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -247,6 +301,17 @@ mod tests {
     }
 
     #[test]
+    fn gaps_are_read_as_they_were_written() {
+        let position = WritePosition { first: 1, next: 20, gaps: vec![(3, 5), (9, 12)] };
+        assert_eq!(position.gaps_as_text(), "3..5 9..12");
+        assert_eq!(WritePosition::gaps_from_text("3..5 9..12"), Some(position.gaps));
+        assert_eq!(WritePosition::gaps_from_text(""), Some(vec![]));
+        for damaged in ["3", "3..", "5..3", "3..3", "3..5 4..6", "9..12 3..5", "a..b", "3-5"] {
+            assert_eq!(WritePosition::gaps_from_text(damaged), None, "{damaged}");
+        }
+    }
+
+    #[test]
     fn damaged_sets_are_refused() {
         for bytes in [
             &[][..],
@@ -269,6 +334,17 @@ mod tests {
             let ends: Vec<_> = ends.into_iter().collect();
             let set = set(&ends.chunks(2).map(|pair| (pair[0], pair[1])).collect::<Vec<_>>());
             prop_assert_eq!(OrdinalSet::decode(&set.encode()), Ok(set));
+        }
+
+        #[test]
+        fn c14_a_set_that_is_made_to_fit_loses_its_last_runs_and_no_more(count in 0..200_u64, max in 0..900_usize) {
+            let runs: Vec<_> = (0..count).map(|at| ((at * at * 99, 0), (at * at * 99 + 50, 7))).collect();
+            let (whole, mut fitted) = (set(&runs), set(&runs));
+            fitted.fit(max);
+            let kept = fitted.runs().len();
+            prop_assert_eq!(fitted.runs(), &whole.runs()[..kept]);
+            prop_assert!(fitted.is_empty() || fitted.encode().len() <= max);
+            prop_assert!(kept == runs.len() || set(&runs[..=kept]).encode().len() > max);
         }
 
         #[test]

@@ -45,7 +45,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::event::{Event, Indexes};
-use crate::position::{Ordinal, Position, Progress, TrancheId};
+use crate::position::{Ordinal, Position, Progress, TrancheId, WritePosition};
 use crate::work::{self, Work, WorkId};
 
 use aside::Asides;
@@ -93,8 +93,8 @@ pub struct IngestBatch {
     pub tranche: TrancheId,
     pub events: Vec<Event>,
     pub resume_at: Position,
-    /// Next indexes of interest that a store knows of streams of this batch (C13); they only ever raise what is known here.
-    pub write_positions: Vec<(Box<str>, i64)>,
+    /// What a store knows of streams of this batch (C13); it counts where it is further than what is known here.
+    pub write_positions: Vec<(Box<str>, WritePosition)>,
 }
 
 /// What became of a piece of work.
@@ -245,9 +245,9 @@ impl Scheduler {
         self.preview(done)
     }
 
-    /// Returns the next index of interest that a store may keep of the work's stream once it is done up to `next` (C13);
-    /// `None` if nothing may be kept that would not pass events which can still come.
-    pub fn write_position_with(&self, work: WorkId, next: i64) -> Option<i64> {
+    /// Returns what a store may keep of how far the work's stream is, once it is done up to `next` (C13); `None` if there is
+    /// nothing to keep.
+    pub fn write_position_with(&self, work: WorkId, next: i64) -> Option<WritePosition> {
         self.preview_write_position(work, next)
     }
 

@@ -18,7 +18,7 @@ use crate::checkpoint::{
     CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Claimed, Commit, Fence, Owner, ParkedStore,
 };
 use crate::connector::Context;
-use crate::position::Progress;
+use crate::position::{Progress, WritePosition};
 
 pub use faults::{Fault, Operation};
 use faults::{Faults, Verdict};
@@ -49,7 +49,7 @@ struct State {
     /// By group, source and tranche.
     rows: BTreeMap<Names, Row>,
     /// By group, source and stream.
-    write_positions: BTreeMap<Names, i64>,
+    write_positions: BTreeMap<Names, WritePosition>,
     parked: BTreeMap<Names, parked::Streams>,
     effects: Vec<Effect>,
 }
@@ -196,9 +196,9 @@ impl State {
             row.sequence = commit.sequence;
             row.progress = Some(commit.progress.clone());
         }
-        for (stream, next) in commit.write_positions {
+        for (stream, position) in commit.write_positions {
             let names = [Arc::clone(&key.group), Arc::clone(&key.source), Arc::from(&**stream)];
-            self.write_positions.insert(names, *next);
+            self.write_positions.insert(names, position.clone());
         }
     }
 }
@@ -251,13 +251,13 @@ impl CheckpointStore for MemoryCheckpoints {
         &self,
         key: &CheckpointKey,
         streams: &[&str],
-    ) -> Result<Vec<Option<i64>>, CheckpointError> {
+    ) -> Result<Vec<Option<WritePosition>>, CheckpointError> {
         let look_up = |state: &mut State| {
-            let next = |stream: &&str| {
+            let position = |stream: &&str| {
                 let names = [Arc::clone(&key.group), Arc::clone(&key.source), Arc::from(*stream)];
-                state.write_positions.get(&names).copied()
+                state.write_positions.get(&names).cloned()
             };
-            Ok(streams.iter().map(next).collect())
+            Ok(streams.iter().map(position).collect())
         };
         self.operate(Operation::WritePositions(key), &format!("look up streams of {key}"), look_up).await
     }

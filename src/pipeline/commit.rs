@@ -12,7 +12,7 @@ use super::intake::chain;
 use super::transaction::Plan;
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, Commit, Fence};
 use crate::handler::HandlerError;
-use crate::position::{Progress, TrancheId};
+use crate::position::{Progress, TrancheId, WritePosition};
 use crate::sink::{AnySink, Decided, TransactionError};
 use crate::source::Drained;
 use crate::supervise::TaskKind;
@@ -45,7 +45,7 @@ pub(super) struct Step {
     pub(super) progress: Progress,
     /// The scheduler's version of it.
     pub(super) version: u64,
-    pub(super) write_positions: Vec<(Box<str>, i64)>,
+    pub(super) write_positions: Vec<(Box<str>, WritePosition)>,
 }
 
 impl Step {
@@ -130,6 +130,9 @@ impl Driver {
     pub(super) fn steps(&mut self, done: &[(crate::work::WorkId, i64)]) -> Vec<Step> {
         let ahead = self.scheduler.progress_with(done);
         let plain_positions = self.store.max_set_bytes().is_none() || !self.ordinals;
+        // What is written together with its effects must be known to be handled, however much that is.
+        let with_effects = matches!(self.sink, AnySink::Transactional(_));
+        let max_set = self.store.max_set_bytes().filter(|_| !with_effects);
         let mut steps = Vec::new();
         for (tranche, state) in &mut self.tranches {
             let (Some(fence), Some(report)) = (state.claim.fence, self.scheduler.tranche(tranche)) else { continue };
@@ -144,6 +147,9 @@ impl Driver {
             let Some(mut progress) = touched.or_else(|| self.scheduler.progress(tranche)) else { continue };
             if plain_positions {
                 progress.handled = crate::position::OrdinalSet::new();
+            }
+            if let Some(max) = max_set {
+                progress.handled.fit(max);
             }
             let unknown = progress.position.is_none() && progress.handled.is_empty();
             if unknown || state.claim.committed.as_ref() == Some(&progress) {

@@ -10,7 +10,7 @@ use super::tranches::{Claim, Phase, Tranche};
 use super::{OUTAGE, Stop};
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, Claimed, ParkedStream};
 use crate::clock::Timestamp;
-use crate::position::{Position, Progress, StartAt, TrancheId};
+use crate::position::{Position, Progress, StartAt, TrancheId, WritePosition};
 use crate::scheduler::IngestBatch;
 use crate::source::{Batch, Drained, SourceError, SourceErrorKind};
 use crate::supervise::TaskKind;
@@ -181,7 +181,13 @@ impl Driver {
         }
     }
 
-    fn ingest(&mut self, tranche: TrancheId, batch: Batch, write_positions: Vec<(Box<str>, i64)>, read_at: Timestamp) {
+    fn ingest(
+        &mut self,
+        tranche: TrancheId,
+        batch: Batch,
+        write_positions: Vec<(Box<str>, WritePosition)>,
+        read_at: Timestamp,
+    ) {
         let began = self.clock.now();
         let name = tranche.clone();
         let batch = IngestBatch { tranche, events: batch.events, resume_at: batch.resume_at, write_positions };

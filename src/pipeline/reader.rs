@@ -13,8 +13,11 @@ use crate::checkpoint::{CheckpointKey, CheckpointStore};
 use crate::clock::{Clock, Timestamp};
 use crate::event::{self, Kind};
 use crate::filter::{Filter, Verdict};
-use crate::position::TrancheId;
+use crate::position::{TrancheId, WritePosition};
 use crate::source::{Batch, Next, SourceError, SourceErrorKind, TrancheReader};
+
+/// How many streams a reader remembers to have looked up.
+const REMEMBERED: usize = 100_000;
 
 /// What a reader brought back for a credit.
 #[derive(Debug)]
@@ -29,7 +32,7 @@ pub(super) struct Read {
 pub(super) enum Came {
     Batch {
         batch: Batch,
-        write_positions: Vec<(Box<str>, i64)>,
+        write_positions: Vec<(Box<str>, WritePosition)>,
         took: Duration,
         read_at: Timestamp,
     },
@@ -62,7 +65,8 @@ impl Reader {
     pub(super) async fn run(mut self) -> anyhow::Result<()> {
         let mut random = fastrand::Rng::with_seed(self.seed);
         let mut failures = 0;
-        // Streams that were looked up: what is known here of a stream only grows while this process reads its tranche.
+        // Streams that were looked up: what is known here of a stream only grows while this process reads its tranche, so
+        // that looking up one again changes nothing.
         let mut looked_up = HashSet::new();
         while self.credits.recv().await.is_some() {
             let came = loop {
@@ -135,7 +139,7 @@ async fn look_up(
     key: &CheckpointKey,
     batch: &Batch,
     looked_up: &mut HashSet<Box<str>>,
-) -> Result<Vec<(Box<str>, i64)>, SourceError> {
+) -> Result<Vec<(Box<str>, WritePosition)>, SourceError> {
     let mut new: Vec<&str> = Vec::new();
     let mut seen = HashSet::new();
     for event in batch.events.iter().filter(|event| event.kind() == Kind::Event || event.is_unfold()) {
@@ -153,6 +157,9 @@ async fn look_up(
     })?;
     let known =
         new.iter().zip(positions).filter_map(|(stream, position)| Some(((*stream).into(), position?))).collect();
+    if looked_up.len() >= REMEMBERED {
+        looked_up.clear();
+    }
     looked_up.extend(new.into_iter().map(Box::from));
     Ok(known)
 }

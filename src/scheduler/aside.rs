@@ -127,6 +127,13 @@ pub(super) struct Gaps(Vec<(i64, i64)>);
 impl Gaps {
     pub(super) const MOST: usize = 64;
 
+    /// Takes gaps that are ascending.
+    pub(super) fn new(ranges: &[(i64, i64)]) -> Self {
+        let mut gaps = Self::default();
+        ranges.iter().for_each(|gap| gaps.add(gap.0, gap.1));
+        gaps
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -138,11 +145,6 @@ impl Gaps {
     pub(super) fn contains(&self, index: i64) -> bool {
         let at = self.0.partition_point(|gap| gap.1 <= index);
         self.0.get(at).is_some_and(|gap| gap.0 <= index)
-    }
-
-    /// Returns whether gaps remain once `[from, next)` is handled.
-    pub(super) fn reach_beyond(&self, from: i64, next: i64) -> bool {
-        self.0.iter().any(|gap| gap.0 < from || gap.1 > next)
     }
 
     pub(super) fn add(&mut self, from: i64, next: i64) {

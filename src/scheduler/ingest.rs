@@ -2,9 +2,9 @@
 
 use crate::clock::Timestamp;
 use crate::event::{Event, Indexes, Kind};
-use crate::position::Ordinal;
+use crate::position::{Ordinal, WritePosition};
 
-use super::aside::{Aside, On, Rider};
+use super::aside::{Aside, Gaps, On, Rider};
 use super::lane::{Body, Lane, LaneKind, chain};
 use super::ready::class;
 use super::slab::NONE;
@@ -46,7 +46,7 @@ impl Scheduler {
     pub(super) fn take_in(&mut self, batch: IngestBatch, now: Timestamp) -> Result<(), BrokenFeed> {
         let Some(tranche) = self.ledger.held(&batch.tranche) else { return Ok(()) };
         self.sweep();
-        self.raise_write_positions(tranche, &batch.write_positions);
+        self.raise_write_positions(tranche, &batch.write_positions, now);
         if batch.events.is_empty() {
             self.ledger.pass(tranche, batch.resume_at);
             return Ok(());
@@ -434,27 +434,31 @@ impl Scheduler {
         lane == NONE || self.lanes[lane].is_idle()
     }
 
-    fn raise_write_positions(&mut self, tranche: u32, positions: &[(Box<str>, i64)]) {
+    fn raise_write_positions(&mut self, tranche: u32, positions: &[(Box<str>, WritePosition)], now: Timestamp) {
         if self.options.order != Order::Stream {
             return;
         }
         let (scope, epoch) = (self.scope(tranche), self.ledger.tranches[tranche as usize].epoch);
-        for (name, next) in positions {
+        for (name, position) in positions {
             let stream = self.find_or_add(name.as_bytes(), scope, epoch);
             if self.streams.get(stream).epoch != epoch
                 && !self.ledger.epochs[self.streams.get(stream).epoch as usize].open
             {
                 self.adopt(stream, epoch);
             }
-            if !self.streams.get_mut(stream).raise(*next) {
+            // What is queued may belong where nothing is known: it would be passed, and a repeat is better than that.
+            let is_whole = position.first <= 0 && position.gaps.is_empty();
+            if !is_whole && !self.is_idle(stream) || !self.streams.get_mut(stream).raise(position.first, position.next)
+            {
                 continue;
             }
             let lane = self.streams.get(stream).lane;
+            if !position.gaps.is_empty() || lane != NONE && self.lanes[lane].aside != NONE {
+                let lane = self.lane_of(stream, now);
+                let aside = self.aside_of(lane);
+                self.asides[aside].gaps = Gaps::new(&position.gaps);
+            }
             if lane != NONE {
-                if self.lanes[lane].aside != NONE {
-                    let aside = self.lanes[lane].aside;
-                    self.asides[aside].gaps.remove(0, *next);
-                }
                 self.settle_lane(lane);
             }
         }

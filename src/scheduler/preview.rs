@@ -1,11 +1,11 @@
 //! The progress as it will be once calls that run are done (C9).
 
 use crate::event::Indexes;
-use crate::position::{Progress, TrancheId};
+use crate::position::{Progress, TrancheId, WritePosition};
 use crate::work::WorkId;
 
 use super::Scheduler;
-use super::aside::On;
+use super::aside::{Gaps, On};
 use super::lane::{Body, LaneKind, Node, chain};
 use super::out::Out;
 use super::slab::NONE;
@@ -26,11 +26,10 @@ impl Scheduler {
         progress.into_iter().map(named).collect()
     }
 
-    /// Returns what a store may keep as the next index of interest of the work's stream, once that is done up to `next`.
+    /// Returns what a store may keep of how far the work's stream is, once that is done up to `next`.
     ///
-    /// What is kept says that all below it was handled. So nothing is kept of a stream with gaps, whose events may still come
-    /// late (C5), and trailing placeholders are left out, as they supersede no unfolds (C3) unless `require_all` counts on them.
-    pub(super) fn preview_write_position(&self, work: WorkId, next: i64) -> Option<i64> {
+    /// Trailing placeholders are left out, as they supersede no unfolds (C3), unless `require_all` counts on them.
+    pub(super) fn preview_write_position(&self, work: WorkId, next: i64) -> Option<WritePosition> {
         let out = self.outs.find(work).filter(|out| !out.revoked)?;
         let lane = &self.lanes[out.lane];
         if lane.kind != LaneKind::Stream {
@@ -41,15 +40,19 @@ impl Scheduler {
         let real = events.map(Node::next_index).max();
         let real = if next > out.next { Some(next) } else { real }?;
         let mut known = *self.streams.get(lane.stream);
+        let mut gaps = if lane.aside == NONE { Gaps::default() } else { self.asides[lane.aside].gaps.clone() };
         if self.options.indexes == Indexes::Dense {
-            let has_gaps = lane.aside != NONE && self.asides[lane.aside].gaps.reach_beyond(out.first, next);
-            if has_gaps || known.advance(out.first, next, real).is_some() {
-                return None;
+            gaps.remove(out.first, next);
+            if let Some((from, next)) = known.advance(out.first, next, real) {
+                gaps.add(from, next);
             }
         } else {
             known.advance_sparse(out.first, next - 1, next, real);
         }
-        Some(if self.options.require_all { known.write() } else { known.superseded_below() })
+        let (first, next) =
+            (known.first(), if self.options.require_all { known.write() } else { known.superseded_below() });
+        let gaps = gaps.ranges().iter().filter(|gap| gap.0 < next).map(|gap| (gap.0, gap.1.min(next))).collect();
+        (first < next).then_some(WritePosition { first, next, gaps })
     }
 
     /// Collects the places of all that is handled once this work is done up to `next`.

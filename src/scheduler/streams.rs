@@ -129,13 +129,13 @@ impl Known {
         }
     }
 
-    /// Notes that all below `next` is known to be handled. Returns whether that is news.
-    pub(super) fn raise(&mut self, next: i64) -> bool {
-        if next < self.write() || next < 0 {
+    /// Notes what is known elsewhere to be handled. Returns whether that is news.
+    pub(super) fn raise(&mut self, first: i64, next: i64) -> bool {
+        if next <= self.write() || first > next {
             return false;
         }
         self.set_write(next);
-        self.set_first(0);
+        self.set_first(first);
         self.trailing = 0;
         true
     }

@@ -174,6 +174,12 @@ impl Check<'_> {
                 problems.push(self.problem_of_key(&["schedule", "purge"], why).help("remove one of the two"));
             }
         }
+        if schedule.purge.is_some() && spec.keeps_write_positions() {
+            let why = "`purge` forgets how far a stream is, which `write_positions` has to know";
+            problems.push(self.problem_of_key(&["schedule", "purge"], why).help(
+                "remove it, or write `write_positions = false` if an event that the feed repeats may have its effect twice",
+            ));
+        }
         problems.extend(self.not_zero(&["schedule", "commit_interval"], schedule.commit_interval.is_zero()));
         problems.extend(self.not_zero(&["schedule", "purge"], schedule.purge.is_some_and(|purge| purge.is_zero())));
         problems.extend(self.not_zero(&["schedule", "read_ahead_bytes"], schedule.read_ahead_bytes == 0));

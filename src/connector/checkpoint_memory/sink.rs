@@ -10,7 +10,7 @@ use crate::checkpoint::{
     CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Claimed, Commit, Fence, Owner, ParkedStore,
 };
 use crate::handler::{HandlerError, HandlerErrorKind};
-use crate::position::{Ordinal, Progress};
+use crate::position::{Ordinal, Progress, WritePosition};
 use crate::sink::{Decided, Effects, ParkedChange, Sink, Transaction, TransactionError, TransactionalSink, Written};
 use crate::value::Value;
 
@@ -141,7 +141,7 @@ impl CheckpointStore for MemorySink {
         &self,
         key: &CheckpointKey,
         streams: &[&str],
-    ) -> Result<Vec<Option<i64>>, CheckpointError> {
+    ) -> Result<Vec<Option<WritePosition>>, CheckpointError> {
         self.checkpoints.write_positions(key, streams).await
     }
 

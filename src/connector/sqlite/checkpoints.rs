@@ -12,7 +12,7 @@ use super::worker::Access;
 use super::{CheckpointSettings, Synchronous};
 use crate::checkpoint::{CheckpointError, CheckpointKey, CheckpointStore, Claimed, Commit, Fence, Owner, ParkedStore};
 use crate::connector::Context;
-use crate::position::Progress;
+use crate::position::{Progress, WritePosition};
 
 /// Keeps progress in an SQLite database.
 ///
@@ -94,7 +94,7 @@ impl CheckpointStore for SqliteCheckpoints {
         &self,
         key: &CheckpointKey,
         streams: &[&str],
-    ) -> Result<Vec<Option<i64>>, CheckpointError> {
+    ) -> Result<Vec<Option<WritePosition>>, CheckpointError> {
         let wanted = key.clone();
         let streams: Vec<Box<str>> = streams.iter().map(|&stream| stream.into()).collect();
         let found = self.database.ask(Access::Read, move |open| {

@@ -13,7 +13,7 @@ use super::failure::{self, Failure, Trouble};
 /// Marks a file as ours: `prop` in ASCII.
 const APPLICATION_ID: i32 = 0x7072_6f70;
 /// The version of our tables.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS propulsiond_schema (version INTEGER NOT NULL);
@@ -43,6 +43,8 @@ CREATE TABLE IF NOT EXISTS propulsiond_write_positions (
     source TEXT NOT NULL,
     stream TEXT NOT NULL,
     next INTEGER NOT NULL,
+    first INTEGER NOT NULL DEFAULT 0,
+    gaps TEXT,
     PRIMARY KEY (consumer_group, source, stream)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS propulsiond_parked (
@@ -64,6 +66,13 @@ CREATE TABLE IF NOT EXISTS propulsiond_parked (
     why TEXT NOT NULL,
     PRIMARY KEY (consumer_group, source, tranche, stream, major, minor, idx, kind)
 );
+";
+
+/// What version 1 lacks: it knew no gaps, and kept a position only where all below it was handled.
+const FROM_VERSION_1: &str = "
+ALTER TABLE propulsiond_write_positions ADD COLUMN first INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE propulsiond_write_positions ADD COLUMN gaps TEXT;
+UPDATE propulsiond_schema SET version = 2;
 ";
 
 /// What a sink wants done before its first write.
@@ -183,8 +192,10 @@ impl Open {
             if is_ours {
                 refuse_newer(number("PRAGMA user_version")?)?;
             }
+            let mut stored = VERSION;
             if number("SELECT count(*) FROM sqlite_schema WHERE name = 'propulsiond_schema'")? > 0 {
-                refuse_newer(number("SELECT coalesce(max(version), 0) FROM propulsiond_schema")?)?;
+                stored = number("SELECT coalesce(max(version), 0) FROM propulsiond_schema")?;
+                refuse_newer(stored)?;
             } else if number("SELECT count(*) FROM sqlite_schema")? == 0 {
                 // Other people's databases keep their own numbers.
                 connection.execute_batch(&format!(
@@ -192,6 +203,12 @@ impl Open {
                 ))?;
             }
             connection.execute_batch(SCHEMA)?;
+            if stored == 1 {
+                connection.execute_batch(FROM_VERSION_1)?;
+                if is_ours {
+                    connection.execute_batch(&format!("PRAGMA user_version = {VERSION};"))?;
+                }
+            }
             connection.execute_batch(&format!(
                 "INSERT INTO propulsiond_schema (version) SELECT {VERSION} WHERE NOT EXISTS (SELECT 1 FROM propulsiond_schema)"
             ))?;

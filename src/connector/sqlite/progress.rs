@@ -12,7 +12,7 @@ use time::format_description::well_known::Rfc3339;
 use super::failure::{Failure, Trouble};
 use crate::checkpoint::{CheckpointKey, Claimed, Commit, Fence, Owner};
 use crate::clock;
-use crate::position::{OrdinalSet, Position, Progress};
+use crate::position::{OrdinalSet, Position, Progress, WritePosition};
 
 /// How large an encoded set may be (C14).
 pub(super) const MAX_SET_BYTES: usize = 64 * 1_024;
@@ -26,17 +26,27 @@ pub(super) struct StoredCommit {
     position: Option<Position>,
     /// Encoded; empty if the set is.
     handled: Vec<u8>,
-    /// The names of all streams, one after the other, and each one's length and next index.
+    /// The names of all streams that moved, one after the other.
     streams: String,
-    write_positions: Vec<(usize, i64)>,
+    write_positions: Vec<StoredStream>,
+}
+
+/// How far a stream is.
+#[derive(Debug)]
+struct StoredStream {
+    name_len: usize,
+    first: i64,
+    next: i64,
+    gaps: Option<String>,
 }
 
 impl StoredCommit {
     pub(super) fn new(commit: &Commit<'_>) -> Self {
         let mut streams = String::with_capacity(commit.write_positions.iter().map(|(stream, _)| stream.len()).sum());
-        let write_positions = commit.write_positions.iter().map(|(stream, next)| {
+        let write_positions = commit.write_positions.iter().map(|(stream, position)| {
             streams.push_str(stream);
-            (stream.len(), *next)
+            let gaps = (!position.gaps.is_empty()).then(|| position.gaps_as_text());
+            StoredStream { name_len: stream.len(), first: position.first, next: position.next, gaps }
         });
         Self {
             key: commit.key.clone(),
@@ -188,14 +198,16 @@ fn store_write_positions(connection: &Connection, commit: &StoredCommit) -> Resu
         return Ok(());
     }
     let mut statement = connection.prepare_cached(
-        "INSERT INTO propulsiond_write_positions (consumer_group, source, stream, next) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (consumer_group, source, stream) DO UPDATE SET next = excluded.next",
+        "INSERT INTO propulsiond_write_positions (consumer_group, source, stream, next, first, gaps)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (consumer_group, source, stream)
+         DO UPDATE SET next = excluded.next, first = excluded.first, gaps = excluded.gaps",
     )?;
     let mut rest = &*commit.streams;
-    for &(len, next) in &commit.write_positions {
-        let (stream, others) = rest.split_at(len);
+    for StoredStream { name_len, first, next, gaps } in &commit.write_positions {
+        let (stream, others) = rest.split_at(*name_len);
         rest = others;
-        statement.execute(params![&*commit.key.group, &*commit.key.source, stream, next])?;
+        statement.execute(params![&*commit.key.group, &*commit.key.source, stream, next, first, gaps])?;
     }
     Ok(())
 }
@@ -215,17 +227,21 @@ pub(super) fn write_positions(
     connection: &Connection,
     key: &CheckpointKey,
     streams: &[Box<str>],
-) -> Result<Vec<Option<i64>>, Failure> {
+) -> Result<Vec<Option<WritePosition>>, Failure> {
     let mut statement = connection.prepare_cached(
-        "SELECT next FROM propulsiond_write_positions WHERE consumer_group = ?1 AND source = ?2 AND stream = ?3",
+        "SELECT first, next, coalesce(gaps, '') FROM propulsiond_write_positions WHERE consumer_group = ?1 AND source = ?2 AND stream = ?3",
     )?;
-    let mut next = |stream: &str| {
-        statement
-            .query_row(params![&*key.group, &*key.source, stream], |row| row.get(0))
-            .optional()
-            .map_err(Failure::from)
+    let mut look_up = |stream: &str| {
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?));
+        let row = statement.query_row(params![&*key.group, &*key.source, stream], read).optional()?;
+        row.map(|(first, next, gaps)| write_position(stream, first, next, &gaps)).transpose()
     };
-    streams.iter().map(|stream| next(stream)).collect()
+    streams.iter().map(|stream| look_up(stream)).collect()
+}
+
+fn write_position(stream: &str, first: i64, next: i64, gaps: &str) -> Result<WritePosition, Failure> {
+    let read = WritePosition::gaps_from_text(gaps).map(|gaps| WritePosition { first, next, gaps });
+    read.ok_or_else(|| Failure::unreadable(format!("the gaps `{gaps}` of stream `{stream}` are no ranges of indexes")))
 }
 
 /// Refuses who does not own the key (any more).

@@ -17,7 +17,7 @@ use super::{SinkSettings, Synchronous};
 use crate::checkpoint::{CheckpointError, CheckpointKey, CheckpointStore, Claimed, Commit, Fence, Owner, ParkedStore};
 use crate::connector::Context;
 use crate::handler::HandlerError;
-use crate::position::Progress;
+use crate::position::{Progress, WritePosition};
 use crate::sink::{Decided, ParkedChange, Sink, Transaction, TransactionError, TransactionalSink, Written};
 
 /// How many decisions a plain write takes into one transaction.
@@ -102,7 +102,7 @@ impl CheckpointStore for SqliteSink {
         &self,
         key: &CheckpointKey,
         streams: &[&str],
-    ) -> Result<Vec<Option<i64>>, CheckpointError> {
+    ) -> Result<Vec<Option<WritePosition>>, CheckpointError> {
         self.checkpoints.write_positions(key, streams).await
     }
 

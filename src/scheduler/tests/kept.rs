@@ -17,38 +17,83 @@ fn c3_what_a_store_keeps_of_a_stream_ends_before_its_trailing_placeholders() {
         expect![[r#"
             b 0 2
             a 0 next=2
-            keep Some(1)
-            keep Some(3)
-            keep Some(1)
+            keep 0..1
+            keep 0..3
+            keep 0..1
         "#]],
     );
 }
 
 #[test]
-fn c5_nothing_is_kept_of_a_stream_whose_events_may_still_come_late() {
+fn c5_what_is_kept_of_a_stream_says_where_events_may_still_come_late() {
     check(
-        "read t0: a/0
-         take; keep a 1; ok a
-         read t0: a/2
+        "read t0: a/2
          take; keep a 3; ok a
-         read t0: a/3
-         take; keep a 4; ok a
+         read t0: a/5
+         take; keep a 6; ok a
+         read t0: a/6
+         take; keep a 7; ok a
+         read t0: a/4
+         take; keep a 5; ok a
          read t0: a/1
          take; keep a 2; ok a
-         read t0: a/u6
-         take; keep a 6",
+         read t0: a/3
+         take; keep a 4; ok a
+         read t0: a/u9
+         take; keep a 9",
         expect![[r#"
-            a 0
-            keep Some(1)
             a 2
-            keep None
-            a 3
-            keep None
+            keep 2..3
+            a 5
+            keep 2..6 3..5
+            a 6
+            keep 2..7 3..5
+            a 4 late
+            keep 2..7 3..4
             a 1 late
-            keep Some(4)
-            a u6@5
-            keep None
+            keep 1..7 3..4
+            a 3 late
+            keep 1..7
+            a u9@7
+            keep nothing
         "#]],
+    );
+}
+
+#[test]
+fn c13_what_a_store_kept_tells_repeated_events_from_late_ones() {
+    check(
+        "read t0 a=2..6,3..5: a/0 a/2 a/3 a/4 a/5 a/6; explain a
+         take; ok a; take; ok a; take; ok a; take; keep a 7; ok a; take; explain a; progress t0",
+        expect![[r#"
+            Ready head=Some(0) events=4 age=0 write=Some(6) gaps=[(3, 5)] blocks=1.0
+            a 0 late
+            a 3 late
+            a 4 late
+            a 6
+            keep 0..7 1..2
+            nothing
+            Idle head=None events=0 age=0 write=Some(7) gaps=[(1, 2)]
+            6
+        "#]],
+    );
+}
+
+#[test]
+fn c5_what_a_store_kept_of_a_busy_stream_passes_nothing_that_it_does_not_cover() {
+    check(
+        "read t0: a/0; read t0 a=2..6: a/1 a/6; take; ok a; take; ok a; explain a",
+        expect![[r#"
+        a 0 1
+        a 6
+        Idle head=None events=0 age=0 write=Some(7) gaps=[(2, 6)]
+    "#]],
+    );
+    check(
+        "read t0: a/0; read t0 a=0..2: a/1 a/6; take",
+        expect![[r#"
+        a 6
+    "#]],
     );
 }
 

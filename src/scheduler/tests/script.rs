@@ -14,7 +14,7 @@ use super::super::{IngestBatch, Options, Order, Outcome, Scheduler};
 use super::invariants;
 use crate::clock::Timestamp;
 use crate::event::{Assembler, Event, Indexes, Kind, malformed};
-use crate::position::{Ordinal, OrdinalSet, Position, Progress, TrancheId};
+use crate::position::{Ordinal, OrdinalSet, Position, Progress, TrancheId, WritePosition};
 use crate::work::{Work, WorkKind};
 
 pub(super) fn options() -> Options {
@@ -94,7 +94,9 @@ impl Runner {
                 let (stream, next) = rest.split_once(' ').unwrap();
                 let work = self.works.iter().find(|work| work.stream() == stream).unwrap();
                 let kept = self.scheduler.write_position_with(work.id, next.parse().unwrap());
-                self.say(&format!("keep {kept:?}"));
+                self.say(&kept.map_or("keep nothing".to_owned(), |kept| {
+                    format!("keep {}..{} {}", kept.first, kept.next, kept.gaps_as_text()).trim_end().to_owned()
+                }));
             }
             "revoke" => self.scheduler.revoke(&TrancheId::new(rest)),
             "restore" => {
@@ -161,13 +163,13 @@ impl Runner {
         self.scheduler.open(&TrancheId::new(tranche), Some(progress));
     }
 
-    /// `read t0: a/0 b/1`, `read t0 a=5: a/4`
+    /// `read t0: a/0 b/1`, `read t0 a=5: a/4`, `read t0 a=2..5,3..4: a/4`
     fn read(&mut self, rest: &str) {
         let (head, events) = rest.split_once(':').unwrap();
         let mut head = head.split_whitespace();
         let tranche = head.next().unwrap();
         let positions = head.map(|word| word.split_once('=').unwrap());
-        let write_positions = positions.map(|(name, next)| (name.into(), next.parse().unwrap())).collect();
+        let write_positions = positions.map(|(name, next)| (name.into(), write_position(next))).collect();
         let mut last = self.last.iter().find(|(of, _)| of == tranche).map_or(0, |(_, last)| *last);
         let mut read = Vec::new();
         for word in events.split_whitespace() {
@@ -359,4 +361,12 @@ pub(super) fn shown(progress: &Progress) -> String {
         write!(out, " {}-{}", first.major, last.major).unwrap();
     }
     out
+}
+
+/// `5`: all below it; `2..5,3..4`: from 2 on, but for 3.
+fn write_position(word: &str) -> WritePosition {
+    let (kept, gaps) = word.split_once(',').unwrap_or((word, ""));
+    let Some((first, next)) = kept.split_once("..") else { return WritePosition::upto(word.parse().unwrap()) };
+    let gaps = WritePosition::gaps_from_text(&gaps.replace(',', " ")).unwrap();
+    WritePosition { first: first.parse().unwrap(), next: next.parse().unwrap(), gaps }
 }

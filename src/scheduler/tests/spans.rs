@@ -8,7 +8,7 @@ use super::script::{check, check_with, event, options};
 use super::{invariants, script};
 use crate::clock::Timestamp;
 use crate::event::{Event, Kind};
-use crate::position::{Ordinal, Position, TrancheId};
+use crate::position::{Ordinal, Position, TrancheId, WritePosition};
 
 /// Reads, and shows the spans that are offered when each is handled.
 fn check_spans(script: &str, expected: expect_test::Expect) {
@@ -442,7 +442,7 @@ proptest! {
         let freshest: Vec<_> = (0..20).map(last_unfold_at).collect();
         let size = events.len().div_ceil(batches).max(1);
         for part in events.chunks(size) {
-            let write_positions = vec![("a".into(), from)];
+            let write_positions = vec![("a".into(), WritePosition::upto(from))];
             let batch = IngestBatch { tranche: tranche.clone(), events: part.to_vec(), resume_at: Position::Number(0), write_positions };
             scheduler.ingest(batch, Timestamp::ZERO).unwrap();
             invariants::check(&scheduler);

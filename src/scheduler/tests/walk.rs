@@ -8,7 +8,7 @@ use super::super::{IngestBatch, Options, Order, Outcome, Scheduler};
 use super::{invariants, script};
 use crate::clock::Timestamp;
 use crate::event::{Event, Indexes, Kind, malformed};
-use crate::position::{Ordinal, Position, Progress, TrancheId};
+use crate::position::{Ordinal, Position, Progress, TrancheId, WritePosition};
 use crate::work::{Work, WorkKind};
 
 /// One tranche's log, which outlives its tenures.
@@ -198,14 +198,15 @@ impl Walk {
             end += 1;
         }
         let events = log.events[log.read..end].to_vec();
-        let mut write_positions: Vec<(Box<str>, i64)> = Vec::new();
+        let mut write_positions: Vec<(Box<str>, WritePosition)> = Vec::new();
         if self.options.require_all {
             let names: HashSet<_> = events.iter().map(Event::stream).collect();
-            write_positions = names.into_iter().map(|name| (name.into(), self.next_of(name))).collect();
-            for (name, next) in &write_positions {
+            write_positions =
+                names.into_iter().map(|name| (name.into(), WritePosition::upto(self.next_of(name)))).collect();
+            for (name, position) in &write_positions {
                 let name: &str = name;
                 let supersedes = self.handled.unfolds.entry(name.to_owned()).or_insert(i64::MIN);
-                *supersedes = (*supersedes).max(*next);
+                *supersedes = (*supersedes).max(position.next);
             }
         }
         let (id, resume_at) = (log.id.clone(), Position::Number(end as i64));

@@ -183,6 +183,20 @@ fn require_all_needs_an_order_that_is_remembered() {
 }
 
 #[test]
+fn streams_are_not_forgotten_where_a_repeat_must_have_no_effect() {
+    check_toml(
+        "checkpoint = 'sink'\n[source.json]\npath = 'a'\n[sink.sqlite]\npath = 'a.db'\n[schedule]\npurge = '1h'\n",
+        expect![[r#"
+            error: `purge` forgets how far a stream is, which `write_positions` has to know
+             --> pipelines/a.toml:7:1 (schedule.purge)
+            7 | purge = '1h'
+              | ^^^^^
+              = help: remove it, or write `write_positions = false` if an event that the feed repeats may have its effect twice
+        "#]],
+    );
+}
+
+#[test]
 fn zero_is_no_interval() {
     check_toml(
         "[source.memory]\n[sink.null]\n[schedule]\ncommit_interval = '0s'\npurge = '0s'\nread_ahead_bytes = '0B'\nmax_bytes = '0B'\n\

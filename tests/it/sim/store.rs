@@ -11,7 +11,7 @@ use propulsiond::checkpoint::{
 };
 use propulsiond::event::Event;
 use propulsiond::handler::{HandlerError, HandlerErrorKind};
-use propulsiond::position::{Ordinal, Progress};
+use propulsiond::position::{Ordinal, Progress, WritePosition};
 use propulsiond::sink::{
     Decided, Effects, ParkedChange, Sink, Transaction, TransactionError, TransactionalSink, Written,
 };
@@ -26,7 +26,7 @@ pub(super) struct Kept {
     owner: String,
     sequence: u64,
     progress: Option<Progress>,
-    write_positions: BTreeMap<String, i64>,
+    write_positions: BTreeMap<String, WritePosition>,
 }
 
 #[derive(Clone)]
@@ -73,10 +73,8 @@ fn store(inner: &mut Inner, commit: &Commit<'_>) -> Result<(), CheckpointError> 
     }
     kept.sequence = commit.sequence;
     kept.progress = Some(commit.progress.clone());
-    for (stream, next) in commit.write_positions {
-        let kept = kept.write_positions.entry(stream.to_string()).or_insert(*next);
-        *kept = (*kept).max(*next);
-    }
+    let positions = commit.write_positions.iter().map(|(stream, position)| (stream.to_string(), position.clone()));
+    kept.write_positions.extend(positions);
     Ok(())
 }
 
@@ -122,6 +120,9 @@ impl CheckpointStore for SimStore {
                 results.push(Err(away("commit")));
                 continue;
             }
+            let set = &commit.progress.handled;
+            let fits = set.is_empty() || set.encode().len() <= inner.plan.max_set_bytes;
+            inner.demand(fits, || "what is stored fits into the store (C14)".to_owned());
             let result = store(&mut inner, commit);
             // The answer is lost on its way.
             let lost = result.is_ok() && inner.strikes(12);
@@ -148,10 +149,10 @@ impl CheckpointStore for SimStore {
         &self,
         key: &CheckpointKey,
         streams: &[&str],
-    ) -> Result<Vec<Option<i64>>, CheckpointError> {
+    ) -> Result<Vec<Option<WritePosition>>, CheckpointError> {
         let inner = self.world.lock();
         let kept = inner.kept.get(key);
-        Ok(streams.iter().map(|stream| kept.and_then(|kept| kept.write_positions.get(*stream).copied())).collect())
+        Ok(streams.iter().map(|stream| kept.and_then(|kept| kept.write_positions.get(*stream).cloned())).collect())
     }
 
     fn parked(&self) -> Option<Arc<dyn ParkedStore>> {
@@ -297,7 +298,7 @@ impl CheckpointStore for SimSink {
         &self,
         key: &CheckpointKey,
         streams: &[&str],
-    ) -> Result<Vec<Option<i64>>, CheckpointError> {
+    ) -> Result<Vec<Option<WritePosition>>, CheckpointError> {
         self.store().write_positions(key, streams).await
     }
 

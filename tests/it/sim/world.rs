@@ -399,23 +399,9 @@ impl Inner {
             assert_eq!(times, 1, "seed {}: {ordinal:?} was written {times} times", self.seed);
         }
         if self.plan.write_positions && self.plan.indexes == Indexes::Dense {
-            let orderly = self.orderly_streams();
-            for (item, times) in
-                items.iter().filter(|(item, _)| item.unfold.is_none() && orderly.contains(&item.stream))
-            {
+            for (item, times) in items.iter().filter(|(item, _)| item.unfold.is_none()) {
                 assert_eq!(*times, 1, "seed {}: {item:?} was written {times} times", self.seed);
             }
         }
-    }
-
-    /// Returns the streams whose events come without holes and in order, though perhaps repeated. Of others no position is
-    /// kept while something below it may still come: to handle an event again is better than to lose one.
-    fn orderly_streams(&self) -> BTreeSet<String> {
-        let mut next: BTreeMap<&str, Option<i64>> = BTreeMap::new();
-        for event in self.logs.values().flat_map(Log::events).filter(|event| event.kind() == Kind::Event) {
-            let next = next.entry(event.stream()).or_insert(Some(0));
-            *next = next.filter(|next| event.index() <= *next).map(|next| next.max(event.index() + 1));
-        }
-        next.into_iter().filter(|(_, next)| next.is_some()).map(|(stream, _)| stream.to_owned()).collect()
     }
 }

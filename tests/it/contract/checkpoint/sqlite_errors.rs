@@ -6,7 +6,7 @@ use std::time::Duration;
 use propulsiond::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointStore};
 use propulsiond::connector::sqlite::{CheckpointSettings, SqliteCheckpoints};
 use propulsiond::handler::HandlerErrorKind;
-use propulsiond::position::{Position, Progress};
+use propulsiond::position::{Position, Progress, WritePosition};
 use propulsiond::setting::Text;
 use propulsiond::sink::{Sink, TransactionalSink, Written};
 use propulsiond::value::Value;
@@ -43,11 +43,35 @@ async fn check(data: &Path, path: &str, kind: &CheckpointErrorKind, why: &str) {
 
 #[tokio::test]
 async fn a_database_of_a_newer_version_is_refused() {
-    for newer in ["PRAGMA user_version = 2", "UPDATE propulsiond_schema SET version = 2"] {
+    for newer in ["PRAGMA user_version = 99", "UPDATE propulsiond_schema SET version = 99"] {
         let folder = TempDir::new().unwrap();
         assert_eq!(store(folder.path(), "p.db").load(&key("g", "s", "0")).await.unwrap(), None);
         Connection::open(folder.path().join("p.db")).unwrap().execute_batch(newer).unwrap();
         check(folder.path(), "p.db", &CheckpointErrorKind::Unreadable, "newer propulsiond").await;
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_version_1_is_brought_up_to_date_with_what_is_in_it() {
+    let folder = TempDir::new().unwrap();
+    let version_1 = "
+        PRAGMA application_id = 1886547824; PRAGMA user_version = 1;
+        CREATE TABLE propulsiond_schema (version INTEGER NOT NULL);
+        INSERT INTO propulsiond_schema VALUES (1);
+        CREATE TABLE propulsiond_write_positions (
+            consumer_group TEXT NOT NULL, source TEXT NOT NULL, stream TEXT NOT NULL, next INTEGER NOT NULL,
+            PRIMARY KEY (consumer_group, source, stream)
+        ) WITHOUT ROWID;
+        INSERT INTO propulsiond_write_positions VALUES ('g', 's', 'a-1', 7);";
+    let open = || Connection::open(folder.path().join("p.db")).unwrap();
+    open().execute_batch(version_1).unwrap();
+    let number = |sql| open().query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(number("PRAGMA application_id"), i64::from_be_bytes([0, 0, 0, 0, b'p', b'r', b'o', b'p']));
+    for _ in 0..2 {
+        let kept = store(folder.path(), "p.db").write_positions(&key("g", "s", "0"), &["a-1"]).await.unwrap();
+        assert_eq!(kept, [Some(WritePosition::upto(7))]);
+        assert_eq!(number("PRAGMA user_version"), 2);
+        assert_eq!(number("SELECT max(version) FROM propulsiond_schema"), 2);
     }
 }
 

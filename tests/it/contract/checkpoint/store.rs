@@ -7,7 +7,7 @@ use propulsiond::connector::checkpoint_file::{self, FileCheckpoints};
 use propulsiond::connector::checkpoint_memory::{Fault, Operation};
 use propulsiond::connector::sqlite::{CheckpointSettings, SqliteCheckpoints};
 use propulsiond::event::{Kind, malformed};
-use propulsiond::position::{Ordinal, Position, Progress};
+use propulsiond::position::{Ordinal, Position, Progress, WritePosition};
 use propulsiond::setting::Text;
 use tempfile::TempDir;
 
@@ -245,16 +245,20 @@ mod more {
         let (store, tranche, other) = (harness.open(), key("g", "s", "0"), key("other", "s", "0"));
         let fence = store.claim(&tranche, &owner("a")).await.unwrap().fence;
         let progress = at(1);
-        let moved: Vec<(Box<str>, i64)> = vec![("a-1".into(), 3), ("b-日".into(), 7), ("".into(), 1)];
+        let upto = WritePosition::upto;
+        let holed = WritePosition { first: 2, next: 70, gaps: vec![(3, 5), (9, 60)] };
+        let moved = [("a-1".into(), upto(3)), ("b-日".into(), holed.clone()), ("".into(), upto(1))];
         let first = Commit { write_positions: &moved, ..commit(&tranche, fence, 1, &progress) };
-        let refused = Commit { write_positions: &[("a-1".into(), 99)], ..commit(&tranche, Fence(9), 2, &progress) };
+        let refused =
+            Commit { write_positions: &[("a-1".into(), upto(99))], ..commit(&tranche, Fence(9), 2, &progress) };
         store.commit(&[first, refused]).await;
         let streams = ["b-日", "never", "a-1", ""];
-        assert_eq!(store.write_positions(&tranche, &streams).await.unwrap(), [Some(7), None, Some(3), Some(1)]);
-        assert_eq!(store.write_positions(&other, &streams).await.unwrap(), [None; 4]);
-        let second = Commit { write_positions: &[("a-1".into(), 4)], ..commit(&tranche, fence, 2, &progress) };
+        let kept = [Some(holed), None, Some(upto(3)), Some(upto(1))];
+        assert_eq!(store.write_positions(&tranche, &streams).await.unwrap(), kept);
+        assert_eq!(store.write_positions(&other, &streams).await.unwrap(), [const { None }; 4]);
+        let second = Commit { write_positions: &[("a-1".into(), upto(4))], ..commit(&tranche, fence, 2, &progress) };
         store.commit(&[second]).await.remove(0).unwrap();
-        assert_eq!(harness.open().write_positions(&tranche, &["a-1"]).await.unwrap(), [Some(4)]);
+        assert_eq!(harness.open().write_positions(&tranche, &["a-1"]).await.unwrap(), [Some(upto(4))]);
     }
 
     async fn c21_what_is_parked_twice_is_there_once_and_in_order(harness: Harness) {

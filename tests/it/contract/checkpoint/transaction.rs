@@ -3,6 +3,7 @@
 use propulsiond::checkpoint::{CheckpointErrorKind, Commit, Fence, Parked};
 use propulsiond::connector::checkpoint_memory::{Fault, Operation};
 use propulsiond::handler::HandlerErrorKind;
+use propulsiond::position::WritePosition;
 use propulsiond::sink::{ParkedChange, TransactionError, TransactionalSink, Written};
 
 use super::harness::*;
@@ -155,12 +156,12 @@ async fn c11_a_transaction_that_breaks_the_chain_leaves_nothing(harness: Harness
 async fn c13_write_positions_belong_to_the_transaction(harness: Harness) {
     let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(1));
     let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
-    let moved: [(Box<str>, i64); 1] = [("a-1".into(), 1)];
+    let moved = [("a-1".into(), WritePosition::upto(1))];
     let with_positions = |fence| Commit { write_positions: &moved, ..commit(&key, fence, 1, &progress) };
     write_and_commit(&*sink, with_positions(Fence(99)), "a-1", 0).await.unwrap_err();
     assert_eq!(sink.write_positions(&key, &["a-1"]).await.unwrap(), [None]);
     write_and_commit(&*sink, with_positions(fence), "a-1", 0).await.unwrap();
-    assert_eq!(sink.write_positions(&key, &["a-1"]).await.unwrap(), [Some(1)]);
+    assert_eq!(sink.write_positions(&key, &["a-1"]).await.unwrap(), [Some(WritePosition::upto(1))]);
 }
 
 async fn c21_what_is_parked_belongs_to_the_transaction(harness: Harness) {
