@@ -4,6 +4,7 @@
 //! pipeline, later and repeatedly, not the start.
 
 mod assemble;
+mod ask;
 mod data;
 mod progress;
 
@@ -31,6 +32,8 @@ use crate::spec::Loaded;
 
 /// How long answers that are under way may take once everything else has ended.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+pub use ask::health;
 
 /// Why the daemon did not start.
 #[derive(Debug)]

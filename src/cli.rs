@@ -27,6 +27,7 @@ impl Cli {
             None => Verb::Run(&self.run),
             Some(Command::Run(args)) => Verb::Run(args),
             Some(Command::Check(args)) => Verb::Check(args),
+            Some(Command::Health) => Verb::Health,
         }
     }
 }
@@ -36,6 +37,7 @@ impl Cli {
 pub enum Verb<'a> {
     Run(&'a RunArgs),
     Check(&'a CheckArgs),
+    Health,
 }
 
 #[derive(Debug, Subcommand)]
@@ -44,6 +46,8 @@ pub enum Command {
     Run(RunArgs),
     /// Say what is wrong with pipeline files and their scripts; touches no network
     Check(CheckArgs),
+    /// Ask the daemon that runs by the same settings how it is; exits with 1 if it has failed or does not answer
+    Health,
 }
 
 #[derive(Debug, Args)]
@@ -182,6 +186,14 @@ mod tests {
         assert!(check.allow_missing_env && cli.common.json);
         assert_eq!(cli.common.flags().log_level.as_deref(), Some("debug"));
         assert_eq!(cli.common.settings, Some(PathBuf::from("s.toml")));
+    }
+
+    #[test]
+    fn health_goes_by_the_settings_and_takes_nothing_of_its_own() {
+        let cli = parse("propulsiond health --json --listen 127.0.0.1:9000");
+        assert!(matches!(cli.verb(), Verb::Health) && cli.common.json);
+        assert_eq!(cli.common.flags().listen.as_deref(), Some("127.0.0.1:9000"));
+        assert!(Cli::try_parse_from(["propulsiond", "health", "orders"]).is_err());
     }
 
     #[test]

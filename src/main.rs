@@ -9,6 +9,7 @@ use propulsiond::app::{App, NotStarted};
 use propulsiond::cli::{CheckArgs, Cli, ExitStatus, RunArgs, Verb};
 use propulsiond::clock::Clock;
 use propulsiond::document::{Problem, Style};
+use propulsiond::health::Health;
 use propulsiond::logging;
 use propulsiond::settings::{LogFormat, Settings};
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     match cli.verb() {
         Verb::Run(args) => run(&settings, args, cli.common.json),
         Verb::Check(args) => check(&settings, args, cli.common.json),
+        Verb::Health => health(&settings, cli.common.json),
     }
     .into()
 }
@@ -111,6 +113,33 @@ fn check(settings: &Settings, args: &CheckArgs, json: bool) -> ExitStatus {
         return ExitStatus::Ok;
     }
     report(&problems, json)
+}
+
+#[expect(clippy::print_stdout, reason = "this is the answer that was asked for")]
+fn health(settings: &Settings, json: bool) -> ExitStatus {
+    let answer = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Into::into)
+        .and_then(|runtime| runtime.block_on(propulsiond::app::health(settings)));
+    match answer {
+        Ok(judgement) => {
+            if json {
+                println!("{}", serde_json::json!(judgement));
+            } else {
+                print!("{judgement}");
+            }
+            if judgement.health == Health::Failed { ExitStatus::Failed } else { ExitStatus::Ok }
+        }
+        Err(error) => {
+            if json {
+                println!("{}", serde_json::json!({ "error": format!("{error:#}") }));
+            } else {
+                eprintln!("error: {error:#}");
+            }
+            ExitStatus::Failed
+        }
+    }
 }
 
 /// Shows what is wrong with files.

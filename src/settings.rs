@@ -42,8 +42,17 @@ pub struct Settings {
 #[serde(deny_unknown_fields, default)]
 pub struct HttpSettings {
     /// Opens the admin API to who is not on this machine, if they send it as a bearer token.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "token")]
     pub token: Option<SecretText>,
+}
+
+/// Reads a token; one without a character in it is a mistake that would be noticed late.
+fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretText>, D::Error> {
+    let token = SecretText::deserialize(deserializer)?;
+    if token.expose().trim().is_empty() && !crate::setting::allows_missing() {
+        return Err(de::Error::custom("the token is empty: leave it out, or give it a value that nobody can guess"));
+    }
+    Ok(Some(token))
 }
 
 /// `[log]`.

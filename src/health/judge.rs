@@ -1,15 +1,16 @@
 //! From the facts of pipelines to an answer.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::State;
 use crate::clock::Timestamp;
 
 /// How well a pipeline, or all of them together, is. Ordered: the worst is the greatest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     Healthy,
@@ -92,7 +93,7 @@ impl Default for Limits {
 }
 
 /// What is said about one pipeline.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Verdict {
     pub name: String,
     pub health: Health,
@@ -106,7 +107,7 @@ pub struct Verdict {
 }
 
 /// What is said about the daemon.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Judgement {
     pub health: Health,
     pub ready: bool,
@@ -117,6 +118,32 @@ impl Judgement {
     /// Returns the status code of `/health`: 200, or 503 if anything has failed.
     pub fn status_code(&self) -> u16 {
         if self.health == Health::Failed { 503 } else { 200 }
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// For people: a line for each pipeline, and one for each thing that is wrong with it.
+impl fmt::Display for Judgement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.pipelines.iter().map(|verdict| verdict.name.chars().count()).max().unwrap_or(0);
+        for Verdict { name, health, reasons, .. } in &self.pipelines {
+            let mut reasons = reasons.iter();
+            writeln!(f, "{name:width$}  {health:8}  {}", reasons.next().map_or("", String::as_str))?;
+            for reason in reasons {
+                writeln!(f, "{:width$}            {reason}", "")?;
+            }
+        }
+        let ready = if self.ready { "ready" } else { "not ready" };
+        writeln!(f, "{} and {ready}", self.health)
     }
 }
 
@@ -358,6 +385,26 @@ mod tests {
             }"#]]
         .assert_eq(&serde_json::to_string_pretty(&judged).unwrap());
         assert_eq!(judge(&[], &Limits::default(), NOW).health, Health::Healthy);
+    }
+
+    #[test]
+    fn r66_people_get_a_line_for_each_pipeline_and_one_for_each_complaint() {
+        let billing = PipelineStatus {
+            failing_streams: 2,
+            breaker_open: Some(outage(30)),
+            ..PipelineStatus::new("billing", State::Halted, "it was told so", ago(5))
+        };
+        let judged = judge(&[running(), billing], &Limits::default(), NOW);
+        expect![[r#"
+            orders   healthy   running: started
+            billing  failed    halted: it was told so
+                               what its handlers need could not be reached for 30s: connection refused
+                               streams failing: 2
+            failed and not ready
+        "#]]
+        .assert_eq(&judged.to_string());
+        let read = serde_json::from_str::<Judgement>(&serde_json::to_string(&judged).unwrap()).unwrap();
+        assert_eq!(read, judged, "what is served is what is read");
     }
 
     #[test]

@@ -170,6 +170,30 @@ fn mistakes_of_the_environment_name_their_variable() {
 }
 
 #[test]
+fn a_token_that_is_empty_is_a_mistake_in_a_file_and_in_a_variable() {
+    check_bad(
+        "[http]\ntoken = \"${PROPULSIOND_TEST_NO_TOKEN:-}\"\n",
+        &[],
+        &Flags::default(),
+        expect![[r#"
+        error: the token is empty: leave it out, or give it a value that nobody can guess
+         --> propulsiond.toml:2:9 (http.token)
+        2 | token = "${PROPULSIOND_TEST_NO_TOKEN:-}"
+          |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    "#]],
+    );
+    check_bad(
+        "",
+        &[("PROPULSIOND__HTTP__TOKEN", " ")],
+        &Flags::default(),
+        expect![[r#"
+        error: the token is empty: leave it out, or give it a value that nobody can guess
+         --> PROPULSIOND__HTTP__TOKEN
+    "#]],
+    );
+}
+
+#[test]
 fn mistakes_of_flags_name_their_flag() {
     check_bad(
         "",

@@ -1,5 +1,5 @@
 //! What every connector of a kind must do, run against each of them.
 
 mod checkpoint;
-mod sink;
+pub(crate) mod sink;
 mod source;

@@ -143,6 +143,12 @@ impl Daemon {
         Self { child, address: String::new(), lines }
     }
 
+    /// Says where it serves, where that was not read from what it said.
+    pub(crate) fn at(mut self, address: &str) -> Self {
+        address.clone_into(&mut self.address);
+        self
+    }
+
     /// Waits for a line that holds the text.
     pub(crate) fn wait_for(&self, text: &str) -> String {
         let mut seen = String::new();

@@ -4,12 +4,15 @@
 mod cli;
 mod contract;
 mod daemon;
+mod deploy;
 mod jobs;
 mod kill;
 mod metrics;
 mod mistakes;
 mod restarts;
+mod samples;
 mod serving;
 mod shipped;
 mod sim;
 mod tidy;
+mod tools;

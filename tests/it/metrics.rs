@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use expect_test::{expect, expect_file};
@@ -11,6 +11,8 @@ use propulsiond::health::State;
 use propulsiond::metrics::{Metrics, OK, PageRead};
 use propulsiond::position::{Position, TrancheId};
 use propulsiond::source::{Lag, LagUnit};
+
+use crate::tools::tool;
 
 /// Returns the exposition of a registry in which every family has a series.
 fn everything() -> String {
@@ -50,14 +52,9 @@ fn r71_every_name_type_help_label_and_bucket_is_as_it_was() {
 /// Returns what `promtool check metrics` says, and whether it could read its input at all; `None` where it is not
 /// named by `PROPULSIOND_TEST_PROMTOOL`.
 pub(crate) fn promtool(exposition: &str) -> Option<(bool, Vec<String>)> {
-    let Some(program) = std::env::var_os("PROPULSIOND_TEST_PROMTOOL") else {
-        let required = std::env::var("PROPULSIOND_TEST_REQUIRE").unwrap_or_default();
-        assert!(!required.split(',').any(|name| name == "promtool"), "PROPULSIOND_TEST_PROMTOOL is not set");
-        eprintln!("skipped: PROPULSIOND_TEST_PROMTOOL names no promtool");
-        return None;
-    };
+    let mut command = tool("promtool")?;
     let piped = Stdio::piped;
-    let mut child = Command::new(program)
+    let mut child = command
         .args(["check", "metrics"])
         .stdin(piped())
         .stdout(piped())

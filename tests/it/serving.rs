@@ -1,6 +1,6 @@
 //! What the daemon answers over HTTP, and to whom.
 
-use crate::daemon::{Daemon, Place, handled};
+use crate::daemon::{Daemon, Place, check as said, handled, program, run};
 use crate::metrics::promtool;
 
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
@@ -119,6 +119,51 @@ fn health_is_503_with_a_reason_for_each_halted_pipeline_and_the_rest_goes_on() {
     // A daemon that was told to stop did; that a pipeline was halted is a failure all the same.
     let (code, said) = daemon.stop("TERM");
     assert_eq!(code, Some(1), "{said}");
+}
+
+/// Asks the daemon that listens there, as a person or a probe would.
+fn ask_health(place: &Place, arguments: &[&str]) -> std::process::Output {
+    let mut command = program();
+    command.arg("health").args(arguments).current_dir(place.path(""));
+    run(&mut command)
+}
+
+#[test]
+fn r66_the_verb_health_says_what_the_daemon_says_and_fails_when_it_has_failed() {
+    let place = place();
+    place.write("halting.toml", "[source.memory]\n[handler.rhai]\nscript = \"fails.rhai\"\n[sink.null]\n");
+    place.write("fails.rhai", "fn handle(stream, events) { throw #{ class: \"permanent\", why: \"no\" }; }");
+    let daemon = place.start(&[]);
+    let listen = ["--listen", &daemon.address];
+    daemon.until("/readyz", |status, _| status == 200);
+    let healthy = ["halting  healthy   running: ", "inbox    healthy   running: ", "healthy and ready\n"];
+    said(&ask_health(&place, &listen), 0, &healthy);
+    // A daemon that listens everywhere is asked on loopback.
+    said(&ask_health(&place, &["--listen", &daemon.address.replace("127.0.0.1", "0.0.0.0")]), 0, &healthy);
+
+    check(daemon.request("POST /pipelines/halting/events", &JSON, EVENT), 202, "");
+    daemon.until("/health", |status, _| status == 503);
+    said(
+        &ask_health(&place, &listen),
+        1,
+        &["halting  failed    halted: event 0 (`A`) of stream `a-1`", "failed and not ready"],
+    );
+    let output = ask_health(&place, &[listen[0], listen[1], "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&answer["health"], &answer["pipelines"][1]["name"]), (&"failed".into(), &"inbox".into()), "{answer}");
+}
+
+#[test]
+fn the_verb_health_fails_where_nobody_answers_and_says_where_it_asked() {
+    let place = place();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let output = ask_health(&place, &["--listen", &port]);
+    said(&output, 1, &[&format!("error: the daemon does not answer at `{port}`, where `listen` says: ")]);
+    let output = ask_health(&place, &["--listen", &port, "--json"]);
+    said(&output, 1, &[r#"{"error":"the daemon does not answer at "#]);
+    let output = ask_health(&place, &["--listen", "off"]);
+    said(&output, 1, &["error: `listen` is \"off\": there is nobody to ask"]);
 }
 
 #[test]

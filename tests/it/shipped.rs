@@ -35,9 +35,16 @@ fn check_finds_no_problem_in_the_shipped_pipelines() {
     check(&output, 0, &["[]"]);
 }
 
+/// Returns the scripts that a script names.
+fn imports(script: &Path) -> Vec<PathBuf> {
+    let text = std::fs::read_to_string(script).unwrap();
+    let names = text.lines().filter_map(|line| line.trim().strip_prefix("import \"")?.split('"').next());
+    names.map(|name| script.with_file_name(format!("{name}.rhai"))).collect()
+}
+
 #[test]
 fn every_file_below_pipelines_is_a_pipeline_that_loads_or_belongs_to_one() {
-    let all = files(&root("pipelines"));
+    let all = files(&root("pipelines").canonicalize().unwrap());
     let mut left: BTreeSet<_> = all.iter().cloned().collect();
     for pipeline in all.iter().filter(|path| ends_in(path, &["toml", "yaml", "yml"])) {
         let output = run(program().args(["check", "--allow-missing-env"]).arg(pipeline));
@@ -46,9 +53,14 @@ fn every_file_below_pipelines_is_a_pipeline_that_loads_or_belongs_to_one() {
         let folder = pipeline.parent().unwrap();
         propulsiond::setting::allowing_missing(|| {
             for loaded in propulsiond::spec::load(pipeline).unwrap() {
-                let script = loaded.spec.handler.rhai.as_ref().map(|rhai| folder.join(&*rhai.script));
-                let input = loaded.spec.source.json.as_ref().map(|json| folder.join(&*json.path));
-                for owned in [script, input].into_iter().flatten() {
+                let mut owned = Vec::new();
+                if let Some(rhai) = &loaded.spec.handler.rhai {
+                    owned.push(folder.join(&*rhai.script));
+                    owned.extend(imports(&folder.join(&*rhai.script)));
+                }
+                owned.extend(loaded.spec.source.json.as_ref().map(|json| folder.join(&*json.path)));
+                for owned in owned {
+                    let owned = owned.canonicalize().unwrap();
                     left.retain(|file| !file.starts_with(&owned));
                 }
             }
@@ -58,8 +70,8 @@ fn every_file_below_pipelines_is_a_pipeline_that_loads_or_belongs_to_one() {
 }
 
 #[test]
-fn every_line_of_the_shipped_feeds_is_json_with_a_stream_an_index_and_a_type() {
-    let feeds: Vec<_> = files(&root("pipelines")).into_iter().filter(|path| ends_in(path, &["jsonl"])).collect();
+fn every_line_of_the_shop_is_json_with_a_stream_an_index_and_a_type() {
+    let feeds: Vec<_> = files(&root("pipelines/shop")).into_iter().filter(|path| ends_in(path, &["jsonl"])).collect();
     assert!(!feeds.is_empty());
     for feed in feeds {
         for (at, line) in std::fs::read_to_string(&feed).unwrap().lines().enumerate() {

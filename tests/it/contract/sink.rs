@@ -5,7 +5,7 @@
 mod file;
 mod http;
 mod null;
-mod server;
+pub(crate) mod server;
 mod settings;
 mod stats;
 mod stdout;

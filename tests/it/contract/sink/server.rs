@@ -16,23 +16,23 @@ use tokio::task::JoinSet;
 
 /// A request that arrived.
 #[derive(Clone, Debug)]
-pub(super) struct Arrived {
-    pub(super) method: String,
+pub(crate) struct Arrived {
+    pub(crate) method: String,
     /// With its query.
-    pub(super) path: String,
-    pub(super) headers: HeaderMap,
-    pub(super) body: String,
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
 }
 
 impl Arrived {
-    pub(super) fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }
 
 /// How a request is answered.
 #[derive(Clone)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     Status(u16),
     With(u16, &'static [(&'static str, &'static str)], &'static str),
     /// With the request's headers and body.
@@ -47,8 +47,8 @@ pub(super) enum Reply {
     Endless(u16),
 }
 
-pub(super) struct Server {
-    pub(super) url: String,
+pub(crate) struct Server {
+    pub(crate) url: String,
     state: Arc<State>,
     _serving: JoinSet<()>,
 }
@@ -60,7 +60,7 @@ struct State {
 }
 
 impl Server {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let state = Arc::new(State {
             arrived: watch::Sender::new(Vec::new()),
             replies: Mutex::default(),
@@ -78,21 +78,21 @@ impl Server {
     }
 
     /// Says how the next requests are answered; those after them get a 200.
-    pub(super) fn reply(&self, replies: impl IntoIterator<Item = Reply>) {
+    pub(crate) fn reply(&self, replies: impl IntoIterator<Item = Reply>) {
         self.state.replies.lock().unwrap().extend(replies);
     }
 
     /// Says how requests are answered for which nothing else was said.
-    pub(super) fn otherwise(&self, reply: Reply) {
+    pub(crate) fn otherwise(&self, reply: Reply) {
         *self.state.otherwise.lock().unwrap() = reply;
     }
 
-    pub(super) fn arrived(&self) -> Vec<Arrived> {
+    pub(crate) fn arrived(&self) -> Vec<Arrived> {
         self.state.arrived.borrow().clone()
     }
 
     /// Waits until so many requests have arrived.
-    pub(super) async fn wait_for(&self, count: usize) {
+    pub(crate) async fn wait_for(&self, count: usize) {
         let mut arrived = self.state.arrived.subscribe();
         let enough = arrived.wait_for(|arrived| arrived.len() >= count);
         tokio::time::timeout(std::time::Duration::from_secs(30), enough).await.unwrap().unwrap();

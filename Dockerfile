@@ -1,0 +1,48 @@
+# The daemon with its sample pipelines. `docker build -t propulsiond .`; how to run it: deploy/README.md.
+# Proved without an engine or a registry by deploy/image-check.
+
+FROM rust:1.95-slim-bookworm AS build
+ENV CARGO_PROFILE_RELEASE_DEBUG=none CARGO_PROFILE_RELEASE_STRIP=symbols
+WORKDIR /build
+
+# The dependencies, built around empty sources: this layer changes with the two files only.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir src benches \
+    && touch src/lib.rs benches/pipeline.rs benches/script.rs benches/scheduler.rs \
+    && echo 'fn main() {}' > src/main.rs \
+    && cargo build --release --locked
+
+# Cargo goes by the time of a file, and these may be older than the empty ones.
+COPY src src
+RUN touch src/lib.rs src/main.rs && cargo build --release --locked
+
+# Everything that the image has beside its base, where it goes: the last stage then runs nothing.
+COPY LICENSE /image/usr/share/doc/propulsiond/
+COPY config /image/etc/propulsiond/config
+COPY pipelines /image/etc/propulsiond/pipelines
+RUN install -D -t /image/usr/local/bin target/release/propulsiond \
+    && install -D -m 644 -t /image/etc/ssl/certs /etc/ssl/certs/ca-certificates.crt \
+    && mkdir -p /data/propulsiond
+
+
+FROM debian:bookworm-slim AS runtime
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="propulsiond" \
+    org.opencontainers.image.description="Runs declarative, per-stream ordered reaction pipelines over event feeds" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.base.name="debian:bookworm-slim"
+
+COPY --from=build /image/ /
+# The one folder that is written to, apart from /tmp; a new volume takes its owner over.
+COPY --from=build --chown=65532:65532 /data/ /var/lib/
+
+# A number, so that Kubernetes can see that it is not root.
+USER 65532:65532
+WORKDIR /etc/propulsiond
+ENV PROPULSIOND__LISTEN=0.0.0.0:9464 PROPULSIOND__DATA_DIR=/var/lib/propulsiond
+VOLUME /var/lib/propulsiond
+EXPOSE 9464
+HEALTHCHECK --interval=15s --timeout=5s --start-period=30s CMD ["propulsiond", "health"]
+# `pipelines` beside the settings is what it runs, unless `--config` says otherwise.
+ENTRYPOINT ["propulsiond"]
