@@ -238,6 +238,30 @@ async fn a_webhook_gets_runs_of_events_from_a_pipeline_in_yaml() {
     assert_eq!(events, 172);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_makes_requests_of_its_own() {
+    let server = Server::start().await;
+    let sample = Sample::new("sinks/requests.toml");
+    let mut command = sample.job();
+    command.env("WEBHOOK_URL", &server.url);
+    tokio::task::block_in_place(|| sample.run_with(&mut command));
+    let arrived = server.arrived();
+    let count = |method: &str| arrived.iter().filter(|request| request.method == method).count();
+    assert_eq!((count("PUT"), count("DELETE"), arrived.len()), (48, 6, 54));
+    let put = arrived.iter().find(|request| request.method == "PUT" && request.path == "/orders/1031").unwrap();
+    assert_eq!(put.header("x-placed-at"), "2026-11-16T08:17:37Z");
+    assert_eq!(put.body, r#"{"cents":17880,"customer":"Margaret Tanaka"}"#);
+}
+
+#[test]
+fn what_a_feed_repeats_has_no_effect_again() {
+    let sample = Sample::new("handlers/tuning.toml");
+    assert_eq!(handled_by(&sample.run().1), "10,000");
+    assert_eq!(handled_by(&sample.run().1), "0");
+    assert_eq!(sample.count("meters.db", "meters"), 500);
+    assert_eq!(sample.count("meters.db", "meters WHERE events <> last + 1"), 0);
+}
+
 #[test]
 fn the_speed_of_a_script_is_said_at_the_end() {
     let (_, log) = Sample::new("sinks/speed.toml").run();
