@@ -26,6 +26,12 @@ pub enum Kind {
     Malformed,
 }
 
+/// Returns the index that is of interest once something of this kind and index is handled.
+#[inline]
+pub fn next_index(kind: Kind, index: i64) -> i64 {
+    if kind == Kind::Unfold { index } else { index.saturating_add(1) }
+}
+
 /// How the indexes of a stream's events follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Indexes {
@@ -103,7 +109,7 @@ impl Event {
 
     /// Returns the index that is of interest once this event is handled.
     pub fn next_index(&self) -> i64 {
-        if self.kind == Kind::Unfold { self.index } else { self.index.saturating_add(1) }
+        next_index(self.kind, self.index)
     }
 
     pub fn kind(&self) -> Kind {
@@ -189,6 +195,12 @@ impl Event {
     pub fn forget_record(&mut self) {
         self.record = Bytes::new();
         self.layout = Layout::default();
+    }
+
+    /// Takes the event out of a place that others still use; what stays there holds no buffer.
+    #[inline(always)]
+    pub(crate) fn take(&mut self) -> Self {
+        Self { record: std::mem::take(&mut self.record), ..*self }
     }
 
     /// Copies the event out of the read buffer that it shares with its neighbours, so that it no longer keeps all of
@@ -375,7 +387,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_fits_two_cache_lines_less_a_link() {
+    fn an_event_fits_two_cache_lines() {
         assert!(size_of::<Event>() <= 112, "{}", size_of::<Event>());
     }
 

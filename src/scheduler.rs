@@ -8,10 +8,12 @@
 //! * an ordinal is counted as handled once, and a tranche's position passes a batch only when all of it, and of those
 //!   before it, is handled. Batches are ordered by arrival; positions are never compared.
 //!
-//! How it is made: a batch (`batch`) is a bit for each ordinal and a counter; an event is a node (`lane`) that knows
-//! its bit, so that finishing a call searches nothing. A stream that is known but idle is a few bytes (`streams`); what has
-//! something to do is a lane, which is found by the age of its oldest batch and its length (`ready`). What few lanes
-//! have (trouble, gaps, late events) is kept apart (`aside`), so that the many do not carry it.
+//! How it is made: a batch (`batch`) is a bit for each ordinal and a counter. Its events stay where they were read (`store`).
+//! A stream that is known but idle is a few bytes (`known`, `streams`). One event that is all its stream has to do (`lone`)
+//! takes a word there, and one in its batch: that is the usual case, and costs little more than finding the stream. Anything
+//! else is a lane, of nodes that know their events and bits (`lane`), so that finishing a call searches nothing. What is next
+//! is found by the age of its oldest batch and its length (`ready`). What few lanes have (trouble, gaps, late events) is kept
+//! apart (`aside`), so that the many do not carry it.
 
 mod aside;
 mod batch;
@@ -19,9 +21,11 @@ mod belonging;
 mod finish;
 mod ingest;
 mod inspect;
+mod known;
 mod lane;
 mod leave;
 mod ledger;
+mod lone;
 mod names;
 mod offer;
 mod out;
@@ -31,8 +35,10 @@ mod progress;
 mod read_order;
 mod ready;
 mod report;
+mod resolve;
 mod settle;
 mod slab;
+mod store;
 mod streams;
 mod tenure;
 #[cfg(test)]
@@ -49,11 +55,12 @@ use crate::position::{Ordinal, Position, Progress, TrancheId, WritePosition};
 use crate::work::{self, Work, WorkId};
 
 use aside::Asides;
-use ingest::Resolved;
 use lane::{Lanes, Nodes};
 use ledger::Ledger;
 use out::{HeldClock, Outs};
 use ready::Ready;
+use resolve::Resolved;
+use store::Store;
 use streams::Streams;
 use timers::Timers;
 
@@ -136,6 +143,7 @@ pub struct Scheduler {
     streams: Streams,
     lanes: Lanes,
     nodes: Nodes,
+    store: Store,
     asides: Asides,
     outs: Outs,
     ready: Ready,
@@ -162,6 +170,7 @@ impl Scheduler {
             ledger: Ledger::default(),
             lanes: Lanes::new(),
             nodes: Nodes::new(),
+            store: Store::new(),
             asides: Asides::new(),
             outs: Outs::default(),
             ready: Ready::new(),

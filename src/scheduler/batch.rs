@@ -87,15 +87,19 @@ impl Batch {
         Some(usize::from(self.is_handled(slot - 1)) + usize::from(self.is_handled(slot + 1)))
     }
 
-    /// Sets the bits of `count` ordinals. Each is set once.
+    /// Sets the bit of one ordinal, which is set once.
     #[inline]
-    pub(super) fn set(&mut self, slot: u32, count: u32) {
-        if count == 1 {
-            let (bits, mask) = (&mut self.bits[slot as usize / 64], 1 << (slot % 64));
-            assert_eq!(*bits & mask, 0, "an ordinal is handled once");
-            *bits |= mask;
-            return;
+    pub(super) fn set_one(&mut self, slot: u32) {
+        let (bits, mask) = (&mut self.bits[slot as usize / 64], 1 << (slot % 64));
+        assert_eq!(*bits & mask, 0, "an ordinal is handled once");
+        *bits |= mask;
+        if *bits == u64::MAX {
+            self.raise_low();
         }
+    }
+
+    /// Sets the bits of `count` ordinals. Each is set once.
+    pub(super) fn set(&mut self, slot: u32, count: u32) {
         let (mut at, end) = (slot, slot + count);
         while at < end {
             let (word, from) = (at / 64, at % 64);

@@ -1,8 +1,6 @@
 //! Which tranche a stream belongs to (C4, C7).
 
-use crate::event::Event;
-
-use super::ingest::{Place, Verdict};
+use super::ingest::{Arrival, Place, Verdict};
 use super::slab::NONE;
 use super::{BrokenFeed, Scheduler};
 
@@ -10,17 +8,18 @@ impl Scheduler {
     /// An event may come from another tranche than the ones before. That one was let go, or is done with the stream; or the
     /// feed is broken if it has brought this index already (C4). Else the events of both are queued together, and no call
     /// holds those of both.
-    pub(super) fn change_tranche(&mut self, place: &Place, stream: u32, event: &Event) -> Result<(), BrokenFeed> {
+    pub(super) fn change_tranche(&mut self, place: &Place, arrival: &Arrival) -> Result<(), BrokenFeed> {
+        let (stream, index) = (arrival.stream, arrival.index);
         let known = self.streams.get(stream);
-        let lane = known.lane;
+        let lane = known.lane();
         if !self.ledger.epochs[known.epoch as usize].open {
             self.adopt(stream, place.epoch);
             return Ok(());
         }
-        if let Some(other) = self.brought_by(stream, event.index()).filter(|&other| other != place.tranche) {
+        if let Some(other) = self.brought_by(stream, index).filter(|&other| other != place.tranche) {
             return Err(BrokenFeed::StreamInTwoTranches {
-                stream: event.stream().to_owned(),
-                index: event.index(),
+                stream: self.streams.text(stream).to_owned(),
+                index,
                 from: self.ledger.tranches[place.tranche as usize].id.clone(),
                 other: self.ledger.tranches[other as usize].id.clone(),
             });
@@ -36,7 +35,7 @@ impl Scheduler {
     /// Returns the tranche that has brought an index already.
     fn brought_by(&self, stream: u32, index: i64) -> Option<u32> {
         let known = self.streams.get(stream);
-        let lane = (known.lane != NONE).then(|| &self.lanes[known.lane]);
+        let lane = (known.lane() != NONE).then(|| &self.lanes[known.lane()]);
         if let Some(node) = lane.and_then(|lane| lane.find(&self.nodes, index)) {
             return Some(self.ledger.tranche_of(self.nodes[node].batch));
         }

@@ -4,14 +4,14 @@ use std::collections::hash_map::Entry;
 
 use crate::clock::Timestamp;
 use crate::event::Event;
-use crate::work::{Work, WorkId, WorkKind};
+use crate::work::{Work, WorkKind};
 
 use super::aside::{On, Parked, Trouble};
-use super::lane::{Body, LaneKind, Node, chain};
+use super::lane::{LaneKind, Node, chain};
 use super::out::Out;
 use super::settle::Marks;
 use super::slab::NONE;
-use super::{Indexes, Outcome, Scheduler};
+use super::{Outcome, Scheduler};
 
 /// Which of the events that come back are offered by themselves from now on.
 #[derive(Clone, Copy)]
@@ -30,67 +30,27 @@ impl Scheduler {
         let mut events = work.events;
         let out = self.outs.find(work.id).expect("work comes back once");
         assert_eq!(events.len(), out.events as usize, "work comes back with the events that it went with");
-        if !out.revoked {
-            self.ledger.tranche_mut(out.tranche).counts.out -= 1;
-        }
-        if let Outcome::Done { next } = outcome
-            && out.ends_by(next)
-            && self.is_plain_out(out)
-        {
-            self.finish_one(work.id, &events[0], next);
-            return self.recycle(events);
+        if out.is_lone() {
+            match outcome {
+                Outcome::Done { next } if out.ends_by(next) => {
+                    self.finish_lone(work.id, next);
+                    return self.recycle(events);
+                }
+                _ => _ = self.give_lane_to_out(work.id.slot),
+            }
         }
         let out = self.outs.remove(work.id);
         self.unlink(&out, work.id.slot);
         if out.revoked {
             self.forget_out(&out);
         } else {
+            self.ledger.tranche_mut(out.tranche).counts.out -= 1;
             self.apply(&out, &mut events, outcome, now);
             self.settle_lane(out.lane);
             self.complete(out.tranche);
         }
         self.trim_timers();
         self.recycle(events);
-    }
-
-    /// Returns whether work is one event of a stream, and nothing else has to be thought of.
-    #[inline]
-    fn is_plain_out(&self, out: &Out) -> bool {
-        let lane = &self.lanes[out.lane];
-        out.events == 1
-            && !out.revoked
-            && lane.kind == LaneKind::Stream
-            && lane.aside == NONE
-            && lane.len == 0
-            && self.nodes[out.head].next == NONE
-    }
-
-    /// The usual case by a shorter way: the only event of a stream is handled.
-    #[inline]
-    fn finish_one(&mut self, id: WorkId, event: &Event, next: i64) {
-        let out = self.outs.get(id.slot);
-        let (lane_id, head, tranche, first) = (out.lane, out.head, out.tranche, out.first);
-        let real = if next > out.next { next } else { event.next_index() };
-        let node = &mut self.nodes[head];
-        node.body = Body::Unused;
-        let (batch, slot, waiting) = (node.batch, node.slot, node.has(Node::WAITING));
-        self.nodes.release(head);
-        self.ledger.drop_tranche_bytes(tranche, out.bytes);
-        self.outs.release(id.slot);
-        let completes = self.ledger.mark_one(batch, slot, waiting);
-        let lane = &mut self.lanes[lane_id];
-        lane.out = NONE;
-        let stream = lane.stream;
-        if self.options.indexes == Indexes::Dense && self.streams.get_mut(stream).advance_by(first, next, real) {
-            self.free_lane(lane_id);
-        } else {
-            self.advance(stream, first, event.index(), next, real);
-            // A gap that was jumped keeps the lane.
-            self.settle_lane(lane_id);
-        }
-        if completes {
-            self.complete(tranche);
-        }
     }
 
     #[inline]
@@ -117,8 +77,7 @@ impl Scheduler {
     /// C6: a call whose tranche was taken away has ended, and counts for nothing.
     fn forget_out(&mut self, out: &Out) {
         for id in chain(&self.nodes, out.head).collect::<Vec<_>>() {
-            self.nodes[id].body = Body::Unused;
-            self.nodes.release(id);
+            self.free_node(id);
         }
         self.settle_lane(out.lane);
     }
@@ -172,17 +131,16 @@ impl Scheduler {
             if !all && node.next_index() > next {
                 break;
             }
-            match std::mem::replace(&mut node.body, Body::Unused) {
-                Body::Queued(placeholder) => last = placeholder.index(),
-                _ => {
-                    let event = handed.next().expect("as many events come back as were handed out");
-                    bytes += event.held_bytes() as u64;
-                    real = real.max(event.next_index());
-                    last = last.max(event.index());
-                }
-            }
             let (following, batch, slot, flags) = (node.next, node.batch, node.slot, node.flags);
-            self.nodes.release(id);
+            if node.is_out() {
+                let event = handed.next().expect("as many events come back as were handed out");
+                bytes += event.held_bytes() as u64;
+                real = real.max(node.next_index());
+                last = last.max(node.index);
+            } else {
+                last = node.index;
+            }
+            self.free_node(id);
             if flags & Node::RECOVERED == 0 {
                 self.mark(&mut marks, batch, slot, flags & Node::WAITING != 0);
             }
@@ -221,18 +179,18 @@ impl Scheduler {
         let (is_stream, mut bytes) = (self.lanes[out.lane].kind == LaneKind::Stream, 0);
         while id != NONE {
             let node = &mut self.nodes[id];
-            if let Body::Out { .. } = node.body {
-                node.body = Body::Queued(events.next().expect("as many events come back as were handed out"));
+            if node.is_out() {
+                let event = events.next().expect("as many events come back as were handed out");
+                self.store.put_back(node, event);
             }
-            let event = node.event();
-            bytes += event.held_bytes() as u64;
+            bytes += self.store.bytes(node);
             let isolated = match isolate {
                 Isolate::Nothing => false,
                 Isolate::All => true,
-                Isolate::At(index) => event.index() == index,
+                Isolate::At(index) => node.index == index,
             };
-            let is_unfold = is_stream && event.is_unfold();
-            if isolated && !event.is_unfold() {
+            let is_unfold = is_stream && node.is_unfold();
+            if isolated && !node.is_unfold() {
                 node.flags |= Node::SINGLE;
             }
             let next = node.next;
@@ -271,7 +229,7 @@ impl Scheduler {
         let late: Vec<_> = chain(&self.nodes, self.asides[aside].late).collect();
         self.asides[aside].late = NONE;
         for id in late.into_iter().rev() {
-            let index = self.nodes[id].event().index();
+            let index = self.nodes[id].index;
             if index < write {
                 self.nodes[id].next = self.asides[aside].late;
                 self.asides[aside].late = id;
@@ -280,18 +238,18 @@ impl Scheduler {
             self.nodes[id].next = NONE;
             let lane = &mut self.lanes[lane_id];
             lane.len -= 1;
-            assert!(lane.insert(&mut self.nodes, id, index), "a late event is queued once");
+            assert!(lane.insert(&mut self.nodes, id), "a late event is queued once");
             self.late_events -= 1;
         }
     }
 
     fn restore_events(&mut self, lane_id: u32, first: u32, last: u32, len: u32) {
-        let at = self.nodes[first].event().at();
+        let at = self.store.at(&self.nodes[first]);
         let lane = &self.lanes[lane_id];
         let before = match lane.kind {
             // Runs of one call come back one by one, in any order.
             LaneKind::Tranche => {
-                chain(&self.nodes, lane.head).take_while(|&id| self.nodes[id].event().at() < at).last()
+                chain(&self.nodes, lane.head).take_while(|&id| self.store.at(&self.nodes[id]) < at).last()
             }
             _ => None,
         };
@@ -311,9 +269,9 @@ impl Scheduler {
 
     fn restore_late(&mut self, lane_id: u32, id: u32) {
         let aside = self.aside_of(lane_id);
-        let index = self.nodes[id].event().index();
+        let index = self.nodes[id].index;
         let late = self.asides[aside].late;
-        let before = chain(&self.nodes, late).take_while(|&late| self.nodes[late].event().index() < index).last();
+        let before = chain(&self.nodes, late).take_while(|&late| self.nodes[late].index < index).last();
         match before {
             None => {
                 self.nodes[id].next = late;
@@ -329,7 +287,7 @@ impl Scheduler {
 
     /// Unfolds come back: newer ones, or newer events, may have superseded them meanwhile.
     fn restore_unfolds(&mut self, lane_id: u32, first: u32, len: u32) {
-        let index = self.nodes[first].event().index();
+        let index = self.nodes[first].index;
         let newer = self.lanes[lane_id].unfolds;
         let by = self.superseded_by(lane_id, index).or((newer != NONE).then_some(On::Queued));
         let lane = &mut self.lanes[lane_id];
@@ -387,7 +345,7 @@ impl Scheduler {
         }
         self.put_back(out, events, Isolate::Nothing);
         // What is queued out of order may have been read before the event that failed.
-        let read = self.queued(out.lane).into_iter().map(|id| self.nodes[id].event().at()).min();
+        let read = self.queued(out.lane).into_iter().map(|id| self.store.at(&self.nodes[id])).min();
         let aside = self.aside_of(out.lane);
         let aside = &mut self.asides[aside];
         aside.recover();

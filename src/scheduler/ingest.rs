@@ -1,13 +1,16 @@
 //! Taking a batch in: where each of its events belongs.
 
 use crate::clock::Timestamp;
-use crate::event::{Event, Indexes, Kind};
-use crate::position::{Ordinal, WritePosition};
+use crate::event::{Indexes, Kind};
+use crate::position::WritePosition;
 
 use super::aside::{Aside, Gaps, On, Rider};
-use super::lane::{Body, Lane, LaneKind, chain};
+use super::known::Busy;
+use super::lane::{Body, Lane, LaneKind, Node, chain};
 use super::ready::class;
+use super::resolve::Resolved;
 use super::slab::NONE;
+use super::store::Brief;
 use super::{BrokenFeed, IngestBatch, Order, Scheduler};
 
 /// Where the events of a batch come from.
@@ -19,14 +22,17 @@ pub(super) struct Place {
     pub(super) now: Timestamp,
 }
 
-/// What was found out about an event before anything was done with it.
+/// An event that is taken in.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Resolved {
-    slot: u32,
-    stream: u32,
-    hash: u64,
-    /// It was handled before the tranche was opened.
-    recovered: bool,
+pub(super) struct Arrival {
+    pub(super) index: i64,
+    /// What it holds of its read buffer.
+    pub(super) bytes: u64,
+    /// Its place among what its batch brought, and its ordinal's.
+    pub(super) at: u32,
+    pub(super) slot: u32,
+    pub(super) stream: u32,
+    pub(super) kind: Kind,
 }
 
 /// What an event is to its stream, going by its index.
@@ -52,279 +58,203 @@ impl Scheduler {
             return Ok(());
         }
         let (id, sequence) = self.ledger.begin(tranche, batch.events.len(), batch.resume_at, now);
-        self.ready.begin(id, sequence);
+        self.ready.begin(id, sequence, batch.events.len());
         let place = Place { tranche, epoch: self.ledger.tranches[tranche as usize].epoch, batch: id, now };
         let mut events = batch.events;
         let mut resolved = std::mem::take(&mut self.resolved);
         let result = self.resolve(&place, &mut events, &mut resolved);
-        let mut places = resolved.iter();
-        let result = result.and_then(|()| {
-            events.into_iter().try_for_each(|event| {
-                let resolved = *places.next().expect("every event was resolved");
-                self.admit(&place, resolved, event)
-            })
-        });
+        self.store.begin(id, events);
+        let result = result.and_then(|()| self.admit_all(&place, &resolved));
         resolved.clear();
         self.resolved = resolved;
         self.complete(tranche);
         result
     }
 
-    /// Numbers the events of a batch, and finds their streams.
-    ///
-    /// Finding a stream reads three places that are rarely in a cache: the table, what is known of the stream, its name. Each
-    /// has a loop of its own, short enough that the processor waits for many of them at the same time.
-    fn resolve(&mut self, place: &Place, events: &mut [Event], resolved: &mut Vec<Resolved>) -> Result<(), BrokenFeed> {
-        let scope = self.scope(place.tranche);
-        let by_stream = self.options.order == Order::Stream;
-        let (mut numbers, mut bytes) = (self.ledger.numbers(place.tranche, place.batch), 0);
-        resolved.reserve(events.len());
-        for event in events.iter_mut() {
-            let at = event.at();
-            let slot = match numbers.number(at, event.is_unfold()) {
-                Ok(slot) => slot,
-                Err(last) => return Err(self.descends(place.tranche, last, at)),
-            };
-            let recovered = numbers.tranche.covers(at);
-            if recovered {
-                event.exclude();
+    fn admit_all(&mut self, place: &Place, resolved: &[Resolved]) -> Result<(), BrokenFeed> {
+        let may_be_lone = self.may_be_lone(place.tranche);
+        let mut next = 0;
+        while let Some(&Resolved { slot, stream, recovered, .. }) = resolved.get(next) {
+            let Brief { index, bytes, kind } = self.store.brief(place.batch, next as u32);
+            let arrival = Arrival { index, bytes, at: next as u32, slot, stream, kind };
+            next += 1;
+            if kind == Kind::Event && stream != NONE && !recovered {
+                if may_be_lone && self.admit_lone(place, &arrival) {
+                    continue;
+                }
+                let appended = self.append_run(place, &arrival, &resolved[next..]);
+                if appended > 0 {
+                    next += appended - 1;
+                    continue;
+                }
             }
-            bytes += event.held_bytes() as u64;
-            let hash = if by_stream { self.streams.hash(event.stream_bytes(), scope) } else { 0 };
-            resolved.push(Resolved { slot, stream: NONE, hash, recovered });
-        }
-        numbers.tranche.counts.bytes += bytes;
-        if !by_stream {
-            return Ok(());
-        }
-        for resolved in resolved.iter_mut() {
-            resolved.stream = self.streams.guess(resolved.hash);
-        }
-        self.streams.fetch(resolved.iter().map(|resolved| resolved.stream));
-        for (resolved, event) in resolved.iter_mut().zip(events) {
-            resolved.stream = self.stream_of(place, scope, resolved, event);
+            self.admit(place, &arrival, recovered)?;
         }
         Ok(())
     }
 
-    /// Finds the stream of an event, which is likely the one that was guessed. `NONE` for what belongs to none.
-    #[inline]
-    fn stream_of(&mut self, place: &Place, scope: u32, resolved: &Resolved, event: &Event) -> u32 {
-        let name = event.stream_bytes();
-        let adds = match event.kind() {
-            Kind::Event | Kind::Unfold => true,
-            Kind::Placeholder if name.is_empty() => return NONE,
-            Kind::Placeholder => self.options.require_all,
-            Kind::Malformed => return NONE,
-        };
-        let dense = self.options.indexes == Indexes::Dense;
-        let epochs = &self.ledger.epochs;
-        let same = |epoch: u32| dense || epochs[epoch as usize].tranche == scope;
-        if resolved.stream != NONE && self.streams.is(resolved.stream, name, same) {
-            return resolved.stream;
+    /// Appends an event to its stream's lane, and what follows of the same stream, as long as nothing else has to be thought
+    /// of. Returns how many that were.
+    fn append_run(&mut self, place: &Place, first: &Arrival, following: &[Resolved]) -> usize {
+        let lane_id = self.find_lane(first.stream);
+        if lane_id == NONE || self.streams.get(first.stream).epoch != place.epoch {
+            return 0;
         }
-        if !adds {
-            return self.streams.find(resolved.hash, name, same).unwrap_or(NONE);
+        let lane = &mut self.lanes[lane_id];
+        let is_plain = lane.tail != NONE && lane.aside == NONE && lane.unfolds == NONE && !lane.mixed;
+        if !is_plain || first.index <= lane.last {
+            return 0;
         }
-        let (id, is_new) = self.streams.find_or_add(resolved.hash, name, place.epoch, same);
-        self.ledger.epochs[place.epoch as usize].streams += usize::from(is_new);
-        id
-    }
-
-    fn descends(&self, tranche: u32, last: Ordinal, at: Ordinal) -> BrokenFeed {
-        BrokenFeed::OrdinalsDescend { tranche: self.ledger.tranches[tranche as usize].id.clone(), last, at }
-    }
-
-    /// Returns what belongs to a stream's identity beside its name.
-    pub(super) fn scope(&self, tranche: u32) -> u32 {
-        match self.options.indexes {
-            Indexes::Dense => 0,
-            Indexes::Sparse => tranche,
+        let mut slots = following.iter().take_while(|next| next.repeats).map(|next| next.slot);
+        let (mut slot, mut at) = (first.slot, first.at);
+        loop {
+            let Brief { index, bytes, .. } = self.store.brief(place.batch, at);
+            if index <= lane.last {
+                break;
+            }
+            let node = self.nodes.insert(Node::new(place.batch, slot, index, Body::Read(at)));
+            lane.append(&mut self.nodes, node);
+            lane.bytes += bytes;
+            at += 1;
+            match slots.next() {
+                Some(next) => slot = next,
+                None => break,
+            }
         }
+        if lane.ready_batch != NONE && lane.ready_class != class(lane.len) {
+            self.refresh(lane_id);
+        }
+        (at - first.at) as usize
     }
 
-    pub(super) fn find(&self, name: &[u8], scope: u32) -> Option<u32> {
-        let dense = self.options.indexes == Indexes::Dense;
-        let epochs = &self.ledger.epochs;
-        self.streams
-            .find(self.streams.hash(name, scope), name, |epoch| dense || epochs[epoch as usize].tranche == scope)
-    }
-
-    #[inline]
-    pub(super) fn find_or_add(&mut self, name: &[u8], scope: u32, epoch: u32) -> u32 {
-        let dense = self.options.indexes == Indexes::Dense;
-        let hash = self.streams.hash(name, scope);
-        let epochs = &self.ledger.epochs;
-        let (id, is_new) =
-            self.streams.find_or_add(hash, name, epoch, |epoch| dense || epochs[epoch as usize].tranche == scope);
-        self.ledger.epochs[epoch as usize].streams += usize::from(is_new);
-        id
-    }
-
-    #[inline]
-    fn admit(&mut self, place: &Place, resolved: Resolved, event: Event) -> Result<(), BrokenFeed> {
-        let Resolved { slot, stream, recovered, .. } = resolved;
+    fn admit(&mut self, place: &Place, arrival: &Arrival, recovered: bool) -> Result<(), BrokenFeed> {
         if recovered {
-            self.admit_recovered(place, slot, stream, event);
+            self.admit_recovered(place, arrival);
             return Ok(());
         }
-        match (event.kind(), self.options.order) {
-            (Kind::Event, Order::Stream) => return self.admit_event(place, slot, stream, event),
-            (Kind::Unfold, Order::Stream) => self.admit_unfold(place, slot, stream, event),
-            (Kind::Placeholder, Order::Stream) => self.admit_placeholder(place, slot, stream, event),
-            (_, Order::Tranche) => self.admit_in_read_order(place, slot, event),
-            (Kind::Placeholder, Order::None) => self.settle_at_once(place, slot, &event),
-            (Kind::Malformed, Order::Stream) | (_, Order::None) => self.admit_single(place, slot, event),
+        match (arrival.kind, self.options.order) {
+            (Kind::Event, Order::Stream) => return self.admit_event(place, arrival),
+            (Kind::Unfold, Order::Stream) => self.admit_unfold(place, arrival),
+            (Kind::Placeholder, Order::Stream) => self.admit_placeholder(place, arrival),
+            (_, Order::Tranche) => self.admit_in_read_order(place, arrival),
+            (Kind::Placeholder, Order::None) => self.settle_at_once(place, arrival),
+            (Kind::Malformed, Order::Stream) | (_, Order::None) => self.admit_single(place, arrival),
         }
         Ok(())
     }
 
     /// Counts an event as handled that need not be kept.
-    pub(super) fn settle_at_once(&mut self, place: &Place, slot: u32, event: &Event) {
-        self.ledger.drop_bytes(place.batch, event.held_bytes() as u64);
-        self.ledger.mark(place.batch, slot, 1, 0);
+    pub(super) fn settle_at_once(&mut self, place: &Place, arrival: &Arrival) {
+        self.discard(place, arrival);
+        self.ledger.mark(place.batch, arrival.slot, 1, 0);
     }
 
     /// Lets an ordinal be handled when something else of its lane is; its event need not be kept.
-    pub(super) fn settle_with(&mut self, place: &Place, slot: u32, event: &Event, lane: u32, on: On) {
-        self.ledger.drop_bytes(place.batch, event.held_bytes() as u64);
-        self.ride(place.batch, slot, lane, on);
+    pub(super) fn settle_with(&mut self, place: &Place, arrival: &Arrival, lane: u32, on: On) {
+        self.discard(place, arrival);
+        self.ride(place.batch, arrival.slot, lane, on);
+    }
+
+    fn discard(&mut self, place: &Place, arrival: &Arrival) {
+        let bytes = self.store.discard(place.batch, arrival.at);
+        self.ledger.drop_tranche_bytes(place.tranche, bytes);
+    }
+
+    /// Lets go of a placeholder's buffer: its place is all that is needed.
+    pub(super) fn empty(&mut self, place: &Place, arrival: &Arrival) -> Arrival {
+        let bytes = self.store.empty(place.batch, arrival.at);
+        self.ledger.drop_tranche_bytes(place.tranche, bytes);
+        Arrival { bytes: 0, ..*arrival }
     }
 
     #[inline]
-    pub(super) fn add_node(&mut self, place: &Place, slot: u32, event: Event) -> u32 {
+    pub(super) fn add_node(&mut self, batch: u32, arrival: &Arrival) -> u32 {
+        let &Arrival { index, at, slot, kind, .. } = arrival;
         let id = self.nodes.claim();
-        let node = &mut self.nodes[id];
-        node.body = Body::Queued(event);
-        (node.next, node.batch, node.slot, node.flags) = (NONE, place.batch, slot, 0);
+        self.nodes[id] = Node { index, body: Body::Read(at), next: NONE, batch, slot, kind, flags: 0 };
         id
     }
 
-    fn admit_single(&mut self, place: &Place, slot: u32, event: Event) {
-        let stream = self.streams.add_anonymous(event.stream_bytes(), place.epoch);
-        let bytes = event.held_bytes() as u64;
-        let node = self.add_node(place, slot, event);
+    fn admit_single(&mut self, place: &Place, arrival: &Arrival) {
+        let name = self.store.read(place.batch, arrival.at).stream_bytes();
+        let stream = self.streams.add_anonymous(name, place.epoch);
+        let node = self.add_node(place.batch, arrival);
         let mut lane = Lane::new(LaneKind::Single, stream, place.now);
-        lane.append(&mut self.nodes, node, 0);
-        lane.bytes = bytes;
+        lane.append(&mut self.nodes, node);
+        lane.bytes = arrival.bytes;
         let lane = self.lanes.insert(lane);
-        self.streams.get_mut(stream).lane = lane;
+        self.streams.get_mut(stream).set_busy(Busy::Lane(lane));
         self.refresh(lane);
     }
 
-    fn admit_in_read_order(&mut self, place: &Place, slot: u32, mut event: Event) {
-        let lane = self.ledger.tranches[place.tranche as usize].lane;
-        let is_empty = self.lanes[lane].is_idle();
-        let parked = self.ledger.tranches[place.tranche as usize].parked.get(event.stream_bytes());
-        let was_parked = parked.is_some_and(|&first| event.at() < first);
-        if was_parked || event.kind() == Kind::Placeholder && is_empty {
-            return self.settle_at_once(place, slot, &event);
+    fn admit_in_read_order(&mut self, place: &Place, arrival: &Arrival) {
+        let tranche = &self.ledger.tranches[place.tranche as usize];
+        let lane_id = tranche.lane;
+        let is_empty = self.lanes[lane_id].is_idle();
+        let event = self.store.read(place.batch, arrival.at);
+        let was_parked = tranche.parked.get(event.stream_bytes()).is_some_and(|&first| event.at() < first);
+        let is_placeholder = arrival.kind == Kind::Placeholder;
+        if was_parked || is_placeholder && is_empty {
+            return self.settle_at_once(place, arrival);
         }
-        if event.kind() == Kind::Placeholder {
-            self.empty(place, &mut event);
-        }
-        let bytes = event.held_bytes() as u64;
-        let index = event.index();
-        let node = self.add_node(place, slot, event);
-        let lane_id = lane;
+        let bytes = if is_placeholder { self.empty(place, arrival).bytes } else { arrival.bytes };
+        let node = self.add_node(place.batch, arrival);
         let lane = &mut self.lanes[lane_id];
         if is_empty {
             lane.since = place.now;
         }
-        lane.append(&mut self.nodes, node, index);
+        lane.append(&mut self.nodes, node);
         lane.bytes += bytes;
         self.refresh(lane_id);
     }
 
-    #[inline]
-    fn admit_event(&mut self, place: &Place, slot: u32, stream: u32, event: Event) -> Result<(), BrokenFeed> {
-        let known = self.streams.get(stream);
-        if known.epoch != place.epoch || known.lane != NONE && self.lanes[known.lane].mixed {
-            self.change_tranche(place, stream, &event)?;
+    fn admit_event(&mut self, place: &Place, arrival: &Arrival) -> Result<(), BrokenFeed> {
+        let (index, stream) = (arrival.index, arrival.stream);
+        let mut lane = self.find_lane(stream);
+        if self.streams.get(stream).epoch != place.epoch || lane != NONE && self.lanes[lane].mixed {
+            self.change_tranche(place, arrival)?;
         }
-        let known = self.streams.get(stream);
-        let (index, lane) = (event.index(), known.lane);
-        if lane == NONE {
-            if index >= known.write() {
-                self.begin_lane(place, slot, stream, event);
-                return Ok(());
-            }
-        } else if self.comes_next(lane, index) {
-            self.append(place, slot, lane, event);
-            return Ok(());
-        } else if self.was_parked(lane, event.at()) {
-            self.settle_at_once(place, slot, &event);
+        if lane != NONE && self.was_parked(lane, place, arrival) {
+            self.settle_at_once(place, arrival);
             return Ok(());
         }
         match self.verdict(stream, index) {
-            Verdict::Fresh => self.queue(place, slot, lane, event),
-            Verdict::Late => self.queue_late(place, slot, stream, event),
+            Verdict::Fresh => {
+                if lane == NONE {
+                    lane = self.lane_of(stream, place.now);
+                }
+                self.queue(place, lane, arrival);
+            }
+            Verdict::Late => self.queue_late(place, arrival),
             Verdict::Handled => {
                 self.duplicates += 1;
-                self.settle_at_once(place, slot, &event);
+                self.settle_at_once(place, arrival);
             }
             Verdict::Waits => {
                 self.duplicates += 1;
-                self.settle_with(place, slot, &event, lane, On::Event(index));
+                self.settle_with(place, arrival, lane, On::Event(index));
             }
         }
         Ok(())
     }
 
-    /// The usual case: the first event of a stream that has nothing to do.
-    #[inline]
-    fn begin_lane(&mut self, place: &Place, slot: u32, stream: u32, event: Event) {
-        let (index, bytes) = (event.index(), event.held_bytes() as u64);
-        let node = self.add_node(place, slot, event);
-        let id = self.lanes.claim();
-        let lane = &mut self.lanes[id];
-        *lane = Lane::new(LaneKind::Stream, stream, place.now);
-        (lane.head, lane.tail, lane.last, lane.len, lane.bytes) = (node, node, index, 1, bytes);
-        self.streams.get_mut(stream).lane = id;
-        if self.options.require_all {
-            return self.refresh(id);
-        }
-        (lane.ready_batch, lane.ready_class) = (place.batch, class(1));
-        self.ready.push(id, place.batch, class(1));
-    }
-
-    /// Returns whether an event goes behind all that is queued, and nothing else has to be thought of.
-    #[inline]
-    fn comes_next(&self, lane: u32, index: i64) -> bool {
-        let lane = &self.lanes[lane];
-        lane.tail != NONE && index > lane.last && lane.aside == NONE && lane.unfolds == NONE
-    }
-
-    #[inline]
-    fn append(&mut self, place: &Place, slot: u32, lane_id: u32, event: Event) {
-        let (index, bytes) = (event.index(), event.held_bytes() as u64);
-        let node = self.add_node(place, slot, event);
-        let lane = &mut self.lanes[lane_id];
-        lane.append(&mut self.nodes, node, index);
-        lane.bytes += bytes;
-        if lane.ready_batch != NONE && lane.ready_class != class(lane.len) {
-            self.refresh(lane_id);
-        }
-    }
-
     /// C21: an event of a parked stream below its first parked one was handled before that.
-    pub(super) fn was_parked(&self, lane: u32, at: Ordinal) -> bool {
+    pub(super) fn was_parked(&self, lane: u32, place: &Place, arrival: &Arrival) -> bool {
         let aside = self.lanes[lane].aside;
-        aside != NONE && self.asides[aside].parked.is_some_and(|parked| at < parked.first)
+        let parked = if aside == NONE { None } else { self.asides[aside].parked };
+        parked.is_some_and(|parked| self.store.read(place.batch, arrival.at).at() < parked.first)
     }
 
     pub(super) fn verdict(&self, stream: u32, index: i64) -> Verdict {
         let known = self.streams.get(stream);
         let dense = self.options.indexes == Indexes::Dense;
-        let lane = (known.lane != NONE).then(|| &self.lanes[known.lane]);
+        let lane = (known.lane() != NONE).then(|| &self.lanes[known.lane()]);
         let out = lane.filter(|lane| lane.out != NONE).map(|lane| self.outs.get(lane.out)).filter(|out| !out.revoked);
         let aside = lane.filter(|lane| lane.aside != NONE).map(|lane| &self.asides[lane.aside]);
         if out.is_some_and(|out| out.late && out.first == index) {
             return Verdict::Waits;
         }
-        if aside
-            .is_some_and(|aside| chain(&self.nodes, aside.late).any(|late| self.nodes[late].event().index() == index))
-        {
+        if aside.is_some_and(|aside| chain(&self.nodes, aside.late).any(|late| self.nodes[late].index == index)) {
             return Verdict::Waits;
         }
         if index < known.write() {
@@ -346,22 +276,21 @@ impl Scheduler {
     }
 
     /// Queues an event by its index, unless it is queued already.
-    pub(super) fn queue(&mut self, place: &Place, slot: u32, lane_id: u32, event: Event) {
-        let (index, bytes) = (event.index(), event.held_bytes() as u64);
-        let supersedes = event.kind() == Kind::Event;
-        let node = self.add_node(place, slot, event);
+    pub(super) fn queue(&mut self, place: &Place, lane_id: u32, arrival: &Arrival) {
+        let index = arrival.index;
+        let node = self.add_node(place.batch, arrival);
         let lane = &mut self.lanes[lane_id];
         if lane.is_idle() {
             lane.since = place.now;
         }
-        if !lane.insert(&mut self.nodes, node, index) {
-            self.free_node(node);
+        if !lane.insert(&mut self.nodes, node) {
+            self.drop_node(node);
             self.duplicates += 1;
-            return self.ride(place.batch, slot, lane_id, On::Event(index));
+            return self.ride(place.batch, arrival.slot, lane_id, On::Event(index));
         }
-        lane.bytes += bytes;
+        lane.bytes += arrival.bytes;
         let (is_head, aside, unfolds) = (lane.head == node, lane.aside, lane.unfolds);
-        if unfolds != NONE && supersedes && self.nodes[unfolds].event().index() <= index {
+        if unfolds != NONE && arrival.kind == Kind::Event && self.nodes[unfolds].index <= index {
             self.supersede(lane_id, On::Event(index));
         }
         if aside != NONE && self.asides[aside].waiting {
@@ -373,15 +302,13 @@ impl Scheduler {
         self.refresh(lane_id);
     }
 
-    fn queue_late(&mut self, place: &Place, slot: u32, stream: u32, event: Event) {
+    fn queue_late(&mut self, place: &Place, arrival: &Arrival) {
         self.late_events += 1;
-        let lane_id = self.lane_of(stream, place.now);
+        let lane_id = self.lane_of(arrival.stream, place.now);
         let aside = self.aside_of(lane_id);
-        let (index, bytes) = (event.index(), event.held_bytes() as u64);
-        let node = self.add_node(place, slot, event);
-        let before = chain(&self.nodes, self.asides[aside].late)
-            .take_while(|&late| self.nodes[late].event().index() < index)
-            .last();
+        let node = self.add_node(place.batch, arrival);
+        let earlier = |&late: &u32| self.nodes[late].index < arrival.index;
+        let before = chain(&self.nodes, self.asides[aside].late).take_while(earlier).last();
         match before {
             Some(before) => {
                 self.nodes[node].next = self.nodes[before].next;
@@ -394,7 +321,7 @@ impl Scheduler {
         }
         let lane = &mut self.lanes[lane_id];
         lane.len += 1;
-        lane.bytes += bytes;
+        lane.bytes += arrival.bytes;
         if self.asides[aside].waiting {
             self.start_waiting(node);
         }
@@ -403,13 +330,16 @@ impl Scheduler {
 
     /// Returns the lane of a stream, which is begun if there is none.
     pub(super) fn lane_of(&mut self, stream: u32, now: Timestamp) -> u32 {
-        let known = self.streams.get_mut(stream);
-        if known.lane == NONE {
-            known.lane = self.lanes.insert(Lane::new(LaneKind::Stream, stream, now));
-        } else if self.lanes[known.lane].is_idle() {
-            self.lanes[known.lane].since = now;
+        let lane = self.find_lane(stream);
+        if lane == NONE {
+            let lane = self.lanes.insert(Lane::new(LaneKind::Stream, stream, now));
+            self.streams.get_mut(stream).set_busy(Busy::Lane(lane));
+            return lane;
         }
-        known.lane
+        if self.lanes[lane].is_idle() {
+            self.lanes[lane].since = now;
+        }
+        lane
     }
 
     pub(super) fn aside_of(&mut self, lane: u32) -> u32 {
@@ -430,7 +360,7 @@ impl Scheduler {
     }
 
     pub(super) fn is_idle(&self, stream: u32) -> bool {
-        let lane = self.streams.get(stream).lane;
+        let lane = self.streams.get(stream).lane();
         lane == NONE || self.lanes[lane].is_idle()
     }
 
@@ -441,6 +371,7 @@ impl Scheduler {
         let (scope, epoch) = (self.scope(tranche), self.ledger.tranches[tranche as usize].epoch);
         for (name, position) in positions {
             let stream = self.find_or_add(name.as_bytes(), scope, epoch);
+            let lane = self.find_lane(stream);
             if self.streams.get(stream).epoch != epoch
                 && !self.ledger.epochs[self.streams.get(stream).epoch as usize].open
             {
@@ -452,7 +383,6 @@ impl Scheduler {
             {
                 continue;
             }
-            let lane = self.streams.get(stream).lane;
             if !position.gaps.is_empty() || lane != NONE && self.lanes[lane].aside != NONE {
                 let lane = self.lane_of(stream, now);
                 let aside = self.aside_of(lane);

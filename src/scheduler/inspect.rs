@@ -1,5 +1,6 @@
 //! Answers to how things stand.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -7,7 +8,10 @@ use crate::clock::Timestamp;
 use crate::event::category;
 
 use super::aside::{Aside, Trouble};
+use super::known::Busy;
 use super::lane::{Lane, LaneKind, chain};
+use super::out::Out;
+use super::ready::Lone;
 use super::report::{Explanation, Snapshot, StateTotals, StreamReport, StreamState, TrancheReport};
 use super::slab::NONE;
 use super::{Order, Scheduler};
@@ -43,7 +47,13 @@ impl Scheduler {
                 stuck.push((spent, self.report_lane(lane_id, now)));
             }
         }
-        stuck.sort_by_key(|(spent, _)| std::cmp::Reverse(*spent));
+        for out in self.outs.lone().map(|slot| self.outs.get(slot)) {
+            let spent = self.clock.since(out.clock, now);
+            if spent > Duration::ZERO && spent >= after {
+                stuck.push((spent, self.report_lone_out(out, now)));
+            }
+        }
+        stuck.sort_by_key(|(spent, _)| Reverse(*spent));
         stuck.into_iter().map(|(_, report)| report).collect()
     }
 
@@ -98,7 +108,7 @@ impl Scheduler {
             tranche: self.ledger.tranches[self.ledger.epochs[epoch as usize].tranche as usize].id.clone(),
             state,
             running: lane.out != NONE,
-            head: (first != NONE).then(|| self.nodes[first].event().index()),
+            head: (first != NONE).then(|| self.nodes[first].index),
             events: lane.len as usize + outs().map(|out| out.events as usize).sum::<usize>(),
             bytes: usize::try_from(lane.bytes + outs().map(|out| out.bytes).sum::<u64>()).unwrap_or(usize::MAX),
             failures: aside.map_or(0, |aside| aside.failures),
@@ -107,7 +117,7 @@ impl Scheduler {
         }
     }
 
-    fn out(&self, slot: u32) -> Option<&super::out::Out> {
+    fn out(&self, slot: u32) -> Option<&Out> {
         (slot != NONE).then(|| self.outs.get(slot))
     }
 
@@ -116,34 +126,70 @@ impl Scheduler {
             Order::Stream => self.all_named(name.as_bytes()),
             _ => Vec::new(),
         };
-        let weight = |&stream: &u32| {
-            let lane = self.streams.get(stream).lane;
-            if lane == NONE { 0 } else { 1 + u32::from(self.state(lane) != StreamState::Idle) }
+        let weight = |&stream: &u32| match self.streams.get(stream).busy() {
+            Busy::Nothing => 0,
+            Busy::Lane(lane) if self.state(lane) == StreamState::Idle => 1,
+            _ => 2,
         };
         let Some(stream) = streams.into_iter().filter(|&stream| self.is_current(stream)).max_by_key(weight) else {
             return self.explain_other(name, now);
         };
         let known = self.streams.get(stream);
         let write_position = (known.write() >= 0).then(|| known.write());
-        if known.lane == NONE {
-            return self.explain_idle(stream, write_position);
+        match known.busy() {
+            Busy::Nothing => self.explain_idle(stream, write_position),
+            Busy::Lane(lane) => {
+                let gaps = self.aside(&self.lanes[lane]).map(|aside| aside.gaps.ranges().to_vec()).unwrap_or_default();
+                Explanation { write_position, gaps, ..self.explain_lane(lane, now) }
+            }
+            Busy::Lone { batch, at } => {
+                let lone = self.ready.lone_at(batch, at);
+                let explained = self.explain_lone(self.report_lone(lone, batch, at, now), batch, lone.slot);
+                Explanation { write_position, ..explained }
+            }
+            Busy::LoneOut(slot) => {
+                let out = self.outs.get(slot);
+                let explained = self.explain_lone(self.report_lone_out(out, now), out.batch, out.slot);
+                Explanation { write_position, ..explained }
+            }
         }
-        let gaps = self.aside(&self.lanes[known.lane]).map(|aside| aside.gaps.ranges().to_vec()).unwrap_or_default();
-        Explanation { write_position, gaps, ..self.explain_lane(known.lane, now) }
     }
 
-    /// Returns whether what is known of a stream is not of a tranche that was let go.
-    fn is_current(&self, stream: u32) -> bool {
-        let known = self.streams.get(stream);
-        self.ledger.epochs[known.epoch as usize].open || known.lane != NONE
+    fn explain_lone(&self, report: StreamReport, batch: u32, slot: u32) -> Explanation {
+        let blocks = self.blocks(batch, slot).then(|| self.ledger.batch(batch).ordinals.get(slot));
+        Explanation { state: report.state, report: Some(report), write_position: None, gaps: Vec::new(), blocks }
     }
 
-    fn explain_idle(&self, stream: u32, write_position: Option<i64>) -> Explanation {
+    /// Reports a lone event that is queued.
+    fn report_lone(&self, lone: Lone, batch: u32, at: u32, now: Timestamp) -> StreamReport {
+        let event = self.store.read(batch, at);
+        StreamReport {
+            head: Some(event.index()),
+            events: 1,
+            bytes: event.held_bytes(),
+            age: now.since(self.ledger.batch(batch).read_at),
+            ..self.report_stream(lone.stream, StreamState::Ready)
+        }
+    }
+
+    /// Reports a lone event that is out.
+    fn report_lone_out(&self, out: &Out, now: Timestamp) -> StreamReport {
+        StreamReport {
+            running: true,
+            events: 1,
+            bytes: usize::try_from(out.bytes).unwrap_or(usize::MAX),
+            age: now.since(out.taken),
+            ..self.report_stream(out.lone, StreamState::Active)
+        }
+    }
+
+    /// Reports a stream without anything that it has to do.
+    fn report_stream(&self, stream: u32, state: StreamState) -> StreamReport {
         let tranche = self.ledger.epochs[self.streams.get(stream).epoch as usize].tranche;
-        let report = StreamReport {
+        StreamReport {
             stream: self.streams.text(stream).to_owned(),
             tranche: self.ledger.tranches[tranche as usize].id.clone(),
-            state: StreamState::Idle,
+            state,
             running: false,
             head: None,
             events: 0,
@@ -151,7 +197,17 @@ impl Scheduler {
             failures: 0,
             age: Duration::ZERO,
             until: None,
-        };
+        }
+    }
+
+    /// Returns whether what is known of a stream is not of a tranche that was let go.
+    fn is_current(&self, stream: u32) -> bool {
+        let known = self.streams.get(stream);
+        self.ledger.epochs[known.epoch as usize].open || !known.has_nothing_to_do()
+    }
+
+    fn explain_idle(&self, stream: u32, write_position: Option<i64>) -> Explanation {
+        let report = self.report_stream(stream, StreamState::Idle);
         Explanation { state: StreamState::Idle, report: Some(report), write_position, gaps: Vec::new(), blocks: None }
     }
 
@@ -172,7 +228,7 @@ impl Scheduler {
             let lane = &self.lanes[lane];
             let by_name =
                 lane.kind != LaneKind::Stream && self.streams.name(lane.stream) == name.as_bytes() && !lane.is_idle();
-            by_name || chain(&self.nodes, lane.head).any(|id| self.nodes[id].event().stream() == name)
+            by_name || chain(&self.nodes, lane.head).any(|id| self.store.event(&self.nodes[id]).stream() == name)
         };
         match self.lane_ids().find(is_it) {
             Some(lane) => self.explain_lane(lane, now),
@@ -196,8 +252,13 @@ impl Scheduler {
             self.aside(lane).into_iter().flat_map(|aside| &aside.riders).map(|rider| (rider.batch, rider.slot));
         let mut places = nodes.chain(riders);
         places
-            .find(|&(batch, slot)| self.ledger.blocked_at(self.ledger.tranche_of(batch)) == Some((batch, slot)))
+            .find(|&(batch, slot)| self.blocks(batch, slot))
             .map(|(batch, slot)| self.ledger.batch(batch).ordinals.get(slot))
+    }
+
+    /// Returns whether an ordinal is the one that holds its tranche back.
+    fn blocks(&self, batch: u32, slot: u32) -> bool {
+        self.ledger.blocked_at(self.ledger.tranche_of(batch)) == Some((batch, slot))
     }
 
     pub(super) fn take_snapshot(&self, most: usize, now: Timestamp) -> Snapshot {
@@ -205,8 +266,8 @@ impl Scheduler {
         let mut snapshot =
             Snapshot { late_events: self.late_events, duplicates: self.duplicates, ..Snapshot::default() };
         let mut totals = Totals::default();
-        let mut attention: [Vec<(Duration, u32)>; 4] = Default::default();
-        let mut busy = 0;
+        let mut attention: [Vec<(Duration, Busy)>; 4] = Default::default();
+        let mut busy = self.add_lone(&mut totals, &mut attention[2], now);
         for lane_id in self.lane_ids() {
             let report = self.report_lane(lane_id, now);
             let lane = &self.lanes[lane_id];
@@ -223,7 +284,7 @@ impl Scheduler {
                 _ => None,
             };
             if let Some(list) = list {
-                attention[list].push((report.age, lane_id));
+                attention[list].push((report.age, Busy::Lane(lane_id)));
             }
             let name = self.streams.text(lane.stream);
             totals.add(report.state, &report, name);
@@ -233,15 +294,40 @@ impl Scheduler {
             }
         }
         for list in &mut attention {
-            list.sort_by(|a, b| b.cmp(a));
+            list.sort_by_key(|(age, _)| Reverse(*age));
             list.truncate(most);
         }
-        let mut streams: Vec<_> = attention.concat().into_iter().map(|(_, lane)| self.report_lane(lane, now)).collect();
+        let listed = attention.concat().into_iter().filter_map(|(_, busy)| match busy {
+            Busy::Lane(lane) => Some(self.report_lane(lane, now)),
+            Busy::LoneOut(out) => Some(self.report_lone_out(self.outs.get(out), now)),
+            Busy::Nothing | Busy::Lone { .. } => None,
+        });
+        let mut streams: Vec<_> = listed.collect();
         streams.sort_by(|a, b| b.age.cmp(&a.age).then_with(|| a.stream.cmp(&b.stream)));
         snapshot.idle = known.saturating_sub(busy);
         snapshot.streams = streams;
         totals.write(&mut snapshot);
         snapshot
+    }
+
+    /// Adds the lone events to the totals, and those that are out to what is active. Returns how many there are.
+    fn add_lone<'a>(&'a self, totals: &mut Totals<'a>, active: &mut Vec<(Duration, Busy)>, now: Timestamp) -> usize {
+        let mut streams = 0;
+        for &batch in self.ledger.tranches.iter().flat_map(|tranche| tranche.batches()) {
+            for (at, lone) in self.ready.lone(batch) {
+                let report = self.report_lone(lone, batch, at, now);
+                totals.add(report.state, &report, self.streams.text(lone.stream));
+                streams += 1;
+            }
+        }
+        for slot in self.outs.lone() {
+            let out = self.outs.get(slot);
+            let report = self.report_lone_out(out, now);
+            totals.add(report.state, &report, self.streams.text(out.lone));
+            active.push((report.age, Busy::LoneOut(slot)));
+            streams += 1;
+        }
+        streams
     }
 }
 

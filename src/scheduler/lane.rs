@@ -4,7 +4,7 @@
 //! itself (with `order = "none"`, or a record that could not be read) has one of its own.
 
 use crate::clock::Timestamp;
-use crate::event::{Event, Kind};
+use crate::event::{Kind, next_index};
 
 use super::slab::{Link, NONE, Slab};
 
@@ -13,87 +13,76 @@ pub(super) type Lanes = Slab<Lane, 1024>;
 
 /// An event in a lane. While its event is out it stays behind, so that what comes back is settled without searching.
 #[derive(Debug)]
-#[repr(align(64))]
 pub(super) struct Node {
+    pub(super) index: i64,
     pub(super) body: Body,
     pub(super) next: u32,
     pub(super) batch: u32,
     /// Its ordinal's place in the batch.
     pub(super) slot: u32,
-    pub(super) flags: u32,
+    pub(super) kind: Kind,
+    pub(super) flags: u8,
 }
 
-const _: () = assert!(size_of::<Node>() == 128);
+const _: () = assert!(size_of::<Node>() == 32);
 
-#[derive(Debug)]
+/// Where the event of a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Body {
     Unused,
-    Queued(Event),
-    /// Handed out. What was at least this next index is done once a call gets there.
-    Out {
-        next: i64,
-        unfold: bool,
-    },
+    /// At this place of what its batch brought.
+    Read(u32),
+    /// Apart from its batch, at this place of the store.
+    Kept(u32),
+    /// Handed out.
+    Out,
 }
 
 impl Node {
     /// Its batch counts it as waiting.
-    pub(super) const WAITING: u32 = 1;
+    pub(super) const WAITING: u8 = 1;
     /// It failed, or together with others: it is offered by itself (C19).
-    pub(super) const SINGLE: u32 = 2;
+    pub(super) const SINGLE: u8 = 2;
     /// It could not be read and is to be parked.
-    pub(super) const PARK: u32 = 4;
+    pub(super) const PARK: u8 = 4;
     /// A placeholder for what was handled before the tranche was opened: it counts for its stream only, and may outlive its
     /// batch.
-    pub(super) const RECOVERED: u32 = 8;
+    pub(super) const RECOVERED: u8 = 8;
 
-    #[inline]
-    pub(super) fn event(&self) -> &Event {
-        match &self.body {
-            Body::Queued(event) => event,
-            _ => panic!("a queued node has its event"),
-        }
-    }
-
-    pub(super) fn event_mut(&mut self) -> &mut Event {
-        match &mut self.body {
-            Body::Queued(event) => event,
-            _ => panic!("a queued node has its event"),
-        }
-    }
-
-    /// Takes the event out, to be handed out.
-    #[inline]
-    pub(super) fn hand_out(&mut self) -> Event {
-        let (next, unfold) = (self.event().next_index(), self.event().is_unfold());
-        match std::mem::replace(&mut self.body, Body::Out { next, unfold }) {
-            Body::Queued(event) => event,
-            _ => panic!("a queued node has its event"),
-        }
+    pub(super) fn new(batch: u32, slot: u32, index: i64, body: Body) -> Self {
+        Self { index, body, next: NONE, batch, slot, kind: Kind::Event, flags: 0 }
     }
 
     /// Returns the next index of interest once this is handled.
     #[inline]
     pub(super) fn next_index(&self) -> i64 {
-        match &self.body {
-            Body::Queued(event) => event.next_index(),
-            Body::Out { next, .. } => *next,
-            Body::Unused => panic!("a node in use has an event, or one that is out"),
-        }
+        next_index(self.kind, self.index)
     }
 
+    #[inline]
+    pub(super) fn is_unfold(&self) -> bool {
+        self.kind == Kind::Unfold
+    }
+
+    #[inline]
     pub(super) fn is_placeholder(&self) -> bool {
-        matches!(&self.body, Body::Queued(event) if event.kind() == Kind::Placeholder)
+        self.kind == Kind::Placeholder
     }
 
-    pub(super) fn has(&self, flag: u32) -> bool {
+    #[inline]
+    pub(super) fn is_out(&self) -> bool {
+        self.body == Body::Out
+    }
+
+    #[inline]
+    pub(super) fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }
 }
 
 impl Link for Node {
     fn vacant() -> Self {
-        Self { body: Body::Unused, next: NONE, batch: 0, slot: 0, flags: 0 }
+        Self::new(0, 0, 0, Body::Unused)
     }
 
     fn link(&self) -> u32 {
@@ -167,30 +156,31 @@ impl Lane {
     }
 
     #[inline]
-    pub(super) fn append(&mut self, nodes: &mut Nodes, id: u32, index: i64) {
+    pub(super) fn append(&mut self, nodes: &mut Nodes, id: u32) {
         if self.tail == NONE {
             self.head = id;
         } else {
             nodes[self.tail].next = id;
         }
         self.tail = id;
-        self.last = index;
+        self.last = nodes[id].index;
         self.len += 1;
     }
 
     /// Puts an event where its index belongs. Returns `false`, and does nothing, if that index is queued already.
     #[inline]
-    pub(super) fn insert(&mut self, nodes: &mut Nodes, id: u32, index: i64) -> bool {
+    pub(super) fn insert(&mut self, nodes: &mut Nodes, id: u32) -> bool {
+        let index = nodes[id].index;
         if self.tail == NONE || index > self.last {
-            self.append(nodes, id, index);
+            self.append(nodes, id);
             return true;
         }
         let (mut before, mut at) = (NONE, self.head);
-        while nodes[at].event().index() < index {
+        while nodes[at].index < index {
             before = at;
             at = nodes[at].next;
         }
-        if nodes[at].event().index() == index {
+        if nodes[at].index == index {
             return false;
         }
         nodes[id].next = at;
@@ -208,9 +198,7 @@ impl Lane {
         if self.tail == NONE || index > self.last {
             return None;
         }
-        chain(nodes, self.head)
-            .find(|&id| nodes[id].event().index() >= index)
-            .filter(|&id| nodes[id].event().index() == index)
+        chain(nodes, self.head).find(|&id| nodes[id].index >= index).filter(|&id| nodes[id].index == index)
     }
 
     /// Takes the first event's node off.
@@ -229,7 +217,7 @@ impl Lane {
         nodes[last].next = self.head;
         if self.tail == NONE {
             self.tail = last;
-            self.last = nodes[last].event().index();
+            self.last = nodes[last].index;
         }
         self.head = first;
         self.len += len;

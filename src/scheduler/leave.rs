@@ -13,6 +13,7 @@ impl Scheduler {
         let Some(tranche) = self.ledger.held(id) else { return };
         self.ledger.tranche_mut(tranche).leaving = true;
         self.leaving = true;
+        self.give_lanes(tranche);
         for lane in 0..self.lanes.bound() {
             if !self.lanes[lane].free && self.lanes[lane].ready_batch != NONE {
                 self.refresh(lane);
@@ -31,13 +32,14 @@ impl Scheduler {
         if self.options.order != Order::Stream {
             return None;
         }
-        let lane =
-            self.all_named(name.as_bytes()).into_iter().map(|stream| self.streams.get(stream).lane).find(|&lane| {
-                lane != NONE
-                    && self.lanes[lane].kind == LaneKind::Stream
-                    && self.lanes[lane].out == NONE
-                    && self.lanes[lane].len > 0
-            })?;
+        let streams = self.all_named(name.as_bytes());
+        let lanes: Vec<_> = streams.into_iter().map(|stream| self.find_lane(stream)).collect();
+        let lane = lanes.into_iter().find(|&lane| {
+            lane != NONE
+                && self.lanes[lane].kind == LaneKind::Stream
+                && self.lanes[lane].out == NONE
+                && self.lanes[lane].len > 0
+        })?;
         let first = self.first_node(lane);
         self.nodes[first].flags |= Node::SINGLE;
         let kind = self.kind_of(lane);

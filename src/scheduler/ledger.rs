@@ -253,21 +253,20 @@ impl Ledger {
         }
     }
 
-    /// As [`mark`](Self::mark), for one event. Returns whether its batch has nothing left.
+    /// Marks an event that was out by itself and held so many bytes. Returns whether its batch has nothing left.
     #[inline]
-    pub(super) fn mark_one(&mut self, batch_id: u32, slot: u32, waiting: bool) -> bool {
+    pub(super) fn mark_lone(&mut self, tranche: u32, batch_id: u32, slot: u32, bytes: u64) -> bool {
         let batch = &mut self.batches[batch_id as usize];
+        let counts = &mut self.tranches[tranche as usize].counts;
+        counts.out -= 1;
+        counts.bytes = counts.bytes.saturating_sub(bytes);
         let near = batch.neighbours(slot);
-        let Some(near) =
-            near.filter(|_| !waiting && batch.outstanding > 1 && batch.waiting == 0 && batch.shared.is_empty())
-        else {
-            self.mark(batch_id, slot, 1, u32::from(waiting));
+        let Some(near) = near.filter(|_| batch.outstanding > 1 && batch.waiting == 0 && batch.shared.is_empty()) else {
+            self.mark(batch_id, slot, 1, 0);
             return self.batches[batch_id as usize].outstanding == 0;
         };
         batch.outstanding -= 1;
-        batch.set(slot, 1);
-        batch.raise_low();
-        let counts = &mut self.tranches[batch.tranche as usize].counts;
+        batch.set_one(slot);
         counts.runs = counts.runs + 1 - near;
         counts.unhandled -= 1;
         counts.completed_events += 1;

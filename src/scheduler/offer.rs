@@ -10,42 +10,55 @@ use super::lane::{LaneKind, Node};
 use super::out::Out;
 use super::ready::{Next, class};
 use super::slab::NONE;
+use super::store::Store;
 
 impl Scheduler {
     pub(super) fn offer(&mut self, now: Timestamp) -> Option<Streams> {
         self.wake(now);
-        let mut call = Streams::new();
-        while call.len() < self.options.streams_per_call.max(1) {
-            let Some(next) = self.peek_ready() else { break };
-            if self.lanes[next.lane].kind == LaneKind::Tranche {
-                if call.is_empty() {
-                    self.ready.remove(next.batch, next.class);
-                    self.offer_in_read_order(next.lane, now, &mut call);
-                }
-                break;
-            }
-            if call.is_empty() && self.options.streams_per_call <= 1 && self.is_plain(next.lane) {
-                self.ready.remove(next.batch, next.class);
-                return Some(Streams::from_buf([self.offer_one(next.lane, now)]));
-            }
-            let kind = self.kind_of(next.lane);
-            if !call.is_empty() && kind != WorkKind::Handle {
-                break;
-            }
-            self.ready.remove(next.batch, next.class);
-            call.push(self.offer_lane(next.lane, kind, now));
-            if kind != WorkKind::Handle {
-                break;
-            }
+        match self.peek_ready()? {
+            Next::Lone { batch, at } if self.options.streams_per_call <= 1 => Some(self.offer_lone(batch, at, now)),
+            next => Some(self.offer_several(next, now)),
         }
-        (!call.is_empty()).then_some(call)
     }
 
+    /// Fills a call, beginning with what is next.
+    fn offer_several(&mut self, first: Next, now: Timestamp) -> Streams {
+        let (mut call, mut next) = (Streams::new(), Some(first));
+        while let Some(offered) = next {
+            let kind = match offered {
+                Next::Lone { batch, at } => {
+                    call.extend(self.offer_lone(batch, at, now));
+                    WorkKind::Handle
+                }
+                Next::Lane { lane, batch, class, at } => {
+                    let is_tranche = self.lanes[lane].kind == LaneKind::Tranche;
+                    if !call.is_empty() && (is_tranche || self.kind_of(lane) != WorkKind::Handle) {
+                        break;
+                    }
+                    self.ready.remove(batch, class, at);
+                    if is_tranche {
+                        self.offer_in_read_order(lane, now, &mut call);
+                        break;
+                    }
+                    let kind = self.kind_of(lane);
+                    call.push(self.offer_lane(lane, kind, now));
+                    kind
+                }
+            };
+            if kind != WorkKind::Handle || call.len() >= self.options.streams_per_call {
+                break;
+            }
+            next = self.peek_ready();
+        }
+        call
+    }
+
+    #[inline(always)]
     fn peek_ready(&mut self) -> Option<Next> {
         let lanes = &self.lanes;
-        self.ready.peek(|next| {
-            let lane = &lanes[next.lane];
-            lane.ready_batch == next.batch && lane.ready_class == next.class
+        self.ready.peek(|lane, batch, class| {
+            let lane = &lanes[lane];
+            lane.ready_batch == batch && lane.ready_class == class
         })
     }
 
@@ -135,7 +148,7 @@ impl Scheduler {
         if !self.options.require_all || lane.kind != LaneKind::Stream || has_late || lane.len == 0 {
             return false;
         }
-        let first = self.nodes[self.first_node(lane_id)].event().index();
+        let first = self.nodes[self.first_node(lane_id)].index;
         first > self.streams.get(lane.stream).write().max(0)
     }
 
@@ -146,67 +159,18 @@ impl Scheduler {
         if lane.aside != NONE && self.asides[lane.aside].parked.is_some() {
             return WorkKind::Park;
         }
-        match self.nodes[self.first_node(lane_id)].event().kind() {
+        match self.nodes[self.first_node(lane_id)].kind {
             Kind::Malformed => WorkKind::Malformed,
             _ => WorkKind::Handle,
         }
     }
 
-    /// Returns whether a lane is one event, and nothing else has to be thought of.
-    #[inline]
-    fn is_plain(&self, lane: u32) -> bool {
-        let lane = &self.lanes[lane];
-        lane.len == 1 && lane.aside == NONE && lane.head != NONE
-    }
-
-    /// The usual case by a shorter way.
-    fn offer_one(&mut self, lane_id: u32, now: Timestamp) -> Work {
-        let lane = &mut self.lanes[lane_id];
-        assert_eq!(lane.out, NONE, "a stream has one call at a time");
-        let head = lane.head;
-        let node = &mut self.nodes[head];
-        let bytes = std::mem::take(&mut lane.bytes);
-        (lane.head, lane.tail, lane.len, lane.ready_batch) = (NONE, NONE, 0, NONE);
-        let (event, clock) = (node.event(), self.clock.read(now));
-        let kind = if event.kind() == Kind::Malformed { WorkKind::Malformed } else { WorkKind::Handle };
-        let next = event.next_index();
-        let of = self.ledger.batch(node.batch);
-        let (read_at, tranche) = (of.read_at, of.tranche);
-        self.ledger.tranche_mut(tranche).counts.out += 1;
-        let (out, id) = self.outs.claim();
-        let generation = id.generation;
-        *out = Out {
-            generation,
-            lane: lane_id,
-            tranche,
-            head,
-            sibling: NONE,
-            events: 1,
-            bytes,
-            first: event.index(),
-            first_at: event.at(),
-            span_next: next,
-            real_next: next,
-            next,
-            unfolds_at: i64::MIN,
-            kind,
-            late: false,
-            revoked: false,
-            taken: now,
-            clock,
-        };
-        lane.out = id.slot;
-        let mut events = self.pool.pop().unwrap_or_default();
-        events.push(node.hand_out());
-        Work { id, kind, events, next, failures: 0, read_at, late: false }
-    }
-
     #[inline]
     pub(super) fn offer_lane(&mut self, lane_id: u32, kind: WorkKind, now: Timestamp) -> Work {
+        let mut span = Span::new(self.pool.pop().unwrap_or_default(), self.options.max_bytes);
         let lane = &mut self.lanes[lane_id];
         assert_eq!(lane.out, NONE, "a stream has one call at a time");
         lane.ready_batch = NONE;
-        let mut span = Span::new(self.pool.pop().unwrap_or_default());
         let aside = lane.aside;
         let mut out = Out::new(lane_id, NONE, kind, now, self.clock.read(now));
         if aside != NONE && self.asides[aside].late != NONE {
@@ -226,7 +190,7 @@ impl Scheduler {
         let id = self.asides[aside].late;
         let node = &mut self.nodes[id];
         self.asides[aside].late = node.next;
-        span.event(node.hand_out());
+        span.event(&mut self.store, node);
         span.chain(node, id, NONE);
         self.lanes[lane_id].len -= 1;
     }
@@ -241,21 +205,22 @@ impl Scheduler {
         let single = self.nodes[id].has(Node::SINGLE);
         while id != NONE {
             let node = &mut self.nodes[id];
-            let event = node.event();
-            let is_placeholder = event.kind() == Kind::Placeholder;
+            let is_placeholder = node.is_placeholder();
             if last != NONE {
-                let is_next = !dense || event.index() == span.next;
-                let fits = span.events.len() < self.options.max_events && span.fits(event, self.options.max_bytes);
-                let joins = !single && fits && !node.has(Node::SINGLE);
+                let is_next = !dense || node.index == span.next;
+                let joins = !single
+                    && !node.has(Node::SINGLE)
+                    && span.events.len() < self.options.max_events
+                    && span.fits(&self.store, node);
                 if !is_next || !(is_placeholder || joins) || mixed && self.ledger.tranche_of(node.batch) != tranche {
                     break;
                 }
             }
             if is_placeholder {
-                span.next = event.index() + 1;
+                span.next = node.index + 1;
                 span.span_next = span.next;
             } else {
-                span.event(node.hand_out());
+                span.event(&mut self.store, node);
             }
             let next = node.next;
             if last == NONE {
@@ -271,7 +236,7 @@ impl Scheduler {
         if id == NONE {
             lane.tail = NONE;
             let unfolds = lane.unfolds;
-            if unfolds != NONE && (!dense || self.nodes[unfolds].event().index() <= span.next) {
+            if unfolds != NONE && (!dense || self.nodes[unfolds].index <= span.next) {
                 let same = !mixed || self.ledger.tranche_of(self.nodes[unfolds].batch) == tranche;
                 if same {
                     self.take_unfolds(lane_id, span);
@@ -286,7 +251,7 @@ impl Scheduler {
         while id != NONE {
             let node = &mut self.nodes[id];
             let next = node.next;
-            span.unfold(node.hand_out());
+            span.unfold(&mut self.store, node);
             lane.len -= 1;
             if span.last == NONE {
                 span.head = id;
@@ -340,12 +305,14 @@ pub(super) struct Span {
     pub(super) span_next: i64,
     pub(super) real_next: i64,
     pub(super) unfolds_at: i64,
-    pub(super) size: usize,
     pub(super) bytes: u64,
+    /// Stored bytes, and how many there may be.
+    size: usize,
+    max_size: usize,
 }
 
 impl Span {
-    pub(super) fn new(events: Vec<Event>) -> Self {
+    pub(super) fn new(events: Vec<Event>, max_size: usize) -> Self {
         let none = i64::MIN;
         Self {
             events,
@@ -355,35 +322,39 @@ impl Span {
             span_next: none,
             real_next: none,
             unfolds_at: none,
-            size: 0,
             bytes: 0,
+            size: 0,
+            max_size,
         }
     }
 
     #[inline]
-    pub(super) fn event(&mut self, event: Event) {
-        self.next = event.next_index();
+    pub(super) fn event(&mut self, store: &mut Store, node: &mut Node) {
+        self.next = node.next_index();
         (self.span_next, self.real_next) = (self.next, self.next);
-        self.add(event);
+        self.add(store, node);
     }
 
-    pub(super) fn unfold(&mut self, event: Event) {
-        self.next = self.next.max(event.index());
-        self.unfolds_at = event.index();
-        self.add(event);
+    pub(super) fn unfold(&mut self, store: &mut Store, node: &mut Node) {
+        self.next = self.next.max(node.index);
+        self.unfolds_at = node.index;
+        self.add(store, node);
     }
 
-    /// Returns whether there is room for another event.
+    /// Returns whether there is room for the event of another node.
     #[inline]
-    pub(super) fn fits(&self, event: &Event, max_bytes: usize) -> bool {
-        max_bytes == usize::MAX || self.size.saturating_add(event.size()) <= max_bytes
+    pub(super) fn fits(&self, store: &Store, node: &Node) -> bool {
+        self.max_size == usize::MAX || self.size.saturating_add(store.event(node).size()) <= self.max_size
     }
 
     #[inline]
-    fn add(&mut self, event: Event) {
-        self.size = self.size.saturating_add(event.size());
+    fn add(&mut self, store: &mut Store, node: &mut Node) {
+        store.hand_out(node, &mut self.events);
+        let event = &self.events[self.events.len() - 1];
         self.bytes += event.held_bytes() as u64;
-        self.events.push(event);
+        if self.max_size != usize::MAX {
+            self.size = self.size.saturating_add(event.size());
+        }
     }
 
     /// Appends one node to the chain.

@@ -12,7 +12,11 @@ use super::slab::NONE;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Out {
     pub(super) generation: u32,
-    /// `NONE` while the place is unused.
+    /// The stream of a lone event, whose batch and place in it are these; `NONE` if it has a lane.
+    pub(super) lone: u32,
+    pub(super) batch: u32,
+    pub(super) slot: u32,
+    /// What it was taken from, unless it is a lone event.
     pub(super) lane: u32,
     pub(super) tranche: u32,
     /// The nodes that it took from its lane, those that are not offered (placeholders) included.
@@ -44,6 +48,9 @@ impl Out {
     pub(super) fn new(lane: u32, head: u32, kind: WorkKind, taken: Timestamp, clock: u64) -> Self {
         Self {
             generation: 0,
+            lone: NONE,
+            batch: NONE,
+            slot: 0,
             lane,
             tranche: NONE,
             head,
@@ -62,6 +69,15 @@ impl Out {
             taken,
             clock,
         }
+    }
+
+    #[inline]
+    pub(super) fn is_lone(&self) -> bool {
+        self.lone != NONE
+    }
+
+    fn is_unused(&self) -> bool {
+        self.lane == NONE && self.lone == NONE
     }
 
     /// Returns whether a call that gets to `next` has handled all of it.
@@ -106,7 +122,7 @@ impl Outs {
 
     /// Returns the work of this id, unless it came back already.
     pub(super) fn find(&self, id: WorkId) -> Option<&Out> {
-        self.places.get(id.slot as usize).filter(|out| out.lane != NONE && out.generation == id.generation)
+        self.places.get(id.slot as usize).filter(|out| out.generation == id.generation && !out.is_unused())
     }
 
     pub(super) fn get(&self, slot: u32) -> &Out {
@@ -128,15 +144,25 @@ impl Outs {
     /// Gives a place back.
     #[inline]
     pub(super) fn release(&mut self, slot: u32) {
-        self.places[slot as usize].lane = NONE;
+        let out = &mut self.places[slot as usize];
+        (out.lane, out.lone) = (NONE, NONE);
         self.unused.push(slot);
     }
 
-    /// Lets all that a tranche has out count for nothing.
-    pub(super) fn revoke(&mut self, tranche: u32) {
-        for out in self.places.iter_mut().filter(|out| out.lane != NONE && out.tranche == tranche) {
+    /// Returns the lone events that are out.
+    pub(super) fn lone(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..).zip(&self.places).filter(|(_, out)| out.is_lone()).map(|(slot, _)| slot)
+    }
+
+    /// Lets all that a tranche has out count for nothing. Returns the first nodes of what that is.
+    pub(super) fn revoke(&mut self, tranche: u32) -> Vec<u32> {
+        let mut heads = Vec::new();
+        for out in self.places.iter_mut().filter(|out| !out.is_unused() && out.tranche == tranche) {
+            assert!(!out.is_lone(), "what is revoked has a lane");
             out.revoked = true;
+            heads.push(out.head);
         }
+        heads
     }
 }
 

@@ -1,39 +1,40 @@
 //! Events that are never offered, and keep their place in a dense stream: those that a filter excluded, and those that were
 //! handled before their tranche was opened.
 
-use crate::event::{Event, Indexes};
+use crate::event::Indexes;
 
 use super::Scheduler;
-use super::ingest::{Place, Verdict};
+use super::ingest::{Arrival, Place, Verdict};
 use super::lane::Node;
 use super::slab::NONE;
 
 impl Scheduler {
-    pub(super) fn admit_placeholder(&mut self, place: &Place, slot: u32, stream: u32, mut event: Event) {
-        let lane = if stream == NONE { NONE } else { self.lane_for_placeholder(place, stream, event.index()) };
+    pub(super) fn admit_placeholder(&mut self, place: &Place, arrival: &Arrival) {
+        let lane = self.lane_for_placeholder(place, arrival);
         if lane == NONE {
-            return self.settle_at_once(place, slot, &event);
+            return self.settle_at_once(place, arrival);
         }
-        self.empty(place, &mut event);
-        self.queue(place, slot, lane, event);
+        let emptied = self.empty(place, arrival);
+        self.queue(place, lane, &emptied);
     }
 
     /// An event that was handled before its tranche was opened counts at once; where a stream is dense, its place is kept.
-    pub(super) fn admit_recovered(&mut self, place: &Place, slot: u32, stream: u32, mut event: Event) {
-        self.settle_at_once(place, slot, &event);
-        if stream == NONE || self.options.indexes == Indexes::Sparse {
-            return;
-        }
-        let lane = self.lane_for_placeholder(place, stream, event.index());
+    pub(super) fn admit_recovered(&mut self, place: &Place, arrival: &Arrival) {
+        let lane = match self.options.indexes {
+            Indexes::Dense => self.lane_for_placeholder(place, arrival),
+            Indexes::Sparse => NONE,
+        };
         if lane == NONE {
-            return;
+            return self.settle_at_once(place, arrival);
         }
-        event.forget_record();
-        let index = event.index();
-        let node = self.add_node(place, slot, event);
+        let emptied = self.empty(place, arrival);
+        self.ledger.mark(place.batch, arrival.slot, 1, 0);
+        let node = self.add_node(place.batch, &emptied);
         self.nodes[node].flags = Node::RECOVERED;
-        if !self.lanes[lane].insert(&mut self.nodes, node, index) {
-            return self.free_node(node);
+        self.store.set_apart(&mut self.nodes[node]);
+        if !self.lanes[lane].insert(&mut self.nodes, node) {
+            self.free_node(node);
+            return;
         }
         if self.lanes[lane].head == node {
             self.settle_head(lane);
@@ -42,13 +43,17 @@ impl Scheduler {
     }
 
     /// Returns the lane in which a placeholder has to wait its turn; `NONE` if it need not, and its stream has passed it.
-    fn lane_for_placeholder(&mut self, place: &Place, stream: u32, index: i64) -> u32 {
+    fn lane_for_placeholder(&mut self, place: &Place, arrival: &Arrival) -> u32 {
+        let (stream, index) = (arrival.stream, arrival.index);
+        if stream == NONE {
+            return NONE;
+        }
+        let lane = self.find_lane(stream);
         let epoch = self.streams.get(stream).epoch;
         if epoch != place.epoch && !self.ledger.epochs[epoch as usize].open {
             self.adopt(stream, place.epoch);
         }
         let known = self.streams.get(stream);
-        let lane = known.lane;
         let has_queue = lane != NONE && !self.lanes[lane].is_idle();
         let is_next = !self.options.require_all || index <= known.write().max(0);
         match self.verdict(stream, index) {
@@ -62,11 +67,5 @@ impl Scheduler {
             }
         }
         NONE
-    }
-
-    /// Lets go of a placeholder's buffer: its place is all that is needed.
-    pub(super) fn empty(&mut self, place: &Place, event: &mut Event) {
-        self.ledger.drop_bytes(place.batch, event.held_bytes() as u64);
-        event.forget_record();
     }
 }

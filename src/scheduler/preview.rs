@@ -6,10 +6,10 @@ use crate::work::WorkId;
 
 use super::Scheduler;
 use super::aside::{Gaps, On};
+use super::known::Known;
 use super::lane::{Body, LaneKind, Node, chain};
 use super::out::Out;
 use super::slab::NONE;
-use super::streams::Known;
 
 impl Scheduler {
     pub(super) fn preview(&mut self, done: &[(WorkId, i64)]) -> Vec<(TrancheId, Progress)> {
@@ -31,16 +31,23 @@ impl Scheduler {
     /// Trailing placeholders are left out, as they supersede no unfolds (C3), unless `require_all` counts on them.
     pub(super) fn preview_write_position(&self, work: WorkId, next: i64) -> Option<WritePosition> {
         let out = self.outs.find(work).filter(|out| !out.revoked)?;
+        if out.is_lone() {
+            return out.ends_by(next).then(|| self.kept_of(out, out.lone, Gaps::default(), next, next))?;
+        }
         let lane = &self.lanes[out.lane];
         if lane.kind != LaneKind::Stream {
             return None;
         }
         let taken = chain(&self.nodes, out.head).map(|id| &self.nodes[id]).take_while(|node| node.next_index() <= next);
-        let events = taken.filter(|node| matches!(node.body, Body::Out { unfold: false, .. }));
+        let events = taken.filter(|node| node.is_out() && !node.is_unfold());
         let real = events.map(Node::next_index).max();
         let real = if next > out.next { Some(next) } else { real }?;
-        let mut known = *self.streams.get(lane.stream);
-        let mut gaps = if lane.aside == NONE { Gaps::default() } else { self.asides[lane.aside].gaps.clone() };
+        let gaps = if lane.aside == NONE { Gaps::default() } else { self.asides[lane.aside].gaps.clone() };
+        self.kept_of(out, lane.stream, gaps, next, real)
+    }
+
+    fn kept_of(&self, out: &Out, stream: u32, mut gaps: Gaps, next: i64, real: i64) -> Option<WritePosition> {
+        let mut known = *self.streams.get(stream);
         if self.options.indexes == Indexes::Dense {
             gaps.remove(out.first, next);
             if let Some((from, next)) = known.advance(out.first, next, real) {
@@ -57,6 +64,12 @@ impl Scheduler {
 
     /// Collects the places of all that is handled once this work is done up to `next`.
     fn collect(&self, out: &Out, next: i64, handled: &mut Vec<(u32, u32)>) {
+        if out.is_lone() {
+            if out.ends_by(next) {
+                handled.push((out.batch, out.slot));
+            }
+            return;
+        }
         let (mut id, mut real) = (out.head, i64::MIN);
         while id != NONE && (out.ends_by(next) || self.nodes[id].next_index() <= next) {
             let node = &self.nodes[id];
@@ -99,12 +112,12 @@ impl Scheduler {
         let last = if out.ends_by(next) { out.span_next.max(out.first + 1) - 1 } else { next - 1 };
         self.look_ahead(&mut known, out.first, last, next, real);
         for node in chain(&self.nodes, rest).chain(chain(&self.nodes, lane.head)).map(|id| &self.nodes[id]) {
-            let event = match &node.body {
-                Body::Queued(event) => event,
-                Body::Out { unfold: true, .. } => continue,
-                _ => break,
-            };
-            let (index, write) = (event.index(), known.write());
+            match node.body {
+                Body::Read(_) | Body::Kept(_) => {}
+                Body::Out if node.is_unfold() => continue,
+                Body::Out | Body::Unused => break,
+            }
+            let (index, write) = (node.index, known.write());
             if index >= write {
                 if !node.is_placeholder() || self.options.require_all && index > write.max(0) {
                     break;
@@ -115,7 +128,7 @@ impl Scheduler {
                 handled.push((node.batch, node.slot));
             }
         }
-        let unfolds_pass = lane.unfolds != NONE && self.nodes[lane.unfolds].event().index() < known.superseded_below();
+        let unfolds_pass = lane.unfolds != NONE && self.nodes[lane.unfolds].index < known.superseded_below();
         if unfolds_pass {
             handled.extend(chain(&self.nodes, lane.unfolds).map(|id| (self.nodes[id].batch, self.nodes[id].slot)));
         }
@@ -125,13 +138,14 @@ impl Scheduler {
         let aside = &self.asides[lane.aside];
         let passed = |index: i64| (out.first..next).contains(&index);
         let late = || chain(&self.nodes, aside.late).map(|id| &self.nodes[id]);
-        handled.extend(late().filter(|node| passed(node.event().index())).map(|node| (node.batch, node.slot)));
-        let is_late = |index| late().any(|node| node.event().index() == index && !passed(index));
+        handled.extend(late().filter(|node| passed(node.index)).map(|node| (node.batch, node.slot)));
+        let is_late = |index| late().any(|node| node.index == index && !passed(index));
         let riders = aside.riders.iter().filter(|rider| match rider.on {
             On::Event(index) => index < known.write() && !is_late(index),
             On::Queued => lane.unfolds == NONE || unfolds_pass,
             On::Out => {
-                !chain(&self.nodes, rest).any(|id| matches!(self.nodes[id].body, Body::Out { unfold: true, .. }))
+                let is_out = |id: u32| self.nodes[id].is_out() && self.nodes[id].is_unfold();
+                !chain(&self.nodes, rest).any(is_out)
             }
         });
         handled.extend(riders.map(|rider| (rider.batch, rider.slot)));

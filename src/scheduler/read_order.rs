@@ -22,13 +22,13 @@ impl Scheduler {
                 break;
             }
             let (kind, single) = (self.read_order_kind(head), self.nodes[head].has(Node::SINGLE));
-            let name = self.nodes[head].event().stream_bytes();
+            let name = self.store.event(&self.nodes[head]).stream_bytes();
             let repeats = call.iter().any(|work| work.events[0].stream_bytes() == name);
             let alone = single || kind != WorkKind::Handle;
             if !call.is_empty() && (alone || repeats) {
                 break;
             }
-            let mut span = Span::new(self.pool.pop().unwrap_or_default());
+            let mut span = Span::new(self.pool.pop().unwrap_or_default(), self.options.max_bytes);
             self.take_neighbours(lane, kind, &mut span);
             if call.is_empty() {
                 let stream = self.lanes[lane].stream;
@@ -45,10 +45,10 @@ impl Scheduler {
     pub(super) fn read_order_kind(&self, node: u32) -> WorkKind {
         let node = &self.nodes[node];
         let tranche = &self.ledger.tranches[self.ledger.tranche_of(node.batch) as usize];
-        match node.event().kind() {
+        match node.kind {
             Kind::Malformed if node.has(Node::PARK) => WorkKind::Park,
             Kind::Malformed => WorkKind::Malformed,
-            _ if tranche.parked.contains_key(node.event().stream_bytes()) => WorkKind::Park,
+            _ if tranche.parked.contains_key(self.store.event(node).stream_bytes()) => WorkKind::Park,
             _ => WorkKind::Handle,
         }
     }
@@ -59,17 +59,17 @@ impl Scheduler {
         let alone = self.nodes[id].has(Node::SINGLE) || kind == WorkKind::Malformed || self.nodes[id].has(Node::PARK);
         while id != NONE {
             let node = &mut self.nodes[id];
-            let event = node.event();
-            let is_placeholder = event.kind() == Kind::Placeholder;
+            let is_placeholder = node.is_placeholder();
             if last != NONE && !is_placeholder {
-                let fits = span.events.len() < self.options.max_events && span.fits(event, self.options.max_bytes);
+                let event = self.store.event(node);
+                let fits = span.events.len() < self.options.max_events && span.fits(&self.store, node);
                 let is_same = event.stream_bytes() == span.events[0].stream_bytes() && event.kind() != Kind::Malformed;
                 if alone || !fits || !is_same || node.has(Node::SINGLE) {
                     break;
                 }
             }
             if !is_placeholder {
-                span.event(node.hand_out());
+                span.event(&mut self.store, node);
             }
             let next = node.next;
             if last == NONE {

@@ -3,7 +3,8 @@
 use crate::clock::Timestamp;
 
 use super::aside::{On, Trouble};
-use super::lane::{Body, LaneKind, Node, chain};
+use super::known::Busy;
+use super::lane::{LaneKind, Node, chain};
 use super::slab::NONE;
 use super::{Indexes, Scheduler};
 
@@ -48,28 +49,35 @@ impl Scheduler {
     pub(super) fn retire_batches(&mut self) {
         while let Some(batch) = self.ledger.retire() {
             self.ready.end(batch);
+            self.store.end(batch);
         }
     }
 
-    /// Lets go of a node that is queued, and of its event.
-    pub(super) fn free_node(&mut self, id: u32) {
-        let node = &mut self.nodes[id];
-        if let Body::Queued(event) = std::mem::replace(&mut node.body, Body::Unused)
-            && event.held_bytes() > 0
-        {
-            self.ledger.drop_bytes(node.batch, event.held_bytes() as u64);
-        }
+    /// Lets go of a node, and of its event if that is queued. Returns how much of its read buffer that held.
+    #[inline]
+    pub(super) fn free_node(&mut self, id: u32) -> u64 {
+        let bytes = self.store.forget(&mut self.nodes[id]);
         self.nodes.release(id);
+        bytes
+    }
+
+    /// As [`free_node`](Self::free_node), for one whose tranche is held, and counts what it held.
+    pub(super) fn drop_node(&mut self, id: u32) -> u64 {
+        let batch = self.nodes[id].batch;
+        let bytes = self.free_node(id);
+        if bytes > 0 {
+            self.ledger.drop_bytes(batch, bytes);
+        }
+        bytes
     }
 
     /// Counts a queued node of a lane as handled, and lets go of it.
     fn settle_node(&mut self, lane: u32, id: u32) {
         let node = &self.nodes[id];
-        self.lanes[lane].bytes -= node.event().held_bytes() as u64;
         if !node.has(Node::RECOVERED) {
             self.ledger.mark(node.batch, node.slot, 1, u32::from(node.has(Node::WAITING)));
         }
-        self.free_node(id);
+        self.lanes[lane].bytes -= self.drop_node(id);
     }
 
     /// Notes how far a stream is handled.
@@ -80,7 +88,7 @@ impl Scheduler {
             return known.advance_sparse(from, last, next, real);
         }
         let gap = known.advance(from, next, real);
-        let lane = known.lane;
+        let lane = known.lane();
         if lane != NONE && self.lanes[lane].aside != NONE {
             let aside = self.lanes[lane].aside;
             self.asides[aside].gaps.remove(from, next);
@@ -125,7 +133,7 @@ impl Scheduler {
         let mut passed = false;
         while self.lanes[lane_id].head != NONE {
             let head = &self.nodes[self.lanes[lane_id].head];
-            let (index, write) = (head.event().index(), self.streams.get(stream).write());
+            let (index, write) = (head.index, self.streams.get(stream).write());
             if index >= write {
                 if !head.is_placeholder() || self.options.require_all && index > write.max(0) {
                     break;
@@ -137,7 +145,7 @@ impl Scheduler {
             passed = true;
         }
         let unfolds = self.lanes[lane_id].unfolds;
-        if unfolds != NONE && self.nodes[unfolds].event().index() < self.streams.get(stream).superseded_below() {
+        if unfolds != NONE && self.nodes[unfolds].index < self.streams.get(stream).superseded_below() {
             self.lanes[lane_id].unfolds = NONE;
             for id in chain(&self.nodes, unfolds).collect::<Vec<_>>() {
                 self.lanes[lane_id].len -= 1;
@@ -169,7 +177,7 @@ impl Scheduler {
         self.asides[aside].late = NONE;
         let mut last = NONE;
         for id in late {
-            if (from..next).contains(&self.nodes[id].event().index()) {
+            if (from..next).contains(&self.nodes[id].index) {
                 self.lanes[lane_id].len -= 1;
                 self.settle_node(lane_id, id);
                 continue;
@@ -216,7 +224,7 @@ impl Scheduler {
         };
         is_out
             || lane.aside != NONE
-                && chain(&self.nodes, self.asides[lane.aside].late).any(|id| self.nodes[id].event().index() == index)
+                && chain(&self.nodes, self.asides[lane.aside].late).any(|id| self.nodes[id].index == index)
     }
 
     /// Counts the events of a lane as waiting from now on, and lets go of the read buffers that they are in.
@@ -241,9 +249,7 @@ impl Scheduler {
             return;
         }
         node.flags |= Node::WAITING;
-        if !node.is_placeholder() {
-            node.event_mut().detach();
-        }
+        self.store.set_apart(node);
         self.ledger.wait(node.batch, true);
     }
 
@@ -308,7 +314,7 @@ impl Scheduler {
         let (stream, kind) = (lane.stream, lane.kind);
         match kind {
             LaneKind::Single => self.streams.remove_anonymous(stream),
-            _ => self.streams.get_mut(stream).lane = NONE,
+            _ => self.streams.get_mut(stream).set_busy(Busy::Nothing),
         }
         self.lanes.release(lane_id);
     }

@@ -1,6 +1,6 @@
 //! The streams that are known: their names, and how far each is handled.
 //!
-//! An idle stream costs its name, 28 bytes here, and an entry in a table that is split into shards, so that no resize is
+//! An idle stream costs its name, 32 bytes here, and an entry in a table that is split into shards, so that no resize is
 //! long. The shards get unequal shares of the names, spread over an octave: they grow one after the other, never all at once.
 
 use std::hash::{BuildHasher, Hasher};
@@ -9,151 +9,9 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
+use super::known::Known;
 use super::names::Names;
-use super::slab::{Link, NONE, Slab};
-
-/// How far one stream is handled.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Known {
-    write: [u32; 2],
-    name: u32,
-    /// How many indexes below the write position were offered, or passed; saturated, which makes more events late, never fewer.
-    offered: u32,
-    /// The opening of the tranche that it belongs to.
-    pub(super) epoch: u32,
-    /// What is queued of it, or the next free entry.
-    pub(super) lane: u32,
-    name_len: u16,
-    /// How many indexes directly below the write position are placeholders: those supersede no unfolds (C3).
-    trailing: u8,
-    pub(super) free: bool,
-}
-
-const _: () = assert!(size_of::<Known>() == 28);
-
-/// What an unknown write position is: smaller than any.
-pub(super) const UNKNOWN: i64 = -1;
-
-impl Known {
-    #[inline]
-    fn new(name: u32, name_len: u16, epoch: u32) -> Self {
-        Self { write: [u32::MAX; 2], name, offered: 0, epoch, lane: NONE, name_len, trailing: 0, free: false }
-    }
-
-    /// Returns the next index of interest, or [`UNKNOWN`].
-    #[inline]
-    pub(super) fn write(&self) -> i64 {
-        (u64::from(self.write[0]) | u64::from(self.write[1]) << 32).cast_signed()
-    }
-
-    #[inline]
-    fn set_write(&mut self, write: i64) {
-        let bits = write.cast_unsigned();
-        self.write = [bits as u32, (bits >> 32) as u32];
-    }
-
-    /// Returns where the indexes that were offered, or passed, begin.
-    #[inline]
-    pub(super) fn first(&self) -> i64 {
-        self.write() - i64::from(self.offered)
-    }
-
-    #[inline]
-    fn set_first(&mut self, first: i64) {
-        self.offered = u32::try_from(self.write() - first).unwrap_or(u32::MAX);
-    }
-
-    /// Returns the index up to which real events were handled: unfolds below it are superseded.
-    #[inline]
-    pub(super) fn superseded_below(&self) -> i64 {
-        if self.trailing == u8::MAX { 0 } else { self.write() - i64::from(self.trailing) }
-    }
-
-    /// Forgets how far it was handled.
-    pub(super) fn forget(&mut self) {
-        self.set_write(UNKNOWN);
-        (self.offered, self.trailing) = (0, 0);
-    }
-
-    /// The usual case of [`advance`](Self::advance): what comes next, or first. Returns `false`, and does nothing, if it is another.
-    #[inline]
-    pub(super) fn advance_by(&mut self, from: i64, next: i64, real: i64) -> bool {
-        let write = self.write();
-        if write != from && write != UNKNOWN || real != next || next <= from {
-            return false;
-        }
-        let first = if write == UNKNOWN { from } else { self.first() };
-        self.set_write(next);
-        self.set_first(first);
-        self.trailing = 0;
-        true
-    }
-
-    /// Notes that `[from, next)` was handled, real events of it up to `real`. Returns the gap that this left, if any.
-    #[inline]
-    pub(super) fn advance(&mut self, from: i64, next: i64, real: i64) -> Option<(i64, i64)> {
-        if self.advance_by(from, next, real) { None } else { self.advance_anyhow(from, next, real) }
-    }
-
-    fn advance_anyhow(&mut self, from: i64, next: i64, real: i64) -> Option<(i64, i64)> {
-        let (write, first) = (self.write(), self.first());
-        let real = real.max(if write == UNKNOWN { 0 } else { self.superseded_below() });
-        let after = write.max(next);
-        self.set_write(after);
-        self.trailing = u8::try_from(after - real).unwrap_or(u8::MAX);
-        if write == UNKNOWN {
-            self.set_first(from);
-            return None;
-        }
-        self.set_first(first.min(from));
-        match () {
-            () if from > write => Some((write, from)),
-            () if next < first => Some((next, first)),
-            () => None,
-        }
-    }
-
-    /// As [`advance`](Self::advance) for indexes with holes: keeps the last stretch of which it is certain that all of it was offered.
-    pub(super) fn advance_sparse(&mut self, from: i64, last: i64, next: i64, real: i64) {
-        let (write, first) = (self.write(), self.first());
-        let real = real.max(if write == UNKNOWN { 0 } else { self.superseded_below() });
-        let after = write.max(next);
-        self.set_write(after);
-        self.trailing = u8::try_from(after - real).unwrap_or(u8::MAX);
-        if from == write && last == from {
-            self.set_first(first);
-        } else if next > write {
-            self.set_first(last);
-        } else {
-            self.set_first(first);
-        }
-    }
-
-    /// Notes what is known elsewhere to be handled. Returns whether that is news.
-    pub(super) fn raise(&mut self, first: i64, next: i64) -> bool {
-        if next <= self.write() || first > next {
-            return false;
-        }
-        self.set_write(next);
-        self.set_first(first);
-        self.trailing = 0;
-        true
-    }
-}
-
-impl Link for Known {
-    fn vacant() -> Self {
-        Self { free: true, ..Self::new(0, 0, NONE) }
-    }
-
-    fn link(&self) -> u32 {
-        self.lane
-    }
-
-    fn set_link(&mut self, next: u32) {
-        self.lane = next;
-    }
-}
+use super::slab::{NONE, Slab};
 
 /// A stream by a part of its name's hash: a resize needs nothing else.
 #[derive(Clone, Copy, Debug)]
@@ -162,13 +20,15 @@ struct Named {
     id: u32,
 }
 
+type Slots = Slab<Known, 4096>;
+
 const SHARDS: usize = 64;
 const SHARES: usize = 2048;
 
 /// The streams that are known.
 #[derive(Debug)]
 pub(super) struct Streams {
-    slots: Slab<Known, 4096>,
+    slots: Slots,
     names: Names,
     shards: Vec<HashTable<Named>>,
     /// Which shard a part of the hash belongs to.
@@ -211,7 +71,7 @@ impl Streams {
     /// Reads what is known of streams, and the beginnings of their names, so that they are in a cache when they are needed.
     #[inline]
     pub(super) fn fetch(&self, ids: impl Iterator<Item = u32>) {
-        let known = ids.filter(|&id| id != NONE).map(|id| &self.slots[id]);
+        let known = ids.filter(|&id| id != NONE).map(|id| &self.slots[id]).filter(|known| !known.free);
         std::hint::black_box(known.fold(0_u32, |all, known| all ^ u32::from(self.names.first_byte(known.name))));
     }
 
@@ -235,7 +95,6 @@ impl Streams {
     }
 
     /// Finds a stream, or adds it. The second value is whether it is new.
-    #[inline]
     pub(super) fn find_or_add(
         &mut self,
         hash: u64,
@@ -243,22 +102,42 @@ impl Streams {
         epoch: u32,
         same: impl Fn(u32) -> bool,
     ) -> (u32, bool) {
+        let entry = self.entry(hash, |slots, names, id| {
+            let known = &slots[id];
+            names.get(known.name, known.name_len) == name && same(known.epoch)
+        });
+        if let (id, true) = entry {
+            self.fill(id, name, epoch);
+        }
+        entry
+    }
+
+    /// Returns the stream that a hash most likely belongs to, by what is in the table alone. If none has it, one is added that
+    /// is to be [filled](Self::fill).
+    #[inline]
+    pub(super) fn guess_or_claim(&mut self, hash: u64) -> (u32, bool) {
+        self.entry(hash, |_, _, _| true)
+    }
+
+    #[inline]
+    fn entry(&mut self, hash: u64, is_it: impl Fn(&Slots, &Names, u32) -> bool) -> (u32, bool) {
         let (short, shard) = (hash as u32, self.shard(hash));
         let Self { slots, names, shards, .. } = self;
-        let is_it = |named: &Named| {
-            named.short == short && {
-                let known = &slots[named.id];
-                names.get(known.name, known.name_len) == name && same(known.epoch)
-            }
-        };
+        let is_it = |named: &Named| named.short == short && is_it(slots, names, named.id);
         match shards[shard].entry(spread(short), is_it, |named| spread(named.short)) {
             Entry::Occupied(entry) => (entry.get().id, false),
             Entry::Vacant(entry) => {
-                let id = slots.insert(known(names, name, epoch));
+                let id = slots.claim();
                 entry.insert(Named { short, id });
                 (id, true)
             }
         }
+    }
+
+    /// Fills the place of a stream that is new.
+    #[inline]
+    pub(super) fn fill(&mut self, id: u32, name: &[u8], epoch: u32) {
+        self.slots[id] = known(&mut self.names, name, epoch);
     }
 
     /// Adds a stream that cannot be found: what holds one event, or a tranche's whole read order.
@@ -388,16 +267,5 @@ mod tests {
             (0..SHARDS).map(|shard| shares.iter().filter(|&&of| usize::from(of) == shard).count()).collect();
         let (least, most) = (sizes.iter().min().unwrap(), sizes.iter().max().unwrap());
         assert!((20..=26).contains(least) && (40..=48).contains(most), "{sizes:?}");
-    }
-
-    #[test]
-    fn what_was_offered_is_a_stretch_and_a_jump_leaves_a_gap() {
-        let mut known = Known::new(0, 0, 0);
-        let mut seen = Vec::new();
-        for (from, next) in [(5, 7), (7, 8), (10, 12), (8, 9), (2, 3)] {
-            let gap = known.advance(from, next, next);
-            seen.push((known.first(), known.write(), gap));
-        }
-        assert_eq!(seen, [(5, 7, None), (5, 8, None), (5, 12, Some((8, 10))), (5, 12, None), (2, 12, Some((3, 5)))]);
     }
 }

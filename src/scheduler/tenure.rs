@@ -4,7 +4,8 @@ use crate::clock::Timestamp;
 use crate::position::{Ordinal, Progress, TrancheId};
 
 use super::aside::{On, Parked};
-use super::lane::{Body, Lane, LaneKind, chain};
+use super::known::Busy;
+use super::lane::{Lane, LaneKind, chain};
 use super::slab::NONE;
 use super::{Order, Scheduler};
 
@@ -22,7 +23,7 @@ impl Scheduler {
         if opened.lane == NONE {
             let stream = self.streams.add_anonymous(b"", opened.epoch);
             opened.lane = self.lanes.insert(Lane::new(LaneKind::Tranche, stream, Timestamp::ZERO));
-            self.streams.get_mut(stream).lane = opened.lane;
+            self.streams.get_mut(stream).set_busy(Busy::Lane(opened.lane));
         } else {
             let stream = self.lanes[opened.lane].stream;
             self.streams.get_mut(stream).epoch = opened.epoch;
@@ -32,7 +33,13 @@ impl Scheduler {
     pub(super) fn end_tenure(&mut self, id: &TrancheId) {
         let Some(tranche) = self.ledger.held(id) else { return };
         let epoch = self.ledger.tranches[tranche as usize].epoch;
-        self.outs.revoke(tranche);
+        self.give_lanes(tranche);
+        for head in self.outs.revoke(tranche) {
+            // Placeholders among what is out are still in their batches, which go now.
+            for id in chain(&self.nodes, head).collect::<Vec<_>>() {
+                self.store.forget(&mut self.nodes[id]);
+            }
+        }
         self.ledger.close(tranche);
         for lane in 0..self.lanes.bound() {
             if self.lanes[lane].free {
@@ -55,8 +62,7 @@ impl Scheduler {
     /// Forgets all that a lane has, but for a call that runs.
     fn forget_lane(&mut self, lane_id: u32) {
         for id in self.queued(lane_id) {
-            self.nodes[id].body = Body::Unused;
-            self.nodes.release(id);
+            self.free_node(id);
         }
         let lane = &mut self.lanes[lane_id];
         (lane.head, lane.tail, lane.unfolds) = (NONE, NONE, NONE);
@@ -75,10 +81,8 @@ impl Scheduler {
             let mut kept = NONE;
             for id in chain(&self.nodes, first).collect::<Vec<_>>() {
                 if self.ledger.tranche_of(self.nodes[id].batch) == tranche {
-                    self.lanes[lane_id].bytes -= self.nodes[id].event().held_bytes() as u64;
+                    self.lanes[lane_id].bytes -= self.free_node(id);
                     self.lanes[lane_id].len -= 1;
-                    self.nodes[id].body = Body::Unused;
-                    self.nodes.release(id);
                     continue;
                 }
                 self.nodes[id].next = NONE;
@@ -94,7 +98,7 @@ impl Scheduler {
             match (kept, which) {
                 (NONE, 0) => (lane.head, lane.tail) = (NONE, NONE),
                 (NONE, _) => lane.unfolds = NONE,
-                (kept, 0) => (lane.tail, lane.last) = (kept, self.nodes[kept].event().index()),
+                (kept, 0) => (lane.tail, lane.last) = (kept, self.nodes[kept].index),
                 _ => {}
             }
         }
@@ -115,10 +119,8 @@ impl Scheduler {
             self.asides[aside_id].late = NONE;
             for id in late.into_iter().rev() {
                 if of_it(self, id) {
-                    self.lanes[lane_id].bytes -= self.nodes[id].event().held_bytes() as u64;
+                    self.lanes[lane_id].bytes -= self.free_node(id);
                     self.lanes[lane_id].len -= 1;
-                    self.nodes[id].body = Body::Unused;
-                    self.nodes.release(id);
                 } else {
                     self.nodes[id].next = self.asides[aside_id].late;
                     self.asides[aside_id].late = id;
@@ -168,7 +170,7 @@ impl Scheduler {
         let end = self.swept.saturating_add(SWEPT).min(self.streams.bound());
         for id in self.swept..end {
             let known = self.streams.get(id);
-            if !known.free && known.lane == NONE && !self.ledger.epochs[known.epoch as usize].open {
+            if !known.free && known.has_nothing_to_do() && !self.ledger.epochs[known.epoch as usize].open {
                 self.forget_stream(id);
             }
         }
@@ -190,14 +192,15 @@ impl Scheduler {
             if known.free {
                 continue;
             }
-            if known.lane != NONE {
-                let lane = &self.lanes[known.lane];
+            let (Busy::Nothing | Busy::Lane(_)) = known.busy() else { continue };
+            let lane_id = known.lane();
+            if lane_id != NONE {
+                let lane = &self.lanes[lane_id];
                 let is_parked = lane.aside != NONE && self.asides[lane.aside].parked.is_some();
                 if lane.kind != LaneKind::Stream || !lane.is_idle() || is_parked {
                     continue;
                 }
-                let lane = known.lane;
-                self.forget_lane(lane);
+                self.forget_lane(lane_id);
             }
             self.forget_stream(id);
             forgotten += 1;
@@ -233,7 +236,7 @@ impl Scheduler {
         match self.options.order {
             Order::Stream => {
                 for stream in self.all_named(name) {
-                    let lane = self.streams.get(stream).lane;
+                    let lane = self.find_lane(stream);
                     if lane != NONE {
                         self.unpark_lane(lane);
                     }

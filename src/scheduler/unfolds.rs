@@ -1,52 +1,49 @@
 //! Unfolds: of a stream, the newest set is kept beside its events, until newer events or unfolds supersede it (C3).
 
-use crate::event::Event;
-
 use super::Scheduler;
 use super::aside::{On, Rider};
-use super::ingest::Place;
+use super::ingest::{Arrival, Place};
 use super::lane::{Node, chain};
 use super::slab::NONE;
 
 impl Scheduler {
-    pub(super) fn admit_unfold(&mut self, place: &Place, slot: u32, stream: u32, event: Event) {
+    pub(super) fn admit_unfold(&mut self, place: &Place, arrival: &Arrival) {
+        let (index, stream) = (arrival.index, arrival.stream);
+        let lane = self.find_lane(stream);
         let epoch = self.streams.get(stream).epoch;
         if epoch != place.epoch && (!self.ledger.epochs[epoch as usize].open || self.is_idle(stream)) {
             self.adopt(stream, place.epoch);
         }
-        let (index, at) = (event.index(), event.at());
         let known = self.streams.get(stream);
         if known.write() >= 0 && index < known.superseded_below() {
-            return self.settle_at_once(place, slot, &event);
+            return self.settle_at_once(place, arrival);
         }
-        if known.lane != NONE && self.was_parked(known.lane, at) {
-            return self.settle_at_once(place, slot, &event);
+        if lane != NONE && self.was_parked(lane, place, arrival) {
+            return self.settle_at_once(place, arrival);
         }
         let lane = self.lane_of(stream, place.now);
         if let Some(by) = self.superseded_by(lane, index) {
-            return self.settle_with(place, slot, &event, lane, by);
+            return self.settle_with(place, arrival, lane, by);
         }
         let newest = self.lanes[lane].unfolds;
         let mut joins = false;
         if newest != NONE {
-            let newest = self.nodes[newest].event();
-            if index < newest.index() {
-                return self.settle_with(place, slot, &event, lane, On::Queued);
+            let newest = &self.nodes[newest];
+            if index < newest.index {
+                return self.settle_with(place, arrival, lane, On::Queued);
             }
-            joins = newest.at() == at
-                && newest.index() == index
-                && self.nodes[self.lanes[lane].unfolds].batch == place.batch;
+            // Those of one document have one ordinal.
+            joins = newest.index == index && newest.batch == place.batch && newest.slot == arrival.slot;
             if !joins {
                 self.supersede(lane, On::Queued);
             }
         }
-        self.add_unfold(place, slot, lane, event, joins);
+        self.add_unfold(place, lane, arrival, joins);
     }
 
     /// Adds an unfold to the newest set, or begins that with it.
-    fn add_unfold(&mut self, place: &Place, slot: u32, lane_id: u32, event: Event, joins: bool) {
-        let bytes = event.held_bytes() as u64;
-        let node = self.add_node(place, slot, event);
+    fn add_unfold(&mut self, place: &Place, lane_id: u32, arrival: &Arrival, joins: bool) {
+        let node = self.add_node(place.batch, arrival);
         if joins {
             let last = chain(&self.nodes, self.lanes[lane_id].unfolds).last().expect("the set that it joins is there");
             self.nodes[last].next = node;
@@ -56,7 +53,7 @@ impl Scheduler {
         let lane = &mut self.lanes[lane_id];
         lane.mixed |= self.streams.get(lane.stream).epoch != place.epoch;
         lane.len += 1;
-        lane.bytes += bytes;
+        lane.bytes += arrival.bytes;
         let aside = lane.aside;
         if aside != NONE && self.asides[aside].waiting {
             self.start_waiting(node);
@@ -70,7 +67,7 @@ impl Scheduler {
         let lane = &self.lanes[lane];
         if lane.tail != NONE && lane.last >= index {
             let events = chain(&self.nodes, lane.head).map(|id| &self.nodes[id]).filter(|node| !node.is_placeholder());
-            if let Some(last) = events.map(|node| node.event().index()).last().filter(|&last| last >= index) {
+            if let Some(last) = events.map(|node| node.index).last().filter(|&last| last >= index) {
                 return Some(On::Event(last));
             }
         }
@@ -96,9 +93,8 @@ impl Scheduler {
             let node = &self.nodes[id];
             let (next, waiting) = (node.next, node.has(Node::WAITING));
             self.asides[aside].riders.push(Rider { on: by, batch: node.batch, slot: node.slot, waiting });
-            self.lanes[lane].bytes -= node.event().held_bytes() as u64;
+            self.lanes[lane].bytes -= self.drop_node(id);
             self.lanes[lane].len -= 1;
-            self.free_node(id);
             id = next;
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::super::known::Busy;
 use super::super::lane::{Body, Node, chain};
 use super::super::slab::NONE;
 use super::super::{Indexes, Order, Scheduler};
@@ -35,8 +36,8 @@ pub(super) fn check(scheduler: &Scheduler) {
         for id in queued {
             let node = &scheduler.nodes[id];
             assert!(seen.insert(id), "a node is in one place");
-            held += node.event().held_bytes() as u64;
-            *bytes.entry(scheduler.ledger.tranche_of(node.batch)).or_default() += node.event().held_bytes() as u64;
+            held += scheduler.store.bytes(node);
+            *bytes.entry(scheduler.ledger.tranche_of(node.batch)).or_default() += scheduler.store.bytes(node);
             if !node.has(Node::RECOVERED) {
                 refer(&mut batches, node.batch, node.has(Node::WAITING));
             }
@@ -70,12 +71,66 @@ pub(super) fn check(scheduler: &Scheduler) {
         check_ready(scheduler, lane_id);
     }
     assert_eq!(scheduler.nodes.used() as usize, seen.len(), "no node is lost");
+    for (batch, stream, slot, held) in lone(scheduler) {
+        refer(&mut batches, batch, false);
+        *bytes.entry(scheduler.ledger.tranche_of(batch)).or_default() += held;
+        assert!(slot < scheduler.ledger.batch(batch).ordinals.len() && stream < scheduler.streams.bound());
+    }
+    check_store(scheduler);
     check_ledger(scheduler, &batches, &bytes);
+}
+
+/// Returns the lone events, queued and out: batch, stream, place of the ordinal, bytes.
+fn lone(scheduler: &Scheduler) -> Vec<(u32, u32, u32, u64)> {
+    let mut lone = Vec::new();
+    for &batch in scheduler.ledger.tranches.iter().flat_map(|tranche| tranche.batches()) {
+        for (at, of) in scheduler.ready.lone(batch) {
+            assert_eq!(scheduler.streams.get(of.stream).busy(), Busy::Lone { batch, at });
+            lone.push((batch, of.stream, of.slot, scheduler.store.read(batch, at).held_bytes() as u64));
+        }
+    }
+    for id in scheduler.outs.lone() {
+        let out = scheduler.outs.get(id);
+        assert_eq!(scheduler.streams.get(out.lone).busy(), Busy::LoneOut(id));
+        lone.push((out.batch, out.lone, out.slot, out.bytes));
+    }
+    let busy = |stream: &u32| {
+        let known = scheduler.streams.get(*stream);
+        !known.free && matches!(known.busy(), Busy::Lone { .. } | Busy::LoneOut(_))
+    };
+    assert_eq!((0..scheduler.streams.bound()).filter(busy).count(), lone.len(), "a lone event is known to its stream");
+    lone
+}
+
+/// What batches still hold is what is queued.
+fn check_store(scheduler: &Scheduler) {
+    let mut queued: HashMap<u32, usize> = HashMap::new();
+    for lane in (0..scheduler.lanes.bound()).filter(|&lane| !scheduler.lanes[lane].free) {
+        let mut sibling = scheduler.lanes[lane].out;
+        let mut ids = scheduler.queued(lane);
+        while sibling != NONE {
+            let out = scheduler.outs.get(sibling);
+            ids.extend(chain(&scheduler.nodes, out.head));
+            sibling = out.sibling;
+        }
+        // Placeholders stay where they are while the span that they are in is out.
+        for node in ids.into_iter().map(|id| &scheduler.nodes[id]) {
+            if let Body::Read(_) = node.body {
+                *queued.entry(node.batch).or_default() += 1;
+            }
+        }
+    }
+    for &batch in scheduler.ledger.tranches.iter().flat_map(|tranche| tranche.batches()) {
+        let held = queued.remove(&batch).unwrap_or(0) + scheduler.ready.lone(batch).count();
+        assert_eq!(scheduler.store.left(batch), held, "a batch holds no event that nobody waits for");
+    }
+    assert!(queued.is_empty(), "what is queued is held");
 }
 
 fn check_order(scheduler: &Scheduler, lane_id: u32) {
     let lane = &scheduler.lanes[lane_id];
-    let events: Vec<_> = chain(&scheduler.nodes, lane.head).map(|id| scheduler.nodes[id].event()).collect();
+    let events: Vec<_> =
+        chain(&scheduler.nodes, lane.head).map(|id| scheduler.store.event(&scheduler.nodes[id])).collect();
     if scheduler.options.order == Order::Tranche {
         assert!(events.is_sorted_by(|a, b| a.at() <= b.at()), "a tranche is in read order: {events:?}");
         return;
@@ -94,7 +149,8 @@ fn check_order(scheduler: &Scheduler, lane_id: u32) {
     {
         assert_eq!(last.index(), lane.last);
     }
-    let unfolds: Vec<_> = chain(&scheduler.nodes, lane.unfolds).map(|id| scheduler.nodes[id].event()).collect();
+    let unfolds = chain(&scheduler.nodes, lane.unfolds).map(|id| scheduler.store.event(&scheduler.nodes[id]));
+    let unfolds: Vec<_> = unfolds.collect();
     assert!(
         unfolds.windows(2).all(|pair| pair[0].at() == pair[1].at() && pair[0].index() == pair[1].index()),
         "{unfolds:?}"
@@ -146,9 +202,8 @@ fn check_ledger(scheduler: &Scheduler, referred: &HashMap<u32, Referred>, bytes:
         let aside = scheduler.lanes[alarm.lane].aside;
         assert!(aside != NONE && scheduler.asides[aside].ticket == alarm.ticket, "the first alarm counts");
     }
-    let is_out = |id: u32| matches!(scheduler.nodes[id].body, Body::Out { .. });
     for lane in (0..scheduler.lanes.bound()).filter(|&lane| !scheduler.lanes[lane].free) {
-        assert!(scheduler.queued(lane).into_iter().all(|id| !is_out(id)));
+        assert!(scheduler.queued(lane).into_iter().all(|id| !scheduler.nodes[id].is_out()));
     }
     if scheduler.options.indexes == Indexes::Sparse {
         assert!((0..scheduler.lanes.bound()).all(|lane| !scheduler.lanes[lane].mixed));

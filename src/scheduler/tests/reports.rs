@@ -50,7 +50,7 @@ fn a_snapshot_counts_by_state_with_ages_and_lists_what_needs_attention() {
             b-1 0
             b-2 0
             c-1 0
-            idle=0 ready=1s/1e/1c ages=5..5 active=5s/5e/3c ages=0..0 listed=["b-2", "c-1"]
+            idle=0 ready=1s/1e/1c ages=5..5 active=5s/5e/3c ages=0..0 listed=["a-1", "a-2"]
             idle=0 ready=1s/1e/1c ages=15..15 active=1s/1e/1c ages=10..10 failing=1s/1e/1c ages=10..10 stalled=1s/1e/1c ages=10..10 deferred=1s/1e/1c ages=5..5 parked=1s/1e/1c ages=5..5 listed=["a-1", "a-2", "c-1", "b-2"]
             d-1 0
             park b-2 0

@@ -372,7 +372,7 @@ impl Walk {
             Order::None => None,
             Order::Tranche => self.scheduler.ledger.tranches[tranche as usize].parked.get(name.as_bytes()).copied(),
             Order::Stream => self.scheduler.find(name.as_bytes(), self.scheduler.scope(tranche)).and_then(|stream| {
-                let lane = self.scheduler.streams.get(stream).lane;
+                let lane = self.scheduler.find_lane(stream);
                 let aside = if lane == NONE { NONE } else { self.scheduler.lanes[lane].aside };
                 (aside != NONE).then(|| self.scheduler.asides[aside].parked.map(|parked| parked.first)).flatten()
             }),

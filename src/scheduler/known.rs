@@ -1,0 +1,225 @@
+//! What is known of one stream: how far it is handled, and where what it has to do is.
+
+use super::slab::{Link, NONE};
+
+/// How far one stream is handled.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    write: [u32; 2],
+    pub(super) name: u32,
+    /// How many indexes below the write position were offered, or passed; saturated, which makes more events late, never fewer.
+    offered: u32,
+    /// The opening of the tranche that it belongs to.
+    pub(super) epoch: u32,
+    /// Where what it has to do is, or the next free entry: see [`Busy`].
+    busy: u32,
+    lone: u32,
+    pub(super) name_len: u16,
+    /// How many indexes directly below the write position are placeholders: those supersede no unfolds (C3).
+    trailing: u8,
+    pub(super) free: bool,
+}
+
+const _: () = assert!(size_of::<Known>() == 32);
+
+/// What a stream has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Busy {
+    Nothing,
+    Lane(u32),
+    /// One event, which needs no lane: at this place of a batch.
+    Lone {
+        batch: u32,
+        at: u32,
+    },
+    /// One event, which is out.
+    LoneOut(u32),
+}
+
+/// In the place of the batch: what is there is out.
+const OUT: u32 = NONE - 1;
+
+/// What an unknown write position is: smaller than any.
+pub(super) const UNKNOWN: i64 = -1;
+
+impl Known {
+    #[inline]
+    pub(super) fn new(name: u32, name_len: u16, epoch: u32) -> Self {
+        Self {
+            write: [u32::MAX; 2],
+            name,
+            offered: 0,
+            epoch,
+            busy: NONE,
+            lone: NONE,
+            name_len,
+            trailing: 0,
+            free: false,
+        }
+    }
+
+    #[inline]
+    pub(super) fn busy(&self) -> Busy {
+        match (self.busy, self.lone) {
+            (NONE, NONE) => Busy::Nothing,
+            (lane, NONE) => Busy::Lane(lane),
+            (out, OUT) => Busy::LoneOut(out),
+            (at, batch) => Busy::Lone { batch, at },
+        }
+    }
+
+    #[inline]
+    pub(super) fn set_busy(&mut self, busy: Busy) {
+        (self.busy, self.lone) = match busy {
+            Busy::Nothing => (NONE, NONE),
+            Busy::Lane(lane) => (lane, NONE),
+            Busy::LoneOut(out) => (out, OUT),
+            Busy::Lone { batch, at } => (at, batch),
+        };
+    }
+
+    #[inline]
+    pub(super) fn has_nothing_to_do(&self) -> bool {
+        self.busy == NONE
+    }
+
+    /// Returns its lane; `NONE` if it has nothing to do.
+    ///
+    /// # Panics
+    /// If it has a lone event: that is to be looked at as such, or to get a lane.
+    #[inline]
+    pub(super) fn lane(&self) -> u32 {
+        assert_eq!(self.lone, NONE, "a lone event gets a lane before it is looked at as others are");
+        self.busy
+    }
+
+    /// Returns the next index of interest, or [`UNKNOWN`].
+    #[inline]
+    pub(super) fn write(&self) -> i64 {
+        (u64::from(self.write[0]) | u64::from(self.write[1]) << 32).cast_signed()
+    }
+
+    #[inline]
+    fn set_write(&mut self, write: i64) {
+        let bits = write.cast_unsigned();
+        self.write = [bits as u32, (bits >> 32) as u32];
+    }
+
+    /// Returns where the indexes that were offered, or passed, begin.
+    #[inline]
+    pub(super) fn first(&self) -> i64 {
+        self.write() - i64::from(self.offered)
+    }
+
+    #[inline]
+    fn set_first(&mut self, first: i64) {
+        self.offered = u32::try_from(self.write() - first).unwrap_or(u32::MAX);
+    }
+
+    /// Returns the index up to which real events were handled: unfolds below it are superseded.
+    #[inline]
+    pub(super) fn superseded_below(&self) -> i64 {
+        if self.trailing == u8::MAX { 0 } else { self.write() - i64::from(self.trailing) }
+    }
+
+    /// Forgets how far it was handled.
+    pub(super) fn forget(&mut self) {
+        self.set_write(UNKNOWN);
+        (self.offered, self.trailing) = (0, 0);
+    }
+
+    /// The usual case of [`advance`](Self::advance): what comes next, or first. Returns `false`, and does nothing, if it is another.
+    #[inline]
+    pub(super) fn advance_by(&mut self, from: i64, next: i64, real: i64) -> bool {
+        let write = self.write();
+        if write != from && write != UNKNOWN || real != next || next <= from {
+            return false;
+        }
+        let first = if write == UNKNOWN { from } else { self.first() };
+        self.set_write(next);
+        self.set_first(first);
+        self.trailing = 0;
+        true
+    }
+
+    /// Notes that `[from, next)` was handled, real events of it up to `real`. Returns the gap that this left, if any.
+    #[inline]
+    pub(super) fn advance(&mut self, from: i64, next: i64, real: i64) -> Option<(i64, i64)> {
+        if self.advance_by(from, next, real) { None } else { self.advance_anyhow(from, next, real) }
+    }
+
+    fn advance_anyhow(&mut self, from: i64, next: i64, real: i64) -> Option<(i64, i64)> {
+        let (write, first) = (self.write(), self.first());
+        let real = real.max(if write == UNKNOWN { 0 } else { self.superseded_below() });
+        let after = write.max(next);
+        self.set_write(after);
+        self.trailing = u8::try_from(after - real).unwrap_or(u8::MAX);
+        if write == UNKNOWN {
+            self.set_first(from);
+            return None;
+        }
+        self.set_first(first.min(from));
+        match () {
+            () if from > write => Some((write, from)),
+            () if next < first => Some((next, first)),
+            () => None,
+        }
+    }
+
+    /// As [`advance`](Self::advance) for indexes with holes: keeps the last stretch of which it is certain that all of it was offered.
+    pub(super) fn advance_sparse(&mut self, from: i64, last: i64, next: i64, real: i64) {
+        let (write, first) = (self.write(), self.first());
+        let real = real.max(if write == UNKNOWN { 0 } else { self.superseded_below() });
+        let after = write.max(next);
+        self.set_write(after);
+        self.trailing = u8::try_from(after - real).unwrap_or(u8::MAX);
+        if from == write && last == from {
+            self.set_first(first);
+        } else if next > write {
+            self.set_first(last);
+        } else {
+            self.set_first(first);
+        }
+    }
+
+    /// Notes what is known elsewhere to be handled. Returns whether that is news.
+    pub(super) fn raise(&mut self, first: i64, next: i64) -> bool {
+        if next <= self.write() || first > next {
+            return false;
+        }
+        self.set_write(next);
+        self.set_first(first);
+        self.trailing = 0;
+        true
+    }
+}
+
+impl Link for Known {
+    fn vacant() -> Self {
+        Self { free: true, ..Self::new(0, 0, NONE) }
+    }
+
+    fn link(&self) -> u32 {
+        self.busy
+    }
+
+    fn set_link(&mut self, next: u32) {
+        self.busy = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_offered_is_a_stretch_and_a_jump_leaves_a_gap() {
+        let mut known = Known::new(0, 0, 0);
+        let mut seen = Vec::new();
+        for (from, next) in [(5, 7), (7, 8), (10, 12), (8, 9), (2, 3)] {
+            let gap = known.advance(from, next, next);
+            seen.push((known.first(), known.write(), gap));
+        }
+        assert_eq!(seen, [(5, 7, None), (5, 8, None), (5, 12, Some((8, 10))), (5, 12, None), (2, 12, Some((3, 5)))]);
+    }
+}
