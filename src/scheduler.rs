@@ -220,6 +220,13 @@ impl Scheduler {
         self.offer_stream(stream, now)
     }
 
+    /// Returns from which ordinal on the stream of work that is to be parked is parked: the smallest that is not handled, which
+    /// is not that of its first event if they arrived out of order. A store must keep it (C21): what is read again below is
+    /// taken as handled.
+    pub fn parked_from(&self, work: &Work) -> Option<Ordinal> {
+        self.find_parked_from(work)
+    }
+
     /// Returns the tranche that a piece of work is of, if it is still held.
     pub fn tranche_of(&self, work: WorkId) -> Option<TrancheId> {
         self.find_tranche_of(work)

@@ -9,7 +9,7 @@ use crate::event::category;
 
 use super::aside::{Aside, Trouble};
 use super::known::Busy;
-use super::lane::{Lane, LaneKind, chain};
+use super::lane::{Lane, LaneKind, Node, chain};
 use super::out::Out;
 use super::ready::Lone;
 use super::report::{Explanation, Snapshot, StateTotals, StreamReport, StreamState, TrancheReport};
@@ -247,7 +247,9 @@ impl Scheduler {
         let lane = &self.lanes[lane_id];
         let outs = std::iter::successors(self.out(lane.out), |out| self.out(out.sibling)).filter(|out| !out.revoked);
         let out = outs.flat_map(|out| chain(&self.nodes, out.head));
-        let nodes = self.queued(lane_id).into_iter().chain(out).map(|id| (self.nodes[id].batch, self.nodes[id].slot));
+        // What was recovered may have outlived its batch.
+        let nodes = self.queued(lane_id).into_iter().chain(out).map(|id| &self.nodes[id]);
+        let nodes = nodes.filter(|node| !node.has(Node::RECOVERED)).map(|node| (node.batch, node.slot));
         let riders =
             self.aside(lane).into_iter().flat_map(|aside| &aside.riders).map(|rider| (rider.batch, rider.slot));
         let mut places = nodes.chain(riders);

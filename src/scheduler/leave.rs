@@ -1,7 +1,7 @@
 //! What the driver needs to let go of a tranche in good order, and to act on one stream by itself.
 
 use crate::clock::Timestamp;
-use crate::position::TrancheId;
+use crate::position::{Ordinal, TrancheId};
 use crate::work::{Work, WorkId};
 
 use super::lane::{LaneKind, Node};
@@ -49,5 +49,17 @@ impl Scheduler {
     pub(super) fn find_tranche_of(&self, work: WorkId) -> Option<TrancheId> {
         let out = self.outs.find(work).filter(|out| !out.revoked)?;
         Some(self.ledger.tranches[out.tranche as usize].id.clone())
+    }
+
+    pub(super) fn find_parked_from(&self, work: &Work) -> Option<Ordinal> {
+        let out = self.outs.find(work.id).filter(|out| !out.revoked && !out.is_lone())?;
+        let lane = &self.lanes[out.lane];
+        match lane.kind {
+            LaneKind::Tranche => {
+                self.ledger.tranches[out.tranche as usize].parked.get(work.events[0].stream_bytes()).copied()
+            }
+            LaneKind::Stream | LaneKind::Single if lane.aside == NONE => None,
+            LaneKind::Stream | LaneKind::Single => self.asides[lane.aside].parked.map(|parked| parked.first),
+        }
     }
 }

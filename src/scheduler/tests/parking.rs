@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 
-use super::super::Options;
+use super::super::{Options, Order};
 use super::script::{check, check_with, options};
 
 #[test]
@@ -126,6 +126,35 @@ fn parked_streams_among_several_of_a_call_come_alone() {
         malformed ! @3
         c 0
         park b 0
+    "#]],
+    );
+}
+
+#[test]
+fn c21_a_stream_is_parked_from_its_smallest_ordinal_that_is_not_handled() {
+    // The first event to be parked was read last: what is stored with it must not pass the one before.
+    check(
+        "read t0: a/5; read t0: a/4; take; fail a; tick 10; take; from a; park a; take; from a; ok a; progress t0
+         open t0 position=0 set=2; restore t0 a 1; read t0: a/5 a/4; take; ok a; progress t0",
+        expect![[r#"
+            a 4 5
+            a 4 failures=1
+            from None
+            park a 4
+            from Some(1)
+            origin 2-2
+            park a 5
+            2
+        "#]],
+    );
+    let by_tranche = Options { order: Order::Tranche, ..options() };
+    check_with(
+        by_tranche,
+        "read t0: a/0 b/0 a/1; take; park a; take; from a",
+        expect![[r#"
+        a 0
+        park a 0
+        from Some(1)
     "#]],
     );
 }

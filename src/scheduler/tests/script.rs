@@ -2,6 +2,7 @@
 //!
 //! `read t0: a/0 a/1` brings events; `a/u2` is an unfold (`a/u2x3`: three of one document), `a/p2` a placeholder, `!` a record
 //! that could not be read; `@7` sets the ordinal, `#40` the size of the body. `take` takes one call, `take all` what there is.
+//! `from a` is the ordinal from which on a stream is parked whose work is out.
 //! `keep a 3` is what a store may keep of a stream once its work is done up to that index.
 //! `ok a`, `ok a 3`, `fail a`, `fail a @2`, `wait a`, `defer a`, `skip a`, `park a`, `return a` finish it: what is not ok waits 10 ms.
 
@@ -97,6 +98,11 @@ impl Runner {
                 self.say(&kept.map_or("keep nothing".to_owned(), |kept| {
                     format!("keep {}..{} {}", kept.first, kept.next, kept.gaps_as_text()).trim_end().to_owned()
                 }));
+            }
+            "from" => {
+                let work = self.works.iter().find(|work| work.stream() == rest).unwrap();
+                let from = self.scheduler.parked_from(work).map(|at| at.major);
+                self.say(&format!("from {from:?}"));
             }
             "revoke" => self.scheduler.revoke(&TrancheId::new(rest)),
             "restore" => {
