@@ -14,6 +14,9 @@ use propulsiond::position::Ordinal;
 use propulsiond::script::{Options, STACK_BYTES, Script};
 use propulsiond::work::{Work, WorkId, WorkKind};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const SAMPLE: &str = r#"
 fn handle(stream, events) {
     for e in events {
@@ -60,19 +63,19 @@ fn measure(factory: &Arc<dyn BlockingHandlerFactory>, threads: usize, every: usi
     let clock = Clock::start();
     let running: Vec<_> = (0..threads)
         .map(|_| {
-            let (factory, barrier, works) = (Arc::clone(factory), Arc::clone(&barrier), works(every));
+            let (factory, barrier, mut works) = (Arc::clone(factory), Arc::clone(&barrier), works(every));
             let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
             let run = move || {
                 let mut handler = factory.make();
                 let mut decisions = Decisions::with_capacity(64);
-                handler.handle(&works[..1], &mut decisions);
+                handler.handle(&mut works[..1], &mut decisions);
                 decisions.clear();
                 barrier.wait();
                 let started = processor_time();
                 let mut effects = 0;
                 for _ in 0..ROUNDS {
-                    for run in works.chunks(64) {
-                        run.iter().for_each(|work| handler.handle(std::slice::from_ref(work), &mut decisions));
+                    for run in works.chunks_mut(64) {
+                        run.iter_mut().for_each(|work| handler.handle(std::slice::from_mut(work), &mut decisions));
                         effects += decisions
                             .drain(..)
                             .map(|decision| decision.expect("the script works").effects.len())

@@ -64,8 +64,9 @@ pub trait Handler: Send + Sync {
 
 /// A handler that computes and never waits (scripts): one per dedicated thread.
 pub trait BlockingHandler: Send {
-    /// Appends one decision, or failure, per stream of the call, in order. Keeps its own time limit.
-    fn handle(&mut self, streams: &[Work], decisions: &mut Decisions);
+    /// Appends one decision, or failure, per stream of the call, in order. Keeps its own time limit. The work is as it was
+    /// when this returns; until then its events may be elsewhere.
+    fn handle(&mut self, streams: &mut [Work], decisions: &mut Decisions);
 }
 
 /// Makes the [`BlockingHandler`]s of a pipeline's threads.

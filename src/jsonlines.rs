@@ -14,6 +14,7 @@
 
 mod body;
 mod document;
+pub mod parts;
 mod scan;
 
 use std::borrow::Cow;

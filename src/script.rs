@@ -68,6 +68,7 @@ mod number;
 mod objects;
 mod problem;
 mod program;
+mod quick;
 mod settings;
 mod sources;
 #[cfg(test)]

@@ -185,10 +185,14 @@ impl Driver {
         self.on_decisions(streams, decisions, took);
     }
 
-    pub(super) fn on_called(&mut self, called: Vec<Called>) {
-        self.deciders.came_back(called.len());
-        for Called { streams, decisions, took } in called {
-            self.on_decisions(streams, decisions, took);
+    pub(super) fn on_called(&mut self, called: Called) {
+        let Called { calls, decisions, took } = called;
+        self.deciders.came_back(calls.len());
+        let mut decisions = decisions.into_iter();
+        for (streams, took) in calls.into_iter().zip(took) {
+            for (work, decision) in streams.into_iter().zip(decisions.by_ref()) {
+                self.on_result(work, decision, took);
+            }
         }
     }
 
@@ -202,12 +206,16 @@ impl Driver {
             return;
         }
         for (work, decision) in streams.into_iter().zip(decisions) {
-            match decision {
-                Ok(decision) => self.on_decision(work, decision, took),
-                Err(error) => {
-                    self.counts.called(error.kind().as_str(), took);
-                    self.judge(work, &error);
-                }
+            self.on_result(work, decision, took);
+        }
+    }
+
+    fn on_result(&mut self, work: Work, decision: Result<Decision, HandlerError>, took: Duration) {
+        match decision {
+            Ok(decision) => self.on_decision(work, decision, took),
+            Err(error) => {
+                self.counts.called(error.kind().as_str(), took);
+                self.judge(work, &error);
             }
         }
     }

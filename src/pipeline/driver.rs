@@ -40,7 +40,7 @@ pub(super) enum Event {
         result: Result<(Claimed, Vec<ParkedStream>), CheckpointError>,
     },
     /// Blocking calls that were made.
-    Called(Vec<Called>),
+    Called(Called),
     /// An async call that had to wait. `None`: it took too long.
     Waited {
         call: Arc<Call>,

@@ -65,17 +65,21 @@ pub(super) struct Handle {
 /// One stream of the call, and what was decided about it so far.
 #[derive(Default)]
 pub(super) struct Span {
+    /// The work's events, for as long as the call takes.
+    events: Vec<Event>,
+    /// The slot of the first.
     first: usize,
-    len: usize,
     pub(super) effects: Vec<Value>,
     pub(super) verdict: Option<Verdict>,
     pub(super) failure: Option<HandlerError>,
 }
 
-/// An event, and what of it the script asked for.
+/// What of an event the script asked for.
 #[derive(Default)]
 struct Slot {
-    event: Option<Event>,
+    /// Its stream, and its place in it.
+    span: u32,
+    offset: u32,
     data: Body,
     meta: Body,
 }
@@ -144,40 +148,48 @@ impl Call {
         }
     }
 
-    /// Begins a call over `streams`.
-    pub(super) fn begin(&mut self, streams: &[Work], is_batch: bool) {
-        self.end();
+    /// Begins a call over `streams`, whose events are here until it ends: to share each would cost more than most scripts
+    /// do, as its count is shared with the whole batch.
+    pub(super) fn begin(&mut self, streams: &mut [Work], is_batch: bool) {
+        self.let_go();
         self.spans.clear();
         self.is_batch = is_batch;
-        for work in streams {
-            self.spans.push(Span { first: self.used, len: work.events.len(), ..Span::default() });
-            for event in &work.events {
-                if self.used == self.slots.len() {
-                    self.slots.push(Slot::default());
-                }
-                self.slots[self.used].event = Some(event.clone());
-                self.used += 1;
+        for (span, work) in streams.iter_mut().enumerate() {
+            let events = std::mem::take(&mut work.events);
+            let first = self.used;
+            self.used += events.len();
+            if self.used > self.slots.len() {
+                self.slots.resize_with(self.used, Slot::default);
             }
+            for (offset, slot) in self.slots[first..self.used].iter_mut().enumerate() {
+                (slot.span, slot.offset) = (span as u32, offset as u32);
+            }
+            self.spans.push(Span { events, first, ..Span::default() });
         }
     }
 
-    /// Ends the call of one stream, and returns what was said about it.
-    pub(super) fn end_single(&mut self) -> Span {
-        self.end();
-        self.spans.pop().unwrap_or_default()
+    /// Ends the call of one stream: gives its events back, and returns what was said about it.
+    pub(super) fn end_single(&mut self, work: &mut Work) -> Span {
+        self.let_go();
+        let mut span = self.spans.pop().unwrap_or_default();
+        work.events = std::mem::take(&mut span.events);
+        span
     }
 
-    /// Ends the call, and returns what was said about its streams.
-    pub(super) fn end_batch(&mut self) -> Vec<Span> {
-        self.end();
-        std::mem::take(&mut self.spans)
+    /// Ends the call: gives the events back, and returns what was said about its streams.
+    pub(super) fn end_batch(&mut self, streams: &mut [Work]) -> Vec<Span> {
+        self.let_go();
+        let mut spans = std::mem::take(&mut self.spans);
+        for (work, span) in streams.iter_mut().zip(&mut spans) {
+            work.events = std::mem::take(&mut span.events);
+        }
+        spans
     }
 
-    /// Lets go of the call's events: its handles lead nowhere from here on.
-    pub(super) fn end(&mut self) {
+    /// Forgets what the call's events were asked for: its handles lead nowhere from here on.
+    pub(super) fn let_go(&mut self) {
         self.generation = self.generation.wrapping_add(1);
         for slot in &mut self.slots[..self.used] {
-            slot.event = None;
             slot.data.clear();
             slot.meta.clear();
         }
@@ -219,7 +231,8 @@ impl Call {
 
     /// Returns the handle of event `position` of a stream, counted from its end if negative.
     pub(super) fn event_of(&mut self, span: Handle, position: i64) -> Result<Option<Handle>, Failure> {
-        let Span { first, len, .. } = *self.span(span)?;
+        let Span { first, events, .. } = self.span(span)?;
+        let (first, len) = (*first, events.len());
         let from_start = if position < 0 { position + len as i64 } else { position };
         let Some(offset) = usize::try_from(from_start).ok().filter(|offset| *offset < len) else {
             return Ok(None);
@@ -229,38 +242,44 @@ impl Call {
     }
 
     pub(super) fn events_in(&mut self, span: Handle) -> Result<usize, Failure> {
-        self.span(span).map(|span| span.len)
+        self.span(span).map(|span| span.events.len())
     }
 
     pub(super) fn event(&mut self, handle: Handle) -> Result<&Event, Failure> {
         self.check(handle)?;
         self.looked_at = Some(handle.place as usize);
-        Ok(self.slots[handle.place as usize].event.as_ref().expect("an event of the current call is here"))
+        Ok(self.at(handle.place as usize))
+    }
+
+    /// Returns the event of a slot that is in use.
+    fn at(&self, place: usize) -> &Event {
+        let slot = &self.slots[place];
+        &self.spans[slot.span as usize].events[slot.offset as usize]
     }
 
     /// Returns the first event of a stream, which names it.
     pub(super) fn first_event(&mut self, span: Handle) -> Result<&Event, Failure> {
-        let first = self.span(span)?.first;
-        Ok(self.slots[first].event.as_ref().expect("an event of the current call is here"))
+        Ok(&self.span(span)?.events[0])
     }
 
     /// Returns the event that an error message names: the one looked at last, else the first.
     pub(super) fn suspect(&self) -> Option<&Event> {
-        self.slots.get(self.looked_at.unwrap_or(0))?.event.as_ref()
+        let place = self.looked_at.unwrap_or(0);
+        (place < self.used).then(|| self.at(place))
     }
 
     /// Returns the stream that an event belongs to.
     pub(super) fn span_of(&self, event: Handle) -> Handle {
-        let place = event.place as usize;
-        let found = self.spans.iter().position(|span| (span.first..span.first + span.len).contains(&place));
-        Handle { place: found.unwrap_or(0) as u32, generation: event.generation }
+        let span = self.slots.get(event.place as usize).map_or(0, |slot| slot.span);
+        Handle { place: span, generation: event.generation }
     }
 
     /// Returns the type of an event: a string that is likely to come again.
     pub(super) fn event_type(&mut self, handle: Handle) -> Result<ImmutableString, Failure> {
         self.check(handle)?;
         self.looked_at = Some(handle.place as usize);
-        let event = self.slots[handle.place as usize].event.as_ref().expect("an event of the current call is here");
+        let slot = &self.slots[handle.place as usize];
+        let event = &self.spans[slot.span as usize].events[slot.offset as usize];
         Ok(self.names.get(event.event_type()))
     }
 
@@ -298,7 +317,7 @@ impl Call {
         self.check(handle)?;
         self.looked_at = Some(handle.place as usize);
         let slot = &mut self.slots[handle.place as usize];
-        let event = slot.event.as_ref().expect("an event of the current call is here");
+        let event = &self.spans[slot.span as usize].events[slot.offset as usize];
         let (body, bytes) = match part {
             Part::Data => (&mut slot.data, event.data()),
             Part::Meta => (&mut slot.meta, event.meta()),
@@ -358,13 +377,14 @@ mod tests {
     fn a_handle_leads_nowhere_after_its_call() {
         let event = Assembler::new("order-1", "A").build(Kind::Event, Ordinal::default(), 0).unwrap();
         let (id, kind) = (WorkId { slot: 0, generation: 0 }, WorkKind::Handle);
-        let works =
+        let mut works =
             [Work { id, kind, events: vec![event], next: 1, failures: 0, read_at: Timestamp::ZERO, late: false }];
         let mut call = Call::new();
-        call.begin(&works, false);
+        call.begin(&mut works, false);
         let kept = call.handle(0);
         assert_eq!(call.event(kept).unwrap().stream(), "order-1");
-        call.begin(&works, false);
+        call.end_single(&mut works[0]);
+        call.begin(&mut works, false);
         let error = call.event(kept).unwrap_err();
         assert!(error.to_string().contains("Fault"), "{error}");
         assert!(call.span(kept).is_err() && call.field(kept, Part::Data, "x").is_err());

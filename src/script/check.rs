@@ -60,8 +60,11 @@ pub(super) fn entry(sources: &Sources, ast: &AST, is_batch: bool) -> Option<Prob
     let ((name, params, wanted), (other, ..)) = if is_batch { (BATCH, SINGLE) } else { (SINGLE, BATCH) };
     let file = sources.main();
     let counts: Vec<_> = own_functions(ast, name).collect();
-    if counts.contains(&wanted) {
-        return None;
+    match counts.iter().filter(|count| **count == wanted).count() {
+        0 => {}
+        1 => return None,
+        // A function of the same name may belong to a type.
+        _ => return Some(Problem::of(&file.name, format!("`fn {name}({params})` is there more than once"))),
     }
     if let Some(count) = counts.first() {
         let message = format!("`{name}` is called as `fn {name}({params})`; this one has {count} parameters");

@@ -14,6 +14,11 @@ pub(super) fn to_value(call: &mut Call, value: &Dynamic) -> Result<Value, Failur
     convert(call, value, 0)
 }
 
+/// Converts what lies `depth` levels deep in what a script emits.
+pub(super) fn to_value_at(call: &mut Call, value: &Dynamic, depth: usize) -> Result<Value, Failure> {
+    convert(call, value, depth)
+}
+
 fn convert(call: &mut Call, value: &Dynamic, depth: usize) -> Result<Value, Failure> {
     if depth > json::DEEPEST {
         return Err(misuse(format!("a value is nested more than {} levels deep", json::DEEPEST)));

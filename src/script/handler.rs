@@ -6,10 +6,10 @@ use std::sync::Arc;
 use rhai::Dynamic;
 
 use super::Inner;
-use super::call::{Span, Verdict, current};
+use super::call::{Failure, Span, Verdict, current};
 use super::convert;
 use super::failure;
-use super::objects::{EventsObject, SpanObject, StreamObject};
+use super::objects::SpanObject;
 use super::problem::Problem;
 use super::program::Program;
 use crate::event::Event;
@@ -34,7 +34,7 @@ struct ScriptHandler {
 }
 
 impl BlockingHandler for ScriptHandler {
-    fn handle(&mut self, streams: &[Work], decisions: &mut Decisions) {
+    fn handle(&mut self, streams: &mut [Work], decisions: &mut Decisions) {
         if let Err(error) = self.make_ready() {
             decisions.extend(streams.iter().map(|_| Err(again(&error))));
         } else if self.script.options.is_batch() {
@@ -57,31 +57,29 @@ impl ScriptHandler {
         Ok(())
     }
 
-    fn handle_stream(&mut self, work: &Work) -> Result<Decision, HandlerError> {
-        let mut args = current(|call| {
-            call.begin(std::slice::from_ref(work), false);
-            let span = call.handle(0);
-            [Dynamic::from(StreamObject(span)), Dynamic::from(EventsObject(span))]
+    fn handle_stream(&mut self, work: &mut Work) -> Result<Decision, HandlerError> {
+        let span = current(|call| {
+            call.begin(std::slice::from_mut(work), false);
+            call.handle(0)
         });
-        let [stream, events] = &mut args;
-        let said = self.run("handle", &mut [stream, events]);
+        let said = self.run(|program| program.handle(span));
         let said = said.and_then(|value| verdict(&value).map_err(|what| self.wrong(&what)));
-        let span = current(|call| call.end_single());
+        let span = current(|call| call.end_single(work));
         said.and_then(|verdict| decide(verdict, span.effects, work))
             .map_err(|error| within(error, &self.script.file, work))
     }
 
-    fn handle_batch(&mut self, streams: &[Work], decisions: &mut Decisions) {
-        let mut spans = current(|call| {
+    fn handle_batch(&mut self, streams: &mut [Work], decisions: &mut Decisions) {
+        let spans = current(|call| {
             call.begin(streams, true);
             Dynamic::from_array(call.spans().map(|span| Dynamic::from(SpanObject(span))).collect())
         });
-        let said = self.run("handle_batch", &mut [&mut spans]).and_then(|value| match verdict(&value) {
+        let said = self.run(|program| program.handle_batch(spans)).and_then(|value| match verdict(&value) {
             Ok(Verdict::Done { tag: None }) => Ok(()),
             Ok(_) => Err(self.wrong("`handle_batch` returns nothing: say `span.upto(n)` and the like of each span")),
             Err(what) => Err(self.wrong(&what)),
         });
-        let spans = current(|call| call.end_batch());
+        let spans = current(|call| call.end_batch(streams));
         for (work, span) in streams.iter().zip(spans) {
             decisions.push(said.as_ref().map_err(again).and_then(|()| {
                 let Span { effects, verdict, failure, .. } = span;
@@ -95,12 +93,12 @@ impl ScriptHandler {
     }
 
     /// Calls a function. A panic costs the engine, which is made anew, and never the thread.
-    fn run(&mut self, function: &str, args: &mut [&mut Dynamic]) -> Result<Dynamic, HandlerError> {
+    fn run(&mut self, call: impl FnOnce(&mut Program) -> Result<Dynamic, Failure>) -> Result<Dynamic, HandlerError> {
         let script = &self.script;
         let Some(program) = &mut self.program else {
             return Err(self.wrong("the script engine failed in an earlier stream of this call"));
         };
-        match catch_unwind(AssertUnwindSafe(|| program.call(function, args))) {
+        match catch_unwind(AssertUnwindSafe(|| call(program))) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 let suspect = current(|call| call.suspect().cloned());

@@ -7,6 +7,9 @@ use foldhash::fast::FixedState;
 /// Longer texts are not worth hashing.
 const LONGEST: usize = 512;
 const SLOTS: usize = 512;
+/// How often a kept text is handed out before it is made anew. Another thread lets go of what was handed out: if that
+/// were the very text that is handed out here at the same time, its count would travel between processors each time.
+const RENEWED: u8 = 64;
 
 /// A small direct-mapped table of strings: bounded, and never wrong, only sometimes of no use.
 ///
@@ -22,11 +25,12 @@ struct Slot<T> {
     kept: Option<T>,
     /// The kept text was asked for since another one last wanted its place.
     used: bool,
+    times: u8,
 }
 
 impl<T: Clone + AsRef<str> + for<'a> From<&'a str>> Interner<T> {
     pub(super) fn new() -> Self {
-        let slots = (0..SLOTS).map(|_| Slot { hash: 0, kept: None, used: false }).collect();
+        let slots = (0..SLOTS).map(|_| Slot { hash: 0, kept: None, used: false, times: 0 }).collect();
         Self { slots, hasher: FixedState::default() }
     }
 
@@ -36,9 +40,14 @@ impl<T: Clone + AsRef<str> + for<'a> From<&'a str>> Interner<T> {
         }
         let hash = self.hasher.hash_one(text);
         let slot = &mut self.slots[hash as usize % SLOTS];
-        match &slot.kept {
-            Some(kept) if kept.as_ref() == text => {
+        match &mut slot.kept {
+            Some(kept) if (*kept).as_ref() == text => {
                 slot.used = true;
+                slot.times += 1;
+                if slot.times == RENEWED {
+                    slot.times = 0;
+                    *kept = T::from(text);
+                }
                 return kept.clone();
             }
             Some(_) if slot.used => slot.used = false,

@@ -1,42 +1,43 @@
 //! JSON to script values and back.
 //!
-//! What lies inside a value is found by serde_json as raw text, one level at a time, since its numbers are only
-//! numbers once they have lost digits ([`number`]).
+//! What lies inside a value is found as text, one level at a time, since its numbers are only numbers once they have
+//! lost digits ([`number`]).
 
-use std::fmt;
+use std::borrow::Cow;
 
 use rhai::{Dynamic, ImmutableString, Map};
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
 
 use super::number;
+use crate::jsonlines::BadLine;
+use crate::jsonlines::parts::{self, FieldPlace};
 
 /// How deep a value may be nested. Each level is scanned once more than the one around it.
 pub(super) const DEEPEST: usize = 64;
 
 /// Parses a JSON text. An object becomes a map, in which the last of equal keys counts.
 pub(super) fn parse(text: &[u8]) -> Result<Dynamic, String> {
-    let raw: &RawValue = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    convert(raw.get(), 0)
+    let place = parts::value(text).map_err(shown)?;
+    convert(utf8(&text[place])?, 0)
 }
 
 /// Converts what is known to be the text of one JSON value.
-pub(super) fn convert(raw: &str, depth: usize) -> Result<Dynamic, String> {
+fn convert(raw: &str, depth: usize) -> Result<Dynamic, String> {
     if depth > DEEPEST {
         return Err(format!("it is nested more than {DEEPEST} levels deep"));
     }
     match raw.as_bytes().first() {
         Some(b'{') => {
+            let mut fields = Vec::new();
+            parts::object_fields(raw.as_bytes(), &mut fields).map_err(shown)?;
             let mut map = Map::new();
-            for_each_field(raw.as_bytes(), &mut |key, value| {
-                map.insert(key.into(), convert(value, depth + 1)?);
-                Ok(())
-            })?;
+            for field in fields {
+                map.insert((*key(raw.as_bytes(), field)?).into(), convert(&raw[field.value()], depth + 1)?);
+            }
             Ok(map.into())
         }
         Some(b'[') => {
-            let items: Vec<&RawValue> = serde_json::from_str(raw).map_err(|error| error.to_string())?;
-            let items: Result<Vec<_>, _> = items.into_iter().map(|item| convert(item.get(), depth + 1)).collect();
+            let items = parts::array_items(raw.as_bytes()).map_err(shown)?;
+            let items: Result<Vec<_>, _> = items.into_iter().map(|item| convert(&raw[item], depth + 1)).collect();
             Ok(Dynamic::from_array(items?))
         }
         Some(b'"') => text(raw).map(Dynamic::from),
@@ -55,145 +56,59 @@ fn text(raw: &str) -> Result<ImmutableString, String> {
     serde_json::from_str::<String>(raw).map(Into::into).map_err(|error| error.to_string())
 }
 
-/// Calls `field` with key and raw value of each field of an object.
-pub(super) fn for_each_field(
-    raw: &[u8],
-    field: &mut dyn FnMut(&str, &str) -> Result<(), String>,
-) -> Result<(), String> {
-    let mut failed = None;
-    let mut deserializer = serde_json::Deserializer::from_slice(raw);
-    let seed = Fields { field: &mut |key, value| field(key, value).map_err(|why| failed = Some(why)) };
-    let result = seed.deserialize(&mut deserializer).and_then(|()| deserializer.end());
-    match (failed, result) {
-        (Some(why), _) => Err(why),
-        (None, Err(error)) => Err(error.to_string()),
-        (None, Ok(())) => Ok(()),
+/// Returns the key of a field of `object`.
+fn key(object: &[u8], field: FieldPlace) -> Result<Cow<'_, str>, String> {
+    let place = field.key();
+    if !field.has_escapes() {
+        return utf8(&object[place]).map(Cow::Borrowed);
     }
+    let quoted = &object[place.start - 1..=place.end];
+    serde_json::from_slice::<String>(quoted).map(Cow::Owned).map_err(|error| error.to_string())
 }
 
-struct Fields<'a> {
-    field: &'a mut dyn FnMut(&str, &str) -> Result<(), ()>,
+fn utf8(text: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(text).map_err(|error| error.to_string())
 }
 
-impl<'de> DeserializeSeed<'de> for Fields<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Fields<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(Key(key)) = map.next_key()? {
-            let value: &RawValue = map.next_value()?;
-            if (self.field)(&key, value.get()).is_err() {
-                return Err(serde::de::Error::custom("stopped"));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A key, borrowed unless it has escapes.
-struct Key<'de>(std::borrow::Cow<'de, str>);
-
-impl<'de> serde::Deserialize<'de> for Key<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct KeyVisitor;
-        impl<'de> Visitor<'de> for KeyVisitor {
-            type Value = Key<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a key")
-            }
-
-            fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Key<'de>, E> {
-                Ok(Key(key.into()))
-            }
-
-            fn visit_str<E>(self, key: &str) -> Result<Key<'de>, E> {
-                Ok(Key(key.to_owned().into()))
-            }
-        }
-        deserializer.deserialize_str(KeyVisitor)
-    }
+fn shown(bad: BadLine) -> String {
+    bad.to_string()
 }
 
 /// The fields of an object, found but not converted. Their text is kept by whoever found them.
 #[derive(Default)]
 pub(super) struct FieldTable {
-    fields: Vec<Field>,
-}
-
-struct Field {
-    key: Place,
-    /// A key with escapes, as it reads without them.
-    unescaped: Option<Box<str>>,
-    value: Place,
-    /// Made when first asked for, where a copy is cheap.
-    made: Option<Dynamic>,
-}
-
-/// A part of the text.
-#[derive(Clone, Copy)]
-struct Place {
-    start: usize,
-    len: usize,
-}
-
-impl Place {
-    /// Returns where `part` lies in `text`, if it does.
-    fn of(part: &str, text: &[u8]) -> Option<Self> {
-        let start = (part.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
-        (start + part.len() <= text.len()).then_some(Self { start, len: part.len() })
-    }
-
-    fn read(self, text: &[u8]) -> &[u8] {
-        &text[self.start..self.start + self.len]
-    }
+    fields: Vec<FieldPlace>,
+    /// What was asked for and is cheap to copy, by its place among the fields.
+    made: Vec<(usize, Dynamic)>,
 }
 
 impl FieldTable {
     /// Finds the fields of `text`, an object, which is thereby known to be valid JSON.
     pub(super) fn read(&mut self, text: &[u8]) -> Result<(), String> {
-        self.fields.clear();
-        let fields = &mut self.fields;
-        for_each_field(text, &mut |key, value| {
-            let place = Place::of(key, text);
-            let unescaped = if place.is_none() { Some(key.into()) } else { None };
-            let value = Place::of(value, text).expect("a raw value borrows from its text");
-            fields.push(Field { key: place.unwrap_or(Place { start: 0, len: 0 }), unescaped, value, made: None });
-            Ok(())
-        })
+        self.clear();
+        parts::object_fields(text, &mut self.fields).map_err(shown)
     }
 
     pub(super) fn clear(&mut self) {
         self.fields.clear();
+        self.made.clear();
     }
 
     /// Returns the value under `name`, or nothing.
     pub(super) fn get(&mut self, text: &[u8], name: &str) -> Result<Option<Dynamic>, String> {
-        let named = |field: &Field| match &field.unescaped {
-            Some(key) => **key == *name,
-            None => field.key.read(text) == name.as_bytes(),
+        let named = |field: &FieldPlace| match field.has_escapes() {
+            true => key(text, *field).is_ok_and(|key| *key == *name),
+            false => text[field.key()] == *name.as_bytes(),
         };
-        let Some(field) = self.fields.iter_mut().rev().find(|field| named(field)) else {
+        let Some(number) = self.fields.iter().rposition(named) else {
             return Ok(None);
         };
-        if let Some(made) = &field.made {
+        if let Some((_, made)) = self.made.iter().find(|(of, _)| *of == number) {
             return Ok(Some(made.clone()));
         }
-        let raw = std::str::from_utf8(field.value.read(text)).map_err(|error| error.to_string())?;
-        let value = convert(raw, 1)?;
+        let value = convert(utf8(&text[self.fields[number].value()])?, 1)?;
         if value.is_string() {
-            field.made = Some(value.clone());
+            self.made.push((number, value.clone()));
         }
         Ok(Some(value))
     }

@@ -9,7 +9,7 @@ use time::format_description::well_known::Rfc3339;
 use super::api;
 use super::call::{Call, Failure, Handle, Part, Seen, current, misuse};
 use super::document::Document;
-use crate::event::{Event, Text, category, stream_id};
+use crate::event::{Text, category, stream_id};
 
 /// A stream: `.name`, `.category`, `.id`, `.ids`.
 #[derive(Clone, Copy)]
@@ -86,15 +86,48 @@ pub(super) fn register(engine: &mut Engine) {
     register_time(engine);
 }
 
+/// Reads a property of an event or a stream.
+pub(super) type Getter = fn(Handle) -> Result<Dynamic, Failure>;
+
+const OF_STREAM: [(&str, Getter); 4] = [
+    ("name", |stream| part_of(stream, |name| name).map(Dynamic::from)),
+    ("category", |stream| part_of(stream, category).map(Dynamic::from)),
+    ("id", |stream| part_of(stream, stream_id).map(Dynamic::from)),
+    ("ids", |stream| {
+        let id = part_of(stream, stream_id)?;
+        Ok(Dynamic::from_array(id.split('_').map(|part| part.into()).collect()))
+    }),
+];
+
+const OF_EVENT: [(&str, Getter); 11] = [
+    ("type", |event| current(|call| call.event_type(event)).map(Dynamic::from)),
+    ("index", |event| current(|call| call.event(event).map(|event| event.index().into()))),
+    ("is_unfold", |event| current(|call| call.event(event).map(|event| event.is_unfold().into()))),
+    ("data", |event| document(event, Part::Data)),
+    ("meta", |event| document(event, Part::Meta)),
+    ("raw", |event| current(|call| call.event(event).map(|event| raw(event.data())))),
+    ("timestamp", |event| text(event, Text::Timestamp)),
+    ("id", |event| text(event, Text::Id)),
+    ("correlation", |event| text(event, Text::Correlation)),
+    ("causation", |event| text(event, Text::Causation)),
+    ("stream", |event| current(|call| Ok(Dynamic::from(StreamObject(call.span_of(event)))))),
+];
+
+/// Returns what reads this property of streams.
+pub(super) fn of_stream(property: &str) -> Option<Getter> {
+    OF_STREAM.iter().find(|(name, _)| *name == property).map(|(_, get)| *get)
+}
+
+/// Returns what reads this property of events.
+pub(super) fn of_event(property: &str) -> Option<Getter> {
+    OF_EVENT.iter().find(|(name, _)| *name == property).map(|(_, get)| *get)
+}
+
 fn register_stream(engine: &mut Engine) {
     engine.register_type_with_name::<StreamObject>("stream");
-    engine.register_get("name", |stream: &mut StreamObject| part_of(stream.0, |name| name));
-    engine.register_get("category", |stream: &mut StreamObject| part_of(stream.0, category));
-    engine.register_get("id", |stream: &mut StreamObject| part_of(stream.0, stream_id));
-    engine.register_get("ids", |stream: &mut StreamObject| -> Result<Dynamic, Failure> {
-        let id = part_of(stream.0, stream_id)?;
-        Ok(Dynamic::from_array(id.split('_').map(|part| part.into()).collect()))
-    });
+    for (name, get) in OF_STREAM {
+        engine.register_get(name, move |stream: &mut StreamObject| get(stream.0));
+    }
     for print in ["to_string", "print", "to_debug", "debug"] {
         engine.register_fn(print, |stream: &mut StreamObject| part_of(stream.0, |name| name));
     }
@@ -122,25 +155,9 @@ fn count(events: Handle) -> Result<i64, Failure> {
 
 fn register_event(engine: &mut Engine) {
     engine.register_type_with_name::<EventObject>("event");
-    engine.register_get("type", |event: &mut EventObject| current(|call| call.event_type(event.0)));
-    engine.register_get("index", |event: &mut EventObject| current(|call| call.event(event.0).map(Event::index)));
-    engine
-        .register_get("is_unfold", |event: &mut EventObject| current(|call| call.event(event.0).map(Event::is_unfold)));
-    engine.register_get("data", |event: &mut EventObject| document(event.0, Part::Data));
-    engine.register_get("meta", |event: &mut EventObject| document(event.0, Part::Meta));
-    engine.register_get("raw", |event: &mut EventObject| {
-        current(|call| call.event(event.0).map(|event| raw(event.data())))
-    });
-    let texts = [
-        ("timestamp", Text::Timestamp),
-        ("id", Text::Id),
-        ("correlation", Text::Correlation),
-        ("causation", Text::Causation),
-    ];
-    for (name, field) in texts {
-        engine.register_get(name, move |event: &mut EventObject| text(event.0, field));
+    for (name, get) in OF_EVENT {
+        engine.register_get(name, move |event: &mut EventObject| get(event.0));
     }
-    engine.register_get("stream", |event: &mut EventObject| current(|call| StreamObject(call.span_of(event.0))));
     for name in ["data", "meta"] {
         engine.register_set(name, |_: &mut EventObject, _: Dynamic| -> Result<(), Failure> {
             Err(misuse("events cannot be changed: copy the map first (`let data = e.data;`)"))

@@ -10,14 +10,16 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use rhai::packages::{Package, StandardPackage};
 use rhai::{
-    AST, ASTNode, Caches, Dynamic, Engine, EvalAltResult, EvalContext, Expr, GlobalRuntimeState, ImmutableString,
-    Module, ModuleResolver, OptimizationLevel, Position, Scope, Shared,
+    AST, ASTNode, Caches, Dynamic, Engine, EvalAltResult, Expr, GlobalRuntimeState, ImmutableString, Module,
+    ModuleResolver, OptimizationLevel, Position, Scope, Shared,
 };
 
 use super::api::{self, Host};
-use super::call::{Failure, current};
+use super::call::{Failure, Handle, current};
 use super::failure;
+use super::objects::{EventsObject, StreamObject};
 use super::problem::Problem;
+use super::quick::{self, Machine, Plan};
 use super::sources::Sources;
 use super::{Limits, Options, document, objects};
 use crate::clock::Clock;
@@ -28,13 +30,49 @@ const OPERATIONS_A_LOOK: u64 = 256;
 /// rhai's own functions, which take a while to list.
 static STANDARD: LazyLock<Shared<Module>> = LazyLock::new(|| StandardPackage::new().as_shared_module());
 
+/// Keeps the time of calls.
+pub(super) struct Watch {
+    clock: Clock,
+    timeout: Duration,
+}
+
+impl Watch {
+    fn start(timeout: Duration) -> Self {
+        Self { clock: Clock::start(), timeout }
+    }
+
+    /// Returns whether the call has run for too long. Looks at the clock once every so many operations.
+    pub(super) fn is_over(&self, operations: u64) -> bool {
+        operations % OPERATIONS_A_LOOK == 0 && current(|call| call.is_overdue(&self.clock, self.timeout))
+    }
+}
+
+/// The function that is called: `handle` or `handle_batch`.
+struct Entry {
+    params: Vec<ImmutableString>,
+    body: Plan,
+}
+
+impl Entry {
+    fn of(ast: &AST, options: &Options) -> Self {
+        let (wanted, count) = if options.is_batch() { ("handle_batch", 1) } else { ("handle", 2) };
+        let mut alone = ast.clone_functions_only();
+        alone.retain_functions(|_, _, name, params| name == wanted && params == count);
+        let params = alone.shared_lib().get_script_fn(wanted, count).map(|function| function.params.to_vec());
+        let body = Plan::of(&alone, ast, options.limits.emitted_bytes);
+        Self { params: params.unwrap_or_default(), body }
+    }
+}
+
 /// A script that runs on one thread at a time.
 pub(super) struct Program {
     engine: Engine,
-    ast: AST,
     global: GlobalRuntimeState,
     caches: Caches,
+    entry: Entry,
+    /// Its parameters, which stay from call to call, and while it runs its variables.
     scope: Scope<'static>,
+    watch: Watch,
 }
 
 impl Program {
@@ -52,19 +90,30 @@ impl Program {
         let mut global = engine.new_global_runtime_state();
         global.lib.push(Shared::clone(ast.shared_lib()));
         global.source = ast.source().map(ImmutableString::from);
-        let mut program = Self { engine, ast, global, caches, scope: Scope::new() };
-        program.run_top_level(sources, options.timeout)?;
+        let entry = Entry::of(&ast, options);
+        let mut program =
+            Self { engine, global, caches, entry, scope: Scope::new(), watch: Watch::start(options.timeout) };
+        program.run_top_level(&ast, sources, options.timeout)?;
+        program.enter();
         Ok(program)
+    }
+
+    /// Makes the state what it is within a function that nothing has called.
+    fn enter(&mut self) {
+        (self.global.level, self.global.scope_level) = (1, 1);
+        for name in &self.entry.params {
+            self.scope.push_dynamic(name.as_str(), Dynamic::UNIT);
+        }
     }
 
     /// Runs what stands outside of functions. Its constants stay, as `global::NAME`, and so do its imports.
     #[expect(deprecated, reason = "the only way to keep the imports of a script for later calls")]
-    fn run_top_level(&mut self, sources: &Sources, timeout: Duration) -> Result<(), Problem> {
-        current(|call| drop(call.end_batch()));
+    fn run_top_level(&mut self, ast: &AST, sources: &Sources, timeout: Duration) -> Result<(), Problem> {
+        current(|call| drop(call.end_batch(&mut [])));
         let mut scope = Scope::new();
-        let statements = self.ast.statements();
+        let statements = ast.statements();
         let ran = self.engine.eval_statements_raw(&mut self.global, &mut self.caches, &mut scope, statements);
-        current(|call| drop(call.end_batch()));
+        current(|call| drop(call.end_batch(&mut [])));
         let Err(error) = ran else {
             return Ok(());
         };
@@ -81,20 +130,33 @@ impl Program {
         Err(Problem::at(&file, text, position, message))
     }
 
-    /// Calls a function of the script.
-    pub(super) fn call(&mut self, function: &str, args: &mut [&mut Dynamic]) -> Result<Dynamic, Failure> {
-        self.global.num_operations = <_>::default();
-        self.global.num_modules_loaded = 0;
-        let Self { engine, global, caches, scope, .. } = self;
-        let result = EvalContext::new(engine, global, caches, scope, None).call_fn_raw(function, false, false, args);
-        self.scope.clear();
-        match result {
-            Err(error) => match *error {
-                EvalAltResult::Exit(value, _) => Ok(value),
-                error => Err(error.into()),
-            },
-            ok => ok,
+    /// Calls `handle(stream, events)`.
+    pub(super) fn handle(&mut self, span: Handle) -> Result<Dynamic, Failure> {
+        self.give(0, StreamObject(span));
+        self.give(1, EventsObject(span));
+        self.run()
+    }
+
+    /// Calls `handle_batch(spans)`.
+    pub(super) fn handle_batch(&mut self, spans: Dynamic) -> Result<Dynamic, Failure> {
+        self.give(0, spans);
+        self.run()
+    }
+
+    /// Sets a parameter.
+    fn give<T: Clone + Send + Sync + 'static>(&mut self, number: usize, value: T) {
+        if let Some(parameter) = self.scope.get_mut(&self.entry.params[number]) {
+            quick::put(parameter, value);
         }
+    }
+
+    /// Runs the entry on the state that all calls share. What rhai's own way of calling does besides (looking the function
+    /// up, moving its arguments into a new scope) costs as much as a small script.
+    fn run(&mut self) -> Result<Dynamic, Failure> {
+        let Self { engine, global, caches, entry, scope, watch } = self;
+        global.num_operations = <_>::default();
+        global.num_modules_loaded = 0;
+        entry.body.run(Machine { engine, global, caches, scope, watch })
     }
 }
 
@@ -110,11 +172,8 @@ pub(super) fn engine(host: &Host, options: &Options) -> Engine {
     objects::register(&mut engine);
     api::register(&mut engine, host);
     limit(&mut engine, &options.limits);
-    let (clock, timeout) = (Clock::start(), options.timeout);
-    engine.on_progress(move |operations| {
-        let look = operations % OPERATIONS_A_LOOK == 0;
-        (look && current(|call| call.is_overdue(&clock, timeout))).then_some(Dynamic::UNIT)
-    });
+    let watch = Watch::start(options.timeout);
+    engine.on_progress(move |operations| watch.is_over(operations).then_some(Dynamic::UNIT));
     engine
 }
 

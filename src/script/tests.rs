@@ -6,6 +6,7 @@ mod checks;
 mod contract;
 mod limits;
 mod modules;
+mod quick;
 mod values;
 
 use std::fmt::Write as _;
@@ -55,8 +56,10 @@ fn run(script: &Script, streams: &[Work]) -> String {
 
 fn call(handler: &mut dyn BlockingHandler, streams: &[Work]) -> Decisions {
     let mut decisions = Decisions::new();
-    handler.handle(streams, &mut decisions);
+    let mut taken: Vec<_> = streams.iter().map(|work| Work { events: work.events.clone(), ..*work }).collect();
+    handler.handle(&mut taken, &mut decisions);
     assert_eq!(decisions.len(), streams.len());
+    assert_eq!(format!("{taken:?}"), format!("{streams:?}"), "the work is as it was");
     decisions
 }
 

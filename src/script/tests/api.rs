@@ -42,7 +42,7 @@ fn json_is_parsed_and_written() {
         "json.parse(\"[1,\")",
         expect![[r#"
             Permanent
-              main.rhai:2:6: this is not JSON: EOF while parsing a value at line 1 column 3 (stream `order-1_a`, index 5, type `OrderPlaced`)
+              main.rhai:2:6: this is not JSON: expected a value at byte 4 (stream `order-1_a`, index 5, type `OrderPlaced`)
         "#]],
     );
 }

@@ -166,3 +166,10 @@ fn what_might_work_is_not_reported() {
 fn a_local_name_hides_the_hosts() {
     check_found("fn handle(stream, events) { let log = #{}; log.anything(1); }", expect![""]);
 }
+
+#[test]
+fn an_entry_that_is_there_twice_is_refused() {
+    let source = "fn handle(stream, events) { }\nfn int.handle(stream, events) { }";
+    let error = compile(&[("main.rhai", source)], Options::default()).unwrap_err();
+    assert_eq!(error.to_string(), "main.rhai: `fn handle(stream, events)` is there more than once");
+}

@@ -20,7 +20,7 @@ fn an_endless_loop_ends_by_operations_or_by_time() {
         |options| options.limits.operations = 10_000,
         expect![[r#"
             Permanent
-              main.rhai: the call took more operations than `limits.operations` allows (stream `order-1_a`, index 5, type `OrderPlaced`)
+              main.rhai:1:34: the call took more operations than `limits.operations` allows (stream `order-1_a`, index 5, type `OrderPlaced`)
         "#]],
     );
     check_limited(
@@ -28,7 +28,7 @@ fn an_endless_loop_ends_by_operations_or_by_time() {
         |options| options.timeout = Duration::from_millis(20),
         expect![[r#"
             TimedOut
-              main.rhai: the call ran for longer than 20ms (stream `order-1_a`, index 5, type `OrderPlaced`)
+              main.rhai:1:34: the call ran for longer than 20ms (stream `order-1_a`, index 5, type `OrderPlaced`)
         "#]],
     );
     let looping = "fn handle(stream, events) { loop { try { loop { } } catch { } } }";
@@ -37,7 +37,7 @@ fn an_endless_loop_ends_by_operations_or_by_time() {
         |options| options.timeout = Duration::from_millis(20),
         expect![[r#"
             TimedOut
-              main.rhai: the call ran for longer than 20ms (stream `order-1_a`, index 5, type `OrderPlaced`)
+              main.rhai:1:47: the call ran for longer than 20ms (stream `order-1_a`, index 5, type `OrderPlaced`)
         "#]],
     );
 }
@@ -77,7 +77,7 @@ fn values_do_not_grow_without_bound() {
         |options| options.limits.string_bytes = 1_000,
         expect![[r#"
             Permanent
-              main.rhai: length of string over what `limits` allow (stream `order-1_a`, index 5, type `OrderPlaced`)
+              main.rhai:1:52: length of string over what `limits` allow (stream `order-1_a`, index 5, type `OrderPlaced`)
         "#]],
     );
     let arrays = "fn handle(stream, events) { let a = [1]; loop { a.push(a); } }";
@@ -86,7 +86,7 @@ fn values_do_not_grow_without_bound() {
         |options| options.limits.array_items = 1_000,
         expect![[r#"
             Permanent
-              main.rhai: size of array/BLOB over what `limits` allow (stream `order-1_a`, index 5, type `OrderPlaced`)
+              main.rhai:1:51: size of array/BLOB over what `limits` allow (stream `order-1_a`, index 5, type `OrderPlaced`)
         "#]],
     );
     let maps = "fn handle(stream, events) { let m = #{}; let n = 0; loop { n += 1; m.set(`k${n}`, n); } }";
@@ -94,9 +94,9 @@ fn values_do_not_grow_without_bound() {
         maps,
         |options| options.limits.map_entries = 100,
         expect![[r#"
-        Permanent
-          main.rhai: size of object map over what `limits` allow (stream `order-1_a`, index 5, type `OrderPlaced`)
-    "#]],
+            Permanent
+              main.rhai:1:70: size of object map over what `limits` allow (stream `order-1_a`, index 5, type `OrderPlaced`)
+        "#]],
     );
     // rhai does not count what grows this way: it is the limit on operations that ends it.
     let maps = "fn handle(stream, events) { let m = #{}; let n = 0; loop { n += 1; m[`k${n}`] = n; } }";
@@ -104,9 +104,9 @@ fn values_do_not_grow_without_bound() {
         maps,
         |options| options.limits.operations = 10_000,
         expect![[r#"
-        Permanent
-          main.rhai: the call took more operations than `limits.operations` allows (stream `order-1_a`, index 5, type `OrderPlaced`)
-    "#]],
+            Permanent
+              main.rhai:1:68: the call took more operations than `limits.operations` allows (stream `order-1_a`, index 5, type `OrderPlaced`)
+        "#]],
     );
     let effects = "fn handle(stream, events) { loop { emit(\"some text\") } }";
     check_limited(
@@ -123,7 +123,7 @@ fn values_do_not_grow_without_bound() {
         |_| {},
         expect![[r#"
             Permanent
-              main.rhai: length of string over what `limits` allow (stream `order-1_a`, index 5, type `OrderPlaced`)
+              main.rhai:1:43: length of string over what `limits` allow (stream `order-1_a`, index 5, type `OrderPlaced`)
         "#]],
     );
 }

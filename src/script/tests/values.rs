@@ -185,22 +185,22 @@ fn r32_data_that_is_no_json_names_its_event() {
     };
     expect![[r#"
         Malformed at 4
-          main.rhai:1:54: its `data` is not JSON that can be used: EOF while parsing a value at line 1 column 7 (stream `order-1`, index 4, type `B`)
+          main.rhai:1:54: its `data` is not JSON that can be used: expected a key in quotes at byte 8 (stream `order-1`, index 4, type `B`)
     "#]]
     .assert_eq(&run("{\"x\":1,"));
     expect![[r#"
         Malformed at 4
-          main.rhai:1:54: its `data` is not JSON that can be used: trailing characters at line 1 column 9 (stream `order-1`, index 4, type `B`)
+          main.rhai:1:54: its `data` is not JSON that can be used: expected nothing more at byte 9 (stream `order-1`, index 4, type `B`)
     "#]]
     .assert_eq(&run("{\"x\":1} {}"));
     expect![[r#"
         Malformed at 4
-          main.rhai:1:54: its `data` is not JSON that can be used: expected ident at line 1 column 2 (stream `order-1`, index 4, type `B`)
+          main.rhai:1:54: its `data` is not JSON that can be used: expected a value at byte 1 (stream `order-1`, index 4, type `B`)
     "#]]
     .assert_eq(&run("nothing"));
     expect![[r#"
         Malformed at 4
-          main.rhai:1:54: its `data` is not JSON that can be used: expected value at line 1 column 15 (stream `order-1`, index 4, type `B`)
+          main.rhai:1:54: its `data` is not JSON that can be used: expected a value at byte 15 (stream `order-1`, index 4, type `B`)
     "#]]
     .assert_eq(&run("{\"x\":1,\"y\":[1,}"));
 }

@@ -1,0 +1,223 @@
+//! Finds what is known by its shape in what rhai parsed.
+
+use rhai::{AST, ASTNode, BinaryExpr, Expr, FnCallExpr, ImmutableString, Position, Stmt, StmtBlock, Token};
+
+use super::{Each, Emit, Formula, If, Literal, Pair, Plan, Step};
+use crate::script::call::Part;
+use crate::script::objects;
+
+/// What is to be known of the script.
+struct Planner {
+    /// `emit` with one argument is ours.
+    emits: bool,
+    limit: usize,
+}
+
+impl Plan {
+    /// Plans the only function that `alone` consists of; `script` is all of its file. `limit` bounds the text that a call
+    /// emits.
+    pub(in crate::script) fn of(alone: &AST, script: &AST, limit: usize) -> Self {
+        #[cfg(test)]
+        if PLAIN.get() {
+            return Self(vec![Step::Rhai(whole(&statements(alone)))]);
+        }
+        let own_emit = script.iter_functions().any(|function| function.name == "emit" && function.params.len() == 1);
+        Self(Planner { emits: !own_emit, limit }.block(&statements(alone)))
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    static PLAIN: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Runs a test in which what is planned on this thread is left to rhai as a whole.
+#[cfg(test)]
+pub(in crate::script) fn plain<R>(run: impl FnOnce() -> R) -> R {
+    PLAIN.set(true);
+    let result = run();
+    PLAIN.set(false);
+    result
+}
+
+fn statements(alone: &AST) -> Vec<Stmt> {
+    let mut found = Vec::new();
+    alone.walk(&mut |nodes| {
+        if let [ASTNode::Stmt(statement)] = nodes {
+            found.push((*statement).clone());
+        }
+        true
+    });
+    found
+}
+
+/// Returns statements in the form in which rhai runs them.
+fn whole(statements: &[Stmt]) -> Expr {
+    let position = statements.first().map_or(Position::NONE, Stmt::position);
+    Expr::Stmt(Box::new(StmtBlock::new(statements.iter().cloned(), position, Position::NONE)))
+}
+
+impl Planner {
+    fn block(&self, statements: &[Stmt]) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let mut left = 0;
+        for (at, statement) in statements.iter().enumerate() {
+            if let Some(step) = self.step(statement) {
+                if left < at {
+                    steps.push(Step::Rhai(whole(&statements[left..at])));
+                }
+                steps.push(step);
+                left = at + 1;
+            }
+        }
+        if left < statements.len() {
+            steps.push(Step::Rhai(whole(&statements[left..])));
+        }
+        steps
+    }
+
+    fn step(&self, statement: &Stmt) -> Option<Step> {
+        let rhais = || whole(std::slice::from_ref(statement));
+        match statement {
+            Stmt::For(parts, _) => {
+                let (variable, None, flow) = &**parts else { return None };
+                let (over, variable) = (variable_name(&flow.expr)?, variable.name.clone());
+                Some(Step::Each(Box::new(Each {
+                    variable,
+                    over,
+                    body: self.block(flow.body.statements()),
+                    whole: rhais(),
+                })))
+            }
+            Stmt::If(flow, _) => Some(Step::If(Box::new(If {
+                formula: formula(&flow.expr),
+                condition: flow.expr.clone(),
+                then: self.block(flow.body.statements()),
+                otherwise: self.block(flow.branch.statements()),
+            }))),
+            Stmt::FnCall(call, _) => self.emit(call, rhais),
+            Stmt::Expr(expression) => match &**expression {
+                Expr::FnCall(call, _) if call.op_token.is_none() => self.emit(call, rhais),
+                expression => Some(Step::Value(Box::new((formula(expression)?, rhais())))),
+            },
+            _ => None,
+        }
+    }
+
+    fn emit(&self, call: &FnCallExpr, whole: impl Fn() -> Expr) -> Option<Step> {
+        let [argument] = &*call.args else { return None };
+        if !self.emits || call.name.as_str() != "emit" || call.is_qualified() || call.capture_parent_scope {
+            return None;
+        }
+        Some(Step::Emit(Box::new(Emit { literal: literal(argument)?, limit: self.limit, whole: whole() })))
+    }
+}
+
+fn literal(expression: &Expr) -> Option<Literal> {
+    match expression {
+        Expr::Map(parts, _) => {
+            let entries = parts.0.iter().map(|(key, value)| Some((key.name.clone(), literal(value)?)));
+            let mut entries = entries.collect::<Option<Vec<_>>>()?;
+            entries.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
+            Some(Literal::Map(entries))
+        }
+        Expr::Array(items, _) => items.iter().map(literal).collect::<Option<_>>().map(Literal::List),
+        other => formula(other).map(Literal::Leaf),
+    }
+}
+
+fn formula(expression: &Expr) -> Option<Formula> {
+    if let Some(name) = variable_name(expression) {
+        return Some(Formula::Variable(name));
+    }
+    match expression {
+        Expr::Dot(..) => chain(expression),
+        Expr::And(of, _) => formulas(of).map(Formula::All),
+        Expr::Or(of, _) => formulas(of).map(Formula::Any),
+        Expr::FnCall(call, _) => operation(call),
+        Expr::DynamicConstant(..)
+        | Expr::BoolConstant(..)
+        | Expr::IntegerConstant(..)
+        | Expr::FloatConstant(..)
+        | Expr::StringConstant(..)
+        | Expr::Unit(_) => expression.get_literal_value(None).map(Formula::Constant),
+        _ => None,
+    }
+}
+
+fn formulas(of: &[Expr]) -> Option<Vec<Formula>> {
+    of.iter().map(formula).collect()
+}
+
+fn operation(call: &FnCallExpr) -> Option<Formula> {
+    let operator = call.op_token.as_ref()?;
+    match (operator, &*call.args) {
+        (Token::Bang, [of]) => Some(Formula::Not(Box::new(formula(of)?))),
+        (operator, [a, b]) => Some(Formula::Pair(pair(operator)?, Box::new((formula(a)?, formula(b)?)))),
+        _ => None,
+    }
+}
+
+fn pair(operator: &Token) -> Option<Pair> {
+    Some(match operator {
+        Token::EqualsTo => Pair::Equal,
+        Token::NotEqualsTo => Pair::Unequal,
+        Token::LessThan => Pair::Less,
+        Token::LessThanEqualsTo => Pair::LessOrEqual,
+        Token::GreaterThan => Pair::Greater,
+        Token::GreaterThanEqualsTo => Pair::GreaterOrEqual,
+        Token::Plus => Pair::Plus,
+        Token::Minus => Pair::Minus,
+        Token::Multiply => Pair::Times,
+        Token::Modulo => Pair::Modulo,
+        _ => return None,
+    })
+}
+
+/// `variable.property`, `variable.data.name` and so on.
+fn chain(expression: &Expr) -> Option<Formula> {
+    let parts = plain_dot(expression)?;
+    let variable = variable_name(&parts.lhs)?;
+    let mut names = Vec::new();
+    properties(&parts.rhs, &mut names)?;
+    if let [property] = &*names {
+        let (of_event, of_stream) = (objects::of_event(property), objects::of_stream(property));
+        return (of_event.is_some() || of_stream.is_some()).then_some(Formula::Property {
+            variable,
+            of_event,
+            of_stream,
+        });
+    }
+    let part = match names.remove(0).as_str() {
+        "data" => Part::Data,
+        "meta" => Part::Meta,
+        _ => return None,
+    };
+    Some(Formula::Field { variable, part, names })
+}
+
+fn properties(expression: &Expr, names: &mut Vec<ImmutableString>) -> Option<()> {
+    if let Expr::Property(property, _) = expression {
+        names.push(property.2.clone());
+        return Some(());
+    }
+    let parts = plain_dot(expression)?;
+    properties(&parts.lhs, names)?;
+    properties(&parts.rhs, names)
+}
+
+/// `a.b`, but not `a?.b`.
+fn plain_dot(expression: &Expr) -> Option<&BinaryExpr> {
+    match expression {
+        Expr::Dot(parts, flags, _) if flags.is_empty() => Some(parts),
+        _ => None,
+    }
+}
+
+/// Returns the name, if this is a variable that is not a module's.
+fn variable_name(expression: &Expr) -> Option<ImmutableString> {
+    match expression {
+        Expr::Variable(parts, ..) if parts.2.is_empty() => Some(parts.1.clone()),
+        _ => None,
+    }
+}
