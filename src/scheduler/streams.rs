@@ -24,6 +24,8 @@ type Slots = Slab<Known, 4096>;
 
 const SHARDS: usize = 64;
 const SHARES: usize = 2048;
+/// Up to this size a shard grows fourfold: moving what is in it costs more than the room.
+const SMALL: usize = 1024;
 
 /// The streams that are known.
 #[derive(Debug)]
@@ -124,7 +126,12 @@ impl Streams {
         let (short, shard) = (hash as u32, self.shard(hash));
         let Self { slots, names, shards, .. } = self;
         let is_it = |named: &Named| named.short == short && is_it(slots, names, named.id);
-        match shards[shard].entry(spread(short), is_it, |named| spread(named.short)) {
+        let shard = &mut shards[shard];
+        let len = shard.len();
+        if len == shard.capacity() && len < SMALL {
+            shard.reserve(3 * len, |named| spread(named.short));
+        }
+        match shard.entry(spread(short), is_it, |named| spread(named.short)) {
             Entry::Occupied(entry) => (entry.get().id, false),
             Entry::Vacant(entry) => {
                 let id = slots.claim();
