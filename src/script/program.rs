@@ -43,7 +43,7 @@ impl Watch {
 
     /// Returns whether the call has run for too long. Looks at the clock once every so many operations.
     pub(super) fn is_over(&self, operations: u64) -> bool {
-        operations % OPERATIONS_A_LOOK == 0 && current(|call| call.is_overdue(&self.clock, self.timeout))
+        operations.is_multiple_of(OPERATIONS_A_LOOK) && current(|call| call.is_overdue(&self.clock, self.timeout))
     }
 }
 
