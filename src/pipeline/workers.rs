@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::driver::Event;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Period, Timestamp};
 use crate::handler::{BlockingHandler, BlockingHandlerFactory, Decisions, HandlerError, HandlerErrorKind};
 use crate::supervise::{Group, TaskKind};
 use crate::work::Streams;
@@ -29,7 +29,7 @@ const QUEUED_RUNS: usize = 2;
 pub(super) struct Called {
     pub(super) streams: Streams,
     pub(super) decisions: Decisions,
-    pub(super) took: Duration,
+    pub(super) period: Period,
 }
 
 /// The threads of one pipeline.
@@ -180,7 +180,7 @@ impl Shared {
                 let decisions = decide(&mut **handler, &streams);
                 let ended = self.clock.now();
                 seat.since.store(0, Ordering::Release);
-                called.push(Called { streams, decisions, took: ended.since(began) });
+                called.push(Called { streams, decisions, period: Period { began, ended } });
                 began = ended;
                 if ended.since(told) > PATIENCE {
                     told = ended;

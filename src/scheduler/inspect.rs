@@ -206,6 +206,7 @@ impl Scheduler {
             Snapshot { late_events: self.late_events, duplicates: self.duplicates, ..Snapshot::default() };
         let mut totals = Totals::default();
         let mut attention: [Vec<(Duration, u32)>; 4] = Default::default();
+        let mut largest = Vec::with_capacity(LARGEST + 1);
         let mut busy = 0;
         for lane_id in self.lane_ids() {
             let report = self.report_lane(lane_id, now);
@@ -225,6 +226,9 @@ impl Scheduler {
             if let Some(list) = list {
                 attention[list].push((report.age, lane_id));
             }
+            if matches!(report.state, StreamState::Ready | StreamState::Waiting) {
+                keep_largest(&mut largest, report.bytes, lane_id);
+            }
             let name = self.streams.text(lane.stream);
             totals.add(report.state, &report, name);
             if report.running && report.state != StreamState::Active {
@@ -240,8 +244,20 @@ impl Scheduler {
         streams.sort_by(|a, b| b.age.cmp(&a.age).then_with(|| a.stream.cmp(&b.stream)));
         snapshot.idle = known.saturating_sub(busy);
         snapshot.streams = streams;
+        snapshot.largest = largest.into_iter().map(|(_, lane)| self.report_lane(lane, now)).collect();
         totals.write(&mut snapshot);
         snapshot
+    }
+}
+
+/// How many of the streams with most bytes are listed.
+const LARGEST: usize = 5;
+
+fn keep_largest(largest: &mut Vec<(usize, u32)>, bytes: usize, lane: u32) {
+    let at = largest.partition_point(|(other, _)| *other >= bytes);
+    if at < LARGEST {
+        largest.insert(at, (bytes, lane));
+        largest.truncate(LARGEST);
     }
 }
 

@@ -198,7 +198,7 @@ impl Scheduler {
         lane.out = id.slot;
         let mut events = self.pool.pop().unwrap_or_default();
         events.push(node.hand_out());
-        Work { id, kind, events, next, failures: 0, read_at, late: false }
+        Work { id, kind, events, next, failures: 0, read_at, late: false, trace: None }
     }
 
     #[inline]
@@ -326,7 +326,7 @@ impl Scheduler {
         };
         let id = self.outs.insert(out);
         lane.out = id.slot;
-        Work { id, kind, events: span.events, next, failures, read_at, late }
+        Work { id, kind, events: span.events, next, failures, read_at, late, trace: None }
     }
 }
 

@@ -121,6 +121,7 @@ fn work(events: &[Event]) -> Work {
         failures: 0,
         read_at: Timestamp::ZERO,
         late: false,
+        trace: None,
     }
 }
 

@@ -13,3 +13,5 @@ mod serving;
 mod shipped;
 mod sim;
 mod tidy;
+#[cfg(feature = "otlp")]
+mod traces;
