@@ -143,6 +143,7 @@ fn work(event: Event) -> Work {
         failures: 0,
         read_at: propulsiond::clock::Timestamp::ZERO,
         late: false,
+        trace: None,
     }
 }
 

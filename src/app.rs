@@ -7,6 +7,8 @@ mod assemble;
 mod ask;
 mod data;
 mod progress;
+mod stats;
+mod traces;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -52,6 +54,8 @@ pub struct App {
     /// Every pipeline ends by itself: a job, not a service.
     finite: bool,
     drain: Duration,
+    stats_interval: Option<Duration>,
+    tracing: traces::Tracing,
     _data: data::DataFolder,
 }
 
@@ -64,11 +68,13 @@ impl App {
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let clock = Clock::start();
         let metrics = Arc::new(Metrics::new(clock));
+        let tracing = traces::start(&settings.otlp, clock, &metrics).map_err(NotStarted::Environment)?;
         let mut registered = Vec::new();
         let mut pipelines = Vec::new();
         let finite = args.until_tail || loaded.iter().all(|loaded| loaded.spec.stop != crate::spec::Stop::Never);
         for loaded in loaded {
-            let prepared = assemble::Prepared::new(loaded, settings, data.path(), args.until_tail, &metrics)?;
+            let prepared =
+                assemble::Prepared::new(loaded, settings, data.path(), args.until_tail, &metrics, tracing.recorder())?;
             let (handle, listener) = Handle::new(clock);
             registered.push(Registered {
                 name: Arc::clone(&prepared.pipeline.identity.name),
@@ -87,7 +93,8 @@ impl App {
             limits: crate::health::Limits::default(),
             stopping: AtomicBool::new(false),
         });
-        Ok(Self { api, listener, pipelines, finite, drain: settings.drain, _data: data })
+        let (drain, stats_interval) = (settings.drain, settings.log.stats_interval);
+        Ok(Self { api, listener, pipelines, finite, drain, stats_interval, tracing, _data: data })
     }
 
     /// Returns where the API listens.
@@ -109,6 +116,15 @@ impl App {
         }
         let summaries = logs.summarise_until(group.token().clone());
         group.spawn(crate::supervise::TaskKind::Chore, "log summaries", summaries.map(Ok));
+        self.tracing.run(&group);
+        let stats = Arc::new(stats::StatsLog::new(Arc::clone(&self.api)));
+        if let Some(every) = self.stats_interval {
+            let (stats, stop) = (Arc::clone(&stats), group.token().clone());
+            group.spawn(crate::supervise::TaskKind::Chore, "stats", async move {
+                stats.log_until(every, stop).await;
+                Ok(())
+            });
+        }
         let mut running = self.pipelines.len();
         let (tell, mut told) = tokio::sync::mpsc::channel(running.max(1));
         for (pipeline, listener) in self.pipelines {
@@ -143,6 +159,7 @@ impl App {
                 () = report.tick(&self.api) => {}
             }
         }
+        stats.finish();
         report.finish(&self.api, &ended);
         serving.cancel();
         if let Err(still) = group.join(GOODBYE).await {

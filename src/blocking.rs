@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio::task::JoinError;
 
-/// Runs `work` on a thread where it may block, with `shared` to itself.
+/// Runs `work` on a thread where it may block, with `shared` to itself, in the span that this is called in.
 ///
 /// Fails if `work` panics or the runtime is shutting down.
 ///
@@ -18,7 +18,8 @@ where
     R: Send + 'static,
 {
     let mut owned = Arc::clone(shared).lock_owned().await;
-    tokio::task::spawn_blocking(move || work(&mut owned)).await
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(|| work(&mut owned))).await
 }
 
 #[cfg(test)]

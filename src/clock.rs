@@ -41,6 +41,19 @@ impl std::ops::Add<Duration> for Timestamp {
     }
 }
 
+/// From when to when something went on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Period {
+    pub began: Timestamp,
+    pub ended: Timestamp,
+}
+
+impl Period {
+    pub const fn took(self) -> Duration {
+        self.ended.since(self.began)
+    }
+}
+
 /// A monotonic clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -56,6 +69,11 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this module is what everybody else asks")]
     pub fn now(&self) -> Timestamp {
         Timestamp::ZERO + Instant::now().saturating_duration_since(self.started)
+    }
+
+    /// Returns the period that began then and ends now.
+    pub fn since(&self, began: Timestamp) -> Period {
+        Period { began, ended: self.now() }
     }
 
     /// Returns the instant that tokio's timers know `at` by.

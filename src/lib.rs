@@ -11,12 +11,13 @@
 //! | module | is for |
 //! |---|---|
 //! | [`position`] [`event`] [`value`] [`work`] | the domain's words: ordinals and progress, events over one shared buffer, what is emitted, units of work |
-//! | [`clock`] [`retry`] [`secret`] [`setting`] | time, delays, what is never shown, the scalars of settings |
+//! | [`clock`] [`trace`] | time; which trace an event is part of, and the spans of what becomes of it |
+//! | [`retry`] [`secret`] [`setting`] | delays, what is never shown, the scalars of settings |
 //! | [`document`] [`filter`] | TOML and YAML as one tree with places, mistakes with a caret; which events a pipeline takes |
-//! | [`jsonlines`] [`render`] [`template`] [`ticker`] [`blocking`] | what several connectors share |
+//! | [`jsonlines`] [`render`] [`template`] [`ticker`] [`web`] [`blocking`] | what several connectors share |
 //! | [`source`] [`checkpoint`] [`handler`] [`sink`] | the traits that connectors and handlers implement |
 //! | [`scheduler`] | a value: inputs in, work out; knows what is handled. No IO, task or clock |
-//! | [`health`] [`supervise`] [`logging`] [`metrics`] | states and their judgement, tasks with an owner, what is logged and counted |
+//! | [`health`] [`supervise`] [`logging`] [`metrics`] `otlp` | states and their judgement, tasks with an owner, what is logged, counted and traced |
 //! | [`script`] [`connector`] | rhai handlers; everything that touches the outside world |
 //! | [`pipeline`] | one running pipeline: the loop that owns a scheduler, and the tasks around it. Names no connector |
 //! | [`settings`] [`spec`] [`http`] [`cli`] [`app`] | what a user writes, asks and types; the composition root |
@@ -36,6 +37,7 @@ pub mod position;
 pub mod event;
 pub mod value;
 pub mod clock;
+pub mod trace;
 pub mod work;
 pub mod retry;
 pub mod secret;
@@ -46,6 +48,7 @@ pub mod jsonlines;
 pub mod render;
 pub mod template;
 pub mod ticker;
+pub mod web;
 pub mod blocking;
 
 pub mod source;
@@ -57,6 +60,8 @@ pub mod health;
 pub mod supervise;
 pub mod logging;
 pub mod metrics;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 
 pub mod script;
 pub mod connector;

@@ -121,4 +121,4 @@ fn log_panic(info: &std::panic::PanicHookInfo<'_>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

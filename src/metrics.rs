@@ -14,6 +14,7 @@
 //! | how busy is it? | `propulsion_scheduler_*`, `propulsiond_ahead_events`, `propulsiond_stage_seconds`, `propulsiond_handled_events_total` |
 //! | what is stuck or failing? | `propulsion_scheduler_busy_*`, `propulsiond_parked_events`, `propulsiond_breaker_open`, `propulsiond_*_total` |
 //! | are positions committed? | `propulsiond_checkpoint_*`, `propulsiond_replay_exposure_events` |
+//! | do traces arrive? | `propulsiond_spans_exported_total`, `propulsiond_spans_dropped_total`, where they are exported |
 //!
 //! An age is computed when it is scraped: it grows also if what it is the age of stands still. A value that is not known
 //! is not there, rather than 0 (R69).
@@ -26,6 +27,7 @@ mod process;
 mod series;
 mod streams;
 mod summary;
+mod totals;
 mod tranche;
 
 use std::collections::BTreeMap;
@@ -39,6 +41,8 @@ use families::Families;
 
 pub use local::{Activity, LocalMetrics, Stage};
 pub use pipeline::PipelineMetrics;
+pub use summary::Recent;
+pub use totals::{KindTotals, Totals, TrancheTotals};
 pub use tranche::{PageRead, TrancheMetrics};
 
 /// The content type of [`Metrics::encode`].
@@ -51,6 +55,24 @@ pub const OK: &str = "ok";
 #[derive(Clone)]
 pub struct Metrics {
     shared: Arc<Shared>,
+}
+
+/// The metrics of the export of spans.
+#[derive(Clone)]
+pub struct SpanMetrics {
+    exported: prometheus::IntCounter,
+    dropped: prometheus::IntCounter,
+}
+
+impl SpanMetrics {
+    pub fn exported(&self, spans: usize) {
+        self.exported.inc_by(spans as u64);
+    }
+
+    /// Counts spans that were lost: no room in the queue, or the collector did not want them.
+    pub fn dropped(&self, spans: usize) {
+        self.dropped.inc_by(spans as u64);
+    }
 }
 
 struct Shared {
@@ -78,6 +100,12 @@ impl Metrics {
         let made = PipelineMetrics::new(&self.shared.families, name, group);
         pipelines.insert(name.to_owned(), made.clone());
         made
+    }
+
+    /// Returns the metrics of the export of spans.
+    pub fn spans(&self) -> SpanMetrics {
+        let of = &self.shared.families.spans;
+        SpanMetrics { exported: of.exported.get(&[]), dropped: of.dropped.get(&[]) }
     }
 
     /// Removes everything about a pipeline, once its tasks have ended: what they still held counts for nothing.

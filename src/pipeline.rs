@@ -4,6 +4,9 @@
 //! wait for what the driver never waits for: readers, handlers, sinks, the checkpoint store. They talk to it through
 //! one channel; what it sends out never blocks (C25). [`Pipeline::run`] builds the parts, drives them, and starts over with
 //! a growing delay when they fail (R36).
+//!
+//! All of it logs in the pipeline's span. A line about one tranche names it: by the span of the task that deals with that
+//! tranche alone, or by a field where the driver speaks.
 
 mod commit;
 mod deliver;
@@ -14,11 +17,13 @@ mod intake;
 mod policy;
 mod questions;
 mod reader;
+mod traces;
 mod transaction;
 mod tranches;
 mod workers;
 
 pub mod observe;
+pub mod stats;
 
 use std::sync::Arc;
 use std::time::Duration;

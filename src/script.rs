@@ -140,8 +140,6 @@ impl Default for Limits {
 /// What of the pipeline a script depends on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// The pipeline's name, for logs.
-    pub pipeline: Arc<str>,
     /// More than one: the script has `handle_batch`.
     pub streams_per_call: usize,
     /// How long one call may take.
@@ -151,12 +149,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            pipeline: "script".into(),
-            streams_per_call: 1,
-            timeout: Duration::from_secs(30),
-            limits: Limits::default(),
-        }
+        Self { streams_per_call: 1, timeout: Duration::from_secs(30), limits: Limits::default() }
     }
 }
 
@@ -193,7 +186,6 @@ impl Script {
         options: Options,
     ) -> Result<Self, ScriptError> {
         let host = Host {
-            pipeline: Arc::clone(&options.pipeline),
             params: Arc::new(params_map(params)),
             metrics: Arc::new(ScriptMetrics::default()),
             max_emitted_bytes: options.limits.emitted_bytes,

@@ -247,6 +247,34 @@ pub mod duration {
     }
 }
 
+/// For `#[serde(with = "setting::interval")]`: a duration, or `"off"`.
+pub mod interval {
+    use std::time::Duration;
+
+    use super::{Deserializer, Serializer};
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        super::parsed(deserializer, "a duration such as \"5s\", or \"off\"", "off", parse)
+    }
+
+    pub fn serialize<S: Serializer>(interval: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        match interval {
+            Some(interval) => super::duration::serialize(interval, serializer),
+            None => serializer.serialize_str("off"),
+        }
+    }
+
+    pub fn parse(text: &str) -> Result<Option<Duration>, String> {
+        match text {
+            "off" => Ok(None),
+            _ => match humantime::parse_duration(text) {
+                Ok(interval) if !interval.is_zero() => Ok(Some(interval)),
+                _ => Err(format!("`{text}` is not a duration such as \"5s\", nor \"off\"")),
+            },
+        }
+    }
+}
+
 /// For `#[serde(with = "setting::size")]`: `"64MiB"`, `"1000"` bytes.
 pub mod size {
     use super::{Deserializer, Serializer};
@@ -291,6 +319,8 @@ pub mod size {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -319,5 +349,7 @@ mod tests {
         }
         assert_eq!(duration::parse("1h 30m").unwrap().as_secs(), 5_400);
         assert!(duration::parse("5 parsecs").is_err());
+        assert_eq!(["off", "1m"].map(|text| interval::parse(text).unwrap()), [None, Some(Duration::from_secs(60))]);
+        assert!(["", "0s", "on"].iter().all(|text| interval::parse(text).is_err()));
     }
 }

@@ -1,6 +1,7 @@
 //! The daemon's own settings: defaults, then a file, then the environment, then flags.
 
 mod layers;
+mod otlp;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,9 +12,10 @@ use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::document::Problem;
-use crate::setting::{SecretText, Text, duration};
+use crate::setting::{SecretText, Text, duration, interval};
 
 pub use layers::Flags;
+pub use otlp::{Endpoint, OtlpSettings, Share};
 
 /// Where the file is looked for if no flag names one; it need not exist.
 pub const DEFAULT_FILE: &str = "config/propulsiond.toml";
@@ -35,6 +37,7 @@ pub struct Settings {
     pub drain: Duration,
     pub http: HttpSettings,
     pub log: LogSettings,
+    pub otlp: OtlpSettings,
 }
 
 /// `[http]`.
@@ -62,6 +65,9 @@ pub struct LogSettings {
     pub format: LogFormat,
     /// `"error"` to `"trace"`, also by target: `"info,propulsiond::pipeline=debug"`.
     pub level: Text,
+    /// How often the stats of each pipeline are logged, if it did anything; or `"off"`.
+    #[serde(with = "interval")]
+    pub stats_interval: Option<Duration>,
 }
 
 /// How log lines are written.
@@ -81,13 +87,15 @@ impl Default for Settings {
             drain: Duration::from_secs(25),
             http: HttpSettings::default(),
             log: LogSettings::default(),
+            otlp: OtlpSettings::default(),
         }
     }
 }
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { format: LogFormat::Text, level: Text::literal("info") }
+        let stats_interval = Some(Duration::from_secs(60));
+        Self { format: LogFormat::Text, level: Text::literal("info"), stats_interval }
     }
 }
 

@@ -11,7 +11,7 @@ mod group;
 mod kind;
 mod restarts;
 
-pub use group::{Failure, Group, StillRunning, panic_message};
+pub use group::{Failure, Group, StillRunning, panic_message, pipeline_span};
 pub use kind::{OnError, OnStop, TaskKind};
 pub use restarts::Restarts;
 

@@ -13,11 +13,13 @@ pub struct Ticker {
 }
 
 impl Ticker {
-    /// Starts a thread of that name. The first call comes after one interval; those shorter than a millisecond last one.
+    /// Starts a thread of that name, in the span that this is called in. The first call comes after one interval; those shorter than a millisecond last one.
     pub fn start(name: &str, every: Duration, tick: impl FnMut() + Send + 'static) -> io::Result<Self> {
         let (stop, stopped) = channel();
         let every = every.max(Duration::from_millis(1));
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || run(every, &stopped, tick))?;
+        let span = tracing::Span::current();
+        let work = move || span.in_scope(|| run(every, &stopped, tick));
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work)?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }

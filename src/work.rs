@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use crate::clock::Timestamp;
 use crate::event::{Event, category, stream_id};
+use crate::trace::Traced;
 
 /// Names a piece of work while it is out: one stream of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,6 +42,8 @@ pub struct Work {
     pub read_at: Timestamp,
     /// The events came below what their stream had already passed, over a gap (C5).
     pub late: bool,
+    /// The spans that are open for it, where traces are exported and this is one of those that are recorded.
+    pub trace: Option<Box<Traced>>,
 }
 
 impl Work {

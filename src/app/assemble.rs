@@ -22,6 +22,7 @@ use crate::settings::Settings;
 use crate::sink::{AnySink, Sink};
 use crate::source::{Inbox, Source};
 use crate::spec::{self, Checkpoint, Loaded, PipelineSpec};
+use crate::trace::Recorder;
 
 /// A pipeline that can be run, and what else is to know of it.
 pub(super) struct Prepared {
@@ -38,6 +39,7 @@ impl Prepared {
         data: &std::path::Path,
         until_tail: bool,
         metrics: &Metrics,
+        recorder: Option<Recorder>,
     ) -> Result<Self, NotStarted> {
         let name: Arc<str> = loaded.name.as_str().into();
         let group: Arc<str> = loaded.group().into();
@@ -63,7 +65,7 @@ impl Prepared {
             identity: Identity { owner: super::owner(&name), source: Arc::clone(&source_id), name, group },
             options,
             assemble: Arc::new(parts),
-            observer: Observer::new(gauges.clone(), source_id),
+            observer: Observer::new(gauges.clone(), source_id).tracing(recorder),
         };
         Ok(Self { pipeline, inbox: inbox.map(|inbox| inbox as Arc<dyn Inbox>), gauges, script: counters })
     }
@@ -81,7 +83,6 @@ pub(super) fn check_script(loaded: &Loaded) -> Vec<Problem> {
 fn compile(loaded: &Loaded) -> Result<Option<Script>, Vec<Problem>> {
     let Some(settings) = &loaded.spec.handler.rhai else { return Ok(None) };
     let options = script::Options {
-        pipeline: loaded.name.as_str().into(),
         streams_per_call: loaded.spec.schedule.streams_per_call.get(),
         timeout: settings.timeout,
         limits: settings.limits.clone(),

@@ -17,6 +17,10 @@
 //! followed; all else is transient. `Retry-After` is honoured, up to an hour. Where no connection comes about (refused,
 //! no such host, TLS) the sink is unavailable; one that breaks later is transient, as the request may be the cause.
 //!
+//! A request carries the W3C trace context (`traceparent`, `tracestate`) that the first of its events has in its metadata,
+//! if that is valid and nothing else sets the header; where traces are exported and the call is recorded, the request's
+//! own span. For what was emitted, the events are those that the handler was called with.
+//!
 //! ```toml
 //! [sink.http]
 //! url = "${WEBHOOK_URL:-http://127.0.0.1:8080}"
@@ -30,12 +34,14 @@
 //! success = ["2xx", 409]
 //! permanent = ["4xx"]
 //! max_body = "10MiB"                           # of a request
+//! trace_context = true
 //! ```
 
 mod answer;
 mod outgoing;
 mod settings;
 mod target;
+mod tracing;
 
 use std::fmt;
 
@@ -50,6 +56,7 @@ use crate::event::Event;
 use crate::handler::{HandlerError, HandlerErrorKind};
 use crate::sink::{Decided, Effects, Sink, Written};
 use crate::value::Value;
+use crate::web;
 use crate::work::Work;
 
 pub use settings::{Auth, Basic, Hidden, Per, Settings, Status, Statuses};
@@ -59,6 +66,7 @@ pub struct HttpSink {
     client: Client,
     maker: Maker,
     judge: Judge,
+    trace_context: bool,
 }
 
 impl HttpSink {
@@ -67,7 +75,8 @@ impl HttpSink {
         let target = Target::new(settings)?;
         let client = client(settings, &target)?;
         let judge = Judge::new(settings, &target);
-        Ok(Self { client, maker: Maker::new(settings, context, target)?, judge })
+        let maker = Maker::new(settings, context, target)?;
+        Ok(Self { client, maker, judge, trace_context: settings.trace_context })
     }
 
     async fn write_one(&self, decided: &Decided) -> Result<Written, HandlerError> {
@@ -83,7 +92,7 @@ impl HttpSink {
         let mut accepted = None;
         for piece in pieces(self.maker.per(), &work.events) {
             let sent = match self.maker.piece(piece) {
-                Ok(outgoing) => self.send(outgoing).await,
+                Ok(outgoing) => self.send(outgoing, work, piece).await,
                 Err(error) => Err(error),
             };
             match (sent, accepted, piece) {
@@ -100,18 +109,25 @@ impl HttpSink {
         let made = values.iter().enumerate().map(|(number, value)| self.maker.emitted(decided, number, value));
         let outgoing = made.collect::<Result<Vec<_>, _>>()?;
         for outgoing in outgoing {
-            self.send(outgoing).await?;
+            self.send(outgoing, &decided.work, &decided.work.events).await?;
         }
         Ok(Written::All)
     }
 
-    async fn send(&self, outgoing: Outgoing) -> Result<(), HandlerError> {
-        let Outgoing { method, url, headers, body, shown } = outgoing;
+    /// Sends the request that these events of a piece of work are the cause of.
+    async fn send(&self, outgoing: Outgoing, work: &Work, events: &[Event]) -> Result<(), HandlerError> {
+        let span = tracing::open(work, &outgoing);
+        let Outgoing { method, url, mut headers, body, shown } = outgoing;
+        if self.trace_context {
+            tracing::propagate(&mut headers, span.as_ref(), events);
+        }
         let sent = self.client.request(method, url).headers(headers).body(body).send().await;
+        let status = sent.as_ref().ok().map(|answer| answer.status().as_u16());
         let judged = match sent {
             Ok(answer) => self.judge.answer(answer).await,
             Err(error) => Err(answer::failed(&error)),
         };
+        tracing::end(span, status, &judged);
         judged.map_err(|verdict| verdict.into_error(&shown))
     }
 }
@@ -139,27 +155,13 @@ impl Sink for HttpSink {
 }
 
 fn client(settings: &Settings, target: &Target) -> anyhow::Result<Client> {
-    // Of several that start at once one installs it, and any will do.
-    let _installed_already = rustls::crypto::ring::default_provider().install_default().is_err();
-    let mut builder = Client::builder()
-        .user_agent(concat!("propulsiond/", env!("CARGO_PKG_VERSION")))
-        .timeout(settings.timeout)
-        .connect_timeout(settings.connect_timeout)
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false);
-    builder = match &settings.proxy {
-        Some(proxy) => {
-            let proxy = reqwest::Proxy::all(proxy.expose()).map_err(|_| anyhow::anyhow!("`proxy` is not a url"))?;
-            builder.proxy(proxy)
-        }
-        None => builder.no_proxy(),
-    };
-    if !target.is_tls() && settings.proxy.is_none() {
-        // A container without certificates can still speak plain HTTP.
-        builder = builder.tls_certs_only([]);
+    let tls = target.is_tls() || settings.proxy.is_some();
+    let mut builder = web::client(tls, settings.timeout, settings.connect_timeout);
+    if let Some(proxy) = &settings.proxy {
+        builder =
+            builder.proxy(reqwest::Proxy::all(proxy.expose()).map_err(|_| anyhow::anyhow!("`proxy` is not a url"))?);
     }
-    builder.build().map_err(|error| anyhow::anyhow!("make the HTTP client: {}", answer::chain(&error)))
+    builder.build().map_err(|error| anyhow::anyhow!("make the HTTP client: {}", web::chain(&error)))
 }
 
 /// Returns whether a header belongs to the connection or to the body, and so is not for people to set.

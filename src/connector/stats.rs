@@ -52,7 +52,6 @@ impl Default for Settings {
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct StatsSink {
-    pipeline: Arc<str>,
     counts: Arc<Mutex<Counts>>,
     _logging: Ticker,
 }
@@ -74,13 +73,12 @@ pub struct Row {
 
 impl StatsSink {
     pub fn new(settings: &Settings, context: &Context) -> anyhow::Result<Self> {
-        let pipeline = Arc::clone(&context.pipeline);
         let counts = Arc::new(Mutex::new(Counts::default()));
         let logging = {
-            let (pipeline, counts) = (Arc::clone(&pipeline), Arc::clone(&counts));
-            Ticker::start(&format!("stats {pipeline}"), settings.interval, move || log(&pipeline, &counts))?
+            let counts = Arc::clone(&counts);
+            Ticker::start(&format!("stats {}", context.pipeline), settings.interval, move || log(&counts))?
         };
-        Ok(Self { pipeline, counts, _logging: logging })
+        Ok(Self { counts, _logging: logging })
     }
 
     /// Returns the counts, by category, then type.
@@ -105,7 +103,7 @@ impl Sink for StatsSink {
     }
 
     async fn close(&self) -> Result<(), HandlerError> {
-        log(&self.pipeline, &self.counts);
+        log(&self.counts);
         Ok(())
     }
 }
@@ -116,7 +114,7 @@ fn lock(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
 }
 
 /// Logs the counts if they changed since they were logged last.
-fn log(pipeline: &str, counts: &Mutex<Counts>) {
+fn log(counts: &Mutex<Counts>) {
     let rows = {
         let mut counts = lock(counts);
         if !std::mem::take(&mut counts.changed) {
@@ -125,7 +123,7 @@ fn log(pipeline: &str, counts: &Mutex<Counts>) {
         counts.rows()
     };
     let events = rows.iter().map(|row| row.events).sum::<u64>();
-    tracing::info!(pipeline, events, "counts by category and type\n{}", table::table(&rows));
+    tracing::info!(events, "counts by category and type\n{}", table::table(&rows));
 }
 
 #[derive(Clone, Copy, Debug)]

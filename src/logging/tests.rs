@@ -37,7 +37,7 @@ impl<'a> MakeWriter<'a> for Captured {
 }
 
 /// Returns what is written while `work` logs, its times replaced.
-fn captured(format: Format, colour: bool, levels: &str, work: impl FnOnce(&Logs)) -> String {
+pub(crate) fn captured(format: Format, colour: bool, levels: &str, work: impl FnOnce(&Logs)) -> String {
     let writer = Captured::default();
     let logs = Logs { limit: Limit::new(Clock::start()) };
     let subscriber = Registry::default().with(parse(levels).unwrap()).with(logs.limit.clone()).with(lines(
@@ -180,7 +180,7 @@ async fn what_a_pipelines_tasks_log_names_the_pipeline_at_every_level() {
     assert_eq!(orders.join(WINDOW).await, Ok(()));
     let (_, line) = writer.text().split_once(' ').map(|(time, line)| (time.to_owned(), line.to_owned())).unwrap();
     expect![[r#"
-        ERROR a task failed task=summaries reason=failed: out of ideas pipeline="orders"
+        ERROR a task failed task=summaries reason=failed: out of ideas pipeline=orders
     "#]]
     .assert_eq(&line);
 }

@@ -27,7 +27,14 @@ pub(super) struct Families {
     pub(super) feed: Feed,
     pub(super) checkpoint: Checkpoint,
     pub(super) pipeline: Pipeline,
+    pub(super) spans: Spans,
     all: Vec<Box<dyn AnyFamily>>,
+}
+
+/// What there is one of in the process, where traces are exported.
+pub(super) struct Spans {
+    pub(super) exported: Family<IntCounter>,
+    pub(super) dropped: Family<IntCounter>,
 }
 
 /// Propulsion's metrics of its scheduler.
@@ -104,11 +111,19 @@ impl Families {
         let mut maker = Maker { registry: Registry::new(), clock, all: Vec::new() };
         let (scheduler, feed) = (Scheduler::make(&mut maker), Feed::make(&mut maker));
         let (checkpoint, pipeline) = (Checkpoint::make(&mut maker), Pipeline::make(&mut maker));
+        let spans = Spans {
+            exported: maker.make("propulsiond_spans_exported_total", "Spans that a collector accepted", &[]),
+            dropped: maker.make(
+                "propulsiond_spans_dropped_total",
+                "Spans that found no room in the queue, or that the collector did not accept",
+                &[],
+            ),
+        };
         let build: Family<Gauge> = maker.make("propulsiond_build_info", "Version of this program", &["version"]);
         build.get(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         maker.register(Process::new());
         let Maker { registry, all, .. } = maker;
-        Self { registry, scheduler, feed, checkpoint, pipeline, all }
+        Self { registry, scheduler, feed, checkpoint, pipeline, spans, all }
     }
 
     /// Removes the series that have these values for these labels, of all families that have the labels.

@@ -1,6 +1,6 @@
 //! The metrics of one pipeline.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use super::family::AnyFamily;
 use super::local::{Activity, LocalMetrics, Stage};
 use super::streams::Streams;
 use super::summary::Latency;
+use super::totals::{KindTotals, Totals};
 use super::tranche::TrancheMetrics;
 use crate::health::State;
 use crate::position::TrancheId;
@@ -38,6 +39,7 @@ struct Shared {
     states: [Gauge; State::ALL.len()],
     counters: Counters,
     kinds: Mutex<BTreeSet<Arc<str>>>,
+    tranches: Mutex<BTreeMap<TrancheId, TrancheMetrics>>,
     script: Mutex<HashMap<String, IntCounter>>,
     /// The late events and duplicates that the snapshot shown last had counted.
     shown: Mutex<(u64, u64)>,
@@ -84,6 +86,7 @@ impl PipelineMetrics {
             states: State::ALL.map(|state| of.state.get(&[name, state.as_str()])),
             counters,
             kinds: Mutex::default(),
+            tranches: Mutex::default(),
             script: Mutex::default(),
             shown: Mutex::default(),
         };
@@ -96,12 +99,35 @@ impl PipelineMetrics {
 
     /// Returns the metrics of one of the pipeline's tranches, read from the source that checkpoints name so.
     pub fn tranche(&self, source_id: &str, tranche: &TrancheId) -> TrancheMetrics {
-        TrancheMetrics::new(&self.shared.families, &self.shared.name, source_id, tranche)
+        let metrics = TrancheMetrics::new(&self.shared.families, &self.shared.name, source_id, tranche);
+        lock(&self.shared.tranches).insert(tranche.clone(), metrics.clone());
+        metrics
     }
 
     /// Removes everything about a tranche that is not read here any more, once nothing counts for it.
     pub fn remove_tranche(&self, tranche: &TrancheId) {
+        lock(&self.shared.tranches).remove(tranche);
         self.shared.families.remove(&[("pipeline", &self.shared.name), ("tranche", tranche.as_str())]);
+    }
+
+    /// Returns what was counted so far.
+    pub fn totals(&self) -> Totals {
+        let (counters, families) = (&self.shared.counters, &self.shared.families.scheduler);
+        let kind = |kind: &Arc<str>| {
+            let labels = [&*self.shared.name, &*self.shared.group, &**kind];
+            let calls = families.handler.get(&labels).get_sample_count();
+            KindTotals { kind: Arc::clone(kind), calls, recent: families.handler_summary.get(&labels).describe() }
+        };
+        let mut calls: Vec<_> = lock(&self.shared.kinds).iter().map(kind).collect();
+        calls.sort_by_key(|total| *total.kind != *super::OK);
+        Totals {
+            events: counters.handled.get(),
+            skipped: counters.skipped.get(),
+            restarts: counters.restarts.get(),
+            calls,
+            loop_seconds: Activity::ALL.map(|activity| (activity, self.shared.cpu[activity as usize].get())).into(),
+            tranches: lock(&self.shared.tranches).iter().map(|(id, metrics)| (id.clone(), metrics.totals())).collect(),
+        }
     }
 
     /// Returns what a loop counts by itself.

@@ -106,6 +106,36 @@ fn micros(took: Duration) -> u32 {
     took.as_micros().min(u128::from(LONGEST)) as u32
 }
 
+/// The durations of the last minute, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Recent {
+    pub min: f64,
+    pub mean: f64,
+    pub stddev: f64,
+    pub p50: f64,
+    pub p95: f64,
+    pub p99: f64,
+    pub max: f64,
+}
+
+impl Summary {
+    /// Describes the durations of the last minute; `None` if there are none.
+    pub(super) fn describe(&self) -> Option<Recent> {
+        let recent = self.recorded().recent(self.step());
+        let seconds = |micros: f64| micros / 1e6;
+        let quantile = |quantile| seconds(recent.value_at_quantile(quantile) as f64);
+        (!recent.is_empty()).then(|| Recent {
+            min: seconds(recent.min() as f64),
+            mean: seconds(recent.mean()),
+            stddev: seconds(recent.stdev()),
+            p50: quantile(0.5),
+            p95: quantile(0.95),
+            p99: quantile(0.99),
+            max: seconds(recent.max() as f64),
+        })
+    }
+}
+
 /// A summary with one digit, for those there are many of.
 #[derive(Clone, Debug)]
 pub(super) struct CoarseSummary(pub(super) Summary);
@@ -219,6 +249,15 @@ mod tests {
             assert_eq!(sample.get_summary().sample_count(), 1_000);
             assert_near(&[sample.get_summary().sample_sum()], &[500.5], 1e-9);
         }
+    }
+
+    #[test]
+    fn the_last_minute_is_described_in_seconds() {
+        let summary = Summary::new(Clock::start(), 2);
+        assert_eq!(summary.describe(), None);
+        (1..=3).for_each(|seconds| summary.observe(Duration::from_secs(seconds)));
+        let Recent { min, mean, stddev, p50, p95, p99, max } = summary.describe().unwrap();
+        assert_near(&[min, mean, stddev, p50, p95, p99, max], &[1.0, 2.0, 0.816, 2.0, 3.0, 3.0, 3.0], 0.01);
     }
 
     #[tokio::test(start_paused = true)]

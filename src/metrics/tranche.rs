@@ -11,6 +11,7 @@ use super::families::Families;
 use super::local::Stage;
 use super::series::{Age, Reading, WallAge};
 use super::summary::CoarseSummary;
+use super::totals::TrancheTotals;
 use crate::clock::Timestamp;
 use crate::position::{Position, TrancheId};
 use crate::scheduler::TrancheReport;
@@ -151,6 +152,20 @@ impl TrancheMetrics {
         self.shared.ahead_bytes.set(report.bytes as f64);
         self.shared.gap_events.set(report.ahead.saturating_sub(report.unhandled) as f64);
         self.shared.blocked.set(report.blocked_since);
+    }
+
+    /// Returns what was counted so far.
+    pub(super) fn totals(&self) -> TrancheTotals {
+        let of = &self.shared;
+        TrancheTotals {
+            pages: of.pages.get(),
+            events: of.items.get(),
+            read_seconds: of.read.get_sample_sum(),
+            waited_seconds: of.ingest.get_sample_sum(),
+            read_failures: of.read_failures.get(),
+            commits: of.commits.get(),
+            commit_failures: of.commit_failures.get(),
+        }
     }
 
     /// Counts a commit of progress.

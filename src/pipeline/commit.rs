@@ -4,13 +4,14 @@
 //! fails is tried again, with the newest progress, for ever (R8).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::OUTAGE;
 use super::driver::{Driver, Ended, Event};
 use super::intake::chain;
+use super::traces;
 use super::transaction::Plan;
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, Commit, Fence};
+use crate::clock::{Period, Timestamp};
 use crate::handler::HandlerError;
 use crate::position::{Progress, TrancheId, WritePosition};
 use crate::sink::{AnySink, Decided, TransactionError};
@@ -65,17 +66,18 @@ pub(super) enum Committed {
     Plain {
         steps: Vec<Step>,
         results: Vec<Result<(), CheckpointError>>,
-        took: Duration,
+        period: Period,
     },
     Transaction {
         plan: Plan,
         result: Result<(), TransactionError>,
-        took: Duration,
+        period: Period,
     },
     /// The transaction could not even be begun.
     NotBegun {
         decided: Vec<Decided>,
         parks: Vec<Work>,
+        began: Timestamp,
         error: HandlerError,
     },
     Released,
@@ -120,8 +122,8 @@ impl Driver {
         self.group.spawn(TaskKind::Committer, "commit", async move {
             let commits: Vec<_> = steps.iter().map(Step::commit).collect();
             let results = store.commit(&commits).await;
-            let took = clock.now().since(began);
-            drop(events.send(Event::Committed(Committed::Plain { steps, results, took })).await);
+            let period = clock.since(began);
+            drop(events.send(Event::Committed(Committed::Plain { steps, results, period })).await);
             Ok(())
         });
     }
@@ -171,9 +173,11 @@ impl Driver {
 
     pub(super) fn on_committed(&mut self, committed: Committed) {
         match committed {
-            Committed::Plain { steps, results, took } => {
+            Committed::Plain { steps, results, period } => {
                 self.plain_commit.under_way = false;
-                self.counts.committed(took);
+                self.counts.committed(period.took());
+                let why = results.iter().find_map(|result| result.as_ref().err()).map(|error| chain(error));
+                self.trace_commit(period, steps.len(), &[], why.as_deref().map(|why| ("checkpoint", why)));
                 for (step, result) in steps.into_iter().zip(results) {
                     match result {
                         Ok(()) => self.stored(step),
@@ -186,11 +190,17 @@ impl Driver {
                     }
                 }
             }
-            Committed::Transaction { plan, result, took } => self.on_transaction_ended(plan, result, took),
-            Committed::NotBegun { decided, parks, error } => {
+            Committed::Transaction { plan, result, period } => self.on_transaction_ended(plan, result, period),
+            Committed::NotBegun { mut decided, parks, began, error } => {
                 self.in_transaction = false;
                 self.writing -= decided.len();
                 self.give_back(parks);
+                if self.recorder.is_some() {
+                    let period = Period { began, ended: self.now };
+                    decided
+                        .iter_mut()
+                        .for_each(|decided| traces::leave(&mut decided.work, "write", period, Some(&error)));
+                }
                 self.judge_all(decided.into_iter().map(|decided| decided.work).collect(), &error);
                 self.commit_at = self.now + OUTAGE.delay(1, &mut self.random);
             }
@@ -229,7 +239,7 @@ impl Driver {
                 self.commit_failures += 1;
                 let delay = OUTAGE.delay(self.commit_failures, &mut self.random);
                 self.commit_at = self.now + delay;
-                tracing::warn!(pipeline = %self.identity.name, %tranche, error = %why, retry_in = ?delay, "progress could not be stored, retrying");
+                tracing::warn!(%tranche, error = %why, retry_in = ?delay, "progress could not be stored, retrying");
             }
         }
     }
@@ -238,7 +248,7 @@ impl Driver {
     fn on_fenced(&mut self, tranche: &TrancheId, by: &str, since: Option<time::OffsetDateTime>) {
         let since = since.map_or_else(String::new, |since| format!(" since {since}"));
         let why = format!("tranche `{tranche}` is owned by {by}{since}");
-        tracing::error!(pipeline = %self.identity.name, %tranche, by, "fenced: another process owns the progress");
+        tracing::error!(%tranche, by, "fenced: another process owns the progress");
         self.forget_tranche(tranche);
         if self.tranches.is_empty() {
             self.drain(Ended::Fenced(why.clone()), &why);

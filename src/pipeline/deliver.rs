@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures_util::FutureExt;
 
 use super::dispatch::Deciders;
 use super::driver::{Driver, Event};
+use super::traces;
+use crate::clock::Period;
 use crate::handler::{HandlerError, HandlerErrorKind};
 use crate::scheduler::Outcome;
 use crate::sink::{AnySink, Decided, Sink, Written};
@@ -17,7 +18,7 @@ use crate::supervise::TaskKind;
 pub(super) struct Delivered {
     pub(super) decided: Vec<Decided>,
     pub(super) results: Vec<Result<Written, HandlerError>>,
-    pub(super) took: Duration,
+    pub(super) period: Period,
 }
 
 impl Driver {
@@ -32,7 +33,7 @@ impl Driver {
             if self.draining.is_some() {
                 // Nobody waits for a back end that is away: whoever comes next decides again.
                 for decided in std::mem::take(&mut self.decided) {
-                    self.scheduler.finish(decided.work, Outcome::Return, self.now);
+                    self.finish(decided.work, Outcome::Return);
                 }
             }
             return false;
@@ -71,14 +72,17 @@ impl Driver {
             std::mem::take(&mut self.decided).into_iter().partition(|decided| self.scheduler.is_held(decided.work.id));
         self.decided = held;
         for decided in gone {
-            self.scheduler.finish(decided.work, Outcome::Return, self.now);
+            self.finish(decided.work, Outcome::Return);
         }
     }
 
     /// Polls a write where it is; it gets a task only if it has to wait. Returns whether it is done.
-    fn write(&mut self, sink: &Arc<dyn Sink>, batch: Vec<Decided>) -> bool {
+    fn write(&mut self, sink: &Arc<dyn Sink>, mut batch: Vec<Decided>) -> bool {
         self.writing += batch.len();
-        let (sink, began, clock) = (Arc::clone(sink), self.now, self.clock);
+        let (sink, began, clock) = (Arc::clone(sink), self.moment(), self.clock);
+        if self.recorder.is_some() {
+            traces::enter(batch.iter_mut().map(|decided| &mut decided.work), began);
+        }
         let mut write = async move {
             let results = sink.write(&batch).await;
             (batch, results)
@@ -86,20 +90,24 @@ impl Driver {
         .boxed();
         let mut context = Context::from_waker(std::task::Waker::noop());
         if let Poll::Ready((decided, results)) = write.poll_unpin(&mut context) {
-            self.on_delivered(Delivered { decided, results, took: Duration::ZERO });
+            let period = Period { began, ended: self.moment() };
+            self.on_delivered(Delivered { decided, results, period });
             return true;
         }
         let events = self.events_in.clone();
         self.group.spawn(TaskKind::Writer, "write", async move {
             let (decided, results) = write.await;
-            let took = clock.now().since(began);
-            drop(events.send(Event::Delivered(Delivered { decided, results, took })).await);
+            let period = clock.since(began);
+            drop(events.send(Event::Delivered(Delivered { decided, results, period })).await);
             Ok(())
         });
         false
     }
 
-    pub(super) fn on_delivered(&mut self, delivered: Delivered) {
+    pub(super) fn on_delivered(&mut self, mut delivered: Delivered) {
+        if self.recorder.is_some() {
+            traces::written(&mut delivered.decided, delivered.period, &delivered.results);
+        }
         self.writing -= delivered.decided.len();
         let (asked, answered) = (delivered.decided.len(), delivered.results.len());
         let mut results = delivered.results.into_iter();
@@ -112,7 +120,7 @@ impl Driver {
             });
             if counts {
                 let kind = result.as_ref().map_or_else(|error| error.kind().as_str(), |_| crate::metrics::OK);
-                self.counts.called(kind, delivered.took);
+                self.counts.called(kind, delivered.period.took());
             }
             self.settle(decided, result);
         }
@@ -131,7 +139,7 @@ impl Driver {
             }
             Ok(Written::Upto(_) | Written::Waiting) => {
                 let outcome = self.options.errors.no_progress(self.now, &mut self.random);
-                self.scheduler.finish(work, outcome, self.now);
+                self.finish(work, outcome);
             }
             Err(error) => self.judge(work, &error),
         }

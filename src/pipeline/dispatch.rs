@@ -12,8 +12,9 @@ use tokio::sync::mpsc;
 use super::driver::{Driver, Ended, Event};
 use super::intake::chain;
 use super::policy::{Then, Verdict, Victim};
+use super::traces;
 use super::workers::{Called, Workers};
-use crate::clock::Clock;
+use crate::clock::{Clock, Period};
 use crate::handler::{AnyHandler, Call, Decision, Decisions, Handler, HandlerError, HandlerErrorKind, NextIndex};
 use crate::scheduler::{Order, Outcome};
 use crate::sink::{AnySink, Decided, Effects};
@@ -131,8 +132,11 @@ impl Driver {
         }
     }
 
-    fn offer(&mut self, streams: Streams) {
+    fn offer(&mut self, mut streams: Streams) {
         self.counts.offered(&streams, self.now);
+        if self.recorder.is_some() {
+            self.trace_call(&mut streams);
+        }
         match &mut self.deciders {
             Deciders::Nobody => {
                 let decided =
@@ -154,25 +158,26 @@ impl Driver {
 
     /// Polls a call where it is; it gets a task and a timer of its own only if it has to wait.
     fn call(&mut self, handler: &Arc<dyn Handler>, call: Arc<Call>) {
-        let began = self.now;
+        let began = self.moment();
         let mut deciding = guarded(Arc::clone(handler), Arc::clone(&call));
         let mut context = Context::from_waker(std::task::Waker::noop());
         if let Poll::Ready(decisions) = deciding.poll_unpin(&mut context) {
             drop(deciding);
-            self.on_waited(call, Some(decisions), Duration::ZERO);
+            let period = Period { began, ended: self.moment() };
+            self.on_waited(call, Some(decisions), period);
             return;
         }
         let (events, clock, limit) = (self.events_in.clone(), self.clock, self.options.handler_timeout);
         self.group.spawn(TaskKind::Call, "call", async move {
             let decisions = tokio::time::timeout(limit, deciding).await.ok();
-            let took = clock.now().since(began);
+            let period = clock.since(began);
             // If the driver is gone, its scheduler is too.
-            drop(events.send(Event::Waited { call, decisions, took }).await);
+            drop(events.send(Event::Waited { call, decisions, period }).await);
             Ok(())
         });
     }
 
-    pub(super) fn on_waited(&mut self, call: Arc<Call>, decisions: Option<Decisions>, took: Duration) {
+    pub(super) fn on_waited(&mut self, call: Arc<Call>, decisions: Option<Decisions>, period: Period) {
         self.deciders.came_back(1);
         // A handler that kept the call gets a copy of its own.
         let streams = Arc::try_unwrap(call).map_or_else(|shared| copy(&shared.streams), |call| call.streams);
@@ -182,21 +187,21 @@ impl Driver {
                 || HandlerError::new(HandlerErrorKind::TimedOut, format!("the handler took longer than {limit:?}"));
             streams.iter().map(|_| Err(late())).collect()
         });
-        self.on_decisions(streams, decisions, took);
+        self.on_decisions(streams, decisions, period);
     }
 
     pub(super) fn on_called(&mut self, called: Called) {
-        let Called { calls, decisions, took } = called;
+        let Called { calls, decisions, periods } = called;
         self.deciders.came_back(calls.len());
         let mut decisions = decisions.into_iter();
-        for (streams, took) in calls.into_iter().zip(took) {
+        for (streams, period) in calls.into_iter().zip(periods) {
             for (work, decision) in streams.into_iter().zip(decisions.by_ref()) {
-                self.on_result(work, decision, took);
+                self.on_result(work, decision, period);
             }
         }
     }
 
-    fn on_decisions(&mut self, streams: Streams, decisions: Decisions, took: Duration) {
+    fn on_decisions(&mut self, streams: Streams, decisions: Decisions, period: Period) {
         if decisions.len() != streams.len() {
             // A handler that answers for fewer streams than it was asked about leaves none of them behind (D-10).
             let why = format!("the handler decided about {} of {} streams", decisions.len(), streams.len());
@@ -206,11 +211,13 @@ impl Driver {
             return;
         }
         for (work, decision) in streams.into_iter().zip(decisions) {
-            self.on_result(work, decision, took);
+            self.on_result(work, decision, period);
         }
     }
 
-    fn on_result(&mut self, work: Work, decision: Result<Decision, HandlerError>, took: Duration) {
+    fn on_result(&mut self, mut work: Work, decision: Result<Decision, HandlerError>, period: Period) {
+        traces::leave(&mut work, "handle", period, decision.as_ref().err());
+        let took = period.took();
         match decision {
             Ok(decision) => self.on_decision(work, decision, took),
             Err(error) => {
@@ -230,7 +237,7 @@ impl Driver {
                 if !decision.effects.is_empty() {
                     return self.judge(work, &without_progress());
                 }
-                self.scheduler.finish(work, Outcome::Defer { until: self.now + delay }, self.now);
+                self.finish(work, Outcome::Defer { until: self.now + delay });
                 return;
             }
         };
@@ -248,7 +255,7 @@ impl Driver {
                 return self.judge(work, &without_progress());
             }
             let outcome = self.options.errors.no_progress(self.now, &mut self.random);
-            self.scheduler.finish(work, outcome, self.now);
+            self.finish(work, outcome);
             return;
         }
         if decision.effects.is_empty() {
@@ -272,31 +279,32 @@ impl Driver {
     pub(super) fn done(&mut self, work: Work, next: i64) {
         self.counts.handled(&work);
         self.handled_at = self.now;
-        self.scheduler.finish(work, Outcome::Done { next }, self.now);
+        self.finish(work, Outcome::Done { next });
     }
 
     /// Does what the error policy says about a failed piece of work.
-    pub(super) fn judge(&mut self, work: Work, error: &HandlerError) {
+    pub(super) fn judge(&mut self, mut work: Work, error: &HandlerError) {
+        traces::failed(&mut work, error);
         let victim = Victim { first: work.first(), single: work.is_single(), failures: work.failures };
         let outages = self.gate.outages();
         match self.options.errors.judge(error, victim, outages, self.now, &mut self.random) {
             Verdict::Again(outcome) => {
-                tracing::debug!(pipeline = %self.identity.name, stream = work.stream(), index = work.first(), failures = work.failures + 1, error = %error, "call failed, it will be made again");
+                tracing::debug!(stream = work.stream(), index = work.first(), failures = work.failures + 1, error = %error, "call failed, it will be made again");
                 self.counts.failed(error.kind());
-                self.scheduler.finish(work, outcome, self.now);
+                self.finish(work, outcome);
             }
             Verdict::Unavailable(delay) => {
                 if !self.gate.is_closed(self.now) {
-                    tracing::warn!(pipeline = %self.identity.name, error = %error, retry_in = ?delay, "the back end is away, everything waits for it");
+                    tracing::warn!(error = %error, retry_in = ?delay, "the back end is away, everything waits for it");
                 }
                 self.counts.failed(error.kind());
                 self.gate.unavailable(delay, error.message(), self.now);
-                self.scheduler.finish(work, Outcome::Return, self.now);
+                self.finish(work, Outcome::Return);
             }
             Verdict::Throttled(delay) => {
                 self.counts.failed(error.kind());
                 self.gate.throttled(delay, self.now);
-                self.scheduler.finish(work, Outcome::Return, self.now);
+                self.finish(work, Outcome::Return);
             }
             Verdict::Then(then) => {
                 self.counts.failed(error.kind());
@@ -317,21 +325,21 @@ impl Driver {
         let (stream, index, event_type) = (event.stream().to_owned(), event.index(), event.event_type().to_owned());
         match then {
             Then::Skip => {
-                tracing::warn!(target: "propulsiond::audit", pipeline = %self.identity.name, %stream, index, event_type, at = %event.at(), reason = why, "event skipped");
+                tracing::warn!(target: "propulsiond::audit", %stream, index, event_type, at = %event.at(), reason = why, "event skipped");
                 self.counts.skipped();
-                self.scheduler.finish(work, Outcome::Skip, self.now);
+                self.finish(work, Outcome::Skip);
             }
             Then::Park => {
-                tracing::warn!(target: "propulsiond::audit", pipeline = %self.identity.name, %stream, index, event_type, at = %event.at(), reason = why, "stream parked");
+                tracing::warn!(target: "propulsiond::audit", %stream, index, event_type, at = %event.at(), reason = why, "stream parked");
                 self.why_parked.insert(stream.into(), why.into());
-                self.scheduler.finish(work, Outcome::Park, self.now);
+                self.finish(work, Outcome::Park);
             }
             Then::Halt => {
                 let what = match event.kind() {
                     crate::event::Kind::Malformed => why.to_owned(),
                     _ => format!("event {index} (`{event_type}`) of stream `{stream}` cannot be handled: {why}"),
                 };
-                self.scheduler.finish(work, Outcome::Return, self.now);
+                self.finish(work, Outcome::Return);
                 self.drain(Ended::Halted(what.clone()), &what);
             }
         }
@@ -347,7 +355,7 @@ impl Driver {
         if let Deciders::Blocking { workers, .. } = &mut self.deciders {
             let replaced = workers.replace_stuck(limit, self.now, &self.group);
             if replaced > 0 {
-                tracing::error!(pipeline = %self.identity.name, threads = replaced, "handler threads did not come back and were replaced");
+                tracing::error!(threads = replaced, "handler threads did not come back and were replaced");
                 self.counts.threads_replaced(replaced);
             }
         }
@@ -403,7 +411,8 @@ fn guarded(handler: Arc<dyn Handler>, call: Arc<Call>) -> BoxFuture<'static, Dec
 }
 
 fn copy(streams: &Streams) -> Streams {
-    streams.iter().map(|work| Work { events: work.events.clone(), ..*work }).collect()
+    let copy = |work: &Work| Work { events: work.events.clone(), trace: work.trace.clone(), ..*work };
+    streams.iter().map(copy).collect()
 }
 
 impl Driver {
@@ -452,14 +461,14 @@ impl Driver {
                 self.counts.parked(work.iter().map(|work| work.events.len()).sum());
                 for work in work {
                     let next = work.next;
-                    self.scheduler.finish(work, Outcome::Done { next }, self.now);
+                    self.finish(work, Outcome::Done { next });
                 }
             }
             Err(error) => {
-                tracing::warn!(pipeline = %self.identity.name, error = %chain(&error), "events could not be parked, retrying");
+                tracing::warn!(error = %chain(&error), "events could not be parked, retrying");
                 let until = self.now + super::OUTAGE.delay(3, &mut self.random);
                 for work in work {
-                    self.scheduler.finish(work, Outcome::Wait { until }, self.now);
+                    self.finish(work, Outcome::Wait { until });
                 }
             }
         }

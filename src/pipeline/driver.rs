@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::commit::{Committed, PlainCommit};
 use super::deliver::Delivered;
@@ -21,7 +22,7 @@ use super::transaction::InTransaction;
 use super::workers::Called;
 use super::{Assemble, Identity, OUTAGE, Options, Parts, Stop};
 use crate::checkpoint::{CheckpointError, CheckpointStore, Claimed, ParkedStore, ParkedStream};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Period, Timestamp};
 use crate::filter::Filter;
 use crate::handler::{Call, Decisions};
 use crate::health::State;
@@ -29,7 +30,8 @@ use crate::position::TrancheId;
 use crate::scheduler::{self, Scheduler};
 use crate::sink::{AnySink, Decided};
 use crate::source::{Source, SourceError, TrancheChange};
-use crate::supervise::{Group, Restarts};
+use crate::supervise::{Group, Restarts, pipeline_span};
+use crate::trace::Recorder;
 use crate::work::{Streams, Work};
 
 /// What wakes the driver.
@@ -45,7 +47,7 @@ pub(super) enum Event {
     Waited {
         call: Arc<Call>,
         decisions: Option<Decisions>,
-        took: Duration,
+        period: Period,
     },
     Delivered(Delivered),
     /// Events of parked streams were appended, or not.
@@ -87,7 +89,12 @@ impl Pipeline {
     /// Runs until it finishes, halts, is fenced or is stopped; starts over when it fails.
     ///
     /// `stop` asks it to drain. Commands come from the [`Handle`](super::Handle) that belongs to `listener`.
-    pub async fn run(self, mut listener: Listener, daemon: &Group, stop: CancellationToken) -> Ended {
+    pub async fn run(self, listener: Listener, daemon: &Group, stop: CancellationToken) -> Ended {
+        let span = pipeline_span(&self.identity.name);
+        self.run_until_it_ends(listener, daemon, stop).instrument(span).await
+    }
+
+    async fn run_until_it_ends(self, mut listener: Listener, daemon: &Group, stop: CancellationToken) -> Ended {
         let mut random = fastrand::Rng::with_seed(self.options.seed);
         let mut restarts = Restarts::new(OUTAGE, HEALTHY_AFTER);
         let clock = listener.clock();
@@ -106,7 +113,7 @@ impl Pipeline {
             let delay = restarts.failed(started, now, &mut random);
             self.observer.restarted();
             listener.shared().restarts(restarts.in_a_row(started, now));
-            tracing::error!(pipeline = %self.identity.name, error = %why, retry_in = ?delay, "pipeline failed, it will start over");
+            tracing::error!(error = %why, retry_in = ?delay, "pipeline failed, it will start over");
             listener.shared().enter(State::Restarting, &why);
             if !listener.wait(delay, &stop).await {
                 listener.shared().end(&Ended::Stopped);
@@ -133,7 +140,7 @@ impl Pipeline {
             Ok(()) => ended,
             Err(_) if matches!(ended, Ended::DeadlinePassed(_)) => ended,
             Err(still) if matches!(ended, Ended::Failed(_)) => {
-                tracing::warn!(pipeline = %self.identity.name, tasks = ?still, "tasks of the failed pipeline still run");
+                tracing::warn!(tasks = ?still, "tasks of the failed pipeline still run");
                 ended
             }
             Err(still) => Ended::DeadlinePassed(still.names),
@@ -186,6 +193,8 @@ pub(super) struct Driver {
     pub(super) released: bool,
     pub(super) shared: Arc<Shared>,
     pub(super) counts: Counts,
+    /// Takes spans, where traces are exported.
+    pub(super) recorder: Option<Recorder>,
     pub(super) random: fastrand::Rng,
     pub(super) clock: Clock,
     pub(super) now: Timestamp,
@@ -261,6 +270,7 @@ impl Driver {
             released: false,
             shared: listener.shared(),
             counts: pipeline.observer.start(),
+            recorder: pipeline.observer.recorder(),
             random: random.fork(),
             clock,
             now,
@@ -316,7 +326,7 @@ impl Driver {
             Event::Read(read) => self.on_read(read),
             Event::Claimed { tranche, result } => self.on_claimed(&tranche, result),
             Event::Called(called) => self.on_called(called),
-            Event::Waited { call, decisions, took } => self.on_waited(call, decisions, took),
+            Event::Waited { call, decisions, period } => self.on_waited(call, decisions, period),
             Event::Delivered(delivered) => self.on_delivered(delivered),
             Event::Appended { work, result } => self.on_appended(work, result),
             Event::Written(transaction) => self.on_written(transaction),
@@ -341,7 +351,7 @@ impl Driver {
         if self.next_purge.is_some_and(|at| at <= self.now) {
             self.next_purge = self.options.purge.map(|every| self.now + every);
             let purged = self.scheduler.purge();
-            tracing::debug!(pipeline = %self.identity.name, streams = purged, "idle streams forgotten");
+            tracing::debug!(streams = purged, "idle streams forgotten");
         }
     }
 
@@ -351,8 +361,8 @@ impl Driver {
             return;
         }
         match &ended {
-            Ended::Halted(_) => tracing::error!(pipeline = %self.identity.name, reason = %why, "pipeline halts"),
-            _ => tracing::info!(pipeline = %self.identity.name, reason = %why, "pipeline drains"),
+            Ended::Halted(_) => tracing::error!(reason = %why, "pipeline halts"),
+            _ => tracing::info!(reason = %why, "pipeline drains"),
         }
         self.shared.enter(State::Draining, why);
         self.draining = Some((ended, self.now + self.options.drain));

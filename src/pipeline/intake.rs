@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tracing::Instrument as _;
 
 use super::driver::{Driver, Ended, Event};
 use super::reader::{Came, Read, Reader, newest_timestamp};
@@ -25,7 +26,7 @@ impl Driver {
             source: Arc::clone(&self.identity.source),
             tranche: tranche.clone(),
         };
-        tracing::debug!(pipeline = %self.identity.name, %tranche, "tranche added");
+        tracing::debug!(%tranche, "tranche added");
         self.counts.tranche_added(&tranche);
         self.tranches.insert(tranche.clone(), Tranche::new(key.clone(), origin));
         self.claim(tranche, key);
@@ -34,7 +35,8 @@ impl Driver {
     fn claim(&mut self, tranche: TrancheId, key: CheckpointKey) {
         let (store, parked, owner) = (Arc::clone(&self.store), self.parked.clone(), self.identity.owner.clone());
         let events = self.events_in.clone();
-        self.group.spawn(TaskKind::Reader, format!("claim-{tranche}"), async move {
+        let (name, span) = (format!("claim-{tranche}"), tranche_span(&tranche));
+        let claim = async move {
             let result = async {
                 let claimed = store.claim(&key, &owner).await?;
                 let parked = match parked {
@@ -47,7 +49,8 @@ impl Driver {
             // The driver may be gone: then nobody wants to know.
             drop(events.send(Event::Claimed { tranche, result }).await);
             Ok(())
-        });
+        };
+        self.group.spawn(TaskKind::Reader, name, claim.instrument(span));
     }
 
     pub(super) fn on_claimed(
@@ -79,7 +82,7 @@ impl Driver {
             Some(position) => StartAt::Position(position),
             None => StartAt::Origin,
         };
-        tracing::info!(pipeline = %self.identity.name, %tranche, from = %show(&from), parked = parked.len(), "tranche opened");
+        tracing::info!(%tranche, from = %show(&from), parked = parked.len(), "tranche opened");
         self.scheduler.open(tranche, progress);
         for parked in &parked {
             self.scheduler.restore_parked(tranche, &parked.stream, parked.first);
@@ -141,7 +144,8 @@ impl Driver {
         state.phase = Phase::Reading { opening: self.openings, credits };
         state.credits_out = 0;
         state.at_tail = false;
-        self.group.spawn(TaskKind::Reader, format!("reader-{tranche}"), reader.run());
+        let span = tranche_span(tranche);
+        self.group.spawn(TaskKind::Reader, format!("reader-{tranche}"), reader.run().instrument(span));
     }
 
     pub(super) fn on_read(&mut self, read: Read) {
@@ -155,6 +159,7 @@ impl Driver {
                 state.trouble = None;
                 state.at_tail = batch.at_tail;
                 state.lag = batch.lag;
+                state.read = Some(batch.resume_at.clone());
                 self.counts.batch_read(&read.tranche, &batch, newest_timestamp(&batch), took);
                 self.ingest(read.tranche, batch, write_positions, read_at);
             }
@@ -166,7 +171,7 @@ impl Driver {
             }
             Came::Failed { error, retry_in } => {
                 let why = chain(&error);
-                tracing::warn!(pipeline = %self.identity.name, tranche = %read.tranche, error = %why, ?retry_in, "read failed, retrying");
+                tracing::warn!(tranche = %read.tranche, error = %why, ?retry_in, "read failed, retrying");
                 let since = state.trouble.take().map_or(self.now, |(_, since)| since);
                 state.trouble = Some((why, since));
                 self.counts.read_failed(&read.tranche);
@@ -238,7 +243,7 @@ impl Driver {
     }
 
     pub(super) fn remove_tranche(&mut self, tranche: &TrancheId, drained: Drained, deadline: Timestamp) {
-        tracing::info!(pipeline = %self.identity.name, %tranche, "tranche is to be let go of");
+        tracing::info!(%tranche, "tranche is to be let go of");
         let Some(state) = self.tranches.get_mut(tranche) else { return };
         if !state.is_open() {
             self.forget_tranche(tranche);
@@ -250,7 +255,7 @@ impl Driver {
     }
 
     pub(super) fn lose_tranche(&mut self, tranche: &TrancheId) {
-        tracing::warn!(pipeline = %self.identity.name, %tranche, "tranche was taken away");
+        tracing::warn!(%tranche, "tranche was taken away");
         self.forget_tranche(tranche);
     }
 
@@ -293,6 +298,11 @@ impl Driver {
             _ => self.drain(Ended::Failed(why.clone()), &why),
         }
     }
+}
+
+/// Returns the span of what a source or a store logs while it reads or claims the tranche; above it is the pipeline's.
+fn tranche_span(tranche: &TrancheId) -> tracing::Span {
+    tracing::error_span!("tranche", %tranche)
 }
 
 fn show(from: &StartAt) -> String {

@@ -11,22 +11,33 @@ use crate::handler::HandlerErrorKind;
 use crate::metrics::{Activity, LocalMetrics, PageRead, PipelineMetrics, Stage, TrancheMetrics};
 use crate::position::TrancheId;
 use crate::source::{Batch, Lag};
+use crate::trace::Recorder;
 use crate::work::Work;
 
 /// How often what was counted is shown.
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
 
-/// Where a pipeline's counts go.
+/// Where a pipeline's counts go, and its spans.
 #[derive(Clone, Debug)]
 pub struct Observer {
     metrics: PipelineMetrics,
     source: Arc<str>,
+    recorder: Option<Recorder>,
 }
 
 impl Observer {
     /// `source` names the origin of the events, as checkpoints do.
     pub fn new(metrics: PipelineMetrics, source: Arc<str>) -> Self {
-        Self { metrics, source }
+        Self { metrics, source, recorder: None }
+    }
+
+    /// Records spans, too, if there is something that takes them.
+    pub fn tracing(self, recorder: Option<Recorder>) -> Self {
+        Self { recorder, ..self }
+    }
+
+    pub(super) fn recorder(&self) -> Option<Recorder> {
+        self.recorder.clone()
     }
 
     pub(super) fn restarted(&self) {

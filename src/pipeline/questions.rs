@@ -12,7 +12,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::filter::Filter;
 use crate::handler::AnyHandler;
 use crate::health::State;
-use crate::position::Progress;
+use crate::position::{Position, Progress};
 use crate::scheduler::{Explanation, Snapshot, TrancheReport};
 use crate::source::Lag;
 
@@ -68,6 +68,8 @@ pub struct TrancheView {
     pub phase: &'static str,
     pub at_tail: bool,
     pub lag: Option<Lag>,
+    /// Up to where it is read; `None` until something was.
+    pub read: Option<Position>,
     /// What is stored.
     pub committed: Option<Progress>,
     pub committed_at: Option<Timestamp>,
@@ -299,6 +301,7 @@ impl Driver {
             },
             at_tail: state.at_tail,
             lag: state.lag,
+            read: state.read.clone(),
             committed: state.claim.committed.clone(),
             committed_at: state.claim.committed_at,
             report: self.scheduler.tranche(tranche),

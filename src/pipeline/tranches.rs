@@ -21,6 +21,8 @@ pub(super) struct Tranche {
     pub(super) credits_out: usize,
     pub(super) at_tail: bool,
     pub(super) lag: Option<Lag>,
+    /// Up to where it is read.
+    pub(super) read: Option<Position>,
     /// Failures of its claim in a row.
     pub(super) failures: u32,
     /// Why it cannot be read at the moment, and since when.
@@ -73,6 +75,7 @@ impl Tranche {
             credits_out: 0,
             at_tail: false,
             lag: None,
+            read: None,
             failures: 0,
             trouble: None,
         }

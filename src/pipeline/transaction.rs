@@ -1,7 +1,6 @@
 //! Group commit: one transaction at a time takes all that is decided, and the progress of what it accepted (C9–C11).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -9,7 +8,9 @@ use super::OUTAGE;
 use super::commit::{Committed, Step};
 use super::driver::{Driver, Event};
 use super::intake::chain;
+use super::traces;
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, Fence, Parked};
+use crate::clock::{Period, Timestamp};
 use crate::handler::{HandlerError, HandlerErrorKind};
 use crate::scheduler::Outcome;
 use crate::sink::{Decided, ParkedChange, TransactionError, TransactionalSink, Written};
@@ -21,6 +22,7 @@ pub(super) struct InTransaction {
     decided: Vec<Decided>,
     results: Vec<Result<Written, HandlerError>>,
     parks: Vec<Work>,
+    began: Timestamp,
     go: oneshot::Sender<Plan>,
 }
 
@@ -29,6 +31,8 @@ pub(super) struct Plan {
     accepted: Vec<(Work, i64)>,
     steps: Vec<Step>,
     parks: Vec<ParkedWork>,
+    /// When all of it was known.
+    made: Timestamp,
 }
 
 struct ParkedWork {
@@ -54,33 +58,39 @@ impl Driver {
         false
     }
 
-    pub(super) fn start_transaction(&mut self, sink: &Arc<dyn TransactionalSink>, decided: Vec<Decided>) {
+    pub(super) fn start_transaction(&mut self, sink: &Arc<dyn TransactionalSink>, mut decided: Vec<Decided>) {
         self.in_transaction = true;
         self.writing += decided.len();
         let parks = std::mem::take(&mut self.to_park);
         let (sink, events, clock, began) = (Arc::clone(sink), self.events_in.clone(), self.clock, self.now);
+        if self.recorder.is_some() {
+            traces::enter(decided.iter_mut().map(|decided| &mut decided.work), began);
+        }
         self.group.spawn(TaskKind::Committer, "transaction", async move {
             let mut transaction = match sink.begin().await {
                 Ok(transaction) => transaction,
                 Err(error) => {
-                    drop(events.send(Event::Committed(Committed::NotBegun { decided, parks, error })).await);
+                    drop(events.send(Event::Committed(Committed::NotBegun { decided, parks, began, error })).await);
                     return Ok(());
                 }
             };
             let results = if decided.is_empty() { Vec::new() } else { transaction.write(&decided).await };
             let (go, plan) = oneshot::channel();
-            drop(events.send(Event::Written(InTransaction { decided, results, parks, go })).await);
+            drop(events.send(Event::Written(InTransaction { decided, results, parks, began, go })).await);
             // Without a plan there is nothing to commit: dropping the transaction rolls it back.
             let Ok(plan) = plan.await else { return Ok(()) };
             let result = commit(&*sink, transaction, &plan).await;
-            let took = clock.now().since(began);
-            drop(events.send(Event::Committed(Committed::Transaction { plan, result, took })).await);
+            let period = clock.since(began);
+            drop(events.send(Event::Committed(Committed::Transaction { plan, result, period })).await);
             Ok(())
         });
     }
 
     pub(super) fn on_written(&mut self, transaction: InTransaction) {
-        let InTransaction { decided, results, parks, go } = transaction;
+        let InTransaction { mut decided, results, parks, began, go } = transaction;
+        if self.recorder.is_some() {
+            traces::written(&mut decided, Period { began, ended: self.now }, &results);
+        }
         self.writing -= decided.len();
         let (asked, answered) = (decided.len(), results.len());
         let mut results = results.into_iter();
@@ -97,7 +107,7 @@ impl Driver {
                 Ok(Written::Upto(next)) if next > work.first() => accepted.push((work, next)),
                 Ok(Written::Upto(_) | Written::Waiting) => {
                     let outcome = self.options.errors.no_progress(self.now, &mut self.random);
-                    self.scheduler.finish(work, outcome, self.now);
+                    self.finish(work, outcome);
                 }
                 Err(error) => self.judge(work, &error),
             }
@@ -117,7 +127,7 @@ impl Driver {
             self.add_write_positions(&mut steps, &accepted);
         }
         let parks = self.parked_work(parks);
-        if let Err(plan) = go.send(Plan { accepted, steps, parks }) {
+        if let Err(plan) = go.send(Plan { accepted, steps, parks, made: self.now }) {
             self.in_transaction = false;
             self.give_back(plan.accepted.into_iter().map(|(work, _)| work).collect());
         }
@@ -150,10 +160,13 @@ impl Driver {
         groups
     }
 
-    pub(super) fn on_transaction_ended(&mut self, plan: Plan, result: Result<(), TransactionError>, took: Duration) {
+    pub(super) fn on_transaction_ended(&mut self, plan: Plan, result: Result<(), TransactionError>, period: Period) {
         self.in_transaction = false;
-        self.counts.committed(took);
-        let Plan { accepted, steps, parks } = plan;
+        self.counts.committed(period.took());
+        let Plan { accepted, steps, parks, made } = plan;
+        let why = result.as_ref().err().map(ToString::to_string);
+        let failed = why.as_deref().map(|why| ("transaction", why));
+        self.trace_commit(Period { began: made, ..period }, steps.len(), &accepted, failed);
         let parks: Vec<Work> = parks.into_iter().flat_map(|group| group.work).map(|(work, _)| work).collect();
         let result = match result {
             Ok(()) => {
@@ -210,7 +223,7 @@ impl Driver {
 
     pub(super) fn give_back(&mut self, work: Vec<Work>) {
         for work in work {
-            self.scheduler.finish(work, Outcome::Return, self.now);
+            self.finish(work, Outcome::Return);
         }
     }
 }

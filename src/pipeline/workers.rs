@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::driver::Event;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Period, Timestamp};
 use crate::handler::{BlockingHandler, BlockingHandlerFactory, Decisions, HandlerError, HandlerErrorKind};
 use crate::supervise::{Group, TaskKind};
 use crate::work::Streams;
@@ -32,15 +32,15 @@ pub(super) struct Called {
     pub(super) calls: Vec<Streams>,
     /// What was decided about all their streams, in order.
     pub(super) decisions: Decisions,
-    /// How long each call took.
-    pub(super) took: Vec<Duration>,
+    /// When each call ran.
+    pub(super) periods: Vec<Period>,
 }
 
 impl Called {
     fn with_room_for(calls: usize) -> Self {
-        let (calls, decisions, took) =
+        let (calls, decisions, periods) =
             (Vec::with_capacity(calls), Vec::with_capacity(calls), Vec::with_capacity(calls));
-        Self { calls, decisions, took }
+        Self { calls, decisions, periods }
     }
 }
 
@@ -197,7 +197,7 @@ impl Shared {
                 let ended = self.clock.now();
                 seat.since.store(0, Ordering::Release);
                 called.calls.push(streams);
-                called.took.push(ended.since(began));
+                called.periods.push(Period { began, ended });
                 began = ended;
                 if ended.since(told) > PATIENCE {
                     told = ended;
@@ -290,7 +290,16 @@ mod tests {
     fn call(number: usize) -> Streams {
         let event = Assembler::new(&format!("a-{number}"), "T").build(Kind::Event, Ordinal::default(), 0).unwrap();
         let (id, kind, read_at) = (WorkId { slot: 0, generation: 0 }, WorkKind::Handle, Timestamp::ZERO);
-        Streams::from_iter([Work { id, kind, events: vec![event], next: 1, failures: 0, read_at, late: false }])
+        Streams::from_iter([Work {
+            id,
+            kind,
+            events: vec![event],
+            next: 1,
+            failures: 0,
+            read_at,
+            late: false,
+            trace: None,
+        }])
     }
 
     /// Takes results back until there are so many, and returns the streams, sorted.
@@ -298,7 +307,7 @@ mod tests {
         let mut streams = Vec::new();
         while streams.len() < calls {
             let Some(Event::Called(called)) = results.blocking_recv() else { panic!("there are results") };
-            assert_eq!((called.calls.len(), called.took.len()), (called.decisions.len(), called.decisions.len()));
+            assert_eq!((called.calls.len(), called.periods.len()), (called.decisions.len(), called.decisions.len()));
             streams.extend(called.calls.iter().map(|streams| streams[0].stream().to_owned()));
         }
         streams.sort();

@@ -269,7 +269,8 @@ impl Scheduler {
             Snapshot { late_events: self.late_events, duplicates: self.duplicates, ..Snapshot::default() };
         let mut totals = Totals::default();
         let mut attention: [Vec<(Duration, Busy)>; 4] = Default::default();
-        let mut busy = self.add_lone(&mut totals, &mut attention[2], now);
+        let mut largest = Vec::with_capacity(LARGEST + 1);
+        let mut busy = self.add_lone(&mut totals, &mut attention[2], &mut largest, now);
         for lane_id in self.lane_ids() {
             let report = self.report_lane(lane_id, now);
             let lane = &self.lanes[lane_id];
@@ -287,6 +288,9 @@ impl Scheduler {
             };
             if let Some(list) = list {
                 attention[list].push((report.age, Busy::Lane(lane_id)));
+            }
+            if matches!(report.state, StreamState::Ready | StreamState::Waiting) {
+                keep_largest(&mut largest, &report);
             }
             let name = self.streams.text(lane.stream);
             totals.add(report.state, &report, name);
@@ -308,16 +312,24 @@ impl Scheduler {
         streams.sort_by(|a, b| b.age.cmp(&a.age).then_with(|| a.stream.cmp(&b.stream)));
         snapshot.idle = known.saturating_sub(busy);
         snapshot.streams = streams;
+        snapshot.largest = largest;
         totals.write(&mut snapshot);
         snapshot
     }
 
     /// Adds the lone events to the totals, and those that are out to what is active. Returns how many there are.
-    fn add_lone<'a>(&'a self, totals: &mut Totals<'a>, active: &mut Vec<(Duration, Busy)>, now: Timestamp) -> usize {
+    fn add_lone<'a>(
+        &'a self,
+        totals: &mut Totals<'a>,
+        active: &mut Vec<(Duration, Busy)>,
+        largest: &mut Vec<StreamReport>,
+        now: Timestamp,
+    ) -> usize {
         let mut streams = 0;
         for &batch in self.ledger.tranches.iter().flat_map(|tranche| tranche.batches()) {
             for (at, lone) in self.ready.lone(batch) {
                 let report = self.report_lone(lone, batch, at, now);
+                keep_largest(largest, &report);
                 totals.add(report.state, &report, self.streams.text(lone.stream));
                 streams += 1;
             }
@@ -330,6 +342,17 @@ impl Scheduler {
             streams += 1;
         }
         streams
+    }
+}
+
+/// How many of the streams with most bytes are listed.
+const LARGEST: usize = 5;
+
+fn keep_largest(largest: &mut Vec<StreamReport>, report: &StreamReport) {
+    let at = largest.partition_point(|other| other.bytes >= report.bytes);
+    if at < LARGEST {
+        largest.insert(at, report.clone());
+        largest.truncate(LARGEST);
     }
 }
 

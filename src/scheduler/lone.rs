@@ -46,7 +46,8 @@ impl Scheduler {
         let (out, id) = self.outs.claim();
         let events = self.pool.pop().unwrap_or_default();
         let kind = WorkKind::Handle;
-        let mut call = Streams::from_buf([Work { id, kind, events, next, failures: 0, read_at, late: false }]);
+        let mut call =
+            Streams::from_buf([Work { id, kind, events, next, failures: 0, read_at, late: false, trace: None }]);
         self.store.hand_out_read(batch, at, &mut call[0].events);
         let event = &call[0].events[0];
         (out.lone, out.batch, out.slot, out.tranche) = (stream, batch, slot, tranche);

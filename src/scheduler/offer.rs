@@ -291,7 +291,7 @@ impl Scheduler {
         };
         let id = self.outs.insert(out);
         lane.out = id.slot;
-        Work { id, kind, events: span.events, next, failures, read_at, late }
+        Work { id, kind, events: span.events, next, failures, read_at, late, trace: None }
     }
 }
 

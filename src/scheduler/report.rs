@@ -119,4 +119,6 @@ pub struct Snapshot {
     pub duplicates: u64,
     /// The streams that need attention: failing, stalled, active for long, parked; the oldest first.
     pub streams: Vec<StreamReport>,
+    /// The few streams that most bytes wait of to be handled, ready or not; the largest first.
+    pub largest: Vec<StreamReport>,
 }

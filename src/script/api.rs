@@ -35,7 +35,6 @@ pub(super) const NAMES: [&str; 5] = ["log", "metric", "time", "json", "params"];
 /// What the API needs to know of the pipeline.
 #[derive(Clone)]
 pub(super) struct Host {
-    pub(super) pipeline: Arc<str>,
     pub(super) params: Arc<Map>,
     pub(super) metrics: Arc<ScriptMetrics>,
     pub(super) max_emitted_bytes: usize,
@@ -61,7 +60,7 @@ pub(super) fn register(engine: &mut Engine, host: &Host) {
     allow_debug_as_a_method(engine);
     register_verdicts(engine);
     register_emit(engine, host);
-    register_logs(engine, host);
+    register_logs(engine);
     register_metrics(engine, host);
     register_time(engine);
     register_json(engine);
@@ -206,28 +205,23 @@ fn checked_value(call: &mut Call, value: &Dynamic, limit: usize) -> Result<crate
     Ok(value)
 }
 
-fn register_logs(engine: &mut Engine, host: &Host) {
+fn register_logs(engine: &mut Engine) {
     fn stream() -> ImmutableString {
         current(|call| call.suspect().map(|event| event.stream().into()).unwrap_or_default())
     }
-    let pipeline = Arc::clone(&host.pipeline);
-    engine.register_fn("info", move |_: LogApi, message: Dynamic| {
-        tracing::info!(%pipeline, stream = %stream(), "{}", convert::display(&message));
+    engine.register_fn("info", |_: LogApi, message: Dynamic| {
+        tracing::info!(stream = %stream(), "{}", convert::display(&message));
     });
-    let pipeline = Arc::clone(&host.pipeline);
-    engine.register_fn("warn", move |_: LogApi, message: Dynamic| {
-        tracing::warn!(%pipeline, stream = %stream(), "{}", convert::display(&message));
+    engine.register_fn("warn", |_: LogApi, message: Dynamic| {
+        tracing::warn!(stream = %stream(), "{}", convert::display(&message));
     });
-    let pipeline = Arc::clone(&host.pipeline);
-    engine.register_fn("error", move |_: LogApi, message: Dynamic| {
-        tracing::error!(%pipeline, stream = %stream(), "{}", convert::display(&message));
+    engine.register_fn("error", |_: LogApi, message: Dynamic| {
+        tracing::error!(stream = %stream(), "{}", convert::display(&message));
     });
     // What a function named `debug` returns is handed to `on_debug`.
     engine.register_fn("debug", |_: LogApi, message: Dynamic| ImmutableString::from(convert::display(&message)));
-    let pipeline = Arc::clone(&host.pipeline);
-    engine.on_print(move |message| tracing::info!(%pipeline, stream = %stream(), "{message}"));
-    let pipeline = Arc::clone(&host.pipeline);
-    engine.on_debug(move |message, _, _| tracing::debug!(%pipeline, stream = %stream(), "{message}"));
+    engine.on_print(|message| tracing::info!(stream = %stream(), "{message}"));
+    engine.on_debug(|message, _, _| tracing::debug!(stream = %stream(), "{message}"));
 }
 
 fn register_metrics(engine: &mut Engine, host: &Host) {

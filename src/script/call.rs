@@ -377,8 +377,16 @@ mod tests {
     fn a_handle_leads_nowhere_after_its_call() {
         let event = Assembler::new("order-1", "A").build(Kind::Event, Ordinal::default(), 0).unwrap();
         let (id, kind) = (WorkId { slot: 0, generation: 0 }, WorkKind::Handle);
-        let mut works =
-            [Work { id, kind, events: vec![event], next: 1, failures: 0, read_at: Timestamp::ZERO, late: false }];
+        let mut works = [Work {
+            id,
+            kind,
+            events: vec![event],
+            next: 1,
+            failures: 0,
+            read_at: Timestamp::ZERO,
+            late: false,
+            trace: None,
+        }];
         let mut call = Call::new();
         call.begin(&mut works, false);
         let kept = call.handle(0);

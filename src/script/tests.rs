@@ -56,7 +56,8 @@ fn run(script: &Script, streams: &[Work]) -> String {
 
 fn call(handler: &mut dyn BlockingHandler, streams: &[Work]) -> Decisions {
     let mut decisions = Decisions::new();
-    let mut taken: Vec<_> = streams.iter().map(|work| Work { events: work.events.clone(), ..*work }).collect();
+    let mut taken: Vec<_> =
+        streams.iter().map(|work| Work { events: work.events.clone(), trace: None, ..*work }).collect();
     handler.handle(&mut taken, &mut decisions);
     assert_eq!(decisions.len(), streams.len());
     assert_eq!(format!("{taken:?}"), format!("{streams:?}"), "the work is as it was");
@@ -124,6 +125,7 @@ fn work(events: &[Event]) -> Work {
         failures: 0,
         read_at: Timestamp::ZERO,
         late: false,
+        trace: None,
     }
 }
 

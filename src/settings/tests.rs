@@ -71,6 +71,8 @@ fn the_shipped_file_shows_every_default() {
     // A secret has no default; its line shows how one is given.
     let token = toml::Table::from_iter([("token".to_owned(), "${file:/run/secrets/propulsiond-token}".into())]);
     defaults.insert("http".to_owned(), token.into());
+    // Nor has a collector.
+    defaults["otlp"].as_table_mut().unwrap().insert("endpoint".to_owned(), "http://127.0.0.1:4318".into());
     assert_eq!(shown, defaults);
     assert_eq!(
         load(Some(&shipped), &[], &Flags::default()).unwrap(),
@@ -214,4 +216,76 @@ fn a_file_that_was_named_must_exist() {
          --> /no/such.toml
     "#]]
     .assert_eq(&problems[0].render(Style::Plain));
+}
+
+#[cfg(feature = "otlp")]
+#[test]
+fn traces_are_exported_where_the_settings_say() {
+    check(
+        "[otlp]\nendpoint = 'https://collector:4318'\nsample = 1\nheaders = { a = '${PATH}' }",
+        &[("PROPULSIOND__OTLP__SERVICE_NAME", "shop"), ("PROPULSIOND__OTLP__ATTRIBUTES__TEAM", "blue")],
+        &Flags::default(),
+        expect![[r#"
+            endpoint = "https://collector:4318"
+            sample = 1.0
+            service_name = "shop"
+            a = "${PATH}"
+            team = "blue""#]],
+    );
+    let settings = load(None, &[("PROPULSIOND__OTLP__SAMPLE", "0.5")], &Flags::default()).unwrap();
+    assert_eq!(settings.otlp.sample.get(), 0.5);
+}
+
+#[cfg(feature = "otlp")]
+#[test]
+fn mistakes_about_traces_name_their_place() {
+    check_bad(
+        "[otlp]\nendpoint = 'collector:4318'\nsample = 1.5\nheader = {}\n[log]\nstats_interval = 'never'\n",
+        &[],
+        &Flags::default(),
+        expect![[r#"
+            error: `collector:4318` is not a url such as "http://127.0.0.1:4318"
+             --> propulsiond.toml:2:12 (otlp.endpoint)
+            2 | endpoint = 'collector:4318'
+              |            ^^^^^^^^^^^^^^^^
+            error: 1.5 is not a share between 0 and 1, such as 0.01
+             --> propulsiond.toml:3:10 (otlp.sample)
+            3 | sample = 1.5
+              |          ^^^
+            error: unknown key `header`
+             --> propulsiond.toml:4:1 (otlp.header)
+            4 | header = {}
+              | ^^^^^^
+              = help: did you mean `headers`?
+            error: `never` is not a duration such as "5s", nor "off"
+             --> propulsiond.toml:6:18 (log.stats_interval)
+            6 | stats_interval = 'never'
+              |                  ^^^^^^^
+        "#]],
+    );
+}
+
+#[cfg(not(feature = "otlp"))]
+#[test]
+fn a_build_without_traces_says_how_to_build_one_with_them() {
+    check_bad(
+        "[otlp]\nendpoint = 'http://127.0.0.1:4318'\n",
+        &[],
+        &Flags::default(),
+        expect![[r#"
+            error: this build exports no traces: build it with `--features otlp`, or take `[otlp]` out
+             --> propulsiond.toml:2:12 (otlp.endpoint)
+            2 | endpoint = 'http://127.0.0.1:4318'
+              |            ^^^^^^^^^^^^^^^^^^^^^^^
+        "#]],
+    );
+}
+
+#[cfg(feature = "otlp")]
+#[test]
+fn r63_headers_of_the_export_are_never_shown() {
+    let file = "[otlp]\nheaders = { authorization = 'planted-secret' }";
+    let settings = load(Some(file), &[], &Flags::default()).unwrap();
+    assert_eq!(settings.otlp.headers["authorization"].expose(), "planted-secret");
+    assert!(!format!("{settings:?}{}", toml::to_string(&settings).unwrap()).contains("planted-secret"));
 }

@@ -74,9 +74,7 @@ impl Group {
     /// daemon. What its tasks log carries the pipeline's name. A restart gets a group of its own, once this is joined
     /// (R37); joining the daemon's group does not wait for it, but for the keeper that joins it.
     pub fn pipeline(&self, name: &str) -> Self {
-        // At the level that is never filtered out, so that every line of its tasks has the name.
-        let span = error_span!(parent: None, "pipeline", pipeline = name);
-        Self::make(Some(self.clone()), span, self.shared.stop.child_token())
+        Self::make(Some(self.clone()), pipeline_span(name), self.shared.stop.child_token())
     }
 
     fn make(parent: Option<Self>, span: Span, stop: CancellationToken) -> Self {
@@ -251,6 +249,12 @@ impl fmt::Debug for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Group").field("running", &self.running()).field("failure", &self.failure()).finish()
     }
+}
+
+/// Returns the span that all lines about a pipeline are logged in. What it does on threads and tasks of others takes it along.
+pub fn pipeline_span(name: &str) -> Span {
+    // At the level that is never filtered out, so that every line has the name.
+    error_span!(parent: None, "pipeline", pipeline = %name)
 }
 
 /// A task's place in its group; gives it up when dropped, however the task ends.

@@ -9,6 +9,8 @@ pub enum TaskKind {
     Watcher,
     /// Small regular chores: summaries of repeated log lines, the progress display.
     Chore,
+    /// Sends spans to a collector.
+    Exporter,
     /// Owns one pipeline: starts it, drains it, starts it again.
     Keeper,
     /// The loop of a pipeline.
@@ -49,10 +51,11 @@ pub enum OnStop {
 
 impl TaskKind {
     #[cfg(test)]
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Http,
         Self::Watcher,
         Self::Chore,
+        Self::Exporter,
         Self::Keeper,
         Self::Driver,
         Self::Source,
@@ -69,16 +72,21 @@ impl TaskKind {
             Self::Driver | Self::Source | Self::Reader | Self::Worker | Self::Call | Self::Writer | Self::Committer => {
                 OnError::StopPipeline
             }
-            Self::Chore => OnError::Log,
+            Self::Chore | Self::Exporter => OnError::Log,
         }
     }
 
     pub const fn on_stop(self) -> OnStop {
         match self {
-            // Requests are answered, calls end, what is decided is written and committed.
-            Self::Http | Self::Keeper | Self::Driver | Self::Worker | Self::Call | Self::Writer | Self::Committer => {
-                OnStop::Drain
-            }
+            // Requests are answered, calls end, what is decided is written and committed, spans are sent.
+            Self::Http
+            | Self::Exporter
+            | Self::Keeper
+            | Self::Driver
+            | Self::Worker
+            | Self::Call
+            | Self::Writer
+            | Self::Committer => OnStop::Drain,
             // What they wait for need not come: dropping them loses no event and no change.
             Self::Watcher | Self::Chore | Self::Source | Self::Reader => OnStop::Abort,
         }
@@ -91,7 +99,7 @@ impl TaskKind {
             Self::Keeper | Self::Driver | Self::Reader | Self::Worker | Self::Call | Self::Writer | Self::Committer => {
                 true
             }
-            Self::Http | Self::Watcher | Self::Chore | Self::Source => false,
+            Self::Http | Self::Watcher | Self::Chore | Self::Exporter | Self::Source => false,
         }
     }
 }

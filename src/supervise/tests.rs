@@ -242,6 +242,7 @@ fn every_kind_of_task_has_its_row() {
         Http: StopDaemon, Drain, runs till the stop
         Watcher: StopDaemon, Abort, runs till the stop
         Chore: Log, Abort, runs till the stop
+        Exporter: Log, Drain, runs till the stop
         Keeper: StopDaemon, Drain, may finish
         Driver: StopPipeline, Drain, may finish
         Source: StopPipeline, Abort, runs till the stop

@@ -16,3 +16,5 @@ mod shipped;
 mod sim;
 mod tidy;
 mod tools;
+#[cfg(feature = "otlp")]
+mod traces;

@@ -19,6 +19,9 @@ fn everything() -> String {
     let metrics = Metrics::new(Clock::start());
     let pipeline = metrics.pipeline("orders", "orders-v1");
     let tranche = pipeline.tranche("shop", &TrancheId::new("0"));
+    let spans = metrics.spans();
+    spans.exported(1);
+    spans.dropped(1);
     pipeline.state(State::Running);
     pipeline.config_hash("0123abcd");
     pipeline.local().handled(OK, Duration::from_millis(1));

@@ -191,3 +191,15 @@ fn a_metrics_page_under_load_is_one_that_prometheus_reads() {
     let (code, said) = daemon.stop("TERM");
     assert_eq!(code, Some(0), "{said}");
 }
+
+#[test]
+fn stats_of_a_running_pipeline_are_logged_at_their_interval() {
+    let place = Place::new(&[("pushed.toml", "[source.memory]\n[sink.null]\n")]);
+    std::fs::write(place.path("settings.toml"), "[log]\nstats_interval = \"50ms\"\n").unwrap();
+    let daemon = place.start(&["--settings", &place.path("settings.toml").to_string_lossy()]);
+    check(daemon.request("POST /pipelines/pushed/events", &JSON, EVENT), 202, "");
+    let line = daemon.wait_for(" handled=1 ");
+    assert!(line.contains("stats: events") && line.ends_with("pipeline=pushed"), "{line}");
+    let (code, said) = daemon.stop("TERM");
+    assert_eq!(code, Some(0), "{said}");
+}

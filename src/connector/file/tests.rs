@@ -20,6 +20,7 @@ fn decided(stream: &str, number: i64) -> Decided {
         failures: 0,
         read_at: Timestamp::ZERO,
         late: false,
+        trace: None,
     };
     Decided { work, next: number + 1, effects: Effects::Emitted(vec![Value::Int(number)]) }
 }

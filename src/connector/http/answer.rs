@@ -1,6 +1,5 @@
 //! What became of a request.
 
-use std::error::Error;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, LOCATION, RETRY_AFTER};
@@ -13,6 +12,7 @@ use super::{Auth, Settings, Statuses};
 use crate::clock;
 use crate::handler::{HandlerError, HandlerErrorKind};
 use crate::secret::Secret;
+use crate::web::chain;
 
 /// How much of an answer is read.
 const MOST_READ: usize = 64 * 1024;
@@ -32,6 +32,14 @@ pub(super) struct Verdict {
 impl Verdict {
     fn new(kind: HandlerErrorKind, why: String) -> Self {
         Self { kind, why, retry_after: None }
+    }
+
+    pub(super) fn kind(&self) -> HandlerErrorKind {
+        self.kind
+    }
+
+    pub(super) fn why(&self) -> &str {
+        &self.why
     }
 
     /// Makes it an error that names the request.
@@ -54,15 +62,6 @@ pub(super) fn failed(error: &reqwest::Error) -> Verdict {
         HandlerErrorKind::Transient
     };
     Verdict::new(kind, chain(error))
-}
-
-/// Returns what an error says, with its causes but without its url.
-pub(super) fn chain(error: &reqwest::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
-    let mut causes: Vec<_> = causes.map(ToString::to_string).collect();
-    // Each level may repeat the next.
-    causes.dedup_by(|inner, outer| outer.ends_with(inner.as_str()));
-    if causes.is_empty() { "it could not be sent".to_owned() } else { causes.join(": ") }
 }
 
 /// Judges answers.

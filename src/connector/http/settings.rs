@@ -37,6 +37,8 @@ pub struct Settings {
     /// The largest body to send; what is larger is a permanent error.
     #[serde(with = "setting::size")]
     pub max_body: u64,
+    /// Pass on, in the headers of a request, the trace that its events are part of.
+    pub trace_context: bool,
     /// The url of a proxy. Left out: none, whatever the environment says.
     pub proxy: Option<Hidden>,
 }
@@ -77,6 +79,7 @@ impl Default for Settings {
             success: Statuses(vec![Status::Class(2)]),
             permanent: Statuses(vec![Status::Class(4)]),
             max_body: 10 << 20,
+            trace_context: true,
             proxy: None,
         }
     }

@@ -62,10 +62,12 @@ impl Database {
         let (requests, waiting) = mpsc::channel(WAITING);
         let database = Arc::new(Self { path: path.clone(), requests, transactions: AtomicU64::new(0) });
         let worker = Worker::new(path.clone(), tuning, waiting);
+        let span = tracing::error_span!(parent: None, "database", path = %path.display());
         let thread = std::thread::Builder::new().name(thread_name(&path)).spawn(move || {
+            let _entered = span.enter();
             // Two connections would do no harm, but the former's end may take its time.
             if former.is_some_and(|thread| thread.join().is_err()) {
-                tracing::error!(path = %worker.path().display(), "the thread of the database panicked; a new one goes on");
+                tracing::error!("the thread of the database panicked; a new one goes on");
             }
             worker.run();
         });

@@ -71,10 +71,6 @@ impl Worker {
         Self { path, tuning, requests, deferred: VecDeque::new(), open: None, transaction: None }
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Serves requests until nobody is left who could send one.
     pub(super) fn run(mut self) {
         while let Some(request) = self.next() {

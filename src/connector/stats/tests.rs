@@ -13,7 +13,16 @@ fn event(stream: &str, event_type: &str, kind: Kind) -> Event {
 
 fn decided(events: Vec<Event>, effects: Effects) -> Decided {
     let id = WorkId { slot: 0, generation: 0 };
-    let work = Work { id, kind: WorkKind::Handle, events, next: 1, failures: 0, read_at: Timestamp::ZERO, late: false };
+    let work = Work {
+        id,
+        kind: WorkKind::Handle,
+        events,
+        next: 1,
+        failures: 0,
+        read_at: Timestamp::ZERO,
+        late: false,
+        trace: None,
+    };
     Decided { work, next: 1, effects }
 }
 

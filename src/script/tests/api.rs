@@ -165,15 +165,15 @@ fn what_a_script_logs_names_pipeline_and_stream() {
     });
     let logged = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     expect![[r#"
-        DEBUG 1 pipeline=script stream=order-1_a
-         INFO two pipeline=script stream=order-1_a
-         WARN [3] pipeline=script stream=order-1_a
-        ERROR four 5 pipeline=script stream=order-1_a
-         INFO 5 pipeline=script stream=order-1_a
-        DEBUG "six" pipeline=script stream=order-1_a
-         INFO #{"total": 3} pipeline=script stream=order-1_a
-         INFO order-1_a/e5@5.0 pipeline=script stream=order-1_a
-         INFO order-1_a pipeline=script stream=order-1_a
+        DEBUG 1 stream=order-1_a
+         INFO two stream=order-1_a
+         WARN [3] stream=order-1_a
+        ERROR four 5 stream=order-1_a
+         INFO 5 stream=order-1_a
+        DEBUG "six" stream=order-1_a
+         INFO #{"total": 3} stream=order-1_a
+         INFO order-1_a/e5@5.0 stream=order-1_a
+         INFO order-1_a stream=order-1_a
     "#]]
     .assert_eq(&logged);
 }

@@ -58,7 +58,7 @@ fn event(stream: &str, index: i64, kind: Kind) -> Event {
 fn work(events: Vec<Event>) -> Work {
     let next = events.last().unwrap().next_index();
     let id = WorkId { slot: 0, generation: 0 };
-    Work { id, kind: WorkKind::Handle, events, next, failures: 0, read_at: Timestamp::ZERO, late: false }
+    Work { id, kind: WorkKind::Handle, events, next, failures: 0, read_at: Timestamp::ZERO, late: false, trace: None }
 }
 
 fn of_events(events: Vec<Event>) -> Decided {

@@ -46,6 +46,7 @@ fn emitted(settings: &str, value: serde_json::Value) -> Result<Outgoing, Handler
         failures: 0,
         read_at: Timestamp::ZERO,
         late: false,
+        trace: None,
     };
     let value = Value::from(value);
     let decided = Decided { work, next: 6, effects: Effects::Emitted(Vec::new()) };

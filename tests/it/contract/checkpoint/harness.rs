@@ -194,6 +194,7 @@ pub(super) fn decided(stream: &str, index: i64, effects: Vec<Value>) -> Decided 
         failures: 0,
         read_at: Timestamp::ZERO,
         late: false,
+        trace: None,
     };
     Decided { next: work.next, work, effects: Effects::Emitted(effects) }
 }

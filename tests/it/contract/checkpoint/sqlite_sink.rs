@@ -302,6 +302,7 @@ fn events(stream: &str, first: i64, data: &[&[u8]], next: i64) -> Decided {
         failures: 0,
         read_at: Timestamp::ZERO,
         late: false,
+        trace: None,
         events,
     };
     Decided { work, next, effects: Effects::Events }

@@ -306,3 +306,62 @@ async fn r65_what_is_emitted_cannot_go_to_another_place() {
     }
     assert!(server.arrived().is_empty());
 }
+
+/// An event that came with this metadata.
+fn with_meta(index: i64, meta: &str) -> Event {
+    let event = Assembler::new("a-1", "Placed").data(b"{}").meta(meta.as_bytes());
+    event.build(Kind::Event, Ordinal::default(), index).unwrap()
+}
+
+const PARENTS: [&str; 2] = [
+    "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+];
+
+fn with_trace(index: i64, parent: usize, state: &str) -> Event {
+    with_meta(index, &serde_json::json!({ "traceparent": PARENTS[parent], "tracestate": state }).to_string())
+}
+
+/// Asserts the `traceparent` and `tracestate` of each request that these decisions lead to.
+async fn check_traces(settings: &str, decided: Vec<Decided>, expected: &[(&str, &str)]) {
+    let http = http(settings).await;
+    write_all(&http.sink, &decided).await;
+    let arrived = http.server.arrived();
+    let headers: Vec<_> =
+        arrived.iter().map(|arrived| (arrived.header("traceparent"), arrived.header("tracestate"))).collect();
+    assert_eq!(headers, expected);
+}
+
+#[tokio::test]
+async fn a_request_carries_the_trace_of_the_first_of_its_events_that_has_one() {
+    let events = || vec![with_meta(0, "{}"), with_trace(1, 0, "a=1"), with_trace(2, 1, "b=2,c=3")];
+    let [first, second] = PARENTS;
+    check_traces("", vec![of_events(events())], &[("", ""), (first, "a=1"), (second, "b=2,c=3")]).await;
+    check_traces("per = \"span\"", vec![of_events(events())], &[(first, "a=1")]).await;
+    let body = || Value::Map(vec![("body".into(), Value::Int(1))]);
+    let emitted = Decided { effects: Effects::Emitted(vec![body(), body()]), ..of_events(events()) };
+    check_traces("", vec![emitted], &[(first, "a=1"), (first, "a=1")]).await;
+}
+
+#[tokio::test]
+async fn what_is_no_valid_trace_is_not_passed_on() {
+    let invalid = PARENTS[0].replacen("00", "ff", 1);
+    let events = vec![
+        with_meta(0, &format!("{{\"traceparent\":\"{invalid}\",\"tracestate\":\"a=1\"}}")),
+        with_trace(1, 0, "no state"),
+        with_meta(2, "{\"tracestate\":\"a=1\"}"),
+        with_meta(3, "no JSON"),
+    ];
+    check_traces("", vec![of_events(events)], &[("", ""), (PARENTS[0], ""), ("", ""), ("", "")]).await;
+}
+
+#[tokio::test]
+async fn a_trace_is_not_passed_on_where_that_is_off_and_gives_way_to_what_was_set() {
+    let events = || of_events(vec![with_trace(0, 0, "a=1")]);
+    check_traces("trace_context = false", vec![events()], &[("", "")]).await;
+    check_traces("headers = { traceparent = \"mine\" }", vec![events()], &[("mine", "")]).await;
+    let own = Value::Map(vec![("TraceParent".into(), "from the handler".into())]);
+    let effect = Value::Map(vec![("headers".into(), own)]);
+    let emitted = Decided { effects: Effects::Emitted(vec![effect]), ..events() };
+    check_traces("", vec![emitted], &[("from the handler", "")]).await;
+}

@@ -1,0 +1,58 @@
+//! Export of traces, if the settings ask for it and this build can.
+
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::settings::OtlpSettings;
+use crate::supervise::Group;
+use crate::trace::Recorder;
+
+/// What takes spans, and what sends them.
+#[derive(Default)]
+pub(super) struct Tracing {
+    recorder: Option<Recorder>,
+    #[cfg(feature = "otlp")]
+    exporter: Option<crate::otlp::Exporter>,
+}
+
+impl Tracing {
+    pub(super) fn recorder(&self) -> Option<Recorder> {
+        self.recorder.clone()
+    }
+
+    #[cfg(feature = "otlp")]
+    pub(super) fn run(self, group: &Group) {
+        let (Some(exporter), stop) = (self.exporter, group.token().clone()) else { return };
+        group.spawn(crate::supervise::TaskKind::Exporter, "exporter", async move {
+            exporter.run(stop).await;
+            Ok(())
+        });
+    }
+
+    #[cfg(not(feature = "otlp"))]
+    pub(super) fn run(self, _: &Group) {}
+}
+
+#[cfg(feature = "otlp")]
+pub(super) fn start(settings: &OtlpSettings, clock: Clock, metrics: &Metrics) -> anyhow::Result<Tracing> {
+    use crate::secret::Secret;
+
+    let Some(endpoint) = &settings.endpoint else { return Ok(Tracing::default()) };
+    let options = crate::otlp::Options {
+        endpoint: endpoint.as_str().to_owned(),
+        headers: (settings.headers.iter())
+            .map(|(name, value)| (name.clone(), Secret::new(value.expose().to_owned())))
+            .collect(),
+        sample: settings.sample.get(),
+        service_name: settings.service_name.to_string(),
+        attributes: settings.attributes.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),
+        timeout: settings.timeout,
+    };
+    let (recorder, exporter) = crate::otlp::start(&options, clock, metrics.spans())?;
+    Ok(Tracing { recorder: Some(recorder), exporter: Some(exporter) })
+}
+
+/// Settings with an endpoint are refused where they are read.
+#[cfg(not(feature = "otlp"))]
+pub(super) fn start(_: &OtlpSettings, _: Clock, _: &Metrics) -> anyhow::Result<Tracing> {
+    Ok(Tracing::default())
+}

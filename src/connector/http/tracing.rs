@@ -1,0 +1,61 @@
+//! The trace that a request is part of.
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::answer::Verdict;
+use super::outgoing::Outgoing;
+use crate::event::Event;
+use crate::trace::{self, Carried, Kind, Open};
+use crate::work::Work;
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// Opens the span of a request, if its call has one.
+pub(super) fn open(work: &Work, outgoing: &Outgoing) -> Option<Open> {
+    let above = work.trace.as_ref()?.current();
+    let mut span = above.child_now(Kind::Client);
+    span.set("http.request.method", outgoing.method.as_str());
+    span.set("server.address", outgoing.url.host_str().unwrap_or_default());
+    span.set("server.port", i64::from(outgoing.url.port_or_known_default().unwrap_or_default()));
+    span.set("url.path", outgoing.url.path());
+    Some(span)
+}
+
+/// Ends it with what became of the request.
+pub(super) fn end(span: Option<Open>, status: Option<u16>, result: &Result<(), Verdict>) {
+    let Some(mut span) = span else { return };
+    if let Some(status) = status {
+        span.set("http.response.status_code", i64::from(status));
+    }
+    if let Err(verdict) = result {
+        span.fail(verdict.kind().as_str(), verdict.why());
+    }
+    span.end_now("request");
+}
+
+/// Says in a request's headers which trace it is part of: below its own span, if it has one, else below what the first of
+/// its events brought that brought a trace. Headers that say so already stay.
+pub(super) fn propagate(headers: &mut HeaderMap, span: Option<&Open>, events: &[Event]) {
+    if headers.contains_key(TRACEPARENT) {
+        return;
+    }
+    match span {
+        Some(span) => insert(headers, &span.context().to_string(), span.state()),
+        None => {
+            if let Some(Carried { context, state }) = events.iter().find_map(|event| trace::carried(event.meta())) {
+                insert(headers, &context.to_string(), state.as_deref());
+            }
+        }
+    }
+}
+
+fn insert(headers: &mut HeaderMap, parent: &str, state: Option<&str>) {
+    headers.remove(TRACESTATE);
+    for (name, value) in [(TRACEPARENT, Some(parent)), (TRACESTATE, state)] {
+        // What was found to be valid has only characters that a header can hold.
+        if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+            headers.insert(name, value);
+        }
+    }
+}

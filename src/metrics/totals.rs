@@ -1,0 +1,46 @@
+//! What was counted of a pipeline so far: for lines that say what came since the last ones.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::local::Activity;
+use super::summary::Recent;
+use crate::position::TrancheId;
+
+/// What was counted of a pipeline since the process began.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Totals {
+    /// Events handled.
+    pub events: u64,
+    pub skipped: u64,
+    pub restarts: u64,
+    /// Results by kind: [`OK`](super::OK) first, then by name.
+    pub calls: Vec<KindTotals>,
+    /// Seconds that the loop spent on each.
+    pub loop_seconds: Vec<(Activity, f64)>,
+    /// Of those that are read here.
+    pub tranches: BTreeMap<TrancheId, TrancheTotals>,
+}
+
+/// The results of one kind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KindTotals {
+    pub kind: Arc<str>,
+    pub calls: u64,
+    /// Of those of the last minute; `None`: there are none.
+    pub recent: Option<Recent>,
+}
+
+/// What was counted of a tranche.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TrancheTotals {
+    /// Pages with events, and those.
+    pub pages: u64,
+    pub events: u64,
+    /// Seconds that reading pages took, and that read pages waited for room.
+    pub read_seconds: f64,
+    pub waited_seconds: f64,
+    pub read_failures: u64,
+    pub commits: u64,
+    pub commit_failures: u64,
+}

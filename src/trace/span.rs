@@ -1,0 +1,190 @@
+//! Spans: finished ones, open ones, and what a piece of work carries.
+
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+
+use super::{Carried, Context, Recorder};
+use crate::clock::{Period, Timestamp};
+
+/// What a span says of the work in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Internal,
+    /// It began with something that another system sent.
+    Consumer,
+    /// It asks another system.
+    Client,
+}
+
+/// The span that another stands below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parent {
+    pub span_id: u64,
+    /// It is another process'.
+    pub is_remote: bool,
+}
+
+/// A fact about a span.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Attribute {
+    Text(Arc<str>),
+    Int(i64),
+}
+
+impl From<&str> for Attribute {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<i64> for Attribute {
+    fn from(number: i64) -> Self {
+        Self::Int(number)
+    }
+}
+
+/// A span that has ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Span {
+    pub context: Context,
+    /// The `tracestate` of its trace.
+    pub state: Option<Arc<str>>,
+    pub parent: Option<Parent>,
+    /// Other traces that it is part of, too.
+    pub links: Vec<Context>,
+    pub name: &'static str,
+    pub kind: Kind,
+    pub began: OffsetDateTime,
+    pub ended: OffsetDateTime,
+    pub attributes: Vec<(&'static str, Attribute)>,
+    /// Why it failed, if it did.
+    pub failed: Option<String>,
+}
+
+/// A span that has not ended. Dropped without an end, it is not recorded.
+#[derive(Clone, Debug)]
+pub struct Open {
+    recorder: Recorder,
+    context: Context,
+    state: Option<Arc<str>>,
+    parent: Option<Parent>,
+    links: Vec<Context>,
+    kind: Kind,
+    began: Timestamp,
+    attributes: Vec<(&'static str, Attribute)>,
+    failed: Option<String>,
+}
+
+impl Open {
+    /// Opens the first span of this process in a trace: the one that was carried here, or a new one.
+    pub fn root(recorder: &Recorder, carried: Option<Carried>, kind: Kind, began: Timestamp) -> Self {
+        let parent = carried.as_ref().map(|carried| Parent { span_id: carried.context.span_id, is_remote: true });
+        let context = carried.as_ref().map_or_else(Context::root, |carried| carried.context.child());
+        let state = carried.and_then(|carried| carried.state);
+        let (links, attributes) = (Vec::new(), Vec::new());
+        Self { recorder: recorder.clone(), context, state, parent, links, kind, began, attributes, failed: None }
+    }
+
+    /// Opens a span below this one.
+    pub fn child(&self, kind: Kind, began: Timestamp) -> Self {
+        Self {
+            recorder: self.recorder.clone(),
+            context: self.context.child(),
+            state: self.state.clone(),
+            parent: Some(Parent { span_id: self.context.span_id, is_remote: false }),
+            links: Vec::new(),
+            kind,
+            began,
+            attributes: Vec::new(),
+            failed: None,
+        }
+    }
+
+    /// Opens a span below this one that begins now.
+    pub fn child_now(&self, kind: Kind) -> Self {
+        self.child(kind, self.recorder.now())
+    }
+
+    /// Returns what a request carries that is made within the span.
+    pub fn context(&self) -> Context {
+        self.context
+    }
+
+    /// Returns the `tracestate` that goes with [`Open::context`].
+    pub fn state(&self) -> Option<&str> {
+        self.state.as_deref()
+    }
+
+    pub fn links(mut self, links: Vec<Context>) -> Self {
+        self.links = links;
+        self
+    }
+
+    pub fn set(&mut self, name: &'static str, value: impl Into<Attribute>) {
+        self.attributes.push((name, value.into()));
+    }
+
+    /// Says why what the span stands for failed: `kind` as metrics name it.
+    pub fn fail(&mut self, kind: &str, why: &str) {
+        self.attributes.retain(|(name, _)| *name != "error.type");
+        self.set("error.type", kind);
+        self.failed = Some(why.to_owned());
+    }
+
+    /// Ends the span and records it.
+    pub fn end(self, name: &'static str, at: Timestamp) {
+        let Self { recorder, context, state, parent, links, kind, began, attributes, failed } = self;
+        let [began, ended] = recorder.walls([began, at.max(began)]);
+        recorder.record(Span { context, state, parent, links, name, kind, began, ended, attributes, failed });
+    }
+
+    /// Ends the span now.
+    pub fn end_now(self, name: &'static str) {
+        let now = self.recorder.now();
+        self.end(name, now);
+    }
+}
+
+/// The spans of a piece of work while it is out: that of its call, and that of what is done with it at the moment.
+#[derive(Clone, Debug)]
+pub struct Traced {
+    call: Open,
+    stage: Option<Open>,
+}
+
+impl Traced {
+    pub fn new(call: Open) -> Self {
+        Self { call, stage: None }
+    }
+
+    /// Returns the span of the call.
+    pub fn call(&mut self) -> &mut Open {
+        &mut self.call
+    }
+
+    /// Returns the span that stands for what is done at the moment: what is asked of other systems belongs below it.
+    pub fn current(&self) -> &Open {
+        self.stage.as_ref().unwrap_or(&self.call)
+    }
+
+    /// Opens a span below now that of the call.
+    pub fn enter(&mut self, began: Timestamp) {
+        self.stage = Some(self.call.child(Kind::Internal, began));
+    }
+
+    /// Ends the span that was entered last, of which is now known when it began. `failed` is the kind of failure, and why.
+    pub fn leave(&mut self, name: &'static str, period: Period, failed: Option<(&str, &str)>) {
+        let Some(mut stage) = self.stage.take() else { return };
+        stage.began = period.began;
+        if let Some((kind, why)) = failed {
+            stage.fail(kind, why);
+        }
+        stage.end(name, period.ended);
+    }
+
+    /// Ends the span of the call.
+    pub fn end(self, name: &'static str, at: Timestamp) {
+        self.call.end(name, at);
+    }
+}
