@@ -4,7 +4,6 @@
 //! pipeline, later and repeatedly, not the start.
 
 mod assemble;
-mod data;
 mod progress;
 
 use std::net::SocketAddr;
@@ -20,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::checkpoint::Owner;
 use crate::cli::{CheckArgs, ExitStatus, RunArgs};
 use crate::clock::Clock;
+use crate::data::DataFolder;
 use crate::document::Problem;
 use crate::http::{Api, Registered};
 use crate::logging::Logs;
@@ -49,14 +49,14 @@ pub struct App {
     /// Every pipeline ends by itself: a job, not a service.
     finite: bool,
     drain: Duration,
-    _data: data::DataFolder,
+    _data: DataFolder,
 }
 
 impl App {
     /// Reads and checks the pipeline files, takes the data folder, binds the port.
     pub async fn build(settings: &Settings, args: &RunArgs) -> Result<Self, NotStarted> {
         let loaded = load(settings, args)?;
-        let data = data::DataFolder::take(&settings.data_dir()).map_err(NotStarted::Environment)?;
+        let data = DataFolder::take(&settings.data_dir()).map_err(NotStarted::Environment)?;
         let listener = bind(&settings.listen).await.map_err(NotStarted::Environment)?;
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let clock = Clock::start();
@@ -154,13 +154,19 @@ pub fn check(settings: &Settings, args: &CheckArgs) -> Vec<Problem> {
     let check = || {
         let mut loaded = Vec::new();
         let mut problems = Vec::new();
-        for path in &args.paths {
+        for path in args.paths.iter().filter(|path| !crate::cases::is_test(path)) {
             match crate::spec::load(path) {
                 Ok(found) => loaded.extend(found),
                 Err(wrong) => problems.extend(wrong),
             }
         }
         problems.extend(problems_of(settings, &loaded));
+        for problem in crate::cases::check(&args.paths) {
+            // A pipeline that cannot be read was told of already.
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
         problems
     };
     if args.allow_missing_env { crate::setting::allowing_missing(check) } else { check() }
@@ -168,7 +174,7 @@ pub fn check(settings: &Settings, args: &CheckArgs) -> Vec<Problem> {
 
 fn problems_of(settings: &Settings, loaded: &[Loaded]) -> Vec<Problem> {
     let mut problems = crate::spec::check(loaded, &settings.data_dir());
-    problems.extend(loaded.iter().flat_map(assemble::check_script));
+    problems.extend(loaded.iter().flat_map(crate::spec::check_script));
     problems
 }
 

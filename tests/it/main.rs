@@ -4,11 +4,14 @@
 mod cli;
 mod contract;
 mod daemon;
+mod doctor;
+mod handler_tests;
 mod jobs;
 mod kill;
 mod metrics;
 mod mistakes;
 mod restarts;
+mod scaffold;
 mod serving;
 mod shipped;
 mod sim;
