@@ -5,7 +5,6 @@
 
 mod assemble;
 mod ask;
-mod data;
 mod progress;
 mod stats;
 mod traces;
@@ -23,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::checkpoint::Owner;
 use crate::cli::{CheckArgs, ExitStatus, RunArgs};
 use crate::clock::Clock;
+use crate::data::DataFolder;
 use crate::document::Problem;
 use crate::http::{Api, Registered};
 use crate::logging::Logs;
@@ -56,14 +56,14 @@ pub struct App {
     drain: Duration,
     stats_interval: Option<Duration>,
     tracing: traces::Tracing,
-    _data: data::DataFolder,
+    _data: DataFolder,
 }
 
 impl App {
     /// Reads and checks the pipeline files, takes the data folder, binds the port.
     pub async fn build(settings: &Settings, args: &RunArgs) -> Result<Self, NotStarted> {
         let loaded = load(settings, args)?;
-        let data = data::DataFolder::take(&settings.data_dir()).map_err(NotStarted::Environment)?;
+        let data = DataFolder::take(&settings.data_dir()).map_err(NotStarted::Environment)?;
         let listener = bind(&settings.listen).await.map_err(NotStarted::Environment)?;
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let clock = Clock::start();
@@ -174,13 +174,19 @@ pub fn check(settings: &Settings, args: &CheckArgs) -> Vec<Problem> {
     let check = || {
         let mut loaded = Vec::new();
         let mut problems = Vec::new();
-        for path in &args.paths {
+        for path in args.paths.iter().filter(|path| !crate::cases::is_test(path)) {
             match crate::spec::load(path) {
                 Ok(found) => loaded.extend(found),
                 Err(wrong) => problems.extend(wrong),
             }
         }
         problems.extend(problems_of(settings, &loaded));
+        for problem in crate::cases::check(&args.paths) {
+            // A pipeline that cannot be read was told of already.
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
         problems
     };
     if args.allow_missing_env { crate::setting::allowing_missing(check) } else { check() }
@@ -188,7 +194,7 @@ pub fn check(settings: &Settings, args: &CheckArgs) -> Vec<Problem> {
 
 fn problems_of(settings: &Settings, loaded: &[Loaded]) -> Vec<Problem> {
     let mut problems = crate::spec::check(loaded, &settings.data_dir());
-    problems.extend(loaded.iter().flat_map(assemble::check_script));
+    problems.extend(loaded.iter().flat_map(crate::spec::check_script));
     problems
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::scaffold::Template;
 use crate::settings::{Flags, LogFormat};
 
 /// Runs declarative reaction pipelines over event stores.
@@ -27,6 +28,9 @@ impl Cli {
             None => Verb::Run(&self.run),
             Some(Command::Run(args)) => Verb::Run(args),
             Some(Command::Check(args)) => Verb::Check(args),
+            Some(Command::Test(args)) => Verb::Test(args),
+            Some(Command::New(args)) => Verb::New(args),
+            Some(Command::Doctor(args)) => Verb::Doctor(args),
             Some(Command::Health) => Verb::Health,
         }
     }
@@ -37,6 +41,9 @@ impl Cli {
 pub enum Verb<'a> {
     Run(&'a RunArgs),
     Check(&'a CheckArgs),
+    Test(&'a TestArgs),
+    New(&'a NewArgs),
+    Doctor(&'a DoctorArgs),
     Health,
 }
 
@@ -46,6 +53,15 @@ pub enum Command {
     Run(RunArgs),
     /// Say what is wrong with pipeline files and their scripts; touches no network
     Check(CheckArgs),
+    /// Run the tests of handlers that stand beside the pipelines, in `NAME.test.toml`; touches no network
+    #[command(after_help = TestArgs::HELP)]
+    Test(TestArgs),
+    /// Begin a pipeline: make its file, its script, its tests and a few events, and overwrite nothing
+    #[command(after_help = "Example: propulsiond new invoices --from projection")]
+    New(NewArgs),
+    /// Look over the data directory, the databases and the checkpoints, and mend what needs no decision
+    #[command(after_help = DoctorArgs::HELP)]
+    Doctor(DoctorArgs),
     /// Ask the daemon that runs by the same settings how it is; exits with 1 if it has failed or does not answer
     Health,
 }
@@ -68,6 +84,49 @@ pub struct CheckArgs {
     /// Take variables and files that do not exist as empty
     #[arg(long)]
     pub allow_missing_env: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    /// Pipeline files, test files, or folders of them
+    #[arg(value_name = "PATH", default_value = DEFAULT_CONFIG)]
+    pub paths: Vec<PathBuf>,
+    /// Run those tests only that have the text in their name or their pipeline's
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+}
+
+impl TestArgs {
+    const HELP: &str = "Example: propulsiond test pipelines/ --filter \"placed order\"\n\
+        With `--log-level info` it shows what the scripts log.";
+}
+
+#[derive(Debug, Args)]
+pub struct NewArgs {
+    /// What it is to be called: at most 64 letters (a-z), digits, `-` and `_`
+    pub name: String,
+    /// The folder of the pipelines
+    #[arg(long, value_name = "FOLDER", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+    /// What it is to be like
+    #[arg(long, value_enum, default_value_t)]
+    pub from: Template,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The pipelines whose checkpoints and results these are: a file, or a folder
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+    /// Mend what can be mended; no daemon may use the data directory meanwhile
+    #[arg(long)]
+    pub fix: bool,
+}
+
+impl DoctorArgs {
+    const HELP: &str = "Example: propulsiond doctor --config pipelines/ --data-dir /var/lib/propulsiond --fix\n\
+        Exit status: 0 nothing left to do, 1 something is, 2 there are no such pipelines, 3 the data directory cannot be \
+        read, or is in use and was to be mended";
 }
 
 /// What every verb takes.

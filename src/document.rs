@@ -186,6 +186,11 @@ impl Document {
         self.problem_in(path, span, message)
     }
 
+    /// Returns the place of a node's span.
+    pub fn place(&self, span: Span) -> Place {
+        Place::new(&self.text, span)
+    }
+
     fn problem_in(&self, path: &[&str], span: Option<Span>, message: impl Into<String>) -> Problem {
         let above = || (1..=path.len()).rev().find_map(|len| self.key_span(&path[..len]));
         let span = span.filter(|span| !span.is_empty()).or_else(above);

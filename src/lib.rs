@@ -14,12 +14,14 @@
 //! | [`clock`] [`trace`] | time; which trace an event is part of, and the spans of what becomes of it |
 //! | [`retry`] [`secret`] [`setting`] | delays, what is never shown, the scalars of settings |
 //! | [`document`] [`filter`] | TOML and YAML as one tree with places, mistakes with a caret; which events a pipeline takes |
+//! | [`data`] [`finding`] | the data folder and who holds it; what an inspection of files finds |
 //! | [`jsonlines`] [`render`] [`template`] [`ticker`] [`web`] [`blocking`] | what several connectors share |
 //! | [`source`] [`checkpoint`] [`handler`] [`sink`] | the traits that connectors and handlers implement |
 //! | [`scheduler`] | a value: inputs in, work out; knows what is handled. No IO, task or clock |
 //! | [`health`] [`supervise`] [`logging`] [`metrics`] `otlp` | states and their judgement, tasks with an owner, what is logged, counted and traced |
 //! | [`script`] [`connector`] | rhai handlers; everything that touches the outside world |
 //! | [`pipeline`] | one running pipeline: the loop that owns a scheduler, and the tasks around it. Names no connector |
+//! | [`cases`] [`doctor`] [`scaffold`] | tests of handlers, which stand beside their pipelines; a look over all that is kept; new pipelines from templates |
 //! | [`settings`] [`spec`] [`http`] [`cli`] [`app`] | what a user writes, asks and types; the composition root |
 //!
 //! # What holds
@@ -50,6 +52,8 @@ pub mod template;
 pub mod ticker;
 pub mod web;
 pub mod blocking;
+pub mod data;
+pub mod finding;
 
 pub mod source;
 pub mod checkpoint;
@@ -69,6 +73,9 @@ pub mod pipeline;
 
 pub mod settings;
 pub mod spec;
+pub mod cases;
+pub mod doctor;
+pub mod scaffold;
 pub mod http;
 pub mod cli;
 pub mod app;

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use clap::Parser;
 use propulsiond::app::{App, NotStarted};
-use propulsiond::cli::{CheckArgs, Cli, ExitStatus, RunArgs, Verb};
+use propulsiond::cli::{CheckArgs, Cli, CommonArgs, DoctorArgs, ExitStatus, NewArgs, RunArgs, TestArgs, Verb};
 use propulsiond::clock::Clock;
+use propulsiond::doctor::NotLooked;
 use propulsiond::document::{Problem, Style};
 use propulsiond::health::Health;
 use propulsiond::logging;
+use propulsiond::scaffold::{self, NotMade};
 use propulsiond::settings::{LogFormat, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -27,22 +29,18 @@ fn main() -> ExitCode {
     match cli.verb() {
         Verb::Run(args) => run(&settings, args, cli.common.json),
         Verb::Check(args) => check(&settings, args, cli.common.json),
+        Verb::Test(args) => test(&settings, args, &cli.common),
+        Verb::New(args) => new(args, cli.common.json),
+        Verb::Doctor(args) => doctor(&settings, args, cli.common.json),
         Verb::Health => health(&settings, cli.common.json),
     }
     .into()
 }
 
 fn run(settings: &Settings, args: &RunArgs, json: bool) -> ExitStatus {
-    let format = match settings.log.format {
-        LogFormat::Text => logging::Format::Text,
-        LogFormat::Json => logging::Format::Json,
-    };
-    let logs = match logging::start(format, &settings.log.level, Clock::start()) {
+    let logs = match start_logs(settings) {
         Ok(logs) => logs,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitStatus::BadFiles;
-        }
+        Err(status) => return status,
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -67,6 +65,17 @@ fn run(settings: &Settings, args: &RunArgs, json: bool) -> ExitStatus {
     // A pipe that nobody empties would keep its thread, and the process, for ever.
     runtime.shutdown_timeout(Duration::from_secs(1));
     status
+}
+
+fn start_logs(settings: &Settings) -> Result<logging::Logs, ExitStatus> {
+    let format = match settings.log.format {
+        LogFormat::Text => logging::Format::Text,
+        LogFormat::Json => logging::Format::Json,
+    };
+    logging::start(format, &settings.log.level, Clock::start()).map_err(|error| {
+        eprintln!("error: {error}");
+        ExitStatus::BadFiles
+    })
 }
 
 /// Takes signals from here on. Resolves at the first one to stop; a second one ends the process there and then.
@@ -115,30 +124,85 @@ fn check(settings: &Settings, args: &CheckArgs, json: bool) -> ExitStatus {
     report(&problems, json)
 }
 
-#[expect(clippy::print_stdout, reason = "this is the answer that was asked for")]
+fn test(settings: &Settings, args: &TestArgs, common: &CommonArgs) -> ExitStatus {
+    // Otherwise what scripts log would stand between the results.
+    let logs = match common.log_level.is_some().then(|| start_logs(settings)).transpose() {
+        Ok(logs) => logs,
+        Err(status) => return status,
+    };
+    let report = match propulsiond::cases::run(&args.paths, args.filter.as_deref()) {
+        Ok(report) => report,
+        Err(problems) => return report(&problems, common.json),
+    };
+    if let Some(logs) = logs {
+        logs.summarise_all();
+    }
+    if let Some(filter) = args.filter.as_ref().filter(|_| report.tests.is_empty()) {
+        eprintln!("error: no test has `{filter}` in its name or its pipeline's");
+        return ExitStatus::BadFiles;
+    }
+    answer(common.json, || report.to_json(), |style| report.render(style));
+    if report.passed() { ExitStatus::Ok } else { ExitStatus::Failed }
+}
+
+fn new(args: &NewArgs, json: bool) -> ExitStatus {
+    match scaffold::make(&args.name, &args.config, args.from) {
+        Ok(made) => {
+            answer(json, || scaffold::to_json(&made), |_| scaffold::render(&made));
+            ExitStatus::Ok
+        }
+        Err(NotMade::Refused(problems)) => report(&problems, json),
+        Err(NotMade::Failed(error)) => {
+            eprintln!("error: {error:#}");
+            ExitStatus::BadEnvironment
+        }
+    }
+}
+
 fn health(settings: &Settings, json: bool) -> ExitStatus {
-    let answer = tokio::runtime::Builder::new_current_thread()
+    let asked = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Into::into)
         .and_then(|runtime| runtime.block_on(propulsiond::app::health(settings)));
-    match answer {
+    match asked {
         Ok(judgement) => {
-            if json {
-                println!("{}", serde_json::json!(judgement));
-            } else {
-                print!("{judgement}");
-            }
+            answer(json, || serde_json::json!(judgement), |_| judgement.to_string());
             if judgement.health == Health::Failed { ExitStatus::Failed } else { ExitStatus::Ok }
         }
         Err(error) => {
+            let message = format!("{error:#}");
             if json {
-                println!("{}", serde_json::json!({ "error": format!("{error:#}") }));
+                answer(true, || serde_json::json!({ "error": message }), |_| String::new());
             } else {
-                eprintln!("error: {error:#}");
+                eprintln!("error: {message}");
             }
             ExitStatus::Failed
         }
+    }
+}
+
+fn doctor(settings: &Settings, args: &DoctorArgs, json: bool) -> ExitStatus {
+    match propulsiond::doctor::examine(&settings.data_dir(), &args.config, args.fix) {
+        Ok(diagnosis) => {
+            answer(json, || diagnosis.to_json(), |style| diagnosis.render(style));
+            if diagnosis.is_fine() { ExitStatus::Ok } else { ExitStatus::Failed }
+        }
+        Err(NotLooked::Files(problems)) => report(&problems, json),
+        Err(NotLooked::Environment(error)) => {
+            eprintln!("error: {error:#}");
+            ExitStatus::BadEnvironment
+        }
+    }
+}
+
+/// Prints what was asked for.
+#[expect(clippy::print_stdout, reason = "this is the answer that was asked for")]
+fn answer(json: bool, to_json: impl FnOnce() -> serde_json::Value, render: impl FnOnce(Style) -> String) {
+    if json {
+        println!("{}", to_json());
+    } else {
+        print!("{}", render(if std::io::stdout().is_terminal() { Style::Colour } else { Style::Plain }));
     }
 }
 

@@ -80,6 +80,7 @@ use std::time::Duration;
 
 use rhai::Map;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 pub use self::metrics::ScriptMetrics;
 pub use self::problem::{Problem, ScriptError};
@@ -189,6 +190,7 @@ impl Script {
             params: Arc::new(params_map(params)),
             metrics: Arc::new(ScriptMetrics::default()),
             max_emitted_bytes: options.limits.emitted_bytes,
+            now: None,
         };
         let engine = program::engine(&host, &options);
         let scope = program::host_scope(&host);
@@ -202,6 +204,13 @@ impl Script {
         let script = Self(Arc::new(Inner { file: sources.main().name.clone(), sources, host, options }));
         script.0.program()?;
         Ok(script)
+    }
+
+    /// Returns the same script for which time stands still: `time.now()` says `now` (R78).
+    pub fn at(&self, now: OffsetDateTime) -> Self {
+        let Inner { file, sources, host, options } = &*self.0;
+        let host = Host { now: Some(now), ..host.clone() };
+        Self(Arc::new(Inner { file: file.clone(), sources: sources.clone(), host, options: options.clone() }))
     }
 
     /// Returns what makes a handler for each thread. The threads need [`STACK_BYTES`].

@@ -216,9 +216,9 @@ fn missing(error: Unresolved) -> Result<String, Unresolved> {
 
 /// Runs `f` with every missing variable and file taken as empty: `check --allow-missing-env` (R61).
 pub fn allowing_missing<T>(f: impl FnOnce() -> T) -> T {
-    ALLOW_MISSING.set(true);
+    let before = ALLOW_MISSING.replace(true);
     let result = f();
-    ALLOW_MISSING.set(false);
+    ALLOW_MISSING.set(before);
     result
 }
 

@@ -6,6 +6,7 @@
 mod check;
 mod connectors;
 mod load;
+mod scripts;
 
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -21,7 +22,8 @@ use crate::{filter, retry};
 
 pub use check::check;
 pub use connectors::{CheckpointSpec, HandlerSpec, SinkSpec, SourceSpec};
-pub use load::{Loaded, load, load_file, scan};
+pub use load::{Loaded, NAMES, is_name, load, load_file, scan};
+pub use scripts::{check_script, compile_script};
 
 /// A pipeline, as its file describes it.
 ///

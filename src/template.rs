@@ -99,6 +99,19 @@ impl Template {
         matches!(&self.parts[..], [Part::Literal(_)])
     }
 
+    /// Returns the literal folder that all its paths are in; empty if there is none.
+    pub fn folder(&self) -> &str {
+        match &self.parts[0] {
+            Part::Literal(start) => start.rsplit_once('/').map_or("", |(folder, _)| folder),
+            _ => "",
+        }
+    }
+
+    /// Returns whether the path is one that this makes for some stream.
+    pub fn matches(&self, path: &str) -> bool {
+        matches_parts(&self.parts, path)
+    }
+
     /// Returns the path for a stream.
     pub fn render(&self, stream: &str) -> Result<String, NoPath> {
         let mut path = String::with_capacity(self.text.len() + stream.len());
@@ -179,6 +192,18 @@ impl<'de> Deserialize<'de> for Template {
     }
 }
 
+/// What takes a placeholder's place is never empty and has no `/` in it.
+fn matches_parts(parts: &[Part], path: &str) -> bool {
+    match parts {
+        [] => path.is_empty(),
+        [Part::Literal(text), rest @ ..] => path.strip_prefix(&**text).is_some_and(|path| matches_parts(rest, path)),
+        [_, rest @ ..] => {
+            let longest = path.find('/').unwrap_or(path.len());
+            (1..=longest).filter(|end| path.is_char_boundary(*end)).any(|end| matches_parts(rest, &path[end..]))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::{Component, Path};
@@ -198,6 +223,19 @@ mod tests {
         check("out/{category}.jsonl", "order-1-2", "out/order.jsonl");
         check("/o/{stream}/{id}", "order-1-2", "/o/order-1-2/1-2");
         check("o/{category}{category}x", "order", "o/orderorderx");
+    }
+
+    #[test]
+    fn a_path_is_told_from_those_that_the_template_does_not_make() {
+        let matches = |template: &str, path: &str| Template::parse(template).unwrap().matches(path);
+        assert!(matches("out/{category}/{id}.jsonl", "out/order/1.jsonl"));
+        assert!(matches("out/{id}x{id}", "out/axxa") && matches("out.jsonl", "out.jsonl"));
+        for other in
+            ["out/order/.jsonl", "out/a/b/1.jsonl", "out/order/1.jsonl.gz", "other/order/1.jsonl", "out/1.jsonl"]
+        {
+            assert!(!matches("out/{category}/{id}.jsonl", other), "{other}");
+        }
+        assert_eq!(Template::parse("/a/b/c{id}").unwrap().folder(), "/a/b");
     }
 
     #[test]

@@ -10,7 +10,6 @@ use crate::checkpoint::CheckpointStore;
 use crate::connector::{
     Context, checkpoint_file, checkpoint_memory, file, generate, http, json, memory, null, sqlite, stats, stdout,
 };
-use crate::document::{Place, Problem};
 use crate::filter::Filter;
 use crate::handler::AnyHandler;
 use crate::metrics::{Metrics, PipelineMetrics};
@@ -43,7 +42,7 @@ impl Prepared {
     ) -> Result<Self, NotStarted> {
         let name: Arc<str> = loaded.name.as_str().into();
         let group: Arc<str> = loaded.group().into();
-        let script = compile(&loaded).map_err(NotStarted::Files)?;
+        let script = spec::compile_script(&loaded).map_err(NotStarted::Files)?;
         let gauges = metrics.pipeline(&name, &group);
         gauges.config_hash(&format!("{:016x}", hash(&loaded, script.as_ref())));
         let context = Context {
@@ -68,37 +67,6 @@ impl Prepared {
             observer: Observer::new(gauges.clone(), source_id).tracing(recorder),
         };
         Ok(Self { pipeline, inbox: inbox.map(|inbox| inbox as Arc<dyn Inbox>), gauges, script: counters })
-    }
-}
-
-/// Returns what is wrong with a pipeline's script.
-pub(super) fn check_script(loaded: &Loaded) -> Vec<Problem> {
-    match compile(loaded) {
-        Ok(Some(script)) => script.check().into_iter().map(|problem| show(loaded, &problem)).collect(),
-        Ok(None) => Vec::new(),
-        Err(problems) => problems,
-    }
-}
-
-fn compile(loaded: &Loaded) -> Result<Option<Script>, Vec<Problem>> {
-    let Some(settings) = &loaded.spec.handler.rhai else { return Ok(None) };
-    let options = script::Options {
-        streams_per_call: loaded.spec.schedule.streams_per_call.get(),
-        timeout: settings.timeout,
-        limits: settings.limits.clone(),
-    };
-    let path = loaded.folder().join(&*settings.script);
-    let script = Script::compile(&path, &settings.params, options);
-    script.map(Some).map_err(|error| error.problems.iter().map(|problem| show(loaded, problem)).collect())
-}
-
-/// Shows what is wrong with a script as what is wrong with a file.
-fn show(loaded: &Loaded, problem: &script::Problem) -> Problem {
-    let file = loaded.folder().join(&problem.file);
-    let shown = Problem::new(&file, problem.message.clone());
-    match std::fs::read_to_string(&file) {
-        Ok(text) if problem.line > 0 => shown.at(Place::at(&text, problem.line, problem.column.max(1))),
-        _ => shown,
     }
 }
 

@@ -6,6 +6,7 @@
 //! commit rewrite all of them.
 
 mod document;
+pub mod inspect;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};

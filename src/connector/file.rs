@@ -16,6 +16,7 @@
 
 mod appender;
 mod files;
+pub mod inspect;
 mod mend;
 
 use std::num::NonZeroUsize;

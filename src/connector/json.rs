@@ -15,6 +15,7 @@
 
 mod files;
 mod input;
+pub mod inspect;
 mod lines;
 mod log;
 mod numbers;
@@ -124,7 +125,7 @@ impl Options {
     fn new(settings: &Settings, context: &Context, finite: bool) -> Self {
         Self {
             path: context.input(&settings.path),
-            numbers: context.output("json").join(&*context.pipeline),
+            numbers: inspect::numbers_folder(&context.data).join(&*context.pipeline),
             names: Names::new(settings.pattern.as_deref()),
             indexing: match settings.index {
                 Index::Field => Indexing::Field,

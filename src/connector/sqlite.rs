@@ -13,6 +13,7 @@ mod batch;
 mod checkpoints;
 mod database;
 mod failure;
+pub mod inspect;
 mod open;
 mod parked;
 mod progress;

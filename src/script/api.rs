@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rhai::{Dynamic, Engine, EvalContext, ImmutableString, Map, Token};
+use time::OffsetDateTime;
 
 use super::call::{Call, Failure, Fault, Handle, Verdict, current, misuse};
 use super::convert;
@@ -38,6 +39,8 @@ pub(super) struct Host {
     pub(super) params: Arc<Map>,
     pub(super) metrics: Arc<ScriptMetrics>,
     pub(super) max_emitted_bytes: usize,
+    /// What `time.now()` says, in place of the time of day.
+    pub(super) now: Option<OffsetDateTime>,
 }
 
 impl Host {
@@ -62,7 +65,7 @@ pub(super) fn register(engine: &mut Engine, host: &Host) {
     register_emit(engine, host);
     register_logs(engine);
     register_metrics(engine, host);
-    register_time(engine);
+    register_time(engine, host.now);
     register_json(engine);
     engine.register_fn("sleep", |_: i64| no_sleep());
     engine.register_fn("sleep", |_: f64| no_sleep());
@@ -234,8 +237,8 @@ fn register_metrics(engine: &mut Engine, host: &Host) {
     });
 }
 
-fn register_time(engine: &mut Engine) {
-    engine.register_fn("now", |_: TimeApi| TimeObject(clock::wall()));
+fn register_time(engine: &mut Engine, now: Option<OffsetDateTime>) {
+    engine.register_fn("now", move |_: TimeApi| TimeObject(now.unwrap_or_else(clock::wall)));
     engine.register_fn("parse", |_: TimeApi, text: ImmutableString| parse_time(&text));
 }
 

@@ -129,7 +129,7 @@ impl PipelineSpec {
 
     /// Returns the kind of the store that holds the progress, and its path in the data directory; `None` where no other
     /// pipeline can share it.
-    pub(super) fn shared_store(&self) -> Option<(&'static str, String)> {
+    pub fn shared_store(&self) -> Option<(&'static str, String)> {
         let default = sqlite::CheckpointSettings::default();
         match &self.checkpoint {
             Checkpoint::Sink => Some(("sqlite", self.sink.sqlite.as_ref()?.path.identity().to_owned())),

@@ -151,14 +151,20 @@ pub fn load_file(file: &Path) -> Result<Loaded, Vec<Problem>> {
 }
 
 fn check_name(file: &Path, name: &str) -> Result<(), Vec<Problem>> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    if name.len() <= 64 && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_plain) {
+    if is_name(name) {
         return Ok(());
     }
     let problem = Problem::new(file, "this name cannot be a pipeline's: it is part of URLs and a metric's label");
-    Err(vec![
-        problem.help("a name is at most 64 letters (a-z), digits, `-` and `_`, and begins with a letter or digit"),
-    ])
+    Err(vec![problem.help(NAMES)])
+}
+
+/// What a pipeline may be called.
+pub const NAMES: &str = "a name is at most 64 letters (a-z), digits, `-` and `_`, and begins with a letter or digit";
+
+/// Returns whether a pipeline may be called so: see [`NAMES`].
+pub fn is_name(name: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    name.len() <= 64 && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_plain)
 }
 
 pub(super) fn parse(name: String, document: Document) -> Result<Loaded, Vec<Problem>> {

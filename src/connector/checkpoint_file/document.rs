@@ -8,7 +8,7 @@ use time::format_description::well_known::Rfc3339;
 use super::MAX_SET_BYTES;
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, Claimed, Fence, Owner};
 use crate::clock;
-use crate::position::{OrdinalSet, Position, Progress};
+use crate::position::{OrdinalSet, Position, Progress, TrancheId};
 
 const VERSION: u32 = 1;
 
@@ -65,6 +65,15 @@ impl Document {
     }
 
     pub(super) fn parse(text: &[u8], key: &CheckpointKey) -> anyhow::Result<Self> {
+        let document = Self::parse_any(text)?;
+        if document.key() != *key {
+            bail!("it belongs to {}", document.key());
+        }
+        Ok(document)
+    }
+
+    /// Reads a document, whosever it is.
+    pub(super) fn parse_any(text: &[u8]) -> anyhow::Result<Self> {
         #[derive(Deserialize)]
         struct Versioned {
             version: u32,
@@ -75,13 +84,21 @@ impl Document {
             "it was written by a newer propulsiond (version {version}, this one knows {VERSION})"
         );
         let document: Self = serde_json::from_slice(text).context("it is damaged")?;
-        if (&*document.group, &*document.source, &*document.tranche)
-            != (&*key.group, &*key.source, key.tranche.as_str())
-        {
-            bail!("it belongs to {}/{}/{}", document.group, document.source, document.tranche);
-        }
         document.set()?;
         Ok(document)
+    }
+
+    pub(super) fn key(&self) -> CheckpointKey {
+        CheckpointKey {
+            group: self.group.as_str().into(),
+            source: self.source.as_str().into(),
+            tranche: TrancheId::new(self.tranche.as_str()),
+        }
+    }
+
+    /// Returns when it was last committed to, RFC 3339.
+    pub(super) fn updated_at(&self) -> Option<&str> {
+        self.updated_at.as_deref()
     }
 
     pub(super) fn render(&self) -> serde_json::Result<Vec<u8>> {

@@ -17,20 +17,30 @@ pub(super) enum Mended {
     Cut { bytes: u64 },
 }
 
-/// Makes a file end with a whole line. It must have been opened for appending.
-pub(super) fn mend(file: &mut File, format: Format) -> io::Result<Mended> {
+/// Returns what [`mend`] would do.
+pub(super) fn look(file: &mut File, format: Format) -> io::Result<Mended> {
     let end = file.seek(SeekFrom::End(0))?;
     let start = last_line(file, end)?;
-    if start == end {
-        return Ok(Mended::Nothing);
-    }
-    let mended = if format == Format::Json && is_whole(file, start, end)? {
-        file.write_all(b"\n")?;
+    Ok(if start == end {
+        Mended::Nothing
+    } else if format == Format::Json && is_whole(file, start, end)? {
         Mended::Completed
     } else {
-        file.set_len(start)?;
         Mended::Cut { bytes: end - start }
-    };
+    })
+}
+
+/// Makes a file end with a whole line. It must have been opened for appending.
+pub(super) fn mend(file: &mut File, format: Format) -> io::Result<Mended> {
+    let mended = look(file, format)?;
+    match mended {
+        Mended::Nothing => return Ok(mended),
+        Mended::Completed => file.write_all(b"\n")?,
+        Mended::Cut { bytes } => {
+            let end = file.seek(SeekFrom::End(0))?;
+            file.set_len(end - bytes)?;
+        }
+    }
     file.sync_data()?;
     Ok(mended)
 }

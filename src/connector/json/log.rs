@@ -129,6 +129,22 @@ impl Log {
         }
     }
 
+    /// Returns why reading cannot go on where it was, if it cannot. Reads no lines.
+    pub(super) fn look_for_loss(&mut self) -> Result<Option<SourceError>, SourceError> {
+        let looked = match self.open_first() {
+            Ok(First::Opened) => self.look().map(|follow| match follow {
+                Follow::Fail(error) => Some(error),
+                _ => None,
+            }),
+            Ok(_) => Ok(None),
+            Err(error) => Err(error),
+        };
+        match looked {
+            Err(error) if error.kind == SourceErrorKind::PositionLost => Ok(Some(error)),
+            other => other,
+        }
+    }
+
     fn read(&mut self, batches: &mut Batches) -> Result<usize, SourceError> {
         let Some(Current { input, lines }) = &mut self.current else { return Ok(0) };
         let size = input.stored_size().map_err(|error| files::failed("look at", input.path(), error))?;

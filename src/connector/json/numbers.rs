@@ -21,8 +21,8 @@ pub(super) struct Numbers {
 
 /// A file that has a number: one line of what is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-struct Numbered {
-    number: u64,
+pub(super) struct Numbered {
+    pub(super) number: u64,
     file: String,
     inode: u64,
     /// When the file was made, in milliseconds, where the file system knows: inodes are used again.

@@ -11,9 +11,9 @@ use super::database::Tuning;
 use super::failure::{self, Failure, Trouble};
 
 /// Marks a file as ours: `prop` in ASCII.
-const APPLICATION_ID: i32 = 0x7072_6f70;
+pub(super) const APPLICATION_ID: i32 = 0x7072_6f70;
 /// The version of our tables.
-const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS propulsiond_schema (version INTEGER NOT NULL);

@@ -1,0 +1,59 @@
+//! Making the calls.
+
+use super::Plan;
+use super::compare;
+use super::plan::{Case, Stream};
+use super::report::Tested;
+use crate::handler::{Decision, Decisions, HandlerError, HandlerErrorKind};
+use crate::script::{STACK_BYTES, Script};
+use crate::work::Work;
+
+/// Runs a pipeline's cases, on a thread as large as those that run scripts in a pipeline.
+pub(super) fn run(plan: &Plan, filter: Option<&str>) -> Vec<Tested> {
+    let wanted = |case: &&Case| filter.is_none_or(|text| case.name.contains(text) || plan.pipeline.contains(text));
+    std::thread::scope(|scope| {
+        let all = || plan.cases.iter().filter(wanted).map(|case| tested(plan, case)).collect();
+        let thread = std::thread::Builder::new().name("tests".to_owned()).stack_size(STACK_BYTES);
+        let spawned = thread.spawn_scoped(scope, all).map(std::thread::ScopedJoinHandle::join);
+        match spawned {
+            Ok(Ok(tested)) => tested,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(error) => panic!("a thread for the tests can be started: {error}"),
+        }
+    })
+}
+
+fn tested(plan: &Plan, case: &Case) -> Tested {
+    let results = call(&plan.script.at(case.now), &case.streams);
+    let several = case.streams.len() > 1;
+    let differences = case.streams.iter().zip(&results).flat_map(|(stream, result)| {
+        let of = if several { format!("of stream `{}`: ", stream.name) } else { String::new() };
+        compare::differences(stream, result.as_ref()).into_iter().map(move |difference| format!("{of}{difference}"))
+    });
+    Tested {
+        pipeline: plan.pipeline.clone(),
+        name: case.name.clone(),
+        file: case.file.clone(),
+        line: case.place.line,
+        column: case.place.column,
+        excluded: case.streams.iter().flat_map(|stream| stream.excluded.iter().cloned()).collect(),
+        differences: differences.collect(),
+    }
+}
+
+/// Calls the script once; `None` where nothing of a stream is offered.
+fn call(script: &Script, streams: &[Stream]) -> Vec<Option<Result<Decision, HandlerError>>> {
+    let mut works: Vec<Work> = streams.iter().filter_map(|stream| stream.work.as_ref()).map(copy).collect();
+    let mut decisions = Decisions::new();
+    if !works.is_empty() {
+        script.factory().make().handle(&mut works, &mut decisions);
+    }
+    let mut decisions = decisions.into_iter();
+    let silent = || Err(HandlerError::new(HandlerErrorKind::Permanent, "the script decided nothing"));
+    let decision = |stream: &Stream| stream.work.as_ref().map(|_| decisions.next().unwrap_or_else(silent));
+    streams.iter().map(decision).collect()
+}
+
+fn copy(work: &Work) -> Work {
+    Work { events: work.events.clone(), trace: None, ..*work }
+}

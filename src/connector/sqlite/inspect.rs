@@ -1,0 +1,370 @@
+//! Looking a database file over while nobody uses it, or beside who does. Reads rows one by one, and changes nothing but
+//! what it is told to mend.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags, Row};
+
+use super::failure::Failure;
+use super::open::{APPLICATION_ID, VERSION};
+use super::progress;
+use crate::checkpoint::CheckpointKey;
+use crate::finding::{Bounded, Finding, MOST, Remedy, Severity};
+use crate::position::{Position, TrancheId};
+
+/// What is kept under one group and source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub group: String,
+    pub source: String,
+    pub tranches: u64,
+    /// One of them.
+    pub tranche: String,
+    /// When the latest of them was last written, RFC 3339; `None`: another program wrote it.
+    pub last_commit: Option<String>,
+}
+
+/// What was found in a database file.
+#[derive(Debug, Default)]
+pub struct Inspected {
+    pub findings: Vec<Finding>,
+    /// What progress it holds.
+    pub kept: Vec<Kept>,
+}
+
+/// Returns whether a file is a database that holds tables of ours.
+pub fn is_ours(path: &Path) -> bool {
+    let Ok(connection) = open(path) else { return false };
+    number(&connection, "PRAGMA application_id").is_ok_and(|id| id == i64::from(APPLICATION_ID))
+        || has_table(&connection, "propulsiond_schema")
+}
+
+/// Looks a file over. `in_use`: somebody may be writing to it; then what is not at rest is no finding. `mend`: do what
+/// can be done.
+pub fn inspect(path: &Path, in_use: bool, mend: bool) -> Inspected {
+    let mut inspected = Inspected::default();
+    if !path.exists() {
+        return inspected;
+    }
+    let log = path_of_log(path);
+    let left = (!in_use).then(|| std::fs::metadata(&log).map_or(0, |log| log.len())).filter(|bytes| *bytes > 0);
+    let connection = match open(path) {
+        Ok(connection) => connection,
+        Err(failure) => {
+            inspected.findings.push(cannot_be_read(path, &failure));
+            return inspected;
+        }
+    };
+    let damage = integrity(&connection, path);
+    let is_whole = damage.is_empty();
+    inspected.findings.extend(damage);
+    if is_whole {
+        match look(&connection, path) {
+            Ok((findings, kept)) => {
+                inspected.findings.extend(findings);
+                inspected.kept = kept;
+            }
+            Err(failure) => inspected.findings.push(cannot_be_read(path, &failure)),
+        }
+    }
+    drop(connection);
+    if let Some(bytes) = left {
+        inspected.findings.push(log_left(path, &log, bytes, is_whole, mend));
+    }
+    inspected
+}
+
+/// Calls `f` with tranche and position of what is kept under a group and source, for the first `most` tranches. What
+/// cannot be read is passed over: [`inspect`] tells of it.
+pub fn positions(path: &Path, group: &str, source: &str, most: usize, mut f: impl FnMut(&str, &Position)) {
+    let Ok(connection) = open(path) else { return };
+    let keys = keys(&connection, "WHERE consumer_group = ?1 AND source = ?2", &[&group, &source], most);
+    for (group, source, tranche) in keys.unwrap_or_default() {
+        let key =
+            CheckpointKey { group: group.into(), source: source.into(), tranche: TrancheId::new(tranche.as_str()) };
+        if let Ok(Some(progress)) = progress::load(&connection, &key)
+            && let Some(position) = &progress.position
+        {
+            f(&tranche, position);
+        }
+    }
+}
+
+/// Opens a file for reading. One without a log is at rest, and read as it is, so that no files appear beside it.
+fn open(path: &Path) -> Result<Connection, Failure> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let path = std::path::absolute(path).map_err(|error| Failure::unavailable(error.to_string()))?;
+    let immutable = if path_of_log(&path).exists() { "" } else { "?immutable=1" };
+    let connection = Connection::open_with_flags(format!("file:{}{immutable}", escaped(&path)), flags)?;
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    // The first look at the file, which may not be a database.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    Ok(connection)
+}
+
+fn escaped(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let mut out = String::new();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => out.push((*byte).into()),
+            other => out.push_str(&format!("%{other:02x}")),
+        }
+    }
+    out
+}
+
+fn path_of_log(path: &Path) -> PathBuf {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
+}
+
+const RESTORE: &str = "restore the file from a backup; without one, move it away with what is beside it (`-wal`, `-shm`): its \
+    pipelines then start at their origins. `sqlite3 FILE .recover` shows what can still be read";
+
+fn cannot_be_read(path: &Path, failure: &Failure) -> Finding {
+    let means = "the pipelines that keep their progress or their results in it cannot go on";
+    Finding::new(Severity::Error, path, format!("the database cannot be read: {}", failure.why), means).person(RESTORE)
+}
+
+fn integrity(connection: &Connection, path: &Path) -> Vec<Finding> {
+    let mut found = Bounded::default();
+    let damaged = |why: &str| {
+        let means = "what stands in the damaged part is lost, and reading it fails";
+        Finding::new(Severity::Error, path, format!("the database is damaged: {}", why.replace('\n', ", ")), means)
+            .person(RESTORE)
+    };
+    let checked = connection.prepare("PRAGMA integrity_check(20)").and_then(|mut statement| {
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let said: String = row.get(0)?;
+            if said != "ok" {
+                found.push(|| damaged(&said));
+            }
+        }
+        Ok(())
+    });
+    if let Err(error) = checked {
+        found.push(|| damaged(&Failure::from(error).why));
+    }
+    found.finish()
+}
+
+fn look(connection: &Connection, path: &Path) -> Result<(Vec<Finding>, Vec<Kept>), Failure> {
+    let mut findings = Vec::new();
+    if !has_table(connection, "propulsiond_schema") {
+        return Ok((findings, Vec::new()));
+    }
+    let version = number(connection, "SELECT coalesce(max(version), 0) FROM propulsiond_schema")?;
+    if version > VERSION {
+        let what = format!(
+            "it was written by a newer propulsiond: its tables have version {version}, this one knows {VERSION}"
+        );
+        let means = "this program does not touch it, and the pipelines that need it cannot run";
+        findings.push(
+            Finding::new(Severity::Error, path, what, means)
+                .person("run the newer program, or restore a backup of before"),
+        );
+        return Ok((findings, Vec::new()));
+    }
+    if version < VERSION {
+        let what = format!("its tables have version {version}, of which the present one is {VERSION}");
+        findings.push(Finding::new(
+            Severity::Note,
+            path,
+            what,
+            "they are brought up to date when a pipeline uses them",
+        ));
+    }
+    findings.extend(unreadable(connection, path)?);
+    findings.extend(write_positions(connection, path)?);
+    findings.extend(parked(connection, path)?);
+    Ok((findings, kept(connection)?))
+}
+
+fn has_table(connection: &Connection, name: &str) -> bool {
+    let count = connection.query_row("SELECT count(*) FROM sqlite_schema WHERE name = ?1", [name], |row| row.get(0));
+    count.is_ok_and(|count: i64| count > 0)
+}
+
+fn number(connection: &Connection, sql: &str) -> Result<i64, Failure> {
+    Ok(connection.query_row(sql, [], |row| row.get(0))?)
+}
+
+/// Group, source and tranche.
+type Names = (String, String, String);
+
+const KEYS: &str = "(SELECT consumer_group, source, tranche FROM propulsiond_progress
+    UNION SELECT consumer_group, source, tranche FROM propulsion_checkpoint)";
+
+fn keys(
+    connection: &Connection,
+    which: &str,
+    values: &[&dyn rusqlite::ToSql],
+    most: usize,
+) -> Result<Vec<Names>, Failure> {
+    if !has_table(connection, "propulsiond_progress") || !has_table(connection, "propulsion_checkpoint") {
+        return Ok(Vec::new());
+    }
+    let mut statement = connection.prepare(&format!("SELECT * FROM {KEYS} {which} LIMIT {most}"))?;
+    let rows = statement.query_map(values, names)?;
+    Ok(rows.filter_map(Result::ok).collect())
+}
+
+fn names(row: &Row<'_>) -> rusqlite::Result<Names> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+}
+
+/// Rows of progress that no pipeline could go on from (R82).
+fn unreadable(connection: &Connection, path: &Path) -> Result<Vec<Finding>, Failure> {
+    let mut found = Bounded::default();
+    if !has_table(connection, "propulsiond_progress") || !has_table(connection, "propulsion_checkpoint") {
+        return Ok(Vec::new());
+    }
+    let mut statement = connection.prepare(&format!("SELECT * FROM {KEYS}"))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (group, source, tranche) = match names(row) {
+            Ok(names) => names,
+            Err(error) => {
+                found.push(|| damaged_row(path, "a row of progress has a name that is no text", &error.to_string()));
+                continue;
+            }
+        };
+        let key = CheckpointKey { group: group.into(), source: source.into(), tranche: TrancheId::new(tranche) };
+        if let Err(failure) = progress::load(connection, &key) {
+            found.push(|| {
+                let what = format!("the progress of `{key}` cannot be read: {}", failure.why);
+                let means = "its pipeline does not go on: it does not guess where it was";
+                let filter = where_is(&key);
+                Finding::new(Severity::Error, path, what, means).person(format!(
+                    "decide, and run the statement in this file while no daemon uses it. To keep the position and repeat what \
+                     was handled above it: UPDATE propulsiond_progress SET handled = NULL WHERE {filter}; to start at the \
+                     origin: DELETE FROM propulsiond_progress WHERE {filter}; DELETE FROM propulsion_checkpoint WHERE {filter}"
+                ))
+            });
+        }
+    }
+    Ok(found.finish())
+}
+
+fn damaged_row(path: &Path, what: &str, why: &str) -> Finding {
+    let means = "whoever reads it fails";
+    Finding::new(Severity::Error, path, format!("{what}: {why}"), means).person(RESTORE)
+}
+
+fn where_is(key: &CheckpointKey) -> String {
+    let CheckpointKey { group, source, tranche } = key;
+    format!(
+        "consumer_group = {} AND source = {} AND tranche = {}",
+        quoted(group),
+        quoted(source),
+        quoted(tranche.as_str())
+    )
+}
+
+/// Writes a text as SQL does.
+pub fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+fn write_positions(connection: &Connection, path: &Path) -> Result<Vec<Finding>, Failure> {
+    let mut found = Bounded::default();
+    if !has_table(connection, "propulsiond_write_positions") {
+        return Ok(Vec::new());
+    }
+    let mut statement = connection.prepare(
+        "SELECT CAST(consumer_group AS TEXT), CAST(source AS TEXT), CAST(stream AS TEXT) FROM propulsiond_write_positions
+         WHERE typeof(next) <> 'integer' OR next < 0 OR typeof(stream) <> 'text'",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (group, source, stream) = names(row).unwrap_or_default();
+        found.push(|| {
+            let what = format!("how far stream `{stream}` of `{group}/{source}` is cannot be read");
+            let means = "the pipeline fails at the next event of that stream";
+            let filter = format!("consumer_group = {} AND source = {} AND stream = {}", quoted(&group), quoted(&source), quoted(&stream));
+            Finding::new(Severity::Error, path, what, means).person(format!(
+                "decide, and run the statement in this file while no daemon uses it. An event that the feed repeats may then have \
+                 its effect twice: DELETE FROM propulsiond_write_positions WHERE {filter}"
+            ))
+        });
+    }
+    Ok(found.finish())
+}
+
+fn parked(connection: &Connection, path: &Path) -> Result<Vec<Finding>, Failure> {
+    if !has_table(connection, "propulsiond_parked") {
+        return Ok(Vec::new());
+    }
+    let mut statement = connection.prepare(&format!(
+        "SELECT consumer_group, source, stream, count(*) AS events, count(*) OVER (), sum(count(*)) OVER ()
+         FROM propulsiond_parked GROUP BY consumer_group, source, stream ORDER BY events DESC, stream LIMIT {MOST}"
+    ))?;
+    let mut rows = statement.query([])?;
+    let (mut streams, mut totals) = (Vec::new(), (0, 0));
+    while let Some(row) = rows.next()? {
+        let (group, source, stream) = names(row).unwrap_or_default();
+        let events: i64 = row.get(3)?;
+        streams.push(format!("{events} of stream `{stream}` ({group}/{source})"));
+        totals = (row.get::<_, i64>(4)?, row.get::<_, i64>(5)?);
+    }
+    let (all, events) = totals;
+    if all == 0 {
+        return Ok(Vec::new());
+    }
+    let more = usize::try_from(all).unwrap_or(usize::MAX).saturating_sub(streams.len());
+    let more = if more > 0 { format!(" and {more} streams more") } else { String::new() };
+    let what = format!("{events} events of {all} streams are parked: {}{more}", streams.join(", "));
+    let means = "they failed, or queue behind one that did, and the rest went on without them";
+    Ok(vec![
+        Finding::new(Severity::Warning, path, what, means).person("mend why they failed; they stay here until then"),
+    ])
+}
+
+fn kept(connection: &Connection) -> Result<Vec<Kept>, Failure> {
+    if !has_table(connection, "propulsiond_progress") || !has_table(connection, "propulsion_checkpoint") {
+        return Ok(Vec::new());
+    }
+    let mut statement = connection.prepare(&format!(
+        "SELECT k.consumer_group, k.source, count(*), min(k.tranche), max(p.updated_at) FROM {KEYS} k
+         LEFT JOIN propulsiond_progress p USING (consumer_group, source, tranche)
+         GROUP BY k.consumer_group, k.source ORDER BY 1, 2 LIMIT 10000"
+    ))?;
+    let rows = statement.query_map([], |row| {
+        Ok(Kept {
+            group: row.get(0)?,
+            source: row.get(1)?,
+            tranches: row.get::<_, i64>(2)?.unsigned_abs(),
+            tranche: row.get(3)?,
+            last_commit: row.get(4)?,
+        })
+    })?;
+    Ok(rows.filter_map(Result::ok).collect())
+}
+
+fn log_left(path: &Path, log: &Path, bytes: u64, is_whole: bool, mend: bool) -> Finding {
+    let what = format!("a write-ahead log of {bytes} bytes is left: the database was not closed");
+    let means = "nothing is lost: what stands in it counts, and is written back when the database is next used";
+    let finding = Finding::new(Severity::Note, log, what, means);
+    match (is_whole, mend) {
+        (false, _) => finding.person("leave it beside its database, which is damaged: it may hold what is needed"),
+        (true, false) => finding.remedy(Remedy::Fix("writes it back into the database".to_owned())),
+        (true, true) => match write_back(path) {
+            Ok(()) => finding.remedy(Remedy::Fixed("it was written back into the database".to_owned())),
+            Err(failure) => Finding { severity: Severity::Warning, ..finding }
+                .person(format!("it could not be written back: {}", failure.why)),
+        },
+    }
+}
+
+fn write_back(path: &Path) -> Result<(), Failure> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy != 0 {
+        return Err(Failure::unavailable("another process uses the database"));
+    }
+    connection.close().map_err(|(_, error)| error.into())
+}
