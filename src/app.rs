@@ -172,7 +172,7 @@ impl App {
 /// Returns everything that is wrong with pipeline files and their scripts. Touches no network.
 pub fn check(settings: &Settings, args: &CheckArgs) -> Vec<Problem> {
     let check = || {
-        let mut loaded = Vec::new();
+        let mut loaded: Vec<Loaded> = Vec::new();
         let mut problems = Vec::new();
         for path in args.paths.iter().filter(|path| !crate::cases::is_test(path)) {
             match crate::spec::load(path) {
@@ -180,6 +180,9 @@ pub fn check(settings: &Settings, args: &CheckArgs) -> Vec<Problem> {
                 Err(wrong) => problems.extend(wrong),
             }
         }
+        // A file may be named twice, as itself and by its folder.
+        let mut seen = std::collections::BTreeSet::new();
+        loaded.retain(|loaded| seen.insert(loaded.file().canonicalize().unwrap_or_else(|_| loaded.file().to_owned())));
         problems.extend(problems_of(settings, &loaded));
         for problem in crate::cases::check(&args.paths) {
             // A pipeline that cannot be read was told of already.
@@ -201,14 +204,21 @@ fn problems_of(settings: &Settings, loaded: &[Loaded]) -> Vec<Problem> {
 fn load(settings: &Settings, args: &RunArgs) -> Result<Vec<Loaded>, NotStarted> {
     let loaded = crate::spec::load(&args.config).map_err(NotStarted::Files)?;
     let problems = problems_of(settings, &loaded);
-    if problems.is_empty() { Ok(loaded) } else { Err(NotStarted::Files(problems)) }
+    if problems.iter().any(Problem::is_error) {
+        return Err(NotStarted::Files(problems));
+    }
+    for advice in problems {
+        tracing::warn!(help = advice.help.as_deref(), "{advice}");
+    }
+    Ok(loaded)
 }
 
 async fn bind(listen: &crate::settings::Listen) -> anyhow::Result<Option<TcpListener>> {
     let crate::settings::Listen::At(address) = listen else { return Ok(None) };
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on `{address}` (set `listen` to another address, or to \"off\")"))?;
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        let why = crate::setting::plain(&error);
+        anyhow::anyhow!("cannot listen on `{address}`: {why} (set `listen` to another address, or to \"off\")")
+    })?;
     Ok(Some(listener))
 }
 

@@ -1,5 +1,7 @@
 //! The command line, as types. What the verbs do is `app`'s.
 
+mod mistake;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -7,6 +9,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::scaffold::Template;
 use crate::settings::{Flags, LogFormat};
+
+pub use mistake::{CommandLine, explain};
 
 /// Runs declarative reaction pipelines over event stores.
 #[derive(Debug, Parser)]

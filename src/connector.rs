@@ -17,6 +17,30 @@ pub mod stdout;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// The most events that a `batch` may be set to.
+const MAX_BATCH: usize = 1_000_000;
+
+/// A setting that no value of its type makes sense of alone: what `check` finds before anything is built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct BadSetting {
+    /// The keys that lead to it, from the connector's own table on.
+    pub path: Vec<String>,
+    pub why: String,
+    pub help: Option<String>,
+}
+
+impl BadSetting {
+    pub fn new(path: &[&str], why: impl Into<String>) -> Self {
+        Self { path: path.iter().map(|key| (*key).to_owned()).collect(), why: why.into(), help: None }
+    }
+
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
 /// What a connector is to know of the pipeline that it is built for.
 #[derive(Clone, Debug)]
 pub struct Context {

@@ -4,7 +4,9 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
+
+use crate::setting::plain;
 
 /// A data folder that nobody else may use while this lives.
 pub struct DataFolder {
@@ -49,14 +51,15 @@ impl DataFolder {
     /// # Errors
     /// It cannot be made or written to, or somebody holds it.
     pub fn take(path: &Path) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(path).with_context(|| format!("cannot make the data folder `{}`", path.display()))?;
-        let mut lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path.join(LOCK))
-            .with_context(|| format!("the data folder `{}` cannot be written to", path.display()))?;
+        if path.exists() && !path.is_dir() {
+            bail!("the data folder `{}` is a file (set `data_dir` to a folder)", path.display());
+        }
+        std::fs::create_dir_all(path)
+            .map_err(|error| anyhow!("cannot make the data folder `{}`: {}", path.display(), plain(&error)))?;
+        let mut lock =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join(LOCK)).map_err(
+                |error| anyhow!("the data folder `{}` cannot be written to: {}", path.display(), plain(&error)),
+            )?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -9,18 +9,19 @@ mod node;
 mod problem;
 mod read_toml;
 mod read_yaml;
+mod secrets;
 mod suggest;
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
 pub use node::{Entry, Kind, Node, Span};
-pub use problem::{Place, Problem, Style};
+pub use problem::{Place, Problem, Severity, Style};
+pub use secrets::clear_secrets;
 pub use suggest::closest;
 
-use crate::setting::plain;
+use crate::setting::{self, Unreadable};
 use de::{DeError, NodeDeserializer, Segment};
 
 /// Larger files are not read: nobody writes one by hand.
@@ -58,7 +59,11 @@ pub struct Document {
 impl Document {
     /// Reads and parses a file.
     pub fn read(file: &Path, format: Format) -> Result<Self, Problem> {
-        let bytes = read(file)?;
+        Self::from_bytes(file, read(file)?, format)
+    }
+
+    /// Parses what a file holds; `file` is what problems call it.
+    pub fn from_bytes(file: &Path, bytes: Vec<u8>, format: Format) -> Result<Self, Problem> {
         match String::from_utf8(bytes) {
             Ok(text) => Self::parse(file, text, format),
             Err(error) => Err(not_utf8(file, &error)),
@@ -74,14 +79,16 @@ impl Document {
             Format::Toml => read_toml::parse(&text),
             Format::Yaml => read_yaml::parse(&text),
         };
-        match root {
-            Ok(root) => Ok(Self { file: file.to_owned(), text, root }),
-            Err(error) => Err(Problem {
-                place: error.span.map(|span| Box::new(Place::new(&text, span))),
-                help: error.help.or_else(|| is_the_other_format(&text, format)),
-                ..Problem::new(file, error.message)
-            }),
-        }
+        let error = match root {
+            Ok(root) => return Ok(Self { file: file.to_owned(), text, root }),
+            Err(error) => error,
+        };
+        let before = error.span.as_ref().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let is_colon = format == Format::Toml && before.trim_end().ends_with(':');
+        let colon = || is_colon.then(|| "TOML writes `key = value`".to_owned());
+        let help = error.help.or_else(|| is_the_other_format(&text, format)).or_else(colon);
+        let place = error.span.map(|span| Box::new(Place::new(&text, span)));
+        Err(Problem { place, help, ..Problem::new(file, error.message) })
     }
 
     /// Deserialises the document.
@@ -109,7 +116,10 @@ impl Document {
             };
             let gone = error.removable().to_vec();
             // What is missing because it was wrong, and so taken out, has been reported as wrong.
-            let is_known = error.missing_path().is_some_and(|path| removed.contains(&path));
+            let mut is_known = error.missing_path().is_some_and(|path| removed.contains(&path));
+            // A table is no longer what it was without what was taken out of it.
+            let path = error.path();
+            is_known |= removed.iter().any(|gone| gone.len() > path.len() && gone.starts_with(path));
             removed.extend(error.suggested_path());
             if !is_known {
                 problems.push(self.explain(error, &hint));
@@ -143,7 +153,7 @@ impl Document {
         let mut from = 0;
         while let Some(start) = written[from..].find("${").map(|at| at + from) {
             let end = written[start..].find('}').map_or(written.len(), |at| start + at + 1);
-            if crate::setting::resolve(&written[start..end]).is_err() {
+            if setting::resolve(&written[start..end]).is_err() {
                 return span.start + start..span.start + end;
             }
             from = end;
@@ -213,22 +223,21 @@ fn is_the_other_format(text: &str, format: Format) -> Option<String> {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Problem> {
-    let failed = |error: std::io::Error| Problem::new(file, format!("cannot read the file: {}", plain(&error)));
-    // A pipe or a device would be waited for, or never end.
-    let metadata = std::fs::metadata(file).map_err(failed)?;
-    if !metadata.is_file() {
-        let what = if metadata.is_dir() { "a folder" } else { "not a regular file" };
-        return Err(Problem::new(file, format!("expected a file, but this is {what}")));
-    }
-    let mut bytes = Vec::new();
-    std::fs::File::open(file).and_then(|opened| opened.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(failed)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(Problem::new(file, "the file is larger than 1 MiB"));
-    }
-    Ok(bytes)
+    setting::read_bytes(file, MAX_BYTES).map_err(|error| {
+        let why = match error {
+            Unreadable::Folder => "expected a file, but this is a folder".to_owned(),
+            Unreadable::NotRegular => "expected a file, but this is not a regular file".to_owned(),
+            Unreadable::TooLarge { .. } => "the file is larger than 1 MiB".to_owned(),
+            error => format!("cannot read the file: {error}"),
+        };
+        Problem::new(file, why)
+    })
 }
 
 fn not_utf8(file: &Path, error: &std::string::FromUtf8Error) -> Problem {
+    if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] = error.as_bytes() {
+        return Problem::new(file, "the file is UTF-16, not UTF-8").help("save the file as UTF-8");
+    }
     let at = error.utf8_error().valid_up_to();
     let text = String::from_utf8_lossy(error.as_bytes());
     let byte = error.as_bytes()[at];

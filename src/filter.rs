@@ -88,6 +88,37 @@ impl Filter {
         if bad.is_empty() { Ok(filter) } else { Err(bad) }
     }
 
+    /// Returns, for each list of what is wanted, which of its entries can match nothing that passes. Of regular
+    /// expressions only those are judged that are excluded in the same words.
+    pub fn dead_entries(&self, settings: &Settings) -> Vec<(&'static str, Vec<Option<BadEntry>>)> {
+        let lists: [(_, &[Text], &[Text], &Rule); 3] = [
+            ("categories", &settings.categories, &settings.exclude_categories, &self.categories),
+            ("streams", &settings.streams, &settings.exclude_streams, &self.streams),
+            ("events", &settings.events, &settings.exclude_events, &self.events),
+        ];
+        let of_list = |(list, allowed, denied, rule): (&'static str, &[Text], &[Text], &Rule)| {
+            let reason = |entry: &Text| match () {
+                () if entry.is_hole() => None,
+                () if denied.iter().any(|denied| **denied == **entry) => {
+                    Some(format!("`{}` is excluded by `exclude_{list}` as well", entry.written()))
+                }
+                () if entry.starts_with('/') => None,
+                () if rule.deny.matches(entry) => Some(format!("an entry of `exclude_{list}` excludes this")),
+                () if list == "streams" && !self.categories.passes(category(entry)) => {
+                    let name = if entry.has_references() { entry.written() } else { category(entry) };
+                    Some(format!("its category `{name}` is not among those that pass"))
+                }
+                () => None,
+            };
+            let dead = allowed
+                .iter()
+                .enumerate()
+                .map(|(index, entry)| reason(entry).map(|why| BadEntry { list, index, why, help: None }));
+            (list, dead.collect())
+        };
+        lists.into_iter().filter(|(_, allowed, ..)| !allowed.is_empty()).map(of_list).collect()
+    }
+
     /// Returns whether the stream's events are wanted.
     pub fn stream(&self, name: &str) -> bool {
         if self.is_hidden_system(name) {
@@ -150,7 +181,7 @@ impl Patterns {
     fn compile(list: &'static str, entries: &[Text], bad: &mut Vec<BadEntry>) -> Self {
         let mut patterns = Self::default();
         let mut sources = Vec::new();
-        for (index, entry) in entries.iter().enumerate() {
+        for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| !entry.is_hole()) {
             match compile_entry(list, entry) {
                 Ok(Entry::Exact) => {
                     patterns.exact.insert((**entry).into());
@@ -193,7 +224,12 @@ enum Entry {
     Regex(Regex),
 }
 
-fn compile_entry(list: &str, entry: &str) -> Result<Entry, (String, Option<String>)> {
+fn compile_entry(list: &str, entry: &Text) -> Result<Entry, (String, Option<String>)> {
+    // What a reference stands for is not shown.
+    compile_text(list, entry).map_err(|(why, help)| (why, help.filter(|_| !entry.has_references())))
+}
+
+fn compile_text(list: &str, entry: &str) -> Result<Entry, (String, Option<String>)> {
     let is_category = list.ends_with("categories");
     let Some(rest) = entry.strip_prefix('/') else {
         return match entry {
@@ -315,6 +351,23 @@ mod tests {
         .map(|event| filter.verdict(&event));
         use Verdict::{DropStream, DropType, Keep};
         assert_eq!(verdicts, [Keep, DropType, DropType, Keep, DropStream, Keep]);
+    }
+
+    fn check_dead(filter: &str, expected: &str) {
+        let settings = settings(filter);
+        let dead = Filter::compile(&settings).unwrap().dead_entries(&settings);
+        let dead = dead.into_iter().flat_map(|(_, entries)| entries.into_iter().flatten());
+        assert_eq!(dead.map(|bad| format!("{}[{}]", bad.list, bad.index)).collect::<Vec<_>>().join(" "), expected);
+    }
+
+    #[test]
+    fn entries_that_can_match_nothing_are_told() {
+        check_dead("categories = ['order', 'cart']\nexclude_categories = ['/^ord/']", "categories[0]");
+        check_dead("categories = ['/a/', '/b/']\nexclude_categories = ['/b/']", "categories[1]");
+        check_dead("categories = ['order']\nstreams = ['cart-1', 'order-1', '/^x/']", "streams[0]");
+        check_dead("exclude_categories = ['order']\nstreams = ['order-1', 'cart-1']", "streams[0]");
+        check_dead("events = ['A']\nexclude_events = ['A']", "events[0]");
+        check_dead("categories = ['order']\nexclude_categories = ['cart']\nexclude_streams = ['order-1']", "");
     }
 
     fn check_bad(filter: &str, expected: Expect) {

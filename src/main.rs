@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use clap::Parser;
 use propulsiond::app::{App, NotStarted};
-use propulsiond::cli::{CheckArgs, Cli, CommonArgs, DoctorArgs, ExitStatus, NewArgs, RunArgs, TestArgs, Verb};
+use propulsiond::cli::{
+    self, CheckArgs, Cli, CommandLine, CommonArgs, DoctorArgs, ExitStatus, NewArgs, RunArgs, TestArgs, Verb,
+};
 use propulsiond::clock::Clock;
 use propulsiond::doctor::NotLooked;
 use propulsiond::document::{Problem, Style};
 use propulsiond::health::Health;
-use propulsiond::logging;
 use propulsiond::scaffold::{self, NotMade};
 use propulsiond::settings::{LogFormat, Settings};
+use propulsiond::{logging, setting};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Events are allocated by readers and freed by drivers and handlers: what the system's allocator is slow at.
@@ -21,14 +23,27 @@ use tokio::signal::unix::{SignalKind, signal};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let settings = match Settings::load(cli.common.settings.as_deref(), std::env::vars_os(), &cli.common.flags()) {
-        Ok(settings) => settings,
-        Err(problems) => return report(&problems, cli.common.json).into(),
+    let line = CommandLine::new(std::env::args_os().skip(1));
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => match cli::explain(&error, &line) {
+            Some(problem) => return report(&[problem], line.wants_json()).into(),
+            None => error.exit(),
+        },
     };
+    let load = || Settings::load(cli.common.settings.as_deref(), std::env::vars_os(), &cli.common.flags());
+    let allows_missing = matches!(cli.verb(), Verb::Check(args) if args.allow_missing_env);
+    let settings = match if allows_missing { setting::allowing_missing(load) } else { load() } {
+        Ok(settings) => settings,
+        Err(problems) => {
+            let problems: Vec<_> = problems.into_iter().map(|problem| line.locate(problem)).collect();
+            return report(&problems, cli.common.json).into();
+        }
+    };
+    let advice = propulsiond::settings::advice(cli.common.settings.as_deref(), std::env::vars_os());
     match cli.verb() {
-        Verb::Run(args) => run(&settings, args, cli.common.json),
-        Verb::Check(args) => check(&settings, args, cli.common.json),
+        Verb::Run(args) => run(&settings, &advice, args, cli.common.json),
+        Verb::Check(args) => check(&settings, advice, args, cli.common.json),
         Verb::Test(args) => test(&settings, args, &cli.common),
         Verb::New(args) => new(args, cli.common.json),
         Verb::Doctor(args) => doctor(&settings, args, cli.common.json),
@@ -37,11 +52,14 @@ fn main() -> ExitCode {
     .into()
 }
 
-fn run(settings: &Settings, args: &RunArgs, json: bool) -> ExitStatus {
+fn run(settings: &Settings, advice: &[Problem], args: &RunArgs, json: bool) -> ExitStatus {
     let logs = match start_logs(settings) {
         Ok(logs) => logs,
         Err(status) => return status,
     };
+    for problem in advice {
+        tracing::warn!(help = problem.help.as_deref(), "{problem}");
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -56,7 +74,11 @@ fn run(settings: &Settings, args: &RunArgs, json: bool) -> ExitStatus {
             Ok(app) => app.run(logs.clone(), signals).await,
             Err(NotStarted::Files(problems)) => report(&problems, json),
             Err(NotStarted::Environment(error)) => {
-                eprintln!("error: {error:#}");
+                if json {
+                    print_json(serde_json::json!([{ "severity": "error", "message": format!("{error:#}") }]));
+                } else {
+                    eprintln!("error: {error:#}");
+                }
                 ExitStatus::BadEnvironment
             }
         }
@@ -111,14 +133,10 @@ fn signals() -> impl Future<Output = u8> + Send {
     }
 }
 
-fn check(settings: &Settings, args: &CheckArgs, json: bool) -> ExitStatus {
-    let problems = propulsiond::app::check(settings, args);
-    if problems.is_empty() {
-        if !json {
-            eprintln!("no problems found");
-        } else {
-            print_json(&[]);
-        }
+fn check(settings: &Settings, mut problems: Vec<Problem>, args: &CheckArgs, json: bool) -> ExitStatus {
+    problems.extend(propulsiond::app::check(settings, args));
+    if problems.is_empty() && !json {
+        eprintln!("no problems found");
         return ExitStatus::Ok;
     }
     report(&problems, json)
@@ -206,20 +224,20 @@ fn answer(json: bool, to_json: impl FnOnce() -> serde_json::Value, render: impl 
     }
 }
 
-/// Shows what is wrong with files.
+/// Shows what is wrong with files. Advice alone is no reason to fail.
 fn report(problems: &[Problem], json: bool) -> ExitStatus {
     if json {
-        print_json(problems);
+        print_json(problems.iter().map(Problem::to_json).collect());
     } else {
         let style = if std::io::stderr().is_terminal() { Style::Colour } else { Style::Plain };
         for problem in problems {
             eprintln!("{}", problem.render(style));
         }
     }
-    ExitStatus::BadFiles
+    if problems.iter().any(Problem::is_error) { ExitStatus::BadFiles } else { ExitStatus::Ok }
 }
 
 #[expect(clippy::print_stdout, reason = "this is the answer that was asked for")]
-fn print_json(problems: &[Problem]) {
-    println!("{}", serde_json::Value::from_iter(problems.iter().map(Problem::to_json)));
+fn print_json(answer: serde_json::Value) {
+    println!("{answer}");
 }

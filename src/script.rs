@@ -85,6 +85,7 @@ use time::OffsetDateTime;
 pub use self::metrics::ScriptMetrics;
 pub use self::problem::{Problem, ScriptError};
 pub use self::settings::{Params, Settings};
+pub use self::sources::read;
 
 use self::api::Host;
 use self::handler::Factory;
@@ -92,8 +93,13 @@ use self::program::Program;
 use self::sources::Sources;
 use crate::handler::BlockingHandlerFactory;
 
-/// How large a stack a thread that runs scripts needs for [`Limits::call_depth`] in every build.
+/// How large a stack a thread that runs scripts needs for [`MAX_CALL_DEPTH`] in every build.
 pub const STACK_BYTES: usize = 16 << 20;
+
+/// The most that [`Limits::call_depth`] may be, and [`Limits::expression_depth`]: calls of that depth in expressions of
+/// that depth fit the stack.
+pub const MAX_CALL_DEPTH: usize = 64;
+pub const MAX_EXPRESSION_DEPTH: usize = 64;
 
 /// What one call may use.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -106,6 +112,7 @@ pub struct Limits {
     pub call_depth: usize,
     /// How deep expressions may be nested.
     pub expression_depth: usize,
+    /// Of one string; at the top level of a file no more than 4 MiB.
     pub string_bytes: usize,
     /// Items of an array and all within it.
     pub array_items: usize,

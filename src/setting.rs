@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::path::Path;
 
 use serde::de::{Deserializer, Error as _, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
@@ -79,6 +80,11 @@ impl SecretText {
     /// Returns the value, to be handed to whom it is for.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Returns whether what it refers to is missing, and that is allowed.
+    pub fn is_hole(&self) -> bool {
+        self.0.is_hole()
     }
 
     fn shown(&self) -> &str {
@@ -172,12 +178,15 @@ pub fn resolve(written: &str) -> Result<String, Unresolved> {
     Ok(value)
 }
 
+/// The most that a file may hold which a reference stands for.
+const MAX_REFERENCED: u64 = 64 << 10;
+
 fn look_up(reference: &str) -> Result<String, Unresolved> {
     if let Some(path) = reference.strip_prefix("file:") {
-        return match std::fs::read_to_string(path) {
+        return match read_text(Path::new(path), MAX_REFERENCED) {
             // Secrets are mounted as files, and editors end files with a newline that is no part of them.
             Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
-            Err(error) => missing(Unresolved::File { path: path.to_owned(), why: plain(&error) }),
+            Err(error) => missing(Unresolved::File { path: path.to_owned(), why: error.to_string() }),
         };
     }
     let (name, default) = match reference.split_once(":-") {
@@ -197,6 +206,39 @@ fn look_up(reference: &str) -> Result<String, Unresolved> {
         (_, Some(default)) => Ok(default.to_owned()),
         (_, None) => missing(Unresolved::NotSet(name.to_owned())),
     }
+}
+
+/// Why a file cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    #[error("{}", plain(.0))]
+    Io(#[from] std::io::Error),
+    #[error("it is a folder")]
+    Folder,
+    /// A pipe or a device would be waited for, or never end.
+    #[error("it is not a regular file")]
+    NotRegular,
+    #[error("it is larger than {}", size::written(*.most))]
+    TooLarge { most: u64 },
+    #[error("it is not UTF-8")]
+    NotUtf8,
+}
+
+/// Reads a file of at most so many bytes.
+pub fn read_bytes(path: &Path, most: u64) -> Result<Vec<u8>, Unreadable> {
+    use std::io::Read as _;
+    let metadata = std::fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(if metadata.is_dir() { Unreadable::Folder } else { Unreadable::NotRegular });
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most { Err(Unreadable::TooLarge { most }) } else { Ok(bytes) }
+}
+
+/// Reads a text of at most so many bytes.
+pub fn read_text(path: &Path, most: u64) -> Result<String, Unreadable> {
+    String::from_utf8(read_bytes(path, most)?).map_err(|_| Unreadable::NotUtf8)
 }
 
 /// Returns what went wrong in the words of the other messages, without the operating system's number for it.
@@ -241,9 +283,13 @@ pub mod duration {
         serializer.collect_str(&humantime::format_duration(*duration))
     }
 
+    /// What is longer was never meant, and cannot be added to every time of day.
+    const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3_600);
+
     pub fn parse(text: &str) -> Result<Duration, String> {
-        humantime::parse_duration(text)
-            .map_err(|_| format!("`{text}` is not a duration such as \"5s\", \"250ms\" or \"1h 30m\""))
+        let duration = humantime::parse_duration(text)
+            .map_err(|_| format!("`{text}` is not a duration such as \"5s\", \"250ms\" or \"1h 30m\""))?;
+        if duration > LONGEST { Err(format!("`{text}` is longer than 100 years")) } else { Ok(duration) }
     }
 }
 
@@ -295,10 +341,15 @@ pub mod size {
     }
 
     pub fn serialize<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-        let unit = UNITS[..3].iter().rev().find(|(_, size)| *bytes >= *size && bytes.is_multiple_of(*size));
+        serializer.serialize_str(&written(*bytes))
+    }
+
+    /// Returns a size as people write it.
+    pub fn written(bytes: u64) -> String {
+        let unit = UNITS[..3].iter().rev().find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size));
         match unit {
-            Some((name, size)) => serializer.collect_str(&format_args!("{}{name}", bytes / size)),
-            None => serializer.collect_str(&format_args!("{bytes}B")),
+            Some((name, size)) => format!("{}{name}", bytes / size),
+            None => format!("{bytes}B"),
         }
     }
 
@@ -334,7 +385,9 @@ mod tests {
         for malformed in ["${", "${}", "${a b}", "${A${B}}"] {
             assert!(matches!(resolve(malformed), Err(Unresolved::Malformed(_))), "{malformed}");
         }
-        assert!(matches!(resolve("${file:/no/such/file}"), Err(Unresolved::File { .. })));
+        for file in ["/no/such/file", "/", "/dev/zero", "/proc/self/mem"] {
+            assert!(matches!(resolve(&format!("${{file:{file}}}")), Err(Unresolved::File { .. })), "{file}");
+        }
         assert_eq!(allowing_missing(|| resolve("a${PROPULSIOND_NOT_SET}")).unwrap(), "a");
     }
 
@@ -348,7 +401,9 @@ mod tests {
             assert!(size::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(duration::parse("1h 30m").unwrap().as_secs(), 5_400);
-        assert!(duration::parse("5 parsecs").is_err());
+        for bad in ["5 parsecs", "5", "-5s", "101years", "99999999999999999999h", "", " "] {
+            assert!(duration::parse(bad).is_err(), "{bad}");
+        }
         assert_eq!(["off", "1m"].map(|text| interval::parse(text).unwrap()), [None, Some(Duration::from_secs(60))]);
         assert!(["", "0s", "on"].iter().all(|text| interval::parse(text).is_err()));
     }

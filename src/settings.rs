@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::document::Problem;
+use crate::document::{Problem, clear_secrets};
 use crate::setting::{SecretText, Text, duration, interval};
 
 pub use layers::Flags;
@@ -117,6 +117,17 @@ impl Settings {
     pub fn data_dir(&self) -> PathBuf {
         PathBuf::from(&*self.data_dir)
     }
+}
+
+/// Returns advice about the settings' file, which is named or looked for as in [`Settings::load`], and the environment.
+pub fn advice(
+    file: Option<&Path>,
+    variables: impl IntoIterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
+) -> Vec<Problem> {
+    let document = layers::read(file).ok().flatten();
+    let mut found = document.map_or_else(Vec::new, |document| clear_secrets(&document));
+    found.extend(layers::unread(variables));
+    found
 }
 
 /// Where the daemon listens.

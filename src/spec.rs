@@ -22,7 +22,7 @@ use crate::{filter, retry};
 
 pub use check::check;
 pub use connectors::{CheckpointSpec, HandlerSpec, SinkSpec, SourceSpec};
-pub use load::{Loaded, NAMES, is_name, load, load_file, scan};
+pub use load::{Loaded, NAMES, is_name, load, load_file, parse, scan};
 pub use scripts::{check_script, compile_script};
 
 /// A pipeline, as its file describes it.

@@ -188,7 +188,15 @@ impl Serialize for Template {
 
 impl<'de> Deserialize<'de> for Template {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::of(setting::Text::deserialize(deserializer)?).map_err(D::Error::custom)
+        let text = setting::Text::deserialize(deserializer)?;
+        if text.is_hole() {
+            return Ok(Self { parts: vec![Part::Literal("missing".into())], text });
+        }
+        Self::of(text.clone()).map_err(|bad| match text.has_references() {
+            // What a reference stands for is not shown.
+            true => D::Error::custom(format_args!("what `{}` stands for is no path", text.written())),
+            false => D::Error::custom(bad),
+        })
     }
 }
 

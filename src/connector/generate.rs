@@ -15,7 +15,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, Timestamp};
-use crate::connector::Context;
+use crate::connector::{BadSetting, Context, MAX_BATCH};
 use crate::event::{Event, EventBuilder, Indexes, Kind, Text};
 use crate::position::{Ordinal, Position, StartAt, TrancheId};
 use crate::source::{
@@ -68,17 +68,37 @@ impl Default for Settings {
     }
 }
 
+/// Returns what of the settings cannot be used.
+pub fn check(settings: &Settings) -> Vec<BadSetting> {
+    const LARGEST: usize = 16 << 20;
+    let mut bad = Vec::new();
+    let mut expect = |is_so: bool, key: &str, why: &str| {
+        if !is_so {
+            bad.push(BadSetting::new(&[key], format!("`{key}` {why}")));
+        }
+    };
+    let is_share = |share: f64| (0.0..=0.99).contains(&share);
+    expect(is_share(settings.duplicates), "duplicates", "is a share: expected 0 to 0.99");
+    expect(is_share(settings.gaps), "gaps", "is a share: expected 0 to 0.99");
+    expect(!settings.types.is_empty(), "types", "is empty: name at least one type");
+    expect(!settings.category.is_empty(), "category", "is empty");
+    let is_short = |name: &String| name.len() <= 65_000;
+    expect(is_short(&settings.category), "category", "is at most 65,000 bytes long");
+    expect(settings.types.iter().all(is_short), "types", "are at most 65,000 bytes long");
+    expect(settings.size <= LARGEST, "size", "is at most 16777216, which is 16 MiB");
+    expect(settings.batch.get() <= MAX_BATCH, "batch", "is at most 1000000");
+    let has_streams = u64::from(settings.tranches.get()) <= settings.streams.get();
+    expect(has_streams, "tranches", "is more than `streams`: each needs one at least");
+    expect(settings.tranches.get() <= 10_000, "tranches", "is at most 10000");
+    bad
+}
+
 /// Makes the source.
 pub fn source(settings: &Settings, _context: &Context) -> anyhow::Result<GenerateSource> {
-    let is_share = |share: f64| (0.0..=0.99).contains(&share);
-    anyhow::ensure!(is_share(settings.duplicates), "`duplicates` is a share: expected 0 to 0.99");
-    anyhow::ensure!(is_share(settings.gaps), "`gaps` is a share: expected 0 to 0.99");
-    anyhow::ensure!(!settings.types.is_empty(), "`types` is empty: name at least one type");
-    anyhow::ensure!(!settings.category.is_empty(), "`category` is empty");
-    let longest = settings.types.iter().map(String::len).chain([settings.category.len() + 21]).max();
-    anyhow::ensure!(longest <= Some(usize::from(u16::MAX)), "`category` and `types` are at most 65,000 bytes long");
+    if let Some(bad) = check(settings).into_iter().next() {
+        return Err(bad.into());
+    }
     let tranches = u64::from(settings.tranches.get());
-    anyhow::ensure!(tranches <= settings.streams.get(), "`tranches` is more than `streams`: each needs one at least");
     let changes = (0..tranches)
         .map(|tranche| TrancheChange::Added { tranche: TrancheId::new(tranche.to_string()), origin: None })
         .chain([TrancheChange::Settled])

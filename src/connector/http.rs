@@ -51,7 +51,7 @@ use reqwest::{Client, header};
 use self::answer::Judge;
 use self::outgoing::{Maker, Outgoing, pieces};
 use self::target::Target;
-use super::Context;
+use super::{BadSetting, Context};
 use crate::event::Event;
 use crate::handler::{HandlerError, HandlerErrorKind};
 use crate::sink::{Decided, Effects, Sink, Written};
@@ -60,6 +60,28 @@ use crate::web;
 use crate::work::Work;
 
 pub use settings::{Auth, Basic, Hidden, Per, Settings, Status, Statuses};
+
+/// Returns what of the settings cannot be used. What refers to missing variables is not judged where those are allowed.
+pub fn check(settings: &Settings) -> Vec<BadSetting> {
+    let mut bad = Vec::new();
+    if !settings.url.is_hole() {
+        bad.extend(Target::new(settings).err());
+    }
+    if !settings.method.is_hole() {
+        bad.extend(outgoing::method(settings).err());
+    }
+    bad.extend(outgoing::fixed_headers(settings).into_iter().filter_map(Result::err));
+    bad.extend(settings.proxy.as_ref().filter(|proxy| !proxy.is_hole()).and_then(|proxy| proxy_of(proxy).err()));
+    let durations = [("timeout", settings.timeout), ("connect_timeout", settings.connect_timeout)];
+    for (key, _) in durations.into_iter().filter(|(_, duration)| duration.is_zero()) {
+        bad.push(BadSetting::new(&[key], format!("`{key}` must be more than nothing")));
+    }
+    bad
+}
+
+fn proxy_of(proxy: &Hidden) -> Result<reqwest::Proxy, BadSetting> {
+    reqwest::Proxy::all(proxy.expose()).map_err(|_| BadSetting::new(&["proxy"], "`proxy` is not a url"))
+}
 
 /// See the module's documentation.
 pub struct HttpSink {
@@ -158,8 +180,7 @@ fn client(settings: &Settings, target: &Target) -> anyhow::Result<Client> {
     let tls = target.is_tls() || settings.proxy.is_some();
     let mut builder = web::client(tls, settings.timeout, settings.connect_timeout);
     if let Some(proxy) = &settings.proxy {
-        builder =
-            builder.proxy(reqwest::Proxy::all(proxy.expose()).map_err(|_| anyhow::anyhow!("`proxy` is not a url"))?);
+        builder = builder.proxy(proxy_of(proxy)?);
     }
     builder.build().map_err(|error| anyhow::anyhow!("make the HTTP client: {}", web::chain(&error)))
 }

@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 use crate::clock::{Clock, Timestamp};
-use crate::connector::Context;
+use crate::connector::{BadSetting, Context, MAX_BATCH};
 use crate::event::Indexes;
 use crate::jsonlines::Indexing;
 use crate::position::{Position, StartAt, TrancheId};
@@ -103,6 +103,29 @@ pub enum OnReplaced {
     Fail,
     /// Read it, under a new number.
     Restart,
+}
+
+/// Returns what of the settings cannot be used.
+pub fn check(settings: &Settings) -> Vec<BadSetting> {
+    let mut bad = Vec::new();
+    if let Some(pattern) = settings.pattern.as_ref().filter(|pattern| !pattern.is_hole()) {
+        if pattern.is_empty() || pattern.starts_with('.') {
+            bad.push(BadSetting::new(
+                &["pattern"],
+                "this pattern matches no file: names that start with a dot are not read",
+            ));
+        } else if pattern.contains('/') {
+            let help = "name the folder with `path`; files in folders below it are not read";
+            bad.push(BadSetting::new(&["pattern"], "a pattern is for names of files, which hold no `/`").help(help));
+        }
+    }
+    if settings.batch.get() > MAX_BATCH {
+        bad.push(BadSetting::new(&["batch"], format!("`batch` is at most {MAX_BATCH}")));
+    }
+    if settings.poll.is_zero() {
+        bad.push(BadSetting::new(&["poll"], "`poll` must be more than nothing"));
+    }
+    bad
 }
 
 /// What the parts of a source share.

@@ -24,7 +24,7 @@ use crate::source::{
     Batch, Contract, Drained, Lag, LagUnit, Next, Source, SourceError, SourceErrorKind, TrancheChange, TrancheReader,
 };
 
-pub use inbox::{Index, MemoryInbox, Settings, source};
+pub use inbox::{Index, MemoryInbox, Settings, check, source};
 
 /// A feed, to be written to and read from. Clones are the same feed.
 #[derive(Clone, Debug)]

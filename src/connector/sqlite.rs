@@ -26,10 +26,43 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::BadSetting;
 use crate::setting::{self, Text};
 
 pub use checkpoints::SqliteCheckpoints;
 pub use sink::SqliteSink;
+
+/// Returns what of the settings cannot be used. Statements are parsed, and run nowhere.
+pub fn check(settings: &SinkSettings) -> Vec<BadSetting> {
+    if settings.init.is_empty() {
+        return Vec::new();
+    }
+    let Ok(nowhere) = rusqlite::Connection::open_in_memory() else { return Vec::new() };
+    let init = settings.init.iter().enumerate().filter(|(_, sql)| !sql.is_hole());
+    init.filter_map(|(index, sql)| {
+        let why = syntax_error(&nowhere, sql)?;
+        Some(BadSetting::new(&["init", &index.to_string()], format!("this is not SQL: {why}")))
+    })
+    .collect()
+}
+
+/// Returns why a text is not SQL. What refers to tables may be right where there are some.
+fn syntax_error(nowhere: &rusqlite::Connection, sql: &str) -> Option<String> {
+    use rusqlite::fallible_iterator::FallibleIterator as _;
+    let mut statements = rusqlite::Batch::new(nowhere, sql);
+    loop {
+        let message = match statements.next() {
+            Ok(Some(_)) => continue,
+            Ok(None) => return None,
+            Err(rusqlite::Error::SqlInputError { msg, .. }) => msg,
+            Err(_) => return None,
+        };
+        let is_syntax = message.contains("syntax error")
+            || message.starts_with("unrecognized token")
+            || message.starts_with("incomplete input");
+        return is_syntax.then_some(message);
+    }
+}
 
 /// How durable a commit is when it is reported as done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]

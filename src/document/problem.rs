@@ -2,15 +2,14 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
-
-use regex::{Captures, Regex};
 
 use super::node::Span;
+use super::secrets::masked;
 
 /// A mistake: what is wrong, where, and what was probably meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
+    pub severity: Severity,
     pub file: PathBuf,
     /// `None`: the file as a whole.
     pub place: Option<Box<Place>>,
@@ -19,6 +18,24 @@ pub struct Problem {
     pub help: Option<String>,
     /// The keys that lead there, as in `sink.http.url`; empty for the file as a whole.
     pub path: String,
+}
+
+/// What follows from a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Nothing runs before it is mended.
+    Error,
+    /// It runs, but probably not as it was meant to. No exit code depends on it.
+    Warning,
+}
+
+impl Severity {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
 }
 
 /// Where in a file something stands.
@@ -44,7 +61,17 @@ pub enum Style {
 
 impl Problem {
     pub fn new(file: &Path, message: impl Into<String>) -> Self {
-        Self { file: file.to_owned(), place: None, message: message.into(), help: None, path: String::new() }
+        let (place, help, path) = (None, None, String::new());
+        Self { severity: Severity::Error, file: file.to_owned(), place, message: message.into(), help, path }
+    }
+
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+
+    /// Makes advice of it.
+    pub fn as_warning(self) -> Self {
+        Self { severity: Severity::Warning, ..self }
     }
 
     /// Says where in the file it is.
@@ -64,9 +91,11 @@ impl Problem {
             Style::Plain => text.to_owned(),
             Style::Colour => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
         };
-        let (bold, red, blue, green) = ("1", "1;31", "1;34", "1;32");
+        let (bold, red, yellow, blue, green) = ("1", "1;31", "1;33", "1;34", "1;32");
+        let tone = if self.is_error() { red } else { yellow };
         let width = self.place.as_ref().map_or(1, |place| place.line.to_string().len());
-        let mut lines = vec![format!("{}: {}", paint(red, "error"), paint(bold, &printable(&self.message)))];
+        let mut lines =
+            vec![format!("{}: {}", paint(tone, self.severity.as_str()), paint(bold, &printable(&self.message)))];
         let mut at = printable(&self.file.display().to_string());
         if let Some(place) = &self.place {
             at.push_str(&format!(":{}:{}", place.line, place.column));
@@ -81,7 +110,7 @@ impl Problem {
             lines.push(format!(
                 "{} {before}{}",
                 paint(blue, &format!("{:width$} |", "")),
-                paint(red, &"^".repeat(length))
+                paint(tone, &"^".repeat(length))
             ));
         }
         if let Some(help) = &self.help {
@@ -94,6 +123,7 @@ impl Problem {
     pub fn to_json(&self) -> serde_json::Value {
         let place = self.place.as_ref();
         serde_json::json!({
+            "severity": self.severity.as_str(),
             "file": self.file.display().to_string(),
             "line": place.map(|place| place.line),
             "column": place.map(|place| place.column),
@@ -131,7 +161,8 @@ impl Place {
         Self::new(text, start..start)
     }
 
-    pub(super) fn new(text: &str, span: Span) -> Self {
+    /// Returns the place of a range of bytes of a text.
+    pub fn new(text: &str, span: Span) -> Self {
         let mut start = span.start.min(text.len());
         while !text.is_char_boundary(start) {
             start -= 1;
@@ -145,7 +176,7 @@ impl Place {
             line: text[..line_start].matches('\n').count() + 1,
             column: text[line_start..start].chars().count() + 1,
             span_len: marked.chars().count().max(1),
-            text: without_secrets(line_text),
+            text: masked(text, line_start, line_text),
         }
     }
 
@@ -182,43 +213,4 @@ fn visible(c: char) -> char {
 
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c == '\n' { ' ' } else { visible(c) }).collect()
-}
-
-/// Hides what looks like a secret that is written in clear, and keeps every column. References are shown as written.
-fn without_secrets(line: &str) -> String {
-    static NAMED: LazyLock<Regex> = LazyLock::new(|| {
-        let name = r"(?i)[\w-]*(?:token|passw|secret|authorization|api[-_]?key|credential)[\w-]*";
-        Regex::new(&format!(r#"({name}["']?\s*[=:]\s*)("[^"]*"?|'[^']*'?|[^,}}#]+)"#)).expect("the pattern is fixed")
-    });
-    static IN_URL: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r#"(://[^/@\s"':]*:)([^@\s"'/]+)"#).expect("the pattern is fixed"));
-    let hide = |captures: &Captures<'_>| format!("{}{}", &captures[1], hidden(&captures[2]));
-    let line = NAMED.replace_all(line, hide);
-    // What follows `host:` is a port, unless an `@` comes after it.
-    IN_URL
-        .replace_all(&line, |captures: &Captures<'_>| {
-            let end = captures.get(0).map_or(0, |all| all.end());
-            if line[end..].starts_with('@') { hide(captures) } else { captures[0].to_owned() }
-        })
-        .into_owned()
-}
-
-fn hidden(secret: &str) -> String {
-    let mut out = String::new();
-    let mut rest = secret;
-    while !rest.is_empty() {
-        let end = match rest.find("${") {
-            Some(0) => rest.find('}').map_or(rest.len(), |at| at + 1),
-            Some(at) => at,
-            None => rest.len(),
-        };
-        let (part, after) = rest.split_at(end);
-        if part.starts_with("${") {
-            out.push_str(part);
-        } else {
-            out.extend(part.chars().map(|c| if matches!(c, '"' | '\'' | ' ' | '[' | ']' | '{') { c } else { '*' }));
-        }
-        rest = after;
-    }
-    out
 }

@@ -1,5 +1,7 @@
 //! TOML to tree.
 
+use std::num::IntErrorKind;
+
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -30,6 +32,7 @@ fn node(value: Spanned<DeValue<'_>>) -> Result<Node, SyntaxError> {
         DeValue::String(text) => Kind::Text(text.into()),
         DeValue::Integer(number) => match i128::from_str_radix(number.as_str(), number.radix()) {
             Ok(number) => Kind::Int(number),
+            Err(error) if *error.kind() == IntErrorKind::Empty => return Err(no_number(span)),
             Err(_) => return Err(too_large(span)),
         },
         DeValue::Float(number) => match number.as_str().parse() {
@@ -44,6 +47,10 @@ fn node(value: Spanned<DeValue<'_>>) -> Result<Node, SyntaxError> {
     Ok(Node { span, kind })
 }
 
+fn no_number(span: Span) -> SyntaxError {
+    SyntaxError { message: "the number has no digits".to_owned(), span: Some(span), help: None }
+}
+
 fn too_large(span: Span) -> SyntaxError {
     SyntaxError { message: "the number is out of range".to_owned(), span: Some(span), help: None }
 }
@@ -53,15 +60,31 @@ fn syntax_error(text: &str, error: &toml::de::Error) -> SyntaxError {
     let marked = span.clone().and_then(|span| text.get(span)).unwrap_or_default();
     let (message, help) = match error.message() {
         "duplicate key" => (format!("`{marked}` is written twice"), Some("every key and every table is written once")),
-        "string values must be quoted, expected literal string" => {
-            let is_curly = marked.starts_with(['\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}']);
-            let help = is_curly.then_some("these are typographic quotes: write `\"`");
-            ("text stands in quotes".to_owned(), help)
-        }
-        message if message.starts_with("cannot recurse") => {
-            ("this is deeper nested than any pipeline is".to_owned(), None)
-        }
-        message => (message.to_owned(), None),
+        message => in_our_words(message, marked),
     };
     SyntaxError { message, span, help: help.map(str::to_owned) }
+}
+
+/// The parser's own messages speak of the grammar. `marked` is what they are about.
+fn in_our_words(message: &str, marked: &str) -> (String, Option<&'static str>) {
+    let (ours, help) = match message {
+        "string values must be quoted, expected literal string" => {
+            let is_curly = marked.starts_with(['\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}']);
+            ("text stands in quotes", is_curly.then_some("these are typographic quotes: write `\"`"))
+        }
+        "key with no value, expected `=`" => ("a key is followed by `=` and its value", None),
+        m if m.starts_with("invalid basic string, expected `\"`") => ("the text has no closing `\"`", None),
+        m if m.starts_with("invalid literal string, expected `'`") => ("the text has no closing `'`", None),
+        m if m.contains("unicode") || m.contains("escape") => (
+            "this is no escape that TOML knows",
+            Some("in `\"…\"` a `\\` begins an escape: write `\\\\`, or put the text between `'…'`"),
+        ),
+        m if m.starts_with("unexpected key or value") => ("the line should end here", Some("begin a new line")),
+        m if m.starts_with("unclosed table") => ("the name of the table has no closing `]`", None),
+        m if m.starts_with("cannot recurse") || m.starts_with("recursion limit") => {
+            ("this is deeper nested than any pipeline is", None)
+        }
+        message => return (message.to_owned(), None),
+    };
+    (ours.to_owned(), help)
 }

@@ -207,6 +207,9 @@ fn in_our_words(message: String) -> (String, Option<&'static str>) {
             ("this is indented like nothing above it", Some("keys of one table begin in the same column"))
         }
         m if m.starts_with("tabs disallowed") => ("a tab cannot stand here", None),
+        m if m.starts_with("did not find expected <document start>") => ("this is no YAML", None),
+        m if m.starts_with("unclosed bracket '{'") => ("this `{` is never closed", None),
+        m if m.starts_with("unclosed bracket '['") => ("this `[` is never closed", None),
         m if m.starts_with("recursion limit") => ("this is deeper nested than any pipeline is", None),
         _ => return (message, None),
     };

@@ -34,11 +34,19 @@ fn a_place_is_known_by_line_and_column_as_well() {
 #[test]
 fn machines_get_the_same_without_the_drawing() {
     let problem = document("a: 1\n").problem(&["a"], "no").help("yes");
-    expect![[r#"{"column":4,"file":"a.yaml","help":"yes","line":1,"message":"no","path":"a","span_len":1}"#]]
+    expect![[r#"{"column":4,"file":"a.yaml","help":"yes","line":1,"message":"no","path":"a","severity":"error","span_len":1}"#]]
         .assert_eq(&problem.to_json().to_string());
     assert_eq!(problem.to_string(), "a.yaml:1:4: no");
-    expect![[r#"{"column":null,"file":"a","help":null,"line":null,"message":"gone","path":null,"span_len":null}"#]]
+    expect![[r#"{"column":null,"file":"a","help":null,"line":null,"message":"gone","path":null,"severity":"error","span_len":null}"#]]
         .assert_eq(&Problem::new(Path::new("a"), "gone").to_json().to_string());
+}
+
+#[test]
+fn advice_is_told_from_mistakes() {
+    let problem = document("a: 1\n").problem(&["a"], "no").as_warning();
+    assert!(problem.render(Style::Plain).starts_with("warning: no\n"));
+    assert!(problem.render(Style::Colour).starts_with("\u{1b}[1;33mwarning"));
+    assert_eq!(problem.to_json()["severity"], "warning");
 }
 
 #[test]

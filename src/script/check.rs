@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::problem::Problem;
 use super::sources::{SourceFile, Sources};
+use crate::document::closest;
 
 /// Functions that rhai knows by their names alone, and whatever they are called with.
 const SYNTAX: [&str; 10] =
@@ -46,7 +47,7 @@ pub(super) fn check(engine: &Engine, sources: &Sources, asts: &[AST], is_batch: 
             let walk = Walk { natives: &natives, sources, asts, number, variables: variables(&asts[number]) };
             walk.problems()
                 .into_iter()
-                .map(|(position, message)| Problem::at(&file.name, &file.text, position, message))
+                .map(|(position, found)| Problem::at(&file.name, &file.text, position, found.message).help(found.help))
         })
         .collect();
     sort(&mut problems);
@@ -67,15 +68,18 @@ pub(super) fn entry(sources: &Sources, ast: &AST, is_batch: bool) -> Option<Prob
         _ => return Some(Problem::of(&file.name, format!("`fn {name}({params})` is there more than once"))),
     }
     if let Some(count) = counts.first() {
-        let message = format!("`{name}` is called as `fn {name}({params})`; this one has {count} parameters");
+        let plural = if *count == 1 { "" } else { "s" };
+        let message = format!("`{name}` is called as `fn {name}({params})`; this one has {count} parameter{plural}");
         return Some(Problem::at(&file.name, &file.text, first_statement(ast, name), message));
     }
-    let hint = match (own_functions(ast, other).next(), is_batch) {
-        (None, _) => "",
-        (Some(_), true) => " (`handle` is for `streams_per_call = 1`)",
-        (Some(_), false) => " (`handle_batch` is for `streams_per_call` over 1)",
+    let near = ast.iter_functions().map(|function| function.name).find(|own| closest(own, &[name]).is_some());
+    let help = match (own_functions(ast, other).next(), is_batch, near) {
+        (Some(_), true, _) => "`handle` is for `streams_per_call = 1`".to_owned(),
+        (Some(_), false, _) => "`handle_batch` is for `streams_per_call` over 1".to_owned(),
+        (None, _, Some(near)) => format!("was `{near}` meant to be it?"),
+        (None, _, None) => format!("write `fn {name}({params}) {{ … }}`: it is called with the events"),
     };
-    Some(Problem::of(&file.name, format!("the script has no `fn {name}({params})`{hint}")))
+    Some(Problem::of(&file.name, format!("the script has no `fn {name}({params})`")).help(Some(help)))
 }
 
 /// Returns where a function is, as far as rhai tells.
@@ -155,6 +159,18 @@ impl Natives {
     }
 }
 
+/// What is wrong with a call, and what was probably meant.
+struct Finding {
+    message: String,
+    help: Option<String>,
+}
+
+impl From<String> for Finding {
+    fn from(message: String) -> Self {
+        Self { message, help: None }
+    }
+}
+
 struct Walk<'a> {
     natives: &'a Natives,
     sources: &'a Sources,
@@ -164,17 +180,15 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn problems(&self) -> Vec<(Position, String)> {
+    fn problems(&self) -> Vec<(Position, Finding)> {
         let mut found = Vec::new();
         self.ast().walk(&mut |nodes| {
             let problem = match nodes {
                 [.., ASTNode::Expr(Expr::FnCall(call, position))]
-                | [.., ASTNode::Stmt(Stmt::FnCall(call, position))] => {
-                    self.call(call).map(|message| (*position, message))
-                }
+                | [.., ASTNode::Stmt(Stmt::FnCall(call, position))] => self.call(call).map(|found| (*position, found)),
                 [.., ASTNode::Expr(Expr::Dot(dot, ..))] => match (&dot.lhs, &dot.rhs) {
                     (Expr::Variable(name, ..), Expr::MethodCall(call, position)) if name.2.is_empty() => {
-                        self.method(&name.1, call).map(|message| (*position, message))
+                        self.method(&name.1, call).map(|found| (*position, found))
                     }
                     _ => None,
                 },
@@ -196,7 +210,7 @@ impl Walk<'_> {
     }
 
     /// Returns what is wrong with a call in function style.
-    fn call(&self, call: &FnCallExpr) -> Option<String> {
+    fn call(&self, call: &FnCallExpr) -> Option<Finding> {
         let (name, count) = (call.name.as_str(), call.args.len());
         if call.op_token.is_some() || SYNTAX.contains(&name) || self.variables.contains(name) {
             return None;
@@ -209,7 +223,10 @@ impl Walk<'_> {
             arities.extend(natives);
         }
         if name == "sleep" {
-            return Some("a script cannot sleep: return `defer(\"5s\")`".to_owned());
+            return Some(Finding {
+                message: "a script cannot sleep".to_owned(),
+                help: Some("write `return defer(\"5s\");`".to_owned()),
+            });
         }
         let own = self.ast().iter_functions().map(|function| function.name.to_owned());
         let known = own.chain(self.natives.0.keys().filter(|name| is_plain(name)).cloned());
@@ -217,20 +234,21 @@ impl Walk<'_> {
     }
 
     /// Returns what is wrong with `alias::function(..)`.
-    fn qualified(&self, call: &FnCallExpr) -> Option<String> {
+    fn qualified(&self, call: &FnCallExpr) -> Option<Finding> {
         let alias = call.namespace.root();
         if alias == "global" || call.namespace.path.len() != 1 {
             return None;
         }
         let mut imports = self.file().imports.iter().filter(|import| import.alias == alias);
         match (imports.next(), imports.next()) {
-            (None, _) => Some(format!("no module is imported as `{alias}` in this file")),
+            (None, _) => Some(format!("no module is imported as `{alias}` in this file").into()),
             (Some(import), None) => {
                 let module = &self.asts[import.file];
                 let arities: BTreeSet<usize> = own_functions(module, &call.name).collect();
                 let known = module.iter_functions().map(|function| function.name.to_owned());
                 let problem = wrong_call(&call.name, call.args.len(), &arities, known)?;
-                Some(format!("{problem} (in the module `{}`)", self.sources.files[import.file].name))
+                let module = &self.sources.files[import.file].name;
+                Some(Finding { message: format!("{} (in the module `{module}`)", problem.message), ..problem })
             }
             // Imported in several places: which one is meant depends on where.
             (Some(_), Some(_)) => None,
@@ -238,7 +256,7 @@ impl Walk<'_> {
     }
 
     /// Returns what is wrong with a method call on one of the host's objects.
-    fn method(&self, object: &str, call: &FnCallExpr) -> Option<String> {
+    fn method(&self, object: &str, call: &FnCallExpr) -> Option<Finding> {
         let methods = METHODS.iter().filter(|(known, ..)| *known == object && object != "params");
         let mut methods = methods.peekable();
         methods.peek()?;
@@ -252,7 +270,8 @@ impl Walk<'_> {
             .flat_map(|(.., counts)| counts.iter().copied())
             .collect();
         let names = known.iter().map(|(_, name, _)| (*name).to_owned());
-        wrong_call(&call.name, call.args.len(), &arities, names).map(|problem| format!("`{object}`: {problem}"))
+        wrong_call(&call.name, call.args.len(), &arities, names)
+            .map(|found| Finding { message: format!("`{object}`: {}", found.message), ..found })
     }
 }
 
@@ -270,46 +289,19 @@ fn wrong_call(
     count: usize,
     arities: &BTreeSet<usize>,
     known: impl Iterator<Item = String>,
-) -> Option<String> {
+) -> Option<Finding> {
     if arities.contains(&count) {
         return None;
     }
     if arities.is_empty() {
-        let hint = nearest(name, known).map(|near| format!(": did you mean `{near}`?")).unwrap_or_default();
-        return Some(format!("there is no function `{name}`{hint}"));
+        let known: Vec<_> = known.collect();
+        let near = closest(name, &known.iter().map(String::as_str).collect::<Vec<_>>());
+        let help = near.map(|near| format!("did you mean `{near}`?"));
+        return Some(Finding { message: format!("there is no function `{name}`"), help });
     }
     let counts: Vec<_> = arities.iter().map(ToString::to_string).collect();
     let plural = if counts == ["1"] { "" } else { "s" };
-    Some(format!("`{name}` takes {} argument{plural}, not {count}", counts.join(" or ")))
-}
-
-/// Returns the known name that is hardly any different.
-fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
-    let most = (name.chars().count() / 3).clamp(1, 2);
-    known
-        .map(|known| (distance(name, &known), known))
-        .filter(|(distance, _)| *distance <= most)
-        .min()
-        .map(|(_, known)| known)
-}
-
-/// Counts the letters to add, drop, change or swap with their neighbour.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let change = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut least = change.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                least = least.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(least);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
+    Some(Finding::from(format!("`{name}` takes {} argument{plural}, not {count}", counts.join(" or "))))
 }
 
 /// Returns every name that a file gives to a variable or parameter, wherever that is.
@@ -381,23 +373,8 @@ fn is_verdict(call: &FnCallExpr) -> bool {
     call.namespace.is_empty() && VERDICTS.contains(&call.name.as_str())
 }
 
-fn lost(call: &FnCallExpr) -> String {
+fn lost(call: &FnCallExpr) -> Finding {
     let name = &call.name;
-    format!("what `{name}(..)` says is lost here: write `return {name}(..);`")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_nearest_name_is_one_that_a_slip_of_the_finger_makes() {
-        let known = ["emit", "upto", "defer"];
-        let near = |name: &str| nearest(name, known.iter().map(|name| (*name).to_owned()));
-        assert_eq!(
-            ["emti", "emitt", "upt", "defr"].map(near),
-            ["emit", "emit", "upto", "defer"].map(|n| Some(n.to_owned()))
-        );
-        assert_eq!(near("insert"), None);
-    }
+    let help = Some(format!("write `return {name}(..);`"));
+    Finding { message: format!("what `{name}(..)` says is lost here"), help }
 }

@@ -12,6 +12,8 @@ pub struct Problem {
     /// In characters, counted from 1; 0 if it is about the line as a whole.
     pub column: usize,
     pub message: String,
+    /// What was probably meant.
+    pub help: Option<String>,
     /// The line of the file, for showing.
     pub source: String,
 }
@@ -25,24 +27,31 @@ impl Problem {
             line,
             column: position.position().unwrap_or(0),
             message: message.into(),
+            help: None,
             source: line.checked_sub(1).and_then(|before| text.lines().nth(before)).unwrap_or_default().to_owned(),
         }
     }
 
     /// Makes a problem of a file as a whole.
     pub(super) fn of(file: &str, message: impl Into<String>) -> Self {
-        Self { file: file.to_owned(), line: 0, column: 0, message: message.into(), source: String::new() }
+        let (message, source) = (message.into(), String::new());
+        Self { file: file.to_owned(), line: 0, column: 0, message, help: None, source }
+    }
+
+    pub(super) fn help(self, help: Option<String>) -> Self {
+        Self { help, ..self }
     }
 }
 
-/// `file:line:column: message`, and below it the line with a caret.
+/// `file:line:column: message (help)`, and below it the line with a caret.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, line, column, message, source } = self;
+        let Self { file, line, column, message, help, source } = self;
+        let help = help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
         if *line == 0 {
-            return write!(f, "{file}: {message}");
+            return write!(f, "{file}: {message}{help}");
         }
-        write!(f, "{file}:{line}:{column}: {message}\n{line:>4} | {source}")?;
+        write!(f, "{file}:{line}:{column}: {message}{help}\n{line:>4} | {source}")?;
         if *column > 0 {
             write!(f, "\n     | {:>column$}", '^')?;
         }

@@ -24,6 +24,9 @@ use super::sources::Sources;
 use super::{Limits, Options, document, objects};
 use crate::clock::Clock;
 
+/// The longest string that top-level statements may make, so that checking a script stays cheap whatever it does.
+const TOP_LEVEL_STRING_BYTES: usize = 4 << 20;
+
 /// How many operations pass between two looks at the clock.
 const OPERATIONS_A_LOOK: u64 = 256;
 
@@ -93,7 +96,9 @@ impl Program {
         let entry = Entry::of(&ast, options);
         let mut program =
             Self { engine, global, caches, entry, scope: Scope::new(), watch: Watch::start(options.timeout) };
+        program.engine.set_max_string_size(options.limits.string_bytes.min(TOP_LEVEL_STRING_BYTES));
         program.run_top_level(&ast, sources, options.timeout)?;
+        program.engine.set_max_string_size(options.limits.string_bytes);
         program.enter();
         Ok(program)
     }
@@ -124,7 +129,10 @@ impl Program {
             EvalAltResult::ErrorTerminated(..) => {
                 format!("the top-level statements ran for longer than {}", humantime::format_duration(timeout))
             }
-            inner => failure::describe(inner),
+            inner => match failure::describe(inner) {
+                limit if limit.starts_with("the call ") => limit.replacen("the call", "the top-level statements", 1),
+                why => format!("the top-level statements fail: {why}"),
+            },
         };
         let text = sources.files.iter().find(|known| known.name == file).map_or("", |known| &known.text);
         Err(Problem::at(&file, text, position, message))

@@ -3,14 +3,21 @@
 //! Every file is read once, when the script is compiled. What runs is made from these texts, so that a file changed
 //! later has no effect before it is compiled anew, and the hash stands for what runs (R50).
 
+use std::collections::BTreeSet;
 use std::hash::BuildHasher;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use rhai::{AST, ASTNode, Engine, Expr, Position, Scope, Stmt};
+use rhai::{AST, ASTNode, Engine, Expr, ParseErrorType, Position, Scope, Stmt};
 
+use super::api::NAMES;
 use super::failure::lower;
 use super::problem::{Problem, ScriptError};
+use crate::document::closest;
+use crate::setting::{self, Unreadable, plain};
+
+/// Larger files are not read: nobody writes one by hand.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// A script with its modules, in the order in which they were met: itself first.
 #[derive(Clone, Debug)]
@@ -36,6 +43,11 @@ pub(super) struct Import {
     pub(super) file: usize,
 }
 
+/// Reads a file of a script.
+pub fn read(path: &Path) -> Result<String, Unreadable> {
+    setting::read_text(path, MAX_BYTES)
+}
+
 struct Loader<'a> {
     engine: &'a Engine,
     scope: &'a Scope<'static>,
@@ -58,8 +70,9 @@ impl Sources {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        let folder = folder.canonicalize().map_err(|error| cannot_read(&path.display().to_string(), &error))?;
-        let text = std::fs::read_to_string(path).map_err(|error| cannot_read(&path.display().to_string(), &error))?;
+        let cannot_read = |error: Unreadable| Problem::of(&name, format!("cannot read the script: {error}"));
+        let folder = folder.canonicalize().map_err(|error| cannot_read(error.into()))?;
+        let text = read(path).map_err(cannot_read)?;
         let mut loader = Loader { engine, scope, folder, most: max_modules, files: Vec::new(), problems: Vec::new() };
         loader.add(name, path.to_owned(), text, &mut Vec::new());
         if loader.problems.is_empty() {
@@ -90,21 +103,30 @@ impl Sources {
     }
 }
 
-fn cannot_read(name: &str, error: &std::io::Error) -> ScriptError {
-    Problem::of(name, format!("cannot read the script: {error}")).into()
-}
-
 /// Parses a text as a file of a script.
 fn parse(engine: &Engine, scope: &Scope<'static>, name: &str, text: &str) -> Result<AST, Problem> {
     let mut ast = engine.compile_with_scope(scope, text).map_err(|error| {
         let message = match error.err_type() {
-            rhai::ParseErrorType::VariableUndefined(name) => format!("there is no variable `{name}`"),
-            kind => lower(&kind.to_string()),
+            ParseErrorType::VariableUndefined(name) => format!("there is no variable `{name}`"),
+            ParseErrorType::ModuleUndefined(name) => format!("no module is imported as `{name}` in this file"),
+            ParseErrorType::ExprTooDeep => "this is deeper nested than `limits.expression_depth` allows".to_owned(),
+            kind => lower(&kind.to_string()).replace('\'', "`"),
         };
-        Problem::at(name, text, error.position(), message)
+        let help = match error.err_type() {
+            ParseErrorType::VariableUndefined(name) => nearest_word(text, name),
+            _ => None,
+        };
+        Problem::at(name, text, error.position(), message).help(help)
     })?;
     ast.set_source(name);
     Ok(ast)
+}
+
+/// Returns the other word of a text that a name was probably meant to be.
+fn nearest_word(text: &str, name: &str) -> Option<String> {
+    let words: BTreeSet<&str> = text.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let others: Vec<_> = words.into_iter().chain(NAMES).filter(|word| *word != name && word.len() > 2).collect();
+    closest(name, &others).map(|near| format!("did you mean `{near}`?"))
 }
 
 impl Loader<'_> {
@@ -158,13 +180,12 @@ impl Loader<'_> {
         let path = self.folder.join(&name);
         let real = path.canonicalize().map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => format!("there is no module `{name}` beside the script"),
-            _ => format!("cannot read the module `{name}`: {error}"),
+            _ => format!("cannot read the module `{name}`: {}", plain(&error)),
         })?;
         if !real.starts_with(&self.folder) {
             return Err(format!("the module `{name}` lies outside of the script's folder"));
         }
-        let text =
-            std::fs::read_to_string(&real).map_err(|error| format!("cannot read the module `{name}`: {error}"))?;
+        let text = read(&real).map_err(|error| format!("cannot read the module `{name}`: {error}"))?;
         Ok(self.add(name, path, text, chain))
     }
 }

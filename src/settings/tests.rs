@@ -114,11 +114,11 @@ fn r59_mistakes_of_the_file_name_their_place() {
         &[],
         &Flags::default(),
         expect![[r#"
-        error: unclosed table, expected `]`
-         --> propulsiond.toml:1:5
-        1 | [log
-          |     ^
-    "#]],
+            error: the name of the table has no closing `]`
+             --> propulsiond.toml:1:5
+            1 | [log
+              |     ^
+        "#]],
     );
 }
 
@@ -154,9 +154,9 @@ fn mistakes_of_the_environment_name_their_variable() {
             "PROPULSIOND__LOG__FORMAT",
             "xml",
             expect![[r#"
-            error: expected one of `text`, `json`
-             --> PROPULSIOND__LOG__FORMAT
-        "#]],
+                error: expected one of `text` or `json`
+                 --> PROPULSIOND__LOG__FORMAT
+            "#]],
         ),
         (
             "PROPULSIOND__LISTEN",

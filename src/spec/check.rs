@@ -1,12 +1,17 @@
 //! What takes more than one value, or more than one file, to be judged.
 
+mod files;
+
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::{Component, Path, PathBuf};
 
+use super::connectors::Role;
 use super::{Checkpoint, HandlerSpec, Loaded, Order, SinkSpec, SourceSpec, Then};
-use crate::document::Problem;
+use crate::document::{Problem, clear_secrets};
 use crate::event::Indexes;
-use crate::filter::Filter;
+use crate::filter::{BadEntry, Filter};
+use crate::script;
 use crate::setting::Text;
 
 /// Returns everything that is wrong with pipelines that could be read, each by itself and all together. `data` is the
@@ -17,6 +22,7 @@ use crate::setting::Text;
 pub fn check(pipelines: &[Loaded], data: &Path) -> Vec<Problem> {
     let mut problems: Vec<_> = pipelines.iter().flat_map(|pipeline| Check { pipeline, data }.all()).collect();
     problems.extend(shared_keys(pipelines, data));
+    problems.extend(files::shared(pipelines, data));
     problems
 }
 
@@ -31,12 +37,20 @@ impl Check<'_> {
         problems.extend(self.names());
         problems.extend(self.kinds());
         problems.extend(self.required());
+        problems.extend(self.connectors());
         problems.extend(self.checkpoint_in_sink());
         problems.extend(self.filter());
         problems.extend(self.schedule());
+        problems.extend(self.bounds());
         problems.extend(self.errors());
         problems.extend(self.script());
         problems.extend(self.own_output());
+        problems.extend(self.absent_input());
+        problems.extend(clear_secrets(&self.pipeline.document));
+        // What has to be changed needs no advice besides.
+        let wrong: Vec<_> =
+            problems.iter().filter(|problem| problem.is_error()).map(|problem| problem.path.clone()).collect();
+        problems.retain(|problem| problem.is_error() || !wrong.contains(&problem.path));
         problems.sort_by_key(|problem| problem.place.as_ref().map(|place| (place.line, place.column)));
         problems
     }
@@ -128,6 +142,27 @@ impl Check<'_> {
             .collect()
     }
 
+    fn connectors(&self) -> Vec<Problem> {
+        let document = &self.pipeline.document;
+        let bad = self.pipeline.spec.bad_settings();
+        bad.into_iter()
+            .map(|(path, bad)| {
+                let keys: Vec<_> = path.iter().map(String::as_str).collect();
+                let problem = match keys.split_last() {
+                    Some((index, list)) if index.parse::<usize>().is_ok() => {
+                        let index = index.parse().unwrap_or_default();
+                        let problem = document.problem_of_item(list, index, bad.why);
+                        Problem { path: format!("{}[{index}]", list.join(".")), ..problem }
+                    }
+                    // The name of a header is what is wrong with it, its value is not shown.
+                    _ if keys.contains(&"headers") => document.problem_of_key(&keys, bad.why),
+                    _ => document.problem(&keys, bad.why),
+                };
+                Problem { help: bad.help, ..problem }
+            })
+            .collect()
+    }
+
     fn checkpoint_in_sink(&self) -> Option<Problem> {
         let spec = &self.pipeline.spec;
         if spec.checkpoint != Checkpoint::Sink || spec.has_transactional_sink() {
@@ -143,13 +178,28 @@ impl Check<'_> {
     }
 
     fn filter(&self) -> Vec<Problem> {
-        let Err(bad) = Filter::compile(&self.pipeline.spec.filter) else { return Vec::new() };
-        bad.into_iter()
-            .map(|bad| {
-                let problem = self.pipeline.document.problem_of_item(&["filter", bad.list], bad.index, bad.why);
-                Problem { help: bad.help, path: format!("filter.{}[{}]", bad.list, bad.index), ..problem }
-            })
-            .collect()
+        let settings = &self.pipeline.spec.filter;
+        let of_entry = |bad: BadEntry| {
+            let problem = self.pipeline.document.problem_of_item(&["filter", bad.list], bad.index, bad.why);
+            Problem { help: bad.help, path: format!("filter.{}[{}]", bad.list, bad.index), ..problem }
+        };
+        let filter = match Filter::compile(settings) {
+            Ok(filter) => filter,
+            Err(bad) => return bad.into_iter().map(of_entry).collect(),
+        };
+        let mut problems = Vec::new();
+        for (_, dead) in filter.dead_entries(settings) {
+            let nothing_passes = dead.iter().all(Option::is_some);
+            for mut bad in dead.into_iter().flatten() {
+                if nothing_passes {
+                    bad.why.push_str(": the pipeline would handle no event");
+                    problems.push(of_entry(bad));
+                } else {
+                    problems.push(of_entry(bad).as_warning());
+                }
+            }
+        }
+        problems
     }
 
     fn schedule(&self) -> Vec<Problem> {
@@ -189,6 +239,39 @@ impl Check<'_> {
 
     fn not_zero(&self, path: &[&str], is_zero: bool) -> Option<Problem> {
         is_zero.then(|| self.problem(path, format!("`{}` must be more than nothing", path[path.len() - 1])))
+    }
+
+    /// Numbers that no machine could do anything with, or that would break what they are a limit of.
+    fn bounds(&self) -> Vec<Problem> {
+        let spec = &self.pipeline.spec;
+        let schedule = &spec.schedule;
+        let mut given = vec![
+            (vec!["schedule", "concurrency"], schedule.concurrency.get(), 1, 100_000),
+            (vec!["schedule", "streams_per_call"], schedule.streams_per_call.get(), 1, 100_000),
+            (vec!["schedule", "read_ahead"], schedule.read_ahead.get(), 1, 1_000_000),
+        ];
+        if let Some(rhai) = &spec.handler.rhai {
+            let limits = |key| vec!["handler", "rhai", "limits", key];
+            given.extend([
+                (vec!["handler", "rhai", "threads"], rhai.threads.map_or(1, NonZeroUsize::get), 1, 1_024),
+                // What the stack of a thread that runs scripts has room for.
+                (limits("call_depth"), rhai.limits.call_depth, 1, script::MAX_CALL_DEPTH),
+                (limits("expression_depth"), rhai.limits.expression_depth, 8, script::MAX_EXPRESSION_DEPTH),
+            ]);
+        }
+        let wrong = given.into_iter().filter(|(_, number, least, most)| !(*least..=*most).contains(number));
+        let mut problems: Vec<_> = wrong
+            .map(|(path, _, least, most)| {
+                let key = path[path.len() - 1];
+                self.problem(&path, format!("`{key}` must be from {least} to {most}"))
+            })
+            .collect();
+        let rhai = spec.handler.rhai.as_ref();
+        problems.extend(rhai.and_then(|rhai| self.not_zero(&["handler", "rhai", "timeout"], rhai.timeout.is_zero())));
+        let stats = spec.sink.stats.as_ref();
+        problems
+            .extend(stats.and_then(|stats| self.not_zero(&["sink", "stats", "interval"], stats.interval.is_zero())));
+        problems
     }
 
     fn errors(&self) -> Vec<Problem> {
@@ -238,16 +321,27 @@ impl Check<'_> {
         }
     }
 
+    /// A feed may come later, but most often its name is wrong.
+    fn absent_input(&self) -> Option<Problem> {
+        let input = self.pipeline.spec.input().filter(|input| !input.is_hole() && !input.is_empty())?;
+        let feed = self.pipeline.folder().join(&**input);
+        // What another pipeline is to write is not there before it ran.
+        if feed.exists() || lexical(&feed).starts_with(lexical(self.data)) {
+            return None;
+        }
+        let path = self.pipeline.folder().join(input.written());
+        let help = format!("it is looked for in the pipeline's folder, as `{}`, and waited for", path.display());
+        Some(self.problem(&["source", "json", "path"], "there is no such file or folder yet").help(help).as_warning())
+    }
+
     /// A pipeline that reads what it writes never ends.
     fn own_output(&self) -> Option<Problem> {
         let spec = &self.pipeline.spec;
-        let (input, output) = (spec.input()?, spec.output()?);
-        if input.is_hole() || output.is_hole() {
-            return None;
-        }
+        let input = spec.input().filter(|input| !input.is_hole())?;
+        let output = spec.written(&self.pipeline.name).into_iter().find(|file| file.role == Role::Lines)?;
         let source = lexical(&self.pipeline.folder().join(&**input));
-        let sink = lexical(&self.data.join(&**output));
-        let at = &["sink", "file", "path"];
+        let sink = lexical(&self.data.join(&output.path));
+        let at = &*output.at;
         if source == sink {
             Some(self.problem(at, "the sink writes the file that the source reads"))
         } else if sink.parent() == Some(&source) {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Checkpoint, PipelineSpec};
 use crate::connector::{
-    checkpoint_file, checkpoint_memory, file, generate, http, json, memory, null, sqlite, stats, stdout,
+    BadSetting, checkpoint_file, checkpoint_memory, file, generate, http, json, memory, null, sqlite, stats, stdout,
 };
 use crate::event::Indexes;
 use crate::script;
@@ -75,6 +75,22 @@ kinds! {
     }
 }
 
+/// A file that a pipeline writes to.
+pub(super) struct WrittenFile {
+    pub(super) role: Role,
+    /// The keys that name it.
+    pub(super) at: Vec<&'static str>,
+    pub(super) path: String,
+}
+
+/// What a file is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Lines,
+    Projection,
+    Checkpoints,
+}
+
 /// What the cross-checks have to know of the connectors' settings.
 impl PipelineSpec {
     /// Returns the texts that must not be empty, by their paths.
@@ -91,26 +107,70 @@ impl PipelineSpec {
         .collect()
     }
 
+    /// Returns what of the connectors' settings cannot be used, by its path.
+    pub(super) fn bad_settings(&self) -> Vec<(Vec<String>, BadSetting)> {
+        let (source, sink) = (&self.source, &self.sink);
+        let found = [
+            (["source", "json"], source.json.as_ref().map(json::check)),
+            (["source", "generate"], source.generate.as_ref().map(generate::check)),
+            (["source", "memory"], source.memory.as_ref().map(memory::check)),
+            (["sink", "sqlite"], sink.sqlite.as_ref().map(sqlite::check)),
+            // What is missing is reported as that.
+            (
+                ["sink", "http"],
+                sink.http.as_ref().filter(|http| !http.url.is_empty() || http.url.is_hole()).map(http::check),
+            ),
+        ];
+        let mut bad = Vec::new();
+        for (table, settings) in found {
+            for setting in settings.unwrap_or_default() {
+                let path = table.iter().map(|key| (*key).to_owned()).chain(setting.path.iter().cloned());
+                bad.push((path.collect(), setting));
+            }
+        }
+        bad
+    }
+
+    /// Returns the files of the data directory that are written to, and what as. Templates stand for themselves.
+    pub(super) fn written(&self, pipeline: &str) -> Vec<WrittenFile> {
+        let mut files = Vec::new();
+        let mut add = |role, at: &[&'static str], path: String| files.push(WrittenFile { role, at: at.to_vec(), path });
+        if let Some(sink) = &self.sink.file {
+            let (at, path): (&[&str], _) = match &sink.path {
+                Some(path) => (&["sink", "file", "path"], path.text().identity().to_owned()),
+                None => (&["sink", "file"], format!("{pipeline}.jsonl")),
+            };
+            add(Role::Lines, at, path);
+        }
+        if let Some(sink) = &self.sink.sqlite {
+            add(Role::Projection, &["sink", "sqlite", "path"], sink.path.identity().to_owned());
+        }
+        let default = sqlite::CheckpointSettings::default();
+        match &self.checkpoint {
+            Checkpoint::Store(store) if store.memory.is_none() && store.file.is_none() => {
+                let path = store.sqlite.as_ref().unwrap_or(&default).path.identity();
+                add(Role::Checkpoints, &["checkpoint", "sqlite", "path"], path.to_owned());
+            }
+            _ => {}
+        }
+        files
+    }
+
     /// Returns the file or folder that is read, relative to the pipeline's folder.
     pub(super) fn input(&self) -> Option<&Text> {
         Some(&self.source.json.as_ref()?.path)
     }
 
-    /// Returns the file that events are written to, relative to the data directory.
-    pub(super) fn output(&self) -> Option<&Text> {
-        Some(self.sink.file.as_ref()?.path.as_ref()?.text())
-    }
-
-    pub(super) fn script(&self) -> Option<&Text> {
+    /// Returns the script, relative to the pipeline's folder.
+    pub fn script(&self) -> Option<&Text> {
         Some(&self.handler.rhai.as_ref()?.script)
     }
 
     /// Returns how the source's indexes follow each other.
     pub(super) fn indexes(&self) -> Indexes {
-        match &self.source.json {
-            Some(json) if json.index == json::Index::Line => Indexes::Sparse,
-            _ => Indexes::Dense,
-        }
+        let is_line = self.source.json.as_ref().is_some_and(|json| json.index == json::Index::Line);
+        let is_arrival = self.source.memory.as_ref().is_some_and(|memory| memory.index == memory::Index::Arrival);
+        if is_line || is_arrival { Indexes::Sparse } else { Indexes::Dense }
     }
 
     /// Returns whether the feed may deliver an event of a stream again under another ordinal (C13).

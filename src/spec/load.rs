@@ -7,6 +7,7 @@ use super::{ErrorsSpec, PipelineSpec, ScheduleSpec};
 use crate::document::{Document, Format, Kind, Problem};
 use crate::filter;
 use crate::setting::{Text, plain};
+use crate::settings::{self, Settings};
 
 /// A pipeline file that was read.
 #[derive(Clone, Debug)]
@@ -89,6 +90,10 @@ pub fn scan(path: &Path) -> Result<Vec<PathBuf>, Vec<Problem>> {
         }
     }
     files.sort();
+    if files.is_empty() && problems.is_empty() {
+        let problem = Problem::new(path, "there is no pipeline in this folder");
+        problems.push(problem.help("a pipeline is a file `NAME.toml` or `NAME.yaml`, directly in the folder"));
+    }
     problems.extend(same_names(&files));
     problems.sort_by(|a, b| a.file.cmp(&b.file));
     if problems.is_empty() { Ok(files) } else { Err(problems) }
@@ -105,12 +110,26 @@ fn judge(file: &Path) -> Candidate {
     if name.starts_with('.') {
         return Candidate::Other;
     }
-    if let Some(stem) = name.strip_suffix(".yml") {
-        let problem = Problem::new(file, "a pipeline file ends in `.toml` or `.yaml`");
-        return Candidate::Wrong(problem.help(format!("rename it to `{stem}.yaml`")));
+    if let Some(renamed) = nearly_named(name) {
+        return Candidate::Wrong(wrong_ending(file).help(format!("rename it to `{renamed}`")));
     }
     let is_pipeline = Format::of(file).is_some() && !stem_of(file).ends_with(".test");
     if is_pipeline { Candidate::Pipeline } else { Candidate::Other }
+}
+
+fn wrong_ending(file: &Path) -> Problem {
+    Problem::new(file, "a pipeline file ends in `.toml` or `.yaml`")
+}
+
+/// Returns the name that a file should have whose ending is nearly right.
+fn nearly_named(name: &str) -> Option<String> {
+    let (stem, ending) = name.rsplit_once('.')?;
+    let right = match ending.to_ascii_lowercase().as_str() {
+        "toml" => "toml",
+        "yaml" | "yml" => "yaml",
+        _ => return None,
+    };
+    (ending != right).then(|| format!("{stem}.{right}"))
 }
 
 fn stem_of(file: &Path) -> String {
@@ -139,10 +158,14 @@ fn same_names(files: &[PathBuf]) -> Vec<Problem> {
 pub fn load_file(file: &Path) -> Result<Loaded, Vec<Problem>> {
     let name = stem_of(file);
     let Some(format) = Format::of(file) else {
-        let problem = Problem::new(file, "a pipeline file ends in `.toml` or `.yaml`");
-        return Err(vec![match file.extension().is_some_and(|ending| ending == "yml") {
-            true => problem.help(format!("rename it to `{name}.yaml`")),
-            false => problem,
+        let problem = wrong_ending(file);
+        let renamed = file.file_name().and_then(|name| nearly_named(name.to_str()?));
+        return Err(vec![match renamed {
+            Some(renamed) => problem.help(format!("rename it to `{renamed}`")),
+            None if file.extension().is_some_and(|ending| ending == "rhai") => {
+                problem.help("this is a script: name the pipeline that it belongs to")
+            }
+            None => problem,
         }]);
     };
     check_name(file, &name)?;
@@ -167,7 +190,11 @@ pub fn is_name(name: &str) -> bool {
     name.len() <= 64 && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_plain)
 }
 
-pub(super) fn parse(name: String, document: Document) -> Result<Loaded, Vec<Problem>> {
+/// Makes a pipeline of a document.
+///
+/// # Errors
+/// As [`load_file`]'s.
+pub fn parse(name: String, document: Document) -> Result<Loaded, Vec<Problem>> {
     let is_empty = match &document.root.kind {
         Kind::Null => true,
         Kind::Table(entries) => entries.is_empty(),
@@ -195,6 +222,8 @@ fn where_it_belongs(key: &str) -> Option<String> {
         "filter"
     } else if ["group", "source_id", "stop"].contains(&key) {
         return Some(format!("`{key}` stands at the top of the file, before the first table"));
+    } else if has(serde_json::to_value(Settings::default())) {
+        return Some(format!("`{key}` is the daemon's: it belongs in `{}`", settings::DEFAULT_FILE));
     } else {
         return None;
     };

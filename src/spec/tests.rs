@@ -47,9 +47,10 @@ impl Files {
     }
 }
 
-/// Shows what is wrong with one file; scripts `ok.rhai` exist beside it.
+/// Shows what is wrong with one file; a script and feeds stand beside it.
 fn check_file(name: &str, content: impl AsRef<[u8]>, expected: Expect) {
-    let files = Files::new(&[(name, content.as_ref()), ("ok.rhai", b"fn handle(stream, events) {}")]);
+    let beside: [(&str, &[u8]); 3] = [("ok.rhai", b"fn handle(stream, events) {}"), ("a", b""), ("events", b"")];
+    let files = Files::new(&[&[(name, content.as_ref())], &beside[..]].concat());
     expected.assert_eq(&files.render(&files.problems(&files.folder())));
 }
 

@@ -1,5 +1,6 @@
 //! The real binary, as its user sees it.
 
+use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -112,6 +113,7 @@ pub(crate) struct Daemon {
     child: Child,
     pub(crate) address: String,
     lines: mpsc::Receiver<String>,
+    heard: RefCell<String>,
 }
 
 impl Daemon {
@@ -119,8 +121,9 @@ impl Daemon {
     pub(crate) fn start(command: Command) -> Self {
         let mut daemon = Self::start_unheard(command);
         let line = daemon.wait_for("serving metrics and health");
-        let address = line.split("address=").nth(1).unwrap();
-        daemon.address = address.split_whitespace().next().unwrap().to_owned();
+        // `address=…` in text, `"address":"…"` in JSON.
+        let address = line.split("address").nth(1).unwrap().trim_start_matches(['=', '"', ':']);
+        daemon.address = address.split([' ', '"']).next().unwrap().to_owned();
         daemon
     }
 
@@ -140,7 +143,7 @@ impl Daemon {
                 }
             });
         }
-        Self { child, address: String::new(), lines }
+        Self { child, address: String::new(), lines, heard: RefCell::default() }
     }
 
     /// Says where it serves, where that was not read from what it said.
@@ -154,6 +157,7 @@ impl Daemon {
         let mut seen = String::new();
         let clock = Clock::start();
         while let Ok(line) = self.lines.recv_timeout(LIMIT.saturating_sub(clock.now().since(Timestamp::ZERO))) {
+            self.heard.borrow_mut().push_str(&format!("{line}\n"));
             if line.contains(text) {
                 return line;
             }
@@ -161,6 +165,11 @@ impl Daemon {
             seen.push('\n');
         }
         panic!("`{text}` was not said; this was:\n{seen}");
+    }
+
+    /// Returns the lines that were waited for, and those before them.
+    pub(crate) fn heard(&self) -> String {
+        self.heard.borrow().clone()
     }
 
     pub(crate) fn id(&self) -> u32 {

@@ -3,6 +3,7 @@
 
 mod cli;
 mod contract;
+mod corpus;
 mod daemon;
 mod deploy;
 mod doctor;

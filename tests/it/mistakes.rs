@@ -1,187 +1,173 @@
-//! What goes wrong, and what is said then.
+//! What goes wrong, and what is said then: a table of broken things, each with the very words that its user reads.
+//!
+//! `PROPULSIOND_MEASURE=1 cargo test --test it mistakes -- --nocapture --test-threads 1` says how long each case takes
+//! and how much memory, and fails where that is more than a second or 100 MB.
 
-use std::process::Command;
+mod across;
+mod command_line;
+mod environment;
+mod references;
+mod running;
+mod scripts;
+mod secrets;
+mod settings;
+mod syntax;
+mod values;
 
-use crate::daemon::{Place, check, program, run};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
-const SCRIPT: &str = "fn handle(stream, events) { for e in events { emit(e.index); } }";
-const EVENTS: &str = "{\"stream\":\"a-1\",\"index\":0,\"type\":\"A\",\"data\":{}}\n{\"stream\":\"b-1\",\"index\":0,\"type\":\"A\",\"data\":{}}\n";
+use expect_test::Expect;
+use propulsiond::clock::{Clock, Timestamp};
 
-fn place(pipeline: &str) -> Place {
-    Place::new(&[("p.toml", pipeline), ("p.rhai", SCRIPT), ("events.jsonl", EVENTS)])
+use crate::daemon::{LIMIT, program, signal};
+
+/// What a user has before them.
+struct Case {
+    folder: tempfile::TempDir,
+    arguments: Vec<String>,
+    variables: Vec<(String, std::ffi::OsString)>,
 }
 
-const PIPELINE: &str =
-    "[source.json]\npath = \"events.jsonl\"\n[handler.rhai]\nscript = \"p.rhai\"\n[sink.file]\npath = \"out.jsonl\"\n";
+impl Case {
+    /// Files by their paths. Without [`arguments`](Self::arguments), all pipelines are checked.
+    fn new(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("pipelines")).unwrap();
+        let case = Self { folder, arguments: vec!["check".to_owned()], variables: Vec::new() };
+        for (name, text) in files {
+            case.write(name, text.as_bytes());
+        }
+        case
+    }
 
-#[test]
-fn wrong_files_are_explained_with_line_and_column_and_end_with_2() {
-    let cases: &[(&str, &[&str])] = &[
-        ("[source.json]\npth = \"events.jsonl\"\n[sink.null]\n", &["p.toml:2:1", "pth", "path"]),
-        ("[source.json]\npath = 7\n[sink.null]\n", &["p.toml:2:8"]),
-        ("[source.json]\npath = \"events.jsonl\"\n[source.memory]\n[sink.null]\n", &["p.toml", "json", "memory"]),
-        (
-            "[source.json]\npath = \"${PROPULSIOND_TEST_UNSET}\"\n[sink.null]\n",
-            &["p.toml:2:9", "PROPULSIOND_TEST_UNSET"],
-        ),
-        (
-            "[source.json]\npath = \"events.jsonl\"\n[handler.rhai]\nscript = \"missing.rhai\"\n[sink.null]\n",
-            &["missing.rhai"],
-        ),
-    ];
-    for (pipeline, said) in cases {
-        check(&place(pipeline).run(&["--until-tail"]), 2, said);
+    /// A pipeline of that text, `pipelines/p.toml`, with a feed and a script that could be its.
+    fn toml(text: &str) -> Self {
+        Self::new(&[("pipelines/p.toml", text), ("pipelines/ok.rhai", "fn handle(stream, events) {}\n"), FEED])
+    }
+
+    /// As [`toml`](Self::toml), `pipelines/p.yaml`.
+    fn yaml(text: &str) -> Self {
+        Self::new(&[("pipelines/p.yaml", text), ("pipelines/ok.rhai", "fn handle(stream, events) {}\n"), FEED])
+    }
+
+    /// A pipeline whose script, `pipelines/p.rhai`, is that text.
+    fn script(text: &str) -> Self {
+        Self::new(&[
+            ("pipelines/p.toml", "[source.memory]\n[handler.rhai]\nscript = \"p.rhai\"\n[sink.stdout]\n"),
+            ("pipelines/p.rhai", text),
+        ])
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    fn and(self, name: &str, bytes: impl AsRef<[u8]>) -> Self {
+        self.write(name, bytes.as_ref());
+        self
+    }
+
+    /// Does something to the folder.
+    fn with(self, change: impl FnOnce(&Path)) -> Self {
+        change(self.folder.path());
+        self
+    }
+
+    fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        self
+    }
+
+    fn variable(mut self, name: &str, value: impl Into<std::ffi::OsString>) -> Self {
+        self.variables.push((name.to_owned(), value.into()));
+        self
+    }
+
+    fn command(&self) -> Command {
+        let mut command = program();
+        command.args(&self.arguments).current_dir(self.folder.path()).env_clear().stdin(Stdio::null());
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Runs it to its end; returns the code, and all that was said, without the path of the folder.
+    fn run(&self) -> String {
+        let ended = run(&mut self.command());
+        let folder = self.folder.path().display().to_string();
+        let said = format!("{}{}", ended.stdout, ended.stderr).replace(&format!("{folder}/"), "").replace(&folder, ".");
+        assert!(!said.contains("panicked"), "{said}");
+        // A process that a signal ended has none.
+        let code = ended.code.expect("it ended by itself");
+        if std::env::var_os("PROPULSIOND_MEASURE").is_some() {
+            let name = std::thread::current().name().unwrap_or_default().to_owned();
+            eprintln!("{:>6} ms {:>6} KiB  {name}: {}", ended.took.as_millis(), ended.peak, self.arguments.join(" "));
+            assert!(ended.took < Duration::from_secs(1), "it took {:?}:\n{said}", ended.took);
+            assert!(ended.peak < 100 * 1_000, "it took {} KiB:\n{said}", ended.peak);
+        }
+        format!("exit {code}\n{}\n", said.trim_end())
     }
 }
 
-#[test]
-fn a_script_that_does_not_compile_names_its_line() {
-    let place = place(PIPELINE);
-    place.write("p.rhai", "fn handle(stream, events) {\n    let x = ;\n}\n");
-    check(&place.run(&["--until-tail"]), 2, &["p.rhai:2:"]);
+/// What [`Case::toml`] may read.
+const FEED: (&str, &str) = ("pipelines/events.jsonl", "{\"stream\":\"a-1\",\"index\":0,\"type\":\"A\",\"data\":{}}\n");
+
+/// Asserts how it ends, and what is said, word by word.
+fn check(case: Case, expected: Expect) {
+    expected.assert_eq(&case.run());
 }
 
-#[test]
-fn check_finds_the_same_without_running_anything() {
-    let place = place("[source.json]\npth = \"events.jsonl\"\n[sink.null]\n");
-    let output = run(program().arg("check").arg(place.path("pipelines")));
-    check(&output, 2, &["p.toml:2:1"]);
-    let output = run(program().args(["check", "--json"]).arg(place.path("pipelines")));
-    let problems: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(problems[0]["line"], 2, "{problems}");
+struct Ended {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+    took: Duration,
+    /// The most memory that it was seen to hold, in KiB. It is looked at until the end, not after it.
+    peak: u64,
 }
 
-#[test]
-fn a_corrupt_line_halts_by_default_and_is_named() {
-    let place = place(PIPELINE);
-    place.write("events.jsonl", &format!("{EVENTS}{{\"stream\":\"a-1\",\"index\":1,\"ty\n{EVENTS}"));
-    check(&place.run(&["--until-tail"]), 1, &["events.jsonl:3"]);
-}
-
-#[test]
-fn a_corrupt_line_can_be_skipped_and_nothing_else_is_lost() {
-    let place = place(&format!("{PIPELINE}[errors]\nthen = \"skip\"\n"));
-    let after = "{\"stream\":\"a-1\",\"index\":1,\"type\":\"A\",\"data\":{}}\n";
-    place.write("events.jsonl", &format!("{EVENTS}{{\"stream\":\"a-1\",\"index\":1,\"ty\n{after}"));
-    check(&place.run(&["--until-tail"]), 0, &["events.jsonl:3", "skipped"]);
-    assert_eq!(place.read("data/out.jsonl").lines().count(), 3);
-}
-
-#[test]
-fn a_script_error_names_file_line_stream_index_and_type() {
-    let place = place(&format!("{PIPELINE}[errors]\nretry = {{ attempts = 2, initial = \"1ms\" }}\n"));
-    place.write("events.jsonl", EVENTS.lines().next().unwrap());
-    place.write("p.rhai", "fn handle(stream, events) {\n    for e in events {\n        throw \"no good\";\n    }\n}\n");
-    check(&place.run(&["--until-tail"]), 1, &["p.rhai:3:9", "stream `a-1`", "index 0", "type `A`", "no good"]);
-}
-
-#[test]
-fn a_source_that_is_not_there_is_waited_for_and_named() {
-    let place = place("[source.json]\npath = \"later.jsonl\"\n[sink.file]\npath = \"out.jsonl\"\n");
-    let daemon = place.start(&[]);
-    daemon.wait_for("later.jsonl");
-    daemon.until("/health", |_, body| body.contains("reading has failed for") && body.contains("/later.jsonl`: "));
-    place.write("later.jsonl", EVENTS);
-    daemon.until("/health", |status, body| status == 200 && body.contains("\"healthy\""));
-    daemon.until("/pipelines/p", |_, body| body.contains("\"at_tail\":true") && body.contains("\"unhandled\":0"));
-    let (code, said) = daemon.stop("TERM");
-    assert_eq!(code, Some(0), "{said}");
-    assert_eq!(place.read("data/out.jsonl").lines().count(), 2);
-}
-
-#[test]
-fn a_data_folder_that_cannot_be_written_ends_with_3() {
-    let place = place(PIPELINE);
-    // A folder below a file is one that nobody can write to, whoever they are.
-    std::fs::write(place.path("data"), "a file").unwrap();
-    check(&place.run(&["--until-tail"]), 3, &["data"]);
-}
-
-#[test]
-fn a_data_folder_in_use_ends_with_3_and_names_the_process() {
-    let place = place("[source.memory]\n[sink.null]\n");
-    let daemon = place.start(&[]);
-    check(&place.run(&[]), 3, &["in use", &daemon.id().to_string()]);
-}
-
-#[test]
-fn a_port_in_use_ends_with_3_and_says_what_to_set() {
-    let place = place(PIPELINE);
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    check(&place.run(&["--listen", &address]), 3, &[&address, "`listen`"]);
-}
-
-#[test]
-fn a_checkpoint_database_of_a_newer_version_is_refused() {
-    let place = place(PIPELINE);
-    check(&place.run(&["--until-tail"]), 0, &["finished"]);
-    let database = rusqlite::Connection::open(place.path("data/propulsiond.db")).unwrap();
-    database.pragma_update(None, "user_version", 999).unwrap();
-    drop(database);
-    check(&place.run(&["--until-tail"]), 1, &["propulsiond.db", "newer propulsiond"]);
-}
-
-#[test]
-fn r8_progress_that_cannot_be_stored_is_said_with_its_reason_and_stored_later() {
-    let checkpoint = "[checkpoint.sqlite]\nbusy_timeout = \"10ms\"\n[schedule]\ncommit_interval = \"50ms\"\n";
-    let place = place(&format!("[source.memory]\n[sink.null]\n{checkpoint}"));
-    let daemon = place.start(&[]);
-    let push = |index: u64| {
-        let event = format!("{{\"stream\":\"a-1\",\"index\":{index},\"type\":\"A\",\"data\":{{}}}}");
-        let answer = daemon.request("POST /pipelines/p/events", &[("content-type", "application/json")], &event);
-        assert_eq!(answer.0, 202, "{}", answer.1);
+fn run(command: &mut Command) -> Ended {
+    let clock = Clock::start();
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let id = child.id();
+    let readers = [read_all(child.stdout.take().unwrap()), read_all(child.stderr.take().unwrap())];
+    let (tick, ticks) = mpsc::channel::<()>();
+    let mut peak = 0;
+    let status = loop {
+        peak = peak.max(peak_memory(id));
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if clock.now().since(Timestamp::ZERO) > LIMIT {
+            signal(id, "KILL");
+        }
+        // Nobody sends: this waits a moment.
+        assert!(ticks.recv_timeout(Duration::from_millis(1)).is_err());
     };
-    push(0);
-    daemon.until("/pipelines/p", |_, body| body.contains("\"position\":\"1\""));
-    let database = rusqlite::Connection::open(place.path("data/propulsiond.db")).unwrap();
-    database.execute_batch("BEGIN IMMEDIATE").unwrap();
-    push(1);
-    daemon.wait_for("progress could not be stored, retrying");
-    let health = daemon.until("/health", |_, body| body.contains("progress could not be committed for"));
-    assert!(health.contains("propulsiond.db") && health.contains("locked"), "{health}");
-    assert!(!health.contains("reading has failed"), "{health}");
-    database.execute_batch("ROLLBACK").unwrap();
-    daemon.until("/pipelines/p", |_, body| body.contains("\"position\":\"2\""));
-    daemon.until("/health", |status, body| status == 200 && !body.contains("could not be committed"));
+    drop(tick);
+    let took = clock.now().since(Timestamp::ZERO);
+    let [stdout, stderr] = readers.map(|reader| reader.join().unwrap());
+    Ended { code: status.code(), stdout, stderr, took, peak }
 }
 
-#[test]
-fn a_file_that_is_no_database_is_refused_and_named() {
-    let place = place(PIPELINE);
-    std::fs::create_dir(place.path("data")).unwrap();
-    std::fs::write(place.path("data/propulsiond.db"), "this is no database at all, not even a small one").unwrap();
-    check(&place.run(&["--until-tail"]), 1, &["propulsiond.db"]);
+fn read_all(mut stream: impl std::io::Read + Send + 'static) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        String::from_utf8(bytes).expect("what is said is UTF-8")
+    })
 }
 
-#[test]
-fn a_full_disk_loses_nothing_and_the_job_goes_on_once_there_is_room() {
-    let place = place(PIPELINE);
-    let lines: String = (0..5_000)
-        .map(|index| format!("{{\"stream\":\"a-1\",\"index\":{index},\"type\":\"A\",\"data\":{{}}}}\n"))
-        .collect();
-    place.write("events.jsonl", &lines);
-    place.write("p.rhai", "fn handle(stream, events) { for e in events { emit(`${e.index} xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx`); } }");
-    // No file may grow beyond 100 KiB: writing more fails as it does on a full disk.
-    let mut command = Command::new("bash");
-    let inner = place.command(&["--log-level", "debug"]);
-    command
-        .arg("-c")
-        .arg("trap '' XFSZ; ulimit -f 100; exec \"$0\" \"$@\"")
-        .arg(inner.get_program())
-        .args(inner.get_args());
-    let daemon = crate::daemon::Daemon::start(command);
-    daemon.wait_for("the back end is away");
-    daemon.until("/health", |_, body| body.contains("could not be reached"));
-    let (code, said) = daemon.stop("TERM");
-    assert_eq!(code, Some(0), "{said}");
-    check(&place.run(&["--until-tail"]), 0, &["finished"]);
-    let out = place.read("data/out.jsonl");
-    let mut last = -1;
-    for line in out.lines() {
-        let index: i64 = line.trim_start_matches('"').split(' ').next().unwrap().parse().unwrap();
-        assert!(index <= last + 1, "{index} follows {last}");
-        last = last.max(index);
-    }
-    assert_eq!(last, 4_999);
+fn peak_memory(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    peak.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default()
 }

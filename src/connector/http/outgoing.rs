@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
 
 use super::target::Target;
 use super::{Auth, Per, Settings, is_reserved, permanent};
-use crate::connector::Context;
+use crate::connector::{BadSetting, Context};
+use crate::document::closest;
 use crate::event::{Event, Kind};
 use crate::handler::HandlerError;
 use crate::render;
@@ -50,8 +50,7 @@ pub(super) fn pieces(per: Per, events: &[Event]) -> Box<dyn Iterator<Item = &[Ev
 
 impl Maker {
     pub(super) fn new(settings: &Settings, context: &Context, target: Target) -> anyhow::Result<Self> {
-        let method = Method::from_bytes(settings.method.as_bytes())
-            .with_context(|| format!("`method` is not one: `{}`", settings.method.written()))?;
+        let method = method(settings)?;
         let (per, max_body, group) = (settings.per, settings.max_body, Arc::clone(&context.group));
         Ok(Self { target, per, method, headers: headers(settings)?, max_body, group })
     }
@@ -175,14 +174,39 @@ fn text_of(value: &Value) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-fn headers(settings: &Settings) -> anyhow::Result<HeaderMap> {
+/// Methods that a request with a body has.
+const METHODS: [&str; 5] = ["POST", "PUT", "PATCH", "DELETE", "GET"];
+
+pub(super) fn method(settings: &Settings) -> Result<Method, BadSetting> {
+    let written = &settings.method;
+    // Any word in capitals may be a method that somebody's server knows.
+    if !written.is_empty() && written.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
+        return Method::from_bytes(written.as_bytes()).map_err(|error| BadSetting::new(&["method"], error.to_string()));
+    }
+    let meant = closest(written, &METHODS);
+    let bad = BadSetting::new(&["method"], "`method` must be a word in capital letters, such as \"POST\"");
+    Err(match meant {
+        Some(name) => bad.help(format!("did you mean \"{name}\"?")),
+        None => bad,
+    })
+}
+
+fn headers(settings: &Settings) -> Result<HeaderMap, BadSetting> {
     let mut headers = HeaderMap::new();
-    for (name, value) in &settings.headers {
-        let (name, value) = header(name, value.expose())?;
+    for header in fixed_headers(settings) {
+        let (name, value) = header?;
         headers.insert(name, value);
     }
+    Ok(headers)
+}
+
+/// Returns what is sent with every request, or why it cannot be.
+pub(super) fn fixed_headers(settings: &Settings) -> Vec<Result<(HeaderName, HeaderValue), BadSetting>> {
+    let of = |name: &str, value: &str, path: &[&str]| header(name, value).map_err(|why| BadSetting::new(path, why));
+    let named = settings.headers.iter();
+    let mut headers: Vec<_> = named.map(|(name, value)| of(name, value.expose(), &["headers", name])).collect();
     let credentials = match &settings.auth {
-        None => return Ok(headers),
+        None => return headers,
         Some(Auth::Bearer(token)) => format!("Bearer {}", token.expose()),
         Some(Auth::Basic(basic)) => {
             let mut encoded = Vec::new();
@@ -190,21 +214,28 @@ fn headers(settings: &Settings) -> anyhow::Result<HeaderMap> {
             format!("Basic {}", String::from_utf8_lossy(&encoded))
         }
     };
-    let (name, value) = header("authorization", &credentials).context("`auth` cannot be sent")?;
-    if headers.insert(name, value).is_some() {
-        bail!("both `auth` and `headers` say what `Authorization` is");
-    }
-    Ok(headers)
+    headers.push(match settings.headers.keys().find(|name| name.eq_ignore_ascii_case(AUTHORIZATION.as_str())) {
+        Some(name) => {
+            let bad = BadSetting::new(&["headers", name], "both `auth` and `headers` say what `Authorization` is");
+            Err(bad.help("remove one of the two"))
+        }
+        None => header("authorization", &credentials).map_err(|_| {
+            BadSetting::new(&["auth"], "`auth` has characters that no header can hold, such as a line end")
+        }),
+    });
+    headers
 }
 
 /// Reads a header. Its value is never shown.
-fn header(name: &str, value: &str) -> anyhow::Result<(HeaderName, HeaderValue)> {
-    let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { bail!("`{name}` is no name for a header") };
+fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
+        return Err(format!("`{name}` is no name for a header"));
+    };
     if is_reserved(&name) {
-        bail!("the header `{name}` is not for a pipeline to set");
+        return Err(format!("the header `{name}` is not for a pipeline to set"));
     }
     let Ok(mut value) = HeaderValue::from_str(value) else {
-        bail!("the header `{name}` has characters that no header can hold");
+        return Err(format!("the value of `{name}` has characters that no header can hold, such as a line end"));
     };
     value.set_sensitive(name != CONTENT_TYPE);
     debug_assert!(name != AUTHORIZATION || value.is_sensitive());

@@ -95,6 +95,11 @@ impl Hidden {
         &self.0
     }
 
+    /// Returns whether what it refers to is missing, and that is allowed.
+    pub(super) fn is_hole(&self) -> bool {
+        self.0.is_hole()
+    }
+
     fn shown(&self) -> &str {
         if self.0.has_references() { self.0.written() } else { "<secret>" }
     }

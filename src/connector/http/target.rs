@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use anyhow::{Context as _, bail};
 use reqwest::Url;
 
 use super::{Settings, permanent};
+use crate::connector::BadSetting;
 use crate::handler::HandlerError;
 use crate::template::Template;
 
@@ -18,23 +18,31 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn new(settings: &Settings) -> anyhow::Result<Self> {
+    pub(super) fn new(settings: &Settings) -> Result<Self, BadSetting> {
         let written = &settings.url;
+        let bad = |why: String| BadSetting::new(&["url"], why);
         if written.is_empty() {
-            bail!("`url` is missing: it says where to send to");
+            return Err(bad("`url` is missing: it says where to send to".to_owned()));
         }
-        let mut url = Url::parse(written).with_context(|| format!("`url` is not a url: `{}`", written.written()))?;
+        if !written.contains("://") {
+            let meant = if written.has_references() { "example.com/hook" } else { &**written };
+            let problem = bad("`url` must begin with http:// or https://".to_owned());
+            return Err(problem.help(format!("write it as in \"https://{meant}\"")));
+        }
+        let mut url = Url::parse(written).map_err(|error| bad(format!("`url` is not a url: {error}")))?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-            bail!("`url` must begin with http:// or https://: `{}`", written.written());
+            return Err(bad("`url` must begin with http:// or https://".to_owned()));
         }
         if !url.username().is_empty() || url.password().is_some() {
-            bail!("`url` must not hold a user and password: put them into `auth`");
+            let help = "write `auth = { basic = { user = \"…\", password = \"${PASSWORD}\" } }`";
+            return Err(bad("`url` must not hold a user and password: `auth` has those".to_owned()).help(help));
         }
         url.set_fragment(None);
         if let Some(path) = &settings.path
             && !path.render("c-i").is_ok_and(|path| path.starts_with('/'))
         {
-            bail!("`path` must begin with a slash: `{}`", path.written());
+            let help = format!("write `/{}`", path.written());
+            return Err(BadSetting::new(&["path"], "`path` must begin with a slash").help(help));
         }
         // What a reference stands for may be a secret, and some hosts keep theirs in the path.
         let path = if written.has_references() { "/…" } else { url.path() };
@@ -99,7 +107,7 @@ mod tests {
     use super::*;
     use crate::handler::HandlerErrorKind;
 
-    fn target(settings: &str) -> anyhow::Result<Target> {
+    fn target(settings: &str) -> Result<Target, BadSetting> {
         Target::new(&toml::from_str(settings).unwrap())
     }
 
@@ -149,11 +157,11 @@ mod tests {
     fn a_url_that_cannot_be_sent_to_says_why() {
         for (settings, why) in [
             ("", "`url` is missing: it says where to send to"),
-            ("url = \"h:80\"", "`url` must begin with http:// or https://: `h:80`"),
-            ("url = \"ftp://h\"", "`url` must begin with http:// or https://: `ftp://h`"),
-            ("url = \"no url\"", "`url` is not a url: `no url`"),
-            ("url = \"http://u:p@h\"", "`url` must not hold a user and password: put them into `auth`"),
-            ("url = \"http://h\"\npath = \"a\"", "`path` must begin with a slash: `a`"),
+            ("url = \"h:80\"", "`url` must begin with http:// or https://"),
+            ("url = \"ftp://h\"", "`url` must begin with http:// or https://"),
+            ("url = \"http://no url\"", "`url` is not a url: invalid international domain name"),
+            ("url = \"http://u:p@h\"", "`url` must not hold a user and password: `auth` has those"),
+            ("url = \"http://h\"\npath = \"a\"", "`path` must begin with a slash"),
         ] {
             assert_eq!(target(settings).unwrap_err().to_string(), why);
         }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{MemoryFeed, MemorySource, Tranche};
 use crate::clock;
-use crate::connector::Context;
+use crate::connector::{BadSetting, Context};
 use crate::event::{Event, Indexes};
 use crate::jsonlines::{Indexing, parse_body};
 use crate::position::TrancheId;
@@ -50,9 +50,18 @@ pub enum Index {
     Arrival,
 }
 
+/// Returns what of the settings cannot be used.
+pub fn check(settings: &Settings) -> Vec<BadSetting> {
+    let is_nothing = settings.max_bytes == 0;
+    let bad = is_nothing.then(|| BadSetting::new(&["max_bytes"], "`max_bytes` is 0: nothing could be taken"));
+    bad.into_iter().collect()
+}
+
 /// Makes the source, and what is posted to it.
 pub fn source(settings: &Settings, context: &Context) -> anyhow::Result<(MemorySource, Arc<dyn Inbox>)> {
-    anyhow::ensure!(settings.max_bytes > 0, "`max_bytes` is 0: nothing could be taken");
+    if let Some(bad) = check(settings).into_iter().next() {
+        return Err(bad.into());
+    }
     let inbox = MemoryInbox::new(settings, &context.pipeline);
     Ok((inbox.source(), Arc::new(inbox)))
 }

@@ -221,6 +221,9 @@ fn help_for(found: &Unexpected<'_>, expected: &str) -> Option<String> {
         Unexpected::Str(text) if wants_number && text.trim().parse::<f64>().is_ok() => {
             Some(format!("write `{}`, without quotes", text.trim()))
         }
+        Unexpected::Str(text) if expected == "a table" && is_key_without_space(text) => {
+            Some("a `:` is followed by a space".to_owned())
+        }
         Unexpected::Str("true" | "false") if expected.starts_with("`true`") => {
             Some("write it without quotes".to_owned())
         }
@@ -240,6 +243,12 @@ fn help_for(found: &Unexpected<'_>, expected: &str) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Tells `key:value` from text that holds a colon, such as a URL.
+fn is_key_without_space(text: &str) -> bool {
+    let key = text.split(':').next().unwrap_or_default();
+    key.len() < text.len() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !text.contains("://")
 }
 
 fn list(names: &[&str]) -> String {

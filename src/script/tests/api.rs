@@ -87,7 +87,7 @@ fn a_script_does_not_sleep_nor_evaluate_text() {
     );
     let problem = compile(&[("main.rhai", "fn handle(s, e) { eval(\"1\") }")], Options::default());
     expect![[r#"
-        main.rhai:1:19: reserved keyword 'eval' is disabled
+        main.rhai:1:19: reserved keyword `eval` is disabled
            1 | fn handle(s, e) { eval("1") }
              |                   ^"#]]
     .assert_eq(&problem.unwrap_err().to_string());

@@ -70,6 +70,25 @@ fn recursion_ends_before_the_stack_does() {
 }
 
 #[test]
+fn the_deepest_calls_in_the_deepest_expressions_fit_the_stack() {
+    let (open, close) = ("(1 + ".repeat(MAX_EXPRESSION_DEPTH / 2 - 12), ")".repeat(MAX_EXPRESSION_DEPTH / 2 - 12));
+    let source = format!(
+        "fn handle(stream, events) {{ deep(1) }}\nfn deep(n) {{ {open}[1].map(|x| deep(n + x)).len(){close} }}"
+    );
+    let run_it = move || {
+        check_limited(
+            &source,
+            |options| {
+                options.limits.call_depth = MAX_CALL_DEPTH;
+                options.limits.expression_depth = MAX_EXPRESSION_DEPTH;
+            },
+            expect![[""]],
+        )
+    };
+    std::thread::Builder::new().stack_size(STACK_BYTES).spawn(run_it).unwrap().join().unwrap();
+}
+
+#[test]
 fn values_do_not_grow_without_bound() {
     let strings = "fn handle(stream, events) { let s = \"ab\"; loop { s += s; } }";
     check_limited(
@@ -134,9 +153,9 @@ fn top_level_statements_are_bounded_too() {
         "loop { }\nfn handle(s, e) { }",
         |options| options.limits.operations = 1_000,
         expect![[r#"
-        main.rhai:1:6: the call took more operations than `limits.operations` allows
-           1 | loop { }
-             |      ^"#]],
+            main.rhai:1:6: the top-level statements took more operations than `limits.operations` allows
+               1 | loop { }
+                 |      ^"#]],
     );
     check_limited(
         "loop { }\nfn handle(s, e) { }",
@@ -150,9 +169,9 @@ fn top_level_statements_are_bounded_too() {
         "const A = 1;\nthrow `no ${A}`;\nfn handle(s, e) { }",
         |_| {},
         expect![[r#"
-        main.rhai:2:1: no 1
-           2 | throw `no ${A}`;
-             | ^"#]],
+            main.rhai:2:1: the top-level statements fail: no 1
+               2 | throw `no ${A}`;
+                 | ^"#]],
     );
 }
 
@@ -172,9 +191,9 @@ fn expressions_may_be_as_deep_in_every_build() {
         &nested(80),
         |_| {},
         expect![[r#"
-        main.rhai:1:183: expression exceeds maximum complexity
-           1 | fn handle(stream, events) { let x = (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + 1)))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))); }
-             |                                                                                                                                                                                       ^"#]],
+            main.rhai:1:183: this is deeper nested than `limits.expression_depth` allows
+               1 | fn handle(stream, events) { let x = (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + (1 + 1)))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))); }
+                 |                                                                                                                                                                                       ^"#]],
     );
 }
 

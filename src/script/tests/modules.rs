@@ -158,7 +158,7 @@ fn all_that_is_wrong_with_imports_is_said_at_once() {
             main.rhai:1:8: there is no module `none.rhai` beside the script
                1 | import "none" as n;
                  |        ^
-            bad.rhai:1:7: expecting ')' to close the parameters list of function 'f'
+            bad.rhai:1:7: expecting `)` to close the parameters list of function `f`
                1 | fn f( { }
                  |       ^
             main.rhai:4:8: a module is named by a plain string, so that it is known before the script runs

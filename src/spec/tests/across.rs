@@ -27,22 +27,22 @@ fn a_pipeline_has_one_source() {
     check_toml(
         "[source.json]\npath = 'a'\n\n[source.generate]\n[sink.stdout]\n",
         expect![[r#"
-        error: a pipeline has one source, not 2: `json` in line 1 and `generate` in line 4
-         --> pipelines/a.toml:4:9 (source.generate)
-        4 | [source.generate]
-          |         ^^^^^^^^
-          = help: keep one of them; write the others into files of their own
-    "#]],
+            error: a pipeline has one source, not 2: `json` in line 1 and `generate` in line 4
+             --> pipelines/a.toml:4:9 (source.generate)
+            4 | [source.generate]
+              |         ^^^^^^^^
+              = help: keep one of them; write the others into files of their own
+        "#]],
     );
     check_yaml(
         "source:\n  memory:\n  json: {path: a}\n  generate:\nsink:\n  null:\n",
         expect![[r#"
-        error: a pipeline has one source, not 3: `memory` in line 2 and `json` in line 3 and `generate` in line 4
-         --> pipelines/a.yaml:4:3 (source.generate)
-        4 |   generate:
-          |   ^^^^^^^^
-          = help: keep one of them; write the others into files of their own
-    "#]],
+            error: a pipeline has one source, not 3: `memory` in line 2 and `json` in line 3 and `generate` in line 4
+             --> pipelines/a.yaml:4:3 (source.generate)
+            4 |   generate:
+              |   ^^^^^^^^
+              = help: keep one of them; write the others into files of their own
+        "#]],
     );
 }
 
@@ -318,7 +318,7 @@ fn a_pipeline_does_not_read_what_it_writes() {
           |        ^^^^^^^^^^^
     "#]],
     );
-    check_toml("[source.json]\npath = 'events'\n[sink.file]\npath = 'out.jsonl'\n", expect![[""]]);
+    check_toml("[source.json]\npath = 'events'\n[sink.file]\npath = 'out.jsonl'\n", expect![""]);
 }
 
 #[test]

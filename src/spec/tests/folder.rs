@@ -25,7 +25,14 @@ fn the_folder_alone_is_read_without_dot_files_and_tests() {
         &["b.toml", "a.yaml", ".hidden.toml", "a.test.toml", "a.test.yaml", "README.md", "a.rhai", "c.toml~", "toml"],
         expect!["a b"],
     );
-    check_names(&[], expect![[""]]);
+    check_names(
+        &[],
+        expect![[r#"
+        error: there is no pipeline in this folder
+         --> pipelines
+          = help: a pipeline is a file `NAME.toml` or `NAME.yaml`, directly in the folder
+    "#]],
+    );
 }
 
 #[test]

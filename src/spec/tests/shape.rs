@@ -439,16 +439,12 @@ fn tables_lists_and_names_in_each_others_places() {
     check_toml(
         "stop = { before = '10m' }\n",
         expect![[r#"
-        error: the key `after` is missing
-         --> pipelines/a.toml:1:8 (stop)
-        1 | stop = { before = '10m' }
-          |        ^^^^^^^^^^^^^^^^^^
-        error: unknown key `before`
-         --> pipelines/a.toml:1:10 (stop.before)
-        1 | stop = { before = '10m' }
-          |          ^^^^^^
-          = help: the one key known here is `after`
-    "#]],
+            error: unknown key `before`
+             --> pipelines/a.toml:1:10 (stop.before)
+            1 | stop = { before = '10m' }
+              |          ^^^^^^
+              = help: the one key known here is `after`
+        "#]],
     );
     check_toml(
         "stop = {}\n",
@@ -637,7 +633,7 @@ fn secrets_in_clear_are_not_repeated() {
               = help: put it in quotes
             error: expected one of `bearer` or `basic`, found a table
              --> pipelines/a.toml:4:8 (sink.http.auth)
-            4 | auth = { token = '*******', pasword = true }
+            4 | auth = { token = '*******', pasword = **** }
               |        ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
         "#]],
     );
@@ -661,10 +657,6 @@ fn a_secret_of_digits_is_not_repeated() {
     check_toml(
         "[sink.http]\nurl = 'http://h'\nauth = { token = 123456 }\n",
         expect![[r#"
-            error: expected one of `bearer` or `basic`, found a table
-             --> pipelines/a.toml:3:8 (sink.http.auth)
-            3 | auth = { token = ****** }
-              |        ^^^^^^^^^^^^^^^^^^
             error: expected one of `bearer` or `basic`
              --> pipelines/a.toml:3:10 (sink.http.auth.token)
             3 | auth = { token = ****** }

@@ -9,11 +9,11 @@ fn toml_that_does_not_parse() {
     check_toml(
         "[source.json\npath = 'a'\n",
         expect![[r#"
-        error: unclosed table, expected `]`
-         --> pipelines/a.toml:1:13
-        1 | [source.json
-          |             ^
-    "#]],
+            error: the name of the table has no closing `]`
+             --> pipelines/a.toml:1:13
+            1 | [source.json
+              |             ^
+        "#]],
     );
     check_toml(
         "group = orders\n",
@@ -27,25 +27,26 @@ fn toml_that_does_not_parse() {
     check_toml(
         "group = 'a\n",
         expect![[r#"
-        error: invalid literal string, expected `'`
-         --> pipelines/a.toml:1:11
-        1 | group = 'a
-          |           ^
-    "#]],
+            error: the text has no closing `'`
+             --> pipelines/a.toml:1:11
+            1 | group = 'a
+              |           ^
+        "#]],
     );
     check_toml(
         "group = 'a' stop = 'tail'\n",
         expect![[r#"
-        error: unexpected key or value, expected newline, `#`
-         --> pipelines/a.toml:1:13
-        1 | group = 'a' stop = 'tail'
-          |             ^
-    "#]],
+            error: the line should end here
+             --> pipelines/a.toml:1:13
+            1 | group = 'a' stop = 'tail'
+              |             ^
+              = help: begin a new line
+        "#]],
     );
     check_toml(
         "group: orders\nsource:\n",
         expect![[r#"
-            error: key with no value, expected `=`
+            error: a key is followed by `=` and its value
              --> pipelines/a.toml:1:8
             1 | group: orders
               |        ^
@@ -74,11 +75,12 @@ fn toml_that_does_not_parse() {
     check_toml(
         "group = \"a\\qb\"\n",
         expect![[r#"
-        error: missing escaped value, expected `b`, `e`, `f`, `n`, `r`, `\`, `"`, `x`, `u`, `U`
-         --> pipelines/a.toml:1:12
-        1 | group = "a\qb"
-          |            ^
-    "#]],
+            error: this is no escape that TOML knows
+             --> pipelines/a.toml:1:12
+            1 | group = "a\qb"
+              |            ^
+              = help: in `"…"` a `\` begins an escape: write `\\`, or put the text between `'…'`
+        "#]],
     );
     check_toml(
         "= 'a'\n",
@@ -168,7 +170,7 @@ fn yaml_that_does_not_parse() {
     check_yaml(
         "sink: {stdout: {}\n",
         expect![[r#"
-            error: unclosed bracket '{'
+            error: this `{` is never closed
              --> pipelines/a.yaml:1:7
             1 | sink: {stdout: {}
               |       ^
@@ -271,11 +273,11 @@ fn bytes_that_are_not_utf8() {
         "a.toml",
         b"g\0r\0o\0u\0p\0",
         expect![[r#"
-        error: key with no value, expected `=`
-         --> pipelines/a.toml:1:11
-        1 | g�r�o�u�p�
-          |           ^
-    "#]],
+            error: a key is followed by `=` and its value
+             --> pipelines/a.toml:1:11
+            1 | g�r�o�u�p�
+              |           ^
+        "#]],
     );
 }
 
@@ -338,10 +340,10 @@ fn what_a_terminal_would_obey_is_not_printed() {
     check_toml(
         "group = '\u{202e}x'\nred\u{1b}[31m = 1\n",
         expect![[r#"
-        error: key with no value, expected `=`
-         --> pipelines/a.toml:2:5
-        2 | red�[31m = 1
-          |     ^
-    "#]],
+            error: a key is followed by `=` and its value
+             --> pipelines/a.toml:2:5
+            2 | red�[31m = 1
+              |     ^
+        "#]],
     );
 }

@@ -132,14 +132,17 @@ fn headers_and_credentials_go_with_every_request() {
 fn headers_that_cannot_be_sent_are_refused_without_showing_them() {
     for (settings, why) in [
         ("headers = { \"a b\" = \"x\" }", "`a b` is no name for a header"),
-        ("headers = { a = \"secret\\n\" }", "the header `a` has characters that no header can hold"),
+        (
+            "headers = { a = \"secret\\n\" }",
+            "the value of `a` has characters that no header can hold, such as a line end",
+        ),
         ("headers = { Host = \"x\" }", "the header `host` is not for a pipeline to set"),
-        ("auth = { bearer = \"secret\\n\" }", "`auth` cannot be sent"),
+        ("auth = { bearer = \"secret\\n\" }", "`auth` has characters that no header can hold, such as a line end"),
         (
             "auth = { bearer = \"x\" }\nheaders = { Authorization = \"y\" }",
             "both `auth` and `headers` say what `Authorization` is",
         ),
-        ("method = \"A B\"", "`method` is not one: `A B`"),
+        ("method = \"A B\"", "`method` must be a word in capital letters, such as \"POST\""),
     ] {
         let error = maker(settings).unwrap_err();
         assert_eq!(error.to_string(), why);
@@ -189,7 +192,10 @@ fn what_is_emitted_and_is_no_request_is_permanent() {
     check_refused(json!({ "path": 1 }), "its `path` is an integer");
     check_refused(json!({ "path": "x" }), "the path `x` does not begin with a slash");
     check_refused(json!({ "method": "A B" }), "`A B` is no method");
-    check_refused(json!({ "headers": { "a": "\n" } }), "the header `a` has characters that no header can hold");
+    check_refused(
+        json!({ "headers": { "a": "\n" } }),
+        "the value of `a` has characters that no header can hold, such as a line end",
+    );
     check_refused(
         json!({ "headers": { "Content-Length": 1 } }),
         "the header `content-length` is not for a pipeline to set",

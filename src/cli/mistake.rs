@@ -1,0 +1,129 @@
+//! What is wrong with a command line, told as what is wrong with a file.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::document::{Place, Problem};
+
+/// What problems of the command line call their file.
+const NAME: &str = "command line";
+
+/// A command line as it was typed, nearly: what the shell took away is put back where it matters.
+#[derive(Clone, Debug)]
+pub struct CommandLine {
+    words: Vec<String>,
+}
+
+impl CommandLine {
+    /// Takes the arguments, the program's own name left out.
+    pub fn new(arguments: impl IntoIterator<Item = OsString>) -> Self {
+        let words = arguments.into_iter().map(|word| quoted(&word.to_string_lossy())).collect();
+        Self { words: [vec!["propulsiond".to_owned()], words].concat() }
+    }
+
+    /// Returns whether machines are to read the answer, for when that could not be parsed.
+    pub fn wants_json(&self) -> bool {
+        self.words.iter().any(|word| word == "--json")
+    }
+
+    /// Says of a problem with a flag where it stands; other problems stay as they are.
+    pub fn locate(&self, problem: Problem) -> Problem {
+        let flag = problem.file.to_string_lossy().into_owned();
+        let Some(number) = self.find(&flag).filter(|_| flag.starts_with("--") && problem.place.is_none()) else {
+            return problem;
+        };
+        // The value is what is wrong, and it may be a word of its own.
+        let is_alone = self.words[number] == flag;
+        let number = if is_alone && number + 1 < self.words.len() { number + 1 } else { number };
+        Problem { file: NAME.into(), path: flag, ..problem.at(self.place(number)) }
+    }
+
+    fn find(&self, word: &str) -> Option<usize> {
+        let word = quoted(word);
+        let is_it =
+            |known: &String| *known == word || known.strip_prefix(&word).is_some_and(|rest| rest.starts_with('='));
+        self.words.iter().position(is_it)
+    }
+
+    fn find_last(&self, word: &str) -> Option<usize> {
+        self.words.iter().rposition(|known| *known == word || known.starts_with(&format!("{word}=")))
+    }
+
+    /// Returns the word that a value is, or ends.
+    fn find_value(&self, value: &str) -> Option<usize> {
+        let value = quoted(value);
+        let is_it = |known: &String| *known == value || known.ends_with(&format!("={value}"));
+        self.words.iter().skip(1).position(is_it).map(|number| number + 1)
+    }
+
+    fn place(&self, number: usize) -> Place {
+        let start = self.words[..number].iter().map(|word| word.len() + 1).sum();
+        Place::new(&self.words.join(" "), start..start + self.words[number].len())
+    }
+}
+
+fn quoted(word: &str) -> String {
+    let is_plain = !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\'');
+    if is_plain { word.to_owned() } else { format!("'{}'", word.replace(|c: char| c.is_control(), "\u{fffd}")) }
+}
+
+/// Explains why a command line cannot be read; `None` where that was no mistake, as with `--help`.
+pub fn explain(error: &clap::Error, line: &CommandLine) -> Option<Problem> {
+    if !error.use_stderr() {
+        return None;
+    }
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
+        _ => None,
+    };
+    let flag = text(ContextKind::InvalidArg).unwrap_or_default();
+    let value = text(ContextKind::InvalidValue).unwrap_or_default();
+    let (message, at) = match error.kind() {
+        ErrorKind::InvalidSubcommand => {
+            let verb = text(ContextKind::InvalidSubcommand).unwrap_or_default();
+            (format!("there is no verb `{verb}`"), line.find(&verb))
+        }
+        ErrorKind::UnknownArgument if flag.starts_with('-') => (format!("there is no flag `{flag}`"), line.find(&flag)),
+        ErrorKind::UnknownArgument => (format!("`{flag}` is one word too many"), line.find(&flag)),
+        ErrorKind::InvalidValue if value.is_empty() => {
+            (format!("`{}` takes a value", name_of(&flag)), line.find(name_of(&flag)))
+        }
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+            (format!("`{}` cannot be `{value}`", name_of(&flag)), line.find_value(&value))
+        }
+        ErrorKind::TooManyValues => (format!("`{}` takes no value", name_of(&flag)), line.find(name_of(&flag))),
+        ErrorKind::ArgumentConflict => {
+            (format!("`{}` is written twice", name_of(&flag)), line.find_last(name_of(&flag)))
+        }
+        ErrorKind::MissingRequiredArgument => (format!("`{flag}` is missing"), None),
+        _ => (plain(error), None),
+    };
+    let suggested = [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue];
+    let word = text(ContextKind::InvalidSubcommand).unwrap_or(flag);
+    let help = match (suggested.into_iter().find_map(text), error.get(ContextKind::ValidValue)) {
+        (Some(near), _) => format!("did you mean `{near}`?"),
+        (None, Some(ContextValue::Strings(known))) if !known.is_empty() => {
+            format!("it is one of `{}`", known.join("`, `"))
+        }
+        _ if Path::new(&word).exists() => format!("did you mean `--config {word}`?"),
+        _ => "`propulsiond --help` lists verbs and flags".to_owned(),
+    };
+    let problem = Problem::new(Path::new(NAME), message).help(help);
+    Some(match at {
+        Some(number) => problem.at(line.place(number)),
+        None => problem,
+    })
+}
+
+/// Returns the flag of what clap calls an argument: `--config <PATH>`.
+fn name_of(argument: &str) -> &str {
+    argument.split(' ').next().unwrap_or(argument)
+}
+
+fn plain(error: &clap::Error) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+}
