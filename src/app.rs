@@ -6,6 +6,7 @@
 mod assemble;
 mod data;
 mod progress;
+pub mod verbs;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 pub use node::{Entry, Kind, Node, Span};
-pub use problem::{Place, Problem, Style};
+pub use problem::{Place, Problem, Style, without_secrets};
 pub use suggest::closest;
 
 use crate::setting::plain;

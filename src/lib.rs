@@ -19,7 +19,8 @@
 //! | [`health`] [`supervise`] [`logging`] [`metrics`] | states and their judgement, tasks with an owner, what is logged and counted |
 //! | [`script`] [`connector`] | rhai handlers; everything that touches the outside world |
 //! | [`pipeline`] | one running pipeline: the loop that owns a scheduler, and the tasks around it. Names no connector |
-//! | [`settings`] [`spec`] [`http`] [`cli`] [`app`] | what a user writes, asks and types; the composition root |
+//! | [`settings`] [`spec`] [`schema`] [`explain`] | what a user writes, what an editor is to know of it, and what it comes to, in words |
+//! | [`http`] [`cli`] [`app`] | what a user asks and types; the composition root |
 //!
 //! # What holds
 //!
@@ -64,6 +65,8 @@ pub mod pipeline;
 
 pub mod settings;
 pub mod spec;
+pub mod schema;
+pub mod explain;
 pub mod http;
 pub mod cli;
 pub mod app;

@@ -1,12 +1,12 @@
 //! The daemon: flags and settings in, an exit code out.
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use propulsiond::app::{App, NotStarted};
-use propulsiond::cli::{CheckArgs, Cli, ExitStatus, RunArgs, Verb};
+use propulsiond::app::{App, NotStarted, verbs};
+use propulsiond::cli::{CheckArgs, Cli, ExitStatus, ExplainArgs, RunArgs, Verb};
 use propulsiond::clock::Clock;
 use propulsiond::document::{Problem, Style};
 use propulsiond::logging;
@@ -19,15 +19,29 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let settings = match Settings::load(cli.common.settings.as_deref(), std::env::vars_os(), &cli.common.flags()) {
-        Ok(settings) => settings,
-        Err(problems) => return report(&problems, cli.common.json).into(),
-    };
+    let json = cli.common.json;
     match cli.verb() {
-        Verb::Run(args) => run(&settings, args, cli.common.json),
-        Verb::Check(args) => check(&settings, args, cli.common.json),
+        Verb::Run(args) => with_settings(&cli, |settings| run(settings, args, json)),
+        Verb::Check(args) => with_settings(&cli, |settings| check(settings, args, json)),
+        Verb::Explain(args) => with_settings(&cli, |settings| explain(settings, args, json)),
+        Verb::Schema(args) => print(&verbs::schema(args)),
+        Verb::Completion(args) => print(&verbs::completion(args, json)),
+        Verb::Man(args) => match verbs::man(args, json) {
+            Ok(text) => print(&text),
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitStatus::BadEnvironment
+            }
+        },
     }
     .into()
+}
+
+fn with_settings(cli: &Cli, verb: impl FnOnce(&Settings) -> ExitStatus) -> ExitStatus {
+    match Settings::load(cli.common.settings.as_deref(), std::env::vars_os(), &cli.common.flags()) {
+        Ok(settings) => verb(&settings),
+        Err(problems) => report(&problems, cli.common.json),
+    }
 }
 
 fn run(settings: &Settings, args: &RunArgs, json: bool) -> ExitStatus {
@@ -102,21 +116,29 @@ fn signals() -> impl Future<Output = u8> + Send {
 
 fn check(settings: &Settings, args: &CheckArgs, json: bool) -> ExitStatus {
     let problems = propulsiond::app::check(settings, args);
-    if problems.is_empty() {
-        if !json {
-            eprintln!("no problems found");
-        } else {
-            print_json(&[]);
-        }
-        return ExitStatus::Ok;
+    if !problems.is_empty() {
+        return report(&problems, json);
     }
-    report(&problems, json)
+    if json {
+        return print("[]\n");
+    }
+    eprintln!("no problems found");
+    ExitStatus::Ok
+}
+
+fn explain(settings: &Settings, args: &ExplainArgs, json: bool) -> ExitStatus {
+    match verbs::explain(settings, args) {
+        Ok(explanation) if json => print(&(explanation.to_json() + "\n")),
+        Ok(explanation) => print(&explanation.render()),
+        Err(problems) => report(&problems, json),
+    }
 }
 
 /// Shows what is wrong with files.
 fn report(problems: &[Problem], json: bool) -> ExitStatus {
     if json {
-        print_json(problems);
+        let problems = serde_json::Value::from_iter(problems.iter().map(Problem::to_json));
+        print(&format!("{problems}\n"));
     } else {
         let style = if std::io::stderr().is_terminal() { Style::Colour } else { Style::Plain };
         for problem in problems {
@@ -126,7 +148,14 @@ fn report(problems: &[Problem], json: bool) -> ExitStatus {
     ExitStatus::BadFiles
 }
 
-#[expect(clippy::print_stdout, reason = "this is the answer that was asked for")]
-fn print_json(problems: &[Problem]) {
-    println!("{}", serde_json::Value::from_iter(problems.iter().map(Problem::to_json)));
+/// Gives the answer that was asked for. Whoever has read enough of it may close the pipe.
+fn print(text: &str) -> ExitStatus {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("error: cannot write to standard output: {error}");
+            ExitStatus::BadEnvironment
+        }
+        _ => ExitStatus::Ok,
+    }
 }

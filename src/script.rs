@@ -78,6 +78,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rhai::Map;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::metrics::ScriptMetrics;
@@ -93,9 +94,10 @@ use crate::handler::BlockingHandlerFactory;
 /// How large a stack a thread that runs scripts needs for [`Limits::call_depth`] in every build.
 pub const STACK_BYTES: usize = 16 << 20;
 
-/// What one call may use.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+/// What one call of a script may use. More is a permanent error of the call.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "ScriptLimits")]
 pub struct Limits {
     /// Steps of a call; a turn of a small loop takes about ten. They also bound what no other limit does, such as a map
     /// that grows by `map[key] = value`.
@@ -104,6 +106,7 @@ pub struct Limits {
     pub call_depth: usize,
     /// How deep expressions may be nested.
     pub expression_depth: usize,
+    /// Bytes of a string.
     pub string_bytes: usize,
     /// Items of an array and all within it.
     pub array_items: usize,
@@ -115,7 +118,7 @@ pub struct Limits {
     pub functions: usize,
     /// Files that a script may import.
     pub modules: usize,
-    /// Text that the effects of one call may hold.
+    /// Bytes of text that the effects of one call may hold.
     pub emitted_bytes: usize,
 }
 

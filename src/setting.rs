@@ -3,11 +3,15 @@
 //! References are resolved here, one scalar at a time, after the file was parsed: what a variable holds can never
 //! change the structure of a file (R64), and messages show the reference, never the value (R63).
 
+mod schema;
+
 use std::fmt;
 use std::ops::Deref;
 
 use serde::de::{Deserializer, Error as _, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
+
+pub use schema::{DurationText, SizeText};
 
 /// Text in which `${NAME}`, `${NAME:-default}` and `${file:/path}` stand for what they refer to.
 ///
@@ -267,10 +271,15 @@ pub mod size {
     }
 
     pub fn serialize<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-        let unit = UNITS[..3].iter().rev().find(|(_, size)| *bytes >= *size && bytes.is_multiple_of(*size));
+        serializer.serialize_str(&written(*bytes))
+    }
+
+    /// Returns a size as a file has it, in the largest unit of which it is a multiple.
+    pub fn written(bytes: u64) -> String {
+        let unit = UNITS[..3].iter().rev().find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size));
         match unit {
-            Some((name, size)) => serializer.collect_str(&format_args!("{}{name}", bytes / size)),
-            None => serializer.collect_str(&format_args!("{bytes}B")),
+            Some((name, size)) => format!("{}{name}", bytes / size),
+            None => format!("{bytes}B"),
         }
     }
 

@@ -4,8 +4,10 @@
 //! letters, digits and `-_.~`, so that it can neither add a folder nor a query, and a name that would make a folder
 //! of `.` or `..` is refused.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -176,6 +178,21 @@ impl Serialize for Template {
 impl<'de> Deserialize<'de> for Template {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::of(setting::Text::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+impl JsonSchema for Template {
+    fn schema_name() -> Cow<'static, str> {
+        "Template".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "title": "path template",
+            "description": "A path. `{stream}`, `{category}` and `{id}` may follow a literal folder.",
+            "type": "string",
+            "minLength": 1,
+        })
     }
 }
 

@@ -185,7 +185,7 @@ fn printable(text: &str) -> String {
 }
 
 /// Hides what looks like a secret that is written in clear, and keeps every column. References are shown as written.
-fn without_secrets(line: &str) -> String {
+pub fn without_secrets(line: &str) -> String {
     static NAMED: LazyLock<Regex> = LazyLock::new(|| {
         let name = r"(?i)[\w-]*(?:token|passw|secret|authorization|api[-_]?key|credential)[\w-]*";
         Regex::new(&format!(r#"({name}["']?\s*[=:]\s*)("[^"]*"?|'[^']*'?|[^,}}#]+)"#)).expect("the pattern is fixed")

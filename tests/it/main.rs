@@ -13,3 +13,4 @@ mod serving;
 mod shipped;
 mod sim;
 mod tidy;
+mod verbs;
