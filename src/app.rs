@@ -8,6 +8,7 @@ mod ask;
 mod progress;
 mod stats;
 mod traces;
+pub mod verbs;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,20 +1,27 @@
-//! The command line, as types. What the verbs do is `app`'s.
+//! The command line, as types, and what shells and `man` are told of it. What the verbs do is `app`'s.
+
+mod manual;
 
 mod mistake;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use crate::scaffold::Template;
 use crate::settings::{Flags, LogFormat};
 
+pub use manual::{completion, manual};
 pub use mistake::{CommandLine, explain};
 
-/// Runs declarative reaction pipelines over event stores.
+/// Run declarative reaction pipelines over event stores
+///
+/// A pipeline is a file: where events come from, what is to be done about them, where the result goes. Without a verb, those
+/// of `pipelines/` are run.
 #[derive(Debug, Parser)]
-#[command(name = "propulsiond", version, about, max_term_width = 100)]
+#[command(name = "propulsiond", version, max_term_width = 100)]
 #[command(after_help = ExitStatus::HELP)]
 pub struct Cli {
     #[command(subcommand)]
@@ -32,10 +39,14 @@ impl Cli {
             None => Verb::Run(&self.run),
             Some(Command::Run(args)) => Verb::Run(args),
             Some(Command::Check(args)) => Verb::Check(args),
+            Some(Command::Explain(args)) => Verb::Explain(args),
             Some(Command::Test(args)) => Verb::Test(args),
             Some(Command::New(args)) => Verb::New(args),
             Some(Command::Doctor(args)) => Verb::Doctor(args),
             Some(Command::Health) => Verb::Health,
+            Some(Command::Schema(args)) => Verb::Schema(args),
+            Some(Command::Completion(args)) => Verb::Completion(args),
+            Some(Command::Man(args)) => Verb::Man(args),
         }
     }
 }
@@ -45,18 +56,35 @@ impl Cli {
 pub enum Verb<'a> {
     Run(&'a RunArgs),
     Check(&'a CheckArgs),
+    Explain(&'a ExplainArgs),
     Test(&'a TestArgs),
     New(&'a NewArgs),
     Doctor(&'a DoctorArgs),
     Health,
+    Schema(&'a SchemaArgs),
+    Completion(&'a CompletionArgs),
+    Man(&'a ManArgs),
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the pipelines; what happens without a verb as well
+    ///
+    /// Runs until it is told to stop, or until every pipeline has ended by itself. SIGTERM and SIGINT finish what is under way
+    /// first; a second one ends at once.
+    #[command(after_help = "Example: propulsiond run --config pipelines/orders.toml --until-tail")]
     Run(RunArgs),
     /// Say what is wrong with pipeline files and their scripts; touches no network
+    ///
+    /// Shows every mistake with its file, line and column, and what was probably meant. Exits with 2 if there is any.
+    #[command(after_help = "Example: propulsiond check pipelines/ --allow-missing-env")]
     Check(CheckArgs),
+    /// Say in plain words what a pipeline does, what it promises, and where every value comes from
+    ///
+    /// Explains the delivery contract, what a crash costs and what follows from failures. References such as `${NAME}` are shown
+    /// as they were written, never what they stand for.
+    #[command(after_help = "Example: propulsiond explain orders --config pipelines/")]
+    Explain(ExplainArgs),
     /// Run the tests of handlers that stand beside the pipelines, in `NAME.test.toml`; touches no network
     #[command(after_help = TestArgs::HELP)]
     Test(TestArgs),
@@ -66,8 +94,29 @@ pub enum Command {
     /// Look over the data directory, the databases and the checkpoints, and mend what needs no decision
     #[command(after_help = DoctorArgs::HELP)]
     Doctor(DoctorArgs),
-    /// Ask the daemon that runs by the same settings how it is; exits with 1 if it has failed or does not answer
+    /// Ask the daemon that runs by the same settings how it is
+    ///
+    /// Prints a line for each pipeline and each thing that is wrong. Exits with 1 if a pipeline has failed, or nobody answers.
+    #[command(after_help = "Example: propulsiond health --settings config/propulsiond.toml")]
     Health,
+    /// Print the JSON Schema of pipeline files, or of the settings, for editors
+    ///
+    /// An editor finds it by a comment in the first line of a file: `#:schema ./pipeline.schema.json` in TOML (Taplo),
+    /// `# yaml-language-server: $schema=./pipeline.schema.json` in YAML.
+    #[command(after_help = "Example: propulsiond schema pipeline > pipelines/pipeline.schema.json")]
+    Schema(SchemaArgs),
+    /// Print a script that completes this command line in a shell
+    ///
+    /// Each shell has a place of its own for it; it may also be read by the shell's start file.
+    #[command(
+        after_help = "Example: propulsiond completion bash > ~/.local/share/bash-completion/completions/propulsiond"
+    )]
+    Completion(CompletionArgs),
+    /// Print the manual page, or write one for each verb into a folder
+    ///
+    /// The pages are for `man`, in its section 1.
+    #[command(after_help = "Example: propulsiond man ~/.local/share/man/man1")]
+    Man(ManArgs),
 }
 
 #[derive(Debug, Args)]
@@ -133,6 +182,49 @@ impl DoctorArgs {
         read, or is in use and was to be mended";
 }
 
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The pipeline's name, or the path of its file
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: String,
+    /// The folder that a name is looked for in
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+    /// Take variables and files that do not exist as empty
+    #[arg(long)]
+    pub allow_missing_env: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// Of what
+    #[arg(value_name = "KIND")]
+    pub kind: SchemaKind,
+}
+
+/// What has a schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SchemaKind {
+    /// A pipeline file, TOML or YAML
+    Pipeline,
+    /// The daemon's own settings, `config/propulsiond.toml`
+    Settings,
+}
+
+#[derive(Debug, Args)]
+pub struct CompletionArgs {
+    /// For which shell
+    #[arg(value_name = "SHELL")]
+    pub shell: Shell,
+}
+
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Where to write `propulsiond.1` and a page for each verb; without it, the main page is printed
+    #[arg(value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+}
+
 /// What every verb takes.
 #[derive(Debug, Args)]
 pub struct CommonArgs {
@@ -151,6 +243,7 @@ pub struct CommonArgs {
     /// How long handlers may take to finish when the daemon stops
     #[arg(long, global = true, value_name = "DURATION")]
     pub drain: Option<String>,
+    /// How log lines are written
     #[arg(long, global = true, value_enum)]
     pub log_format: Option<LogFormat>,
     /// What is logged: `info`, or by target as in `warn,propulsiond::pipeline=debug`
@@ -257,6 +350,31 @@ mod tests {
         assert!(matches!(cli.verb(), Verb::Health) && cli.common.json);
         assert_eq!(cli.common.flags().listen.as_deref(), Some("127.0.0.1:9000"));
         assert!(Cli::try_parse_from(["propulsiond", "health", "orders"]).is_err());
+    }
+
+    #[test]
+    fn every_verb_has_an_example_and_says_in_a_line_what_it_is_for() {
+        let command = Cli::command();
+        let mut verbs = Vec::new();
+        for verb in command.get_subcommands() {
+            let name = verb.get_name();
+            let about = verb.get_about().unwrap_or_else(|| panic!("`{name}` says nothing")).to_string();
+            assert!(about.len() > 20 && about.len() < 100 && !about.ends_with('.'), "`{name}`: {about}");
+            let example = verb.get_after_help().unwrap_or_else(|| panic!("`{name}` has no example")).to_string();
+            let line = example.strip_prefix("Example: ").unwrap_or_else(|| panic!("`{name}`: {example}"));
+            let line = line.lines().next().unwrap().split(" > ").next().unwrap();
+            Cli::try_parse_from(line.split_whitespace()).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert!(line.starts_with(&format!("propulsiond {name}")), "`{name}`: {line}");
+            verbs.push(name);
+        }
+        assert_eq!(verbs[..3], ["run", "check", "explain"], "what is needed first comes first");
+    }
+
+    #[test]
+    fn explain_takes_a_name_or_a_path() {
+        let cli = parse("propulsiond explain orders --config some --json");
+        let Verb::Explain(explain) = cli.verb() else { panic!() };
+        assert_eq!((&*explain.pipeline, explain.config.to_str(), cli.common.json), ("orders", Some("some"), true));
     }
 
     #[test]

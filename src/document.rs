@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 
 pub use node::{Entry, Kind, Node, Span};
 pub use problem::{Place, Problem, Severity, Style};
-pub use secrets::clear_secrets;
+pub use secrets::{clear_secrets, without_secrets};
 pub use suggest::closest;
 
 use crate::setting::{self, Unreadable};

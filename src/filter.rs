@@ -5,6 +5,7 @@
 
 use hashbrown::HashSet;
 use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Kind, category};
@@ -13,23 +14,30 @@ use crate::setting::Text;
 /// A pattern may not grow larger than this once compiled.
 const MAX_PATTERN_BYTES: usize = 1 << 20;
 
-/// `[filter]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+/// `[filter]`: which streams and events the pipeline takes. Everything, if it is left out.
+///
+/// An entry is the exact name, or `/regex/`, searched anywhere in it. What one of the `exclude_…` lists names is left out
+/// even if another list asks for it. What is left out counts as handled.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Filter")]
 pub struct Settings {
-    /// Streams of these categories only.
+    /// Streams of these categories only: what stands before the first `-` of a stream's name. Such as `["order"]`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub categories: Vec<Text>,
+    /// No streams of these categories.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_categories: Vec<Text>,
-    /// Streams of these names only.
+    /// Streams of these names only, such as `["order-17", "/^invoice-2026/"]`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub streams: Vec<Text>,
+    /// No streams of these names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_streams: Vec<Text>,
     /// Events of these types only. The others are counted as handled, and leave no gap.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<Text>,
+    /// No events of these types, such as `["/Viewed$/"]`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_events: Vec<Text>,
     /// Takes system streams (`$…`) as well. Without it, those alone pass that an entry names by their `$`.

@@ -21,8 +21,9 @@
 //! | [`health`] [`supervise`] [`logging`] [`metrics`] `otlp` | states and their judgement, tasks with an owner, what is logged, counted and traced |
 //! | [`script`] [`connector`] | rhai handlers; everything that touches the outside world |
 //! | [`pipeline`] | one running pipeline: the loop that owns a scheduler, and the tasks around it. Names no connector |
+//! | [`settings`] [`spec`] [`schema`] [`explain`] | what a user writes, what an editor is to know of it, and what it comes to, in words |
 //! | [`cases`] [`doctor`] [`scaffold`] | tests of handlers, which stand beside their pipelines; a look over all that is kept; new pipelines from templates |
-//! | [`settings`] [`spec`] [`http`] [`cli`] [`app`] | what a user writes, asks and types; the composition root |
+//! | [`http`] [`cli`] [`app`] | what a user asks and types; the composition root |
 //!
 //! # What holds
 //!
@@ -73,6 +74,8 @@ pub mod pipeline;
 
 pub mod settings;
 pub mod spec;
+pub mod schema;
+pub mod explain;
 pub mod cases;
 pub mod doctor;
 pub mod scaffold;

@@ -1,13 +1,14 @@
 //! The daemon: flags and settings in, an exit code out.
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use propulsiond::app::{App, NotStarted};
+use propulsiond::app::{App, NotStarted, verbs};
 use propulsiond::cli::{
-    self, CheckArgs, Cli, CommandLine, CommonArgs, DoctorArgs, ExitStatus, NewArgs, RunArgs, TestArgs, Verb,
+    self, CheckArgs, Cli, CommandLine, CommonArgs, DoctorArgs, ExitStatus, ExplainArgs, NewArgs, RunArgs, TestArgs,
+    Verb,
 };
 use propulsiond::clock::Clock;
 use propulsiond::doctor::NotLooked;
@@ -44,10 +45,20 @@ fn main() -> ExitCode {
     match cli.verb() {
         Verb::Run(args) => run(&settings, &advice, args, cli.common.json),
         Verb::Check(args) => check(&settings, advice, args, cli.common.json),
+        Verb::Explain(args) => explain(&settings, args, cli.common.json),
         Verb::Test(args) => test(&settings, args, &cli.common),
         Verb::New(args) => new(args, cli.common.json),
         Verb::Doctor(args) => doctor(&settings, args, cli.common.json),
         Verb::Health => health(&settings, cli.common.json),
+        Verb::Schema(args) => print(&verbs::schema(args)),
+        Verb::Completion(args) => print(&verbs::completion(args, cli.common.json)),
+        Verb::Man(args) => match verbs::man(args, cli.common.json) {
+            Ok(text) => print(&text),
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitStatus::BadEnvironment
+            }
+        },
     }
     .into()
 }
@@ -142,6 +153,14 @@ fn check(settings: &Settings, mut problems: Vec<Problem>, args: &CheckArgs, json
     report(&problems, json)
 }
 
+fn explain(settings: &Settings, args: &ExplainArgs, json: bool) -> ExitStatus {
+    match verbs::explain(settings, args) {
+        Ok(explanation) if json => print(&(explanation.to_json() + "\n")),
+        Ok(explanation) => print(&explanation.render()),
+        Err(problems) => report(&problems, json),
+    }
+}
+
 fn test(settings: &Settings, args: &TestArgs, common: &CommonArgs) -> ExitStatus {
     // Otherwise what scripts log would stand between the results.
     let logs = match common.log_level.is_some().then(|| start_logs(settings)).transpose() {
@@ -214,13 +233,12 @@ fn doctor(settings: &Settings, args: &DoctorArgs, json: bool) -> ExitStatus {
     }
 }
 
-/// Prints what was asked for.
-#[expect(clippy::print_stdout, reason = "this is the answer that was asked for")]
+/// Gives an answer in the form that was asked for.
 fn answer(json: bool, to_json: impl FnOnce() -> serde_json::Value, render: impl FnOnce(Style) -> String) {
     if json {
-        println!("{}", to_json());
+        print_json(to_json());
     } else {
-        print!("{}", render(if std::io::stdout().is_terminal() { Style::Colour } else { Style::Plain }));
+        let _printed = print(&render(if std::io::stdout().is_terminal() { Style::Colour } else { Style::Plain }));
     }
 }
 
@@ -237,7 +255,18 @@ fn report(problems: &[Problem], json: bool) -> ExitStatus {
     if problems.iter().any(Problem::is_error) { ExitStatus::BadFiles } else { ExitStatus::Ok }
 }
 
-#[expect(clippy::print_stdout, reason = "this is the answer that was asked for")]
 fn print_json(answer: serde_json::Value) {
-    println!("{answer}");
+    let _printed = print(&format!("{answer}\n"));
+}
+
+/// Gives the answer that was asked for. Whoever has read enough of it may close the pipe.
+fn print(text: &str) -> ExitStatus {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("error: cannot write to standard output: {error}");
+            ExitStatus::BadEnvironment
+        }
+        _ => ExitStatus::Ok,
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::io::Write as _;
 
+use schemars::JsonSchema;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -13,7 +14,7 @@ use crate::event::{Event, Kind, Text};
 use crate::value::Value;
 
 /// How emitted values become lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// Every value as JSON, strings in quotes.

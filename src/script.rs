@@ -79,6 +79,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rhai::Map;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -101,9 +102,10 @@ pub const STACK_BYTES: usize = 16 << 20;
 pub const MAX_CALL_DEPTH: usize = 64;
 pub const MAX_EXPRESSION_DEPTH: usize = 64;
 
-/// What one call may use.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+/// What one call of a script may use. More is a permanent error of the call.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "ScriptLimits")]
 pub struct Limits {
     /// Steps of a call; a turn of a small loop takes about ten. They also bound what no other limit does, such as a map
     /// that grows by `map[key] = value`.
@@ -124,7 +126,7 @@ pub struct Limits {
     pub functions: usize,
     /// Files that a script may import.
     pub modules: usize,
-    /// Text that the effects of one call may hold.
+    /// Bytes of text that the effects of one call may hold.
     pub emitted_bytes: usize,
 }
 

@@ -3,12 +3,16 @@
 //! References are resolved here, one scalar at a time, after the file was parsed: what a variable holds can never
 //! change the structure of a file (R64), and messages show the reference, never the value (R63).
 
+mod schema;
+
 use std::fmt;
 use std::ops::Deref;
 use std::path::Path;
 
 use serde::de::{Deserializer, Error as _, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
+
+pub use schema::{DurationText, IntervalText, SizeText};
 
 /// Text in which `${NAME}`, `${NAME:-default}` and `${file:/path}` stand for what they refer to.
 ///
@@ -344,7 +348,7 @@ pub mod size {
         serializer.serialize_str(&written(*bytes))
     }
 
-    /// Returns a size as people write it.
+    /// Returns a size as a file has it, in the largest unit of which it is a multiple.
     pub fn written(bytes: u64) -> String {
         let unit = UNITS[..3].iter().rev().find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size));
         match unit {

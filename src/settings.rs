@@ -3,16 +3,18 @@
 mod layers;
 mod otlp;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::document::{Problem, clear_secrets};
-use crate::setting::{SecretText, Text, duration, interval};
+use crate::setting::{DurationText, IntervalText, SecretText, Text, duration, interval};
 
 pub use layers::Flags;
 pub use otlp::{Endpoint, OtlpSettings, Share};
@@ -24,27 +26,33 @@ pub const DEFAULT_FILE: &str = "config/propulsiond.toml";
 /// into pods beside a Service of that name.
 pub const PREFIX: &str = "PROPULSIOND__";
 
-/// Everything the daemon can be told that is not about one pipeline.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+/// The daemon's own settings: everything it can be told that is not about one pipeline. The environment comes after this
+/// file (`PROPULSIOND__LOG__LEVEL=debug`), flags come after that.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(title = "propulsiond settings")]
 pub struct Settings {
-    /// Where metrics, health and the admin API are served; `"off"`: nowhere.
+    /// Where metrics, health and the admin API are served, such as `"0.0.0.0:9464"`; `"off"`: nowhere.
     pub listen: Listen,
     /// Where checkpoints and results are kept. One daemon at a time.
     pub data_dir: Text,
     /// How long handlers may take to finish when the daemon stops.
     #[serde(with = "duration")]
+    #[schemars(with = "DurationText")]
     pub drain: Duration,
+    /// Who may use the admin API.
     pub http: HttpSettings,
+    /// What is logged to standard error, and how.
     pub log: LogSettings,
+    /// Where traces are exported to.
     pub otlp: OtlpSettings,
 }
 
-/// `[http]`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+/// `[http]`: who may use the admin API.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpSettings {
-    /// Opens the admin API to who is not on this machine, if they send it as a bearer token.
+    /// Opens the admin API to who is not on this machine, if they send it as a bearer token. Left out: to nobody else.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "token")]
     pub token: Option<SecretText>,
 }
@@ -58,24 +66,28 @@ fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretText
     Ok(Some(token))
 }
 
-/// `[log]`.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+/// `[log]`: what is logged to standard error, and how.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogSettings {
+    /// How lines are written.
     pub format: LogFormat,
-    /// `"error"` to `"trace"`, also by target: `"info,propulsiond::pipeline=debug"`.
+    /// What is logged: `"error"`, `"warn"`, `"info"`, `"debug"` or `"trace"`, also by target: `"info,propulsiond::pipeline=debug"`.
     pub level: Text,
     /// How often the stats of each pipeline are logged, if it did anything; or `"off"`.
     #[serde(with = "interval")]
+    #[schemars(with = "IntervalText")]
     pub stats_interval: Option<Duration>,
 }
 
 /// How log lines are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
+    /// For people.
     #[default]
     Text,
+    /// For machines: an object a line.
     Json,
 }
 
@@ -149,6 +161,22 @@ impl Serialize for Listen {
 impl<'de> Deserialize<'de> for Listen {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_str(ListenVisitor)
+    }
+}
+
+impl JsonSchema for Listen {
+    fn schema_name() -> Cow<'static, str> {
+        "Listen".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "title": "address",
+            "description": "An address and a port, or `off`.",
+            "type": "string",
+            "pattern": r"^off$|^.+:[0-9]{1,5}$|\$\{",
+            "examples": ["127.0.0.1:9464", "0.0.0.0:9464", "[::]:9464", "off"],
+        })
     }
 }
 

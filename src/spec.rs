@@ -7,17 +7,19 @@ mod check;
 mod connectors;
 mod load;
 mod scripts;
+mod schema;
 
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::document::closest;
-use crate::setting::{Text, duration, size};
+use crate::setting::{DurationText, SizeText, Text, duration, size};
 use crate::{filter, retry};
 
 pub use check::check;
@@ -28,22 +30,32 @@ pub use scripts::{check_script, compile_script};
 /// A pipeline, as its file describes it.
 ///
 /// Serialises to the normalised form: every default filled in, references as they were written. Reload compares that.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(transform = schema::pipeline)]
 pub struct PipelineSpec {
-    /// What progress is kept under. If absent: the pipeline's name.
+    /// The consumer group: what progress is kept under. Another group starts at the beginning. Left out: the pipeline's
+    /// name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<Text>,
-    /// The source part of the key that progress is kept under. If absent: the source's kind.
+    /// The source part of the key that progress is kept under. Left out: the source's kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_id: Option<Text>,
+    /// When the pipeline ends by itself.
     pub stop: Stop,
+    /// Where events come from.
     pub source: SourceSpec,
+    /// Where progress is kept. Left out: in the SQLite file `propulsiond.db` of the data directory.
     pub checkpoint: Checkpoint,
+    /// Which streams and events are taken. Left out: all.
     pub filter: filter::Settings,
+    /// What may be handled at the same time, and how far reading runs ahead of it.
     pub schedule: ScheduleSpec,
+    /// What follows from a failure.
     pub errors: ErrorsSpec,
+    /// What decides about the events. Left out: the events themselves go to the sink.
     pub handler: HandlerSpec,
+    /// What is written to. Left out: nothing is written; the handler does it all.
     pub sink: SinkSpec,
 }
 
@@ -51,7 +63,7 @@ impl PipelineSpec {
     /// Returns whether (stream, next index) is kept in the transaction that holds the progress (C13).
     pub fn keeps_write_positions(&self) -> bool {
         let kept = self.checkpoint == Checkpoint::Sink && self.schedule.order == Order::Stream;
-        kept && self.schedule.write_positions.unwrap_or_else(|| self.repeats())
+        kept && self.schedule.write_positions.unwrap_or_else(|| self.contract().repeats)
     }
 }
 
@@ -160,37 +172,45 @@ impl<'de> Visitor<'de> for CheckpointVisitor {
 }
 
 /// `[schedule]`: what may be handled at the same time, and how far reading runs ahead of it.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleSpec {
+    /// What keeps its order.
     pub order: Order,
-    /// More than one: the handler gets several streams in one call.
+    /// How many streams one call of the handler gets. More than one: the script has `handle_batch`.
     pub streams_per_call: NonZeroUsize,
-    /// Calls at the same time.
+    /// How many calls may run at the same time.
     pub concurrency: NonZeroUsize,
-    /// Batches held unhandled for each tranche.
+    /// How many batches may be held unhandled, for each tranche.
     pub read_ahead: NonZeroUsize,
-    /// Bytes held unhandled, all tranches together.
+    /// How many bytes of events may be held unhandled, for each tranche.
     #[serde(with = "size")]
+    #[schemars(with = "SizeText")]
     pub read_ahead_bytes: u64,
-    /// How many events reading may be ahead of the position of its tranche.
+    /// How many events reading may be ahead of the position of its tranche: how far the others may go on while one stream
+    /// is stuck.
     pub max_ahead_events: NonZeroUsize,
-    /// Events of one stream in one call.
+    /// How many events of one stream one call gets at most.
     pub max_events: NonZeroUsize,
-    /// Bytes of one stream's events in one call; one event is always offered. If absent: no limit.
+    /// How many bytes of one stream's events one call gets at most; one event is always offered. Left out: no limit.
     #[serde(with = "optional_size", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SizeText")]
     pub max_bytes: Option<u64>,
-    /// How often progress is committed.
+    /// How often progress is stored. What was handled since is handled again after a crash, unless the sink holds the
+    /// progress.
     #[serde(with = "duration")]
+    #[schemars(with = "DurationText")]
     pub commit_interval: Duration,
-    /// Offers a stream only where nothing is missing before it.
+    /// Offers the events of a stream only where none is missing before them, from index 0 on.
     pub require_all: bool,
-    /// Keeps how far each stream is beside the progress, so that an event that the feed repeats has no effect again. If
-    /// absent: where the sink holds the progress and the feed may repeat events.
+    /// Keeps how far each stream is beside the progress, so that an event that the feed repeats has no effect again.
+    /// Only where the sink holds the progress, and `order` is `"stream"`. Left out: there, if the feed may repeat events.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_positions: Option<bool>,
-    /// How often streams without work are forgotten. If absent: never.
+    /// How often streams without work are forgotten, to save memory; events that the feed repeats later are then handled
+    /// again. Left out: never.
     #[serde(with = "optional_duration", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "DurationText")]
     pub purge: Option<Duration>,
 }
 
@@ -215,7 +235,7 @@ impl Default for ScheduleSpec {
 }
 
 /// What keeps its order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
     /// The events of a stream; streams are independent.
@@ -227,14 +247,16 @@ pub enum Order {
 }
 
 /// `[errors]`: what follows from a failure.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ErrorsSpec {
+    /// How often a failing event is tried again, and after which delays.
     pub retry: RetrySpec,
     /// What becomes of an event that no retry helped.
     pub then: Then,
     /// How long a stream may be offered without progress before `then` applies.
     #[serde(with = "duration")]
+    #[schemars(with = "DurationText")]
     pub stuck_after: Duration,
 }
 
@@ -245,16 +267,18 @@ impl Default for ErrorsSpec {
 }
 
 /// `errors.retry`: how often, and after which delays.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetrySpec {
-    /// The delay after the first failure; it doubles from then on.
+    /// The delay after the first failure; it doubles from then on. Each is shortened at random, by up to half.
     #[serde(with = "duration")]
+    #[schemars(with = "DurationText")]
     pub initial: Duration,
     /// The longest delay.
     #[serde(with = "duration")]
+    #[schemars(with = "DurationText")]
     pub max: Duration,
-    /// How often an event may fail, the first time included.
+    /// How often an event may fail, the first time included, before `errors.then` acts; or `"unlimited"`.
     pub attempts: Attempts,
 }
 
@@ -336,7 +360,7 @@ fn other_word<E: de::Error>(text: &str, words: &'static [&'static str], expected
 }
 
 /// What becomes of an event that no retry helped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Then {
     /// It and what follows in its stream is kept aside, and the rest goes on.
@@ -384,4 +408,4 @@ mod optional_size {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

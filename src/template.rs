@@ -4,8 +4,10 @@
 //! letters, digits and `-_.~`, so that it can neither add a folder nor a query, and a name that would make a folder
 //! of `.` or `..` is refused.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -209,6 +211,21 @@ fn matches_parts(parts: &[Part], path: &str) -> bool {
             let longest = path.find('/').unwrap_or(path.len());
             (1..=longest).filter(|end| path.is_char_boundary(*end)).any(|end| matches_parts(rest, &path[end..]))
         }
+    }
+}
+
+impl JsonSchema for Template {
+    fn schema_name() -> Cow<'static, str> {
+        "Template".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "title": "path template",
+            "description": "A path. `{stream}`, `{category}` and `{id}` may follow a literal folder.",
+            "type": "string",
+            "minLength": 1,
+        })
     }
 }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{
@@ -33,9 +34,10 @@ const MAX_SET_BYTES: usize = 64 * 1_024;
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-/// Where progress is kept.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+/// `[checkpoint.file]`: progress in a folder, a JSON file for each tranche, that people can read.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "FileCheckpoint")]
 pub struct Settings {
     /// The folder, in the data directory unless absolute.
     pub path: Text,

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{
@@ -27,9 +28,10 @@ pub use sink::{Effect, MemorySink};
 /// How large an encoded set may be (C14).
 const MAX_SET_BYTES: usize = 64 * 1_024;
 
-/// Progress that is gone with the process. There is nothing to set.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+/// `[checkpoint.memory]`: progress that is gone with the process. There is nothing to set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "MemoryCheckpoint")]
 pub struct Settings {}
 
 /// Keeps progress in memory.

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hashbrown::HashMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
@@ -39,21 +40,24 @@ use crate::sink::{Decided, Effects, Sink, Written};
 use crate::template::Template;
 use crate::ticker::Ticker;
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+/// `[sink.file]`: a line in a file for each effect, or for each event where there is no handler. Lines are appended.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "FileSink")]
 pub struct Settings {
     /// The file, within the data directory. `{stream}`, `{category}` and `{id}` may follow a literal folder. Left out:
     /// the pipeline's name with `.jsonl`.
     pub path: Option<Template>,
     /// How emitted values become lines. Events are JSON either way.
     pub format: Format,
+    /// When what was written is made to survive the loss of power.
     pub fsync: Fsync,
     /// Files kept open at the same time; those not written to for longest are closed.
     pub max_open: NonZeroUsize,
 }
 
 /// When what was written is made to survive the machine's end. The process's own end it survives in any case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fsync {
     /// When the operating system sees fit.
@@ -61,7 +65,11 @@ pub enum Fsync {
     /// Before it counts as written.
     Batch,
     /// At intervals: what counts as written may be lost for that long.
-    Every(#[serde(with = "setting::duration")] Duration),
+    Every(
+        #[serde(with = "setting::duration")]
+        #[schemars(with = "setting::DurationText")]
+        Duration,
+    ),
 }
 
 impl Default for Settings {

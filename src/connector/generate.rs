@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, Timestamp};
@@ -22,9 +23,10 @@ use crate::source::{
     Batch, Contract, Lag, LagUnit, Next, Source, SourceError, SourceErrorKind, TrancheChange, TrancheReader,
 };
 
-/// Settings of `[source.generate]`.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+/// `[source.generate]`: synthetic events, the same ones for the same settings. For trying things out, and measuring.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "GenerateSource")]
 pub struct Settings {
     /// Another seed makes other events.
     pub seed: u64,
@@ -32,17 +34,19 @@ pub struct Settings {
     pub streams: NonZeroU64,
     /// How many tranches. A stream belongs to one of them.
     pub tranches: NonZeroU32,
-    /// How many events, in all tranches together; else they never end.
+    /// How many events, in all tranches together. Left out: they never end.
     pub count: Option<u64>,
-    /// How many events a second, in all tranches together; else as many as are taken.
+    /// How many events a second, in all tranches together. Left out: as many as are taken.
     pub rate: Option<NonZeroU64>,
     /// How many bytes the body of an event has, if it takes no more than that.
     pub size: usize,
-    /// Which share of the events repeats one that came before, from 0 to below 1.
+    /// Which share of the events repeats one that came before, from 0 to 0.99.
+    #[schemars(range(min = 0.0, max = 0.99))]
     pub duplicates: f64,
-    /// Which share of a stream's indexes is missing, from 0 to below 1.
+    /// Which share of a stream's indexes is missing, from 0 to 0.99.
+    #[schemars(range(min = 0.0, max = 0.99))]
     pub gaps: f64,
-    /// What the names of streams begin with.
+    /// What the names of streams begin with, before the first `-`.
     pub category: String,
     /// The types that events may have.
     pub types: Vec<String>,
@@ -93,6 +97,13 @@ pub fn check(settings: &Settings) -> Vec<BadSetting> {
     bad
 }
 
+impl Settings {
+    /// Returns what the source promises.
+    pub fn contract(&self) -> Contract {
+        Contract { ordinals: true, indexes: Indexes::Dense, repeats: self.duplicates > 0.0 }
+    }
+}
+
 /// Makes the source.
 pub fn source(settings: &Settings, _context: &Context) -> anyhow::Result<GenerateSource> {
     if let Some(bad) = check(settings).into_iter().next() {
@@ -117,7 +128,7 @@ pub struct GenerateSource {
 #[async_trait]
 impl Source for GenerateSource {
     fn contract(&self) -> Contract {
-        Contract { ordinals: true, indexes: Indexes::Dense, repeats: self.settings.duplicates > 0.0 }
+        self.settings.contract()
     }
 
     async fn next_change(&mut self) -> Result<TrancheChange, SourceError> {

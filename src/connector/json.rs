@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
@@ -46,16 +47,19 @@ use files::Names;
 use log::Log;
 use place::Place;
 
-/// Settings of `[source.json]`.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+/// `[source.json]`: events from files of JSON lines. A file is followed as it grows; a folder is read as one log, its
+/// files in the order of their names.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "JsonSource", extend("required" = ["path"]))]
 pub struct Settings {
-    /// A file, or a folder whose files are read. Files that end in `.gz` are decompressed.
+    /// A file, or a folder whose files are read, beside the pipeline's file unless absolute. Files that end in `.gz` are decompressed.
     pub path: Text,
-    /// Which files of a folder are read, with `*` and `?` in it; else those that end in `.jsonl` or `.ndjson`, also
+    /// Which files of a folder are read, with `*` and `?` in it. Left out: those that end in `.jsonl` or `.ndjson`, also
     /// with `.gz` behind. Names that start with a dot never are.
     pub pattern: Option<Text>,
-    /// Reads the files of a folder independently of each other.
+    /// Reads the files of a folder at the same time and independently of each other, instead of as one log. A stream must
+    /// not be spread over several of them.
     pub tranche_per_file: bool,
     /// Where the indexes of events come from.
     pub index: Index,
@@ -67,6 +71,7 @@ pub struct Settings {
     pub batch: NonZeroUsize,
     /// How often to look for more at the end.
     #[serde(with = "setting::duration")]
+    #[schemars(with = "setting::DurationText")]
     pub poll: Duration,
 }
 
@@ -86,8 +91,9 @@ impl Default for Settings {
 }
 
 /// Where the indexes of events come from. A line that breaks it is malformed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "JsonIndex")]
 pub enum Index {
     /// Every line says it: streams are dense.
     Field,
@@ -96,10 +102,10 @@ pub enum Index {
 }
 
 /// What to do about a file that was replaced, truncated or added behind the reader's back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnReplaced {
-    /// The position is lost: a person decides.
+    /// The position is lost: the pipeline halts, and a person decides.
     Fail,
     /// Read it, under a new number.
     Restart,
@@ -163,21 +169,24 @@ impl Options {
     }
 }
 
+impl Settings {
+    /// Returns what the source promises.
+    pub fn contract(&self) -> Contract {
+        let is_line = self.index == Index::Line;
+        Contract { ordinals: true, indexes: if is_line { Indexes::Sparse } else { Indexes::Dense }, repeats: !is_line }
+    }
+}
+
 /// Makes the source. `finite`: the pipeline stops at the tail, so that a whole last line counts without its newline.
 pub fn source(settings: &Settings, context: &Context, finite: bool) -> anyhow::Result<JsonSource> {
     anyhow::ensure!(
         !settings.path.is_empty(),
         "`path` is missing: name a file of JSON lines, or a folder of such files"
     );
-    let contract = Contract {
-        ordinals: true,
-        indexes: if settings.index == Index::Line { Indexes::Sparse } else { Indexes::Dense },
-        repeats: settings.index == Index::Field,
-    };
     let folder = if settings.tranche_per_file { Some(Folder::default()) } else { None };
     Ok(JsonSource {
         options: Arc::new(Options::new(settings, context, finite)),
-        contract,
+        contract: settings.contract(),
         clock: Clock::start(),
         folder,
         changes: VecDeque::new(),

@@ -6,15 +6,17 @@
 //! ```
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Context;
 use crate::handler::HandlerError;
 use crate::sink::{Decided, Sink, Written};
 
-/// There is nothing to set.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+/// `[sink.null]`: takes everything and keeps nothing. There is nothing to set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "NullSink")]
 pub struct Settings {}
 
 /// See the module's documentation.

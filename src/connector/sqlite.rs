@@ -24,6 +24,7 @@ mod writer;
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::BadSetting;
@@ -65,7 +66,7 @@ fn syntax_error(nowhere: &rusqlite::Connection, sql: &str) -> Option<String> {
 }
 
 /// How durable a commit is when it is reported as done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Synchronous {
     /// It survives the end of the process, but the last ones may not survive the loss of power. They are lost in
@@ -76,9 +77,10 @@ pub enum Synchronous {
     Full,
 }
 
-/// Where progress is kept.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+/// `[checkpoint.sqlite]`: progress in an SQLite file. The default.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "SqliteCheckpoint")]
 pub struct CheckpointSettings {
     /// The database's file, in the data directory unless absolute.
     pub path: Text,
@@ -86,6 +88,7 @@ pub struct CheckpointSettings {
     pub synchronous: Synchronous,
     /// How long to wait for another process that writes to the file.
     #[serde(with = "setting::duration")]
+    #[schemars(with = "setting::DurationText")]
     pub busy_timeout: Duration,
 }
 
@@ -99,9 +102,11 @@ impl Default for CheckpointSettings {
     }
 }
 
-/// Where a projection goes.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+/// `[sink.sqlite]`: a projection in an SQLite file: the statements that a handler emits, or the events themselves in a
+/// table. It can hold the progress: `checkpoint = "sink"`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "SqliteSink")]
 pub struct SinkSettings {
     /// The database's file, in the data directory unless absolute.
     pub path: Text,
@@ -113,13 +118,16 @@ pub struct SinkSettings {
     pub table: Text,
     /// How long to wait for another process that writes to the file.
     #[serde(with = "setting::duration")]
+    #[schemars(with = "setting::DurationText")]
     pub busy_timeout: Duration,
     /// Memory for pages of the file. Whoever opens the file first decides.
     #[serde(with = "setting::size")]
+    #[schemars(with = "setting::SizeText")]
     pub cache: u64,
     /// How far the write-ahead log may grow before it is written back. A page that changes often is then written back
     /// once for many commits. Whoever opens the file first decides.
     #[serde(with = "setting::size")]
+    #[schemars(with = "setting::SizeText")]
     pub log: u64,
 }
 

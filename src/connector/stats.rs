@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hashbrown::HashMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -35,11 +36,14 @@ pub const MOST_ROWS: usize = 10_000;
 /// Category and type of what is not told apart.
 pub const OTHER: &str = "(other)";
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+/// `[sink.stats]`: counts what passes, by category and type, and writes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "StatsSink")]
 pub struct Settings {
     /// How often the counts are logged.
     #[serde(with = "setting::duration")]
+    #[schemars(with = "setting::DurationText")]
     pub interval: Duration,
 }
 

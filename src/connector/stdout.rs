@@ -13,6 +13,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
@@ -22,8 +23,10 @@ use crate::handler::{HandlerError, HandlerErrorKind};
 use crate::render::{self, Format};
 use crate::sink::{Decided, Effects, Sink, Written};
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+/// `[sink.stdout]`: a line on standard output for each effect, or for each event where there is no handler.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "StdoutSink")]
 pub struct Settings {
     /// How emitted values become lines. Events are JSON either way.
     pub format: Format,

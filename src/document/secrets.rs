@@ -58,6 +58,11 @@ fn is_secret(path: &[String], text: &str) -> bool {
 /// Returns a line without what may be a secret in it; every column stays where it is. References are shown as written.
 ///
 /// `start` is where the line begins in its text: below `headers` and `auth` every value counts as one.
+/// Hides what looks like a secret that is written in clear in a line of its own.
+pub fn without_secrets(line: &str) -> String {
+    masked(line, 0, line)
+}
+
 pub(super) fn masked(text: &str, start: usize, line: &str) -> String {
     const VALUE: &str = r#"("(?:[^"\\]|\\.)*"?|'[^']*'?|\[(?:"(?:[^"\\]|\\.)*"?|'[^']*'?|[^\]"'])*\]?|[^"'\s{\[].*)"#;
     static ANY: LazyLock<Regex> =

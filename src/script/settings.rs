@@ -1,10 +1,12 @@
 //! `[handler.rhai]`
 
+use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -12,21 +14,25 @@ use serde_json::{Map, Value};
 use super::{Limits, Options};
 use crate::setting;
 
-/// `[handler.rhai]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+/// `[handler.rhai]`: a script decides about the events. It has `fn handle(stream, events)`, or `fn handle_batch(spans)`
+/// where `schedule.streams_per_call` is more than 1.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "RhaiHandler")]
 pub struct Settings {
-    /// The script, relative to the pipeline's folder.
+    /// The script's file, in the folder of the pipeline's file, such as `"orders.rhai"`.
     pub script: setting::Text,
-    /// What the script finds as `params`.
+    /// What the script finds as `params`, a table of your own: `{ vat = 0.2 }`. References in its texts are resolved.
     #[serde(default)]
     pub params: Params,
-    /// How long one call may take.
+    /// How long one call may take. Longer, and it failed, to be tried again.
     #[serde(default = "default_timeout", with = "setting::duration")]
+    #[schemars(with = "setting::DurationText")]
     pub timeout: Duration,
-    /// How many threads run the script; as many as there are cores if left out.
+    /// How many threads run the script. Left out: as many as there are cores. Never more than `schedule.concurrency`.
     #[serde(default)]
     pub threads: Option<NonZeroUsize>,
+    /// What one call may use.
     #[serde(default)]
     pub limits: Limits,
 }
@@ -69,6 +75,21 @@ impl<'de> Deserialize<'de> for Params {
         let mut resolved = written.clone();
         resolved.values_mut().try_for_each(resolve).map_err(D::Error::custom)?;
         Ok(Self { written, resolved })
+    }
+}
+
+impl JsonSchema for Params {
+    fn schema_name() -> Cow<'static, str> {
+        "Params".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "title": "parameters",
+            "description": "A table of values for a script. References in its texts are resolved.",
+            "type": "object",
+            "additionalProperties": true,
+        })
     }
 }
 

@@ -1,27 +1,32 @@
 //! `[otlp]`: export of traces.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::setting::{SecretText, Text, duration};
+use crate::setting::{DurationText, SecretText, Text, duration};
 
-/// `[otlp]`. Without an endpoint nothing is exported.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+/// `[otlp]`: where traces are exported to. Without an endpoint nothing is.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OtlpSettings {
     /// Where traces are sent: the url of a collector that takes OTLP over HTTP, `/v1/traces` not included.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Text>")]
     pub endpoint: Option<Endpoint>,
     /// The share of calls that is recorded where the events carry no trace, 0 to 1. Those that do are recorded if their
     /// sender's part is.
     pub sample: Share,
+    /// What the daemon is called in traces.
     pub service_name: Text,
-    /// For a request to the collector.
+    /// How long a request to the collector may take.
     #[serde(with = "duration")]
+    #[schemars(with = "DurationText")]
     pub timeout: Duration,
     /// Sent with every request.
     pub headers: BTreeMap<String, SecretText>,
@@ -78,6 +83,22 @@ pub struct Share(f64);
 impl Share {
     pub fn get(self) -> f64 {
         self.0
+    }
+}
+
+impl JsonSchema for Share {
+    fn schema_name() -> Cow<'static, str> {
+        "Share".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "title": "share",
+            "description": "A share of a whole.",
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+        })
     }
 }
 

@@ -212,7 +212,7 @@ impl Check<'_> {
                 let why = "`require_all` waits for the events before, and `order = \"none\"` knows no before";
                 problems.push(self.problem(at, why).help("remove one of the two"));
             }
-            if spec.indexes() == Indexes::Sparse {
+            if spec.contract().indexes == Indexes::Sparse {
                 let why = "`require_all` waits for every index, and this source leaves indexes out";
                 problems.push(
                     self.problem(at, why)

@@ -3,7 +3,9 @@
 //! Structs of `Option`s rather than enums: an error can point at the exact field, and two kinds in one file can be
 //! named, both of them.
 
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Checkpoint, PipelineSpec};
 use crate::connector::{
@@ -12,15 +14,17 @@ use crate::connector::{
 use crate::event::Indexes;
 use crate::script;
 use crate::setting::Text;
+use crate::source::Contract;
 
 /// Declares a struct with one optional field per kind.
 macro_rules! kinds {
-    ($(#[$doc:meta])* $name:ident { $($kind:ident: $settings:ty,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+    ($(#[$doc:meta])* $name:ident { $($(#[$kind_doc:meta])* $kind:ident: $settings:ty,)* }) => {
+        #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
         #[serde(deny_unknown_fields, default)]
+        $(#[$doc])*
         pub struct $name {
             $(
+                $(#[$kind_doc])*
                 #[serde(skip_serializing_if = "Option::is_none")]
                 pub $kind: Option<$settings>,
             )*
@@ -39,38 +43,55 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// `[source.…]`: where events come from.
+    /// `[source.…]`: where events come from, one of these.
+    #[schemars(transform = exactly_one)]
     SourceSpec {
+        /// Events from files of JSON lines.
         json: json::Settings,
+        /// Synthetic events.
         generate: generate::Settings,
+        /// Events that are posted to `/pipelines/NAME/events`.
         memory: memory::Settings,
     }
 }
 
 kinds! {
-    /// `[checkpoint.…]`: where progress is kept.
+    /// `[checkpoint.…]`: where progress is kept, one of these.
+    #[schemars(transform = at_most_one)]
     CheckpointSpec {
+        /// An SQLite file.
         sqlite: sqlite::CheckpointSettings,
+        /// Memory: every start begins anew.
         memory: checkpoint_memory::Settings,
+        /// A folder of JSON files.
         file: checkpoint_file::Settings,
     }
 }
 
 kinds! {
     /// `[handler.…]`: what decides about events.
+    #[schemars(transform = exactly_one)]
     HandlerSpec {
+        /// A script in rhai.
         rhai: script::Settings,
     }
 }
 
 kinds! {
-    /// `[sink.…]`: what is written to.
+    /// `[sink.…]`: what is written to, one of these.
+    #[schemars(transform = exactly_one)]
     SinkSpec {
+        /// Lines on standard output.
         stdout: stdout::Settings,
+        /// Lines in a file.
         file: file::Settings,
+        /// Statements, or the events themselves, in an SQLite file. It can hold the progress.
         sqlite: sqlite::SinkSettings,
+        /// HTTP requests.
         http: http::Settings,
+        /// Counts by category and type, in the log.
         stats: stats::Settings,
+        /// Nowhere: for measuring, and trying things out.
         null: null::Settings,
     }
 }
@@ -91,7 +112,19 @@ pub(super) enum Role {
     Checkpoints,
 }
 
-/// What the cross-checks have to know of the connectors' settings.
+/// Says in a schema that exactly one of an object's properties is there.
+fn exactly_one(schema: &mut Schema) {
+    let Some(Value::Object(properties)) = schema.get("properties") else { return };
+    let choices = properties.keys().map(|key| serde_json::json!({ "required": [key] })).collect();
+    schema.insert("oneOf".to_owned(), Value::Array(choices));
+}
+
+/// Says in a schema that none or one of an object's properties is there.
+fn at_most_one(schema: &mut Schema) {
+    schema.insert("maxProperties".to_owned(), 1.into());
+}
+
+/// What others have to know of the connectors' settings.
 impl PipelineSpec {
     /// Returns the texts that must not be empty, by their paths.
     pub(super) fn required(&self) -> Vec<([&'static str; 3], &Text)> {
@@ -166,20 +199,13 @@ impl PipelineSpec {
         Some(&self.handler.rhai.as_ref()?.script)
     }
 
-    /// Returns how the source's indexes follow each other.
-    pub(super) fn indexes(&self) -> Indexes {
-        let is_line = self.source.json.as_ref().is_some_and(|json| json.index == json::Index::Line);
-        let is_arrival = self.source.memory.as_ref().is_some_and(|memory| memory.index == memory::Index::Arrival);
-        if is_line || is_arrival { Indexes::Sparse } else { Indexes::Dense }
-    }
-
-    /// Returns whether the feed may deliver an event of a stream again under another ordinal (C13).
-    pub(super) fn repeats(&self) -> bool {
-        match (&self.source.json, &self.source.generate) {
-            (Some(json), _) => json.index == json::Index::Field,
-            (None, Some(generate)) => generate.duplicates > 0.0,
-            (None, None) => true,
-        }
+    /// Returns what the source promises; the least if there is none.
+    pub fn contract(&self) -> Contract {
+        let SourceSpec { json, generate, memory } = &self.source;
+        let json = json.as_ref().map(json::Settings::contract);
+        let generate = generate.as_ref().map(generate::Settings::contract);
+        let memory = memory.as_ref().map(memory::Settings::contract);
+        json.or(generate).or(memory).unwrap_or(Contract { ordinals: false, indexes: Indexes::Dense, repeats: true })
     }
 
     /// Returns whether the sink can hold the progress.

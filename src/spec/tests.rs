@@ -1,4 +1,4 @@
-mod accepted;
+pub(crate) mod accepted;
 mod across;
 mod folder;
 mod shape;

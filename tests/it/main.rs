@@ -22,3 +22,4 @@ mod tidy;
 mod tools;
 #[cfg(feature = "otlp")]
 mod traces;
+mod verbs;

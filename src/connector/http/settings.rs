@@ -1,41 +1,51 @@
 //! What can be set of sink `http`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use reqwest::StatusCode;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::setting;
 use crate::template::Template;
 
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+/// `[sink.http]`: a request for each event, each span, or each thing that the handler emitted, with an idempotency key.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "HttpSink", extend("required" = ["url"]))]
 pub struct Settings {
     /// Where to, `http://` or `https://`. May have a path and a query, but no user and password: `auth` has those.
     pub url: setting::Text,
-    /// What follows the url's own path; an emitted `path` takes its place. Left out: nothing.
+    /// What follows the url's own path, such as `"/orders/{id}"`; an emitted `path` takes its place. Left out: nothing.
     pub path: Option<Template>,
     /// What a request carries where there is no handler.
     pub per: Per,
+    /// The request's method.
     pub method: setting::Text,
-    /// Sent with every request. Values are never shown.
+    /// Headers that are sent with every request, such as `{ X-Api-Key = "${API_KEY}" }`. Values are never shown.
     pub headers: BTreeMap<String, Hidden>,
-    /// Left out: none.
+    /// How the sink says who it is: `{ bearer = "${TOKEN}" }`, or
+    /// `{ basic = { user = "u", password = "${PASSWORD}" } }`. Left out: it does not.
     pub auth: Option<Auth>,
     /// For a whole request, from its connection to the last byte of the answer.
     #[serde(with = "setting::duration")]
+    #[schemars(with = "setting::DurationText")]
     pub timeout: Duration,
+    /// For making a connection.
     #[serde(with = "setting::duration")]
+    #[schemars(with = "setting::DurationText")]
     pub connect_timeout: Duration,
-    /// Answers that mean that it is done.
+    /// Statuses of answers that mean that it is done, such as `["2xx", 409]`.
     pub success: Statuses,
-    /// Answers that mean that it will never work. `4xx` does not hold 401, 407, 408, 425 and 429; they can be named.
+    /// Statuses of answers that mean that it will never work. `4xx` does not hold 401, 407, 408, 425 and 429; they can be named.
     pub permanent: Statuses,
     /// The largest body to send; what is larger is a permanent error.
     #[serde(with = "setting::size")]
+    #[schemars(with = "setting::SizeText")]
     pub max_body: u64,
     /// Pass on, in the headers of a request, the trace that its events are part of.
     pub trace_context: bool,
@@ -44,24 +54,33 @@ pub struct Settings {
 }
 
 /// What a request carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Per {
+    /// One event, as a line that a JSON source reads.
     Event,
+    /// A run of events of one stream, as a RenderedSpan.
     Span,
 }
 
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+/// How the sink says who it is.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Auth {
+    /// By a token.
     Bearer(Hidden),
+    /// By user and password.
     Basic(Basic),
 }
 
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+/// User and password, for `Authorization: Basic`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "BasicAuth")]
 pub struct Basic {
+    /// The user's name.
     pub user: setting::Text,
+    /// The password, best as a reference. It is never shown.
     pub password: Hidden,
 }
 
@@ -123,8 +142,18 @@ impl<'de> Deserialize<'de> for Hidden {
     }
 }
 
+impl JsonSchema for Hidden {
+    fn schema_name() -> Cow<'static, str> {
+        setting::SecretText::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        setting::SecretText::json_schema(generator)
+    }
+}
+
 /// Statuses of answers, such as `[200, "4xx"]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Statuses(pub Vec<Status>);
 
@@ -160,6 +189,23 @@ impl Serialize for Status {
 impl<'de> Deserialize<'de> for Status {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(StatusVisitor)
+    }
+}
+
+impl JsonSchema for Status {
+    fn schema_name() -> Cow<'static, str> {
+        "Status".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "title": "status",
+            "description": "The status of an answer, such as 404, or a class of them, such as \"4xx\".",
+            "oneOf": [
+                { "type": "integer", "minimum": 200, "maximum": 599 },
+                { "type": "string", "enum": ["2xx", "3xx", "4xx", "5xx"] },
+            ],
+        })
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{MemoryFeed, MemorySource, Tranche};
@@ -17,16 +18,19 @@ use crate::position::TrancheId;
 use crate::setting;
 use crate::source::{Contract, Inbox, SourceError, SourceErrorKind};
 
-/// Settings of `[source.memory]`.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+/// `[source.memory]`: events that are posted to `/pipelines/NAME/events`. What was taken and is not handled yet goes with
+/// the process.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "MemorySource")]
 pub struct Settings {
     /// Where the indexes of events come from.
     pub index: Index,
-    /// How many events may wait to be read.
+    /// How many events may wait. Posting more is refused until there is room.
     pub max_events: NonZeroUsize,
-    /// How many bytes of them.
+    /// How many bytes of them may wait.
     #[serde(with = "setting::size")]
+    #[schemars(with = "setting::SizeText")]
     pub max_bytes: u64,
 }
 
@@ -41,8 +45,9 @@ impl Default for Settings {
 }
 
 /// Where the indexes of events come from. A line that breaks it is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "MemoryIndex")]
 pub enum Index {
     /// Every line says it: streams are dense.
     Field,
@@ -55,6 +60,18 @@ pub fn check(settings: &Settings) -> Vec<BadSetting> {
     let is_nothing = settings.max_bytes == 0;
     let bad = is_nothing.then(|| BadSetting::new(&["max_bytes"], "`max_bytes` is 0: nothing could be taken"));
     bad.into_iter().collect()
+}
+
+impl Settings {
+    /// Returns what the source promises. What is posted after a restart of the process are other events under the same
+    /// positions: no ordinals (C1).
+    pub fn contract(&self) -> Contract {
+        let (indexes, repeats) = match self.index {
+            Index::Field => (Indexes::Dense, true),
+            Index::Arrival => (Indexes::Sparse, false),
+        };
+        Contract { ordinals: false, indexes, repeats }
+    }
 }
 
 /// Makes the source, and what is posted to it.
@@ -85,12 +102,11 @@ impl fmt::Debug for MemoryInbox {
 
 impl MemoryInbox {
     pub fn new(settings: &Settings, pipeline: &Arc<str>) -> Self {
-        // What is posted after a restart of the process are other events under the same positions: no ordinals (C1).
-        let (indexes, repeats, indexing) = match settings.index {
-            Index::Field => (Indexes::Dense, true, Indexing::Field),
-            Index::Arrival => (Indexes::Sparse, false, Indexing::Line),
+        let indexing = match settings.index {
+            Index::Field => Indexing::Field,
+            Index::Arrival => Indexing::Line,
         };
-        let feed = MemoryFeed::new(Contract { ordinals: false, indexes, repeats });
+        let feed = MemoryFeed::new(settings.contract());
         let tranche = TrancheId::new("0");
         feed.add(&tranche);
         feed.tranche(&tranche, |tranche| tranche.counts_from_start = true);

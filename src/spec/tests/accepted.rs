@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::{Files, PipelineSpec, ScheduleSpec, load, load_file};
 use crate::document::{Document, Format};
 
-const TOML: &str = r#"
+pub(crate) const TOML: &str = r#"
 group = "orders-v1"
 stop = { after = "10m" }
 checkpoint = "sink"
@@ -40,7 +40,7 @@ path = "orders.db"
 init = ["CREATE TABLE orders (id)"]
 "#;
 
-const YAML: &str = r#"
+pub(crate) const YAML: &str = r#"
 group: orders-v1
 stop: { after: 10m }
 checkpoint: sink

@@ -197,6 +197,20 @@ fn streams_are_not_forgotten_where_a_repeat_must_have_no_effect() {
 }
 
 #[test]
+fn require_all_needs_indexes_that_follow_each_other() {
+    check_toml(
+        "[source.memory]\nindex = 'arrival'\n[sink.null]\n[schedule]\nrequire_all = true\n",
+        expect![[r#"
+        error: `require_all` waits for every index, and this source leaves indexes out
+         --> pipelines/a.toml:5:15 (schedule.require_all)
+        5 | require_all = true
+          |               ^^^^
+          = help: remove it, or read indexes that follow each other: `index = "field"`
+    "#]],
+    );
+}
+
+#[test]
 fn zero_is_no_interval() {
     check_toml(
         "[source.memory]\n[sink.null]\n[schedule]\ncommit_interval = '0s'\npurge = '0s'\nread_ahead_bytes = '0B'\nmax_bytes = '0B'\n\

@@ -1,0 +1,94 @@
+//! What a JSON Schema says of pipeline files where their types are read by code of our own.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::json;
+
+use super::{Attempts, Checkpoint, CheckpointSpec, Stop};
+use crate::setting::DurationText;
+
+/// Completes the schema of a whole file: what takes more than one key.
+pub(super) fn pipeline(schema: &mut Schema) {
+    for (key, value) in [
+        ("title", json!("propulsiond pipeline")),
+        (
+            "description",
+            json!(
+                "A pipeline: where events come from, what is to be done about them, where the result goes. Its name is the \
+                 file's."
+            ),
+        ),
+        ("required", json!(["source"])),
+        ("anyOf", json!([{ "required": ["sink"] }, { "required": ["handler"] }])),
+    ] {
+        schema.insert(key.to_owned(), value);
+    }
+}
+
+impl JsonSchema for Stop {
+    fn schema_name() -> Cow<'static, str> {
+        "Stop".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "title": "stop",
+            "description": "When a pipeline ends by itself.",
+            "oneOf": [
+                { "const": "never", "description": "Never: it follows what is added." },
+                { "const": "tail", "description": "At the tail, as each tranche comes to it: a finite job." },
+                {
+                    "type": "object",
+                    "description": "After a time, as in `{ after = \"10m\" }`.",
+                    "properties": { "after": with_description(generator, "How long it runs.") },
+                    "required": ["after"],
+                    "additionalProperties": false,
+                },
+            ],
+        })
+    }
+}
+
+fn with_description(generator: &mut SchemaGenerator, description: &str) -> Schema {
+    let mut schema = generator.subschema_for::<DurationText>();
+    schema.insert("description".to_owned(), description.into());
+    schema
+}
+
+impl JsonSchema for Checkpoint {
+    fn schema_name() -> Cow<'static, str> {
+        "Checkpoint".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "title": "checkpoint",
+            "description": "Where progress is kept.",
+            "oneOf": [
+                {
+                    "const": "sink",
+                    "description": "In the sink's own transactions: exactly once. It goes with `sink.sqlite`.",
+                },
+                generator.subschema_for::<CheckpointSpec>(),
+            ],
+        })
+    }
+}
+
+impl JsonSchema for Attempts {
+    fn schema_name() -> Cow<'static, str> {
+        "Attempts".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "title": "attempts",
+            "description": "How often an event may fail.",
+            "oneOf": [
+                { "type": "integer", "minimum": 1, "maximum": u32::MAX, "description": "So often, the first time included." },
+                { "const": "unlimited", "description": "Without end: it is tried again for ever." },
+            ],
+        })
+    }
+}
