@@ -32,35 +32,45 @@ fn main() -> ExitCode {
             None => error.exit(),
         },
     };
-    let load = || Settings::load(cli.common.settings.as_deref(), std::env::vars_os(), &cli.common.flags());
-    let allows_missing = matches!(cli.verb(), Verb::Check(args) if args.allow_missing_env);
-    let settings = match if allows_missing { setting::allowing_missing(load) } else { load() } {
-        Ok(settings) => settings,
+    let json = cli.common.json;
+    let status = match cli.verb() {
+        Verb::Run(args) => with_settings(&cli, &line, |settings, advice| run(settings, &advice, args, json)),
+        Verb::Check(args) => with_settings(&cli, &line, |settings, advice| check(settings, advice, args, json)),
+        Verb::Explain(args) => with_settings(&cli, &line, |settings, _| explain(settings, args, json)),
+        Verb::Test(args) => with_settings(&cli, &line, |settings, _| test(settings, args, &cli.common)),
+        Verb::New(args) => new(args, json),
+        Verb::Doctor(args) => with_settings(&cli, &line, |settings, _| doctor(settings, args, json)),
+        Verb::Health => with_settings(&cli, &line, |settings, _| health(settings, json)),
+        Verb::Schema(args) => print(&verbs::schema(args)),
+        Verb::Completion(args) => print(&verbs::completion(args, json)),
+        Verb::Man(args) => match verbs::man(args, json) {
+            Ok(text) => print(&text),
+            Err(error) => no_environment(&error, json),
+        },
+    };
+    status.into()
+}
+
+/// Runs a verb with the settings, and what is to be said of where those come from.
+fn with_settings(
+    cli: &Cli,
+    line: &CommandLine,
+    verb: impl FnOnce(&Settings, Vec<Problem>) -> ExitStatus,
+) -> ExitStatus {
+    let file = cli.common.settings.as_deref();
+    let load = || Settings::load(file, std::env::vars_os(), &cli.common.flags());
+    let allows_missing = match cli.verb() {
+        Verb::Check(args) => args.allow_missing_env,
+        Verb::Explain(args) => args.allow_missing_env,
+        _ => false,
+    };
+    match if allows_missing { setting::allowing_missing(load) } else { load() } {
+        Ok(settings) => verb(&settings, propulsiond::settings::advice(file, std::env::vars_os())),
         Err(problems) => {
             let problems: Vec<_> = problems.into_iter().map(|problem| line.locate(problem)).collect();
-            return report(&problems, cli.common.json).into();
+            report(&problems, cli.common.json)
         }
-    };
-    let advice = propulsiond::settings::advice(cli.common.settings.as_deref(), std::env::vars_os());
-    match cli.verb() {
-        Verb::Run(args) => run(&settings, &advice, args, cli.common.json),
-        Verb::Check(args) => check(&settings, advice, args, cli.common.json),
-        Verb::Explain(args) => explain(&settings, args, cli.common.json),
-        Verb::Test(args) => test(&settings, args, &cli.common),
-        Verb::New(args) => new(args, cli.common.json),
-        Verb::Doctor(args) => doctor(&settings, args, cli.common.json),
-        Verb::Health => health(&settings, cli.common.json),
-        Verb::Schema(args) => print(&verbs::schema(args)),
-        Verb::Completion(args) => print(&verbs::completion(args, cli.common.json)),
-        Verb::Man(args) => match verbs::man(args, cli.common.json) {
-            Ok(text) => print(&text),
-            Err(error) => {
-                eprintln!("error: {error:#}");
-                ExitStatus::BadEnvironment
-            }
-        },
     }
-    .into()
 }
 
 fn run(settings: &Settings, advice: &[Problem], args: &RunArgs, json: bool) -> ExitStatus {
@@ -84,14 +94,7 @@ fn run(settings: &Settings, advice: &[Problem], args: &RunArgs, json: bool) -> E
         match App::build(settings, args).await {
             Ok(app) => app.run(logs.clone(), signals).await,
             Err(NotStarted::Files(problems)) => report(&problems, json),
-            Err(NotStarted::Environment(error)) => {
-                if json {
-                    print_json(serde_json::json!([{ "severity": "error", "message": format!("{error:#}") }]));
-                } else {
-                    eprintln!("error: {error:#}");
-                }
-                ExitStatus::BadEnvironment
-            }
+            Err(NotStarted::Environment(error)) => no_environment(&error, json),
         }
     });
     logs.summarise_all();
@@ -189,10 +192,7 @@ fn new(args: &NewArgs, json: bool) -> ExitStatus {
             ExitStatus::Ok
         }
         Err(NotMade::Refused(problems)) => report(&problems, json),
-        Err(NotMade::Failed(error)) => {
-            eprintln!("error: {error:#}");
-            ExitStatus::BadEnvironment
-        }
+        Err(NotMade::Failed(error)) => no_environment(&error, json),
     }
 }
 
@@ -226,10 +226,7 @@ fn doctor(settings: &Settings, args: &DoctorArgs, json: bool) -> ExitStatus {
             if diagnosis.is_fine() { ExitStatus::Ok } else { ExitStatus::Failed }
         }
         Err(NotLooked::Files(problems)) => report(&problems, json),
-        Err(NotLooked::Environment(error)) => {
-            eprintln!("error: {error:#}");
-            ExitStatus::BadEnvironment
-        }
+        Err(NotLooked::Environment(error)) => no_environment(&error, json),
     }
 }
 
@@ -253,6 +250,16 @@ fn report(problems: &[Problem], json: bool) -> ExitStatus {
         }
     }
     if problems.iter().any(Problem::is_error) { ExitStatus::BadFiles } else { ExitStatus::Ok }
+}
+
+/// Says why nothing can be done here.
+fn no_environment(error: &anyhow::Error, json: bool) -> ExitStatus {
+    if json {
+        print_json(serde_json::json!([{ "severity": "error", "message": format!("{error:#}") }]));
+    } else {
+        eprintln!("error: {error:#}");
+    }
+    ExitStatus::BadEnvironment
 }
 
 fn print_json(answer: serde_json::Value) {

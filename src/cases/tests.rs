@@ -568,11 +568,11 @@ fn a_test_without_a_pipeline_or_a_script_is_a_mistake() {
         &[("p.toml", PIPELINE), ("p.test.toml", test), ("p.rhai", "fn handle(stream) {}")],
         "",
         expect![[r#"
-        error: `handle` is called as `fn handle(stream, events)`; this one has 1 parameters
-         --> p.rhai:1:19
-        1 | fn handle(stream) {}
-          |                   ^
-    "#]],
+            error: `handle` is called as `fn handle(stream, events)`; this one has 1 parameter
+             --> p.rhai:1:19
+            1 | fn handle(stream) {}
+              |                   ^
+        "#]],
     );
     check(
         &[("p.toml", plain)],

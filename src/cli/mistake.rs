@@ -76,7 +76,8 @@ pub fn explain(error: &clap::Error, line: &CommandLine) -> Option<Problem> {
     }
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
-        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
+        // clap lists the likeliest last.
+        Some(ContextValue::Strings(texts)) => texts.last().cloned(),
         _ => None,
     };
     let flag = text(ContextKind::InvalidArg).unwrap_or_default();

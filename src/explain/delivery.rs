@@ -52,14 +52,14 @@ impl Delivery {
 pub(super) fn delivery(voice: &Voice<'_>) -> Delivery {
     let guarantee = if voice.source_is_in_memory() {
         Guarantee::WhileItRuns
-    } else if voice.sink_holds_progress() {
+    } else if is_once(voice) {
         Guarantee::ExactlyOnce
     } else {
         Guarantee::AtLeastOnce
     };
     Delivery {
         guarantee,
-        why: why(voice, guarantee),
+        why: why(voice),
         order: order(voice),
         crash: crash(voice, guarantee),
         failing_event: errors::failing(voice),
@@ -69,30 +69,43 @@ pub(super) fn delivery(voice: &Voice<'_>) -> Delivery {
     }
 }
 
-fn why(voice: &Voice<'_>, guarantee: Guarantee) -> String {
-    let once = match voice.sink_holds_progress() {
-        true => sentences([
-            "what is written, and how far the events were read, are one transaction: after a crash both are there, or neither.",
+/// Returns whether no effect is written twice: effects and progress are one, and that tells of each event whether it was
+/// handled, by its ordinal or by its stream and index.
+fn is_once(voice: &Voice<'_>) -> bool {
+    voice.sink_holds_progress() && (voice.spec.contract().ordinals || voice.spec.keeps_write_positions())
+}
+
+fn why(voice: &Voice<'_>) -> String {
+    let together = "what is written, and how far the events were read, are one transaction";
+    let once = if is_once(voice) {
+        let logs = match voice.has_script() {
+            true => "This is about what is written: what a script logs or counts may happen twice.",
+            false => "",
+        };
+        sentences([
+            &*format!("exactly once: {together}: after a crash both are there, or neither."),
             &*repeats(voice),
-            if voice.has_script() {
-                "This is about what is written: what a script logs or counts may happen twice."
-            } else {
-                ""
-            },
-        ]),
-        false => sentences([
-            "an event counts as handled once the sink has taken what follows from it, and progress is stored after that.",
+            logs,
+        ])
+    } else if voice.sink_holds_progress() {
+        format!(
+            "at least once: {together}, but that tells no more than a position. When the pipeline fails and starts over, what was \
+             handled behind an event that was not is handled again."
+        )
+    } else {
+        sentences([
+            "at least once: an event counts as handled once the sink has taken what follows from it, and progress is stored after \
+             that.",
             &*why_not_once(voice),
-        ]),
+        ])
     };
-    match guarantee {
-        Guarantee::ExactlyOnce => format!("Exactly once: {once}"),
-        Guarantee::AtLeastOnce => format!("At least once: {once}"),
-        Guarantee::WhileItRuns => format!(
-            "Only while the process runs: what was posted and is not handled when it ends is gone. Until then, {} once: {once}",
-            if voice.sink_holds_progress() { "exactly" } else { "at least" }
-        ),
+    if voice.source_is_in_memory() {
+        return format!(
+            "Only while the process runs: what was posted and is not handled when it ends is gone. Until then, {once}"
+        );
     }
+    let mut chars = once.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// Says what becomes of events that the feed itself repeats, where effects and progress are one (C13).
@@ -102,10 +115,8 @@ fn repeats(voice: &Voice<'_>) -> String {
         return once_in_the_feed(voice).to_owned();
     }
     if voice.spec.keeps_write_positions() {
-        return "If the feed has an event twice, the second is known by its stream and index, because the next index of each stream is kept in \
-                the same transaction (`write_positions`). That holds for streams that begin in order and have no holes: one with a \
-                hole may have a repeat handled again after a restart, and of one whose first events come out of order the earlier \
-                ones may be taken for repeats after a restart."
+        return "If the feed has an event twice, the second is known by its stream and index, as how far each stream is is kept in \
+                the same transaction (`write_positions`)."
             .to_owned();
     }
     let why = match schedule.order {

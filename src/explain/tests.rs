@@ -15,7 +15,8 @@ fn explained(text: &str) -> (Explanation, String) {
     std::fs::write(folder.path().join("ok.rhai"), "fn handle(stream, events) {}").unwrap();
     std::fs::write(folder.path().join("in.jsonl"), "").unwrap();
     let loaded = load_file(&file).unwrap();
-    assert_eq!(check(std::slice::from_ref(&loaded), &folder.path().join("data")), []);
+    let problems = check(std::slice::from_ref(&loaded), &folder.path().join("data"));
+    assert!(!problems.iter().any(crate::document::Problem::is_error), "{problems:?}");
     let explanation = explain(&loaded);
     let shown = explanation.render().replace(&format!("{}/", folder.path().display()), "");
     (explanation, shown)
@@ -28,7 +29,12 @@ fn check_whole(text: &str, expected: ExpectFile) {
 
 fn check_values(text: &str, expected: Expect) {
     let (_, shown) = explained(text);
-    expected.assert_eq(shown.split("comes from\n").nth(1).unwrap());
+    expected.assert_eq(&outdented(shown.split("comes from\n").nth(1).unwrap()));
+}
+
+/// Snapshots lose the indent that all their lines have in common.
+fn outdented(lines: &str) -> String {
+    lines.lines().map(|line| format!("{}\n", line.strip_prefix("  ").unwrap_or(line))).collect()
 }
 
 /// Returns one part of an explanation, by its name.
@@ -43,7 +49,7 @@ fn part(text: &str, about: &str) -> String {
 fn check_part(text: &str, about: &str, expected: Expect) {
     let mut lines = String::new();
     wrap("", &part(text, about), &mut lines);
-    expected.assert_eq(&lines);
+    expected.assert_eq(&outdented(&lines));
 }
 
 const JSON: &str = "[source.json]\npath = 'in.jsonl'\n";
@@ -72,73 +78,74 @@ fn r63_references_are_shown_as_written_and_secrets_not_at_all() {
     check_values(
         text,
         expect![[r#"
-              group = "${PROPULSIOND_TEST_UNSET:-resolved-secret}"         # a.toml:1
-              source_id = "json"                                           # default: the source's kind
-              stop = "never"                                               # default
-              source.json.path = "${PROPULSIOND_TEST_UNSET:-in}.jsonl"     # a.toml:3
-              source.json.pattern = none                                   # default: those that end in `.jsonl` or `.ndjson`, also with `.gz` behind
-              source.json.tranche_per_file = false                         # default
-              source.json.index = "field"                                  # default
-              source.json.skip = 0                                         # default
-              source.json.on_replaced = "fail"                             # default
-              source.json.batch = 1000                                     # default
-              source.json.poll = "500ms"                                   # default
-              checkpoint.sqlite.path = "propulsiond.db"                    # default: no store is named
-              checkpoint.sqlite.synchronous = "full"                       # default
-              checkpoint.sqlite.busy_timeout = "5s"                        # default
-              filter.categories = []                                       # default: any
-              filter.exclude_categories = []                               # default: none
-              filter.streams = []                                          # default: any
-              filter.exclude_streams = []                                  # default: none
-              filter.events = []                                           # default: any
-              filter.exclude_events = []                                   # default: none
-              filter.system = false                                        # default
-              schedule.order = "stream"                                    # default
-              schedule.streams_per_call = 1                                # default
-              schedule.concurrency = 16                                    # default
-              schedule.read_ahead = 10                                     # default
-              schedule.read_ahead_bytes = "64MiB"                          # default
-              schedule.max_ahead_events = 1000000                          # default
-              schedule.max_events = 1000                                   # default
-              schedule.max_bytes = none                                    # default: no limit
-              schedule.commit_interval = "${PROPULSIOND_TEST_UNSET:-7s}"   # a.toml:5
-              schedule.require_all = false                                 # default
-              schedule.write_positions = false                             # default: kept only where the sink holds the progress
-              schedule.purge = none                                        # default: never
-              errors.retry.initial = "100ms"                               # default
-              errors.retry.max = "30s"                                     # default
-              errors.retry.attempts = 10                                   # default
-              errors.then = "halt"                                         # default: nothing is passed over unless a file says so
-              errors.stuck_after = "5m"                                    # default
-              handler.rhai.script = "ok.rhai"                              # a.toml:7
-              handler.rhai.params.a.token = "${PROPULSIOND_TEST_UNSET:-}"  # a.toml:8
-              handler.rhai.params.api_key = "**************"               # a.toml:8
-              handler.rhai.params.list = ["https://u:**************@h/","plain"]  # a.toml:8
-              handler.rhai.timeout = "30s"                                 # default
-              handler.rhai.threads = none                                  # default: as many as there are cores, at most `schedule.concurrency`
-              handler.rhai.limits.operations = 10000000                    # default
-              handler.rhai.limits.call_depth = 32                          # default
-              handler.rhai.limits.expression_depth = 64                    # default
-              handler.rhai.limits.string_bytes = 16777216                  # default
-              handler.rhai.limits.array_items = 100000                     # default
-              handler.rhai.limits.map_entries = 100000                     # default
-              handler.rhai.limits.variables = 1000                         # default
-              handler.rhai.limits.functions = 1000                         # default
-              handler.rhai.limits.modules = 64                             # default
-              handler.rhai.limits.emitted_bytes = 67108864                 # default
-              sink.http.url = "http://h/?…"                                # a.toml:10
-              sink.http.path = none                                        # default: the url's own alone
-              sink.http.per = "event"                                      # default
-              sink.http.method = "POST"                                    # default
-              sink.http.headers.X-Key = "<secret>"                         # a.toml:11
-              sink.http.auth.basic.user = "u"                              # a.toml:12
-              sink.http.auth.basic.password = "<secret>"                   # a.toml:12
-              sink.http.timeout = "30s"                                    # default
-              sink.http.connect_timeout = "5s"                             # default
-              sink.http.success = ["2xx"]                                  # default
-              sink.http.permanent = ["4xx"]                                # default
-              sink.http.max_body = "10MiB"                                 # default
-              sink.http.proxy = "<secret>"                                 # a.toml:13
+            group = "${PROPULSIOND_TEST_UNSET:-resolved-secret}"         # a.toml:1
+            source_id = "json"                                           # default: the source's kind
+            stop = "never"                                               # default
+            source.json.path = "${PROPULSIOND_TEST_UNSET:-in}.jsonl"     # a.toml:3
+            source.json.pattern = none                                   # default: those that end in `.jsonl` or `.ndjson`, also with `.gz` behind
+            source.json.tranche_per_file = false                         # default
+            source.json.index = "field"                                  # default
+            source.json.skip = 0                                         # default
+            source.json.on_replaced = "fail"                             # default
+            source.json.batch = 1000                                     # default
+            source.json.poll = "500ms"                                   # default
+            checkpoint.sqlite.path = "propulsiond.db"                    # default: no store is named
+            checkpoint.sqlite.synchronous = "full"                       # default
+            checkpoint.sqlite.busy_timeout = "5s"                        # default
+            filter.categories = []                                       # default: any
+            filter.exclude_categories = []                               # default: none
+            filter.streams = []                                          # default: any
+            filter.exclude_streams = []                                  # default: none
+            filter.events = []                                           # default: any
+            filter.exclude_events = []                                   # default: none
+            filter.system = false                                        # default
+            schedule.order = "stream"                                    # default
+            schedule.streams_per_call = 1                                # default
+            schedule.concurrency = 16                                    # default
+            schedule.read_ahead = 10                                     # default
+            schedule.read_ahead_bytes = "64MiB"                          # default
+            schedule.max_ahead_events = 1000000                          # default
+            schedule.max_events = 1000                                   # default
+            schedule.max_bytes = none                                    # default: no limit
+            schedule.commit_interval = "${PROPULSIOND_TEST_UNSET:-7s}"   # a.toml:5
+            schedule.require_all = false                                 # default
+            schedule.write_positions = false                             # default: kept only where the sink holds the progress
+            schedule.purge = none                                        # default: never
+            errors.retry.initial = "100ms"                               # default
+            errors.retry.max = "30s"                                     # default
+            errors.retry.attempts = 10                                   # default
+            errors.then = "halt"                                         # default: nothing is passed over unless a file says so
+            errors.stuck_after = "5m"                                    # default
+            handler.rhai.script = "ok.rhai"                              # a.toml:7
+            handler.rhai.params.a.token = "${PROPULSIOND_TEST_UNSET:-}"  # a.toml:8
+            handler.rhai.params.api_key = "**************"               # a.toml:8
+            handler.rhai.params.list = ["https://u:**************@h/","plain"]  # a.toml:8
+            handler.rhai.timeout = "30s"                                 # default
+            handler.rhai.threads = none                                  # default: as many as there are cores, at most `schedule.concurrency`
+            handler.rhai.limits.operations = 10000000                    # default
+            handler.rhai.limits.call_depth = 32                          # default
+            handler.rhai.limits.expression_depth = 64                    # default
+            handler.rhai.limits.string_bytes = 16777216                  # default
+            handler.rhai.limits.array_items = 100000                     # default
+            handler.rhai.limits.map_entries = 100000                     # default
+            handler.rhai.limits.variables = 1000                         # default
+            handler.rhai.limits.functions = 1000                         # default
+            handler.rhai.limits.modules = 64                             # default
+            handler.rhai.limits.emitted_bytes = 67108864                 # default
+            sink.http.url = "http://h/?…"                                # a.toml:10
+            sink.http.path = none                                        # default: the url's own alone
+            sink.http.per = "event"                                      # default
+            sink.http.method = "POST"                                    # default
+            sink.http.headers.X-Key = "<secret>"                         # a.toml:11
+            sink.http.auth.basic.user = "u"                              # a.toml:12
+            sink.http.auth.basic.password = "<secret>"                   # a.toml:12
+            sink.http.timeout = "30s"                                    # default
+            sink.http.connect_timeout = "5s"                             # default
+            sink.http.success = ["2xx"]                                  # default
+            sink.http.permanent = ["4xx"]                                # default
+            sink.http.max_body = "10MiB"                                 # default
+            sink.http.trace_context = true                               # default
+            sink.http.proxy = "<secret>"                                 # a.toml:13
         "#]],
     );
 }

@@ -57,7 +57,12 @@ impl Loaded {
 pub fn load(path: &Path) -> Result<Vec<Loaded>, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut loaded = Vec::new();
-    for file in scan(path)? {
+    let files = scan(path)?;
+    if files.is_empty() {
+        let problem = Problem::new(path, "there is no pipeline in this folder");
+        problems.push(problem.help("a pipeline is a file `NAME.toml` or `NAME.yaml`, directly in the folder"));
+    }
+    for file in files {
         match load_file(&file) {
             Ok(pipeline) => loaded.push(pipeline),
             Err(wrong) => problems.extend(wrong),
@@ -90,10 +95,6 @@ pub fn scan(path: &Path) -> Result<Vec<PathBuf>, Vec<Problem>> {
         }
     }
     files.sort();
-    if files.is_empty() && problems.is_empty() {
-        let problem = Problem::new(path, "there is no pipeline in this folder");
-        problems.push(problem.help("a pipeline is a file `NAME.toml` or `NAME.yaml`, directly in the folder"));
-    }
     problems.extend(same_names(&files));
     problems.sort_by(|a, b| a.file.cmp(&b.file));
     if problems.is_empty() { Ok(files) } else { Err(problems) }

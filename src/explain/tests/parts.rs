@@ -209,6 +209,17 @@ fn a_source_in_memory_promises_nothing_beyond_the_process() {
     let inbox = format!("checkpoint = 'sink'\n[source.memory]\nindex = 'arrival'\n{SCRIPT}[sink.sqlite]\n");
     check_whole(&inbox, expect_file!["memory.txt"]);
     check_part(
+        &inbox.replace("arrival", "field"),
+        "why",
+        expect![[r#"
+            Only while the process runs: what was posted and is not handled when it ends is gone. Until then, exactly
+            once: what is written, and how far the events were read, are one transaction: after a crash both are there,
+            or neither. If the feed has an event twice, the second is known by its stream and index, as how far each
+            stream is is kept in the same transaction (`write_positions`). This is about what is written: what a script
+            logs or counts may happen twice.
+        "#]],
+    );
+    check_part(
         "[source.memory]\n[checkpoint.file]\n[sink.stdout]\n",
         "progress",
         expect![[r#"

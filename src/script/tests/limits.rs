@@ -82,7 +82,10 @@ fn the_deepest_calls_in_the_deepest_expressions_fit_the_stack() {
                 options.limits.call_depth = MAX_CALL_DEPTH;
                 options.limits.expression_depth = MAX_EXPRESSION_DEPTH;
             },
-            expect![[""]],
+            expect![[r#"
+                Permanent
+                  main.rhai:2:118: functions call each other deeper than `limits.call_depth` allows (stream `order-1_a`, index 5, type `OrderPlaced`)
+            "#]],
         )
     };
     std::thread::Builder::new().stack_size(STACK_BYTES).spawn(run_it).unwrap().join().unwrap();

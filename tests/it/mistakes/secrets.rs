@@ -10,7 +10,17 @@ const SECRETS: [&str; 7] =
     ["hush-variable", "hush-file", "hush-bearer", "hush-header", "hush-user", "hush-proxy", "hush-token"];
 
 /// Every verb that reads files. A new one is a line here.
-const VERBS: [&[&str]; 3] = [&["check"], &["check", "--json"], &["check", "--allow-missing-env"]];
+const VERBS: [&[&str]; 9] = [
+    &["check"],
+    &["check", "--json"],
+    &["check", "--allow-missing-env"],
+    &["test"],
+    &["test", "--json"],
+    &["doctor"],
+    &["doctor", "--json"],
+    &["explain", "p"],
+    &["explain", "p", "--json"],
+];
 
 fn sink(more: &str) -> String {
     format!(
@@ -74,7 +84,7 @@ fn r63_no_verb_shows_a_secret() {
     for verb in VERBS {
         let case = planted(&sink("")).arguments(verb);
         let ended = run(&mut case.command());
-        assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+        assert!(matches!(ended.code, Some(0..=4)), "{}{}", ended.stdout, ended.stderr);
         assert_hidden(&format!("{}{}", ended.stdout, ended.stderr), &verb.join(" "));
     }
 }
