@@ -1,0 +1,82 @@
+//! Strings by the places of all quotes, in texts without backslashes and control characters.
+
+use super::{Expected, Scanner, Strings};
+
+/// The quotes of a text, found 64 bytes at a time.
+#[derive(Clone, Copy, Default)]
+pub(in crate::jsonlines) struct Quotes {
+    /// One bit for each quote that was found and not yet passed.
+    found: u64,
+    /// Where the bytes that follow those begin.
+    next: usize,
+}
+
+impl Strings for Quotes {
+    #[inline(always)]
+    fn pass(scanner: &mut Scanner<'_, Self>) -> Result<bool, Expected> {
+        let Some(opening) = scanner.next_quote() else { return Err(Expected::Care) };
+        debug_assert_eq!(opening + 1, scanner.at, "every quote outside of a string opens one");
+        let Some(closing) = scanner.next_quote() else { return Err(Expected::Care) };
+        scanner.at = closing + 1;
+        Ok(false)
+    }
+}
+
+const BLOCK: usize = 64;
+
+impl Scanner<'_, Quotes> {
+    #[inline(always)]
+    fn next_quote(&mut self) -> Option<usize> {
+        while self.strings.found == 0 {
+            let rest = self.bytes.get(self.strings.next..).filter(|rest| !rest.is_empty())?;
+            let block = match rest.first_chunk::<BLOCK>() {
+                Some(block) => Block::of(block),
+                None => Block::of_last(rest),
+            };
+            self.strings.next += BLOCK;
+            self.strings.found = block.quotes;
+            self.non_ascii |= block.non_ascii;
+            if block.needs_care {
+                return None;
+            }
+        }
+        let quote = self.strings.next - BLOCK + self.strings.found.trailing_zeros() as usize;
+        self.strings.found &= self.strings.found - 1;
+        Some(quote)
+    }
+}
+
+/// What is to be known of 64 bytes.
+struct Block {
+    quotes: u64,
+    needs_care: bool,
+    non_ascii: bool,
+}
+
+impl Block {
+    /// Loops over arrays of a fixed size, which become vector instructions.
+    #[inline(always)]
+    fn of(bytes: &[u8; BLOCK]) -> Self {
+        let mut quotes = [0_u8; BLOCK];
+        let (mut care, mut all) = (0, 0);
+        for (quote, byte) in quotes.iter_mut().zip(bytes) {
+            *quote = u8::from(*byte == b'"');
+            care |= u8::from(*byte == b'\\') | u8::from(*byte < 0x20);
+            all |= byte;
+        }
+        let (words, _) = quotes.as_chunks::<8>();
+        let mut bits = 0;
+        for (word, shift) in words.iter().zip((0..).step_by(8)) {
+            // Brings the lowest bits of eight bytes together in the highest byte.
+            bits |= (u64::from_le_bytes(*word).wrapping_mul(0x0102_0408_1020_4080) >> 56) << shift;
+        }
+        Self { quotes: bits, needs_care: care != 0, non_ascii: all >= 0x80 }
+    }
+
+    #[inline(never)]
+    fn of_last(rest: &[u8]) -> Self {
+        let mut block = [b' '; BLOCK];
+        block[..rest.len()].copy_from_slice(rest);
+        Self::of(&block)
+    }
+}
