@@ -17,8 +17,9 @@ use crate::scheduler::IngestBatch;
 use crate::source::{Batch, Drained, SourceError, SourceErrorKind};
 use crate::supervise::TaskKind;
 
-/// Batches that a reader may read before the driver has taken the first of them: one is handed over while the next is read.
-const CREDITS: usize = 2;
+/// Batches that a reader may read before the driver has taken the first of them: enough that neither waits until the other is
+/// awake.
+const CREDITS: usize = 4;
 
 impl Driver {
     pub(super) fn add_tranche(&mut self, tranche: TrancheId, origin: Option<Position>) {

@@ -1,4 +1,4 @@
-//! The reader of a tranche: hands the blocking work to a thread, one chunk ahead of what is asked for.
+//! The reader of a tranche: hands the blocking work to a thread, a few batches ahead of what is asked for.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,6 +11,9 @@ use super::{Options, lost_task};
 use crate::clock::{Clock, Timestamp};
 use crate::position::StartAt;
 use crate::source::{Batch, Next, SourceError, TrancheReader};
+
+/// While fewer batches than this wait to be handed out, the next chunk is read.
+const AHEAD: usize = 4;
 
 pub(super) struct Reader {
     options: Arc<Options>,
@@ -82,10 +85,26 @@ impl Reader {
             }
             Err(error) => {
                 // Start over behind what was handed out.
+                self.ready.clear();
                 self.work = Work::New;
                 Err(lost_task(&self.options.path, error))
             }
         }
+    }
+
+    /// Waits for a read, and begins the next one unless the tail is reached.
+    async fn advance(&mut self) -> Result<(), SourceError> {
+        let step = self.step().await?;
+        self.ended = step.ended;
+        self.ready.extend(step.batches);
+        if !step.at_tail {
+            self.begin()?;
+        }
+        Ok(())
+    }
+
+    fn has_read(&self) -> bool {
+        matches!(&self.work, Work::Busy(reading) if reading.is_finished())
     }
 
     fn hand_out(&mut self, batch: Batch) -> Next {
@@ -101,6 +120,9 @@ impl Reader {
 impl TrancheReader for Reader {
     async fn next(&mut self) -> Result<Next, SourceError> {
         loop {
+            if self.ready.len() < AHEAD && self.has_read() {
+                self.advance().await?;
+            }
             if let Some(batch) = self.ready.pop_front() {
                 return Ok(self.hand_out(batch));
             }
@@ -111,12 +133,7 @@ impl TrancheReader for Reader {
                 tokio::time::sleep_until(self.clock.instant(look_at)).await;
                 self.look_at = None;
             }
-            let step = self.step().await?;
-            self.ended = step.ended;
-            self.ready.extend(step.batches);
-            if !step.at_tail {
-                self.begin()?;
-            }
+            self.advance().await?;
         }
     }
 }
