@@ -230,19 +230,26 @@ impl fmt::Debug for Event {
 pub struct EventBuilder {
     record: Bytes,
     layout: Layout,
+    is_ascii: bool,
     bad: Option<BadEvent>,
 }
 
 impl EventBuilder {
     pub fn new(record: Bytes) -> Self {
         let bad = (u32::try_from(record.len()).is_err()).then_some(BadEvent::TooLarge);
-        Self { record, layout: Layout::default(), bad }
+        Self { record, layout: Layout::default(), is_ascii: false, bad }
+    }
+
+    /// Of a record that is known to be ASCII: its texts need not be looked at.
+    pub(crate) fn ascii(record: Bytes) -> Self {
+        Self { is_ascii: true, ..Self::new(record) }
     }
 
     /// Sets a text to the part of the buffer at `start` of `len` bytes.
     ///
     /// # Panics
     /// If that lies outside of the buffer.
+    #[inline]
     pub fn text(mut self, field: Text, start: usize, len: usize) -> Self {
         assert!(start + len <= self.record.len(), "an event's fields lie within its record");
         match u16::try_from(len) {
@@ -250,7 +257,8 @@ impl EventBuilder {
                 self.layout.starts[field as usize] = start as u32;
                 self.layout.lens[field as usize] = len;
                 let bytes = &self.record[start..start + usize::from(len)];
-                if !bytes.is_ascii() && std::str::from_utf8(bytes).is_err() {
+                debug_assert!(!self.is_ascii || bytes.is_ascii(), "the record was found to be ASCII");
+                if !self.is_ascii && std::str::from_utf8(bytes).is_err() {
                     self.bad.get_or_insert(BadEvent::NotUtf8(name_of(field)));
                 }
             }
@@ -265,6 +273,7 @@ impl EventBuilder {
     ///
     /// # Panics
     /// If it lies outside of the buffer.
+    #[inline]
     pub fn data(mut self, start: usize, len: usize) -> Self {
         self.layout.data = self.range(start, len);
         self
@@ -274,17 +283,20 @@ impl EventBuilder {
     ///
     /// # Panics
     /// If it lies outside of the buffer.
+    #[inline]
     pub fn meta(mut self, start: usize, len: usize) -> Self {
         self.layout.meta = self.range(start, len);
         self
     }
 
+    #[inline]
     fn range(&self, start: usize, len: usize) -> Range {
         assert!(start + len <= self.record.len(), "an event's fields lie within its record");
         Range { start: start as u32, len: len as u32 }
     }
 
     /// Returns the event, or why these fields cannot be one.
+    #[inline]
     pub fn build(self, kind: Kind, at: Ordinal, index: i64) -> Result<Event, BadEvent> {
         if let Some(bad) = self.bad {
             return Err(bad);

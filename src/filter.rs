@@ -142,6 +142,10 @@ impl Filter {
             && !self.categories.allow.names_system(category(name))
     }
 
+    fn names_nothing(&self) -> bool {
+        [&self.categories, &self.streams, &self.events].into_iter().all(Rule::is_empty)
+    }
+
     /// Returns whether events of the type are wanted.
     pub fn event(&self, event_type: &str) -> bool {
         self.events.passes(event_type)
@@ -151,6 +155,7 @@ impl Filter {
     pub fn verdict(&self, event: &Event) -> Verdict {
         match event.kind() {
             Kind::Malformed => Verdict::Keep,
+            _ if self.names_nothing() && !event.stream_bytes().starts_with(b"$") => Verdict::Keep,
             _ if !self.stream(event.stream()) => Verdict::DropStream,
             Kind::Placeholder => Verdict::Keep,
             Kind::Event | Kind::Unfold if self.event(event.event_type()) => Verdict::Keep,

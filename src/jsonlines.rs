@@ -181,6 +181,7 @@ impl Key {
 #[derive(Default)]
 struct Fields {
     tokens: [Option<Token>; KEYS],
+    is_ascii: bool,
 }
 
 impl Fields {
@@ -192,28 +193,24 @@ impl Fields {
         if !scanner.eat(b'}') {
             while self.scan_field(line, &mut scanner)? {}
         }
-        Ok(scanner.end()?)
+        scanner.end()?;
+        self.is_ascii = scanner.is_ascii();
+        Ok(())
     }
 
     /// Passes one key, its value and what follows; returns whether that was a comma.
     #[inline]
     fn scan_field<S: Strings>(&mut self, line: &[u8], scanner: &mut Scanner<'_, S>) -> Result<bool, BadLine> {
-        let start = scanner.at();
         let (name, escaped) = scanner.key()?;
-        let key = if escaped { Key::of(decode(&line[start..=name.end])?.as_bytes()) } else { Key::of(&line[name]) };
+        let quote = name.start - 1;
+        let key = if escaped { Key::of(decode(&line[quote..=name.end])?.as_bytes()) } else { Key::of(&line[name]) };
         let token = scanner.value(1)?;
         if let Some(key) = key
             && self.tokens[key as usize].replace(token).is_some()
         {
-            return Err(BadLine::new("the same key came before").at(start));
+            return Err(BadLine::new("the same key came before").at(quote));
         }
-        scanner.space();
-        if scanner.eat(b',') {
-            scanner.space();
-            return Ok(true);
-        }
-        scanner.expect(b'}', "expected `,` or `}`")?;
-        Ok(false)
+        Ok(scanner.goes_on(b'}', "expected `,` or `}`")?)
     }
 
     #[inline]
@@ -287,7 +284,7 @@ impl Fields {
     /// Leaves the fields of an event line where they are.
     #[inline]
     fn in_place(&self, line: Bytes) -> EventBuilder {
-        let mut builder = EventBuilder::new(line);
+        let mut builder = if self.is_ascii { EventBuilder::ascii(line) } else { EventBuilder::new(line) };
         for (key, text) in TEXTS {
             if let Some(token) = self.present(key) {
                 builder = builder.text(text, token.start as usize + 1, token.range().len() - 2);

@@ -53,17 +53,14 @@ fn parse_array(body: &Bytes, first: u64, indexing: Indexing, events: &mut Vec<Ev
     scanner.eat(b'[');
     scanner.space();
     let mut count = 0;
-    let mut more = scanner.peek() != Some(b']');
+    let mut more = !scanner.eat(b']');
     while more {
         let item = scanner.value(1).map_err(|bad| BadBody::Item { item: count + 1, why: bad.into() })?;
         let place = Place { major: first + count as u64, indexing };
         parse(body.slice(item.range()), place, events).map_err(|why| BadBody::Item { item: count + 1, why })?;
         count += 1;
-        scanner.space();
-        more = scanner.eat(b',');
-        scanner.space();
+        more = scanner.goes_on(b']', "expected `,` or `]`").map_err(array)?;
     }
-    scanner.expect(b']', "expected `,` or `]`").map_err(array)?;
     scanner.end().map_err(array)?;
     Ok(count)
 }

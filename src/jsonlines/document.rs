@@ -94,10 +94,7 @@ impl<'a> Part<'a> {
     }
 
     fn comma(&mut self) -> bool {
-        self.scanner.space();
-        let comma = self.scanner.eat(b',');
-        self.scanner.space();
-        comma
+        self.scanner.eat_next(b',')
     }
 }
 

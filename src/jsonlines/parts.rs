@@ -63,7 +63,7 @@ pub fn array_items(text: &[u8]) -> Result<Vec<Range<usize>>, BadLine> {
     let mut more = !scanner.eat(b']');
     while more {
         items.push(scanner.value(1)?.range());
-        more = goes_on(&mut scanner, b']', "expected `,` or `]`")?;
+        more = scanner.goes_on(b']', "expected `,` or `]`")?;
     }
     scanner.end()?;
     Ok(items)
@@ -77,7 +77,7 @@ fn scan_object<S: Strings>(mut scanner: Scanner<'_, S>, mut field: impl FnMut(Fi
         let (key, escaped) = scanner.key()?;
         let value = scanner.value(1)?;
         field(FieldPlace { key: (key.start as u32, key.end as u32), value: (value.start, value.end), escaped });
-        more = goes_on(&mut scanner, b'}', "expected `,` or `}`")?;
+        more = scanner.goes_on(b'}', "expected `,` or `}`")?;
     }
     scanner.end()
 }
@@ -87,18 +87,6 @@ fn open<S: Strings>(scanner: &mut Scanner<'_, S>, bracket: u8, why: &'static str
     scanner.expect(bracket, why)?;
     scanner.space();
     Ok(())
-}
-
-/// Passes what follows a part; returns whether another part does.
-#[inline(always)]
-fn goes_on<S: Strings>(scanner: &mut Scanner<'_, S>, bracket: u8, why: &'static str) -> Result<bool, Bad> {
-    scanner.space();
-    if scanner.eat(b',') {
-        scanner.space();
-        return Ok(true);
-    }
-    scanner.expect(bracket, why)?;
-    Ok(false)
 }
 
 #[cfg(test)]

@@ -149,10 +149,6 @@ impl<'a, S: Strings> Scanner<'a, S> {
         Ok(Self { bytes, at: 0, non_ascii: false, strings })
     }
 
-    pub(super) fn at(&self) -> usize {
-        self.at
-    }
-
     #[inline(always)]
     pub(super) fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
@@ -172,9 +168,36 @@ impl<'a, S: Strings> Scanner<'a, S> {
 
     #[inline(always)]
     pub(super) fn space(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
+        while self.is_at_space() {
             self.at += 1;
         }
+    }
+
+    #[inline(always)]
+    fn is_at_space(&self) -> bool {
+        matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r'))
+    }
+
+    /// Eats the byte, also behind white space, which most texts do not have there.
+    #[inline(always)]
+    pub(super) fn eat_next(&mut self, byte: u8) -> bool {
+        if self.eat(byte) {
+            return true;
+        }
+        self.is_at_space() && {
+            self.space();
+            self.eat(byte)
+        }
+    }
+
+    /// Passes what follows an item of an object or array that ends with `bracket`; returns whether another item does.
+    #[inline(always)]
+    pub(super) fn goes_on(&mut self, bracket: u8, why: &'static str) -> Result<bool, Bad> {
+        if self.eat_next(b',') {
+            return Ok(true);
+        }
+        self.expect(bracket, why)?;
+        Ok(false)
     }
 
     /// Checks that nothing but white space follows, and that all of the text is UTF-8.
@@ -191,19 +214,21 @@ impl<'a, S: Strings> Scanner<'a, S> {
             .map_err(|error| Bad { at: error.valid_up_to(), why: "expected UTF-8" })
     }
 
+    /// Returns whether the text is ASCII, once its end was reached.
+    pub(super) fn is_ascii(&self) -> bool {
+        !self.non_ascii
+    }
+
     /// Passes a key and its colon; returns the place of the key's content, and whether it has escapes.
     #[inline(always)]
     pub(super) fn key(&mut self) -> Result<(Range<usize>, bool), Bad> {
-        let start = self.at + 1;
-        match self.pass_key() {
-            Ok((end, escaped)) => Ok((start..end, escaped)),
-            Err(expected) => Err(Bad { at: self.at, why: expected.why() }),
-        }
+        self.pass_key().map_err(|expected| Bad { at: self.at, why: expected.why() })
     }
 
     /// Passes one value, which stands `depth` levels deep.
     #[inline(always)]
     pub(super) fn value(&mut self, depth: u32) -> Result<Token, Bad> {
+        self.space();
         let start = self.at as u32;
         match self.pass_value(depth) {
             Ok(shape) => Ok(Token { start, end: self.at as u32, shape }),
@@ -224,20 +249,19 @@ impl<'a, S: Strings> Scanner<'a, S> {
         }
     }
 
-    /// Returns where the key's content ends, and whether it has escapes.
+    /// Returns the place of the key's content, and whether it has escapes.
     #[inline(always)]
-    fn pass_key(&mut self) -> Result<(usize, bool), Expected> {
-        if !self.eat(b'"') {
+    fn pass_key(&mut self) -> Result<(Range<usize>, bool), Expected> {
+        if !self.eat_next(b'"') {
             return Err(Expected::Key);
         }
+        let start = self.at;
         let escaped = S::pass(self)?;
         let end = self.at - 1;
-        self.space();
-        if !self.eat(b':') {
+        if !self.eat_next(b':') {
             return Err(Expected::Colon);
         }
-        self.space();
-        Ok((end, escaped))
+        Ok((start..end, escaped))
     }
 
     #[inline(always)]
@@ -323,12 +347,15 @@ impl<'a, S: Strings> Scanner<'a, S> {
                         continue;
                     }
                 }
+                Some(b' ' | b'\t' | b'\n' | b'\r') => {
+                    self.space();
+                    continue;
+                }
                 _ => {
                     self.scalar()?;
                 }
             }
-            self.space();
-            while !self.eat(b',') {
+            while !self.eat_next(b',') {
                 if !self.eat(closing(in_object)) {
                     return Err(if in_object { Expected::ObjectToGoOn } else { Expected::ArrayToGoOn });
                 }
@@ -338,9 +365,7 @@ impl<'a, S: Strings> Scanner<'a, S> {
                 }
                 in_object = outer_objects & 1 == 1;
                 outer_objects >>= 1;
-                self.space();
             }
-            self.space();
             if in_object {
                 self.pass_key()?;
             }

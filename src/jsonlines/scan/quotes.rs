@@ -22,23 +22,13 @@ impl Strings for Quotes {
     }
 }
 
-const BLOCK: usize = 64;
-
 impl Scanner<'_, Quotes> {
     #[inline(always)]
     fn next_quote(&mut self) -> Option<usize> {
-        while self.strings.found == 0 {
-            let rest = self.bytes.get(self.strings.next..).filter(|rest| !rest.is_empty())?;
-            let block = match rest.first_chunk::<BLOCK>() {
-                Some(block) => Block::of(block),
-                None => Block::of_last(rest),
-            };
-            self.strings.next += BLOCK;
-            self.strings.found = block.quotes;
-            self.non_ascii |= block.non_ascii;
-            if block.needs_care {
-                return None;
-            }
+        if self.strings.found == 0 {
+            let (quotes, non_ascii) = look_ahead(self.bytes, self.strings.next)?;
+            self.strings = quotes;
+            self.non_ascii |= non_ascii;
         }
         let quote = self.strings.next - BLOCK + self.strings.found.trailing_zeros() as usize;
         self.strings.found &= self.strings.found - 1;
@@ -46,8 +36,33 @@ impl Scanner<'_, Quotes> {
     }
 }
 
+const BLOCK: usize = 64;
+
+/// Finds the next quotes from byte `next` on, and whether all up to there is ASCII. Out of line and by value: the loops
+/// that need it once in 64 bytes stay small, and what they work on stays in registers.
+#[inline(never)]
+fn look_ahead(bytes: &[u8], mut next: usize) -> Option<(Quotes, bool)> {
+    let mut non_ascii = false;
+    loop {
+        let rest = bytes.get(next..).filter(|rest| !rest.is_empty())?;
+        let block = match rest.first_chunk::<BLOCK>() {
+            Some(block) => Block::of(block),
+            None => Block::of_last(bytes, rest),
+        };
+        next += BLOCK;
+        non_ascii |= block.non_ascii;
+        if block.needs_care {
+            return None;
+        }
+        if block.quotes != 0 {
+            return Some((Quotes { found: block.quotes, next }, non_ascii));
+        }
+    }
+}
+
 /// What is to be known of 64 bytes.
 struct Block {
+    /// One bit for each.
     quotes: u64,
     needs_care: bool,
     non_ascii: bool,
@@ -73,10 +88,34 @@ impl Block {
         Self { quotes: bits, needs_care: care != 0, non_ascii: all >= 0x80 }
     }
 
-    #[inline(never)]
-    fn of_last(rest: &[u8]) -> Self {
+    /// Of the `rest` of a text, which is less than a block: together with bytes before it, which need no care, if there are
+    /// enough.
+    fn of_last(bytes: &[u8], rest: &[u8]) -> Self {
+        if let Some(last) = bytes.last_chunk::<BLOCK>() {
+            let whole = Self::of(last);
+            return Self { quotes: whole.quotes >> (BLOCK - rest.len()), ..whole };
+        }
         let mut block = [b' '; BLOCK];
         block[..rest.len()].copy_from_slice(rest);
         Self::of(&block)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn quotes_are_found_where_they_are(text in "[a-z\"]{0,200}") {
+            let (mut found, mut next) = (Vec::new(), 0);
+            while let Some((quotes, _)) = look_ahead(text.as_bytes(), next) {
+                next = quotes.next;
+                found.extend((0..BLOCK).filter(|bit| quotes.found >> bit & 1 == 1).map(|bit| next - BLOCK + bit));
+            }
+            prop_assert_eq!(found, memchr::memchr_iter(b'"', text.as_bytes()).collect::<Vec<_>>());
+        }
     }
 }
