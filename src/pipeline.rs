@@ -14,6 +14,7 @@ mod dispatch;
 mod driver;
 mod gate;
 mod intake;
+mod parking;
 mod policy;
 mod questions;
 mod reader;

@@ -275,19 +275,4 @@ impl Driver {
             self.release(key, fence, None);
         }
     }
-
-    /// Groups work by the claim it is under.
-    pub(super) fn by_tranche(&self, work: &[Work]) -> Vec<(CheckpointKey, Fence, Vec<usize>)> {
-        let mut groups: Vec<(CheckpointKey, Fence, Vec<usize>)> = Vec::new();
-        for (at, work) in work.iter().enumerate() {
-            let Some(tranche) = self.scheduler.tranche_of(work.id) else { continue };
-            let Some(state) = self.tranches.get(&tranche) else { continue };
-            let Some(fence) = state.claim.fence else { continue };
-            match groups.iter_mut().find(|(key, _, _)| key.tranche == tranche) {
-                Some((_, _, indexes)) => indexes.push(at),
-                None => groups.push((state.key.clone(), fence, vec![at])),
-            }
-        }
-        groups
-    }
 }

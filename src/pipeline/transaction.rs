@@ -8,8 +8,9 @@ use super::OUTAGE;
 use super::commit::{Committed, Step};
 use super::driver::{Driver, Event};
 use super::intake::chain;
+use super::parking::ToPark;
 use super::traces;
-use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, Fence, Parked};
+use crate::checkpoint::{CheckpointError, CheckpointErrorKind, Parked};
 use crate::clock::{Period, Timestamp};
 use crate::handler::{HandlerError, HandlerErrorKind};
 use crate::scheduler::Outcome;
@@ -30,15 +31,9 @@ pub(super) struct InTransaction {
 pub(super) struct Plan {
     accepted: Vec<(Work, i64)>,
     steps: Vec<Step>,
-    parks: Vec<ParkedWork>,
+    parks: Vec<ToPark>,
     /// When all of it was known.
     made: Timestamp,
-}
-
-struct ParkedWork {
-    key: CheckpointKey,
-    fence: Fence,
-    work: Vec<(Work, Arc<str>)>,
 }
 
 impl Driver {
@@ -126,10 +121,11 @@ impl Driver {
         if self.options.write_positions {
             self.add_write_positions(&mut steps, &accepted);
         }
-        let parks = self.parked_work(parks);
+        let parks = self.mark(parks);
         if let Err(plan) = go.send(Plan { accepted, steps, parks, made: self.now }) {
             self.in_transaction = false;
             self.give_back(plan.accepted.into_iter().map(|(work, _)| work).collect());
+            self.give_parks_back(plan.parks);
         }
     }
 
@@ -143,23 +139,6 @@ impl Driver {
         }
     }
 
-    fn parked_work(&self, parks: Vec<Work>) -> Vec<ParkedWork> {
-        let mut groups: Vec<ParkedWork> = Vec::new();
-        for work in parks {
-            let claim = self.scheduler.tranche_of(work.id).and_then(|tranche| {
-                let state = self.tranches.get(&tranche)?;
-                Some((state.key.clone(), state.claim.fence?))
-            });
-            let (key, fence) = claim.expect("work of a tranche that is held has a claim");
-            let why = self.why_parked(work.stream());
-            match groups.iter_mut().find(|group| group.key == key) {
-                Some(group) => group.work.push((work, why)),
-                None => groups.push(ParkedWork { key, fence, work: vec![(work, why)] }),
-            }
-        }
-        groups
-    }
-
     pub(super) fn on_transaction_ended(&mut self, plan: Plan, result: Result<(), TransactionError>, period: Period) {
         self.in_transaction = false;
         self.counts.committed(period.took());
@@ -167,23 +146,19 @@ impl Driver {
         let why = result.as_ref().err().map(ToString::to_string);
         let failed = why.as_deref().map(|why| ("transaction", why));
         self.trace_commit(Period { began: made, ..period }, steps.len(), &accepted, failed);
-        let parks: Vec<Work> = parks.into_iter().flat_map(|group| group.work).map(|(work, _)| work).collect();
         let result = match result {
             Ok(()) => {
                 self.gate.passed(self.now);
                 for (work, next) in accepted {
                     self.done(work, next);
                 }
-                for work in parks {
-                    let next = work.next;
-                    self.done(work, next);
-                }
+                self.were_parked(parks);
                 steps.into_iter().for_each(|step| self.stored(step));
                 return;
             }
             Err(error) => error,
         };
-        self.give_back(parks);
+        self.give_parks_back(parks);
         let work: Vec<Work> = accepted.into_iter().map(|(work, _)| work).collect();
         match result {
             TransactionError::Fenced(fenced) => {
@@ -240,17 +215,7 @@ async fn commit(
     plan: &Plan,
 ) -> Result<(), TransactionError> {
     let commits: Vec<_> = plan.steps.iter().map(Step::commit).collect();
-    let parked: Vec<Vec<Parked<'_>>> = plan
-        .parks
-        .iter()
-        .map(|group| {
-            group
-                .work
-                .iter()
-                .flat_map(|(work, why)| work.events.iter().map(move |event| Parked { event, why }))
-                .collect()
-        })
-        .collect();
+    let parked: Vec<Vec<Parked<'_>>> = plan.parks.iter().map(ToPark::events).collect();
     let changes: Vec<_> = plan
         .parks
         .iter()
