@@ -181,6 +181,8 @@ impl Driver {
                 for (step, result) in steps.into_iter().zip(results) {
                     match result {
                         Ok(()) => self.stored(step),
+                        // It was lost meanwhile, and perhaps claimed again.
+                        Err(_) if !self.is_claimed(&step.tranche, step.fence) => {}
                         Err(error) => {
                             self.on_commit_failed(&step.tranche, &error);
                             if let Some(state) = self.tranches.get_mut(&step.tranche) {
@@ -206,6 +208,11 @@ impl Driver {
             }
             Committed::Released => self.plain_commit.releasing -= 1,
         }
+    }
+
+    /// Returns whether a claim is the one that is held.
+    pub(super) fn is_claimed(&self, tranche: &TrancheId, fence: Fence) -> bool {
+        self.tranches.get(tranche).is_some_and(|state| state.claim.fence == Some(fence))
     }
 
     pub(super) fn stored(&mut self, step: Step) {

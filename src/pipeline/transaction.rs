@@ -10,7 +10,7 @@ use super::driver::{Driver, Event};
 use super::intake::chain;
 use super::parking::ToPark;
 use super::traces;
-use crate::checkpoint::{CheckpointError, CheckpointErrorKind, Parked};
+use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Fence, Parked};
 use crate::clock::{Period, Timestamp};
 use crate::handler::{HandlerError, HandlerErrorKind};
 use crate::scheduler::Outcome;
@@ -158,13 +158,20 @@ impl Driver {
             }
             Err(error) => error,
         };
+        let claims = steps.iter().map(|step| (step.key.clone(), step.fence));
+        let claims: Vec<_> = claims.chain(parks.iter().map(|group| (group.key.clone(), group.fence))).collect();
         self.give_parks_back(parks);
         let work: Vec<Work> = accepted.into_iter().map(|(work, _)| work).collect();
         match result {
             TransactionError::Fenced(fenced) => {
                 self.give_back(work);
                 for (key, error) in fenced {
-                    self.on_commit_failed(&key.tranche, &error);
+                    // What was lost meanwhile, and perhaps claimed again, is fenced under the old claim only.
+                    let is_it =
+                        |claim: &(CheckpointKey, Fence)| claim.0 == key && self.is_claimed(&key.tranche, claim.1);
+                    if claims.iter().any(is_it) {
+                        self.on_commit_failed(&key.tranche, &error);
+                    }
                 }
             }
             // A constraint that is checked at the commit: whose effects break it is found by giving each a transaction.
@@ -225,33 +232,40 @@ async fn commit(
     match transaction.commit(&commits, &changes).await {
         Err(TransactionError::OutcomeUnknown(cause)) => {
             tracing::warn!(error = %cause, "it is not known whether a transaction was committed, looking");
-            let step = plan.steps.first().expect("a transaction commits progress");
-            look_up_outcome(sink, step).await
+            look_up_outcome(sink, &plan.steps).await
         }
         result => result,
     }
 }
 
-async fn look_up_outcome(sink: &dyn TransactionalSink, step: &Step) -> Result<(), TransactionError> {
+/// Finds out whether a transaction was committed: all of it was, or nothing. A key that was claimed since does not tell:
+/// another one that is still ours does.
+async fn look_up_outcome(store: &dyn CheckpointStore, steps: &[Step]) -> Result<(), TransactionError> {
+    let mut fenced = Vec::new();
+    for step in steps {
+        match last_commit(store, step).await {
+            Some((fence, sequence)) if (fence, sequence) == (step.fence, step.sequence) => return Ok(()),
+            Some((fence, _)) if fence > step.fence => {
+                // Whoever claimed it since has seen what was committed before.
+                let kind = CheckpointErrorKind::Fenced { by: "another process".to_owned(), since: None };
+                fenced.push((step.key.clone(), CheckpointError::new(kind, format!("commit {}", step.key))));
+            }
+            _ => {
+                let why = "the transaction was not committed";
+                return Err(TransactionError::Failed(HandlerError::new(HandlerErrorKind::Unavailable, why)));
+            }
+        }
+    }
+    Err(TransactionError::Fenced(fenced))
+}
+
+/// Asks until there is an answer.
+async fn last_commit(store: &dyn CheckpointStore, step: &Step) -> Option<(Fence, u64)> {
     let mut random = fastrand::Rng::with_seed(step.sequence);
     let mut failures = 0;
     loop {
-        match sink.last_commit(&step.key).await {
-            Ok(Some((fence, sequence))) if (fence, sequence) == (step.fence, step.sequence) => return Ok(()),
-            Ok(Some((fence, _))) if fence > step.fence => {
-                // Whoever claimed it since has seen what was committed before.
-                let kind = CheckpointErrorKind::Fenced { by: "another process".to_owned(), since: None };
-                return Err(TransactionError::Fenced(vec![(
-                    step.key.clone(),
-                    CheckpointError::new(kind, format!("commit {}", step.key)),
-                )]));
-            }
-            Ok(_) => {
-                return Err(TransactionError::Failed(HandlerError::new(
-                    HandlerErrorKind::Unavailable,
-                    "the transaction was not committed",
-                )));
-            }
+        match store.last_commit(&step.key).await {
+            Ok(last) => return last,
             Err(error) => {
                 failures += 1;
                 let delay = OUTAGE.delay(failures, &mut random);
@@ -259,5 +273,50 @@ async fn look_up_outcome(sink: &dyn TransactionalSink, step: &Step) -> Result<()
                 tokio::time::sleep(delay).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Owner;
+    use crate::connector::checkpoint_memory::MemoryCheckpoints;
+    use crate::position::{Position, Progress, TrancheId};
+
+    async fn claimed(store: &MemoryCheckpoints, tranche: &str) -> Step {
+        let tranche = TrancheId::new(tranche);
+        let key = CheckpointKey { group: "g".into(), source: "s".into(), tranche: tranche.clone() };
+        let claimed = store.claim(&key, &Owner("us".into())).await.unwrap();
+        let progress = Progress::at(Position::Number(1));
+        let sequence = claimed.sequence + 1;
+        Step { tranche, key, fence: claimed.fence, sequence, progress, version: 0, write_positions: Vec::new() }
+    }
+
+    /// Looks up a transaction of two tranches, of which these were claimed again since.
+    async fn check(committed: bool, claimed_again: &[usize]) -> String {
+        let store = MemoryCheckpoints::default();
+        let steps = [claimed(&store, "0").await, claimed(&store, "1").await];
+        if committed {
+            for result in store.commit(&steps.each_ref().map(Step::commit)).await {
+                result.unwrap();
+            }
+        }
+        for &at in claimed_again {
+            store.claim(&steps[at].key, &Owner("another".into())).await.unwrap();
+        }
+        match look_up_outcome(&store, &steps).await {
+            Ok(()) => "committed".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[tokio::test]
+    async fn c11_one_key_that_is_still_held_tells_whether_a_transaction_was_committed() {
+        for claimed_again in [&[][..], &[0], &[1]] {
+            assert_eq!(check(true, claimed_again).await, "committed", "{claimed_again:?}");
+            let failed = check(false, claimed_again).await;
+            assert!(failed.contains("the transaction was not committed"), "{claimed_again:?}: {failed}");
+        }
+        assert_eq!(check(true, &[0, 1]).await, "2 of the transaction's tranches are fenced");
     }
 }
