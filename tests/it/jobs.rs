@@ -67,6 +67,42 @@ fn count(page: &str, series: &str) -> u64 {
 }
 
 #[test]
+fn an_orderly_stop_leaves_databases_closed() {
+    // So many that some would be left open by a process that does not wait for them.
+    let pipelines = 12;
+    let place = Place::new(&[]);
+    for n in 0..pipelines {
+        let own = format!("[checkpoint.sqlite]\npath = \"progress-{n}.db\"\n");
+        let progress = if n % 2 == 0 { own.as_str() } else { "checkpoint = \"sink\"\n" };
+        let source = "[source.json]\npath = \"events.jsonl\"\npoll = \"10ms\"\n";
+        place.write(&format!("p{n}.toml"), &format!("{progress}{source}[sink.sqlite]\npath = \"rows-{n}.db\"\n"));
+    }
+    let feed = |indexes: i64| {
+        let lines = (0..indexes).flat_map(|index| (0..300).map(move |n| (n, index)));
+        let line = |(n, index)| format!("{{\"stream\":\"a-{n}\",\"index\":{index},\"type\":\"A\",\"data\":{{}}}}\n");
+        place.write("events.jsonl", &lines.map(line).collect::<String>());
+    };
+    let check_closed = || {
+        let files = std::fs::read_dir(place.path("data")).unwrap().map(|entry| entry.unwrap().path());
+        let files: Vec<_> = files.filter(|path| path.to_string_lossy().contains(".db")).collect();
+        let open: Vec<_> = files.iter().filter(|path| path.extension().is_none_or(|ending| ending != "db")).collect();
+        assert!(open.is_empty(), "{open:?} are left");
+        assert_eq!(files.len(), pipelines * 3 / 2);
+    };
+    feed(1);
+    check(&place.run(&["--until-tail"]), 0, &["finished: 300 events handled"]);
+    check_closed();
+    for (indexes, signal) in [(2, "INT"), (3, "TERM")] {
+        feed(indexes);
+        let daemon = place.start(&[]);
+        daemon.until("/metrics", |_, page| (0..pipelines).all(|n| handled(page, &format!("p{n}")) == 300));
+        let (code, said) = daemon.stop(signal);
+        assert_eq!(code, Some(0), "{said}");
+        check_closed();
+    }
+}
+
+#[test]
 fn a_folder_where_a_sink_wants_its_file_is_named_and_waited_for() {
     let place =
         Place::new(&[("feed.toml", "[source.json]\npath = \"feed.jsonl\"\n[sink.file]\n"), ("feed.jsonl", EVENTS)]);
