@@ -26,6 +26,7 @@ mod lane;
 mod leave;
 mod ledger;
 mod lone;
+mod moved;
 mod names;
 mod offer;
 mod out;
@@ -155,6 +156,8 @@ pub struct Scheduler {
     duplicates: u64,
     /// Up to where streams of tranches that were let go are forgotten.
     swept: u32,
+    /// Streams that have moved since they were last asked for; noted only with `require_all`.
+    moved: hashbrown::HashSet<u32>,
     /// Containers of events that came back, for the next calls.
     pool: Vec<Vec<Event>>,
     /// Space that batches and previews use again.
@@ -180,6 +183,7 @@ impl Scheduler {
             late_events: 0,
             duplicates: 0,
             swept: 0,
+            moved: hashbrown::HashSet::new(),
             pool: Vec::new(),
             resolved: Vec::new(),
             handled: Vec::new(),
@@ -265,6 +269,17 @@ impl Scheduler {
     /// nothing to keep.
     pub fn write_position_with(&self, work: WorkId, next: i64) -> Option<WritePosition> {
         self.preview_write_position(work, next)
+    }
+
+    /// With `require_all`, returns how far the streams of a tranche are that have moved since this was last asked, by whatever
+    /// means: what a store is to keep with the progress as it is now, and to know of them after a restart.
+    pub fn take_moved(&mut self, tranche: &TrancheId) -> Vec<(Box<str>, WritePosition)> {
+        self.take_moved_of(tranche)
+    }
+
+    /// Says that these were not stored: the next [`take_moved`](Self::take_moved) returns them again, as they are then.
+    pub fn untake_moved(&mut self, tranche: &TrancheId, positions: &[(Box<str>, WritePosition)]) {
+        self.untake_moved_of(tranche, positions);
     }
 
     /// Stops (or starts again) the clocks of `stuck_after` while nothing can be offered: paused, or behind a breaker (C20).

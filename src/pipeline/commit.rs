@@ -47,6 +47,8 @@ pub(super) struct Step {
     /// The scheduler's version of it.
     pub(super) version: u64,
     pub(super) write_positions: Vec<(Box<str>, WritePosition)>,
+    /// It was tried before: nothing of it may change (C11).
+    pub(super) is_repeated: bool,
 }
 
 impl Step {
@@ -113,10 +115,11 @@ impl Driver {
             }
             return;
         }
-        let steps = self.steps(&[]);
+        let mut steps = self.steps(&[]);
         if steps.is_empty() {
             return;
         }
+        self.add_moved(&mut steps);
         self.plain_commit.under_way = true;
         let (store, events, clock, began) = (Arc::clone(&self.store), self.events_in.clone(), self.clock, self.now);
         self.group.spawn(TaskKind::Committer, "commit", async move {
@@ -139,7 +142,7 @@ impl Driver {
         for (tranche, state) in &mut self.tranches {
             let (Some(fence), Some(report)) = (state.claim.fence, self.scheduler.tranche(tranche)) else { continue };
             if let Some(step) = state.claim.unsure.take() {
-                steps.push(step);
+                steps.push(Step { is_repeated: true, ..step });
                 continue;
             }
             let touched = ahead.iter().find(|(touched, _)| touched == tranche).map(|(_, progress)| progress.clone());
@@ -166,9 +169,20 @@ impl Driver {
                 progress,
                 version: report.version,
                 write_positions: Vec::new(),
+                is_repeated: false,
             });
         }
         steps
+    }
+
+    /// Adds how far streams are that have moved, for `require_all` to know after a restart. A step that is repeated has them.
+    pub(super) fn add_moved(&mut self, steps: &mut [Step]) {
+        if !self.options.require_all || !self.options.write_positions {
+            return;
+        }
+        for step in steps.iter_mut().filter(|step| !step.is_repeated) {
+            step.write_positions = self.scheduler.take_moved(&step.tranche);
+        }
     }
 
     pub(super) fn on_committed(&mut self, committed: Committed) {

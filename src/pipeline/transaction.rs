@@ -118,8 +118,10 @@ impl Driver {
             self.give_back(parks);
             return;
         }
+        self.add_moved(&mut steps);
         if self.options.write_positions {
-            self.add_write_positions(&mut steps, &accepted);
+            self.add_write_positions(&mut steps, accepted.iter().map(|(work, next)| (work, *next)));
+            self.add_write_positions(&mut steps, parks.iter().map(|work| (work, work.next)));
         }
         let parks = self.mark(parks);
         if let Err(plan) = go.send(Plan { accepted, steps, parks, made: self.now }) {
@@ -129,10 +131,10 @@ impl Driver {
         }
     }
 
-    fn add_write_positions(&self, steps: &mut [Step], accepted: &[(Work, i64)]) {
-        for (work, next) in accepted {
+    fn add_write_positions<'a>(&self, steps: &mut [Step], done: impl Iterator<Item = (&'a Work, i64)>) {
+        for (work, next) in done {
             let Some(tranche) = self.scheduler.tranche_of(work.id) else { continue };
-            let Some(position) = self.scheduler.write_position_with(work.id, *next) else { continue };
+            let Some(position) = self.scheduler.write_position_with(work.id, next) else { continue };
             if let Some(step) = steps.iter_mut().find(|step| step.tranche == tranche) {
                 step.write_positions.push((work.stream().into(), position));
             }
@@ -158,6 +160,9 @@ impl Driver {
             }
             Err(error) => error,
         };
+        for step in &steps {
+            self.scheduler.untake_moved(&step.tranche, &step.write_positions);
+        }
         let claims = steps.iter().map(|step| (step.key.clone(), step.fence));
         let claims: Vec<_> = claims.chain(parks.iter().map(|group| (group.key.clone(), group.fence))).collect();
         self.give_parks_back(parks);
@@ -278,33 +283,69 @@ async fn last_commit(store: &dyn CheckpointStore, step: &Step) -> Option<(Fence,
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use async_trait::async_trait;
+
     use super::*;
-    use crate::checkpoint::Owner;
-    use crate::connector::checkpoint_memory::MemoryCheckpoints;
+    use crate::checkpoint::{Claimed, Commit, Owner};
     use crate::position::{Position, Progress, TrancheId};
 
-    async fn claimed(store: &MemoryCheckpoints, tranche: &str) -> Step {
+    /// Who has claimed which tranche, and what was committed last.
+    #[derive(Default)]
+    struct Claims(BTreeMap<TrancheId, (Fence, u64)>);
+
+    #[async_trait]
+    impl CheckpointStore for Claims {
+        fn max_set_bytes(&self) -> Option<usize> {
+            None
+        }
+
+        async fn load(&self, _key: &CheckpointKey) -> Result<Option<Progress>, CheckpointError> {
+            unreachable!("nobody asks")
+        }
+
+        async fn claim(&self, _key: &CheckpointKey, _owner: &Owner) -> Result<Claimed, CheckpointError> {
+            unreachable!("nobody asks")
+        }
+
+        async fn commit(&self, _commits: &[Commit<'_>]) -> Vec<Result<(), CheckpointError>> {
+            unreachable!("nobody asks")
+        }
+
+        async fn last_commit(&self, key: &CheckpointKey) -> Result<Option<(Fence, u64)>, CheckpointError> {
+            Ok(self.0.get(&key.tranche).copied())
+        }
+
+        async fn release(&self, _key: &CheckpointKey, _fence: Fence) -> Result<(), CheckpointError> {
+            unreachable!("nobody asks")
+        }
+    }
+
+    fn step(tranche: &str) -> Step {
         let tranche = TrancheId::new(tranche);
-        let key = CheckpointKey { group: "g".into(), source: "s".into(), tranche: tranche.clone() };
-        let claimed = store.claim(&key, &Owner("us".into())).await.unwrap();
-        let progress = Progress::at(Position::Number(1));
-        let sequence = claimed.sequence + 1;
-        Step { tranche, key, fence: claimed.fence, sequence, progress, version: 0, write_positions: Vec::new() }
+        Step {
+            key: CheckpointKey { group: "g".into(), source: "s".into(), tranche: tranche.clone() },
+            tranche,
+            fence: Fence(3),
+            sequence: 8,
+            progress: Progress::at(Position::Number(1)),
+            version: 0,
+            write_positions: Vec::new(),
+            is_repeated: false,
+        }
     }
 
     /// Looks up a transaction of two tranches, of which these were claimed again since.
-    async fn check(committed: bool, claimed_again: &[usize]) -> String {
-        let store = MemoryCheckpoints::default();
-        let steps = [claimed(&store, "0").await, claimed(&store, "1").await];
-        if committed {
-            for result in store.commit(&steps.each_ref().map(Step::commit)).await {
-                result.unwrap();
-            }
+    async fn check(committed: bool, claimed_again: &[&str]) -> String {
+        let steps = [step("0"), step("1")];
+        let sequence = if committed { 8 } else { 7 };
+        let mut claims: BTreeMap<_, _> =
+            steps.iter().map(|step| (step.tranche.clone(), (step.fence, sequence))).collect();
+        for tranche in claimed_again {
+            claims.insert(TrancheId::new(*tranche), (Fence(4), sequence));
         }
-        for &at in claimed_again {
-            store.claim(&steps[at].key, &Owner("another".into())).await.unwrap();
-        }
-        match look_up_outcome(&store, &steps).await {
+        match look_up_outcome(&Claims(claims), &steps).await {
             Ok(()) => "committed".to_owned(),
             Err(error) => error.to_string(),
         }
@@ -312,11 +353,11 @@ mod tests {
 
     #[tokio::test]
     async fn c11_one_key_that_is_still_held_tells_whether_a_transaction_was_committed() {
-        for claimed_again in [&[][..], &[0], &[1]] {
+        for claimed_again in [&[][..], &["0"], &["1"]] {
             assert_eq!(check(true, claimed_again).await, "committed", "{claimed_again:?}");
             let failed = check(false, claimed_again).await;
             assert!(failed.contains("the transaction was not committed"), "{claimed_again:?}: {failed}");
         }
-        assert_eq!(check(true, &[0, 1]).await, "2 of the transaction's tranches are fenced");
+        assert_eq!(check(true, &["0", "1"]).await, "2 of the transaction's tranches are fenced");
     }
 }

@@ -67,6 +67,35 @@ fn count(page: &str, series: &str) -> u64 {
 }
 
 #[test]
+fn require_all_goes_on_after_a_restart_whatever_moved_its_streams() {
+    let common = "[source.json]\npath = \"events.jsonl\"\n[filter]\nexclude_events = [\"Viewed\"]\n\
+                  [schedule]\nrequire_all = true\n[handler.rhai]\nscript = \"some.rhai\"\n";
+    let exact =
+        format!("checkpoint = \"sink\"\n{common}[sink.sqlite]\ninit = [\"CREATE TABLE IF NOT EXISTS rows (n)\"]\n");
+    let place = Place::new(&[
+        ("plain.toml", &format!("{common}[sink.file]\n")),
+        ("exact.toml", &exact),
+        (
+            "some.rhai",
+            "fn handle(stream, events) { for e in events { if e.data.n > 4 { emit(#{ sql: \"INSERT INTO rows VALUES (?)\", params: [e.data.n] }); } } }",
+        ),
+    ]);
+    let line = |stream: &str, index: i64, kind: &str, n: i64| {
+        format!("{{\"stream\":\"{stream}\",\"index\":{index},\"type\":\"{kind}\",\"data\":{{\"n\":{n}}}}}\n")
+    };
+    // What moves `a` has no effect, what moves `b` is filtered.
+    let first = [line("a-1", 0, "Placed", 1), line("b-1", 0, "Viewed", 2)].concat();
+    let second = [line("a-1", 1, "Placed", 5), line("b-1", 1, "Viewed", 3), line("b-1", 2, "Placed", 6)].concat();
+    place.write("events.jsonl", &first);
+    check(&place.run(&["--until-tail"]), 0, &["finished: 2 events handled"]);
+    place.write("events.jsonl", &(first + second.as_str()));
+    check(&place.run(&["--until-tail"]), 0, &["finished: 3 events handled"]);
+    assert_eq!(place.read("data/plain.jsonl").lines().count(), 2);
+    let rows = rusqlite::Connection::open(place.path("data/projections.db")).unwrap();
+    assert_eq!(rows.query_row("SELECT sum(n) FROM rows", [], |row| row.get(0)), Ok(11_i64));
+}
+
+#[test]
 fn an_orderly_stop_leaves_databases_closed() {
     // So many that some would be left open by a process that does not wait for them.
     let pipelines = 12;

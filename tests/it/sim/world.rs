@@ -104,13 +104,12 @@ impl World {
             _ => Order::Stream,
         };
         let indexes = if random.u32(0..4) == 0 { Indexes::Sparse } else { Indexes::Dense };
-        // What it has seen is lost with the process, so there is one.
-        let require_all = order == Order::Stream && indexes == Indexes::Dense && random.u32(0..8) == 0;
+        let require_all = order == Order::Stream && indexes == Indexes::Dense && random.u32(0..6) == 0;
         let plan = Plan {
             order,
             indexes,
             transactional,
-            write_positions: transactional && order == Order::Stream && random.bool(),
+            write_positions: transactional && order == Order::Stream && random.bool() || require_all,
             then: [Then::Skip, Then::Park, Then::Skip, Then::Park, Then::Halt][random.usize(0..5)],
             concurrency: random.usize(1..12),
             streams_per_call: if random.u32(0..4) == 0 { random.usize(2..5) } else { 1 },
@@ -118,7 +117,7 @@ impl World {
             max_events: random.usize(1..20),
             faults: random.u32(0..5) > 0,
             filtered: random.bool(),
-            lives: if require_all { 1 } else { random.u32(1..5) },
+            lives: random.u32(1..5),
             moving: random.u32(0..3) == 0,
             require_all,
             meddling: random.u32(0..3) == 0,
