@@ -287,8 +287,9 @@ impl Scheduler {
         self.clock.hold(held, now);
     }
 
-    /// Returns streams whose calls have run without progress for at least `after` in all (C20), the longest first, with whether
-    /// one runs at the moment. Time between calls does not count: back-off, deferral, and waiting for a slot.
+    /// Returns streams that were offered without progress for at least `after` (C20), the longest first, with whether a call of
+    /// theirs runs at the moment. It counts from the first call that made none, also between calls that return at once; the
+    /// back-off after a failure and deferral do not count, nor what is [held](Self::set_held).
     pub fn stuck(&self, after: Duration, now: Timestamp) -> Vec<StreamReport> {
         self.find_stuck(after, now)
     }

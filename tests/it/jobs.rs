@@ -67,6 +67,18 @@ fn count(page: &str, series: &str) -> u64 {
 }
 
 #[test]
+fn c20_a_stream_whose_calls_return_at_once_without_progress_is_stuck_after_a_while() {
+    let place =
+        Place::new(&[("events.jsonl", EVENTS), ("some.rhai", "fn handle(stream, events) { upto(events[0].index) }")]);
+    place.write(
+        "p.toml",
+        "[source.json]\npath = \"events.jsonl\"\n[handler.rhai]\nscript = \"some.rhai\"\n[errors]\nstuck_after = \"1s\"\n",
+    );
+    let output = place.run(&["--until-tail"]);
+    check(&output, 1, &["halted: stream `", "has made no progress for"]);
+}
+
+#[test]
 fn require_all_goes_on_after_a_restart_whatever_moved_its_streams() {
     let common = "[source.json]\npath = \"events.jsonl\"\n[filter]\nexclude_events = [\"Viewed\"]\n\
                   [schedule]\nrequire_all = true\n[handler.rhai]\nscript = \"some.rhai\"\n";
