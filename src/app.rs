@@ -37,6 +37,8 @@ use crate::supervise::{Group, TaskKind};
 
 /// How long answers that are under way may take once everything else has ended.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// How long databases may take to write their logs back once their pipelines have ended.
+const CLOSING: Duration = Duration::from_secs(10);
 
 pub use ask::health;
 
@@ -129,6 +131,10 @@ impl App {
         serving.cancel();
         if let Err(still) = group.join(GOODBYE).await {
             tracing::debug!(tasks = ?still, "not everything ended by itself");
+        }
+        for database in crate::connector::sqlite::closed(CLOSING).await {
+            let database = database.display();
+            tracing::warn!(%database, "the database is not closed yet: its log is written back when it is next used");
         }
         exit_status(&ended)
     }

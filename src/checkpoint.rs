@@ -102,7 +102,8 @@ pub trait CheckpointStore: Send + Sync {
 /// Keeps the events of parked streams, in order (design.md §3.5).
 #[async_trait]
 pub trait ParkedStore: Send + Sync {
-    /// Returns which streams of the tranche are parked, so that their events can be held from the first read on.
+    /// Returns which streams of the tranche are parked, so that their events can be held from the first read on, and since
+    /// which ordinal: the smallest [`Parked::from`] that is kept of each.
     async fn load(&self, key: &CheckpointKey) -> Result<Vec<ParkedStream>, CheckpointError>;
 
     /// Appends events to their streams' queues. One that is there already (by ordinal) stays as it is (C21).
@@ -118,6 +119,7 @@ pub trait ParkedStore: Send + Sync {
 pub struct ParkedStream {
     /// Empty for malformed records, which have none.
     pub stream: Box<str>,
+    /// What is read again below it was handled (C21). It may be below every event that is kept yet.
     pub first: Ordinal,
     pub events: u64,
     pub why: Arc<str>,
@@ -127,6 +129,9 @@ pub struct ParkedStream {
 #[derive(Clone, Debug)]
 pub struct Parked<'a> {
     pub event: &'a Event,
+    /// The smallest ordinal of its stream that was not handled when that was parked. Of events that arrived out of order, the
+    /// one that has it may be appended last.
+    pub from: Ordinal,
     /// Why the stream was parked; what only queues behind the event that failed repeats that.
     pub why: &'a str,
 }

@@ -16,6 +16,7 @@ mod ending;
 mod gate;
 mod intake;
 mod life;
+mod parking;
 mod policy;
 mod questions;
 mod reader;

@@ -247,7 +247,8 @@ pub struct WritePosition {
     pub first: i64,
     /// The next index of interest.
     pub next: i64,
-    /// Half-open ranges between `first` and `next`, ascending, none of them empty.
+    /// Half-open ranges between `first` and `next`, ascending, none of them empty. One that ends at `next` is not missing: events
+    /// that were filtered passed there, which supersede no unfolds (C3).
     pub gaps: Vec<(i64, i64)>,
 }
 
@@ -255,6 +256,14 @@ impl WritePosition {
     /// All below an index is handled.
     pub fn upto(next: i64) -> Self {
         Self { first: 0, next, gaps: Vec::new() }
+    }
+
+    /// Returns the gaps, but for what filtered events passed at the end, and where that begins.
+    pub fn split(&self) -> (&[(i64, i64)], i64) {
+        match self.gaps.split_last() {
+            Some((&(from, next), gaps)) if next == self.next => (gaps, from),
+            _ => (&self.gaps, self.next),
+        }
     }
 
     /// Writes the gaps down, as in `3..5 9..12`; empty if there are none.

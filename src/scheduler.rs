@@ -26,6 +26,7 @@ mod lane;
 mod leave;
 mod ledger;
 mod lone;
+mod moved;
 mod names;
 mod offer;
 mod out;
@@ -155,6 +156,8 @@ pub struct Scheduler {
     duplicates: u64,
     /// Up to where streams of tranches that were let go are forgotten.
     swept: u32,
+    /// Streams that have moved since they were last asked for; noted only with `require_all`.
+    moved: hashbrown::HashSet<u32>,
     /// Containers of events that came back, for the next calls.
     pool: Vec<Vec<Event>>,
     /// Space that batches and previews use again.
@@ -180,6 +183,7 @@ impl Scheduler {
             late_events: 0,
             duplicates: 0,
             swept: 0,
+            moved: hashbrown::HashSet::new(),
             pool: Vec::new(),
             resolved: Vec::new(),
             handled: Vec::new(),
@@ -267,13 +271,25 @@ impl Scheduler {
         self.preview_write_position(work, next)
     }
 
+    /// With `require_all`, returns how far the streams of a tranche are that have moved since this was last asked, by whatever
+    /// means: what a store is to keep with the progress as it is now, and to know of them after a restart.
+    pub fn take_moved(&mut self, tranche: &TrancheId) -> Vec<(Box<str>, WritePosition)> {
+        self.take_moved_of(tranche)
+    }
+
+    /// Says that these were not stored: the next [`take_moved`](Self::take_moved) returns them again, as they are then.
+    pub fn untake_moved(&mut self, tranche: &TrancheId, positions: &[(Box<str>, WritePosition)]) {
+        self.untake_moved_of(tranche, positions);
+    }
+
     /// Stops (or starts again) the clocks of `stuck_after` while nothing can be offered: paused, or behind a breaker (C20).
     pub fn set_held(&mut self, held: bool, now: Timestamp) {
         self.clock.hold(held, now);
     }
 
-    /// Returns streams whose calls have run without progress for at least `after` in all (C20), the longest first, with whether
-    /// one runs at the moment. Time between calls does not count: back-off, deferral, and waiting for a slot.
+    /// Returns streams that were offered without progress for at least `after` (C20), the longest first, with whether a call of
+    /// theirs runs at the moment. It counts from the first call that made none, also between calls that return at once; the
+    /// back-off after a failure and deferral do not count, nor what is [held](Self::set_held).
     pub fn stuck(&self, after: Duration, now: Timestamp) -> Vec<StreamReport> {
         self.find_stuck(after, now)
     }

@@ -60,10 +60,20 @@ pub struct PipelineSpec {
 }
 
 impl PipelineSpec {
-    /// Returns whether (stream, next index) is kept in the transaction that holds the progress (C13).
+    /// Returns whether (stream, next index) is kept beside the progress: in the transaction that holds it, so that what the
+    /// feed repeats is known (C13), or wherever that can be, for `require_all` to go on from after a restart.
     pub fn keeps_write_positions(&self) -> bool {
-        let kept = self.checkpoint == Checkpoint::Sink && self.schedule.order == Order::Stream;
-        kept && self.schedule.write_positions.unwrap_or_else(|| self.contract().repeats)
+        let schedule = &self.schedule;
+        let wanted = match &self.checkpoint {
+            Checkpoint::Sink => self.contract().repeats || schedule.require_all,
+            Checkpoint::Store(store) => return self.waits_for_all() && store.holds_write_positions(),
+        };
+        schedule.order == Order::Stream && schedule.write_positions.unwrap_or(wanted)
+    }
+
+    /// Returns whether a stream with a missing index waits for it.
+    pub fn waits_for_all(&self) -> bool {
+        self.schedule.require_all && self.schedule.order == Order::Stream
     }
 }
 
@@ -201,10 +211,12 @@ pub struct ScheduleSpec {
     #[serde(with = "duration")]
     #[schemars(with = "DurationText")]
     pub commit_interval: Duration,
-    /// Offers the events of a stream only where none is missing before them, from index 0 on.
+    /// Offers the events of a stream only where none is missing before them, from index 0 on. How far each stream is is
+    /// kept beside the progress, which must be in SQLite or in the sink.
     pub require_all: bool,
     /// Keeps how far each stream is beside the progress, so that an event that the feed repeats has no effect again.
     /// Only where the sink holds the progress, and `order` is `"stream"`. Left out: there, if the feed may repeat events.
+    /// `require_all` keeps it in any case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_positions: Option<bool>,
     /// How often streams without work are forgotten, to save memory; events that the feed repeats later are then handled

@@ -31,6 +31,7 @@ use super::BadSetting;
 use crate::setting::{self, Text};
 
 pub use checkpoints::SqliteCheckpoints;
+pub use database::closed;
 pub use sink::SqliteSink;
 
 /// Returns what of the settings cannot be used. Statements are parsed, and run nowhere.

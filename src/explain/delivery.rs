@@ -186,14 +186,10 @@ fn order(voice: &Voice<'_>) -> String {
         Order::Stream => (
             "The events of a stream are handled one after the other, by index; streams do not wait for each other.",
             match (schedule.require_all, voice.spec.contract().indexes) {
-                (true, _) if voice.spec.keeps_write_positions() => {
-                    "Where an index is missing, from 0 on, the stream waits until it comes, as long as that takes. How far each \
-                     stream was is known after a restart (`write_positions`)."
-                }
                 (true, _) => {
-                    "Where an index is missing, from 0 on, the stream waits until it comes, as long as that takes. After a restart \
-                     it is not known how far a stream was, as `write_positions` is not kept: one that was handled before, and goes \
-                     on, waits for ever."
+                    "Where an index is missing, from 0 on, the stream waits until it comes, as long as that takes. How far each \
+                     stream was is known after a restart: it is kept beside the progress. A stream that was handled in part \
+                     before `require_all` was set waits for ever: give the pipeline another `group` then."
                 }
                 (false, Indexes::Dense) => {
                     "Where an index is missing, the stream does not wait for it; an event that comes late, below one that was handled, is handled \

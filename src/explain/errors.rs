@@ -179,8 +179,8 @@ pub(super) fn stuck(voice: &Voice<'_>) -> String {
     };
     sentences([
         &*format!(
-            "If calls for a stream have run for {limit} without progress, {then}. While a stream waits (after a failure, deferred, paused, \
-             or for a sink that is away) that time does not count."
+            "If a stream has been offered for {limit} without progress, from the first such call on, {then}. While it waits (after a \
+             failure, deferred, paused, or for a sink that is away) that time does not count."
         ),
         thread,
     ])

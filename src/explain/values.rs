@@ -181,14 +181,16 @@ fn because(voice: &Voice<'_>, path: &str, from: &Origin) -> Option<&'static str>
 
 fn write_positions(voice: &Voice<'_>, is_default: bool) -> Option<&'static str> {
     let schedule = &voice.spec.schedule;
+    let keeps = voice.spec.keeps_write_positions();
     Some(match (voice.sink_holds_progress(), schedule.order) {
+        _ if keeps && is_default && voice.spec.waits_for_all() => "`require_all` has to know how far each stream is",
         (false, _) if is_default => "kept only where the sink holds the progress",
         (true, Order::Tranche | Order::None) if is_default => "kept only with `order = \"stream\"`",
         (true, Order::Stream) if is_default && voice.spec.contract().repeats => {
             "the sink holds the progress, and the feed may repeat events"
         }
         (true, Order::Stream) if is_default => "the feed repeats no events",
-        _ if schedule.write_positions == Some(true) && !voice.spec.keeps_write_positions() => {
+        _ if schedule.write_positions == Some(true) && !keeps => {
             "without effect: kept only where the sink holds the progress, with `order = \"stream\"`"
         }
         _ => return None,

@@ -48,6 +48,8 @@ pub(super) struct Step {
     /// The scheduler's version of it.
     pub(super) version: u64,
     pub(super) write_positions: Vec<(Box<str>, WritePosition)>,
+    /// It was tried before: nothing of it may change (C11).
+    pub(super) is_repeated: bool,
 }
 
 impl Step {
@@ -114,10 +116,11 @@ impl Driver {
             }
             return;
         }
-        let steps = self.steps(&[]);
+        let mut steps = self.steps(&[]);
         if steps.is_empty() {
             return;
         }
+        self.add_moved(&mut steps);
         self.plain_commit.under_way = true;
         let (store, events, clock, began) = (Arc::clone(&self.store), self.events_in.clone(), self.clock, self.now);
         self.group.spawn(TaskKind::Committer, "commit", async move {
@@ -140,7 +143,7 @@ impl Driver {
         for (tranche, state) in &mut self.tranches {
             let (Some(fence), Some(report)) = (state.claim.fence, self.scheduler.tranche(tranche)) else { continue };
             if let Some(step) = state.claim.unsure.take() {
-                steps.push(step);
+                steps.push(Step { is_repeated: true, ..step });
                 continue;
             }
             let touched = ahead.iter().find(|(touched, _)| touched == tranche).map(|(_, progress)| progress.clone());
@@ -167,9 +170,20 @@ impl Driver {
                 progress,
                 version: report.version,
                 write_positions: Vec::new(),
+                is_repeated: false,
             });
         }
         steps
+    }
+
+    /// Adds how far streams are that have moved, for `require_all` to know after a restart. A step that is repeated has them.
+    pub(super) fn add_moved(&mut self, steps: &mut [Step]) {
+        if !self.options.require_all || !self.options.write_positions {
+            return;
+        }
+        for step in steps.iter_mut().filter(|step| !step.is_repeated) {
+            step.write_positions = self.scheduler.take_moved(&step.tranche);
+        }
     }
 
     pub(super) fn on_committed(&mut self, committed: Committed) {
@@ -182,6 +196,8 @@ impl Driver {
                 for (step, result) in steps.into_iter().zip(results) {
                     match result {
                         Ok(()) => self.stored(step),
+                        // It was lost meanwhile, and perhaps claimed again.
+                        Err(_) if !self.is_claimed(&step.tranche, step.fence) => {}
                         Err(error) => {
                             self.on_commit_failed(&step.tranche, &error);
                             if let Some(state) = self.tranches.get_mut(&step.tranche) {
@@ -207,6 +223,11 @@ impl Driver {
             }
             Committed::Released => self.plain_commit.releasing -= 1,
         }
+    }
+
+    /// Returns whether a claim is the one that is held.
+    pub(super) fn is_claimed(&self, tranche: &TrancheId, fence: Fence) -> bool {
+        self.tranches.get(tranche).is_some_and(|state| state.claim.fence == Some(fence))
     }
 
     pub(super) fn stored(&mut self, step: Step) {
@@ -275,20 +296,5 @@ impl Driver {
         for (key, fence) in held {
             self.release(key, fence, None);
         }
-    }
-
-    /// Groups work by the claim it is under.
-    pub(super) fn by_tranche(&self, work: &[Work]) -> Vec<(CheckpointKey, Fence, Vec<usize>)> {
-        let mut groups: Vec<(CheckpointKey, Fence, Vec<usize>)> = Vec::new();
-        for (at, work) in work.iter().enumerate() {
-            let Some(tranche) = self.scheduler.tranche_of(work.id) else { continue };
-            let Some(state) = self.tranches.get(&tranche) else { continue };
-            let Some(fence) = state.claim.fence else { continue };
-            match groups.iter_mut().find(|(key, _, _)| key.tranche == tranche) {
-                Some((_, _, indexes)) => indexes.push(at),
-                None => groups.push((state.key.clone(), fence, vec![at])),
-            }
-        }
-        groups
     }
 }

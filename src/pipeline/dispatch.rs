@@ -10,7 +10,6 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::driver::{Driver, Event};
-use super::intake::chain;
 use super::life::Ended;
 use super::policy::{Then, Verdict, Victim};
 use super::traces;
@@ -414,64 +413,4 @@ fn guarded(handler: Arc<dyn Handler>, call: Arc<Call>) -> BoxFuture<'static, Dec
 fn copy(streams: &Streams) -> Streams {
     let copy = |work: &Work| Work { events: work.events.clone(), trace: work.trace.clone(), ..*work };
     streams.iter().map(copy).collect()
-}
-
-impl Driver {
-    /// Appends what waits for the parked store.
-    pub(super) fn append_parked(&mut self) {
-        if self.to_park.is_empty() || self.appending > 0 || matches!(self.sink, AnySink::Transactional(_)) {
-            return;
-        }
-        let Some(store) = self.parked.clone() else { return };
-        let work = std::mem::take(&mut self.to_park);
-        self.appending = work.len();
-        let whys: Vec<Arc<str>> = work.iter().map(|work| self.why_parked(work.stream())).collect();
-        let by_tranche = self.by_tranche(&work);
-        let events = self.events_in.clone();
-        self.group.spawn(TaskKind::Committer, "park", async move {
-            let mut result = Ok(());
-            for (key, fence, indexes) in by_tranche {
-                let parked: Vec<_> = indexes
-                    .iter()
-                    .flat_map(|&at| {
-                        work[at]
-                            .events
-                            .iter()
-                            .map(|event| crate::checkpoint::Parked { event, why: &whys[at] })
-                            .collect::<Vec<_>>()
-                    })
-                    .collect();
-                result = store.append(&key, fence, &parked).await;
-                if result.is_err() {
-                    break;
-                }
-            }
-            drop(events.send(Event::Appended { work, result }).await);
-            Ok(())
-        });
-    }
-
-    pub(super) fn why_parked(&self, stream: &str) -> Arc<str> {
-        self.why_parked.get(stream).cloned().unwrap_or_else(|| "its stream was parked earlier".into())
-    }
-
-    pub(super) fn on_appended(&mut self, work: Vec<Work>, result: Result<(), crate::checkpoint::CheckpointError>) {
-        self.appending = 0;
-        match result {
-            Ok(()) => {
-                self.counts.parked(work.iter().map(|work| work.events.len()).sum());
-                for work in work {
-                    let next = work.next;
-                    self.finish(work, Outcome::Done { next });
-                }
-            }
-            Err(error) => {
-                tracing::warn!(error = %chain(&error), "events could not be parked, retrying");
-                let until = self.now + super::OUTAGE.delay(3, &mut self.random);
-                for work in work {
-                    self.finish(work, Outcome::Wait { until });
-                }
-            }
-        }
-    }
 }

@@ -15,6 +15,7 @@ use super::dispatch::Deciders;
 use super::gate::Gate;
 use super::life::{Ended, Pipeline};
 use super::observe::Counts;
+use super::parking::ToPark;
 use super::questions::{Command, Listener, Shared};
 use super::reader::Read;
 use super::tranches::Tranches;
@@ -53,7 +54,7 @@ pub(super) enum Event {
     Delivered(Delivered),
     /// Events of parked streams were appended, or not.
     Appended {
-        work: Vec<Work>,
+        parks: Vec<ToPark>,
         result: Result<(), CheckpointError>,
     },
     /// The transaction's effects are written: the progress is wanted.
@@ -232,7 +233,7 @@ impl Driver {
             Event::Called(called) => self.on_called(called),
             Event::Waited { call, decisions, period } => self.on_waited(call, decisions, period),
             Event::Delivered(delivered) => self.on_delivered(delivered),
-            Event::Appended { work, result } => self.on_appended(work, result),
+            Event::Appended { parks, result } => self.on_appended(parks, result),
             Event::Written(transaction) => self.on_written(transaction),
             Event::Committed(committed) => self.on_committed(committed),
         }

@@ -138,6 +138,7 @@ impl Driver {
             reader: self.source.open(tranche, from),
             filter: Arc::clone(&self.filter),
             known,
+            of_placeholders: self.options.require_all,
             clock: self.clock,
             credits: granted,
             events: self.events_in.clone(),

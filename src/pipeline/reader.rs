@@ -54,6 +54,8 @@ pub(super) struct Reader {
     pub(super) filter: Arc<RwLock<Arc<Filter>>>,
     /// Where the write positions of streams are known, if the feed may repeat events (C13).
     pub(super) known: Option<(Arc<dyn CheckpointStore>, CheckpointKey)>,
+    /// Also of streams of which only placeholders came: with `require_all` those wait their turn, too.
+    pub(super) of_placeholders: bool,
     pub(super) clock: Clock,
     pub(super) credits: mpsc::Receiver<()>,
     pub(super) events: mpsc::Sender<Event>,
@@ -106,7 +108,14 @@ impl Reader {
         let filter = Arc::clone(&self.filter.read().unwrap_or_else(std::sync::PoisonError::into_inner));
         exclude(&filter, &mut batch);
         let write_positions = match &self.known {
-            Some((store, key)) => look_up(&**store, key, &batch, looked_up).await?,
+            Some((store, key)) => {
+                let is_wanted = |event: &&event::Event| {
+                    event.kind() == Kind::Event
+                        || event.is_unfold()
+                        || self.of_placeholders && !event.stream().is_empty()
+                };
+                look_up(&**store, key, batch.events.iter().filter(is_wanted), looked_up).await?
+            }
             None => Vec::new(),
         };
         Ok(Came::Batch { batch, write_positions, took: read_at.since(started), read_at })
@@ -134,15 +143,15 @@ fn exclude(filter: &Filter, batch: &mut Batch) {
     }
 }
 
-async fn look_up(
+async fn look_up<'a>(
     store: &dyn CheckpointStore,
     key: &CheckpointKey,
-    batch: &Batch,
+    events: impl Iterator<Item = &'a event::Event> + Send,
     looked_up: &mut HashSet<Box<str>>,
 ) -> Result<Vec<(Box<str>, WritePosition)>, SourceError> {
     let mut new: Vec<&str> = Vec::new();
     let mut seen = HashSet::new();
-    for event in batch.events.iter().filter(|event| event.kind() == Kind::Event || event.is_unfold()) {
+    for event in events {
         let stream = event.stream();
         if !looked_up.contains(stream) && seen.insert(stream) {
             new.push(stream);

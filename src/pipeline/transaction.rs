@@ -8,8 +8,9 @@ use super::OUTAGE;
 use super::commit::{Committed, Step};
 use super::driver::{Driver, Event};
 use super::intake::chain;
+use super::parking::ToPark;
 use super::traces;
-use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, Fence, Parked};
+use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Fence, Parked};
 use crate::clock::{Period, Timestamp};
 use crate::handler::{HandlerError, HandlerErrorKind};
 use crate::scheduler::Outcome;
@@ -30,15 +31,9 @@ pub(super) struct InTransaction {
 pub(super) struct Plan {
     accepted: Vec<(Work, i64)>,
     steps: Vec<Step>,
-    parks: Vec<ParkedWork>,
+    parks: Vec<ToPark>,
     /// When all of it was known.
     made: Timestamp,
-}
-
-struct ParkedWork {
-    key: CheckpointKey,
-    fence: Fence,
-    work: Vec<(Work, Arc<str>)>,
 }
 
 impl Driver {
@@ -123,41 +118,27 @@ impl Driver {
             self.give_back(parks);
             return;
         }
+        self.add_moved(&mut steps);
         if self.options.write_positions {
-            self.add_write_positions(&mut steps, &accepted);
+            self.add_write_positions(&mut steps, accepted.iter().map(|(work, next)| (work, *next)));
+            self.add_write_positions(&mut steps, parks.iter().map(|work| (work, work.next)));
         }
-        let parks = self.parked_work(parks);
+        let parks = self.mark(parks);
         if let Err(plan) = go.send(Plan { accepted, steps, parks, made: self.now }) {
             self.in_transaction = false;
             self.give_back(plan.accepted.into_iter().map(|(work, _)| work).collect());
+            self.give_parks_back(plan.parks);
         }
     }
 
-    fn add_write_positions(&self, steps: &mut [Step], accepted: &[(Work, i64)]) {
-        for (work, next) in accepted {
+    fn add_write_positions<'a>(&self, steps: &mut [Step], done: impl Iterator<Item = (&'a Work, i64)>) {
+        for (work, next) in done {
             let Some(tranche) = self.scheduler.tranche_of(work.id) else { continue };
-            let Some(position) = self.scheduler.write_position_with(work.id, *next) else { continue };
+            let Some(position) = self.scheduler.write_position_with(work.id, next) else { continue };
             if let Some(step) = steps.iter_mut().find(|step| step.tranche == tranche) {
                 step.write_positions.push((work.stream().into(), position));
             }
         }
-    }
-
-    fn parked_work(&self, parks: Vec<Work>) -> Vec<ParkedWork> {
-        let mut groups: Vec<ParkedWork> = Vec::new();
-        for work in parks {
-            let claim = self.scheduler.tranche_of(work.id).and_then(|tranche| {
-                let state = self.tranches.get(&tranche)?;
-                Some((state.key.clone(), state.claim.fence?))
-            });
-            let (key, fence) = claim.expect("work of a tranche that is held has a claim");
-            let why = self.why_parked(work.stream());
-            match groups.iter_mut().find(|group| group.key == key) {
-                Some(group) => group.work.push((work, why)),
-                None => groups.push(ParkedWork { key, fence, work: vec![(work, why)] }),
-            }
-        }
-        groups
     }
 
     pub(super) fn on_transaction_ended(&mut self, plan: Plan, result: Result<(), TransactionError>, period: Period) {
@@ -167,29 +148,35 @@ impl Driver {
         let why = result.as_ref().err().map(ToString::to_string);
         let failed = why.as_deref().map(|why| ("transaction", why));
         self.trace_commit(Period { began: made, ..period }, steps.len(), &accepted, failed);
-        let parks: Vec<Work> = parks.into_iter().flat_map(|group| group.work).map(|(work, _)| work).collect();
         let result = match result {
             Ok(()) => {
                 self.gate.passed(self.now);
                 for (work, next) in accepted {
                     self.done(work, next);
                 }
-                for work in parks {
-                    let next = work.next;
-                    self.done(work, next);
-                }
+                self.were_parked(parks);
                 steps.into_iter().for_each(|step| self.stored(step));
                 return;
             }
             Err(error) => error,
         };
-        self.give_back(parks);
+        for step in &steps {
+            self.scheduler.untake_moved(&step.tranche, &step.write_positions);
+        }
+        let claims = steps.iter().map(|step| (step.key.clone(), step.fence));
+        let claims: Vec<_> = claims.chain(parks.iter().map(|group| (group.key.clone(), group.fence))).collect();
+        self.give_parks_back(parks);
         let work: Vec<Work> = accepted.into_iter().map(|(work, _)| work).collect();
         match result {
             TransactionError::Fenced(fenced) => {
                 self.give_back(work);
                 for (key, error) in fenced {
-                    self.on_commit_failed(&key.tranche, &error);
+                    // What was lost meanwhile, and perhaps claimed again, is fenced under the old claim only.
+                    let is_it =
+                        |claim: &(CheckpointKey, Fence)| claim.0 == key && self.is_claimed(&key.tranche, claim.1);
+                    if claims.iter().any(is_it) {
+                        self.on_commit_failed(&key.tranche, &error);
+                    }
                 }
             }
             // A constraint that is checked at the commit: whose effects break it is found by giving each a transaction.
@@ -240,17 +227,7 @@ async fn commit(
     plan: &Plan,
 ) -> Result<(), TransactionError> {
     let commits: Vec<_> = plan.steps.iter().map(Step::commit).collect();
-    let parked: Vec<Vec<Parked<'_>>> = plan
-        .parks
-        .iter()
-        .map(|group| {
-            group
-                .work
-                .iter()
-                .flat_map(|(work, why)| work.events.iter().map(move |event| Parked { event, why }))
-                .collect()
-        })
-        .collect();
+    let parked: Vec<Vec<Parked<'_>>> = plan.parks.iter().map(ToPark::events).collect();
     let changes: Vec<_> = plan
         .parks
         .iter()
@@ -260,33 +237,40 @@ async fn commit(
     match transaction.commit(&commits, &changes).await {
         Err(TransactionError::OutcomeUnknown(cause)) => {
             tracing::warn!(error = %cause, "it is not known whether a transaction was committed, looking");
-            let step = plan.steps.first().expect("a transaction commits progress");
-            look_up_outcome(sink, step).await
+            look_up_outcome(sink, &plan.steps).await
         }
         result => result,
     }
 }
 
-async fn look_up_outcome(sink: &dyn TransactionalSink, step: &Step) -> Result<(), TransactionError> {
+/// Finds out whether a transaction was committed: all of it was, or nothing. A key that was claimed since does not tell:
+/// another one that is still ours does.
+async fn look_up_outcome(store: &dyn CheckpointStore, steps: &[Step]) -> Result<(), TransactionError> {
+    let mut fenced = Vec::new();
+    for step in steps {
+        match last_commit(store, step).await {
+            Some((fence, sequence)) if (fence, sequence) == (step.fence, step.sequence) => return Ok(()),
+            Some((fence, _)) if fence > step.fence => {
+                // Whoever claimed it since has seen what was committed before.
+                let kind = CheckpointErrorKind::Fenced { by: "another process".to_owned(), since: None };
+                fenced.push((step.key.clone(), CheckpointError::new(kind, format!("commit {}", step.key))));
+            }
+            _ => {
+                let why = "the transaction was not committed";
+                return Err(TransactionError::Failed(HandlerError::new(HandlerErrorKind::Unavailable, why)));
+            }
+        }
+    }
+    Err(TransactionError::Fenced(fenced))
+}
+
+/// Asks until there is an answer.
+async fn last_commit(store: &dyn CheckpointStore, step: &Step) -> Option<(Fence, u64)> {
     let mut random = fastrand::Rng::with_seed(step.sequence);
     let mut failures = 0;
     loop {
-        match sink.last_commit(&step.key).await {
-            Ok(Some((fence, sequence))) if (fence, sequence) == (step.fence, step.sequence) => return Ok(()),
-            Ok(Some((fence, _))) if fence > step.fence => {
-                // Whoever claimed it since has seen what was committed before.
-                let kind = CheckpointErrorKind::Fenced { by: "another process".to_owned(), since: None };
-                return Err(TransactionError::Fenced(vec![(
-                    step.key.clone(),
-                    CheckpointError::new(kind, format!("commit {}", step.key)),
-                )]));
-            }
-            Ok(_) => {
-                return Err(TransactionError::Failed(HandlerError::new(
-                    HandlerErrorKind::Unavailable,
-                    "the transaction was not committed",
-                )));
-            }
+        match store.last_commit(&step.key).await {
+            Ok(last) => return last,
             Err(error) => {
                 failures += 1;
                 let delay = OUTAGE.delay(failures, &mut random);
@@ -294,5 +278,86 @@ async fn look_up_outcome(sink: &dyn TransactionalSink, step: &Step) -> Result<()
                 tokio::time::sleep(delay).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::checkpoint::{Claimed, Commit, Owner};
+    use crate::position::{Position, Progress, TrancheId};
+
+    /// Who has claimed which tranche, and what was committed last.
+    #[derive(Default)]
+    struct Claims(BTreeMap<TrancheId, (Fence, u64)>);
+
+    #[async_trait]
+    impl CheckpointStore for Claims {
+        fn max_set_bytes(&self) -> Option<usize> {
+            None
+        }
+
+        async fn load(&self, _key: &CheckpointKey) -> Result<Option<Progress>, CheckpointError> {
+            unreachable!("nobody asks")
+        }
+
+        async fn claim(&self, _key: &CheckpointKey, _owner: &Owner) -> Result<Claimed, CheckpointError> {
+            unreachable!("nobody asks")
+        }
+
+        async fn commit(&self, _commits: &[Commit<'_>]) -> Vec<Result<(), CheckpointError>> {
+            unreachable!("nobody asks")
+        }
+
+        async fn last_commit(&self, key: &CheckpointKey) -> Result<Option<(Fence, u64)>, CheckpointError> {
+            Ok(self.0.get(&key.tranche).copied())
+        }
+
+        async fn release(&self, _key: &CheckpointKey, _fence: Fence) -> Result<(), CheckpointError> {
+            unreachable!("nobody asks")
+        }
+    }
+
+    fn step(tranche: &str) -> Step {
+        let tranche = TrancheId::new(tranche);
+        Step {
+            key: CheckpointKey { group: "g".into(), source: "s".into(), tranche: tranche.clone() },
+            tranche,
+            fence: Fence(3),
+            sequence: 8,
+            progress: Progress::at(Position::Number(1)),
+            version: 0,
+            write_positions: Vec::new(),
+            is_repeated: false,
+        }
+    }
+
+    /// Looks up a transaction of two tranches, of which these were claimed again since.
+    async fn check(committed: bool, claimed_again: &[&str]) -> String {
+        let steps = [step("0"), step("1")];
+        let sequence = if committed { 8 } else { 7 };
+        let mut claims: BTreeMap<_, _> =
+            steps.iter().map(|step| (step.tranche.clone(), (step.fence, sequence))).collect();
+        for tranche in claimed_again {
+            claims.insert(TrancheId::new(*tranche), (Fence(4), sequence));
+        }
+        match look_up_outcome(&Claims(claims), &steps).await {
+            Ok(()) => "committed".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[tokio::test]
+    async fn c11_one_key_that_is_still_held_tells_whether_a_transaction_was_committed() {
+        for claimed_again in [&[][..], &["0"], &["1"]] {
+            assert_eq!(check(true, claimed_again).await, "committed", "{claimed_again:?}");
+            let failed = check(false, claimed_again).await;
+            assert!(failed.contains("the transaction was not committed"), "{claimed_again:?}: {failed}");
+        }
+        assert_eq!(check(true, &["0", "1"]).await, "2 of the transaction's tranches are fenced");
     }
 }

@@ -61,8 +61,10 @@ pub(super) struct Aside {
     /// How often the event at `failed_at` failed in a row.
     pub(super) failures: u32,
     pub(super) failed_at: Ordinal,
-    /// How long calls ran without progress (C20), less what was held.
+    /// How long it was offered without progress (C20), less what was held, and without what follows.
     pub(super) spent: Duration,
+    /// What the held clock showed when a call came back without progress: from then on it counts, until it fails or is deferred.
+    pub(super) counts_from: Option<u64>,
     /// Its events count as waiting, and are copied out of their read buffers.
     pub(super) waiting: bool,
     pub(super) lane: u32,
@@ -84,6 +86,7 @@ impl Aside {
             failures: 0,
             failed_at: Ordinal::default(),
             spent: Duration::ZERO,
+            counts_from: None,
             waiting: false,
             lane,
             next: NONE,
@@ -98,7 +101,8 @@ impl Aside {
     /// There was progress.
     pub(super) fn recover(&mut self) {
         self.trouble = Trouble::None;
-        (self.since, self.ticket, self.failures, self.spent) = (None, 0, 0, Duration::ZERO);
+        (self.since, self.ticket, self.failures) = (None, 0, 0);
+        (self.spent, self.counts_from) = (Duration::ZERO, None);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Taking work back.
 
 use std::collections::hash_map::Entry;
+use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::event::Event;
@@ -306,11 +307,16 @@ impl Scheduler {
     /// Notes that a call made no progress.
     fn trouble(&mut self, out: &Out, trouble: Trouble, until: Timestamp, now: Timestamp) {
         let is_tranche = self.lanes[out.lane].kind == LaneKind::Tranche;
-        let spent = self.clock.since(out.clock, now);
+        let shown = self.clock.read(now);
         let aside_id = self.aside_of(out.lane);
         let aside = &mut self.asides[aside_id];
         let is_pending = aside.ticket != 0;
-        aside.spent += spent;
+        let from = aside.counts_from.take().unwrap_or(out.clock);
+        aside.spent += Duration::from_nanos(shown.saturating_sub(from));
+        // What is to be parked waits for the store, and is no fault of the stream.
+        if trouble == Trouble::Stalled && out.kind == WorkKind::Handle {
+            aside.counts_from = Some(shown);
+        }
         if trouble == Trouble::Deferred {
             aside.deferred_at = now;
         } else {

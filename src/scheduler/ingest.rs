@@ -378,15 +378,17 @@ impl Scheduler {
                 self.adopt(stream, epoch);
             }
             // What is queued may belong where nothing is known: it would be passed, and a repeat is better than that.
-            let is_whole = position.first <= 0 && position.gaps.is_empty();
-            if !is_whole && !self.is_idle(stream) || !self.streams.get_mut(stream).raise(position.first, position.next)
+            let (gaps, real) = position.split();
+            let is_whole = position.first <= 0 && gaps.is_empty();
+            if !is_whole && !self.is_idle(stream)
+                || !self.streams.get_mut(stream).raise(position.first, position.next, real)
             {
                 continue;
             }
-            if !position.gaps.is_empty() || lane != NONE && self.lanes[lane].aside != NONE {
+            if !gaps.is_empty() || lane != NONE && self.lanes[lane].aside != NONE {
                 let lane = self.lane_of(stream, now);
                 let aside = self.aside_of(lane);
-                self.asides[aside].gaps = Gaps::new(&position.gaps);
+                self.asides[aside].gaps = Gaps::new(gaps);
             }
             if lane != NONE {
                 self.settle_lane(lane);

@@ -42,6 +42,9 @@ impl Scheduler {
         let mut stuck = Vec::new();
         for lane_id in self.lane_ids() {
             let lane = &self.lanes[lane_id];
+            if lane.is_idle() {
+                continue; // What it stalled at was passed.
+            }
             let spent = self.spent(lane, now);
             if spent > Duration::ZERO && spent >= after {
                 stuck.push((spent, self.report_lane(lane_id, now)));
@@ -57,11 +60,13 @@ impl Scheduler {
         stuck.into_iter().map(|(_, report)| report).collect()
     }
 
-    /// Returns how long calls of a lane ran without progress, the one that runs included.
+    /// Returns how long a lane has been offered without progress, with the call that runs.
     fn spent(&self, lane: &Lane, now: Timestamp) -> Duration {
-        let before = if lane.aside == NONE { Duration::ZERO } else { self.asides[lane.aside].spent };
-        let out = (lane.out != NONE).then(|| self.outs.get(lane.out)).filter(|out| !out.revoked);
-        before + out.map_or(Duration::ZERO, |out| self.clock.since(out.clock, now))
+        let aside = self.aside(lane);
+        let before = aside.map_or(Duration::ZERO, |aside| aside.spent);
+        let out = self.out(lane.out).filter(|out| !out.revoked);
+        let from = aside.and_then(|aside| aside.counts_from).or(out.map(|out| out.clock));
+        before + from.map_or(Duration::ZERO, |from| self.clock.since(from, now))
     }
 
     fn lane_ids(&self) -> impl Iterator<Item = u32> {

@@ -1,5 +1,7 @@
 //! What is known of one stream: how far it is handled, and where what it has to do is.
 
+use crate::position::WritePosition;
+
 use super::slab::{Link, NONE};
 
 /// How far one stream is handled.
@@ -182,15 +184,24 @@ impl Known {
         }
     }
 
-    /// Notes what is known elsewhere to be handled. Returns whether that is news.
-    pub(super) fn raise(&mut self, first: i64, next: i64) -> bool {
+    /// Notes what is known elsewhere to be handled, real events of it up to `real`. Returns whether that is news.
+    pub(super) fn raise(&mut self, first: i64, next: i64, real: i64) -> bool {
         if next <= self.write() || first > next {
             return false;
         }
         self.set_write(next);
         self.set_first(first);
-        self.trailing = 0;
+        self.trailing = u8::try_from(next - real).unwrap_or(u8::MAX);
         true
+    }
+
+    /// Returns what a store may keep of it. Placeholders at the end are a gap of their own, as they supersede no unfolds (C3).
+    pub(super) fn position(&self, gaps: &[(i64, i64)]) -> Option<WritePosition> {
+        let (first, next) = (self.first(), self.write());
+        let real = self.superseded_below().max(first);
+        let below = gaps.iter().filter(|gap| gap.0 < real).map(|gap| (gap.0, gap.1.min(real)));
+        let gaps = below.chain((real < next).then_some((real, next))).collect();
+        (first < next).then_some(WritePosition { first, next, gaps })
     }
 }
 

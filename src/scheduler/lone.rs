@@ -69,7 +69,8 @@ impl Scheduler {
         let completes = self.ledger.mark_lone(tranche, batch, slot, bytes);
         let known = self.streams.get_mut(stream);
         known.set_busy(Busy::Nothing);
-        if self.options.indexes == Indexes::Sparse || !known.advance_by(first, next, next) {
+        let is_plain = self.options.indexes == Indexes::Dense && !self.options.require_all;
+        if !is_plain || !known.advance_by(first, next, next) {
             self.advance(stream, first, first, next, next);
             let lane = self.streams.get(stream).lane();
             if lane != NONE {

@@ -7,7 +7,7 @@ use crate::work::WorkId;
 use super::Scheduler;
 use super::aside::{Gaps, On};
 use super::known::Known;
-use super::lane::{Body, LaneKind, Node, chain};
+use super::lane::{Body, Lane, LaneKind, Node, chain};
 use super::out::Out;
 use super::slab::NONE;
 
@@ -28,11 +28,11 @@ impl Scheduler {
 
     /// Returns what a store may keep of how far the work's stream is, once that is done up to `next`.
     ///
-    /// Trailing placeholders are left out, as they supersede no unfolds (C3), unless `require_all` counts on them.
+    /// Trailing placeholders are left out, unless `require_all` counts on them.
     pub(super) fn preview_write_position(&self, work: WorkId, next: i64) -> Option<WritePosition> {
         let out = self.outs.find(work).filter(|out| !out.revoked)?;
         if out.is_lone() {
-            return out.ends_by(next).then(|| self.kept_of(out, out.lone, Gaps::default(), next, next))?;
+            return out.ends_by(next).then(|| self.kept_of(out, out.lone, None, Gaps::default(), next, next))?;
         }
         let lane = &self.lanes[out.lane];
         if lane.kind != LaneKind::Stream {
@@ -43,10 +43,20 @@ impl Scheduler {
         let real = events.map(Node::next_index).max();
         let real = if next > out.next { Some(next) } else { real }?;
         let gaps = if lane.aside == NONE { Gaps::default() } else { self.asides[lane.aside].gaps.clone() };
-        self.kept_of(out, lane.stream, gaps, next, real)
+        let rest = chain(&self.nodes, out.head).find(|&id| !out.ends_by(next) && self.nodes[id].next_index() > next);
+        self.kept_of(out, lane.stream, Some(rest.unwrap_or(NONE)), gaps, next, real)
     }
 
-    fn kept_of(&self, out: &Out, stream: u32, mut gaps: Gaps, next: i64, real: i64) -> Option<WritePosition> {
+    /// `rest` is what of the work's lane is not done, if it has one.
+    fn kept_of(
+        &self,
+        out: &Out,
+        stream: u32,
+        rest: Option<u32>,
+        mut gaps: Gaps,
+        next: i64,
+        real: i64,
+    ) -> Option<WritePosition> {
         let mut known = *self.streams.get(stream);
         if self.options.indexes == Indexes::Dense {
             gaps.remove(out.first, next);
@@ -56,8 +66,13 @@ impl Scheduler {
         } else {
             known.advance_sparse(out.first, next - 1, next, real);
         }
-        let (first, next) =
-            (known.first(), if self.options.require_all { known.write() } else { known.superseded_below() });
+        if self.options.require_all {
+            if let Some(rest) = rest {
+                self.pass_queued(&self.lanes[out.lane], rest, &mut known, |_| {});
+            }
+            return known.position(gaps.ranges());
+        }
+        let (first, next) = (known.first(), known.superseded_below());
         let gaps = gaps.ranges().iter().filter(|gap| gap.0 < next).map(|gap| (gap.0, gap.1.min(next))).collect();
         (first < next).then_some(WritePosition { first, next, gaps })
     }
@@ -111,23 +126,11 @@ impl Scheduler {
         let mut known = *self.streams.get(lane.stream);
         let last = if out.ends_by(next) { out.span_next.max(out.first + 1) - 1 } else { next - 1 };
         self.look_ahead(&mut known, out.first, last, next, real);
-        for node in chain(&self.nodes, rest).chain(chain(&self.nodes, lane.head)).map(|id| &self.nodes[id]) {
-            match node.body {
-                Body::Read(_) | Body::Kept(_) => {}
-                Body::Out if node.is_unfold() => continue,
-                Body::Out | Body::Unused => break,
-            }
-            let (index, write) = (node.index, known.write());
-            if index >= write {
-                if !node.is_placeholder() || self.options.require_all && index > write.max(0) {
-                    break;
-                }
-                self.look_ahead(&mut known, index, index, index + 1, 0);
-            }
+        self.pass_queued(lane, rest, &mut known, |node| {
             if !node.has(Node::RECOVERED) {
                 handled.push((node.batch, node.slot));
             }
-        }
+        });
         let unfolds_pass = lane.unfolds != NONE && self.nodes[lane.unfolds].index < known.superseded_below();
         if unfolds_pass {
             handled.extend(chain(&self.nodes, lane.unfolds).map(|id| (self.nodes[id].batch, self.nodes[id].slot)));
@@ -149,6 +152,26 @@ impl Scheduler {
             }
         });
         handled.extend(riders.map(|rider| (rider.batch, rider.slot)));
+    }
+
+    /// Passes what of a lane's queue need not be offered once its work is done but for `rest`, as
+    /// [`settle_head`](Self::settle_head) will.
+    fn pass_queued(&self, lane: &Lane, rest: u32, known: &mut Known, mut passed: impl FnMut(&Node)) {
+        for node in chain(&self.nodes, rest).chain(chain(&self.nodes, lane.head)).map(|id| &self.nodes[id]) {
+            match node.body {
+                Body::Read(_) | Body::Kept(_) => {}
+                Body::Out if node.is_unfold() => continue,
+                Body::Out | Body::Unused => break,
+            }
+            let (index, write) = (node.index, known.write());
+            if index >= write {
+                if !node.is_placeholder() || self.options.require_all && index > write.max(0) {
+                    break;
+                }
+                self.look_ahead(known, index, index, index + 1, 0);
+            }
+            passed(node);
+        }
     }
 
     fn look_ahead(&self, known: &mut Known, from: i64, last: i64, next: i64, real: i64) {

@@ -83,6 +83,9 @@ impl Scheduler {
     /// Notes how far a stream is handled.
     #[inline]
     pub(super) fn advance(&mut self, stream: u32, from: i64, last: i64, next: i64, real: i64) {
+        if self.options.require_all {
+            self.moved.insert(stream);
+        }
         let known = self.streams.get_mut(stream);
         if self.options.indexes == Indexes::Sparse {
             return known.advance_sparse(from, last, next, real);

@@ -219,12 +219,15 @@ impl Check<'_> {
                         .help("remove it, or read indexes that follow each other: `index = \"field\"`"),
                 );
             }
+            if spec.waits_for_all() && !spec.keeps_write_positions() {
+                problems.push(self.forgets_streams());
+            }
             if schedule.purge.is_some() {
                 let why = "`purge` forgets how far a stream is, which is what `require_all` has to know";
                 problems.push(self.problem_of_key(&["schedule", "purge"], why).help("remove one of the two"));
             }
         }
-        if schedule.purge.is_some() && spec.keeps_write_positions() {
+        if schedule.purge.is_some() && !schedule.require_all && spec.keeps_write_positions() {
             let why = "`purge` forgets how far a stream is, which `write_positions` has to know";
             problems.push(self.problem_of_key(&["schedule", "purge"], why).help(
                 "remove it, or write `write_positions = false` if an event that the feed repeats may have its effect twice",
@@ -235,6 +238,22 @@ impl Check<'_> {
         problems.extend(self.not_zero(&["schedule", "read_ahead_bytes"], schedule.read_ahead_bytes == 0));
         problems.extend(self.not_zero(&["schedule", "max_bytes"], schedule.max_bytes == Some(0)));
         problems
+    }
+
+    /// A stream of which nothing is known would wait for its index 0, which was handled before the restart.
+    fn forgets_streams(&self) -> Problem {
+        let at = &["schedule", "require_all"];
+        let needs = "`require_all` has to know after a restart how far each stream is";
+        match &self.pipeline.spec.checkpoint {
+            Checkpoint::Sink => self
+                .problem(at, format!("{needs}, which `write_positions = false` keeps nowhere"))
+                .help("remove one of the two"),
+            Checkpoint::Store(store) => {
+                let kind = store.given().next().unwrap_or("sqlite");
+                self.problem(at, format!("{needs}, which a `{kind}` checkpoint store does not keep"))
+                    .help("keep the progress in `[checkpoint.sqlite]`, or in the sink where it can hold it: `checkpoint = \"sink\"`")
+            }
+        }
     }
 
     fn not_zero(&self, path: &[&str], is_zero: bool) -> Option<Problem> {

@@ -231,6 +231,11 @@ impl PipelineSpec {
 }
 
 impl CheckpointSpec {
+    /// Returns whether how far each stream is can be kept beside the progress, for as long as that.
+    pub(super) fn holds_write_positions(&self) -> bool {
+        self.memory.is_none() && self.file.is_none()
+    }
+
     /// Returns whether parked events can be kept beside the progress.
     pub(super) fn holds_parked_events(&self) -> bool {
         self.memory.is_some()

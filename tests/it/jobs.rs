@@ -67,6 +67,83 @@ fn count(page: &str, series: &str) -> u64 {
 }
 
 #[test]
+fn c20_a_stream_whose_calls_return_at_once_without_progress_is_stuck_after_a_while() {
+    let place =
+        Place::new(&[("events.jsonl", EVENTS), ("some.rhai", "fn handle(stream, events) { upto(events[0].index) }")]);
+    place.write(
+        "p.toml",
+        "[source.json]\npath = \"events.jsonl\"\n[handler.rhai]\nscript = \"some.rhai\"\n[errors]\nstuck_after = \"1s\"\n",
+    );
+    let output = place.run(&["--until-tail"]);
+    check(&output, 1, &["halted: stream `", "has made no progress for"]);
+}
+
+#[test]
+fn require_all_goes_on_after_a_restart_whatever_moved_its_streams() {
+    let common = "[source.json]\npath = \"events.jsonl\"\n[filter]\nexclude_events = [\"Viewed\"]\n\
+                  [schedule]\nrequire_all = true\n[handler.rhai]\nscript = \"some.rhai\"\n";
+    let exact =
+        format!("checkpoint = \"sink\"\n{common}[sink.sqlite]\ninit = [\"CREATE TABLE IF NOT EXISTS rows (n)\"]\n");
+    let place = Place::new(&[
+        ("plain.toml", &format!("{common}[sink.file]\n")),
+        ("exact.toml", &exact),
+        (
+            "some.rhai",
+            "fn handle(stream, events) { for e in events { if e.data.n > 4 { emit(#{ sql: \"INSERT INTO rows VALUES (?)\", params: [e.data.n] }); } } }",
+        ),
+    ]);
+    let line = |stream: &str, index: i64, kind: &str, n: i64| {
+        format!("{{\"stream\":\"{stream}\",\"index\":{index},\"type\":\"{kind}\",\"data\":{{\"n\":{n}}}}}\n")
+    };
+    // What moves `a` has no effect, what moves `b` is filtered.
+    let first = [line("a-1", 0, "Placed", 1), line("b-1", 0, "Viewed", 2)].concat();
+    let second = [line("a-1", 1, "Placed", 5), line("b-1", 1, "Viewed", 3), line("b-1", 2, "Placed", 6)].concat();
+    place.write("events.jsonl", &first);
+    check(&place.run(&["--until-tail"]), 0, &["finished: 2 events handled"]);
+    place.write("events.jsonl", &(first + second.as_str()));
+    check(&place.run(&["--until-tail"]), 0, &["finished: 3 events handled"]);
+    assert_eq!(place.read("data/plain.jsonl").lines().count(), 2);
+    let rows = rusqlite::Connection::open(place.path("data/projections.db")).unwrap();
+    assert_eq!(rows.query_row("SELECT sum(n) FROM rows", [], |row| row.get(0)), Ok(11_i64));
+}
+
+#[test]
+fn an_orderly_stop_leaves_databases_closed() {
+    // So many that some would be left open by a process that does not wait for them.
+    let pipelines = 12;
+    let place = Place::new(&[]);
+    for n in 0..pipelines {
+        let own = format!("[checkpoint.sqlite]\npath = \"progress-{n}.db\"\n");
+        let progress = if n % 2 == 0 { own.as_str() } else { "checkpoint = \"sink\"\n" };
+        let source = "[source.json]\npath = \"events.jsonl\"\npoll = \"10ms\"\n";
+        place.write(&format!("p{n}.toml"), &format!("{progress}{source}[sink.sqlite]\npath = \"rows-{n}.db\"\n"));
+    }
+    let feed = |indexes: i64| {
+        let lines = (0..indexes).flat_map(|index| (0..300).map(move |n| (n, index)));
+        let line = |(n, index)| format!("{{\"stream\":\"a-{n}\",\"index\":{index},\"type\":\"A\",\"data\":{{}}}}\n");
+        place.write("events.jsonl", &lines.map(line).collect::<String>());
+    };
+    let check_closed = || {
+        let files = std::fs::read_dir(place.path("data")).unwrap().map(|entry| entry.unwrap().path());
+        let files: Vec<_> = files.filter(|path| path.to_string_lossy().contains(".db")).collect();
+        let open: Vec<_> = files.iter().filter(|path| path.extension().is_none_or(|ending| ending != "db")).collect();
+        assert!(open.is_empty(), "{open:?} are left");
+        assert_eq!(files.len(), pipelines * 3 / 2);
+    };
+    feed(1);
+    check(&place.run(&["--until-tail"]), 0, &["finished: 300 events handled"]);
+    check_closed();
+    for (indexes, signal) in [(2, "INT"), (3, "TERM")] {
+        feed(indexes);
+        let daemon = place.start(&[]);
+        daemon.until("/metrics", |_, page| (0..pipelines).all(|n| handled(page, &format!("p{n}")) == 300));
+        let (code, said) = daemon.stop(signal);
+        assert_eq!(code, Some(0), "{said}");
+        check_closed();
+    }
+}
+
+#[test]
 fn a_folder_where_a_sink_wants_its_file_is_named_and_waited_for() {
     let place =
         Place::new(&[("feed.toml", "[source.json]\npath = \"feed.jsonl\"\n[sink.file]\n"), ("feed.jsonl", EVENTS)]);

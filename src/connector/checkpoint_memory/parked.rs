@@ -11,8 +11,15 @@ use crate::checkpoint::{CheckpointError, CheckpointKey, Fence, Parked, ParkedSto
 use crate::event::Event;
 use crate::position::Ordinal;
 
-/// The queues of a tranche's parked streams, by name; within each by ordinal, index and whether it is an unfold.
-pub(super) type Streams = BTreeMap<Box<str>, BTreeMap<(Ordinal, i64, bool), (Event, Arc<str>)>>;
+/// The queues of a tranche's parked streams, by name.
+pub(super) type Streams = BTreeMap<Box<str>, Queue>;
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    from: Ordinal,
+    /// By ordinal, index and whether it is an unfold.
+    events: BTreeMap<(Ordinal, i64, bool), (Event, Arc<str>)>,
+}
 
 impl State {
     /// Appends events, but for those that are there already (C21).
@@ -24,10 +31,11 @@ impl State {
     ) -> Result<(), CheckpointError> {
         self.owned(key, fence)?;
         let streams = self.parked.entry(names(key)).or_default();
-        for Parked { event, why } in events {
-            let queue = streams.entry(event.stream().into()).or_default();
+        for &Parked { event, from, why } in events {
+            let queue = streams.entry(event.stream().into()).or_insert_with(|| Queue { from, events: BTreeMap::new() });
+            queue.from = queue.from.min(from);
             let place = (event.at(), event.index(), event.is_unfold());
-            queue.entry(place).or_insert_with(|| ((*event).clone(), Arc::from(*why)));
+            queue.events.entry(place).or_insert_with(|| (event.clone(), Arc::from(why)));
         }
         Ok(())
     }
@@ -39,9 +47,9 @@ impl ParkedStore for MemoryCheckpoints {
         let load = |state: &mut State| {
             let streams = state.parked.get(&names(key)).into_iter().flatten();
             let parked = streams.filter_map(|(stream, queue)| {
-                let (place, (_, why)) = queue.first_key_value()?;
-                let events = queue.len() as u64;
-                Some(ParkedStream { stream: stream.clone(), first: place.0, events, why: Arc::clone(why) })
+                let (_, why) = queue.events.values().next()?;
+                let events = queue.events.len() as u64;
+                Some(ParkedStream { stream: stream.clone(), first: queue.from, events, why: Arc::clone(why) })
             });
             Ok(parked.collect())
         };
@@ -56,7 +64,7 @@ impl ParkedStore for MemoryCheckpoints {
     async fn read(&self, key: &CheckpointKey, stream: &str) -> Result<Vec<Event>, CheckpointError> {
         let read = |state: &mut State| {
             let queue = state.parked.get(&names(key)).and_then(|streams| streams.get(stream));
-            Ok(queue.into_iter().flatten().map(|(_, (event, _))| event.clone()).collect())
+            Ok(queue.into_iter().flat_map(|queue| queue.events.values()).map(|(event, _)| event.clone()).collect())
         };
         self.operate(Operation::Parked(key), &format!("read what is parked of {key}"), read).await
     }

@@ -40,7 +40,12 @@ pub(super) struct Database {
 }
 
 /// A database that is in use, or was, and its thread.
-type Known = (Weak<Database>, JoinHandle<()>);
+struct Known {
+    database: Weak<Database>,
+    thread: JoinHandle<()>,
+    /// Its sender goes with the thread, after the connection.
+    end: oneshot::Receiver<()>,
+}
 
 static DATABASES: LazyLock<Mutex<HashMap<PathBuf, Known>>> = LazyLock::new(Mutex::default);
 
@@ -50,20 +55,22 @@ impl Database {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let mut databases = DATABASES.lock().unwrap_or_else(PoisonError::into_inner);
         let former = match databases.remove(&path) {
-            Some((database, thread)) => match database.upgrade().filter(|database| !database.requests.is_closed()) {
+            Some(known) => match known.database.upgrade().filter(|database| !database.requests.is_closed()) {
                 Some(alive) => {
-                    databases.insert(path, (database, thread));
+                    databases.insert(path, known);
                     return alive;
                 }
-                None => Some(thread),
+                None => Some(known.thread),
             },
             None => None,
         };
         let (requests, waiting) = mpsc::channel(WAITING);
         let database = Arc::new(Self { path: path.clone(), requests, transactions: AtomicU64::new(0) });
         let worker = Worker::new(path.clone(), tuning, waiting);
+        let (ended, end) = oneshot::channel::<()>();
         let span = tracing::error_span!(parent: None, "database", path = %path.display());
         let thread = std::thread::Builder::new().name(thread_name(&path)).spawn(move || {
+            let _ended = ended;
             let _entered = span.enter();
             // Two connections would do no harm, but the former's end may take its time.
             if former.is_some_and(|thread| thread.join().is_err()) {
@@ -72,7 +79,9 @@ impl Database {
             worker.run();
         });
         match thread {
-            Ok(thread) => drop(databases.insert(path, (Arc::downgrade(&database), thread))),
+            Ok(thread) => {
+                databases.insert(path, Known { database: Arc::downgrade(&database), thread, end });
+            }
             Err(error) => tracing::error!(%error, path = %path.display(), "cannot start the database's thread"),
         }
         database
@@ -134,6 +143,20 @@ impl Database {
     fn ended(&self) -> Failure {
         Failure::unavailable("the thread that owns the database has ended")
     }
+}
+
+/// Waits until the connections of databases that nobody uses any more are closed: the last one to a file writes its log back
+/// and removes it. Returns the files of which that is not so in time.
+pub async fn closed(within: Duration) -> Vec<PathBuf> {
+    let unused: Vec<_> = {
+        let mut databases = DATABASES.lock().unwrap_or_else(PoisonError::into_inner);
+        databases.extract_if(|_, known| known.database.strong_count() == 0).collect()
+    };
+    let still = unused.into_iter().map(|(path, known)| async move {
+        // Nobody sends: the sender goes.
+        tokio::time::timeout(within, known.end).await.is_err().then_some(path)
+    });
+    futures_util::future::join_all(still).await.into_iter().flatten().collect()
 }
 
 /// A transaction that is open on the database's thread. Dropped without a commit, it is rolled back.

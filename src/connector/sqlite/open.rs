@@ -13,7 +13,7 @@ use super::failure::{self, Failure, Trouble};
 /// Marks a file as ours: `prop` in ASCII.
 pub(super) const APPLICATION_ID: i32 = 0x7072_6f70;
 /// The version of our tables.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS propulsiond_schema (version INTEGER NOT NULL);
@@ -64,6 +64,8 @@ CREATE TABLE IF NOT EXISTS propulsiond_parked (
     data BLOB NOT NULL,
     meta BLOB NOT NULL,
     why TEXT NOT NULL,
+    from_major INTEGER NOT NULL DEFAULT 0,
+    from_minor INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (consumer_group, source, tranche, stream, major, minor, idx, kind)
 );
 ";
@@ -72,7 +74,13 @@ CREATE TABLE IF NOT EXISTS propulsiond_parked (
 const FROM_VERSION_1: &str = "
 ALTER TABLE propulsiond_write_positions ADD COLUMN first INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE propulsiond_write_positions ADD COLUMN gaps TEXT;
-UPDATE propulsiond_schema SET version = 2;
+";
+
+/// What version 2 lacks: it took a stream as parked from the smallest ordinal among its rows.
+const FROM_VERSION_2: &str = "
+ALTER TABLE propulsiond_parked ADD COLUMN from_major INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE propulsiond_parked ADD COLUMN from_minor INTEGER NOT NULL DEFAULT 0;
+UPDATE propulsiond_parked SET from_major = major, from_minor = minor;
 ";
 
 /// What a sink wants done before its first write.
@@ -203,8 +211,14 @@ impl Open {
                 ))?;
             }
             connection.execute_batch(SCHEMA)?;
-            if stored == 1 {
-                connection.execute_batch(FROM_VERSION_1)?;
+            let steps: &[&str] = match stored {
+                1 => &[FROM_VERSION_1, FROM_VERSION_2],
+                2 => &[FROM_VERSION_2],
+                _ => &[],
+            };
+            if !steps.is_empty() {
+                steps.iter().try_for_each(|step| connection.execute_batch(step))?;
+                connection.execute_batch(&format!("UPDATE propulsiond_schema SET version = {VERSION};"))?;
                 if is_ours {
                     connection.execute_batch(&format!("PRAGMA user_version = {VERSION};"))?;
                 }

@@ -21,12 +21,13 @@ pub(super) struct ParkedRow {
     pub(super) key: CheckpointKey,
     fence: Fence,
     event: Event,
+    from: Ordinal,
     why: Box<str>,
 }
 
 impl ParkedRow {
     pub(super) fn new(key: &CheckpointKey, fence: Fence, parked: &Parked<'_>) -> Self {
-        Self { key: key.clone(), fence, event: parked.event.clone(), why: parked.why.into() }
+        Self { key: key.clone(), fence, event: parked.event.clone(), from: parked.from, why: parked.why.into() }
     }
 }
 
@@ -75,13 +76,14 @@ impl SqliteParked {
 
 /// Appends an event, unless it is there already (C21).
 pub(super) fn append(connection: &Connection, row: &ParkedRow) -> Result<(), Failure> {
-    let ParkedRow { key, fence, event, why } = row;
+    let ParkedRow { key, fence, event, from, why } = row;
     progress::check_fence(connection, key, *fence)?;
     connection
         .prepare_cached(
             "INSERT INTO propulsiond_parked
-             (consumer_group, source, tranche, stream, major, minor, idx, kind, type, id, correlation, causation, timestamp, data, meta, why)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+             (consumer_group, source, tranche, stream, major, minor, idx, kind, type, id, correlation, causation, timestamp, data, meta, why,
+              from_major, from_minor)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
              ON CONFLICT DO NOTHING",
         )?
         .execute(params![
@@ -101,15 +103,18 @@ pub(super) fn append(connection: &Connection, row: &ParkedRow) -> Result<(), Fai
             event.data(),
             event.meta(),
             &**why,
+            ordered(from.major),
+            from.minor,
         ])?;
     Ok(())
 }
 
 fn load(connection: &Connection, key: &CheckpointKey) -> Result<Vec<ParkedStream>, Failure> {
     let mut statement = connection.prepare_cached(
-        "SELECT stream, major, minor, events, why FROM
-             (SELECT stream, major, minor, why, count(*) OVER (PARTITION BY stream) AS events,
-                  row_number() OVER (PARTITION BY stream ORDER BY major, minor, idx, kind) AS place
+        "SELECT stream, from_major, from_minor, events, first_why FROM
+             (SELECT stream, from_major, from_minor, count(*) OVER (PARTITION BY stream) AS events,
+                  first_value(why) OVER (PARTITION BY stream ORDER BY major, minor, idx, kind) AS first_why,
+                  row_number() OVER (PARTITION BY stream ORDER BY from_major, from_minor) AS place
               FROM propulsiond_parked WHERE consumer_group = ?1 AND source = ?2 AND tranche = ?3)
          WHERE place = 1 ORDER BY stream",
     )?;

@@ -153,6 +153,59 @@ fn what_is_returned_was_never_offered() {
 }
 
 #[test]
+fn c20_the_clock_runs_on_from_the_first_call_without_progress_however_short_the_calls_are() {
+    check(
+        "read t0: a/0 a/1; take; wait a; tick 30; stuck 30; stuck 31; take; wait a; tick 10; take; tick 5; stuck 45; wait a; stuck 45
+         hold; tick 100; stuck 46; release; tick 10; stuck 55; take; tick 1; ok a 1; stuck 1; take; tick 2; stuck 2; stuck 3",
+        expect![[r#"
+            a 0 1
+            stuck ["a running=false"]
+            stuck []
+            a 0 1
+            a 0 1
+            stuck ["a running=true"]
+            stuck ["a running=false"]
+            stuck []
+            stuck ["a running=false"]
+            a 0 1
+            stuck []
+            a 1
+            stuck ["a running=true"]
+            stuck []
+        "#]],
+    );
+    // What is planned, or follows a failure, does not count; what comes after does again.
+    check(
+        "read t0: a/0; take; wait a; tick 10; take; defer a 50; tick 50; stuck 10; stuck 11; take; wait a; tick 10; stuck 20
+         take; tick 1; fail a; tick 40; stuck 21; stuck 22; take; wait a; tick 10; stuck 31",
+        expect![[r#"
+            a 0
+            a 0
+            stuck ["a running=false"]
+            stuck []
+            a 0
+            stuck ["a running=false"]
+            a 0
+            stuck ["a running=false"]
+            stuck []
+            a 0 failures=1
+            stuck ["a running=false"]
+        "#]],
+    );
+    // What cannot be appended waits for the store.
+    check(
+        "read t0: a/0; take; park a; take; wait a; tick 100; stuck 1; take; wait a; tick 100; stuck 1",
+        expect![[r#"
+            a 0
+            park a 0
+            stuck []
+            park a 0
+            stuck []
+        "#]],
+    );
+}
+
+#[test]
 fn c20_the_clock_runs_while_calls_run_and_stands_still_in_between() {
     check(
         "read t0: a/0 b/0; stuck 0; tick 5; stuck 1; take; tick 5; stuck 5; fail a; tick 100; stuck 6; take; take; tick 3; stuck 8; stuck 9

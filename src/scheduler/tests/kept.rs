@@ -98,6 +98,73 @@ fn c5_what_a_store_kept_of_a_busy_stream_passes_nothing_that_it_does_not_cover()
 }
 
 #[test]
+fn require_all_tells_a_store_of_every_stream_that_moved_by_whatever_means() {
+    let all = Options { require_all: true, ..options() };
+    // By a call, a skip, placeholders alone, a park; and not by what waits.
+    check_with(
+        all.clone(),
+        "read t0: a/0 b/0 b/1 c/p0 c/p1 d/0 e/1
+         take all; ok a; skip b; park d; take all; ok d
+         moved t0; moved t0; progress t0",
+        expect![[r#"
+            b 0 1
+            a 0
+            d 0
+            b 1
+            park d 0
+            moved a 0..1, b 0..1, c 0..2 0..2, d 0..1
+            moved nothing
+            origin 1-2 4-6
+        "#]],
+    );
+    // What is kept with a call that is not done yet has the placeholders that go with it.
+    check_with(
+        all.clone(),
+        "read t0: a/0 a/p1 a/2; read t0: a/p3; take; keep a 1; keep a 3; ok a 1; moved t0; take; ok a; moved t0; moved t1",
+        expect![[r#"
+            a 0 2 next=4
+            keep 0..2 1..2
+            keep 0..4 3..4
+            moved a 0..2 1..2
+            a 2 next=4
+            moved a 0..4 3..4
+            moved nothing
+        "#]],
+    );
+    // Elsewhere nobody asks, and nothing is noted.
+    check(
+        "read t0: a/0; take; ok a; moved t0",
+        expect![[r#"
+        a 0
+        moved nothing
+    "#]],
+    );
+}
+
+#[test]
+fn require_all_goes_on_after_a_restart_from_what_a_store_kept() {
+    let all = Options { require_all: true, ..options() };
+    check_with(
+        all.clone(),
+        "read t0 a=0..3: a/4; take; explain a; read t0: a/3; take",
+        expect![[r#"
+        nothing
+        Waiting head=Some(4) events=1 age=0 write=Some(3) blocks=1.0
+        a 3 4
+    "#]],
+    );
+    // C3: what only placeholders passed supersedes no unfolds.
+    check_with(
+        all,
+        "read t0 a=0..3,2..3: a/u2x1; take; ok a; read t0 b=0..3: b/u2x1; take",
+        expect![[r#"
+        a u2@1
+        nothing
+    "#]],
+    );
+}
+
+#[test]
 fn c19_skip_in_read_order_passes_one_event_though_unfolds_follow_it() {
     check_with(
         Options { order: Order::Tranche, ..options() },

@@ -95,9 +95,14 @@ impl Runner {
                 let (stream, next) = rest.split_once(' ').unwrap();
                 let work = self.works.iter().find(|work| work.stream() == stream).unwrap();
                 let kept = self.scheduler.write_position_with(work.id, next.parse().unwrap());
-                self.say(&kept.map_or("keep nothing".to_owned(), |kept| {
-                    format!("keep {}..{} {}", kept.first, kept.next, kept.gaps_as_text()).trim_end().to_owned()
-                }));
+                self.say(&format!("keep {}", kept.map_or("nothing".to_owned(), |kept| shown_position(&kept))));
+            }
+            "moved" => {
+                let moved = self.scheduler.take_moved(&TrancheId::new(rest));
+                let mut moved: Vec<_> =
+                    moved.iter().map(|(stream, position)| format!("{stream} {}", shown_position(position))).collect();
+                moved.sort();
+                self.say(&format!("moved {}", if moved.is_empty() { "nothing".to_owned() } else { moved.join(", ") }));
             }
             "from" => {
                 let work = self.works.iter().find(|work| work.stream() == rest).unwrap();
@@ -375,4 +380,8 @@ fn write_position(word: &str) -> WritePosition {
     let Some((first, next)) = kept.split_once("..") else { return WritePosition::upto(word.parse().unwrap()) };
     let gaps = WritePosition::gaps_from_text(&gaps.replace(',', " ")).unwrap();
     WritePosition { first: first.parse().unwrap(), next: next.parse().unwrap(), gaps }
+}
+
+fn shown_position(kept: &WritePosition) -> String {
+    format!("{}..{} {}", kept.first, kept.next, kept.gaps_as_text()).trim_end().to_owned()
 }

@@ -183,6 +183,52 @@ fn require_all_needs_an_order_that_is_remembered() {
 }
 
 #[test]
+fn require_all_needs_a_store_that_keeps_how_far_each_stream_is() {
+    let source = "[source.json]\npath = 'a'\n";
+    for (store, expected) in [
+        (
+            "file",
+            expect![[r#"
+        error: `require_all` has to know after a restart how far each stream is, which a `file` checkpoint store does not keep
+         --> pipelines/a.toml:6:15 (schedule.require_all)
+        6 | require_all = true
+          |               ^^^^
+          = help: keep the progress in `[checkpoint.sqlite]`, or in the sink where it can hold it: `checkpoint = "sink"`
+    "#]],
+        ),
+        (
+            "memory",
+            expect![[r#"
+        error: `require_all` has to know after a restart how far each stream is, which a `memory` checkpoint store does not keep
+         --> pipelines/a.toml:6:15 (schedule.require_all)
+        6 | require_all = true
+          |               ^^^^
+          = help: keep the progress in `[checkpoint.sqlite]`, or in the sink where it can hold it: `checkpoint = "sink"`
+    "#]],
+        ),
+    ] {
+        check_toml(&format!("[checkpoint.{store}]\n{source}[sink.null]\n[schedule]\nrequire_all = true\n"), expected);
+    }
+    let sink = format!("checkpoint = 'sink'\n{source}[sink.sqlite]\n[schedule]\nrequire_all = true\n");
+    check_toml(
+        &format!("{sink}write_positions = false\n"),
+        expect![[r#"
+        error: `require_all` has to know after a restart how far each stream is, which `write_positions = false` keeps nowhere
+         --> pipelines/a.toml:6:15 (schedule.require_all)
+        6 | require_all = true
+          |               ^^^^
+          = help: remove one of the two
+    "#]],
+    );
+    check_toml(&sink, expect![[r#""#]]);
+    check_toml(&format!("{source}[sink.null]\n[schedule]\nrequire_all = true\n"), expect![[r#""#]]);
+    // It waits for nothing there.
+    let by_tranche =
+        format!("[checkpoint.file]\n{source}[sink.null]\n[schedule]\norder = 'tranche'\nrequire_all = true\n");
+    check_toml(&by_tranche, expect![[r#""#]]);
+}
+
+#[test]
 fn streams_are_not_forgotten_where_a_repeat_must_have_no_effect() {
     check_toml(
         "checkpoint = 'sink'\n[source.json]\npath = 'a'\n[sink.sqlite]\npath = 'a.db'\n[schedule]\npurge = '1h'\n",

@@ -77,6 +77,11 @@ fn log(random: &mut fastrand::Rng, plan: &Plan, tranche: usize) -> Log {
             1..10 => "Viewed",
             _ => "Moved",
         };
+        if kind == "Poison" && plan.indexes == Indexes::Dense && random.bool() {
+            // It arrives after the event that follows it: it is parked, and that one was read before (C21).
+            next[stream] += 1;
+            written.push((stream, index + 1, "Moved"));
+        }
         next[stream] += if random.u32(0..30) == 0 && !plan.require_all { random.i64(2..4) } else { 1 };
         written.push((stream, index, kind));
         if random.u32(0..12) == 0 {

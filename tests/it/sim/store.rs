@@ -82,6 +82,8 @@ fn park(inner: &mut Inner, key: &CheckpointKey, events: &[Parked<'_>]) {
     for parked in events {
         let stream = parked.event.stream().to_owned();
         inner.handled_items.insert(Item::of(parked.event));
+        let from = inner.parked_from.entry((key.clone(), stream.clone())).or_insert(parked.from);
+        *from = parked.from.min(*from);
         let queue = inner.parked.entry((key.clone(), stream)).or_default();
         if queue.iter().all(|event| event.at() != parked.event.at()) {
             queue.push(parked.event.clone());
@@ -166,9 +168,9 @@ impl ParkedStore for SimStore {
         let inner = self.world.lock();
         let of_key =
             inner.parked.iter().filter(|((of, stream), events)| of == key && !stream.is_empty() && !events.is_empty());
-        let parked = of_key.map(|((_, stream), events)| ParkedStream {
-            stream: stream.as_str().into(),
-            first: events.iter().map(Event::at).min().unwrap_or_default(),
+        let parked = of_key.map(|(place, events)| ParkedStream {
+            stream: place.1.as_str().into(),
+            first: inner.parked_from[place],
             events: events.len() as u64,
             why: "".into(),
         });

@@ -41,6 +41,8 @@ pub(super) struct Inner {
     /// Next index of interest that handlers jumped to.
     pub(super) jumped: BTreeMap<String, i64>,
     pub(super) parked: BTreeMap<(CheckpointKey, String), Vec<Event>>,
+    /// From which ordinal on (C21).
+    pub(super) parked_from: BTreeMap<(CheckpointKey, String), Ordinal>,
     /// Processes that are told to pause, and know it.
     pub(super) paused: BTreeSet<String>,
     /// Streams of which a call runs, by process.
@@ -102,13 +104,12 @@ impl World {
             _ => Order::Stream,
         };
         let indexes = if random.u32(0..4) == 0 { Indexes::Sparse } else { Indexes::Dense };
-        // What it has seen is lost with the process, so there is one.
-        let require_all = order == Order::Stream && indexes == Indexes::Dense && random.u32(0..8) == 0;
+        let require_all = order == Order::Stream && indexes == Indexes::Dense && random.u32(0..6) == 0;
         let plan = Plan {
             order,
             indexes,
             transactional,
-            write_positions: transactional && order == Order::Stream && random.bool(),
+            write_positions: transactional && order == Order::Stream && random.bool() || require_all,
             then: [Then::Skip, Then::Park, Then::Skip, Then::Park, Then::Halt][random.usize(0..5)],
             concurrency: random.usize(1..12),
             streams_per_call: if random.u32(0..4) == 0 { random.usize(2..5) } else { 1 },
@@ -116,7 +117,7 @@ impl World {
             max_events: random.usize(1..20),
             faults: random.u32(0..5) > 0,
             filtered: random.bool(),
-            lives: if require_all { 1 } else { random.u32(1..5) },
+            lives: random.u32(1..5),
             moving: random.u32(0..3) == 0,
             require_all,
             meddling: random.u32(0..3) == 0,
@@ -134,6 +135,7 @@ impl World {
             handled_items: BTreeSet::new(),
             jumped: BTreeMap::new(),
             parked: BTreeMap::new(),
+            parked_from: BTreeMap::new(),
             paused: BTreeSet::new(),
             active: BTreeSet::new(),
             calls: 0,
@@ -342,12 +344,18 @@ impl Inner {
         is_poison(event) || spoils
     }
 
-    /// Returns whether the event is poison, or an unfold that travels with it.
+    /// Returns whether the event is poison, or an unfold that travels with it: with the last event before it that was not
+    /// filtered, and filters come and go.
     fn is_poisoned(&self, tranche: &str, event: &Event) -> bool {
         let before =
             |other: &&Event| other.stream() == event.stream() && !other.is_unfold() && other.index() < event.index();
-        let carrier = || self.logs[tranche].events().filter(before).max_by_key(|other| other.index());
-        self.may_be_skipped(event) || event.is_unfold() && carrier().is_some_and(|carrier| self.may_be_skipped(carrier))
+        let carried = || {
+            let mut before: Vec<_> = self.logs[tranche].events().filter(before).collect();
+            before.sort_by_key(|other| std::cmp::Reverse(other.index()));
+            let last = before.iter().position(|other| !super::feed::is_filtered(&self.plan, other));
+            before[..last.map_or(before.len(), |last| last + 1)].iter().any(|carrier| self.may_be_skipped(carrier))
+        };
+        self.may_be_skipped(event) || event.is_unfold() && carried()
     }
 
     /// An unfold is done when newer state of its stream was handled (C3).

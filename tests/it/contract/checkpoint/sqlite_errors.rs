@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use propulsiond::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointStore};
+use propulsiond::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointStore, ParkedStream};
 use propulsiond::connector::sqlite::{CheckpointSettings, SqliteCheckpoints};
 use propulsiond::handler::HandlerErrorKind;
-use propulsiond::position::{Position, Progress, WritePosition};
+use propulsiond::position::{Ordinal, Position, Progress, WritePosition};
 use propulsiond::setting::Text;
 use propulsiond::sink::{Sink, TransactionalSink, Written};
 use propulsiond::value::Value;
@@ -52,26 +52,45 @@ async fn a_database_of_a_newer_version_is_refused() {
 }
 
 #[tokio::test]
-async fn a_database_of_version_1_is_brought_up_to_date_with_what_is_in_it() {
-    let folder = TempDir::new().unwrap();
-    let version_1 = "
-        PRAGMA application_id = 1886547824; PRAGMA user_version = 1;
-        CREATE TABLE propulsiond_schema (version INTEGER NOT NULL);
-        INSERT INTO propulsiond_schema VALUES (1);
-        CREATE TABLE propulsiond_write_positions (
-            consumer_group TEXT NOT NULL, source TEXT NOT NULL, stream TEXT NOT NULL, next INTEGER NOT NULL,
-            PRIMARY KEY (consumer_group, source, stream)
-        ) WITHOUT ROWID;
-        INSERT INTO propulsiond_write_positions VALUES ('g', 's', 'a-1', 7);";
-    let open = || Connection::open(folder.path().join("p.db")).unwrap();
-    open().execute_batch(version_1).unwrap();
-    let number = |sql| open().query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
-    assert_eq!(number("PRAGMA application_id"), i64::from_be_bytes([0, 0, 0, 0, b'p', b'r', b'o', b'p']));
-    for _ in 0..2 {
-        let kept = store(folder.path(), "p.db").write_positions(&key("g", "s", "0"), &["a-1"]).await.unwrap();
-        assert_eq!(kept, [Some(WritePosition::upto(7))]);
-        assert_eq!(number("PRAGMA user_version"), 2);
-        assert_eq!(number("SELECT max(version) FROM propulsiond_schema"), 2);
+async fn databases_of_older_versions_are_brought_up_to_date_with_what_is_in_them() {
+    let write_positions =
+        ["next INTEGER NOT NULL", "next INTEGER NOT NULL, first INTEGER NOT NULL DEFAULT 0, gaps TEXT"];
+    for (version, columns) in (1..).zip(write_positions) {
+        let folder = TempDir::new().unwrap();
+        let old = format!(
+            "PRAGMA application_id = 1886547824; PRAGMA user_version = {version};
+            CREATE TABLE propulsiond_schema (version INTEGER NOT NULL);
+            INSERT INTO propulsiond_schema VALUES ({version});
+            CREATE TABLE propulsiond_write_positions (
+                consumer_group TEXT NOT NULL, source TEXT NOT NULL, stream TEXT NOT NULL, {columns},
+                PRIMARY KEY (consumer_group, source, stream)
+            ) WITHOUT ROWID;
+            INSERT INTO propulsiond_write_positions (consumer_group, source, stream, next) VALUES ('g', 's', 'a-1', 7);
+            CREATE TABLE propulsiond_parked (
+                consumer_group TEXT NOT NULL, source TEXT NOT NULL, tranche TEXT NOT NULL, stream TEXT NOT NULL,
+                major INTEGER NOT NULL, minor INTEGER NOT NULL, idx INTEGER NOT NULL, kind INTEGER NOT NULL,
+                type TEXT NOT NULL, id TEXT NOT NULL, correlation TEXT NOT NULL, causation TEXT NOT NULL,
+                timestamp TEXT NOT NULL, data BLOB NOT NULL, meta BLOB NOT NULL, why TEXT NOT NULL,
+                PRIMARY KEY (consumer_group, source, tranche, stream, major, minor, idx, kind)
+            );
+            INSERT INTO propulsiond_parked SELECT 'g', 's', '0', 'p-1', -9223372036854775808 + column1, column2,
+                3, 0, 'Placed', '', '', '', '', x'7b7d', x'', 'failed' FROM (VALUES (12, 4), (11, 5));"
+        );
+        let open = || Connection::open(folder.path().join("p.db")).unwrap();
+        open().execute_batch(&old).unwrap();
+        let number = |sql| open().query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(number("PRAGMA application_id"), i64::from_be_bytes([0, 0, 0, 0, b'p', b'r', b'o', b'p']));
+        for _ in 0..2 {
+            let (store, key) = (store(folder.path(), "p.db"), key("g", "s", "0"));
+            let kept = store.write_positions(&key, &["a-1"]).await.unwrap();
+            assert_eq!(kept, [Some(WritePosition::upto(7))]);
+            let parked = store.parked().unwrap().load(&key).await.unwrap();
+            let stream =
+                ParkedStream { stream: "p-1".into(), first: Ordinal::new(11, 5), events: 2, why: "failed".into() };
+            assert_eq!(parked, [stream]);
+            assert_eq!(number("PRAGMA user_version"), 3);
+            assert_eq!(number("SELECT max(version) FROM propulsiond_schema"), 3);
+        }
     }
 }
 

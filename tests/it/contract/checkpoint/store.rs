@@ -6,7 +6,7 @@ use propulsiond::checkpoint::{CheckpointErrorKind, CheckpointKey, CheckpointStor
 use propulsiond::connector::checkpoint_file::{self, FileCheckpoints};
 use propulsiond::connector::checkpoint_memory::{Fault, Operation};
 use propulsiond::connector::sqlite::{CheckpointSettings, SqliteCheckpoints};
-use propulsiond::event::{Kind, malformed};
+use propulsiond::event::{Event, Kind, malformed};
 use propulsiond::position::{Ordinal, Position, Progress, WritePosition};
 use propulsiond::setting::Text;
 use tempfile::TempDir;
@@ -146,7 +146,10 @@ async fn c15_an_older_claim_can_change_nothing(harness: Harness) {
     assert_eq!(fenced_by(store.release(&key, old).await), "b");
     if let Some(parked) = store.parked() {
         let event = event("a-1", 0, 1);
-        assert_eq!(fenced_by(parked.append(&key, old, &[Parked { event: &event, why: "w" }]).await), "b");
+        assert_eq!(
+            fenced_by(parked.append(&key, old, &[Parked { event: &event, from: event.at(), why: "w" }]).await),
+            "b"
+        );
         assert_eq!(parked.load(&key).await.unwrap(), []);
     }
     assert_eq!(store.load(&key).await.unwrap(), Some(at(1)));
@@ -239,6 +242,7 @@ mod more {
     stores_that_keep_more! {
         c13_write_positions_are_kept_with_the_commit,
         c21_what_is_parked_twice_is_there_once_and_in_order,
+        c21_a_stream_is_parked_from_the_smallest_ordinal_that_was_not_handled,
     }
 
     async fn c13_write_positions_are_kept_with_the_commit(harness: Harness) {
@@ -267,7 +271,9 @@ mod more {
         let parked = store.parked().unwrap();
         let events = [event("a-1", 1, 11), event("a-1", 0, 10), event("b-1", 0, u64::MAX)];
         let broken = malformed(Ordinal::new(12, 3), None, b"{torn", "line 3 is torn");
-        let park = |event, why| Parked { event, why };
+        fn park<'a>(event: &'a Event, why: &'a str) -> Parked<'a> {
+            Parked { event, from: event.at(), why }
+        }
         for _ in 0..2 {
             let all = [&events[0], &events[2], &broken].map(|event| park(event, "failed"));
             parked.append(&key, fence, &all).await.unwrap();
@@ -286,6 +292,32 @@ mod more {
             (Kind::Malformed, &b"{torn"[..], &b"line 3 is torn"[..])
         );
         assert!(parked.read(&key, "never").await.unwrap().is_empty());
+    }
+
+    async fn c21_a_stream_is_parked_from_the_smallest_ordinal_that_was_not_handled(harness: Harness) {
+        let (store, key) = (harness.open(), key("g", "s", "0"));
+        let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
+        let parked = store.parked().unwrap();
+        let from = async || {
+            let streams = harness.open().parked().unwrap().load(&key).await.unwrap();
+            streams.iter().map(|parked| (parked.stream.to_string(), parked.first)).collect::<Vec<_>>()
+        };
+        // Event 1 was read before event 0, which failed: nothing of what is kept yet says so.
+        let (first, second, other) = (event("a-1", 0, 11), event("a-1", 1, 10), event("b-1", 0, 12));
+        let low = Ordinal::new(10, 2);
+        let park = |event, from| Parked { event, from, why: "failed" };
+        let both = [park(&first, low), park(&other, Ordinal::new(u64::MAX, 7))];
+        parked.append(&key, fence, &both).await.unwrap();
+        let kept = || vec![("a-1".to_owned(), low), ("b-1".to_owned(), Ordinal::new(u64::MAX, 7))];
+        assert_eq!(from().await, kept());
+        // Whatever is appended later does not raise it.
+        parked
+            .append(&key, fence, &[park(&second, Ordinal::new(13, 0)), park(&first, Ordinal::new(14, 0))])
+            .await
+            .unwrap();
+        assert_eq!(from().await, kept());
+        parked.append(&key, fence, &[park(&event("a-1", 2, 15), Ordinal::new(10, 1))]).await.unwrap();
+        assert_eq!(from().await[0].1, Ordinal::new(10, 1));
     }
 }
 

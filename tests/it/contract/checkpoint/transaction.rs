@@ -1,9 +1,9 @@
 //! What every sink must do that holds the progress: effects and progress together, or neither.
 
-use propulsiond::checkpoint::{CheckpointErrorKind, Commit, Fence, Parked};
+use propulsiond::checkpoint::{CheckpointErrorKind, Commit, Fence, Parked, ParkedStream};
 use propulsiond::connector::checkpoint_memory::{Fault, Operation};
 use propulsiond::handler::HandlerErrorKind;
-use propulsiond::position::WritePosition;
+use propulsiond::position::{Ordinal, WritePosition};
 use propulsiond::sink::{ParkedChange, TransactionError, TransactionalSink, Written};
 
 use super::harness::*;
@@ -169,7 +169,9 @@ async fn c21_what_is_parked_belongs_to_the_transaction(harness: Harness) {
     let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
     let parked = sink.parked().unwrap();
     let event = event("p-1", 3, 7);
-    let events = [Parked { event: &event, why: "it failed" }];
+    // An event that arrived before it is to follow (C21).
+    let from = Ordinal::new(5, 1);
+    let events = [Parked { event: &event, from, why: "it failed" }];
     let change = |fence| ParkedChange { key: &key, fence, events: &events };
 
     let mut transaction = sink.begin().await.unwrap();
@@ -181,7 +183,9 @@ async fn c21_what_is_parked_belongs_to_the_transaction(harness: Harness) {
     let mut transaction = sink.begin().await.unwrap();
     transaction.write(&[inserts("a-1", 0)]).await;
     transaction.commit(&[commit(&key, fence, 1, &progress)], &[change(fence)]).await.unwrap();
-    assert_eq!((harness.effects().len(), parked.load(&key).await.unwrap().len()), (1, 1));
+    let kept = parked.load(&key).await.unwrap();
+    let stream = ParkedStream { stream: "p-1".into(), first: from, events: 1, why: "it failed".into() };
+    assert_eq!((harness.effects().len(), kept), (1, vec![stream]));
 }
 
 async fn progress_without_effects_can_be_committed(harness: Harness) {
