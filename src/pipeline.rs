@@ -12,8 +12,10 @@ mod commit;
 mod deliver;
 mod dispatch;
 mod driver;
+mod ending;
 mod gate;
 mod intake;
+mod life;
 mod policy;
 mod questions;
 mod reader;
@@ -35,8 +37,8 @@ use crate::scheduler::Order;
 use crate::sink::AnySink;
 use crate::source::Source;
 
-pub use driver::{Ended, Pipeline};
 pub use intake::chain;
+pub use life::{Ended, Pipeline};
 pub use policy::{ErrorPolicy, Then};
 pub use questions::{Handle, Listener, Standing, TrancheView, View};
 

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use super::OUTAGE;
-use super::driver::{Driver, Ended, Event};
+use super::driver::{Driver, Event};
 use super::intake::chain;
+use super::life::Ended;
 use super::traces;
 use super::transaction::Plan;
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, Commit, Fence};

@@ -9,8 +9,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use super::driver::{Driver, Ended, Event};
+use super::driver::{Driver, Event};
 use super::intake::chain;
+use super::life::Ended;
 use super::policy::{Then, Verdict, Victim};
 use super::traces;
 use super::workers::{Called, Workers};

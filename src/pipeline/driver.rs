@@ -8,21 +8,22 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
 use super::commit::{Committed, PlainCommit};
 use super::deliver::Delivered;
 use super::dispatch::Deciders;
 use super::gate::Gate;
-use super::observe::{Counts, Observer};
+use super::life::{Ended, Pipeline};
+use super::observe::Counts;
 use super::questions::{Command, Listener, Shared};
 use super::reader::Read;
 use super::tranches::Tranches;
 use super::transaction::InTransaction;
 use super::workers::Called;
-use super::{Assemble, Identity, OUTAGE, Options, Parts, Stop};
+use super::{Identity, Options, Parts, Stop};
 use crate::checkpoint::{CheckpointError, CheckpointStore, Claimed, ParkedStore, ParkedStream};
 use crate::clock::{Clock, Period, Timestamp};
+use crate::event::Indexes;
 use crate::filter::Filter;
 use crate::handler::{Call, Decisions};
 use crate::health::State;
@@ -30,7 +31,7 @@ use crate::position::TrancheId;
 use crate::scheduler::{self, Scheduler};
 use crate::sink::{AnySink, Decided};
 use crate::source::{Source, SourceError, TrancheChange};
-use crate::supervise::{Group, Restarts, pipeline_span};
+use crate::supervise::Group;
 use crate::trace::Recorder;
 use crate::work::{Streams, Work};
 
@@ -58,94 +59,6 @@ pub(super) enum Event {
     /// The transaction's effects are written: the progress is wanted.
     Written(InTransaction),
     Committed(Committed),
-}
-
-/// How a pipeline ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// Everything there was is handled.
-    Finished,
-    /// It was told to.
-    Stopped,
-    /// Its error policy says so; it stays stopped until a person acts.
-    Halted(String),
-    /// Another process owns its progress.
-    Fenced(String),
-    /// Something broke; it starts over.
-    Failed(String),
-    /// It was to stop, and this still ran when its time was up.
-    DeadlinePassed(Vec<String>),
-}
-
-/// A pipeline, to be run.
-pub struct Pipeline {
-    pub identity: Identity,
-    pub options: Options,
-    pub assemble: Arc<dyn Assemble>,
-    pub observer: Observer,
-}
-
-impl Pipeline {
-    /// Runs until it finishes, halts, is fenced or is stopped; starts over when it fails.
-    ///
-    /// `stop` asks it to drain. Commands come from the [`Handle`](super::Handle) that belongs to `listener`.
-    pub async fn run(self, listener: Listener, daemon: &Group, stop: CancellationToken) -> Ended {
-        let span = pipeline_span(&self.identity.name);
-        self.run_until_it_ends(listener, daemon, stop).instrument(span).await
-    }
-
-    async fn run_until_it_ends(self, mut listener: Listener, daemon: &Group, stop: CancellationToken) -> Ended {
-        let mut random = fastrand::Rng::with_seed(self.options.seed);
-        let mut restarts = Restarts::new(OUTAGE, HEALTHY_AFTER);
-        let clock = listener.clock();
-        loop {
-            listener.shared().enter(State::Starting, "starting");
-            let started = clock.now();
-            let ended = match self.assemble.assemble() {
-                Ok(parts) => self.run_once(parts, &mut listener, daemon, &stop, &mut random).await,
-                Err(error) => Ended::Failed(format!("{error:#}")),
-            };
-            let Ended::Failed(why) = ended else {
-                listener.shared().end(&ended);
-                return ended;
-            };
-            let now = clock.now();
-            let delay = restarts.failed(started, now, &mut random);
-            self.observer.restarted();
-            listener.shared().restarts(restarts.in_a_row(started, now));
-            tracing::error!(error = %why, retry_in = ?delay, "pipeline failed, it will start over");
-            listener.shared().enter(State::Restarting, &why);
-            if !listener.wait(delay, &stop).await {
-                listener.shared().end(&Ended::Stopped);
-                return Ended::Stopped;
-            }
-        }
-    }
-
-    async fn run_once(
-        &self,
-        parts: Parts,
-        listener: &mut Listener,
-        daemon: &Group,
-        stop: &CancellationToken,
-        random: &mut fastrand::Rng,
-    ) -> Ended {
-        let group = daemon.pipeline(&self.identity.name);
-        let mut driver = Driver::new(self, parts, listener, &group, random.fork());
-        let ended = driver.run(listener, stop).await;
-        drop(driver);
-        // Its time is up already: what still runs is given up, not waited for once more.
-        let within = if matches!(ended, Ended::DeadlinePassed(_)) { Duration::ZERO } else { self.options.drain };
-        match group.join(within).await {
-            Ok(()) => ended,
-            Err(_) if matches!(ended, Ended::DeadlinePassed(_)) => ended,
-            Err(still) if matches!(ended, Ended::Failed(_)) => {
-                tracing::warn!(tasks = ?still, "tasks of the failed pipeline still run");
-                ended
-            }
-            Err(still) => Ended::DeadlinePassed(still.names),
-        }
-    }
 }
 
 /// A pipeline while it runs.
@@ -206,36 +119,26 @@ pub(super) struct Driver {
     pub(super) run: Vec<Streams>,
 }
 
-/// A run of this length makes the next failure the first of its row.
-pub(super) const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 /// Room for events on their way to the driver. Who sends waits when it is full; the driver never waits for them.
 const EVENTS: usize = 256;
 /// How many events are taken before the driver looks at what follows from them.
 const EVENTS_AT_ONCE: usize = 64;
 
 impl Driver {
-    fn new(pipeline: &Pipeline, parts: Parts, listener: &Listener, group: &Group, mut random: fastrand::Rng) -> Self {
+    pub(super) fn new(
+        pipeline: &Pipeline,
+        parts: Parts,
+        listener: &Listener,
+        group: &Group,
+        mut random: fastrand::Rng,
+    ) -> Self {
         let options = pipeline.options.clone();
         let clock = listener.clock();
         let now = clock.now();
         let contract = parts.source.contract();
         let (events_in, events) = mpsc::channel(EVENTS);
-        let store: Arc<dyn CheckpointStore> = match (&parts.checkpoints, &parts.sink) {
-            (Some(store), _) => Arc::clone(store),
-            (None, AnySink::Transactional(sink)) => Arc::clone(sink) as Arc<dyn CheckpointStore>,
-            (None, AnySink::Plain(_)) => {
-                unreachable!("a pipeline whose sink cannot hold the progress has a checkpoint store")
-            }
-        };
-        let scheduler = Scheduler::new(scheduler::Options {
-            order: options.order,
-            indexes: contract.indexes,
-            require_all: options.require_all,
-            streams_per_call: options.streams_per_call,
-            max_events: options.max_events,
-            max_bytes: options.max_bytes,
-            hash_seed: options.seed,
-        });
+        let store = progress_store(&parts);
+        let scheduler = scheduler_for(&options, contract.indexes);
         let deciders = Deciders::start(parts.handler, options.threads, clock, &events_in, group);
         Self {
             identity: pipeline.identity.clone(),
@@ -283,7 +186,8 @@ impl Driver {
         }
     }
 
-    async fn run(&mut self, listener: &mut Listener, stop: &CancellationToken) -> Ended {
+    /// Runs until the pipeline ends or breaks.
+    pub(super) async fn run(&mut self, listener: &mut Listener, stop: &CancellationToken) -> Ended {
         self.shared.enter(State::Running, "running");
         loop {
             self.now = self.clock.now();
@@ -355,90 +259,6 @@ impl Driver {
         }
     }
 
-    /// Begins to drain: nothing more is read or offered; what runs is finished and its progress stored.
-    pub(super) fn drain(&mut self, ended: Ended, why: &str) {
-        if self.draining.is_some() {
-            return;
-        }
-        match &ended {
-            Ended::Halted(_) => tracing::error!(reason = %why, "pipeline halts"),
-            _ => tracing::info!(reason = %why, "pipeline drains"),
-        }
-        self.shared.enter(State::Draining, why);
-        self.draining = Some((ended, self.now + self.options.drain));
-        self.stop_reading();
-        // What was decided but never handed to the sink is offered again by whoever comes next.
-        self.commit_at = self.now;
-    }
-
-    fn look_for_the_end(&mut self) {
-        if self.draining.is_some() {
-            return;
-        }
-        match self.options.stop {
-            Stop::After(limit) if self.now.since(self.started) >= limit => {
-                self.drain(Ended::Finished, "its time is up")
-            }
-            Stop::Tail if self.is_at_its_end() => self.drain(Ended::Finished, "everything is handled"),
-            _ => {}
-        }
-    }
-
-    fn is_at_its_end(&self) -> bool {
-        self.settled
-            && self.is_idle()
-            && self.tranches.values().all(super::tranches::Tranche::is_read_to_its_end)
-            && self.scheduler.tranches().iter().all(|report| report.unhandled == 0)
-    }
-
-    /// Returns whether nothing is under way that was read.
-    pub(super) fn is_idle(&self) -> bool {
-        self.deciders.deciding() == 0
-            && self.decided.is_empty()
-            && self.writing == 0
-            && self.appending == 0
-            && self.to_park.is_empty()
-            && !self.in_transaction
-    }
-
-    fn ended(&mut self) -> Option<Ended> {
-        let (ended, deadline) = self.draining.clone()?;
-        if self.now >= deadline {
-            return Some(Ended::DeadlinePassed(self.what_still_runs()));
-        }
-        let quiet =
-            self.deciders.deciding() == 0 && self.decided.is_empty() && self.writing == 0 && self.appending == 0;
-        if !quiet || self.in_transaction || self.plain_commit.under_way() {
-            return None;
-        }
-        if self.has_uncommitted_progress() {
-            return None; // `commit` stores it, again and again if need be, until the deadline.
-        }
-        if !self.released {
-            self.released = true;
-            self.release_keys();
-        }
-        (self.plain_commit.releasing() == 0).then_some(ended)
-    }
-
-    fn what_still_runs(&mut self) -> Vec<String> {
-        let mut running = Vec::new();
-        for (count, what) in [
-            (self.deciders.deciding(), "calls being decided"),
-            (self.decided.len() + self.writing, "decisions being written"),
-            (self.appending, "events being parked"),
-            (usize::from(self.in_transaction || self.plain_commit.under_way()), "commits"),
-        ] {
-            if count > 0 {
-                running.push(format!("{count} {what}"));
-            }
-        }
-        if self.has_uncommitted_progress() {
-            running.push("progress that could not be stored".to_owned());
-        }
-        running
-    }
-
     fn next_wake(&self) -> Timestamp {
         let mut wake = self.now + Duration::from_secs(1);
         let tranches = self.tranches.values().filter_map(|tranche| tranche.next_wake());
@@ -490,6 +310,28 @@ impl Driver {
             Command::Ask(question) => self.answer(question),
         }
     }
+}
+
+fn progress_store(parts: &Parts) -> Arc<dyn CheckpointStore> {
+    match (&parts.checkpoints, &parts.sink) {
+        (Some(store), _) => Arc::clone(store),
+        (None, AnySink::Transactional(sink)) => Arc::clone(sink) as Arc<dyn CheckpointStore>,
+        (None, AnySink::Plain(_)) => {
+            unreachable!("a pipeline whose sink cannot hold the progress has a checkpoint store")
+        }
+    }
+}
+
+fn scheduler_for(options: &Options, indexes: Indexes) -> Scheduler {
+    Scheduler::new(scheduler::Options {
+        order: options.order,
+        indexes,
+        require_all: options.require_all,
+        streams_per_call: options.streams_per_call,
+        max_events: options.max_events,
+        max_bytes: options.max_bytes,
+        hash_seed: options.seed,
+    })
 }
 
 async fn close(sink: &AnySink) {

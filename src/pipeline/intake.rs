@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
-use super::driver::{Driver, Ended, Event};
+use super::driver::{Driver, Event};
+use super::life::Ended;
 use super::reader::{Came, Read, Reader, newest_timestamp};
 use super::tranches::{Claim, Phase, Tranche};
 use super::{OUTAGE, Stop};

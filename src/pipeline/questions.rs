@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::driver::{Driver, Ended, HEALTHY_AFTER};
+use super::driver::Driver;
+use super::life::{Ended, HEALTHY_AFTER};
 use super::tranches::{Phase, Tranche};
 use crate::clock::{Clock, Timestamp};
 use crate::filter::Filter;
