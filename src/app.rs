@@ -18,6 +18,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::Owner;
@@ -32,6 +33,7 @@ use crate::pipeline::{Ended, Handle, Listener, Pipeline};
 use crate::secret::Secret;
 use crate::settings::Settings;
 use crate::spec::Loaded;
+use crate::supervise::{Group, TaskKind};
 
 /// How long answers that are under way may take once everything else has ended.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -46,6 +48,9 @@ pub enum NotStarted {
     /// The environment is.
     Environment(anyhow::Error),
 }
+
+/// Which pipeline ended, and how.
+type HowEnded = (Arc<str>, Ended);
 
 /// A daemon, ready to run.
 pub struct App {
@@ -104,43 +109,80 @@ impl App {
     }
 
     /// Runs until every pipeline of a finite job has ended, or until told to stop. `logs` is looked after meanwhile.
-    pub async fn run(self, logs: Logs, signals: impl Future<Output = u8> + Send) -> ExitStatus {
-        let stop = CancellationToken::new();
-        let serving = CancellationToken::new();
-        let group = crate::supervise::Group::daemon();
-        if let Some(listener) = self.listener {
-            tracing::info!(address = %self.api.address, "serving metrics and health");
-            let (api, serving) = (Arc::clone(&self.api), serving.clone());
-            group.spawn(crate::supervise::TaskKind::Http, "http", async move {
-                crate::http::serve(listener, api, serving).await.context("serve http")
-            });
+    pub async fn run(mut self, logs: Logs, signals: impl Future<Output = u8> + Send) -> ExitStatus {
+        let (stop, serving) = (CancellationToken::new(), CancellationToken::new());
+        let group = Group::daemon();
+        self.serve(&group, serving.clone());
+        let stats = self.start_chores(&group, logs);
+        let told = self.start_pipelines(&group, &stop);
+        let report = progress::Report::start(self.finite);
+        let ended = tokio::select! {
+            biased;
+            failure = group.failed() => {
+                tracing::error!(error = %failure, "the daemon cannot go on");
+                return ExitStatus::Failed;
+            }
+            ended = self.until_all_have_ended(told, &report, signals, &stop) => ended,
+        };
+        stats.finish();
+        report.finish(&self.api, &ended);
+        serving.cancel();
+        if let Err(still) = group.join(GOODBYE).await {
+            tracing::debug!(tasks = ?still, "not everything ended by itself");
         }
-        let summaries = logs.summarise_until(group.token().clone());
-        group.spawn(crate::supervise::TaskKind::Chore, "log summaries", summaries.map(Ok));
-        self.tracing.run(&group);
+        exit_status(&ended)
+    }
+
+    fn serve(&mut self, group: &Group, serving: CancellationToken) {
+        let Some(listener) = self.listener.take() else { return };
+        tracing::info!(address = %self.api.address, "serving metrics and health");
+        let api = Arc::clone(&self.api);
+        group.spawn(TaskKind::Http, "http", async move {
+            crate::http::serve(listener, api, serving).await.context("serve http")
+        });
+    }
+
+    /// Starts what looks after logs, traces and statistics.
+    fn start_chores(&mut self, group: &Group, logs: Logs) -> Arc<stats::StatsLog> {
+        group.spawn(TaskKind::Chore, "log summaries", logs.summarise_until(group.token().clone()).map(Ok));
+        std::mem::take(&mut self.tracing).run(group);
         let stats = Arc::new(stats::StatsLog::new(Arc::clone(&self.api)));
         if let Some(every) = self.stats_interval {
             let (stats, stop) = (Arc::clone(&stats), group.token().clone());
-            group.spawn(crate::supervise::TaskKind::Chore, "stats", async move {
+            group.spawn(TaskKind::Chore, "stats", async move {
                 stats.log_until(every, stop).await;
                 Ok(())
             });
         }
-        let mut running = self.pipelines.len();
-        let (tell, mut told) = tokio::sync::mpsc::channel(running.max(1));
-        for (pipeline, listener) in self.pipelines {
-            let (name, stop, tell, group_of) =
-                (Arc::clone(&pipeline.identity.name), stop.child_token(), tell.clone(), group.clone());
-            group.spawn(crate::supervise::TaskKind::Keeper, Arc::clone(&name), async move {
-                let ended = pipeline.run(listener, &group_of, stop).await;
+        stats
+    }
+
+    /// Starts every pipeline, each in a task of its own. Returns where they tell how they ended.
+    fn start_pipelines(&mut self, group: &Group, stop: &CancellationToken) -> mpsc::Receiver<HowEnded> {
+        let (tell, told) = mpsc::channel(self.pipelines.len().max(1));
+        for (pipeline, listener) in self.pipelines.drain(..) {
+            let name = Arc::clone(&pipeline.identity.name);
+            let (stop, tell, daemon) = (stop.child_token(), tell.clone(), group.clone());
+            group.spawn(TaskKind::Keeper, Arc::clone(&name), async move {
+                let ended = pipeline.run(listener, &daemon, stop).await;
                 tell.send((name, ended)).await.context("tell how the pipeline ended")
             });
         }
-        let report = progress::Report::start(&self.api, self.finite);
+        told
+    }
+
+    /// Waits until all pipelines have ended and, unless the job is a finite one, somebody has asked for that.
+    async fn until_all_have_ended(
+        &self,
+        mut told: mpsc::Receiver<HowEnded>,
+        report: &progress::Report,
+        signals: impl Future<Output = u8> + Send,
+        stop: &CancellationToken,
+    ) -> Vec<HowEnded> {
         let mut ended = Vec::new();
         let mut signals = std::pin::pin!(signals);
         let mut stopping = false;
-        while running > 0 || !(stopping || self.finite) {
+        while ended.len() < self.api.pipelines.len() || !(stopping || self.finite) {
             tokio::select! {
                 biased;
                 signal = &mut signals, if !stopping => {
@@ -149,24 +191,11 @@ impl App {
                     self.api.stopping.store(true, Ordering::Relaxed);
                     stop.cancel();
                 }
-                Some(result) = told.recv() => {
-                    ended.push(result);
-                    running -= 1;
-                }
-                failure = group.failed() => {
-                    tracing::error!(error = %failure, "the daemon cannot go on");
-                    return ExitStatus::Failed;
-                }
+                Some(result) = told.recv() => ended.push(result),
                 () = report.tick(&self.api) => {}
             }
         }
-        stats.finish();
-        report.finish(&self.api, &ended);
-        serving.cancel();
-        if let Err(still) = group.join(GOODBYE).await {
-            tracing::debug!(tasks = ?still, "not everything ended by itself");
-        }
-        exit_status(&ended)
+        ended
     }
 }
 
@@ -223,7 +252,7 @@ async fn bind(listen: &crate::settings::Listen) -> anyhow::Result<Option<TcpList
     Ok(Some(listener))
 }
 
-fn exit_status(ended: &[(Arc<str>, Ended)]) -> ExitStatus {
+fn exit_status(ended: &[HowEnded]) -> ExitStatus {
     let worst = |status: ExitStatus, ended: &Ended| match (status, ended) {
         (_, Ended::DeadlinePassed(_)) | (ExitStatus::DrainTimedOut, _) => ExitStatus::DrainTimedOut,
         (_, Ended::Halted(_) | Ended::Failed(_) | Ended::Fenced(_)) => ExitStatus::Failed,

@@ -84,7 +84,7 @@ fn grouped(number: u64) -> String {
 }
 
 impl Report {
-    pub(super) fn start(_api: &Arc<Api>, finite: bool) -> Self {
+    pub(super) fn start(finite: bool) -> Self {
         let bar = (finite && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             let style = ProgressStyle::with_template("{spinner} {msg}").expect("the template is well-formed");
