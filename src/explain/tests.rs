@@ -1,4 +1,6 @@
-mod parts;
+mod delivery;
+mod errors;
+mod flow;
 
 use std::path::Path;
 

@@ -3,6 +3,7 @@ mod across;
 mod folder;
 mod shape;
 mod syntax;
+mod values;
 
 use std::path::{Path, PathBuf};
 

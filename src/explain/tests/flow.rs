@@ -1,0 +1,176 @@
+//! What is read, in what order it is handled, and where it goes.
+
+use expect_test::expect;
+
+use super::{JSON, SCRIPT, check_part};
+
+#[test]
+fn orders_differ_in_what_waits_for_what() {
+    let text = |schedule: &str| format!("{JSON}[sink.stdout]\n[schedule]\n{schedule}\n");
+    check_part(
+        &text("require_all = true"),
+        "order",
+        expect![[r#"
+              The events of a stream are handled one after the other, by index; streams do not wait for each other. Where
+              an index is missing, from 0 on, the stream waits until it comes, as long as that takes. After a restart it
+              is not known how far a stream was, as `write_positions` is not kept: one that was handled before, and goes
+              on, waits for ever.
+        "#]],
+    );
+    check_part(
+        &text("order = 'tranche'"),
+        "order",
+        expect![[r#"
+              All events of a tranche are handled one call after the other, in the order in which they are read, so a
+              failing one holds up all that follow.
+        "#]],
+    );
+    check_part(
+        &text("order = 'tranche'"),
+        "limits",
+        expect![[r#"
+              There is one call at a time for each tranche. One write at a time takes what has gathered. A call gets at
+              most 1,000 events of a stream. For each tranche, reading pauses while 10 batches or 64 MiB of events are
+              held that are not handled, or it is 1,000,000 events ahead of the position.
+        "#]],
+    );
+    check_part(
+        &text("order = 'none'"),
+        "order",
+        expect![[r#"
+              There is none: every event is handled by itself, and any may overtake any.
+        "#]],
+    );
+    check_part(
+        &text("order = 'none'"),
+        "failing_event",
+        expect![[r#"
+              A write that fails holds up nothing but the event itself, and is made again after 100 milliseconds, then
+              after twice as long each time up to 30 seconds, each delay shortened at random by up to half. Once an event
+              has failed 10 times, the pipeline halts. To halt is to finish what runs, store the progress and stop, with
+              the event not handled: `/health` says why and answers 503, other pipelines go on, a finite job ends with
+              exit code 1. The next start meets the same event.
+        "#]],
+    );
+    let kept = format!("checkpoint = 'sink'\n{JSON}[sink.sqlite]\n[schedule]\nrequire_all = true\n");
+    check_part(
+        &kept,
+        "order",
+        expect![[r#"
+              The events of a stream are handled one after the other, by index; streams do not wait for each other. Where
+              an index is missing, from 0 on, the stream waits until it comes, as long as that takes. How far each stream
+              was is known after a restart (`write_positions`).
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_read_taken_and_written_is_said_for_every_kind() {
+    let filter = "[filter]\ncategories = ['order', 'invoice']\nexclude_streams = ['/^test/']\nevents = ['A']\n";
+    check_part(
+        &format!("{JSON}[sink.stdout]\n{filter}"),
+        "filter",
+        expect![[r#"
+              It takes the streams in the category `order` or `invoice`, not with the name `/^test/`, and of their events
+              those of the type `A`. What is left out counts as handled. System streams, whose names begin with `$`, are
+              left out unless an entry names them with their `$`.
+        "#]],
+    );
+    check_part(
+        &format!("{JSON}[sink.stdout]\n[filter]\nexclude_events = ['B']\nsystem = true\n"),
+        "filter",
+        expect![[r#"
+              It takes all streams, and of their events none of the type `B`. What is left out counts as handled. System
+              streams, whose names begin with `$`, are taken as others are.
+        "#]],
+    );
+    let folder = "stop = { after = '10m' }\n[source.json]\npath = '.'\npattern = '*.log'\nskip = 1\ntranche_per_file = true\n\
+                  index = 'line'\non_replaced = 'restart'\n[sink.null]\n";
+    check_part(
+        folder,
+        "source",
+        expect![[r#"
+              It reads the files of the folder `.` beside the pipeline's file: each by itself and all at the same time, a
+              JSON object a line. Of a folder, the files named like `*.log` are read. The first line of each file is
+              passed. No line says an index: it is made of the number of the file and that of the line, so indexes grow
+              but do not follow each other. A file that is replaced, cut short or added before the one being read is read
+              from its start, as new events. It ends 10 minutes after its start, whatever is left.
+        "#]],
+    );
+    let generate =
+        "stop = 'tail'\n[source.generate]\ncount = 5000\nrate = 100\ntranches = 4\nduplicates = 0.1\n[sink.null]\n";
+    check_part(
+        generate,
+        "source",
+        expect![[r#"
+              It makes events up: 5,000 in all, 100 events a second, of 1,000 streams, in 4 tranches, the same ones in
+              each run. 10 % of them repeat an earlier one. It ends once everything that is there is handled.
+        "#]],
+    );
+    for (sink, expected) in [
+        (
+            "[sink.sqlite]\ntable = 't'\n",
+            expect![[r#"
+                  The events are kept in the table `t` of the SQLite file `projections.db` of the data directory.
+            "#]],
+        ),
+        (
+            "[sink.file]\npath = 'out/{category}.jsonl'\n",
+            expect![[r#"
+                  It writes a line of JSON at the end of the file `out/{category}.jsonl` of the data directory for each event.
+                  There is a file for each value of what stands in braces.
+            "#]],
+        ),
+        (
+            "[sink.stats]\ninterval = '1m'\n",
+            expect![[r#"
+                  It counts the events by category and type and logs the counts every minute. Nothing is written elsewhere.
+            "#]],
+        ),
+        (
+            "[sink.null]\n",
+            expect![[r#"
+                  There is none to speak of: the events go nowhere.
+            "#]],
+        ),
+        (
+            "[sink.http]\nurl = 'http://h/?key=literal-secret'\npath = '/o/{id}'\nper = 'span'\n",
+            expect![[r#"
+                  It sends a POST request to `http://h/`, with the path `/o/{id}` behind it for each run of events of one
+                  stream, and waits at most 30 seconds for its answer. Its idempotency key is made of the stream and of the
+                  indexes of the events that were offered together; a repeat has the same one if the same events are offered
+                  together again.
+            "#]],
+        ),
+    ] {
+        check_part(&format!("{JSON}{sink}"), "sink", expected);
+    }
+    let batch = format!("{JSON}{SCRIPT}[schedule]\nstreams_per_call = 10\nmax_bytes = '1MiB'\npurge = '1h'\n");
+    check_part(
+        &batch,
+        "handler",
+        expect![[r#"
+              The script `ok.rhai` decides: `handle_batch` gets up to 10 streams and the next events of each. What it
+              emits reaches the sink once the call has ended well, and never if it fails. A call that takes longer than 30
+              seconds has failed.
+        "#]],
+    );
+    check_part(
+        &batch,
+        "sink",
+        expect![[r#"
+              There is none: what the script emits goes nowhere.
+        "#]],
+    );
+    check_part(
+        &batch,
+        "limits",
+        expect![[r#"
+              The script runs on as many threads as there are cores, at most 16 (`schedule.concurrency`). A call gets at
+              most 1,000 events of a stream, and no more than 1 MiB of them unless one alone is larger. For each tranche,
+              reading pauses while 10 batches or 64 MiB of events are held that are not handled, or it is 1,000,000 events
+              ahead of the position. Every hour, streams without work are forgotten; an event that the feed repeats after
+              that is not known as one.
+        "#]],
+    );
+}
