@@ -13,6 +13,7 @@ use super::{OUTAGE, Stop};
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, Claimed, ParkedStream};
 use crate::clock::Timestamp;
 use crate::position::{Position, Progress, StartAt, TrancheId, WritePosition};
+use crate::retry::rounded;
 use crate::scheduler::IngestBatch;
 use crate::source::{Batch, Drained, SourceError, SourceErrorKind};
 use crate::supervise::TaskKind;
@@ -103,7 +104,7 @@ impl Driver {
         let delay = OUTAGE.delay(state.failures, &mut self.random);
         state.phase = Phase::Claiming { retry_at: Some(self.now + delay) };
         let since = state.trouble.take().map_or(self.now, |(_, since)| since);
-        tracing::warn!(%tranche, error = %why, retry_in = ?delay, "claim failed");
+        tracing::warn!(%tranche, error = %why, retry_in = ?rounded(delay), "claim failed");
         state.trouble = Some((why, since));
         self.counts.checkpoint_failed(tranche, since);
     }
@@ -172,7 +173,7 @@ impl Driver {
             }
             Came::Failed { error, retry_in } => {
                 let why = chain(&error);
-                tracing::warn!(tranche = %read.tranche, error = %why, ?retry_in, "read failed, retrying");
+                tracing::warn!(tranche = %read.tranche, error = %why, retry_in = ?rounded(retry_in), "read failed, retrying");
                 let since = state.trouble.take().map_or(self.now, |(_, since)| since);
                 state.trouble = Some((why, since));
                 self.counts.read_failed(&read.tranche);

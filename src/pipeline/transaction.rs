@@ -12,6 +12,7 @@ use super::traces;
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, Fence, Parked};
 use crate::clock::{Period, Timestamp};
 use crate::handler::{HandlerError, HandlerErrorKind};
+use crate::retry::rounded;
 use crate::scheduler::Outcome;
 use crate::sink::{Decided, ParkedChange, TransactionError, TransactionalSink, Written};
 use crate::supervise::TaskKind;
@@ -290,7 +291,7 @@ async fn look_up_outcome(sink: &dyn TransactionalSink, step: &Step) -> Result<()
             Err(error) => {
                 failures += 1;
                 let delay = OUTAGE.delay(failures, &mut random);
-                tracing::warn!(key = %step.key, error = %chain(&error), retry_in = ?delay, "the last commit could not be read, retrying");
+                tracing::warn!(key = %step.key, error = %chain(&error), retry_in = ?rounded(delay), "the last commit could not be read, retrying");
                 tokio::time::sleep(delay).await;
             }
         }
