@@ -12,6 +12,7 @@ mod jobs;
 mod kill;
 mod metrics;
 mod mistakes;
+mod readme;
 mod restarts;
 mod samples;
 mod scaffold;
