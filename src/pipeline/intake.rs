@@ -15,6 +15,7 @@ use crate::clock::Timestamp;
 use crate::position::{Position, Progress, StartAt, TrancheId, WritePosition};
 use crate::retry::rounded;
 use crate::scheduler::IngestBatch;
+use crate::setting;
 use crate::source::{Batch, Drained, SourceError, SourceErrorKind};
 use crate::supervise::TaskKind;
 
@@ -317,11 +318,9 @@ fn show(from: &StartAt) -> String {
 /// Returns an error's message with those of its causes.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
+    for cause in std::iter::successors(error.source(), |cause| (*cause).source()) {
         text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
+        text.push_str(&setting::words(cause));
     }
     text
 }
