@@ -10,6 +10,7 @@ mod doctor;
 mod handler_tests;
 mod jobs;
 mod kill;
+mod measure;
 mod metrics;
 mod mistakes;
 mod readme;
