@@ -38,6 +38,9 @@
 //! | `timestamp` `id` `correlation` `causation` | text |
 //! | `unfold` | `true`: a snapshot, which comes after the events and takes no index |
 //!
+//! What the script emits must suit the pipeline's sink, too: the form that `sqlite` and `http` want is checked, and
+//! statements are compiled against the tables that the sink's `init` makes. They are not run.
+//!
 //! Values are compared as JSON: `1` is not `1.0`. `{ "$json" = "null" }` stands for the value that its text is: TOML has
 //! no null, and no numbers beyond 64 bits.
 
@@ -48,6 +51,7 @@ mod find;
 mod plan;
 mod report;
 mod run;
+mod sink;
 
 use std::path::PathBuf;
 
@@ -98,6 +102,7 @@ pub fn check(paths: &[PathBuf]) -> Vec<Problem> {
 struct Plan {
     pipeline: String,
     script: crate::script::Script,
+    sink: spec::SinkSpec,
     cases: Vec<plan::Case>,
 }
 
@@ -108,7 +113,7 @@ fn plan(found: &Found) -> Result<Option<Plan>, Vec<Problem>> {
         return Err(unknown);
     }
     let script = spec::compile_script(&loaded)?;
-    Ok(script.map(|script| Plan { pipeline: loaded.name, script, cases }))
+    Ok(script.map(|script| Plan { pipeline: loaded.name, script, sink: loaded.spec.sink, cases }))
 }
 
 /// Reads the pipeline and its cases; what is missing from the environment is taken as empty meanwhile.

@@ -18,7 +18,7 @@ use crate::connector::{Context, checkpoint_file, file, json, sqlite};
 use crate::data::{self, DataFolder};
 use crate::document::Problem;
 use crate::finding::{Finding, Severity};
-use crate::setting::allowing_missing;
+use crate::setting::{allowing_missing, plain};
 use crate::spec::{self, Loaded};
 
 use keys::Keys;
@@ -78,7 +78,7 @@ fn missing(data: &Path) -> Result<Option<Finding>, NotLooked> {
             Ok(Some(Finding::new(Severity::Note, data, "there is no data folder", means)))
         }
         Err(error) => Err(NotLooked::Environment(
-            anyhow::Error::new(error).context(format!("cannot read the data folder `{}`", data.display())),
+            anyhow::Error::msg(plain(&error)).context(format!("cannot read the data folder `{}`", data.display())),
         )),
     }
 }
@@ -92,7 +92,8 @@ fn holder(data: &Path) -> Result<Option<String>, NotLooked> {
 fn not_writable(data: &Path) -> Option<Finding> {
     let error = data::try_writing(data).err()?;
     let means = "no pipeline can keep its progress or its results in it, and the daemon does not start";
-    let finding = Finding::new(Severity::Error, data, format!("the data folder cannot be written to: {error}"), means);
+    let finding =
+        Finding::new(Severity::Error, data, format!("the data folder cannot be written to: {}", plain(&error)), means);
     Some(finding.person(
         "see to it that whoever runs the daemon may write there, and that the disk is neither full nor read-only",
     ))

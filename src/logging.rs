@@ -2,7 +2,7 @@
 //!
 //! A line is the time, the level, the message and its fields; fields of the spans around it (`pipeline`, `tranche`) come
 //! last. What repeats is limited by [`Repeats`]: of one place in the code and one pipeline, so many warnings and errors
-//! are shown per [`WINDOW`], and the rest are counted in one line at its end.
+//! are shown per [`WINDOW`], and the rest are counted in one line at its end. What is said to [`AUDIT`] is never held back.
 
 mod format;
 mod limit;
@@ -22,6 +22,9 @@ use crate::clock::Clock;
 use limit::Limit;
 
 pub use repeats::{Repeats, Summary, WINDOW};
+
+/// The target of lines that say what became of an event that was not handled: each of them is shown (R33, R43).
+pub const AUDIT: &str = "propulsiond::audit";
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -114,6 +114,9 @@ fn start_logs(settings: &Settings) -> Result<logging::Logs, ExitStatus> {
     })
 }
 
+/// Signals that come together are one.
+const AT_ONCE: Duration = Duration::from_millis(20);
+
 /// Takes signals from here on. Resolves at the first one to stop; a second one ends the process there and then.
 fn signals() -> impl Future<Output = u8> + Send {
     let mut terminate = signal(SignalKind::terminate()).expect("a handler for SIGTERM can be installed");
@@ -134,6 +137,8 @@ fn signals() -> impl Future<Output = u8> + Send {
     };
     async move {
         let first = next().await;
+        // `timeout` and its like signal a process and then its group: to the process, that is twice.
+        let _same = tokio::time::timeout(AT_ONCE, next()).await;
         #[expect(
             clippy::disallowed_methods,
             reason = "it outlives everything that is supervised, and ends with the process"

@@ -153,7 +153,11 @@ impl Exporter {
     async fn send_the_rest(&mut self) {
         while !self.batch.is_empty() || self.spans.recv_many(&mut self.batch, BATCH).await > 0 {
             if let Sending::Again = self.send().await {
+                // There is no later: nor is there for what still waits.
+                let lost = self.batch.len() + self.spans.len();
+                while self.spans.recv_many(&mut self.batch, BATCH).await > 0 {}
                 self.drop_batch();
+                tracing::warn!(spans = lost, "not all spans were exported before the end");
             }
         }
     }

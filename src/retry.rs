@@ -18,6 +18,13 @@ impl Backoff {
     }
 }
 
+/// Returns a delay as a person reads it: in whole milliseconds below 10 s, in tenths of a second from there on, rounded up.
+pub fn rounded(delay: Duration) -> Duration {
+    let unit = if delay < Duration::from_secs(10) { 1 } else { 100 };
+    let units = delay.as_nanos().div_ceil(unit * 1_000_000);
+    Duration::from_millis(u64::try_from(units * unit).unwrap_or(u64::MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,5 +39,13 @@ mod tests {
                 assert!(delay >= full / 2 && delay <= full, "{failures}: {delay} of {full}");
             }
         }
+    }
+    #[test]
+    fn delays_are_said_as_people_read_them() {
+        let shown = |nanos| format!("{:?}", rounded(Duration::from_nanos(nanos)));
+        assert_eq!(shown(57_123_456), "58ms");
+        assert_eq!(shown(1_234_567_890), "1.235s");
+        assert_eq!(shown(29_876_543_210), "29.9s");
+        assert_eq!(shown(123_456), "1ms");
     }
 }

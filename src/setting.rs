@@ -252,6 +252,11 @@ pub fn plain(error: &std::io::Error) -> String {
     chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }
 
+/// Returns what an error says, in those words if it is the operating system's.
+pub fn words(error: &(dyn std::error::Error + 'static)) -> String {
+    error.downcast_ref::<std::io::Error>().map_or_else(|| error.to_string(), plain)
+}
+
 thread_local! {
     static ALLOW_MISSING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }

@@ -23,7 +23,7 @@ pub fn client(tls: bool, timeout: Duration, connect_timeout: Duration) -> Client
 /// Returns what an error says, with its causes but without its url, which may hold secrets.
 pub fn chain(error: &reqwest::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| (*cause).source());
-    let mut causes: Vec<_> = causes.map(ToString::to_string).collect();
+    let mut causes: Vec<_> = causes.map(crate::setting::words).collect();
     // Each level may repeat the next.
     causes.dedup_by(|inner, outer| outer.ends_with(inner.as_str()));
     if causes.is_empty() { "it could not be sent".to_owned() } else { causes.join(": ") }

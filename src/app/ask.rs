@@ -46,8 +46,12 @@ async fn get(url: &str) -> anyhow::Result<String> {
         // No certificate is looked at, and an image need not have any.
         .tls_certs_only([])
         .build()?;
-    let answer = client.get(url).send().await.map_err(reqwest::Error::without_url)?;
-    Ok(answer.text().await.map_err(reqwest::Error::without_url)?)
+    let answer = client.get(url).send().await.map_err(said)?;
+    answer.text().await.map_err(said)
+}
+
+fn said(error: reqwest::Error) -> anyhow::Error {
+    anyhow::anyhow!(crate::web::chain(&error))
 }
 
 #[cfg(test)]

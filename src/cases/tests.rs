@@ -9,7 +9,7 @@ use super::*;
 use crate::document::Style;
 
 const PIPELINE: &str = "[source.memory]\n[filter]\nexclude_events = [\"Viewed\"]\nexclude_categories = [\"cart\"]\n\
-    [handler.rhai]\nscript = \"p.rhai\"\nparams = { vat = 0.5 }\n[sink.http]\nurl = \"${PROPULSIOND_TEST_UNSET}\"\n";
+    [handler.rhai]\nscript = \"p.rhai\"\nparams = { vat = 0.5 }\n[sink.file]\npath = \"${PROPULSIOND_TEST_UNSET}\"\n";
 
 const SCRIPT: &str = r#"
 fn handle(stream, events) {
@@ -314,4 +314,81 @@ fn a_filter_chooses_by_the_name_of_test_or_pipeline() {
         (names("tw"), names("p"), names("x")),
         (vec!["two".to_owned()], vec!["one".to_owned(), "two".to_owned()], vec![])
     );
+}
+
+/// Runs one test of a script that emits something, before a sink.
+fn check_emitted(sink: &str, emitted: &str, expected: Expect) {
+    let pipeline = format!("[source.memory]\n[handler.rhai]\nscript = \"p.rhai\"\n{sink}");
+    let script = format!("fn handle(stream, events) {{ emit({emitted}); }}");
+    let test = "[[test]]\nname = \"a\"\nstream = \"o-1\"\nevents = [{ type = \"A\" }]\nemits_some = []\n";
+    let folder = folder(&[("p.toml", &pipeline), ("p.rhai", &script), ("p.test.toml", test)]);
+    let result = run(&[folder.path().to_owned()], None);
+    let said = said(folder.path(), &result);
+    let told = said.lines().map(str::trim).find(|line| line.starts_with("the sink would") || line.contains("passed"));
+    expected.assert_eq(told.unwrap_or(&said));
+}
+
+#[test]
+fn what_is_emitted_must_suit_the_sink() {
+    let sqlite = "[sink.sqlite]\ninit = ['CREATE TABLE t (a, b)']\n";
+    let check = |emitted: &str, expected: Expect| check_emitted(sqlite, emitted, expected);
+    check("#{ sql: \"INSERT INTO t VALUES (?1, ?2)\", params: [1, 2] }", expect!["1 passed"]);
+    check(
+        "\"text\"",
+        expect![[
+            r#"the sink would refuse what it emitted: the `sqlite` sink takes `#{ sql: "...", params: [...] }`, not a string"#
+        ]],
+    );
+    check(
+        "#{ sql: \"INSERT INTO t VALUES (?1, ?2)\", params: [1] }",
+        expect![
+            "the sink would refuse what it emitted: cannot run `INSERT INTO t VALUES (?1, ?2)`: it has 2 parameters, but `params` gives 1"
+        ],
+    );
+    check(
+        "#{ sql: \"INSERT INTO u VALUES (1)\" }",
+        expect!["the sink would refuse what it emitted: cannot run `INSERT INTO u VALUES (1)`: no such table: u"],
+    );
+    check(
+        "#{ sql: \"INSERT INTO t (c) VALUES (1)\" }",
+        expect![
+            "the sink would refuse what it emitted: cannot run `INSERT INTO t (c) VALUES (1)`: table t has no column named c"
+        ],
+    );
+    check(
+        "#{ sql: \"INSRT INTO t VALUES (1, 2)\" }",
+        expect![
+            "the sink would refuse what it emitted: cannot run `INSRT INTO t VALUES (1, 2)`: `insrt` may not be used in effects"
+        ],
+    );
+    check(
+        "#{ sql: \"CREATE TABLE u (a)\" }); emit(#{ sql: \"INSERT INTO u VALUES (:a)\", params: #{ a: 1 } }",
+        expect!["1 passed"],
+    );
+    // Which tables there are is not known: another program makes them.
+    check_emitted("[sink.sqlite]\n", "#{ sql: \"INSERT INTO t VALUES (1, 2)\" }", expect!["1 passed"]);
+    check_emitted(
+        "[sink.sqlite]\n",
+        "#{ sql: \"SELECT 1\" }",
+        expect![
+            "the sink would refuse what it emitted: cannot run `SELECT 1`: it only reads, and nobody would see the result"
+        ],
+    );
+    let http = "[sink.http]\nurl = \"${PROPULSIOND_TEST_UNSET}\"\n";
+    check_emitted(http, "#{ body: 1, headers: #{ a: \"b\" } }", expect!["1 passed"]);
+    check_emitted(
+        http,
+        "#{ bdy: 1 }",
+        expect![
+            "the sink would refuse what it emitted: effect 0 of stream `o-1` is no request: `bdy` is none of `body`, `path`, `method`, `headers`"
+        ],
+    );
+    check_emitted(
+        http,
+        "#{ headers: #{ \"a b\": 1 } }",
+        expect![
+            "the sink would refuse what it emitted: effect 0 of stream `o-1` is no request: `a b` is no name for a header"
+        ],
+    );
+    check_emitted("[sink.stdout]\n", "1", expect!["1 passed"]);
 }

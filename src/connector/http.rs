@@ -59,6 +59,14 @@ use crate::value::Value;
 use crate::web;
 use crate::work::Work;
 
+/// Checks what a handler emitted, without sending it.
+///
+/// # Errors
+/// What the sink would say.
+pub fn check_effects(stream: &str, effects: &[Value]) -> Result<(), HandlerError> {
+    outgoing::check_effects(stream, effects)
+}
+
 pub use settings::{Auth, Basic, Hidden, Per, Settings, Status, Statuses};
 
 /// Returns what of the settings cannot be used. What refers to missing variables is not judged where those are allowed.

@@ -17,6 +17,7 @@ pub mod inspect;
 mod open;
 mod parked;
 mod progress;
+mod rehearsal;
 mod sink;
 mod statement;
 mod worker;
@@ -32,6 +33,7 @@ use crate::setting::{self, Text};
 
 pub use checkpoints::SqliteCheckpoints;
 pub use database::closed;
+pub use rehearsal::Rehearsal;
 pub use sink::SqliteSink;
 
 /// Returns what of the settings cannot be used. Statements are parsed, and run nowhere.
@@ -113,7 +115,8 @@ pub struct SinkSettings {
     pub path: Text,
     /// How durable a write is.
     pub synchronous: Synchronous,
-    /// Statements that are run before the first write of each start, such as `CREATE TABLE IF NOT EXISTS`.
+    /// Statements that are run before the first write of each start, such as `CREATE TABLE IF NOT EXISTS`. Tests of the
+    /// handler compile what it emits against the tables that these make.
     pub init: Vec<Text>,
     /// The table that holds the events where no handler decides. It is made when the first event comes.
     pub table: Text,

@@ -115,7 +115,7 @@ fn repeats(voice: &Voice<'_>) -> String {
         return once_in_the_feed(voice).to_owned();
     }
     if voice.spec.keeps_write_positions() {
-        return "If the feed has an event twice, the second is known by its stream and index, as how far each stream is is kept in \
+        return "If the feed has an event twice, the second is known by its stream and index, as the place of each stream is kept in \
                 the same transaction (`write_positions`)."
             .to_owned();
     }
@@ -151,7 +151,7 @@ fn why_not_once(voice: &Voice<'_>) -> String {
             "It would be exactly once with `checkpoint = \"sink\"`: this sink can hold the progress.".to_owned()
         }
         Some(kind) => format!(
-            "It cannot be exactly once: a `{kind}` sink cannot hold the progress, so what it takes and what is stored of it are two steps."
+            "It cannot be exactly once: the `{kind}` sink cannot hold the progress, so what it takes and what is stored of it are two steps."
         ),
         None => "It cannot be exactly once: there is no sink that could hold the progress.".to_owned(),
     };

@@ -52,7 +52,7 @@ fn json(voice: &Voice<'_>, settings: &json::Settings) -> String {
         .map(|pattern| format!("Of a folder, the files named like `{}` are read.", pattern.written()));
     let skip = match settings.skip {
         0 => String::new(),
-        1 => "The first line of each file is passed.".to_owned(),
+        1 => "The first line of each file is left out.".to_owned(),
         lines => format!("The first {} of each file are passed.", counted(lines, "line")),
     };
     let index = match settings.index {
@@ -76,7 +76,7 @@ fn json(voice: &Voice<'_>, settings: &json::Settings) -> String {
 fn generate(settings: &generate::Settings) -> String {
     let rate = match settings.rate {
         Some(rate) => format!("{} a second", counted(rate.get(), "event")),
-        None => "as many as are taken".to_owned(),
+        None => "as fast as they are taken".to_owned(),
     };
     let count = match settings.count {
         Some(count) => format!("{} in all", thousands(count)),
@@ -108,7 +108,7 @@ fn memory(voice: &Voice<'_>, settings: &memory::Settings) -> String {
         }
     };
     let limit = format!(
-        "At most {} of {} wait; more are refused until there is room.",
+        "At most {} wait, in {} of memory; more are refused until there is room.",
         counted(settings.max_events.get() as u64, "event"),
         voice.size(&["source", "memory", "max_bytes"], settings.max_bytes)
     );
@@ -122,19 +122,18 @@ fn memory(voice: &Voice<'_>, settings: &memory::Settings) -> String {
 pub(super) fn filter(voice: &Voice<'_>) -> String {
     let filter = &voice.spec.filter;
     let said = |entries: &[Text], word| names(entries.iter().map(Text::written), word);
-    let mut streams = Vec::new();
-    for (entries, before) in [(&filter.categories, "in the category"), (&filter.streams, "with the name")] {
-        if !entries.is_empty() {
-            streams.push(format!("{before} {}", said(entries, "or")));
-        }
-    }
-    for (entries, before) in
-        [(&filter.exclude_categories, "not in the category"), (&filter.exclude_streams, "not with the name")]
-    {
-        if !entries.is_empty() {
-            streams.push(format!("{before} {}", said(entries, "or")));
-        }
-    }
+    let of = |kinds: [(&[Text], &str); 2]| -> String {
+        let kinds = kinds.iter().filter(|(entries, _)| !entries.is_empty());
+        kinds.map(|(entries, which)| format!("{which} {}", said(entries, "or"))).collect::<Vec<_>>().join(", ")
+    };
+    let wanted = of([(&filter.categories, "in the category"), (&filter.streams, "with the name")]);
+    let excluded = of([(&filter.exclude_categories, "in the category"), (&filter.exclude_streams, "with the name")]);
+    let streams = match (wanted.is_empty(), excluded.is_empty()) {
+        (true, true) => "all streams".to_owned(),
+        (false, true) => format!("the streams {wanted}"),
+        (true, false) => format!("all streams but those {excluded}"),
+        (false, false) => format!("the streams {wanted}, but none {excluded}"),
+    };
     let mut events = Vec::new();
     if !filter.events.is_empty() {
         events.push(format!("those of the type {}", said(&filter.events, "or")));
@@ -142,13 +141,10 @@ pub(super) fn filter(voice: &Voice<'_>) -> String {
     if !filter.exclude_events.is_empty() {
         events.push(format!("none of the type {}", said(&filter.exclude_events, "or")));
     }
-    let takes = match (streams.is_empty(), events.is_empty()) {
+    let takes = match (wanted.is_empty() && excluded.is_empty(), events.is_empty()) {
         (true, true) => "All streams and all events are taken.".to_owned(),
-        (false, true) => format!("It takes the streams {}, and all events of them.", streams.join(", ")),
-        (true, false) => format!("It takes all streams, and of their events {}.", events.join(", but ")),
-        (false, false) => {
-            format!("It takes the streams {}, and of their events {}.", streams.join(", "), events.join(", but "))
-        }
+        (false, true) => format!("It takes {streams}, and all events of them."),
+        (_, false) => format!("It takes {streams}, and of their events {}.", events.join(", but ")),
     };
     let system = match filter.system {
         true => "System streams, whose names begin with `$`, are taken as others are.",

@@ -13,7 +13,7 @@ pub(super) fn progress(voice: &Voice<'_>) -> String {
     };
     let kept =
         format!("Its progress is kept {store}, for each tranche under the group `{group}` and the source `{source}`.");
-    let begins = match voice.source_is_in_memory() {
+    let begins = match voice.source_is_in_memory() || voice.progress_is_in_memory() {
         true => "",
         false => "Without stored progress it begins at the beginning.",
     };
@@ -60,8 +60,8 @@ fn holds(voice: &Voice<'_>) -> &'static str {
         "Beside a position it holds which of the events behind that are handled, so one slow stream does not make a restart \
          repeat the others."
     } else {
-        "It is a position alone, as this source gives events no places that last: what is handled behind one that is not is not \
-         remembered."
+        "It is a position alone, as this source gives events no places that last: behind an event that is not handled yet, what is handled is \
+         not remembered."
     }
 }
 

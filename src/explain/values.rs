@@ -169,7 +169,7 @@ fn because(voice: &Voice<'_>, path: &str, from: &Origin) -> Option<&'static str>
         "sink" => "nothing is written",
         "source.json.pattern" => "those that end in `.jsonl` or `.ndjson`, also with `.gz` behind",
         "source.generate.count" => "without end",
-        "source.generate.rate" => "as many as are taken",
+        "source.generate.rate" => "as fast as they are taken",
         "handler.rhai.threads" => "as many as there are cores, at most `schedule.concurrency`",
         "sink.file.path" => "the pipeline's name",
         "sink.http.path" => "the url's own alone",

@@ -6,9 +6,11 @@ use serde_json::{Value, json};
 
 use super::Registered;
 use crate::clock::Timestamp;
+use crate::health::State;
 use crate::health::{Outage, PipelineStatus};
-use crate::pipeline::View;
+use crate::pipeline::{Standing, TrancheView, View};
 use crate::scheduler::{Explanation, StreamReport, StreamState};
+use crate::source::LagUnit;
 
 /// How long nothing may be handled, although something waits, before that is worth a word.
 const QUIET: Duration = Duration::from_secs(30);
@@ -28,9 +30,11 @@ pub(super) async fn refresh(pipeline: &Registered) {
 /// Returns what `/health` judges a pipeline by.
 pub(super) async fn status(pipeline: &Registered) -> PipelineStatus {
     let standing = pipeline.handle.standing();
-    let mut status = PipelineStatus::new(pipeline.name.as_ref(), standing.state, standing.reason, standing.since);
+    let view = pipeline.handle.view().await;
+    let reason = reason(&standing, view.as_ref());
+    let mut status = PipelineStatus::new(pipeline.name.as_ref(), standing.state, reason, standing.since);
     status.restarts = standing.restarts;
-    let Some(view) = pipeline.handle.view().await else { return status };
+    let Some(view) = view else { return status };
     status.answered = view.at.max(standing.since);
     status.failing_streams = view.streams.failing.streams;
     status.stalled_streams = view.streams.stalled.streams;
@@ -38,7 +42,7 @@ pub(super) async fn status(pipeline: &Registered) -> PipelineStatus {
     let outage = |(why, since): &(String, Timestamp)| Outage { since: *since, why: why.clone() };
     // What is not read yet cannot be claimed.
     let trouble = |reading: bool| {
-        let phase = |tranche: &&crate::pipeline::TrancheView| (tranche.phase == "reading") == reading;
+        let phase = |tranche: &&TrancheView| (tranche.phase == "reading") == reading;
         let troubles = view.tranches.iter().filter(phase).filter_map(|tranche| tranche.trouble.as_ref());
         troubles.min_by_key(|(_, since)| *since).map(outage)
     };
@@ -53,10 +57,41 @@ pub(super) async fn status(pipeline: &Registered) -> PipelineStatus {
     status
 }
 
+/// Returns why a pipeline is in its state; of one that runs, what it is about.
+fn reason(standing: &Standing, view: Option<&View>) -> String {
+    match view {
+        Some(view) if standing.state == State::Running && view.at >= standing.since => doing(view),
+        _ => standing.reason.clone(),
+    }
+}
+
+fn doing(view: &View) -> String {
+    let lag = |unit: LagUnit| -> u64 {
+        let lags = view.tranches.iter().filter_map(|tranche| tranche.lag).filter(|lag| lag.unit == unit);
+        lags.map(|lag| lag.amount).sum()
+    };
+    let reports = view.tranches.iter().filter_map(|tranche| tranche.report.as_ref());
+    let work: [(u64, _, _); 4] = [
+        (view.tranches.iter().map(|tranche| u64::from(tranche.phase == "claiming")).sum(), "tranche", "claimed"),
+        (reports.map(|report| report.unhandled).sum(), "event", "handled"),
+        (lag(LagUnit::Events), "event", "read"),
+        (lag(LagUnit::Bytes), "byte", "read"),
+    ];
+    let work: Vec<_> = (work.iter().filter(|(count, ..)| *count > 0))
+        .map(|(count, noun, what)| format!("{count} {noun}{} to be {what}", if *count == 1 { "" } else { "s" }))
+        .collect();
+    match work.as_slice() {
+        [] if view.tranches.iter().all(|tranche| tranche.at_tail) => "everything is handled".to_owned(),
+        [] => "reading".to_owned(),
+        _ => work.join(", "),
+    }
+}
+
 pub(super) fn summary(pipeline: &Registered) -> Value {
     let standing = pipeline.handle.standing();
     let age = pipeline.handle.clock().now().since(standing.since);
-    json!({ "name": &*pipeline.name, "state": standing.state, "reason": standing.reason, "state_seconds": age.as_secs() })
+    let reason = reason(&standing, pipeline.handle.last_view().as_ref());
+    json!({ "name": &*pipeline.name, "state": standing.state, "reason": reason, "state_seconds": age.as_secs() })
 }
 
 pub(super) async fn details(pipeline: &Registered) -> Value {
@@ -149,4 +184,52 @@ pub(super) fn explanation(name: &str, explanation: &Explanation) -> Value {
 
 fn state_name(state: StreamState) -> String {
     format!("{state:?}").to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheduler::Snapshot;
+    use crate::source::Lag;
+
+    fn tranche(phase: &'static str, at_tail: bool, lag: Option<(u64, LagUnit)>) -> TrancheView {
+        TrancheView {
+            tranche: "0".to_owned(),
+            phase,
+            at_tail,
+            lag: lag.map(|(amount, unit)| Lag { amount, unit }),
+            read: None,
+            committed: None,
+            committed_at: None,
+            report: None,
+            trouble: None,
+        }
+    }
+
+    fn check(tranches: Vec<TrancheView>, expected: &str) {
+        let view = View {
+            at: Timestamp::ZERO,
+            tranches,
+            streams: Snapshot::default(),
+            outage: None,
+            checkpoint_failing: None,
+            handled_at: Timestamp::ZERO,
+            calls: 0,
+            writing: 0,
+            settled: true,
+        };
+        assert_eq!(doing(&view), expected);
+    }
+
+    #[test]
+    fn a_pipeline_that_runs_says_what_is_left_to_do() {
+        check(vec![tranche("reading", true, None), tranche("ended", true, None)], "everything is handled");
+        check(vec![tranche("reading", true, None), tranche("reading", false, None)], "reading");
+        let behind = |amount, unit| tranche("reading", false, Some((amount, unit)));
+        check(
+            vec![behind(3, LagUnit::Events), behind(9, LagUnit::Events), behind(1, LagUnit::Bytes)],
+            "12 events to be read, 1 byte to be read",
+        );
+        check(vec![tranche("claiming", false, None)], "1 tranche to be claimed");
+    }
 }

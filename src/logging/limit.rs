@@ -3,12 +3,13 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tracing::field::{Field, Visit};
+use tracing::field::{Field, Visit, display};
 use tracing::{Event, Level, Subscriber, error, span, warn};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
+use super::AUDIT;
 use super::repeats::{Kind, Repeats, Summary};
 use crate::clock::Clock;
 
@@ -46,7 +47,7 @@ impl Limit {
 }
 
 fn write(Summary { level, pipeline, message, count }: Summary) {
-    let pipeline = pipeline.as_deref();
+    let pipeline = pipeline.as_deref().map(display);
     let times = if count == 1 { "time" } else { "times" };
     if level == Level::ERROR {
         error!(target: SUMMARY, parent: None, pipeline, "{message} (repeated {count} {times})");
@@ -66,7 +67,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Limit {
 
     fn event_enabled(&self, event: &Event<'_>, context: Context<'_, S>) -> bool {
         let metadata = event.metadata();
-        if *metadata.level() > Level::WARN || metadata.target() == SUMMARY {
+        if *metadata.level() > Level::WARN || [SUMMARY, AUDIT].contains(&metadata.target()) {
             return true;
         }
         let kind = Kind { callsite: metadata.callsite(), pipeline: pipeline_of(event, &context) };

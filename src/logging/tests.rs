@@ -129,10 +129,10 @@ fn check_levels(levels: &str) -> String {
 fn repeated_warnings_and_errors_are_limited_and_counted() {
     let work = |logs: &Logs| {
         for attempt in 0..47 {
-            let _span = info_span!("pipeline", pipeline = "orders").entered();
+            let _span = crate::supervise::pipeline_span("orders").entered();
             warn!(attempt, "read failed, retrying");
         }
-        let _span = info_span!("pipeline", pipeline = "billing").entered();
+        let _span = crate::supervise::pipeline_span("billing").entered();
         warn!("read failed, retrying");
         logs.summarise_all();
     };
@@ -141,13 +141,13 @@ fn repeated_warnings_and_errors_are_limited_and_counted() {
         "info",
         work,
         &expect![[r#"
-            TIME  WARN read failed, retrying attempt=0 pipeline="orders"
-            TIME  WARN read failed, retrying attempt=1 pipeline="orders"
-            TIME  WARN read failed, retrying attempt=2 pipeline="orders"
-            TIME  WARN read failed, retrying attempt=3 pipeline="orders"
-            TIME  WARN read failed, retrying attempt=4 pipeline="orders"
-            TIME  WARN read failed, retrying pipeline="billing"
-            TIME  WARN read failed, retrying (repeated 42 times) pipeline="orders"
+            TIME  WARN read failed, retrying attempt=0 pipeline=orders
+            TIME  WARN read failed, retrying attempt=1 pipeline=orders
+            TIME  WARN read failed, retrying attempt=2 pipeline=orders
+            TIME  WARN read failed, retrying attempt=3 pipeline=orders
+            TIME  WARN read failed, retrying attempt=4 pipeline=orders
+            TIME  WARN read failed, retrying pipeline=billing
+            TIME  WARN read failed, retrying (repeated 42 times) pipeline=orders
         "#]],
     );
 }
@@ -167,6 +167,14 @@ fn a_summary_in_json_carries_its_pipeline() {
 #[test]
 fn lines_below_warning_are_not_limited() {
     let written = captured(Format::Text, false, "info", |_| (0..100).for_each(|number| info!(number, "read")));
+    assert_eq!(written.lines().count(), 100);
+}
+
+#[test]
+fn r43_what_became_of_an_event_that_was_not_handled_is_never_held_back() {
+    let skip = |index: i32| warn!(target: AUDIT, index, "event skipped");
+    let written = captured(Format::Text, false, "info", |_| (0..100).for_each(skip));
+    assert!(written.ends_with("event skipped index=99\n"), "{written}");
     assert_eq!(written.lines().count(), 100);
 }
 

@@ -15,6 +15,7 @@ use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, Com
 use crate::clock::{Period, Timestamp};
 use crate::handler::HandlerError;
 use crate::position::{Progress, TrancheId, WritePosition};
+use crate::retry::rounded;
 use crate::sink::{AnySink, Decided, TransactionError};
 use crate::source::Drained;
 use crate::supervise::TaskKind;
@@ -261,7 +262,7 @@ impl Driver {
                 self.commit_failures += 1;
                 let delay = OUTAGE.delay(self.commit_failures, &mut self.random);
                 self.commit_at = self.now + delay;
-                tracing::warn!(%tranche, error = %why, retry_in = ?delay, "progress could not be stored, retrying");
+                tracing::warn!(%tranche, error = %why, retry_in = ?rounded(delay), "progress could not be stored, retrying");
             }
         }
     }

@@ -16,6 +16,8 @@ use super::traces;
 use super::workers::{Called, Workers};
 use crate::clock::{Clock, Period};
 use crate::handler::{AnyHandler, Call, Decision, Decisions, Handler, HandlerError, HandlerErrorKind, NextIndex};
+use crate::logging::AUDIT;
+use crate::retry::rounded;
 use crate::scheduler::{Order, Outcome};
 use crate::sink::{AnySink, Decided, Effects};
 use crate::supervise::{Group, TaskKind, panic_message};
@@ -295,7 +297,7 @@ impl Driver {
             }
             Verdict::Unavailable(delay) => {
                 if !self.gate.is_closed(self.now) {
-                    tracing::warn!(error = %error, retry_in = ?delay, "the back end is away, everything waits for it");
+                    tracing::warn!(error = %error, retry_in = ?rounded(delay), "the back end is away, everything waits for it");
                 }
                 self.counts.failed(error.kind());
                 self.gate.unavailable(delay, error.message(), self.now);
@@ -325,12 +327,12 @@ impl Driver {
         let (stream, index, event_type) = (event.stream().to_owned(), event.index(), event.event_type().to_owned());
         match then {
             Then::Skip => {
-                tracing::warn!(target: "propulsiond::audit", %stream, index, event_type, at = %event.at(), reason = why, "event skipped");
+                tracing::warn!(target: AUDIT, %stream, index, event_type, at = %event.at(), reason = why, "event skipped");
                 self.counts.skipped();
                 self.finish(work, Outcome::Skip);
             }
             Then::Park => {
-                tracing::warn!(target: "propulsiond::audit", %stream, index, event_type, at = %event.at(), reason = why, "stream parked");
+                tracing::warn!(target: AUDIT, %stream, index, event_type, at = %event.at(), reason = why, "stream parked");
                 self.why_parked.insert(stream.into(), why.into());
                 self.finish(work, Outcome::Park);
             }

@@ -189,7 +189,7 @@ impl Driver {
 
     /// Runs until the pipeline ends or breaks.
     pub(super) async fn run(&mut self, listener: &mut Listener, stop: &CancellationToken) -> Ended {
-        self.shared.enter(State::Running, "running");
+        self.shared.enter(State::Running, "started");
         loop {
             self.now = self.clock.now();
             self.pump();
@@ -300,11 +300,11 @@ impl Driver {
         match command {
             Command::Pause => {
                 self.paused = true;
-                self.shared.enter(State::Paused, "paused by a person");
+                self.shared.enter(State::Paused, "a person asked for it");
             }
             Command::Resume => {
                 self.paused = false;
-                self.shared.enter(State::Running, "resumed");
+                self.shared.enter(State::Running, "resumed by a person");
             }
             Command::Swap(handler) => self.deciders.swap(handler),
             Command::Filter(filter) => *self.filter.write().unwrap_or_else(std::sync::PoisonError::into_inner) = filter,

@@ -13,7 +13,9 @@ use super::{OUTAGE, Stop};
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, Claimed, ParkedStream};
 use crate::clock::Timestamp;
 use crate::position::{Position, Progress, StartAt, TrancheId, WritePosition};
+use crate::retry::rounded;
 use crate::scheduler::IngestBatch;
+use crate::setting;
 use crate::source::{Batch, Drained, SourceError, SourceErrorKind};
 use crate::supervise::TaskKind;
 
@@ -104,7 +106,7 @@ impl Driver {
         let delay = OUTAGE.delay(state.failures, &mut self.random);
         state.phase = Phase::Claiming { retry_at: Some(self.now + delay) };
         let since = state.trouble.take().map_or(self.now, |(_, since)| since);
-        tracing::warn!(%tranche, error = %why, retry_in = ?delay, "claim failed");
+        tracing::warn!(%tranche, error = %why, retry_in = ?rounded(delay), "claim failed");
         state.trouble = Some((why, since));
         self.counts.checkpoint_failed(tranche, since);
     }
@@ -174,7 +176,7 @@ impl Driver {
             }
             Came::Failed { error, retry_in } => {
                 let why = chain(&error);
-                tracing::warn!(tranche = %read.tranche, error = %why, ?retry_in, "read failed, retrying");
+                tracing::warn!(tranche = %read.tranche, error = %why, retry_in = ?rounded(retry_in), "read failed, retrying");
                 let since = state.trouble.take().map_or(self.now, |(_, since)| since);
                 state.trouble = Some((why, since));
                 self.counts.read_failed(&read.tranche);
@@ -318,11 +320,9 @@ fn show(from: &StartAt) -> String {
 /// Returns an error's message with those of its causes.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
+    for cause in std::iter::successors(error.source(), |cause| (*cause).source()) {
         text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
+        text.push_str(&setting::words(cause));
     }
     text
 }

@@ -8,9 +8,10 @@ use tracing::Instrument as _;
 
 use super::driver::Driver;
 use super::observe::Observer;
-use super::questions::Listener;
+use super::questions::{CONNECTING, Listener};
 use super::{Assemble, Identity, OUTAGE, Options, Parts};
 use crate::health::State;
+use crate::retry::rounded;
 use crate::supervise::{Group, Restarts, pipeline_span};
 
 /// How a pipeline ended.
@@ -55,7 +56,7 @@ impl Pipeline {
         let mut restarts = Restarts::new(OUTAGE, HEALTHY_AFTER);
         let clock = listener.clock();
         loop {
-            listener.shared().enter(State::Starting, "starting");
+            listener.shared().enter(State::Starting, CONNECTING);
             let started = clock.now();
             let ended = match self.assemble.assemble() {
                 Ok(parts) => self.run_once(parts, &mut listener, daemon, &stop, &mut random).await,
@@ -69,7 +70,7 @@ impl Pipeline {
             let delay = restarts.failed(started, now, &mut random);
             self.observer.restarted();
             listener.shared().restarts(restarts.in_a_row(started, now));
-            tracing::error!(error = %why, retry_in = ?delay, "pipeline failed, it will start over");
+            tracing::error!(error = %why, retry_in = ?rounded(delay), "pipeline failed, it will start over");
             listener.shared().enter(State::Restarting, &why);
             if !listener.wait(delay, &stop).await {
                 listener.shared().end(&Ended::Stopped);

@@ -80,6 +80,9 @@ pub struct TrancheView {
     pub trouble: Option<(String, Timestamp)>,
 }
 
+/// What a pipeline that starts is about.
+pub(super) const CONNECTING: &str = "its source, store and sink are being connected";
+
 /// The state a pipeline is in, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -151,7 +154,7 @@ impl Handle {
     pub fn new(clock: Clock) -> (Self, Listener) {
         let (commands, received) = mpsc::channel(COMMANDS);
         let starting =
-            Standing { state: State::Starting, reason: "starting".to_owned(), since: clock.now(), restarts: 0 };
+            Standing { state: State::Starting, reason: CONNECTING.to_owned(), since: clock.now(), restarts: 0 };
         let shared = Arc::new(Shared { clock, standing: watch::Sender::new(starting), last: Mutex::new(None) });
         let listener = Listener { commands: received, shared: Arc::clone(&shared), clock };
         (Self { commands, shared }, listener)

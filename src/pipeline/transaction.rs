@@ -13,6 +13,7 @@ use super::traces;
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Fence, Parked};
 use crate::clock::{Period, Timestamp};
 use crate::handler::{HandlerError, HandlerErrorKind};
+use crate::retry::rounded;
 use crate::scheduler::Outcome;
 use crate::sink::{Decided, ParkedChange, TransactionError, TransactionalSink, Written};
 use crate::supervise::TaskKind;
@@ -274,7 +275,7 @@ async fn last_commit(store: &dyn CheckpointStore, step: &Step) -> Option<(Fence,
             Err(error) => {
                 failures += 1;
                 let delay = OUTAGE.delay(failures, &mut random);
-                tracing::warn!(key = %step.key, error = %chain(&error), retry_in = ?delay, "the last commit could not be read, retrying");
+                tracing::warn!(key = %step.key, error = %chain(&error), retry_in = ?rounded(delay), "the last commit could not be read, retrying");
                 tokio::time::sleep(delay).await;
             }
         }

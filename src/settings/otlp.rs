@@ -66,6 +66,12 @@ impl<'de> Deserialize<'de> for Endpoint {
                 "this build exports no traces: build it with `--features otlp`, or take `[otlp]` out",
             ));
         }
+        if text.trim_end_matches('/').ends_with("/v1/traces") {
+            let written = text.written();
+            return Err(de::Error::custom(format_args!(
+                "`{written}` ends in `/v1/traces`, which is put behind it: leave that out"
+            )));
+        }
         let is_url =
             reqwest::Url::parse(&text).is_ok_and(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
         if is_url || text.is_hole() {

@@ -79,7 +79,10 @@ pub fn scan(path: &Path) -> Result<Vec<PathBuf>, Vec<Problem>> {
             std::io::ErrorKind::NotFound => "there is no such file or folder".to_owned(),
             _ => format!("cannot read the folder: {}", plain(&error)),
         };
-        vec![Problem::new(path, what).help("name a pipeline file, or a folder of them, with `--config`")]
+        vec![
+            Problem::new(path, what)
+                .help("begin a pipeline with `propulsiond new NAME`, or name a file or a folder of them"),
+        ]
     };
     if !std::fs::metadata(path).map_err(failed)?.is_dir() {
         return Ok(vec![path.to_owned()]);

@@ -92,6 +92,17 @@ fn a_second_signal_ends_the_daemon_at_once() {
 }
 
 #[test]
+fn signals_that_come_together_are_one() {
+    let place = Place::new(&[("idle.toml", "[source.memory]\n[sink.null]\n")]);
+    let daemon = place.start(&[]);
+    for name in ["STOP", "TERM", "INT", "CONT"] {
+        crate::daemon::signal(daemon.id(), name);
+    }
+    daemon.wait_for("pipeline drains");
+    daemon.wait_for("stopped: 0 events handled");
+}
+
+#[test]
 fn a_drain_that_takes_too_long_says_what_still_ran_and_exits_with_4() {
     let (_place, daemon) = busy(&["--drain", "300ms"]);
     let (code, said) = daemon.stop("TERM");

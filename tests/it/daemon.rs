@@ -73,20 +73,7 @@ pub(crate) fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_propulsiond"))
 }
 
-pub(crate) fn run(command: &mut Command) -> Output {
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let id = child.id();
-    let (done, waited) = mpsc::channel();
-    std::thread::spawn(move || done.send(child.wait_with_output().unwrap()));
-    match waited.recv_timeout(LIMIT) {
-        Ok(output) => output,
-        Err(_) => {
-            signal(id, "KILL");
-            let output = waited.recv_timeout(LIMIT).unwrap();
-            panic!("it did not end: {}", text(&output));
-        }
-    }
-}
+pub(crate) use crate::measure::run;
 
 /// Asserts the exit code, and that each of these is said.
 pub(crate) fn check(output: &Output, code: i32, said: &[&str]) {

@@ -32,7 +32,7 @@ fn manifests() -> Vec<PathBuf> {
 }
 
 /// Returns the only object of a kind, or the one of that name.
-fn manifest(kind: &str, name: &str) -> Value {
+pub(crate) fn manifest(kind: &str, name: &str) -> Value {
     let all = manifests().into_iter().flat_map(|file| documents(file.to_str().unwrap()));
     let mut found: Vec<_> = all.filter(|object| object["kind"] == kind && object["metadata"]["name"] == name).collect();
     assert_eq!(found.len(), 1, "{kind} {name}");
@@ -48,17 +48,17 @@ fn text(value: &Value) -> &str {
 }
 
 /// What the Dockerfile says about the image.
-struct Image {
+pub(crate) struct Image {
     text: String,
 }
 
 impl Image {
-    fn read() -> Self {
+    pub(crate) fn read() -> Self {
         Self { text: read("Dockerfile").replace("\\\n", " ") }
     }
 
     /// Returns the argument of the last instruction of a name: that of the last stage.
-    fn last(&self, instruction: &str) -> &str {
+    pub(crate) fn last(&self, instruction: &str) -> &str {
         let mut lines = self.text.lines().filter_map(|line| line.strip_prefix(instruction)?.strip_prefix(' '));
         lines.next_back().unwrap_or_else(|| panic!("the Dockerfile has no {instruction}")).trim()
     }
@@ -264,16 +264,13 @@ fn compose_agrees_with_the_image_and_with_prometheus() {
 }
 
 #[test]
-fn the_operators_page_names_every_state_every_health_and_every_exit_code() {
+fn the_operators_page_names_every_state_and_every_health() {
     let page = read("deploy/README.md");
     for state in propulsiond::health::State::ALL {
         assert!(page.contains(&format!("`{state}`")), "{state}");
     }
     for health in ["healthy", "degraded", "failed"] {
         assert!(page.contains(&format!("`{health}`")), "{health}");
-    }
-    for code in ["0", "1", "2", "3", "4", "128+n"] {
-        assert!(page.contains(&format!("\n| {code} |")), "{code}");
     }
 }
 

@@ -135,8 +135,12 @@ fn r66_the_verb_health_says_what_the_daemon_says_and_fails_when_it_has_failed() 
     place.write("fails.rhai", "fn handle(stream, events) { throw #{ class: \"permanent\", why: \"no\" }; }");
     let daemon = place.start(&[]);
     let listen = ["--listen", &daemon.address];
-    daemon.until("/readyz", |status, _| status == 200);
-    let healthy = ["halting  healthy   running: ", "inbox    healthy   running: ", "healthy and ready\n"];
+    daemon.until("/health", |_, body| body.matches("running: everything is handled").count() == 2);
+    let healthy = [
+        "halting  healthy   running: everything is handled\n",
+        "inbox    healthy   running: everything is handled\n",
+        "healthy and ready\n",
+    ];
     said(&ask_health(&place, &listen), 0, &healthy);
     // A daemon that listens everywhere is asked on loopback.
     said(&ask_health(&place, &["--listen", &daemon.address.replace("127.0.0.1", "0.0.0.0")]), 0, &healthy);

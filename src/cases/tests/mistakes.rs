@@ -299,7 +299,7 @@ fn a_test_without_a_pipeline_or_a_script_is_a_mistake() {
         expect![[r#"
         error: there is no such file or folder
          --> nowhere
-          = help: name a pipeline file, or a folder of them, with `--config`
+          = help: begin a pipeline with `propulsiond new NAME`, or name a file or a folder of them
     "#]],
     );
 }

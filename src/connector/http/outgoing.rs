@@ -90,39 +90,14 @@ impl Maker {
     pub(super) fn emitted(&self, decided: &Decided, number: usize, value: &Value) -> Result<Outgoing, HandlerError> {
         let stream = decided.work.stream();
         let key = format!("{}{}-{}#{number}", self.key(stream), decided.work.first(), decided.next);
-        self.read(stream, &key, value).and_then(|outgoing| self.checked(outgoing)).map_err(|error| {
-            permanent(format!("effect {number} of stream `{stream}` is no request: {}", error.message()))
-        })
+        let made = self.make(stream, &key, value).and_then(|outgoing| self.checked(outgoing));
+        made.map_err(|error| no_request(stream, number, &error))
     }
 
-    fn read(&self, stream: &str, key: &str, value: &Value) -> Result<Outgoing, HandlerError> {
-        let Value::Map(entries) = value else {
-            return Err(permanent(format!(
-                "it is {}, not a map with `body`, `path`, `method`, `headers`",
-                value.kind()
-            )));
-        };
-        let (mut method, mut path, mut body, mut own) = (None, None, &Value::Null, &[][..]);
-        for (name, value) in entries {
-            match (&**name, value) {
-                ("body", value) => body = value,
-                (_, Value::Null) => {}
-                ("path", Value::Text(text)) => path = Some(text),
-                ("method", Value::Text(text)) => method = Some(text),
-                ("headers", Value::Map(entries)) => own = entries,
-                ("path" | "method" | "headers", value) => {
-                    return Err(permanent(format!("its `{name}` is {}", value.kind())));
-                }
-                _ => return Err(permanent(format!("`{name}` is none of `body`, `path`, `method`, `headers`"))),
-            }
-        }
+    fn make(&self, stream: &str, key: &str, value: &Value) -> Result<Outgoing, HandlerError> {
+        let Wanted { method, path, body, headers: own } = Wanted::read(value)?;
         let (url, shown) = path.map_or_else(|| self.target.of_stream(stream), |path| self.target.below(path))?;
-        let method = match method {
-            Some(text) => {
-                Method::from_bytes(text.as_bytes()).map_err(|_| permanent(format!("`{text}` is no method")))?
-            }
-            None => self.method.clone(),
-        };
+        let method = method.unwrap_or_else(|| self.method.clone());
         let (body, content_type) = body_of(body);
         let mut headers = self.headers.clone();
         headers.insert(IDEMPOTENCY_KEY, key_value(key));
@@ -130,7 +105,6 @@ impl Maker {
             headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(content_type));
         }
         for (name, value) in own {
-            let (name, value) = header(name, &text_of(value)).map_err(|error| permanent(error.to_string()))?;
             headers.insert(name, value);
         }
         Ok(Outgoing { shown: format!("{method} {shown}"), method, url, headers, body })
@@ -151,6 +125,55 @@ impl Maker {
     fn key(&self, stream: &str) -> String {
         format!("{}/{stream}:", self.group)
     }
+}
+
+/// What a handler wants of a request.
+struct Wanted<'a> {
+    method: Option<Method>,
+    path: Option<&'a str>,
+    body: &'a Value,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl<'a> Wanted<'a> {
+    fn read(value: &'a Value) -> Result<Self, HandlerError> {
+        let Value::Map(entries) = value else {
+            let kind = value.kind();
+            return Err(permanent(format!("it is {kind}, not a map with `body`, `path`, `method`, `headers`")));
+        };
+        let mut wanted = Self { method: None, path: None, body: &Value::Null, headers: Vec::new() };
+        for (name, value) in entries {
+            match (&**name, value) {
+                ("body", value) => wanted.body = value,
+                (_, Value::Null) => {}
+                ("path", Value::Text(text)) => wanted.path = Some(text),
+                ("method", Value::Text(text)) => {
+                    let method = Method::from_bytes(text.as_bytes());
+                    wanted.method = Some(method.map_err(|_| permanent(format!("`{text}` is no method")))?);
+                }
+                ("headers", Value::Map(entries)) => {
+                    let headers = entries.iter().map(|(name, value)| header(name, &text_of(value)));
+                    wanted.headers = headers.collect::<Result<_, _>>().map_err(|error| permanent(error.to_string()))?;
+                }
+                ("path" | "method" | "headers", value) => {
+                    return Err(permanent(format!("its `{name}` is {}", value.kind())));
+                }
+                _ => return Err(permanent(format!("`{name}` is none of `body`, `path`, `method`, `headers`"))),
+            }
+        }
+        Ok(wanted)
+    }
+}
+
+/// Checks that effects have the form of requests. Whether their paths are below the sink's url is not known here.
+pub(super) fn check_effects(stream: &str, effects: &[Value]) -> Result<(), HandlerError> {
+    effects.iter().enumerate().try_for_each(|(number, value)| {
+        Wanted::read(value).map(drop).map_err(|error| no_request(stream, number, &error))
+    })
+}
+
+fn no_request(stream: &str, number: usize, error: &HandlerError) -> HandlerError {
+    permanent(format!("effect {number} of stream `{stream}` is no request: {}", error.message()))
 }
 
 /// Returns a body's bytes, and what they are.

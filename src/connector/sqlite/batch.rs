@@ -50,6 +50,16 @@ impl Batch {
         batch
     }
 
+    /// Takes the effects of one decision alone.
+    ///
+    /// # Errors
+    /// Why they cannot be written.
+    pub(super) fn of_effects(effects: &[Value]) -> Result<Self, String> {
+        let mut batch = Self::default();
+        effects.iter().try_for_each(|effect| batch.plan(effect))?;
+        Ok(batch)
+    }
+
     /// Unfolds are no events, and of what a filter excluded there is nothing to keep.
     fn keep(&mut self, decision: &Decided) {
         let kept =

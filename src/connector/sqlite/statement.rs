@@ -33,7 +33,22 @@ impl<'c> Statements<'c> {
 
     pub(super) fn run(&mut self, sql: &Arc<str>, parameters: &Parameters, values: &[Value]) -> Result<(), Failure> {
         let ran = self.get(sql).and_then(|statement| statement.run(parameters, values));
-        ran.map_err(|failure| failure.while_doing(format_args!("cannot run `{}`", shorten(sql))))
+        ran.map_err(|failure| cannot_run(sql, failure))
+    }
+
+    /// Does what [`run`](Self::run) does, but for running what makes no tables.
+    pub(super) fn rehearse(
+        &mut self,
+        sql: &Arc<str>,
+        parameters: &Parameters,
+        values: &[Value],
+    ) -> Result<(), Failure> {
+        let bound = self.get(sql).and_then(|statement| {
+            statement.bind(parameters, values)?;
+            let makes_tables = ["create", "alter", "drop"].contains(&&*first_word(sql));
+            if makes_tables { statement.execute() } else { Ok(()) }
+        });
+        bound.map_err(|failure| cannot_run(sql, failure))
     }
 
     pub(super) fn get(&mut self, sql: &Arc<str>) -> Result<&mut Statement<'c>, Failure> {
@@ -64,6 +79,11 @@ impl<'c> Statement<'c> {
     }
 
     fn run(&mut self, parameters: &Parameters, values: &[Value]) -> Result<(), Failure> {
+        self.bind(parameters, values)?;
+        self.execute()
+    }
+
+    fn bind(&mut self, parameters: &Parameters, values: &[Value]) -> Result<(), Failure> {
         match parameters {
             Parameters::Positional(range) => {
                 self.expect(range.len())?;
@@ -73,6 +93,10 @@ impl<'c> Statement<'c> {
             }
             Parameters::Named(range) => self.bind_named(&values[range.clone()])?,
         }
+        Ok(())
+    }
+
+    fn execute(&mut self) -> Result<(), Failure> {
         self.compiled.raw_execute().map(|_| ()).map_err(|error| match error {
             rusqlite::Error::ExecuteReturnedResults => {
                 Failure::new(Trouble::Statement, "it returns rows, and nobody would see them")
@@ -117,6 +141,15 @@ fn find<'a>(pairs: &'a [Value], name: &str) -> Option<&'a Value> {
         .chunks_exact(2)
         .find(|pair| pair[0].as_text().is_some_and(|given| given == name || given == &name[1..]))
         .map(|pair| &pair[1])
+}
+
+fn cannot_run(sql: &str, failure: Failure) -> Failure {
+    failure.while_doing(format_args!("cannot run `{}`", shorten(sql)))
+}
+
+/// Checks what can be told of a statement without the tables that it is about.
+pub(super) fn check_form(sql: &str) -> Result<(), Failure> {
+    refuse(sql).map_err(|failure| cannot_run(sql, failure))
 }
 
 /// Refuses what may not come from a script, whatever SQLite would make of it: it could end the transaction, or change

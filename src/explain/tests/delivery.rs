@@ -85,33 +85,33 @@ fn at_least_once_says_why_it_is_not_once_and_what_a_repeat_does() {
         (
             "[sink.null]\n",
             expect![[r#"
-                  At least once: an event counts as handled once the sink has taken what follows from it, and progress is
-                  stored after that. It cannot be exactly once: a `null` sink cannot hold the progress, so what it takes and
-                  what is stored of it are two steps.
+                At least once: an event counts as handled once the sink has taken what follows from it, and progress is
+                stored after that. It cannot be exactly once: the `null` sink cannot hold the progress, so what it takes and
+                what is stored of it are two steps.
             "#]],
         ),
         (
             "[sink.file]\n",
             expect![[r#"
-                  At least once: an event counts as handled once the sink has taken what follows from it, and progress is
-                  stored after that. It cannot be exactly once: a `file` sink cannot hold the progress, so what it takes and
-                  what is stored of it are two steps. After a repeat the same line is there twice.
+                At least once: an event counts as handled once the sink has taken what follows from it, and progress is
+                stored after that. It cannot be exactly once: the `file` sink cannot hold the progress, so what it takes and
+                what is stored of it are two steps. After a repeat the same line is there twice.
             "#]],
         ),
         (
             "[sink.stats]\n",
             expect![[r#"
-                  At least once: an event counts as handled once the sink has taken what follows from it, and progress is
-                  stored after that. It cannot be exactly once: a `stats` sink cannot hold the progress, so what it takes and
-                  what is stored of it are two steps. What comes again is counted again.
+                At least once: an event counts as handled once the sink has taken what follows from it, and progress is
+                stored after that. It cannot be exactly once: the `stats` sink cannot hold the progress, so what it takes
+                and what is stored of it are two steps. What comes again is counted again.
             "#]],
         ),
         (
             "[sink.http]\nurl = 'http://localhost/'\n",
             expect![[r#"
-                  At least once: an event counts as handled once the sink has taken what follows from it, and progress is
-                  stored after that. It cannot be exactly once: a `http` sink cannot hold the progress, so what it takes and
-                  what is stored of it are two steps. A receiver that heeds the idempotency key handles an event once.
+                At least once: an event counts as handled once the sink has taken what follows from it, and progress is
+                stored after that. It cannot be exactly once: the `http` sink cannot hold the progress, so what it takes and
+                what is stored of it are two steps. A receiver that heeds the idempotency key handles an event once.
             "#]],
         ),
     ] {
@@ -214,20 +214,20 @@ fn a_source_in_memory_promises_nothing_beyond_the_process() {
         expect![[r#"
             Only while the process runs: what was posted and is not handled when it ends is gone. Until then, exactly
             once: what is written, and how far the events were read, are one transaction: after a crash both are there,
-            or neither. If the feed has an event twice, the second is known by its stream and index, as how far each
-            stream is is kept in the same transaction (`write_positions`). This is about what is written: what a script
-            logs or counts may happen twice.
+            or neither. If the feed has an event twice, the second is known by its stream and index, as the place of
+            each stream is kept in the same transaction (`write_positions`). This is about what is written: what a
+            script logs or counts may happen twice.
         "#]],
     );
     check_part(
         "[source.memory]\n[checkpoint.file]\n[sink.stdout]\n",
         "progress",
         expect![[r#"
-              Its progress is kept in the folder `checkpoints` of the data directory, for each tranche under the group `a`
-              and the source `memory`. It is stored every 5 seconds while it changes, and when the pipeline stops. It is a
-              position alone, as this source gives events no places that last: what is handled behind one that is not is
-              not remembered. One process at a time owns it: whoever claims it later fences this one, which then stores
-              nothing more and says by whom.
+            Its progress is kept in the folder `checkpoints` of the data directory, for each tranche under the group `a`
+            and the source `memory`. It is stored every 5 seconds while it changes, and when the pipeline stops. It is a
+            position alone, as this source gives events no places that last: behind an event that is not handled yet,
+            what is handled is not remembered. One process at a time owns it: whoever claims it later fences this one,
+            which then stores nothing more and says by whom.
         "#]],
     );
 }

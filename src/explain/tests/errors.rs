@@ -46,9 +46,10 @@ fn r18_the_error_policy_is_said_in_words() {
         (
             "stuck_stream",
             expect![[r#"
-                  If calls for a stream have run for 1 hour without progress, its first event is skipped, once no call of it
-                  runs any more. While a stream waits (after a failure, deferred, paused, or for a sink that is away) that
-                  time does not count. A thread whose call does not come back for that long is given up and replaced.
+                If a stream has been offered for 1 hour without progress, from the first such call on, its first event is
+                skipped, once no call of it runs any more. While it waits (after a failure, deferred, paused, or for a sink
+                that is away) that time does not count. A thread whose call does not come back for that long is given up and
+                replaced.
             "#]],
         ),
     ] {
@@ -73,9 +74,9 @@ fn r18_the_error_policy_is_said_in_words() {
         &park,
         "stuck_stream",
         expect![[r#"
-              If calls for a stream have run for 5 minutes without progress, it is parked, once no call of it runs any
-              more. While a stream waits (after a failure, deferred, paused, or for a sink that is away) that time does
-              not count.
+            If a stream has been offered for 5 minutes without progress, from the first such call on, it is parked, once
+            no call of it runs any more. While it waits (after a failure, deferred, paused, or for a sink that is away)
+            that time does not count.
         "#]],
     );
     check_part(

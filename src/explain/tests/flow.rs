@@ -61,9 +61,9 @@ fn what_is_read_taken_and_written_is_said_for_every_kind() {
         &format!("{JSON}[sink.stdout]\n{filter}"),
         "filter",
         expect![[r#"
-              It takes the streams in the category `order` or `invoice`, not with the name `/^test/`, and of their events
-              those of the type `A`. What is left out counts as handled. System streams, whose names begin with `$`, are
-              left out unless an entry names them with their `$`.
+            It takes the streams in the category `order` or `invoice`, but none with the name `/^test/`, and of their
+            events those of the type `A`. What is left out counts as handled. System streams, whose names begin with
+            `$`, are left out unless an entry names them with their `$`.
         "#]],
     );
     check_part(
@@ -80,11 +80,11 @@ fn what_is_read_taken_and_written_is_said_for_every_kind() {
         folder,
         "source",
         expect![[r#"
-              It reads the files of the folder `.` beside the pipeline's file: each by itself and all at the same time, a
-              JSON object a line. Of a folder, the files named like `*.log` are read. The first line of each file is
-              passed. No line says an index: it is made of the number of the file and that of the line, so indexes grow
-              but do not follow each other. A file that is replaced, cut short or added before the one being read is read
-              from its start, as new events. It ends 10 minutes after its start, whatever is left.
+            It reads the files of the folder `.` beside the pipeline's file: each by itself and all at the same time, a
+            JSON object a line. Of a folder, the files named like `*.log` are read. The first line of each file is left
+            out. No line says an index: it is made of the number of the file and that of the line, so indexes grow but
+            do not follow each other. A file that is replaced, cut short or added before the one being read is read from
+            its start, as new events. It ends 10 minutes after its start, whatever is left.
         "#]],
     );
     let generate =

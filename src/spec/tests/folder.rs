@@ -106,7 +106,7 @@ fn one_file_is_read_by_its_path() {
     expect![[r#"
         error: there is no such file or folder
          --> pipelines/no.toml
-          = help: name a pipeline file, or a folder of them, with `--config`
+          = help: begin a pipeline with `propulsiond new NAME`, or name a file or a folder of them
     "#]]
     .assert_eq(&problems("no.toml"));
 }

@@ -218,7 +218,7 @@ fn paths() {
         exit 2
         error: there is no such file or folder
          --> nowhere
-          = help: name a pipeline file, or a folder of them, with `--config`
+          = help: begin a pipeline with `propulsiond new NAME`, or name a file or a folder of them
     "#]],
     );
     check(
@@ -227,7 +227,7 @@ fn paths() {
         exit 2
         error: there is no such file or folder
          --> nowhere.toml
-          = help: name a pipeline file, or a folder of them, with `--config`
+          = help: begin a pipeline with `propulsiond new NAME`, or name a file or a folder of them
     "#]],
     );
     check(
@@ -263,7 +263,7 @@ fn paths() {
         exit 2
         error: there is no such file or folder
          --> pipelines
-          = help: name a pipeline file, or a folder of them, with `--config`
+          = help: begin a pipeline with `propulsiond new NAME`, or name a file or a folder of them
     "#]],
     );
     check(

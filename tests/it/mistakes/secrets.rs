@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 
-use super::{Case, check, run};
+use super::{Case, check, run, said};
 use crate::daemon::Daemon;
 
 /// What nobody may ever see. Each stands at another place.
@@ -83,9 +83,9 @@ fn r63_no_mistake_beside_a_secret_shows_it() {
 fn r63_no_verb_shows_a_secret() {
     for verb in VERBS {
         let case = planted(&sink("")).arguments(verb);
-        let ended = run(&mut case.command());
-        assert!(matches!(ended.code, Some(0..=4)), "{}{}", ended.stdout, ended.stderr);
-        assert_hidden(&format!("{}{}", ended.stdout, ended.stderr), &verb.join(" "));
+        let output = run(&mut case.command());
+        assert!(matches!(output.status.code(), Some(0..=4)), "{output:?}");
+        assert_hidden(&said(&output), &verb.join(" "));
     }
 }
 

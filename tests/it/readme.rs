@@ -1,0 +1,160 @@
+//! The pages that users read: every command in them is run, or what it names is there, and they agree with the program.
+
+mod commands;
+mod page;
+
+use std::collections::BTreeSet;
+
+use clap::CommandFactory as _;
+use propulsiond::cli::{Cli, ExitStatus};
+use serde_json::Value;
+
+use crate::daemon::{Place, check, copy_folder, program, run};
+use commands::Scene;
+use page::{Page, root};
+
+const PAGES: [&str; 3] = ["README.md", "deploy/README.md", "fuzz/README.md"];
+
+fn readme() -> Page {
+    Page::read(PAGES[0])
+}
+
+/// Returns what stands in backticks.
+fn spans(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_command_runs_or_names_what_there_is() {
+    let mut wrong = Vec::new();
+    for page in PAGES.map(Page::read) {
+        let scene = Scene::new();
+        let commands = page.commands();
+        assert!(commands.len() > 3, "{}", page.place(&commands[0]));
+        for command in commands {
+            if let Err(why) = scene.judge(&command) {
+                wrong.push(format!("{}: {why}", page.place(&command)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for page in PAGES.map(Page::read) {
+        for (link, file, anchor) in page.links() {
+            assert!(file.exists(), "{}: there is no {}", page.place(&link), file.display());
+            if let Some(anchor) = anchor {
+                let anchors = Page::anchors(&std::fs::read_to_string(&file).unwrap());
+                assert!(anchors.contains(&anchor), "{}: {anchors:?}", page.place(&link));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_pipeline_of_the_readme_checks_and_runs_on_the_sample_feed() {
+    let place = Place::new(&[]);
+    copy_folder(&root().join("pipelines/shop"), &place.path("pipelines/shop"));
+    let mut names = Vec::new();
+    for block in readme().blocks().iter().filter(|block| ["toml", "rust"].contains(&block.language.as_str())) {
+        // The first line is a comment that begins with the name.
+        let first = block.lines[0].text.trim_start_matches(['#', '/', ' ']);
+        let name = first.split([':', ' ']).next().unwrap();
+        place.write(name, &block.text());
+        names.push(name.to_owned());
+    }
+    assert_eq!(names, ["shipped.toml", "shipped.rhai"]);
+    check(&run(program().arg("check").current_dir(place.path(""))), 0, &["no problems found"]);
+    check(&place.run(&["--until-tail"]), 0, &["finished: "]);
+    let feed: String =
+        ["2026-11-16", "2026-11-20"].map(|day| place.read(&format!("pipelines/shop/{day}.jsonl"))).concat();
+    let shipped = feed.lines().filter(|line| line.contains("\"OrderShipped\"")).count();
+    let database = rusqlite::Connection::open(place.path("data/shipped.db")).unwrap();
+    let rows: i64 = database.query_row("SELECT count(*) FROM shipped", [], |row| row.get(0)).unwrap();
+    assert!(shipped > 10 && rows == shipped as i64, "{rows} of {shipped}");
+}
+
+#[test]
+fn what_the_first_command_shows_is_what_it_says() {
+    let place = Place::new(&[]);
+    copy_folder(&root().join("pipelines"), &place.path("pipelines"));
+    let output = place.run(&["--until-tail"]);
+    let said = crate::daemon::text(&output);
+    let blocks = readme().blocks();
+    let shown = blocks.iter().find(|block| block.language == "text").unwrap();
+    let mut more = String::from_utf8_lossy(&output.stdout).lines().count();
+    for line in &shown.lines {
+        if line.text.starts_with('…') {
+            assert_eq!(line.text, format!("… {more} more"));
+        } else if line.text.starts_with("20") {
+            let (_, words) = line.text.split_once("  ").unwrap();
+            let words = words.split("address=").next().unwrap();
+            assert!(said.contains(words), "{words}");
+        } else {
+            assert!(said.contains(&line.text), "{}", line.text);
+            more -= 1;
+        }
+    }
+}
+
+#[test]
+fn the_verbs_are_those_of_the_command_line() {
+    let table = readme().table("| verb |");
+    let listed: BTreeSet<_> = (table.iter().flat_map(|row| spans(&row[0])))
+        .map(|verb| verb.split(' ').next().unwrap())
+        .map(|verb| if verb == "propulsiond" { "run" } else { verb }.to_owned())
+        .collect();
+    let verbs: BTreeSet<_> = Cli::command().get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+    assert_eq!(listed, verbs);
+}
+
+#[test]
+fn the_exit_codes_are_those_of_the_program() {
+    use ExitStatus::{BadEnvironment, BadFiles, DrainTimedOut, Failed, Ok, Signalled};
+    let mut codes = [Ok, Failed, BadFiles, BadEnvironment, DrainTimedOut].map(|end| end.code().to_string()).to_vec();
+    codes.push(format!("{}+n", Signalled(1).code() - 1));
+    for (page, header) in [(PAGES[0], "| exit |"), (PAGES[1], "| code |")] {
+        let listed: Vec<_> = Page::read(page).table(header).iter().map(|row| row[0].clone()).collect();
+        assert_eq!(listed, codes, "{page}");
+    }
+}
+
+#[test]
+fn the_endpoints_are_those_that_answer() {
+    let routes = regex::Regex::new(r#"\.route\("([^"]+)", (get|post)\("#).unwrap();
+    let source = std::fs::read_to_string(root().join("src/http.rs")).unwrap();
+    let routes: BTreeSet<_> = routes
+        .captures_iter(&source)
+        .map(|found| {
+            let path = found[1].replace("{name}", "NAME").replace("{stream}", "STREAM");
+            if &found[2] == "post" { format!("POST {path}") } else { path }
+        })
+        .collect();
+    assert!(routes.len() > 5, "{routes:?}");
+    let scene = Scene::new();
+    for (page, is_whole) in [(PAGES[0], true), (PAGES[1], false)] {
+        let mut listed = BTreeSet::new();
+        for endpoint in Page::read(page).table("| endpoint |").iter().flat_map(|row| spans(&row[0])) {
+            listed.insert(endpoint.split('?').next().unwrap().to_owned());
+            if let (Some(_), Err(why)) = (endpoint.strip_prefix('/'), scene.answers("GET", endpoint, &[])) {
+                panic!("{page}: {why}");
+            }
+        }
+        assert!(if is_whole { listed == routes } else { listed.is_subset(&routes) }, "{page}: {listed:?} {routes:?}");
+    }
+}
+
+#[test]
+fn the_connectors_are_those_of_the_schema() {
+    let output = run(program().args(["schema", "pipeline"]));
+    let schema: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let table = readme().table("| | source |");
+    for (column, part) in [(1, "SourceSpec"), (2, "CheckpointSpec"), (3, "SinkSpec")] {
+        let rows = table.iter().filter(|row| row.get(column).is_some_and(|cell| !cell.is_empty()));
+        let listed: BTreeSet<_> = rows.flat_map(|row| spans(&row[0])).collect();
+        let known = schema["$defs"][part]["properties"].as_object().unwrap();
+        assert_eq!(listed, known.keys().map(String::as_str).collect(), "{part}");
+    }
+}

@@ -1,0 +1,333 @@
+//! What a command of a page needs to be true: ours are run; of those of others, what they name must be there.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::Parser as _;
+use propulsiond::cli::{Cli, Verb};
+use propulsiond::settings::{Listen, Settings};
+
+use super::page::{Part, is_assignment, is_program, root};
+use crate::daemon::{Daemon, Place, check, copy_folder, program, run};
+use crate::deploy::{Image, manifest};
+
+/// Where commands run: a copy of the sample that ran to its tail, a daemon beside it, and a root for what is installed.
+pub(super) struct Scene {
+    place: Place,
+    daemon: OnceCell<Daemon>,
+    runs: Cell<usize>,
+    /// The containers that were named, and the images that were built.
+    named: RefCell<Vec<String>>,
+}
+
+type Judged = Result<(), String>;
+
+/// What the pages write for something of the reader's.
+const STAND_INS: [(&str, &str); 6] = [
+    ("NAME", "orders"),
+    ("PIPELINE", "orders"),
+    ("PATH", "pipelines"),
+    ("STREAM", "order-1003"),
+    ("TOKEN", "unused"),
+    ("TARGET", "spec_toml"),
+];
+
+impl Scene {
+    pub(super) fn new() -> Self {
+        let place = Place::new(&[]);
+        for folder in ["pipelines", "config"] {
+            copy_folder(&root().join(folder), &place.path(folder));
+        }
+        for folder in ["root/usr/local/bin", "root/etc/systemd/system"] {
+            std::fs::create_dir_all(place.path(folder)).unwrap();
+        }
+        check(&place.run(&["--until-tail"]), 0, &["finished: "]);
+        Self { place, daemon: OnceCell::new(), runs: Cell::new(0), named: RefCell::default() }
+    }
+
+    fn daemon(&self) -> &Daemon {
+        self.daemon.get_or_init(|| {
+            let daemon = Daemon::start(self.anywhere(&["--config", "pipelines"]));
+            daemon.until("/health", |_, body| body.matches("running: everything is handled").count() == 2);
+            daemon
+        })
+    }
+
+    /// Returns the program with arguments, on any port and with data of its own.
+    fn anywhere(&self, arguments: &[&str]) -> Command {
+        self.runs.set(self.runs.get() + 1);
+        let mut command = program();
+        command.args(arguments).current_dir(self.place.path("")).env_remove("RUST_BACKTRACE");
+        command.args(["--listen", "127.0.0.1:0", "--data-dir", &format!("data-{}", self.runs.get())]);
+        command
+    }
+
+    /// Runs a command, or looks at what it names.
+    ///
+    /// # Errors
+    /// Says what is not as the command supposes. What runs and fails, panics.
+    pub(super) fn judge(&self, command: &Part) -> Judged {
+        let words = words(&command.text);
+        let of_command = words.iter().position(|word| !is_assignment(word)).unwrap_or(words.len());
+        for variable in &words[..of_command] {
+            is_read(variable.split_once('=').map_or(variable, |(name, _)| name))?;
+        }
+        let words: Vec<_> = words[of_command..].iter().map(String::as_str).collect();
+        if words.is_empty() { Ok(()) } else { self.judge_words(&words) }
+    }
+
+    fn judge_words(&self, words: &[&str]) -> Judged {
+        match words {
+            ["cargo", verb, rest @ ..] => self.cargo(verb, rest),
+            ["propulsiond", arguments @ ..] => self.propulsiond(arguments),
+            ["curl", arguments @ ..] => self.curl(arguments),
+            ["docker", verb, rest @ ..] => self.docker(verb, rest),
+            ["kubectl", rest @ ..] => self.kubectl(rest),
+            ["systemctl", "enable", "--now", unit] => exists(&format!("deploy/{unit}.service")),
+            ["sqlite3", database, backup] => self.sqlite3(database, backup),
+            ["install" | "cp" | "mkdir", ..] => self.for_real(words),
+            ["fuzz/run", target] => exists(&format!("fuzz/fuzz_targets/{}.rs", stood_in(target))),
+            [script] if is_program(script) => is_a_script(script),
+            _ => Err("the test does not know how to run this".to_owned()),
+        }
+    }
+
+    fn cargo(&self, verb: &str, rest: &[&str]) -> Judged {
+        let end = rest.iter().position(|word| *word == "--").unwrap_or(rest.len());
+        let (of_cargo, of_program) = (&rest[..end], rest.get(end + 1..).unwrap_or_default());
+        match (verb, of_cargo) {
+            ("run", ["--no-default-features"] | ["--release"] | []) => self.propulsiond(of_program),
+            ("test", ["--test", "it", filters @ ..]) => has_tests(filters, of_program),
+            ("bench", ["--bench", name]) => exists(&format!("benches/{name}.rs")).and_then(|()| is_a_bench(name)),
+            ("test", []) | ("build", ["--release", "--locked"]) | ("doc", ["--open"]) => Ok(()),
+            _ => Err("the test does not know these arguments of cargo".to_owned()),
+        }
+    }
+
+    fn propulsiond(&self, arguments: &[&str]) -> Judged {
+        let arguments: Vec<_> = arguments.iter().map(|word| self.installed(&stood_in(word))).collect();
+        let mut arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let line =
+            Cli::try_parse_from([&["propulsiond"][..], &arguments].concat()).map_err(|error| error.to_string())?;
+        match line.verb() {
+            Verb::Run(args) if args.until_tail => check(&run(&mut self.anywhere(&arguments)), 0, &["finished: "]),
+            Verb::Run(_) => {
+                let daemon = Daemon::start(self.anywhere(&arguments));
+                daemon.until("/readyz", |status, _| status == 200);
+                assert_eq!(daemon.stop("INT").0, Some(0));
+            }
+            Verb::Health => {
+                arguments.extend(["--listen", &self.daemon().address]);
+                check(&self.run_here(&arguments), 0, &["healthy and ready"]);
+            }
+            _ => check(&self.run_here(&arguments), 0, &[]),
+        }
+        Ok(())
+    }
+
+    fn run_here(&self, arguments: &[&str]) -> std::process::Output {
+        run(program().args(arguments).current_dir(self.place.path("")).env_remove("RUST_BACKTRACE"))
+    }
+
+    /// Asks the daemon what a reader would ask theirs.
+    fn curl(&self, arguments: &[&str]) -> Judged {
+        let (headers, url) = match arguments {
+            [url] => (Vec::new(), url),
+            ["-H", header, url] => (header.split_once(": ").into_iter().collect(), url),
+            _ => return Err("the test does not know these arguments of curl".to_owned()),
+        };
+        let (address, path) = url.split_once('/').ok_or("a path is missing")?;
+        let Listen::At(default) = Settings::default().listen else { unreachable!("it listens by default") };
+        if !address.ends_with(&format!(":{}", default.port())) {
+            return Err(format!("the daemon listens on port {}", default.port()));
+        }
+        self.answers("GET", &format!("/{path}"), &headers)
+    }
+
+    /// Asserts that the daemon answers there; NAME and the like stand for what it has.
+    pub(super) fn answers(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Judged {
+        let path = path.split('/').map(stood_in).collect::<Vec<_>>().join("/");
+        let (status, body) = self.daemon().request(&format!("{method} {path}"), headers, "");
+        if (200..300).contains(&status) {
+            Ok(())
+        } else {
+            Err(format!("{method} {path} is answered by {status}: {body}"))
+        }
+    }
+
+    fn docker(&self, verb: &str, rest: &[&str]) -> Judged {
+        match (verb, rest) {
+            ("build", ["-t", image, context]) => {
+                self.named.borrow_mut().push((*image).to_owned());
+                exists(&format!("{context}/Dockerfile"))
+            }
+            ("run", [options @ .., image]) => {
+                self.is_named(image)?;
+                self.docker_run(options)
+            }
+            ("exec", [container, command @ ..]) => {
+                self.is_named(container)?;
+                self.judge_words(command)
+            }
+            ("compose", ["-f", file, "up" | "down", "--build" | "--volumes"]) => exists(file),
+            _ => Err("the test does not know these arguments of docker".to_owned()),
+        }
+    }
+
+    fn docker_run(&self, mut options: &[&str]) -> Judged {
+        let image = Image::read();
+        while let [option, rest @ ..] = options {
+            let value = rest.first().copied().unwrap_or_default();
+            let takes_value = match *option {
+                "-d" | "--read-only" => false,
+                "--tmpfs" | "--cap-drop" | "--security-opt" => true,
+                "--name" => {
+                    self.named.borrow_mut().push(value.to_owned());
+                    true
+                }
+                "--stop-timeout" => {
+                    let patience: u64 = value.parse().map_err(|_| "the time is no number")?;
+                    assert!(patience > Settings::default().drain.as_secs(), "it is killed while it drains");
+                    true
+                }
+                "-p" => {
+                    assert!(value.ends_with(&format!(":{}", image.last("EXPOSE"))), "{value} is not the image's port");
+                    true
+                }
+                "-v" => {
+                    assert!(
+                        value.ends_with(&format!(":{}", image.last("VOLUME"))),
+                        "{value} is not the image's volume"
+                    );
+                    true
+                }
+                _ => return Err(format!("the test does not know `{option}`")),
+            };
+            options = &rest[usize::from(takes_value)..];
+        }
+        Ok(())
+    }
+
+    fn is_named(&self, name: &str) -> Judged {
+        let known = self.named.borrow().iter().any(|known| known == name);
+        if known { Ok(()) } else { Err(format!("no command before this one made `{name}`")) }
+    }
+
+    fn kubectl(&self, words: &[&str]) -> Judged {
+        let deployment = |object: &str| {
+            let name = object.strip_prefix("deployment/").ok_or(format!("`{object}` is no deployment"))?;
+            manifest("Deployment", name);
+            Ok(())
+        };
+        match words {
+            ["apply", "-f", path] => exists(path),
+            ["rollout", "status" | "restart", object] => deployment(object),
+            ["exec", object, "--", command @ ..] => deployment(object).and_then(|()| self.judge_words(command)),
+            _ => Err("the test does not know these arguments of kubectl".to_owned()),
+        }
+    }
+
+    /// Does to the sample's data what the shell of SQLite does.
+    fn sqlite3(&self, database: &str, command: &str) -> Judged {
+        let target = command.strip_prefix(".backup ").ok_or("the test knows `.backup` alone")?;
+        let database = self.place.path(database);
+        if !database.is_file() {
+            return Err(format!("the sample left no `{}`", database.display()));
+        }
+        let target = self.place.path(target).to_str().map(str::to_owned);
+        let copied = rusqlite::Connection::open(database).unwrap().execute("VACUUM INTO ?1", [target]);
+        copied.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Runs a command that copies files: from the repository to below another root, or from the sample's data.
+    fn for_real(&self, words: &[&str]) -> Judged {
+        let of_data =
+            words[1..].iter().any(|word| ["data", "backup"].contains(&word.split('/').next().unwrap_or_default()));
+        let words = words
+            .iter()
+            .map(|word| self.installed(word).replace("target/release/propulsiond", env!("CARGO_BIN_EXE_propulsiond")));
+        let words: Vec<_> = words.collect();
+        let folder = if of_data { self.place.path("") } else { root().to_owned() };
+        let output = Command::new(&words[0]).args(&words[1..]).current_dir(folder).output().unwrap();
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    }
+
+    /// Returns a word in which what is to be below `/etc` or `/usr` is below the scene's own root.
+    fn installed(&self, word: &str) -> String {
+        let below_root = |path: &str| self.place.path("root").join(path).to_str().unwrap().to_owned();
+        match word.strip_prefix('/') {
+            Some(path) if path.starts_with("etc/") || path.starts_with("usr/") => below_root(path),
+            _ => word.to_owned(),
+        }
+    }
+}
+
+/// Parts a line as a shell does, as far as the pages need it.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for c in line.chars() {
+        match c {
+            '"' | '\'' if quote.is_none() => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            _ if quote == Some(c) => quote = None,
+            ' ' if quote.is_none() => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+fn stood_in(word: &str) -> String {
+    STAND_INS.iter().find(|(name, _)| *name == word).map_or(word, |(_, value)| value).to_owned()
+}
+
+fn exists(path: &str) -> Judged {
+    if root().join(path).exists() { Ok(()) } else { Err(format!("there is no `{path}`")) }
+}
+
+fn is_a_bench(name: &str) -> Judged {
+    let package: toml::Table = std::fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
+    let benches = package["bench"].as_array().unwrap();
+    let is_there = benches.iter().any(|bench| bench["name"].as_str() == Some(name));
+    if is_there { Ok(()) } else { Err(format!("Cargo.toml has no bench `{name}`")) }
+}
+
+/// Asks this very program which tests a filter leaves.
+fn has_tests(filters: &[&str], of_program: &[&str]) -> Judged {
+    if !of_program.iter().all(|word| ["--nocapture", "--test-threads", "1"].contains(word)) {
+        return Err("the test does not know these arguments of a test".to_owned());
+    }
+    let listed = run(Command::new(std::env::current_exe().unwrap()).args(filters).arg("--list"));
+    let listed = String::from_utf8_lossy(&listed.stdout).matches(": test").count();
+    if listed > 0 { Ok(()) } else { Err(format!("no test has {filters:?} in its name")) }
+}
+
+fn is_a_script(path: &str) -> Judged {
+    let output = Command::new("bash").arg("-n").arg(root().join(path)).output().unwrap();
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}
+
+/// Asserts that some code asks for a variable.
+fn is_read(variable: &str) -> Judged {
+    let asked_for = format!("(\"{variable}\")");
+    let mut folders: Vec<PathBuf> = ["src", "tests", "benches"].map(|folder| root().join(folder)).into();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") && asks(&path, &asked_for) {
+                return Ok(());
+            }
+        }
+    }
+    Err(format!("nothing reads the variable `{variable}`"))
+}
+
+fn asks(file: &Path, text: &str) -> bool {
+    std::fs::read_to_string(file).unwrap().contains(text)
+}
