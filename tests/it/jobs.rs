@@ -185,6 +185,36 @@ fn push(daemon: &Daemon, events: &str) {
 }
 
 #[test]
+fn r82_a_feed_that_was_replaced_halts_its_pipeline_which_says_what_can_be_done() {
+    let other =
+        "{\"stream\":\"other-1\",\"index\":0,\"type\":\"A\",\"data\":{\"and\":\"as long as before\"}}\n".repeat(2);
+    let halted = |place: &Place| {
+        let output = place.run(&["--until-tail"]);
+        check(&output, 1, &["halted: go on with `", "put back what was read", "another `group`"]);
+    };
+    let replaced = || {
+        let place = Place::new(&[("p.toml", &copying("p.jsonl")), ("events.jsonl", EVENTS)]);
+        check(&place.run(&["--until-tail"]), 0, &["finished: 2 events handled"]);
+        place.write("events.jsonl", &other);
+        halted(&place);
+        place
+    };
+    // It is put back, as a copy: nothing comes again, and what is new does.
+    let place = replaced();
+    std::fs::remove_file(place.path("pipelines/events.jsonl")).unwrap();
+    place.write("events.jsonl", &(EVENTS.to_owned() + EVENTS.replace("-1\"", "-2\"").as_str()));
+    check(&place.run(&["--until-tail"]), 0, &["finished: 2 events handled"]);
+    // Another group begins anew.
+    let place = replaced();
+    place.write("p.toml", &format!("group = \"again\"\n{}", copying("p.jsonl")));
+    check(&place.run(&["--until-tail"]), 0, &["finished: 2 events handled"]);
+    // Or it is read again as asked.
+    let place = replaced();
+    place.write("p.toml", &copying("p.jsonl").replace("[sink", "on_replaced = \"restart\"\n[sink"));
+    check(&place.run(&["--until-tail"]), 0, &["finished: 2 events handled"]);
+}
+
+#[test]
 fn a_yaml_pipeline_runs_like_any_other() {
     let yaml = "source:\n  json:\n    path: events.jsonl\nsink:\n  file:\n    path: out.jsonl\nstop: tail\n";
     let place = Place::new(&[("p.yaml", yaml), ("events.jsonl", EVENTS)]);
