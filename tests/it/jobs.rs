@@ -215,6 +215,36 @@ fn r82_a_feed_that_was_replaced_halts_its_pipeline_which_says_what_can_be_done()
 }
 
 #[test]
+fn c19_effects_that_fail_at_the_commit_are_found_by_giving_each_decision_a_transaction() {
+    // Foreign keys are on in the SQLite that is built in; a deferred one is checked at the commit.
+    let init = "init = [\"CREATE TABLE IF NOT EXISTS parents (id INTEGER PRIMARY KEY)\", \
+                \"CREATE TABLE IF NOT EXISTS kids (n, parent REFERENCES parents DEFERRABLE INITIALLY DEFERRED)\", \
+                \"INSERT OR IGNORE INTO parents VALUES (1)\"]\n";
+    let rest = "[source.json]\npath = \"events.jsonl\"\n[errors]\nthen = \"skip\"\n[handler.rhai]\nscript = \"kids.rhai\"\n[sink.sqlite]\n";
+    let line = |n: i64| {
+        let parent = if n == 13 { 2 } else { 1 };
+        format!("{{\"stream\":\"a-{n}\",\"index\":0,\"type\":\"A\",\"data\":{{\"n\":{n},\"parent\":{parent}}}}}\n")
+    };
+    let place = Place::new(&[
+        ("exact.toml", &format!("checkpoint = \"sink\"\n{rest}path = \"exact.db\"\n{init}")),
+        ("plain.toml", &format!("{rest}path = \"plain.db\"\n{init}")),
+        (
+            "kids.rhai",
+            "fn handle(stream, events) { for e in events { emit(#{ sql: \"INSERT INTO kids VALUES (?, ?)\", params: [e.data.n, e.data.parent] }); } }",
+        ),
+        ("events.jsonl", &(0..40).map(line).collect::<String>()),
+    ]);
+    let output = place.run(&["--until-tail"]);
+    check(&output, 0, &["finished: 40 events handled", "FOREIGN KEY constraint failed", "a-13"]);
+    assert_eq!(text(&output).matches("event skipped").count(), 2, "one in each pipeline:\n{}", text(&output));
+    for database in ["exact.db", "plain.db"] {
+        let kids = rusqlite::Connection::open(place.path("data").join(database)).unwrap();
+        let found = kids.query_row("SELECT count(*), sum(n) FROM kids", [], |row| Ok((row.get(0)?, row.get(1)?)));
+        assert_eq!(found, Ok((39_i64, 780 - 13_i64)), "{database}");
+    }
+}
+
+#[test]
 fn a_yaml_pipeline_runs_like_any_other() {
     let yaml = "source:\n  json:\n    path: events.jsonl\nsink:\n  file:\n    path: out.jsonl\nstop: tail\n";
     let place = Place::new(&[("p.yaml", yaml), ("events.jsonl", EVENTS)]);
