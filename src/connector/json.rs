@@ -5,8 +5,10 @@
 //!
 //! **Ordinals and files (C1, C2).** A file gets its number, from 0 on, when it is first opened, and the data directory keeps
 //! it (`numbers`); the major of an ordinal is number·2^40 + line, the first line being line 1. The position keeps the file's number, name, identity and a hash of
-//! its first bytes, and how far every file before it was read, as long as those exist. A file that was replaced, truncated
-//! or added to behind the reader's back, or a new one that sorts before the one being read, is a lost position; with
+//! its first bytes, and how far every file before it was read, as long as those exist. A copy is the file that it is a copy
+//! of: it has the name, begins with the same bytes, and reaches as far as was read. What was handled ahead of the position in
+//! files behind it is not known of copies, and comes again. A file that was replaced by another, truncated or added to
+//! behind the reader's back, or a new one that sorts before the one being read, is a lost position; with
 //! `on_replaced = "restart"` it is read under a new number instead.
 //!
 //! **Lines.** Blank lines and those that start with `#` are passed. A line that cannot be read becomes a malformed record
@@ -101,7 +103,7 @@ pub enum Index {
     Line,
 }
 
-/// What to do about a file that was replaced, truncated or added behind the reader's back.
+/// What to do about a file that was replaced by another, truncated or added behind the reader's back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnReplaced {

@@ -183,7 +183,8 @@ impl Driver {
             }
             Came::Lost(error) => {
                 let why = format!(
-                    "{}; set the position with `propulsiond checkpoint set`, or start over with another `group`",
+                    "{}; put back what was read, or start over: another `group` in the pipeline's file has no progress, and \
+                     everything is handled again",
                     chain(&error)
                 );
                 self.drain(Ended::Halted(why.clone()), &why);

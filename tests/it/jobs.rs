@@ -185,6 +185,66 @@ fn push(daemon: &Daemon, events: &str) {
 }
 
 #[test]
+fn r82_a_feed_that_was_replaced_halts_its_pipeline_which_says_what_can_be_done() {
+    let other =
+        "{\"stream\":\"other-1\",\"index\":0,\"type\":\"A\",\"data\":{\"and\":\"as long as before\"}}\n".repeat(2);
+    let halted = |place: &Place| {
+        let output = place.run(&["--until-tail"]);
+        check(&output, 1, &["halted: go on with `", "put back what was read", "another `group`"]);
+    };
+    let replaced = || {
+        let place = Place::new(&[("p.toml", &copying("p.jsonl")), ("events.jsonl", EVENTS)]);
+        check(&place.run(&["--until-tail"]), 0, &["finished: 2 events handled"]);
+        place.write("events.jsonl", &other);
+        halted(&place);
+        place
+    };
+    // It is put back, as a copy: nothing comes again, and what is new does.
+    let place = replaced();
+    std::fs::remove_file(place.path("pipelines/events.jsonl")).unwrap();
+    place.write("events.jsonl", &(EVENTS.to_owned() + EVENTS.replace("-1\"", "-2\"").as_str()));
+    check(&place.run(&["--until-tail"]), 0, &["finished: 2 events handled"]);
+    // Another group begins anew.
+    let place = replaced();
+    place.write("p.toml", &format!("group = \"again\"\n{}", copying("p.jsonl")));
+    check(&place.run(&["--until-tail"]), 0, &["finished: 2 events handled"]);
+    // Or it is read again as asked.
+    let place = replaced();
+    place.write("p.toml", &copying("p.jsonl").replace("[sink", "on_replaced = \"restart\"\n[sink"));
+    check(&place.run(&["--until-tail"]), 0, &["finished: 2 events handled"]);
+}
+
+#[test]
+fn c19_effects_that_fail_at_the_commit_are_found_by_giving_each_decision_a_transaction() {
+    // Foreign keys are on in the SQLite that is built in; a deferred one is checked at the commit.
+    let init = "init = [\"CREATE TABLE IF NOT EXISTS parents (id INTEGER PRIMARY KEY)\", \
+                \"CREATE TABLE IF NOT EXISTS kids (n, parent REFERENCES parents DEFERRABLE INITIALLY DEFERRED)\", \
+                \"INSERT OR IGNORE INTO parents VALUES (1)\"]\n";
+    let rest = "[source.json]\npath = \"events.jsonl\"\n[errors]\nthen = \"skip\"\n[handler.rhai]\nscript = \"kids.rhai\"\n[sink.sqlite]\n";
+    let line = |n: i64| {
+        let parent = if n == 13 { 2 } else { 1 };
+        format!("{{\"stream\":\"a-{n}\",\"index\":0,\"type\":\"A\",\"data\":{{\"n\":{n},\"parent\":{parent}}}}}\n")
+    };
+    let place = Place::new(&[
+        ("exact.toml", &format!("checkpoint = \"sink\"\n{rest}path = \"exact.db\"\n{init}")),
+        ("plain.toml", &format!("{rest}path = \"plain.db\"\n{init}")),
+        (
+            "kids.rhai",
+            "fn handle(stream, events) { for e in events { emit(#{ sql: \"INSERT INTO kids VALUES (?, ?)\", params: [e.data.n, e.data.parent] }); } }",
+        ),
+        ("events.jsonl", &(0..40).map(line).collect::<String>()),
+    ]);
+    let output = place.run(&["--until-tail"]);
+    check(&output, 0, &["finished: 40 events handled", "FOREIGN KEY constraint failed", "a-13"]);
+    assert_eq!(text(&output).matches("event skipped").count(), 2, "one in each pipeline:\n{}", text(&output));
+    for database in ["exact.db", "plain.db"] {
+        let kids = rusqlite::Connection::open(place.path("data").join(database)).unwrap();
+        let found = kids.query_row("SELECT count(*), sum(n) FROM kids", [], |row| Ok((row.get(0)?, row.get(1)?)));
+        assert_eq!(found, Ok((39_i64, 780 - 13_i64)), "{database}");
+    }
+}
+
+#[test]
 fn a_yaml_pipeline_runs_like_any_other() {
     let yaml = "source:\n  json:\n    path: events.jsonl\nsink:\n  file:\n    path: out.jsonl\nstop: tail\n";
     let place = Place::new(&[("p.yaml", yaml), ("events.jsonl", EVENTS)]);

@@ -52,6 +52,8 @@ enum Follow {
     /// The file may grow.
     Wait,
     Next(Candidate),
+    /// A copy of the file is in its place: reading goes on there.
+    Copied(Box<Current>),
     /// The file was replaced and is to be read again.
     Again,
     End,
@@ -119,6 +121,7 @@ impl Log {
                     self.finish(&mut batches);
                     return Ok(Step { batches: batches.whole, at_tail: true, ended: true });
                 }
+                Follow::Copied(copy) => self.current = Some(*copy),
                 Follow::Again => self.read_again(&mut batches)?,
                 Follow::Next(candidate) => self.advance(candidate, &mut batches)?,
             }
@@ -262,6 +265,20 @@ impl Log {
         Ok(Some(Current { input, lines }))
     }
 
+    /// Opens the file of a place where that says, if it is still what it was, or a copy of that; else returns how it differs.
+    fn reopen(&self, place: &Place) -> Result<Result<Current, &'static str>, SourceError> {
+        let Some(mut current) = self.open(place.clone())? else { return Ok(Err("it is shorter than it was")) };
+        if let Some(why) = changed(place, &current.input)? {
+            let is_it = place.inode == current.input.inode();
+            return Ok(Err(if is_it { why } else { "it was replaced by another file" }));
+        }
+        // The head of a compressed file covers what was there when it was first opened.
+        if current.input.is_gzip() {
+            current.lines.place.head = place.head;
+        }
+        Ok(Ok(current))
+    }
+
     /// Goes on where a position says, if the file is still what it was.
     fn resume(&mut self, place: Place) -> Result<Current, SourceError> {
         let path = self.path_of(&place.file);
@@ -274,20 +291,10 @@ impl Log {
                         .caused_by(anyhow::anyhow!("the file is missing")));
                 }
                 None => format!("it was deleted; byte {} is as far as it was read", place.offset),
-                Some(_) => {
-                    let opened = self.open(place.clone())?;
-                    match opened.map(|current| changed(&place, &current.input).map(|why| (why, current))).transpose()? {
-                        Some((None, mut current)) => {
-                            // The head of a compressed file covers what was there when it was first opened.
-                            if current.input.is_gzip() {
-                                current.lines.place.head = place.head;
-                            }
-                            return Ok(current);
-                        }
-                        Some((Some(why), _)) => why.to_owned(),
-                        None => "it is shorter than it was".to_owned(),
-                    }
-                }
+                Some(_) => match self.reopen(&place)? {
+                    Ok(current) => return Ok(current),
+                    Err(why) => why.to_owned(),
+                },
             }
         };
         if !self.options.restart {
@@ -343,10 +350,10 @@ impl Log {
             let mut past = lines.place.past;
             past.retain(|past| past.file != next.lines.place.file);
             if remember {
-                let Place { file, inode, offset, line, open, .. } = lines.place;
+                let Place { file, inode, offset, line, open, head, .. } = lines.place;
                 // Not what it is now: what was added since the last read would never be seen.
                 let size = input.decompressed_size().unwrap_or(offset);
-                past.push(Past { file, inode, size, offset, line, open });
+                past.push(Past { file, inode, size, offset, line, open, head: Some(head) });
             }
             next.lines.place.past = past;
         }
@@ -367,6 +374,13 @@ impl Log {
                 return Ok(Follow::Fail(gone.caused_by(anyhow::anyhow!("the file is gone"))));
             }
             None => Follow::Wait,
+            Some(metadata) if metadata.ino() != current.input.inode() => {
+                match if metadata.is_file() { self.reopen(place)?.ok() } else { None } {
+                    Some(copy) => Follow::Copied(Box::new(copy)),
+                    None if self.options.restart => Follow::Again,
+                    None => Follow::Fail(lost(&path, "it was replaced by another file")),
+                }
+            }
             Some(metadata) => match changed_at(place, &current.input, &metadata)? {
                 None => Follow::Wait,
                 Some(_) if self.options.restart => Follow::Again,
@@ -393,8 +407,9 @@ impl Log {
             if file.name == place.file {
                 continue;
             }
-            let read = place.past.iter().find(|past| past.file == file.name);
-            let candidate = match read.map(|past| (past, changed_since(past, file))) {
+            let read = place.past.iter_mut().find(|past| past.file == file.name);
+            let read = read.map(|past| changed_since(past, file, &self.path).map(|why| (past, why))).transpose()?;
+            let candidate = match read {
                 Some((_, None)) => continue,
                 Some((_, Some(why))) if !self.options.restart => {
                     return Ok((Follow::Fail(lost(&self.path.join(&file.name), why)), None));
@@ -417,11 +432,8 @@ impl Log {
     }
 }
 
-/// Returns how an open file differs from what a place says of it.
+/// Returns how an open file differs from what a place says of it. A copy does not.
 fn changed(place: &Place, input: &Input) -> Result<Option<&'static str>, SourceError> {
-    if place.inode != input.inode() {
-        return Ok(Some("it was replaced by another file"));
-    }
     let failed = |error| files::failed("read", input.path(), error);
     Ok(match input.head(place.head.len).map_err(failed)? {
         None => Some("it is shorter than it was"),
@@ -432,25 +444,33 @@ fn changed(place: &Place, input: &Input) -> Result<Option<&'static str>, SourceE
 
 /// Returns how what is at a file's path now differs from the file that is being read.
 fn changed_at(place: &Place, input: &Input, metadata: &std::fs::Metadata) -> Result<Option<&'static str>, SourceError> {
-    if metadata.ino() != input.inode() {
-        return Ok(Some("it was replaced by another file"));
-    }
     if !input.is_gzip() && metadata.len() < place.offset {
         return Ok(Some("it is shorter than it was"));
     }
     changed(place, input)
 }
 
-/// Returns how a file differs from what it was when it was left.
-fn changed_since(past: &Past, file: &Listed) -> Option<&'static str> {
+/// Returns how a file differs from what it was when it was left. A copy is known as such from then on.
+fn changed_since(past: &mut Past, file: &Listed, folder: &Path) -> Result<Option<&'static str>, SourceError> {
     if past.inode != file.inode {
-        return Some("it was replaced by another file after it was read");
+        if !is_copy(past, &folder.join(&file.name))? {
+            return Ok(Some("it was replaced by another file after it was read"));
+        }
+        past.inode = file.inode;
     }
-    match file.size.cmp(&past.size) {
+    Ok(match file.size.cmp(&past.size) {
         std::cmp::Ordering::Less => Some("it is shorter than when it was read"),
         std::cmp::Ordering::Equal => None,
         std::cmp::Ordering::Greater => Some("lines were added to it after the next file was begun"),
-    }
+    })
+}
+
+/// Returns whether a file begins as one that was read did.
+fn is_copy(past: &Past, path: &Path) -> Result<bool, SourceError> {
+    let Some(wanted) = past.head else { return Ok(false) };
+    let failed = |error| files::failed("read", path, error);
+    let file = std::fs::File::open(path).map_err(failed)?;
+    Ok(files::head(&file, wanted.len).map_err(failed)? == Some(wanted))
 }
 
 fn lost(path: &Path, why: &str) -> SourceError {

@@ -40,6 +40,9 @@ pub(super) struct Past {
     pub(super) line: u64,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) open: bool,
+    /// `None` in positions of versions that did not keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) head: Option<Head>,
 }
 
 impl Place {

@@ -188,13 +188,73 @@ fn a_finite_run_takes_a_whole_last_line_and_reports_one_that_is_cut() {
 
 #[test]
 fn c2_a_replaced_file_is_position_lost() {
+    // Another file with as many bytes, with more, and with fewer.
+    let others = [(line("b-1", 0), true), (line("b-1", 0) + &*line("b-1", 1), true), (String::new(), false)];
+    for (other, as_long) in others {
+        let mut f = Fixture::new();
+        f.append("a.jsonl", &line("a-1", 0));
+        f.check("a-1/0@0.1");
+        f.replace("a.jsonl", &other);
+        let lost = "PositionLost: go on with `/in/a.jsonl`: it was replaced by another file";
+        f.check(lost);
+        f.reopen().check(if as_long {
+            lost
+        } else {
+            "PositionLost: go on with `/in/a.jsonl`: it is shorter than it was"
+        });
+    }
+}
+
+#[test]
+fn c2_a_copy_in_the_place_of_a_file_is_that_file() {
     let mut f = Fixture::new();
     f.append("a.jsonl", &line("a-1", 0));
     f.check("a-1/0@0.1");
+    // Restored while nobody reads.
     f.replace("a.jsonl", &line("a-1", 0));
-    let lost = "PositionLost: go on with `/in/a.jsonl`: it was replaced by another file";
-    f.check(lost);
-    f.reopen().check(lost);
+    f.reopen().check("");
+    f.append("a.jsonl", &line("a-1", 1));
+    f.check("a-1/1@0.2");
+    // Written anew while it is read, with more lines.
+    f.replace("a.jsonl", &(line("a-1", 0) + &*line("a-1", 1) + &*line("a-1", 2)));
+    f.check("a-1/2@0.3");
+    f.append("a.jsonl", &line("a-1", 3));
+    f.check("a-1/3@0.4");
+    // Also where replaced files are to be read again.
+    f.settings.on_replaced = OnReplaced::Restart;
+    f.replace("a.jsonl", &(0..5).map(|index| line("a-1", index)).collect::<String>());
+    f.reopen().check("a-1/4@0.5");
+}
+
+#[test]
+fn c2_a_file_that_is_rotated_away_is_not_taken_for_the_one_in_its_place() {
+    let mut f = Fixture::new();
+    f.append("a.jsonl", &line("a-1", 0));
+    f.check("a-1/0@0.1");
+    fs::rename(f.path("a.jsonl"), f.path("a.old")).unwrap();
+    f.append("a.jsonl", &line("a-2", 0));
+    f.check("PositionLost: go on with `/in/a.jsonl`: it was replaced by another file");
+    fs::rename(f.path("a.old"), f.path("a.jsonl")).unwrap();
+    f.reopen().check("");
+}
+
+#[test]
+fn c2_a_copied_folder_is_that_folder() {
+    let mut f = Fixture::new();
+    for (name, stream) in [("a.jsonl", "a-1"), ("b.jsonl", "b-1"), ("c.jsonl", "c-1")] {
+        f.append(name, &line(stream, 0));
+    }
+    f.check("a-1/0@0.1 b-1/0@1.1 c-1/0@2.1");
+    for name in ["a.jsonl", "b.jsonl", "c.jsonl"] {
+        let text = fs::read_to_string(f.path(name)).unwrap();
+        f.replace(name, &text);
+    }
+    f.reopen().check("");
+    f.append("c.jsonl", &line("c-1", 1));
+    f.append("d.jsonl", &line("d-1", 0));
+    f.check("c-1/1@2.2 d-1/0@3.1");
+    f.replace("b.jsonl", &line("x-1", 0));
+    f.reopen().check("PositionLost: go on with `/in/b.jsonl`: it was replaced by another file after it was read");
 }
 
 #[test]
