@@ -268,12 +268,17 @@ fn mistakes_about_traces_name_their_place() {
 #[cfg(feature = "otlp")]
 #[test]
 fn an_endpoint_is_the_collectors_own() {
-    check_bad("[otlp]\nendpoint = 'http://127.0.0.1:4318/v1/traces'\n", &[], &Flags::default(), expect![[r#"
+    check_bad(
+        "[otlp]\nendpoint = 'http://127.0.0.1:4318/v1/traces'\n",
+        &[],
+        &Flags::default(),
+        expect![[r#"
         error: `http://127.0.0.1:4318/v1/traces` ends in `/v1/traces`, which is put behind it: leave that out
          --> propulsiond.toml:2:12 (otlp.endpoint)
         2 | endpoint = 'http://127.0.0.1:4318/v1/traces'
           |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-    "#]]);
+    "#]],
+    );
 }
 
 #[cfg(not(feature = "otlp"))]
