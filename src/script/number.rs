@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(kind("9007199254740993.0"), "text 9007199254740993.0");
         assert_eq!(kind("0.30000000000000004"), "f64 0.30000000000000004");
         // Halfway between two texts of 16 digits: what is written is read.
-        let halfway = printed(805_685_579_034_139.25);
+        let halfway = printed(805_685_579_034_139.0 + 0.25);
         assert!(kind(&halfway).starts_with("f64 "), "{}", kind(&halfway));
         assert_eq!(kind("0e999999999999999999999"), "f64 0.0");
     }
