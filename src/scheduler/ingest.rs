@@ -215,7 +215,7 @@ impl Scheduler {
             self.change_tranche(place, arrival)?;
         }
         if lane != NONE && self.was_parked(lane, place, arrival) {
-            self.settle_at_once(place, arrival);
+            self.admit_recovered(place, arrival);
             return Ok(());
         }
         match self.verdict(stream, index) {

@@ -105,7 +105,8 @@ async fn live(world: &World, last: bool) -> Option<Ended> {
     match tokio::time::timeout(crash_after, both).await {
         Ok(ended) => Some(ended),
         Err(_) => {
-            assert!(!last, "the last life did not come to its end: {}", world.lock().what_is_left());
+            let world = world.lock();
+            assert!(!last, "the last life did not come to its end: {}\n{}", world.what_is_left(), world.trace());
             None
         }
     }
