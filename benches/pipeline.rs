@@ -21,18 +21,18 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use propulsiond::checkpoint::{CheckpointStore, Owner};
 use propulsiond::clock::Clock;
+use propulsiond::config::filter::Filter;
+use propulsiond::config::scalar::Text;
 use propulsiond::connector::{Context, checkpoint_memory, json, null, sqlite};
-use propulsiond::filter::Filter;
 use propulsiond::handler::{AnyHandler, Call, Decision, Decisions, Handler, HandlerError, HandlerErrorKind};
-use propulsiond::metrics::Metrics;
 use propulsiond::pipeline::observe::Observer;
 use propulsiond::pipeline::{self, Assemble, Ended, ErrorPolicy, Identity, Parts, Pipeline, Stop, Then};
-use propulsiond::retry::Backoff;
+use propulsiond::runtime::retry::Backoff;
+use propulsiond::runtime::supervise::Group;
 use propulsiond::scheduler::Order;
 use propulsiond::script::{self, Script};
-use propulsiond::setting::Text;
 use propulsiond::sink::AnySink;
-use propulsiond::supervise::Group;
+use propulsiond::telemetry::metrics::Metrics;
 use tokio_util::sync::CancellationToken;
 
 #[global_allocator]

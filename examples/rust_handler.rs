@@ -10,16 +10,16 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use propulsiond::checkpoint::Owner;
 use propulsiond::clock::Clock;
+use propulsiond::config::filter::Filter;
 use propulsiond::connector::{Context, checkpoint_memory, generate, null};
-use propulsiond::filter::Filter;
 use propulsiond::handler::{AnyHandler, Call, Decision, Decisions, Handler};
-use propulsiond::metrics::Metrics;
 use propulsiond::pipeline::observe::Observer;
 use propulsiond::pipeline::{self, Assemble, ErrorPolicy, Identity, Options, Parts, Pipeline, Stop, Then};
-use propulsiond::retry::Backoff;
+use propulsiond::runtime::retry::Backoff;
+use propulsiond::runtime::supervise::Group;
 use propulsiond::scheduler::Order;
 use propulsiond::sink::AnySink;
-use propulsiond::supervise::Group;
+use propulsiond::telemetry::metrics::Metrics;
 use tokio_util::sync::CancellationToken;
 
 /// Counts events. Calls for different streams run at the same time, those for one stream one after the other.

@@ -24,16 +24,16 @@ use tokio_util::sync::CancellationToken;
 use crate::checkpoint::Owner;
 use crate::cli::{CheckArgs, ExitStatus, RunArgs};
 use crate::clock::Clock;
-use crate::data::DataFolder;
-use crate::document::Problem;
+use crate::config::document::Problem;
+use crate::config::secret::Secret;
+use crate::config::settings::Settings;
+use crate::daemon::data_dir::DataFolder;
 use crate::http::{Api, Registered};
-use crate::logging::Logs;
-use crate::metrics::Metrics;
 use crate::pipeline::{Ended, Handle, Listener, Pipeline};
-use crate::secret::Secret;
-use crate::settings::Settings;
+use crate::runtime::supervise::{Group, TaskKind};
 use crate::spec::Loaded;
-use crate::supervise::{Group, TaskKind};
+use crate::telemetry::logging::Logs;
+use crate::telemetry::metrics::Metrics;
 
 /// How long answers that are under way may take once everything else has ended.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -98,7 +98,7 @@ impl App {
             metrics,
             token: settings.http.token.as_ref().map(|token| Secret::new(token.expose().to_owned())),
             address: address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
-            limits: crate::health::Limits::default(),
+            limits: crate::telemetry::health::Limits::default(),
             stopping: AtomicBool::new(false),
         });
         let (drain, stats_interval) = (settings.drain, settings.log.stats_interval);
@@ -210,7 +210,7 @@ pub fn check(settings: &Settings, args: &CheckArgs) -> Vec<Problem> {
     let check = || {
         let mut loaded: Vec<Loaded> = Vec::new();
         let mut problems = Vec::new();
-        for path in args.paths.iter().filter(|path| !crate::cases::is_test(path)) {
+        for path in args.paths.iter().filter(|path| !crate::commands::handler_tests::is_test(path)) {
             match crate::spec::load(path) {
                 Ok(found) => loaded.extend(found),
                 Err(wrong) => problems.extend(wrong),
@@ -220,7 +220,7 @@ pub fn check(settings: &Settings, args: &CheckArgs) -> Vec<Problem> {
         let mut seen = std::collections::BTreeSet::new();
         loaded.retain(|loaded| seen.insert(loaded.file().canonicalize().unwrap_or_else(|_| loaded.file().to_owned())));
         problems.extend(problems_of(settings, &loaded));
-        for problem in crate::cases::check(&args.paths) {
+        for problem in crate::commands::handler_tests::check(&args.paths) {
             // A pipeline that cannot be read was told of already.
             if !problems.contains(&problem) {
                 problems.push(problem);
@@ -228,7 +228,7 @@ pub fn check(settings: &Settings, args: &CheckArgs) -> Vec<Problem> {
         }
         problems
     };
-    if args.allow_missing_env { crate::setting::allowing_missing(check) } else { check() }
+    if args.allow_missing_env { crate::config::scalar::allowing_missing(check) } else { check() }
 }
 
 fn problems_of(settings: &Settings, loaded: &[Loaded]) -> Vec<Problem> {
@@ -249,10 +249,10 @@ fn load(settings: &Settings, args: &RunArgs) -> Result<Vec<Loaded>, NotStarted> 
     Ok(loaded)
 }
 
-async fn bind(listen: &crate::settings::Listen) -> anyhow::Result<Option<TcpListener>> {
-    let crate::settings::Listen::At(address) = listen else { return Ok(None) };
+async fn bind(listen: &crate::config::settings::Listen) -> anyhow::Result<Option<TcpListener>> {
+    let crate::config::settings::Listen::At(address) = listen else { return Ok(None) };
     let listener = TcpListener::bind(address).await.map_err(|error| {
-        let why = crate::setting::plain(&error);
+        let why = crate::formats::words::io_error(&error);
         anyhow::anyhow!("cannot listen on `{address}`: {why} (set `listen` to another address, or to \"off\")")
     })?;
     Ok(Some(listener))

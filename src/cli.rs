@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::scaffold::Template;
-use crate::settings::{Flags, LogFormat};
+use crate::commands::scaffold::Template;
+use crate::config::settings::{Flags, LogFormat};
 
 pub use manual::{completion, manual};
 pub use mistake::{CommandLine, explain};

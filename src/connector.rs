@@ -2,6 +2,8 @@
 //!
 //! A connector never uses another one; what two share is a leaf module.
 
+pub mod diagnosis;
+
 pub mod checkpoint_file;
 pub mod checkpoint_memory;
 pub mod file;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use crate::value::Value;
+use crate::effect::Value;
 use crate::work::{Streams, Work};
 
 /// What a handler is called with: one or more streams, each with a run of its events.

@@ -21,12 +21,12 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::health::{self, Limits};
-use crate::metrics::Metrics;
+use crate::config::secret::Secret;
 use crate::pipeline::Handle;
 use crate::scheduler::StreamState;
-use crate::secret::Secret;
 use crate::source::{Inbox, SourceErrorKind};
+use crate::telemetry::health::{self, Limits};
+use crate::telemetry::metrics::Metrics;
 
 /// The largest body of pushed events.
 const MAX_PUSH: usize = 16 * 1024 * 1024;
@@ -37,7 +37,7 @@ pub struct Registered {
     pub handle: Handle,
     /// Where events can be pushed to, if its source takes any.
     pub inbox: Option<Arc<dyn Inbox>>,
-    pub gauges: crate::metrics::PipelineMetrics,
+    pub gauges: crate::telemetry::metrics::PipelineMetrics,
     /// What its script counts.
     pub script: Option<Arc<crate::script::ScriptMetrics>>,
 }
@@ -91,7 +91,7 @@ async fn metrics(State(api): Shared) -> Response {
     for pipeline in &api.pipelines {
         answers::refresh(pipeline).await;
     }
-    ([(header::CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], api.metrics.encode()).into_response()
+    ([(header::CONTENT_TYPE, crate::telemetry::metrics::CONTENT_TYPE)], api.metrics.encode()).into_response()
 }
 
 async fn judged(api: &Api) -> health::Judgement {
@@ -205,7 +205,7 @@ async fn push(State(api): Shared, Path(name): Path<String>, body: Bytes) -> Resp
                 SourceErrorKind::Denied => StatusCode::FORBIDDEN,
                 SourceErrorKind::PositionLost => StatusCode::CONFLICT,
             };
-            failure(status, &crate::pipeline::chain(&error))
+            failure(status, &crate::formats::words::chain(&error))
         }
     }
 }

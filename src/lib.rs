@@ -6,24 +6,35 @@
 //!
 //! # The map
 //!
-//! The modules below stand in the order of their dependencies: each uses only what stands above it, which a test holds.
+//! The modules below stand in the order of their dependencies: each uses only modules above it, and a test enforces that.
+//! Inside a directory, the order of its `pub mod` lines is the dependency order.
 //!
-//! | module | is for |
+//! | module | contents |
 //! |---|---|
-//! | [`position`] [`event`] [`value`] [`work`] | the domain's words: ordinals and progress, events over one shared buffer, what is emitted, units of work |
-//! | [`clock`] [`trace`] | time; which trace an event is part of, and the spans of what becomes of it |
-//! | [`retry`] [`secret`] [`setting`] | delays, what is never shown, the scalars of settings |
-//! | [`document`] [`filter`] | TOML and YAML as one tree with places, mistakes with a caret; which events a pipeline takes |
-//! | [`data`] [`finding`] | the data folder and who holds it; what an inspection of files finds |
-//! | [`jsonlines`] [`render`] [`template`] [`ticker`] [`web`] [`blocking`] | what several connectors share |
-//! | [`source`] [`checkpoint`] [`handler`] [`sink`] | the traits that connectors and handlers implement |
-//! | [`scheduler`] | a value: inputs in, work out; knows what is handled. No IO, task or clock |
-//! | [`health`] [`supervise`] [`logging`] [`metrics`] `otlp` | states and their judgement, tasks with an owner, what is logged, counted and traced |
-//! | [`script`] [`connector`] | rhai handlers; everything that touches the outside world |
-//! | [`pipeline`] | one running pipeline: the loop that owns a scheduler, and the tasks around it. Names no connector |
-//! | [`settings`] [`spec`] [`schema`] [`explain`] | what a user writes, what an editor is to know of it, and what it comes to, in words |
-//! | [`cases`] [`doctor`] [`scaffold`] | tests of handlers, which stand beside their pipelines; a look over all that is kept; new pipelines from templates |
-//! | [`http`] [`cli`] [`app`] | what a user asks and types; the composition root |
+//! | [`position`] | tranches, ordinals, positions, progress |
+//! | [`event`] | events over one shared buffer |
+//! | [`effect`] | the values that handlers emit |
+//! | [`clock`] | timestamps, the injected clock |
+//! | [`trace`] | trace context, its propagation, spans, the recorder |
+//! | [`work`] | units of work: a stream's events on their way to a handler |
+//! | [`formats`] | JSON lines, encodings, the wording of messages |
+//! | [`config`] | text that users write: scalars, secrets, documents, filters, templates, the daemon's settings |
+//! | [`runtime`] | retries, supervised tasks, blocking work, the HTTP client |
+//! | [`source`] | the trait of sources, its data and errors |
+//! | [`checkpoint`] | the trait of checkpoint stores, its data and errors |
+//! | [`handler`] | the trait of handlers, its data and errors |
+//! | [`sink`] | the trait of sinks, its data and errors |
+//! | [`scheduler`] | a value: events in, work out. It has no I/O, task or clock |
+//! | [`telemetry`] | health, logs, metrics, exported traces |
+//! | [`script`] | rhai handlers |
+//! | [`connector`] | one directory for each connector: everything that touches the outside world |
+//! | [`pipeline`] | one running pipeline: the driver, its parts, and the tasks around it. It names no connector |
+//! | [`spec`] | pipeline files: parse and check |
+//! | [`daemon`] | the pipelines of one process, and the data directory |
+//! | [`http`] | the admin API, `/metrics` and `/health` |
+//! | [`commands`] | schema, explain, handler tests, doctor, scaffold |
+//! | [`cli`] | the command line |
+//! | [`app`] | the composition root and the exit codes |
 //!
 //! # What holds
 //!
@@ -38,47 +49,25 @@
 //! The simulation (`tests/it/sim.rs`) holds these under seeded faults, crashes and rivals.
 pub mod position;
 pub mod event;
-pub mod value;
+pub mod effect;
 pub mod clock;
 pub mod trace;
 pub mod work;
-pub mod retry;
-pub mod secret;
-pub mod setting;
-pub mod document;
-pub mod filter;
-pub mod jsonlines;
-pub mod render;
-pub mod template;
-pub mod ticker;
-pub mod web;
-pub mod blocking;
-pub mod data;
-pub mod finding;
-
+pub mod formats;
+pub mod config;
+pub mod runtime;
 pub mod source;
 pub mod checkpoint;
 pub mod handler;
 pub mod sink;
 pub mod scheduler;
-pub mod health;
-pub mod supervise;
-pub mod logging;
-pub mod metrics;
-#[cfg(feature = "otlp")]
-pub mod otlp;
-
+pub mod telemetry;
 pub mod script;
 pub mod connector;
 pub mod pipeline;
-
-pub mod settings;
 pub mod spec;
-pub mod schema;
-pub mod explain;
-pub mod cases;
-pub mod doctor;
-pub mod scaffold;
+pub mod daemon;
 pub mod http;
+pub mod commands;
 pub mod cli;
 pub mod app;

@@ -11,12 +11,13 @@ use propulsiond::cli::{
     Verb,
 };
 use propulsiond::clock::Clock;
-use propulsiond::doctor::NotLooked;
-use propulsiond::document::{Problem, Style};
-use propulsiond::health::Health;
-use propulsiond::scaffold::{self, NotMade};
-use propulsiond::settings::{LogFormat, Settings};
-use propulsiond::{logging, setting};
+use propulsiond::commands::doctor::NotLooked;
+use propulsiond::commands::scaffold::{self, NotMade};
+use propulsiond::config::document::{Problem, Style};
+use propulsiond::config::scalar;
+use propulsiond::config::settings::{LogFormat, Settings};
+use propulsiond::telemetry::health::Health;
+use propulsiond::telemetry::logging;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Events are allocated by readers and freed by drivers and handlers: what the system's allocator is slow at.
@@ -64,8 +65,8 @@ fn with_settings(
         Verb::Explain(args) => args.allow_missing_env,
         _ => false,
     };
-    match if allows_missing { setting::allowing_missing(load) } else { load() } {
-        Ok(settings) => verb(&settings, propulsiond::settings::advice(file, std::env::vars_os())),
+    match if allows_missing { scalar::allowing_missing(load) } else { load() } {
+        Ok(settings) => verb(&settings, propulsiond::config::settings::advice(file, std::env::vars_os())),
         Err(problems) => {
             let problems: Vec<_> = problems.into_iter().map(|problem| line.locate(problem)).collect();
             report(&problems, cli.common.json)
@@ -175,7 +176,7 @@ fn test(settings: &Settings, args: &TestArgs, common: &CommonArgs) -> ExitStatus
         Ok(logs) => logs,
         Err(status) => return status,
     };
-    let report = match propulsiond::cases::run(&args.paths, args.filter.as_deref()) {
+    let report = match propulsiond::commands::handler_tests::run(&args.paths, args.filter.as_deref()) {
         Ok(report) => report,
         Err(problems) => return report(&problems, common.json),
     };
@@ -225,7 +226,7 @@ fn health(settings: &Settings, json: bool) -> ExitStatus {
 }
 
 fn doctor(settings: &Settings, args: &DoctorArgs, json: bool) -> ExitStatus {
-    match propulsiond::doctor::examine(&settings.data_dir(), &args.config, args.fix) {
+    match propulsiond::commands::doctor::examine(&settings.data_dir(), &args.config, args.fix) {
         Ok(diagnosis) => {
             answer(json, || diagnosis.to_json(), |style| diagnosis.render(style));
             if diagnosis.is_fine() { ExitStatus::Ok } else { ExitStatus::Failed }

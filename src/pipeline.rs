@@ -32,13 +32,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::checkpoint::{CheckpointStore, Owner};
-use crate::filter::Filter;
+use crate::config::filter::Filter;
 use crate::handler::AnyHandler;
 use crate::scheduler::Order;
 use crate::sink::AnySink;
 use crate::source::Source;
 
-pub use intake::chain;
 pub use life::{Ended, Pipeline};
 pub use policy::{ErrorPolicy, Then};
 pub use questions::{Handle, Listener, Standing, TrancheView, View};
@@ -113,5 +112,5 @@ pub struct Options {
 }
 
 /// How long delays around failing back ends (reads, claims, commits, restarts) grow.
-const OUTAGE: crate::retry::Backoff =
-    crate::retry::Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(30) };
+const OUTAGE: crate::runtime::retry::Backoff =
+    crate::runtime::retry::Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(30) };

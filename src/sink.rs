@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::checkpoint::{CheckpointError, CheckpointKey, CheckpointStore, Commit, Fence, Parked};
+use crate::effect::Value;
 use crate::handler::HandlerError;
-use crate::value::Value;
 use crate::work::Work;
 
 /// A decision that makes progress, on its way to the sink.

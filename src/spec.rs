@@ -18,9 +18,10 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::document::closest;
-use crate::setting::{DurationText, SizeText, Text, duration, size};
-use crate::{filter, retry};
+use crate::config::document::closest;
+use crate::config::filter;
+use crate::config::scalar::{DurationText, SizeText, Text, duration, size};
+use crate::runtime::retry;
 
 pub use check::check;
 pub use connectors::{CheckpointSpec, HandlerSpec, SinkSpec, SourceSpec};

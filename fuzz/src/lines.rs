@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use propulsiond::event::{Event, Kind, Text};
-use propulsiond::jsonlines::{self, Indexing, Place};
-use propulsiond::render;
+use propulsiond::formats::encode;
+use propulsiond::formats::jsonlines::{self, Indexing, Place};
 
 const TEXTS: [Text; 6] = [Text::Stream, Text::Type, Text::Id, Text::Timestamp, Text::Correlation, Text::Causation];
 
@@ -26,9 +26,9 @@ pub fn json_lines(input: &[u8]) {
             assert_eq!(events.len(), before, "a bad body appends nothing");
         }
         let mut out = Vec::new();
-        render::event_lines(&events, &mut out);
-        for run in render::runs(&events) {
-            render::span(run, &mut out);
+        encode::event_lines(&events, &mut out);
+        for run in encode::runs(&events) {
+            encode::span(run, &mut out);
         }
     }
 }
@@ -42,7 +42,7 @@ fn check_event(event: &Event) {
         return;
     }
     let mut line = Vec::new();
-    render::event_line(event, &mut line);
+    encode::event_line(event, &mut line);
     assert!(!line.contains(&b'\n'), "a line is one line");
     let mut again = Vec::new();
     let place = Place { major: 1, indexing: Indexing::Field };

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use propulsiond::document::{Document, Format, Problem, Style};
+use propulsiond::config::document::{Document, Format, Problem, Style};
 use propulsiond::spec;
 
 pub fn spec_toml(input: &[u8]) {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use crate::health::Judgement;
-use crate::settings::{Listen, Settings};
+use crate::config::settings::{Listen, Settings};
+use crate::telemetry::health::Judgement;
 
 /// How long an answer may take: less than whoever runs this as a probe waits.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -51,7 +51,7 @@ async fn get(url: &str) -> anyhow::Result<String> {
 }
 
 fn said(error: reqwest::Error) -> anyhow::Error {
-    anyhow::anyhow!(crate::web::chain(&error))
+    anyhow::anyhow!(crate::runtime::http_client::chain(&error))
 }
 
 #[cfg(test)]

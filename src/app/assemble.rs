@@ -7,20 +7,20 @@ use anyhow::Context as _;
 
 use super::NotStarted;
 use crate::checkpoint::CheckpointStore;
+use crate::config::filter::Filter;
+use crate::config::settings::Settings;
 use crate::connector::{
     Context, checkpoint_file, checkpoint_memory, file, generate, http, json, memory, null, sqlite, stats, stdout,
 };
-use crate::filter::Filter;
 use crate::handler::AnyHandler;
-use crate::metrics::{Metrics, PipelineMetrics};
 use crate::pipeline::observe::Observer;
 use crate::pipeline::{Assemble, ErrorPolicy, Identity, Options, Parts, Pipeline, Stop, Then};
 use crate::scheduler;
 use crate::script::{self, Script};
-use crate::settings::Settings;
 use crate::sink::{AnySink, Sink};
 use crate::source::{Inbox, Source};
 use crate::spec::{self, Checkpoint, Loaded, PipelineSpec};
+use crate::telemetry::metrics::{Metrics, PipelineMetrics};
 use crate::trace::Recorder;
 
 /// A pipeline that can be run, and what else is to know of it.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::http::{Api, Registered};
 use crate::pipeline::View;
 use crate::pipeline::stats::{Reading, Stats};
-use crate::supervise::pipeline_span;
+use crate::runtime::supervise::pipeline_span;
 
 /// The stats of every pipeline, in the order of the API's list.
 pub(super) struct StatsLog {

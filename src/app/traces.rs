@@ -1,9 +1,9 @@
 //! Export of traces, if the settings ask for it and this build can.
 
 use crate::clock::Clock;
-use crate::metrics::Metrics;
-use crate::settings::OtlpSettings;
-use crate::supervise::Group;
+use crate::config::settings::OtlpSettings;
+use crate::runtime::supervise::Group;
+use crate::telemetry::metrics::Metrics;
 use crate::trace::Recorder;
 
 /// What takes spans, and what sends them.
@@ -11,7 +11,7 @@ use crate::trace::Recorder;
 pub(super) struct Tracing {
     recorder: Option<Recorder>,
     #[cfg(feature = "otlp")]
-    exporter: Option<crate::otlp::Exporter>,
+    exporter: Option<crate::telemetry::otlp::Exporter>,
 }
 
 impl Tracing {
@@ -22,7 +22,7 @@ impl Tracing {
     #[cfg(feature = "otlp")]
     pub(super) fn run(self, group: &Group) {
         let (Some(exporter), stop) = (self.exporter, group.token().clone()) else { return };
-        group.spawn(crate::supervise::TaskKind::Exporter, "exporter", async move {
+        group.spawn(crate::runtime::supervise::TaskKind::Exporter, "exporter", async move {
             exporter.run(stop).await;
             Ok(())
         });
@@ -34,10 +34,10 @@ impl Tracing {
 
 #[cfg(feature = "otlp")]
 pub(super) fn start(settings: &OtlpSettings, clock: Clock, metrics: &Metrics) -> anyhow::Result<Tracing> {
-    use crate::secret::Secret;
+    use crate::config::secret::Secret;
 
     let Some(endpoint) = &settings.endpoint else { return Ok(Tracing::default()) };
-    let options = crate::otlp::Options {
+    let options = crate::telemetry::otlp::Options {
         endpoint: endpoint.as_str().to_owned(),
         headers: (settings.headers.iter())
             .map(|(name, value)| (name.clone(), Secret::new(value.expose().to_owned())))
@@ -47,7 +47,7 @@ pub(super) fn start(settings: &OtlpSettings, clock: Clock, metrics: &Metrics) ->
         attributes: settings.attributes.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),
         timeout: settings.timeout,
     };
-    let (recorder, exporter) = crate::otlp::start(&options, clock, metrics.spans())?;
+    let (recorder, exporter) = crate::telemetry::otlp::start(&options, clock, metrics.spans())?;
     Ok(Tracing { recorder: Some(recorder), exporter: Some(exporter) })
 }
 

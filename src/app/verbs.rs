@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 
 use super::problems_of;
 use crate::cli::{CompletionArgs, ExplainArgs, ManArgs, SchemaArgs, SchemaKind};
-use crate::document::{Format, Problem, closest};
-use crate::explain::Explanation;
-use crate::settings::Settings;
-use crate::{cli, explain, schema, spec};
+use crate::commands::explain::Explanation;
+use crate::commands::{explain, schema};
+use crate::config::document::{Format, Problem, closest};
+use crate::config::settings::Settings;
+use crate::{cli, spec};
 
 /// Returns what a pipeline comes to, in words.
 ///
@@ -23,7 +24,7 @@ pub fn explain(settings: &Settings, args: &ExplainArgs) -> Result<Explanation, V
         let problems = problems_of(settings, std::slice::from_ref(&loaded));
         if problems.is_empty() { Ok(explain::explain(&loaded)) } else { Err(problems) }
     };
-    if args.allow_missing_env { crate::setting::allowing_missing(explained) } else { explained() }
+    if args.allow_missing_env { crate::config::scalar::allowing_missing(explained) } else { explained() }
 }
 
 /// Finds the file of a pipeline that is called by its name, or by the path of its file.

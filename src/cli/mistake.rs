@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::document::{Place, Problem};
+use crate::config::document::{Place, Problem};
 
 /// What problems of the command line call their file.
 const NAME: &str = "command line";

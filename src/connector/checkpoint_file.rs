@@ -22,9 +22,9 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{
     CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Claimed, Commit, Fence, Owner,
 };
+use crate::config::scalar::Text;
 use crate::connector::Context;
 use crate::position::Progress;
-use crate::setting::Text;
 
 use document::{Document, Step};
 

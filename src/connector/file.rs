@@ -32,13 +32,13 @@ use tokio::sync::Mutex;
 
 use self::files::{FileError, Files};
 use super::Context;
-use crate::blocking;
+use crate::config::scalar;
+use crate::config::template::Template;
+use crate::formats::encode::{self, Format};
 use crate::handler::{HandlerError, HandlerErrorKind};
-use crate::render::{self, Format};
-use crate::setting;
+use crate::runtime::blocking;
+use crate::runtime::ticker::Ticker;
 use crate::sink::{Decided, Effects, Sink, Written};
-use crate::template::Template;
-use crate::ticker::Ticker;
 
 /// `[sink.file]`: a line in a file for each effect, or for each event where there is no handler. Lines are appended.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -66,8 +66,8 @@ pub enum Fsync {
     Batch,
     /// At intervals: what counts as written may be lost for that long.
     Every(
-        #[serde(with = "setting::duration")]
-        #[schemars(with = "setting::DurationText")]
+        #[serde(with = "scalar::duration")]
+        #[schemars(with = "scalar::DurationText")]
         Duration,
     ),
 }
@@ -119,8 +119,8 @@ impl FileSink {
         let mut lines = Vec::new();
         for Decided { work, effects, .. } in decided {
             match effects {
-                Effects::Events => render::event_lines(&work.events, &mut lines),
-                Effects::Emitted(values) => render::value_lines(values, self.format, &mut lines),
+                Effects::Events => encode::event_lines(&work.events, &mut lines),
+                Effects::Emitted(values) => encode::value_lines(values, self.format, &mut lines),
             }
             let to = if lines.is_empty() {
                 Ok(None)

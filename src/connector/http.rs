@@ -52,11 +52,11 @@ use self::answer::Judge;
 use self::outgoing::{Maker, Outgoing, pieces};
 use self::target::Target;
 use super::{BadSetting, Context};
+use crate::effect::Value;
 use crate::event::Event;
 use crate::handler::{HandlerError, HandlerErrorKind};
+use crate::runtime::http_client;
 use crate::sink::{Decided, Effects, Sink, Written};
-use crate::value::Value;
-use crate::web;
 use crate::work::Work;
 
 /// Checks what a handler emitted, without sending it.
@@ -186,11 +186,11 @@ impl Sink for HttpSink {
 
 fn client(settings: &Settings, target: &Target) -> anyhow::Result<Client> {
     let tls = target.is_tls() || settings.proxy.is_some();
-    let mut builder = web::client(tls, settings.timeout, settings.connect_timeout);
+    let mut builder = http_client::client(tls, settings.timeout, settings.connect_timeout);
     if let Some(proxy) = &settings.proxy {
         builder = builder.proxy(proxy_of(proxy)?);
     }
-    builder.build().map_err(|error| anyhow::anyhow!("make the HTTP client: {}", web::chain(&error)))
+    builder.build().map_err(|error| anyhow::anyhow!("make the HTTP client: {}", http_client::chain(&error)))
 }
 
 /// Returns whether a header belongs to the connection or to the body, and so is not for people to set.

@@ -39,11 +39,11 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 use crate::clock::{Clock, Timestamp};
+use crate::config::scalar::{self, Text};
 use crate::connector::{BadSetting, Context, MAX_BATCH};
 use crate::event::Indexes;
-use crate::jsonlines::Indexing;
+use crate::formats::jsonlines::Indexing;
 use crate::position::{Position, StartAt, TrancheId};
-use crate::setting::{self, Text};
 use crate::source::{Contract, Source, SourceError, SourceErrorKind, TrancheChange, TrancheReader};
 use files::Names;
 use log::Log;
@@ -72,8 +72,8 @@ pub struct Settings {
     /// How many events make a batch.
     pub batch: NonZeroUsize,
     /// How often to look for more at the end.
-    #[serde(with = "setting::duration")]
-    #[schemars(with = "setting::DurationText")]
+    #[serde(with = "scalar::duration")]
+    #[schemars(with = "scalar::DurationText")]
     pub poll: Duration,
 }
 

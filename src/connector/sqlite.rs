@@ -29,7 +29,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::BadSetting;
-use crate::setting::{self, Text};
+use crate::config::scalar::{self, Text};
 
 pub use checkpoints::SqliteCheckpoints;
 pub use database::closed;
@@ -90,8 +90,8 @@ pub struct CheckpointSettings {
     /// How durable a commit is.
     pub synchronous: Synchronous,
     /// How long to wait for another process that writes to the file.
-    #[serde(with = "setting::duration")]
-    #[schemars(with = "setting::DurationText")]
+    #[serde(with = "scalar::duration")]
+    #[schemars(with = "scalar::DurationText")]
     pub busy_timeout: Duration,
 }
 
@@ -121,17 +121,17 @@ pub struct SinkSettings {
     /// The table that holds the events where no handler decides. It is made when the first event comes.
     pub table: Text,
     /// How long to wait for another process that writes to the file.
-    #[serde(with = "setting::duration")]
-    #[schemars(with = "setting::DurationText")]
+    #[serde(with = "scalar::duration")]
+    #[schemars(with = "scalar::DurationText")]
     pub busy_timeout: Duration,
     /// Memory for pages of the file. Whoever opens the file first decides.
-    #[serde(with = "setting::size")]
-    #[schemars(with = "setting::SizeText")]
+    #[serde(with = "scalar::size")]
+    #[schemars(with = "scalar::SizeText")]
     pub cache: u64,
     /// How far the write-ahead log may grow before it is written back. A page that changes often is then written back
     /// once for many commits. Whoever opens the file first decides.
-    #[serde(with = "setting::size")]
-    #[schemars(with = "setting::SizeText")]
+    #[serde(with = "scalar::size")]
+    #[schemars(with = "scalar::SizeText")]
     pub log: u64,
 }
 

@@ -24,12 +24,12 @@ use time::format_description::well_known::Rfc3339;
 
 use super::Context;
 use crate::clock;
+use crate::config::scalar;
+use crate::effect::Value;
 use crate::event::Kind;
 use crate::handler::HandlerError;
-use crate::setting;
+use crate::runtime::ticker::Ticker;
 use crate::sink::{Decided, Effects, Sink, Written};
-use crate::ticker::Ticker;
-use crate::value::Value;
 
 /// How many pairs of category and type are told apart. All others are counted as [`OTHER`].
 pub const MOST_ROWS: usize = 10_000;
@@ -42,8 +42,8 @@ pub const OTHER: &str = "(other)";
 #[schemars(rename = "StatsSink")]
 pub struct Settings {
     /// How often the counts are logged.
-    #[serde(with = "setting::duration")]
-    #[schemars(with = "setting::DurationText")]
+    #[serde(with = "scalar::duration")]
+    #[schemars(with = "scalar::DurationText")]
     pub interval: Duration,
 }
 

@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::Context;
-use crate::blocking;
+use crate::formats::encode::{self, Format};
 use crate::handler::{HandlerError, HandlerErrorKind};
-use crate::render::{self, Format};
+use crate::runtime::blocking;
 use crate::sink::{Decided, Effects, Sink, Written};
 
 /// `[sink.stdout]`: a line on standard output for each effect, or for each event where there is no handler.
@@ -78,8 +78,8 @@ impl Sink for StdoutSink {
         let mut lines = Vec::new();
         for Decided { work, effects, .. } in decided {
             match effects {
-                Effects::Events => render::event_lines(&work.events, &mut lines),
-                Effects::Emitted(values) => render::value_lines(values, self.format, &mut lines),
+                Effects::Events => encode::event_lines(&work.events, &mut lines),
+                Effects::Emitted(values) => encode::value_lines(values, self.format, &mut lines),
             }
         }
         let printed = if lines.is_empty() { Ok(()) } else { self.print(lines).await };

@@ -8,7 +8,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::{Api, failure};
-use crate::secret::Secret;
+use crate::config::secret::Secret;
 
 /// Lets a request through, or says why not.
 pub(super) async fn guard(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {

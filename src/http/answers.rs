@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use super::Registered;
 use crate::clock::Timestamp;
-use crate::health::State;
-use crate::health::{Outage, PipelineStatus};
 use crate::pipeline::{Standing, TrancheView, View};
 use crate::scheduler::{Explanation, StreamReport, StreamState};
 use crate::source::LagUnit;
+use crate::telemetry::health::State;
+use crate::telemetry::health::{Outage, PipelineStatus};
 
 /// How long nothing may be handled, although something waits, before that is worth a word.
 const QUIET: Duration = Duration::from_secs(30);

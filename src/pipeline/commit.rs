@@ -7,18 +7,18 @@ use std::sync::Arc;
 
 use super::OUTAGE;
 use super::driver::{Driver, Event};
-use super::intake::chain;
 use super::life::Ended;
 use super::traces;
 use super::transaction::Plan;
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, Commit, Fence};
 use crate::clock::{Period, Timestamp};
+use crate::formats::words::chain;
 use crate::handler::HandlerError;
 use crate::position::{Progress, TrancheId, WritePosition};
-use crate::retry::rounded;
+use crate::runtime::retry::rounded;
+use crate::runtime::supervise::TaskKind;
 use crate::sink::{AnySink, Decided, TransactionError};
 use crate::source::Drained;
-use crate::supervise::TaskKind;
 use crate::work::Work;
 
 /// What is under way at a checkpoint store that is no sink.

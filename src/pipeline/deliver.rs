@@ -10,9 +10,9 @@ use super::driver::{Driver, Event};
 use super::traces;
 use crate::clock::Period;
 use crate::handler::{HandlerError, HandlerErrorKind};
+use crate::runtime::supervise::TaskKind;
 use crate::scheduler::Outcome;
 use crate::sink::{AnySink, Decided, Sink, Written};
-use crate::supervise::TaskKind;
 
 /// How a write went.
 pub(super) struct Delivered {
@@ -119,7 +119,8 @@ impl Driver {
                 Err(HandlerError::new(HandlerErrorKind::Transient, why))
             });
             if counts {
-                let kind = result.as_ref().map_or_else(|error| error.kind().as_str(), |_| crate::metrics::OK);
+                let kind =
+                    result.as_ref().map_or_else(|error| error.kind().as_str(), |_| crate::telemetry::metrics::OK);
                 self.counts.called(kind, delivered.period.took());
             }
             self.settle(decided, result);

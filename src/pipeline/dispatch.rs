@@ -16,11 +16,11 @@ use super::traces;
 use super::workers::{Called, Workers};
 use crate::clock::{Clock, Period};
 use crate::handler::{AnyHandler, Call, Decision, Decisions, Handler, HandlerError, HandlerErrorKind, NextIndex};
-use crate::logging::AUDIT;
-use crate::retry::rounded;
+use crate::runtime::retry::rounded;
+use crate::runtime::supervise::{Group, TaskKind, panic_message};
 use crate::scheduler::{Order, Outcome};
 use crate::sink::{AnySink, Decided, Effects};
-use crate::supervise::{Group, TaskKind, panic_message};
+use crate::telemetry::logging::AUDIT;
 use crate::work::{Streams, Work, WorkKind};
 
 /// Who decides.

@@ -24,15 +24,15 @@ use super::workers::Called;
 use super::{Identity, Options, Parts, Stop};
 use crate::checkpoint::{CheckpointError, CheckpointStore, Claimed, ParkedStore, ParkedStream};
 use crate::clock::{Clock, Period, Timestamp};
+use crate::config::filter::Filter;
 use crate::event::Indexes;
-use crate::filter::Filter;
 use crate::handler::{Call, Decisions};
-use crate::health::State;
 use crate::position::TrancheId;
+use crate::runtime::supervise::Group;
 use crate::scheduler::{self, Scheduler};
 use crate::sink::{AnySink, Decided};
 use crate::source::{Source, SourceError, TrancheChange};
-use crate::supervise::Group;
+use crate::telemetry::health::State;
 use crate::trace::Recorder;
 use crate::work::{Streams, Work};
 

@@ -4,7 +4,7 @@ use super::Stop;
 use super::driver::Driver;
 use super::life::Ended;
 use super::tranches::Tranche;
-use crate::health::State;
+use crate::telemetry::health::State;
 
 impl Driver {
     /// Begins to drain: nothing more is read or offered; what runs is finished and its progress stored.

@@ -12,12 +12,12 @@ use super::tranches::{Claim, Phase, Tranche};
 use super::{OUTAGE, Stop};
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, Claimed, ParkedStream};
 use crate::clock::Timestamp;
+use crate::formats::words::chain;
 use crate::position::{Position, Progress, StartAt, TrancheId, WritePosition};
-use crate::retry::rounded;
+use crate::runtime::retry::rounded;
+use crate::runtime::supervise::TaskKind;
 use crate::scheduler::IngestBatch;
-use crate::setting;
 use crate::source::{Batch, Drained, SourceError, SourceErrorKind};
-use crate::supervise::TaskKind;
 
 /// Batches that a reader may read before the driver has taken the first of them: enough that neither waits until the other is
 /// awake.
@@ -316,14 +316,4 @@ fn show(from: &StartAt) -> String {
         StartAt::Origin => "its origin".to_owned(),
         StartAt::Position(position) => position.to_string(),
     }
-}
-
-/// Returns an error's message with those of its causes.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    for cause in std::iter::successors(error.source(), |cause| (*cause).source()) {
-        text.push_str(": ");
-        text.push_str(&setting::words(cause));
-    }
-    text
 }

@@ -10,9 +10,9 @@ use super::driver::Driver;
 use super::observe::Observer;
 use super::questions::{CONNECTING, Listener};
 use super::{Assemble, Identity, OUTAGE, Options, Parts};
-use crate::health::State;
-use crate::retry::rounded;
-use crate::supervise::{Group, Restarts, pipeline_span};
+use crate::runtime::retry::rounded;
+use crate::runtime::supervise::{Group, Restarts, pipeline_span};
+use crate::telemetry::health::State;
 
 /// How a pipeline ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

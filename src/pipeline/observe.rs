@@ -8,9 +8,9 @@ use super::driver::Driver;
 use super::questions::View;
 use crate::clock::Timestamp;
 use crate::handler::HandlerErrorKind;
-use crate::metrics::{Activity, LocalMetrics, PageRead, PipelineMetrics, Stage, TrancheMetrics};
 use crate::position::TrancheId;
 use crate::source::{Batch, Lag};
+use crate::telemetry::metrics::{Activity, LocalMetrics, PageRead, PipelineMetrics, Stage, TrancheMetrics};
 use crate::trace::Recorder;
 use crate::work::Work;
 

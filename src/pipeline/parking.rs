@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::OUTAGE;
 use super::driver::{Driver, Event};
-use super::intake::chain;
 use crate::checkpoint::{CheckpointError, CheckpointKey, Fence, Parked};
+use crate::formats::words::chain;
 use crate::position::Ordinal;
+use crate::runtime::supervise::TaskKind;
 use crate::scheduler::Outcome;
 use crate::sink::AnySink;
-use crate::supervise::TaskKind;
 use crate::work::Work;
 
 /// Work under one claim on its way into the parked store.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::handler::{HandlerError, HandlerErrorKind};
-use crate::retry::Backoff;
+use crate::runtime::retry::Backoff;
 use crate::scheduler::Outcome;
 
 /// How a pipeline deals with errors.

@@ -10,12 +10,12 @@ use super::driver::Driver;
 use super::life::{Ended, HEALTHY_AFTER};
 use super::tranches::{Phase, Tranche};
 use crate::clock::{Clock, Timestamp};
-use crate::filter::Filter;
+use crate::config::filter::Filter;
 use crate::handler::AnyHandler;
-use crate::health::State;
 use crate::position::{Position, Progress};
 use crate::scheduler::{Explanation, Snapshot, TrancheReport};
 use crate::source::Lag;
+use crate::telemetry::health::State;
 
 /// How many streams that need attention a view lists.
 const STREAMS_LISTED: usize = 100;

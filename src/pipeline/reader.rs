@@ -11,8 +11,8 @@ use super::OUTAGE;
 use super::driver::Event;
 use crate::checkpoint::{CheckpointKey, CheckpointStore};
 use crate::clock::{Clock, Timestamp};
+use crate::config::filter::{Filter, Verdict};
 use crate::event::{self, Kind};
-use crate::filter::{Filter, Verdict};
 use crate::position::{TrancheId, WritePosition};
 use crate::source::{Batch, Next, SourceError, SourceErrorKind, TrancheReader};
 

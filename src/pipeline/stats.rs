@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use super::questions::{Standing, TrancheView, View};
 use crate::clock::Timestamp;
-use crate::metrics::{Activity, KindTotals, OK, Totals, TrancheTotals};
 use crate::scheduler::{Snapshot, StateTotals, StreamReport, StreamState};
 use crate::source::LagUnit;
+use crate::telemetry::metrics::{Activity, KindTotals, OK, Totals, TrancheTotals};
 
 /// The target of the lines, so that `info,propulsiond::stats=off` does without them.
 const TARGET: &str = "propulsiond::stats";

@@ -7,16 +7,16 @@ use tokio::sync::oneshot;
 use super::OUTAGE;
 use super::commit::{Committed, Step};
 use super::driver::{Driver, Event};
-use super::intake::chain;
 use super::parking::ToPark;
 use super::traces;
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Fence, Parked};
 use crate::clock::{Period, Timestamp};
+use crate::formats::words::chain;
 use crate::handler::{HandlerError, HandlerErrorKind};
-use crate::retry::rounded;
+use crate::runtime::retry::rounded;
+use crate::runtime::supervise::TaskKind;
 use crate::scheduler::Outcome;
 use crate::sink::{Decided, ParkedChange, TransactionError, TransactionalSink, Written};
-use crate::supervise::TaskKind;
 use crate::work::Work;
 
 /// A transaction whose effects are written and that waits for its progress.

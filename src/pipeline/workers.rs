@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::driver::Event;
 use crate::clock::{Clock, Period, Timestamp};
 use crate::handler::{BlockingHandler, BlockingHandlerFactory, Decisions, HandlerError, HandlerErrorKind};
-use crate::supervise::{Group, TaskKind};
+use crate::runtime::supervise::{Group, TaskKind};
 use crate::work::Streams;
 
 /// How many calls a thread takes at most at a time.
@@ -246,7 +246,7 @@ fn decide(handler: &mut dyn BlockingHandler, streams: &mut Streams, decisions: &
     let why = match caught {
         Ok(()) if decided == streams.len() => return,
         Ok(()) => format!("the handler decided about {decided} of {} streams", streams.len()),
-        Err(panic) => format!("the handler panicked: {}", crate::supervise::panic_message(&*panic)),
+        Err(panic) => format!("the handler panicked: {}", crate::runtime::supervise::panic_message(&*panic)),
     };
     // Which of them it was about is not known: none of them is decided (D-10).
     decisions.truncate(before);

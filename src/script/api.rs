@@ -15,7 +15,7 @@ use super::json;
 use super::metrics::{ScriptMetrics, is_name};
 use super::objects::{SpanObject, TimeObject, parse_time};
 use crate::clock;
-use crate::setting;
+use crate::config::scalar;
 
 /// `log`
 #[derive(Clone, Copy)]
@@ -170,7 +170,7 @@ fn checked_tag(tag: &str) -> Result<Arc<str>, Failure> {
 /// A duration: `"5s"`, or a number of seconds.
 pub(super) fn duration(value: &Dynamic) -> Result<Duration, Failure> {
     if let Ok(text) = value.as_immutable_string_ref() {
-        return setting::duration::parse(&text).map_err(misuse);
+        return scalar::duration::parse(&text).map_err(misuse);
     }
     let seconds = match value.as_int() {
         Ok(seconds) => seconds as f64,
@@ -200,7 +200,7 @@ fn register_emit(engine: &mut Engine, host: &Host) {
     });
 }
 
-fn checked_value(call: &mut Call, value: &Dynamic, limit: usize) -> Result<crate::value::Value, Failure> {
+fn checked_value(call: &mut Call, value: &Dynamic, limit: usize) -> Result<crate::effect::Value, Failure> {
     let value = convert::to_value(call, value)?;
     if call.emitted_bytes > limit {
         return Err(misuse(format!("the call emitted more than {limit} bytes")));

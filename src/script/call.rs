@@ -13,9 +13,9 @@ use rhai::{Dynamic, EvalAltResult, ImmutableString, Position};
 use super::intern::Interner;
 use super::json::{self, FieldTable};
 use crate::clock::{Clock, Timestamp};
+use crate::effect::Value;
 use crate::event::Event;
 use crate::handler::{HandlerError, HandlerErrorKind};
-use crate::value::Value;
 use crate::work::Work;
 
 pub(super) type Failure = Box<EvalAltResult>;

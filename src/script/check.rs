@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::problem::Problem;
 use super::sources::{SourceFile, Sources};
-use crate::document::closest;
+use crate::config::document::closest;
 
 /// Functions that rhai knows by their names alone, and whatever they are called with.
 const SYNTAX: [&str; 10] =

@@ -6,8 +6,8 @@ use super::call::{Call, Failure, Fault, Part, Seen, current, misuse};
 use super::document::Document;
 use super::json;
 use super::objects::{EventObject, EventsObject, StreamObject, TimeObject};
+use crate::effect::Value;
 use crate::event::Text;
-use crate::value::Value;
 
 /// Converts what a script emits. Texts that come again (keys, SQL) are shared.
 pub(super) fn to_value(call: &mut Call, value: &Dynamic) -> Result<Value, Failure> {

@@ -142,7 +142,7 @@ fn verdict(value: &Dynamic) -> Result<Verdict, String> {
 }
 
 /// Makes the decision about a stream. Messages say what is wrong; [`within`] adds where.
-fn decide(verdict: Verdict, effects: Vec<crate::value::Value>, work: &Work) -> Result<Decision, HandlerError> {
+fn decide(verdict: Verdict, effects: Vec<crate::effect::Value>, work: &Work) -> Result<Decision, HandlerError> {
     let wrong = |what: String| Err(HandlerError::new(HandlerErrorKind::Permanent, what));
     let first = work.first();
     let (next, tag) = match verdict {

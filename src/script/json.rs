@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use rhai::{Dynamic, ImmutableString, Map};
 
 use super::number;
-use crate::jsonlines::BadLine;
-use crate::jsonlines::parts::{self, FieldPlace};
+use crate::formats::jsonlines::BadLine;
+use crate::formats::jsonlines::parts::{self, FieldPlace};
 
 /// How deep a value may be nested. Each level is scanned once more than the one around it.
 pub(super) const DEEPEST: usize = 64;
@@ -115,6 +115,6 @@ impl FieldTable {
 }
 
 /// Writes a script value as JSON. Numbers that were too large for a number are strings, and stay so.
-pub(super) fn write(value: &crate::value::Value) -> Result<String, String> {
+pub(super) fn write(value: &crate::effect::Value) -> Result<String, String> {
     serde_json::to_string(value).map_err(|error| error.to_string())
 }

@@ -20,7 +20,7 @@ use super::call::{Failure, Handle, Part, Seen, current};
 use super::convert;
 use super::objects::{EventObject, EventsObject, Getter, StreamObject};
 use super::program::Watch;
-use crate::value::Value;
+use crate::effect::Value;
 
 /// The body of a function.
 pub(super) struct Plan(Vec<Step>);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::{Limits, Options};
-use crate::setting;
+use crate::config::scalar;
 
 /// `[handler.rhai]`: a script decides about the events. It has `fn handle(stream, events)`, or `fn handle_batch(spans)`
 /// where `schedule.streams_per_call` is more than 1.
@@ -21,13 +21,13 @@ use crate::setting;
 #[schemars(rename = "RhaiHandler")]
 pub struct Settings {
     /// The script's file, in the folder of the pipeline's file, such as `"orders.rhai"`.
-    pub script: setting::Text,
+    pub script: scalar::Text,
     /// What the script finds as `params`, a table of your own: `{ vat = 0.2 }`. References in its texts are resolved.
     #[serde(default)]
     pub params: Params,
     /// How long one call may take. Longer, and it failed, to be tried again.
-    #[serde(default = "default_timeout", with = "setting::duration")]
-    #[schemars(with = "setting::DurationText")]
+    #[serde(default = "default_timeout", with = "scalar::duration")]
+    #[schemars(with = "scalar::DurationText")]
     pub timeout: Duration,
     /// How many threads run the script. Left out: as many as there are cores. Never more than `schedule.concurrency`.
     #[serde(default)]
@@ -93,9 +93,9 @@ impl JsonSchema for Params {
     }
 }
 
-fn resolve(value: &mut Value) -> Result<(), setting::Unresolved> {
+fn resolve(value: &mut Value) -> Result<(), scalar::Unresolved> {
     match value {
-        Value::String(text) => *text = setting::resolve(text)?,
+        Value::String(text) => *text = scalar::resolve(text)?,
         Value::Array(items) => items.iter_mut().try_for_each(resolve)?,
         Value::Object(entries) => entries.values_mut().try_for_each(resolve)?,
         _ => {}

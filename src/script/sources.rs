@@ -13,8 +13,9 @@ use rhai::{AST, ASTNode, Engine, Expr, ParseErrorType, Position, Scope, Stmt};
 use super::api::NAMES;
 use super::failure::lower;
 use super::problem::{Problem, ScriptError};
-use crate::document::closest;
-use crate::setting::{self, Unreadable, plain};
+use crate::config::document::closest;
+use crate::config::scalar::{self, Unreadable};
+use crate::formats::words::io_error;
 
 /// Larger files are not read: nobody writes one by hand.
 const MAX_BYTES: u64 = 1 << 20;
@@ -45,7 +46,7 @@ pub(super) struct Import {
 
 /// Reads a file of a script.
 pub fn read(path: &Path) -> Result<String, Unreadable> {
-    setting::read_text(path, MAX_BYTES)
+    scalar::read_text(path, MAX_BYTES)
 }
 
 struct Loader<'a> {
@@ -180,7 +181,7 @@ impl Loader<'_> {
         let path = self.folder.join(&name);
         let real = path.canonicalize().map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => format!("there is no module `{name}` beside the script"),
-            _ => format!("cannot read the module `{name}`: {}", plain(&error)),
+            _ => format!("cannot read the module `{name}`: {}", io_error(&error)),
         })?;
         if !real.starts_with(&self.folder) {
             return Err(format!("the module `{name}` lies outside of the script's folder"));

@@ -8,16 +8,16 @@ use std::path::{Component, Path, PathBuf};
 
 use super::connectors::Role;
 use super::{Checkpoint, HandlerSpec, Loaded, Order, SinkSpec, SourceSpec, Then};
-use crate::document::{Problem, clear_secrets};
+use crate::config::document::{Problem, clear_secrets};
+use crate::config::filter::{BadEntry, Filter};
+use crate::config::scalar::Text;
 use crate::event::Indexes;
-use crate::filter::{BadEntry, Filter};
 use crate::script;
-use crate::setting::Text;
 
 /// Returns everything that is wrong with pipelines that could be read, each by itself and all together. `data` is the
 /// daemon's data directory.
 ///
-/// Where missing variables are allowed ([`setting::allowing_missing`](crate::setting::allowing_missing)), what refers to
+/// Where missing variables are allowed ([`setting::allowing_missing`](crate::config::scalar::allowing_missing)), what refers to
 /// any is not judged.
 pub fn check(pipelines: &[Loaded], data: &Path) -> Vec<Problem> {
     let mut problems: Vec<_> = pipelines.iter().flat_map(|pipeline| Check { pipeline, data }.all()).collect();

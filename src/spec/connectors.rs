@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Checkpoint, PipelineSpec};
+use crate::config::scalar::Text;
 use crate::connector::{
     BadSetting, checkpoint_file, checkpoint_memory, file, generate, http, json, memory, null, sqlite, stats, stdout,
 };
 use crate::event::Indexes;
 use crate::script;
-use crate::setting::Text;
 use crate::source::Contract;
 
 /// Declares a struct with one optional field per kind.

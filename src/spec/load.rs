@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{ErrorsSpec, PipelineSpec, ScheduleSpec};
-use crate::document::{Document, Format, Kind, Problem};
-use crate::filter;
-use crate::setting::{Text, plain};
-use crate::settings::{self, Settings};
+use crate::config::document::{Document, Format, Kind, Problem};
+use crate::config::filter;
+use crate::config::scalar::Text;
+use crate::config::settings::{self, Settings};
+use crate::formats::words::io_error;
 
 /// A pipeline file that was read.
 #[derive(Clone, Debug)]
@@ -77,7 +78,7 @@ pub fn scan(path: &Path) -> Result<Vec<PathBuf>, Vec<Problem>> {
     let failed = |error: std::io::Error| {
         let what = match error.kind() {
             std::io::ErrorKind::NotFound => "there is no such file or folder".to_owned(),
-            _ => format!("cannot read the folder: {}", plain(&error)),
+            _ => format!("cannot read the folder: {}", io_error(&error)),
         };
         vec![
             Problem::new(path, what)

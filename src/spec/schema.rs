@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::json;
 
 use super::{Attempts, Checkpoint, CheckpointSpec, Stop};
-use crate::setting::DurationText;
+use crate::config::scalar::DurationText;
 
 /// Completes the schema of a whole file: what takes more than one key.
 pub(super) fn pipeline(schema: &mut Schema) {

@@ -1,7 +1,7 @@
 //! The scripts that pipelines name.
 
 use super::Loaded;
-use crate::document::{Place, Problem};
+use crate::config::document::{Place, Problem};
 use crate::script::{self, Script};
 
 /// Returns what is wrong with a pipeline's script.

@@ -11,7 +11,7 @@ use expect_test::Expect;
 use tempfile::TempDir;
 
 use super::*;
-use crate::document::{Problem, Style};
+use crate::config::document::{Problem, Style};
 
 /// A folder of pipelines beside a data directory.
 struct Files {

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use propulsiond::settings::{Listen, Settings};
+use propulsiond::config::settings::{Listen, Settings};
 use serde_json::Value;
 
 use crate::daemon::{Daemon, Place, check, program, run};
@@ -266,7 +266,7 @@ fn compose_agrees_with_the_image_and_with_prometheus() {
 #[test]
 fn the_operators_page_names_every_state_and_every_health() {
     let page = read("deploy/README.md");
-    for state in propulsiond::health::State::ALL {
+    for state in propulsiond::telemetry::health::State::ALL {
         assert!(page.contains(&format!("`{state}`")), "{state}");
     }
     for health in ["healthy", "degraded", "failed"] {

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use expect_test::{expect, expect_file};
 use propulsiond::clock::{Clock, wall};
-use propulsiond::health::State;
-use propulsiond::metrics::{Metrics, OK, PageRead};
 use propulsiond::position::{Position, TrancheId};
 use propulsiond::source::{Lag, LagUnit};
+use propulsiond::telemetry::health::State;
+use propulsiond::telemetry::metrics::{Metrics, OK, PageRead};
 
 use crate::tools::tool;
 

@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use propulsiond::checkpoint::Owner;
 use propulsiond::clock::Clock;
+use propulsiond::config::filter::Filter;
 use propulsiond::connector::checkpoint_memory::MemoryCheckpoints;
 use propulsiond::connector::memory::MemoryFeed;
 use propulsiond::connector::null::NullSink;
-use propulsiond::filter::Filter;
-use propulsiond::health::State;
-use propulsiond::metrics::Metrics;
 use propulsiond::pipeline::observe::Observer;
 use propulsiond::pipeline::{Assemble, Ended, ErrorPolicy, Handle, Identity, Options, Parts, Pipeline, Stop, Then};
-use propulsiond::retry::Backoff;
+use propulsiond::runtime::retry::Backoff;
+use propulsiond::runtime::supervise::Group;
 use propulsiond::scheduler::Order;
 use propulsiond::sink::AnySink;
-use propulsiond::supervise::Group;
+use propulsiond::telemetry::health::State;
+use propulsiond::telemetry::metrics::Metrics;
 use tokio_util::sync::CancellationToken;
 
 /// Parts that cannot be built so many times.

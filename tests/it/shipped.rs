@@ -46,7 +46,7 @@ fn imports(script: &Path) -> Vec<PathBuf> {
 fn every_file_below_pipelines_is_a_pipeline_that_loads_or_belongs_to_one() {
     let all = files(&root("pipelines").canonicalize().unwrap());
     let mut left: BTreeSet<_> = all.iter().cloned().collect();
-    for tests in all.iter().filter(|path| propulsiond::cases::is_test(path)) {
+    for tests in all.iter().filter(|path| propulsiond::commands::handler_tests::is_test(path)) {
         check(&run(program().arg("test").arg(tests)), 0, &[" passed"]);
         left.remove(tests);
     }
@@ -55,7 +55,7 @@ fn every_file_below_pipelines_is_a_pipeline_that_loads_or_belongs_to_one() {
         check(&output, 0, &["no problems found"]);
         left.remove(pipeline);
         let folder = pipeline.parent().unwrap();
-        propulsiond::setting::allowing_missing(|| {
+        propulsiond::config::scalar::allowing_missing(|| {
             for loaded in propulsiond::spec::load(pipeline).unwrap() {
                 let mut owned = Vec::new();
                 if let Some(rhai) = &loaded.spec.handler.rhai {

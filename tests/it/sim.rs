@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use propulsiond::clock::Clock;
-use propulsiond::metrics::Metrics;
 use propulsiond::pipeline::observe::Observer;
 use propulsiond::pipeline::{Assemble, Ended, Handle, Parts, Pipeline, Stop};
-use propulsiond::supervise::Group;
+use propulsiond::runtime::supervise::Group;
+use propulsiond::telemetry::metrics::Metrics;
 use tokio_util::sync::CancellationToken;
 
 use world::World;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::document::{self, Document};
 use crate::checkpoint::CheckpointKey;
-use crate::finding::{Bounded, Finding, Remedy, Severity};
+use crate::connector::diagnosis::{Bounded, Finding, Remedy, Severity};
 use crate::position::Position;
 
 /// Larger files are none of ours: the set in one is bounded.

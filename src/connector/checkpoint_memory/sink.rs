@@ -9,10 +9,10 @@ use super::{MemoryCheckpoints, State, Step};
 use crate::checkpoint::{
     CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Claimed, Commit, Fence, Owner, ParkedStore,
 };
+use crate::effect::Value;
 use crate::handler::{HandlerError, HandlerErrorKind};
 use crate::position::{Ordinal, Progress, WritePosition};
 use crate::sink::{Decided, Effects, ParkedChange, Sink, Transaction, TransactionError, TransactionalSink, Written};
-use crate::value::Value;
 
 /// How many decisions a plain write takes.
 const MAX_BATCH: usize = 1_000;

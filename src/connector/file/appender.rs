@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::mend::{Mended, mend};
-use crate::render::Format;
+use crate::formats::encode::Format;
 
 /// An open and locked file.
 #[derive(Debug)]

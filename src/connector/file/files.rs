@@ -8,8 +8,8 @@ use hashbrown::HashMap;
 
 use super::appender::Appender;
 use super::{Fsync, Settings};
+use crate::formats::encode::Format;
 use crate::handler::{HandlerError, HandlerErrorKind};
-use crate::render::Format;
 
 /// Why lines are not in their file.
 #[derive(Debug)]

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use super::Settings;
 use super::mend::{Mended, look, mend};
+use crate::config::template::Template;
 use crate::connector::Context;
-use crate::finding::{Bounded, Finding, Remedy, Severity};
-use crate::render::Format;
-use crate::template::Template;
+use crate::connector::diagnosis::{Bounded, Finding, Remedy, Severity};
+use crate::formats::encode::Format;
 
 /// How many files are looked at where a sink has one per stream.
 const MOST_FILES: usize = 100_000;

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
-use crate::render::{Format, is_json};
+use crate::formats::encode::{Format, is_json};
 
 /// What was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

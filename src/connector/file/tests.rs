@@ -5,9 +5,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock::Timestamp;
+use crate::effect::Value;
 use crate::event::{Assembler, Kind};
 use crate::position::Ordinal;
-use crate::value::Value;
 use crate::work::{Work, WorkId, WorkKind};
 
 fn decided(stream: &str, number: i64) -> Decided {

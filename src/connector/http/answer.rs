@@ -10,9 +10,9 @@ use time::format_description::well_known::Rfc2822;
 use super::target::Target;
 use super::{Auth, Settings, Statuses};
 use crate::clock;
+use crate::config::secret::Secret;
 use crate::handler::{HandlerError, HandlerErrorKind};
-use crate::secret::Secret;
-use crate::web::chain;
+use crate::runtime::http_client::chain;
 
 /// How much of an answer is read.
 const MOST_READ: usize = 64 * 1024;

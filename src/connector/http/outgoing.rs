@@ -8,13 +8,13 @@ use reqwest::{Method, Url};
 
 use super::target::Target;
 use super::{Auth, Per, Settings, is_reserved, permanent};
+use crate::config::document::closest;
 use crate::connector::{BadSetting, Context};
-use crate::document::closest;
+use crate::effect::Value;
 use crate::event::{Event, Kind};
+use crate::formats::encode;
 use crate::handler::HandlerError;
-use crate::render;
 use crate::sink::Decided;
-use crate::value::Value;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -44,7 +44,7 @@ pub(super) struct Maker {
 pub(super) fn pieces(per: Per, events: &[Event]) -> Box<dyn Iterator<Item = &[Event]> + Send + '_> {
     match per {
         Per::Event => Box::new(events.chunks(1).filter(|event| event[0].kind() == Kind::Event)),
-        Per::Span => Box::new(render::runs(events)),
+        Per::Span => Box::new(encode::runs(events)),
     }
 }
 
@@ -65,11 +65,11 @@ impl Maker {
         let (mut body, key) = (Vec::new(), self.key(stream));
         let key = match self.per {
             Per::Event => {
-                render::event_line(&piece[0], &mut body);
+                encode::event_line(&piece[0], &mut body);
                 format!("{key}{first}")
             }
             Per::Span => {
-                render::span(piece, &mut body);
+                encode::span(piece, &mut body);
                 format!("{key}{first}-{}", piece[piece.len() - 1].next_index())
             }
         };
@@ -184,7 +184,7 @@ fn body_of(value: &Value) -> (Vec<u8>, Option<&'static str>) {
         Value::Bytes(bytes) => (bytes.to_vec(), Some("application/octet-stream")),
         value => {
             let mut body = Vec::new();
-            render::value(value, &mut body);
+            encode::value(value, &mut body);
             (body, Some("application/json"))
         }
     }
@@ -192,7 +192,7 @@ fn body_of(value: &Value) -> (Vec<u8>, Option<&'static str>) {
 
 fn text_of(value: &Value) -> String {
     let mut text = Vec::new();
-    render::value_lines(std::slice::from_ref(value), render::Format::Text, &mut text);
+    encode::value_lines(std::slice::from_ref(value), encode::Format::Text, &mut text);
     text.pop();
     String::from_utf8_lossy(&text).into_owned()
 }
@@ -233,7 +233,7 @@ pub(super) fn fixed_headers(settings: &Settings) -> Vec<Result<(HeaderName, Head
         Some(Auth::Bearer(token)) => format!("Bearer {}", token.expose()),
         Some(Auth::Basic(basic)) => {
             let mut encoded = Vec::new();
-            render::base64(format!("{}:{}", &*basic.user, basic.password.expose()).as_bytes(), &mut encoded);
+            encode::base64(format!("{}:{}", &*basic.user, basic.password.expose()).as_bytes(), &mut encoded);
             format!("Basic {}", String::from_utf8_lossy(&encoded))
         }
     };

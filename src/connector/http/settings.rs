@@ -10,8 +10,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::setting;
-use crate::template::Template;
+use crate::config::scalar;
+use crate::config::template::Template;
 
 /// `[sink.http]`: a request for each event, each span, or each thing that the handler emitted, with an idempotency key.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -19,33 +19,33 @@ use crate::template::Template;
 #[schemars(rename = "HttpSink", extend("required" = ["url"]))]
 pub struct Settings {
     /// Where to, `http://` or `https://`. May have a path and a query, but no user and password: `auth` has those.
-    pub url: setting::Text,
+    pub url: scalar::Text,
     /// What follows the url's own path, such as `"/orders/{id}"`; an emitted `path` takes its place. Left out: nothing.
     pub path: Option<Template>,
     /// What a request carries where there is no handler.
     pub per: Per,
     /// The request's method.
-    pub method: setting::Text,
+    pub method: scalar::Text,
     /// Headers that are sent with every request, such as `{ X-Api-Key = "${API_KEY}" }`. Values are never shown.
     pub headers: BTreeMap<String, Hidden>,
     /// How the sink says who it is: `{ bearer = "${TOKEN}" }`, or
     /// `{ basic = { user = "u", password = "${PASSWORD}" } }`. Left out: it does not.
     pub auth: Option<Auth>,
     /// For a whole request, from its connection to the last byte of the answer.
-    #[serde(with = "setting::duration")]
-    #[schemars(with = "setting::DurationText")]
+    #[serde(with = "scalar::duration")]
+    #[schemars(with = "scalar::DurationText")]
     pub timeout: Duration,
     /// For making a connection.
-    #[serde(with = "setting::duration")]
-    #[schemars(with = "setting::DurationText")]
+    #[serde(with = "scalar::duration")]
+    #[schemars(with = "scalar::DurationText")]
     pub connect_timeout: Duration,
     /// Statuses of answers that mean that it is done, such as `["2xx", 409]`.
     pub success: Statuses,
     /// Statuses of answers that mean that it will never work. `4xx` does not hold 401, 407, 408, 425 and 429; they can be named.
     pub permanent: Statuses,
     /// The largest body to send; what is larger is a permanent error.
-    #[serde(with = "setting::size")]
-    #[schemars(with = "setting::SizeText")]
+    #[serde(with = "scalar::size")]
+    #[schemars(with = "scalar::SizeText")]
     pub max_body: u64,
     /// Pass on, in the headers of a request, the trace that its events are part of.
     pub trace_context: bool,
@@ -79,7 +79,7 @@ pub enum Auth {
 #[schemars(rename = "BasicAuth")]
 pub struct Basic {
     /// The user's name.
-    pub user: setting::Text,
+    pub user: scalar::Text,
     /// The password, best as a reference. It is never shown.
     pub password: Hidden,
 }
@@ -87,10 +87,10 @@ pub struct Basic {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            url: setting::Text::literal(""),
+            url: scalar::Text::literal(""),
             path: None,
             per: Per::Event,
-            method: setting::Text::literal("POST"),
+            method: scalar::Text::literal("POST"),
             headers: BTreeMap::new(),
             auth: None,
             timeout: Duration::from_secs(30),
@@ -106,7 +106,7 @@ impl Default for Settings {
 
 /// Text that is shown only as the reference that it came from, and not at all if it was written out.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Hidden(setting::Text);
+pub struct Hidden(scalar::Text);
 
 impl Hidden {
     /// Returns the text, to be handed to whom it is for.
@@ -138,17 +138,17 @@ impl Serialize for Hidden {
 
 impl<'de> Deserialize<'de> for Hidden {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        setting::Text::deserialize(deserializer).map(Self)
+        scalar::Text::deserialize(deserializer).map(Self)
     }
 }
 
 impl JsonSchema for Hidden {
     fn schema_name() -> Cow<'static, str> {
-        setting::SecretText::schema_name()
+        scalar::SecretText::schema_name()
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        setting::SecretText::json_schema(generator)
+        scalar::SecretText::json_schema(generator)
     }
 }
 

@@ -5,9 +5,9 @@ use std::fmt;
 use reqwest::Url;
 
 use super::{Settings, permanent};
+use crate::config::template::Template;
 use crate::connector::BadSetting;
 use crate::handler::HandlerError;
-use crate::template::Template;
 
 /// A url, and what follows its path.
 pub(super) struct Target {

@@ -9,7 +9,7 @@ use super::log::Log;
 use super::numbers::Numbered;
 use super::{OnReplaced, Options, Settings};
 use crate::connector::Context;
-use crate::finding::{Bounded, Finding, Severity};
+use crate::connector::diagnosis::{Bounded, Finding, Severity};
 use crate::position::{Position, StartAt};
 
 /// The longest line that is read of a file of numbers.

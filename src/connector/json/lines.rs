@@ -9,7 +9,7 @@ use super::Options;
 use super::input::Broken;
 use super::place::{Head, Place};
 use crate::event::{Event, malformed};
-use crate::jsonlines::{self, is_blank_or_comment};
+use crate::formats::jsonlines::{self, is_blank_or_comment};
 use crate::position::Ordinal;
 use crate::source::{Batch, Lag, LagUnit};
 

@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{MemoryFeed, MemorySource, Tranche};
 use crate::clock;
+use crate::config::scalar;
 use crate::connector::{BadSetting, Context};
 use crate::event::{Event, Indexes};
-use crate::jsonlines::{Indexing, parse_body};
+use crate::formats::jsonlines::{Indexing, parse_body};
 use crate::position::TrancheId;
-use crate::setting;
 use crate::source::{Contract, Inbox, SourceError, SourceErrorKind};
 
 /// `[source.memory]`: events that are posted to `/pipelines/NAME/events`. What was taken and is not handled yet goes with
@@ -29,8 +29,8 @@ pub struct Settings {
     /// How many events may wait. Posting more is refused until there is room.
     pub max_events: NonZeroUsize,
     /// How many bytes of them may wait.
-    #[serde(with = "setting::size")]
-    #[schemars(with = "setting::SizeText")]
+    #[serde(with = "scalar::size")]
+    #[schemars(with = "scalar::SizeText")]
     pub max_bytes: u64,
 }
 

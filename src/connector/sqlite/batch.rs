@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::statement::shorten;
+use crate::effect::Value;
 use crate::event::{Event, Kind};
 use crate::sink::{Decided, Effects};
-use crate::value::Value;
 
 /// What several decisions want written.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::open::{APPLICATION_ID, VERSION};
 use super::progress;
 use crate::checkpoint::CheckpointKey;
-use crate::finding::{Bounded, Finding, MOST, Remedy, Severity};
+use crate::connector::diagnosis::{Bounded, Finding, MOST, Remedy, Severity};
 use crate::position::{Position, TrancheId};
 
 /// What is kept under one group and source.

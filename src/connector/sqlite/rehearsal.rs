@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use super::SinkSettings;
 use super::batch::{Batch, Step};
 use super::statement::{self, Statements};
-use crate::value::Value;
+use crate::effect::Value;
 
 /// A database in memory, with the tables of `init`.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Rehearsal {
 }
 
 fn tables(settings: &SinkSettings) -> Option<Connection> {
-    if settings.init.is_empty() || settings.init.iter().any(crate::setting::Text::is_hole) {
+    if settings.init.is_empty() || settings.init.iter().any(crate::config::scalar::Text::is_hole) {
         return None;
     }
     let connection = Connection::open_in_memory().ok()?;

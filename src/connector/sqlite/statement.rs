@@ -7,7 +7,7 @@ use rusqlite::{CachedStatement, Connection, ToSql};
 
 use super::batch::Parameters;
 use super::failure::{Failure, Trouble};
-use crate::value::Value;
+use crate::effect::Value;
 
 /// How many statements a batch keeps at hand.
 const AT_HAND: usize = 16;

@@ -3,13 +3,13 @@ use std::collections::BTreeMap;
 use expect_test::{Expect, expect};
 
 use super::*;
-use crate::health::State;
-use crate::logging::Format;
-use crate::logging::tests::captured;
-use crate::metrics::Recent;
 use crate::position::{Position, Progress, TrancheId};
 use crate::scheduler::TrancheReport;
 use crate::source::Lag;
+use crate::telemetry::health::State;
+use crate::telemetry::logging::Format;
+use crate::telemetry::logging::tests::captured;
+use crate::telemetry::metrics::Recent;
 
 fn at(seconds: u64) -> Timestamp {
     Timestamp::from_millis(seconds * 1_000)
@@ -148,7 +148,7 @@ fn reading(seconds: u64, events: u64, state: State, view: View) -> Reading {
 fn check(format: Format, readings: &[Reading], expected: &Expect) {
     let mut stats = Stats::new(readings[0].clone());
     let logged = captured(format, false, "info", |_| {
-        let span = crate::supervise::pipeline_span("orders");
+        let span = crate::runtime::supervise::pipeline_span("orders");
         span.in_scope(|| readings[1..].iter().for_each(|reading| stats.log(reading.clone())));
     });
     expected.assert_eq(&logged);

@@ -299,8 +299,8 @@ fn texts_that_come_again_are_shared() {
     for _ in 0..4 {
         let decisions = call(&mut *handler, &[single("{}")]);
         let effect = &decisions[0].as_ref().unwrap().effects[0];
-        let crate::value::Value::Map(entries) = effect else { panic!("{effect:?}") };
-        let Some(crate::value::Value::Text(sql)) = effect.get("sql") else { panic!("{effect:?}") };
+        let crate::effect::Value::Map(entries) = effect else { panic!("{effect:?}") };
+        let Some(crate::effect::Value::Text(sql)) = effect.get("sql") else { panic!("{effect:?}") };
         texts.push((Arc::clone(&entries[0].0), Arc::clone(sql)));
     }
     let [.., a, b] = &texts[..] else { panic!() };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::super::Loaded;
 use super::super::connectors::{Role, WrittenFile};
 use super::lexical;
-use crate::document::Problem;
+use crate::config::document::Problem;
 
 /// Who writes to a file.
 struct Writer<'a> {

@@ -6,7 +6,7 @@ use expect_test::expect;
 use proptest::prelude::*;
 
 use super::{Files, PipelineSpec, ScheduleSpec, load, load_file};
-use crate::document::{Document, Format};
+use crate::config::document::{Document, Format};
 
 pub(crate) const TOML: &str = r#"
 group = "orders-v1"
@@ -262,7 +262,7 @@ fn r61_missing_variables_leave_holes_where_that_is_asked_for() {
         poll = '${PROPULSIOND_TEST_UNSET}'\n[handler.rhai]\nscript = '${PROPULSIOND_TEST_UNSET}'\n";
     let files = Files::new(&[("a.toml", text.as_bytes())]);
     assert_eq!(files.problems(&files.folder()).len(), 4, "one for each that refers to it");
-    crate::setting::allowing_missing(|| {
+    crate::config::scalar::allowing_missing(|| {
         assert_eq!(files.problems(&files.folder()), []);
         std::fs::write(files.folder().join("b.toml"), text.replace("group = '${", "group = '${OTHER_")).unwrap();
         assert_eq!(files.problems(&files.folder()), [], "two unknown groups are not the same one");
@@ -294,7 +294,7 @@ proptest! {
             let Ok(document) = Document::parse(Path::new("a"), text, format) else { continue };
             if let Err(problems) = document.deserialize::<PipelineSpec>() {
                 prop_assert!(!problems.is_empty());
-                problems.iter().for_each(|problem| drop(problem.render(crate::document::Style::Colour)));
+                problems.iter().for_each(|problem| drop(problem.render(crate::config::document::Style::Colour)));
             }
         }
     }

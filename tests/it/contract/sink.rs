@@ -13,11 +13,11 @@ mod stdout;
 use async_trait::async_trait;
 use propulsiond::clock::Timestamp;
 use propulsiond::connector::Context;
+use propulsiond::effect::Value;
 use propulsiond::event::{Assembler, Event, Kind};
 use propulsiond::handler::{HandlerError, HandlerErrorKind};
 use propulsiond::position::Ordinal;
 use propulsiond::sink::{Decided, Effects, Sink, Written};
-use propulsiond::value::Value;
 use propulsiond::work::{Work, WorkId, WorkKind};
 
 /// A sink, and the outside that it writes to.

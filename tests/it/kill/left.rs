@@ -6,10 +6,10 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use propulsiond::checkpoint::{CheckpointKey, CheckpointStore};
+use propulsiond::config::scalar::Text;
 use propulsiond::connector::Context;
 use propulsiond::connector::sqlite::{CheckpointSettings, SqliteCheckpoints};
 use propulsiond::position::{Ordinal, OrdinalSet, TrancheId};
-use propulsiond::setting::Text;
 use rusqlite::Connection;
 
 use super::feed::{self, Feed, Line};

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use clap::Parser as _;
 use propulsiond::cli::{Cli, Verb};
-use propulsiond::settings::{Listen, Settings};
+use propulsiond::config::settings::{Listen, Settings};
 
 use super::page::{Part, is_assignment, is_program, root};
 use crate::daemon::{Daemon, Place, check, copy_folder, program, run};

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use propulsiond::clock::Timestamp;
+use propulsiond::config::filter::{self, Filter};
+use propulsiond::config::scalar::Text;
 use propulsiond::event::{Assembler, Event, Indexes, Kind, malformed};
-use propulsiond::filter::{self, Filter};
 use propulsiond::position::{Ordinal, Position, Progress, StartAt, TrancheId};
-use propulsiond::setting::Text;
 use propulsiond::source::{
     Batch, Contract, Drained, Next, Source, SourceError, SourceErrorKind, TrancheChange, TrancheReader,
 };

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use propulsiond::effect::Value;
 use propulsiond::event::{Event, Kind};
 use propulsiond::handler::{Call, Decision, Decisions, Handler, HandlerError, HandlerErrorKind, NextIndex};
 use propulsiond::scheduler::Order;
-use propulsiond::value::Value;
 use propulsiond::work::Work;
 
 use super::feed::is_poison;

@@ -10,7 +10,7 @@ use propulsiond::event::{Event, Indexes, Kind};
 use propulsiond::handler::AnyHandler;
 use propulsiond::pipeline::{Ended, ErrorPolicy, Identity, Options, Parts, Stop, Then, View};
 use propulsiond::position::{Ordinal, Progress};
-use propulsiond::retry::Backoff;
+use propulsiond::runtime::retry::Backoff;
 use propulsiond::scheduler::Order;
 use propulsiond::sink::AnySink;
 use propulsiond::work::Work;

@@ -7,16 +7,16 @@ use propulsiond::checkpoint::{
     CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Commit, Fence, Owner,
 };
 use propulsiond::clock::Timestamp;
+use propulsiond::config::scalar::Text;
 use propulsiond::connector::Context;
 use propulsiond::connector::checkpoint_file::{self, FileCheckpoints};
 use propulsiond::connector::checkpoint_memory::{Fault, MemoryCheckpoints, MemorySink, Operation};
 use propulsiond::connector::sqlite::{CheckpointSettings, SinkSettings, SqliteCheckpoints, SqliteSink};
+use propulsiond::effect::Value;
 use propulsiond::event::{Assembler, Event, Kind};
 use propulsiond::handler::HandlerErrorKind;
 use propulsiond::position::{Ordinal, OrdinalSet, Position, Progress, TrancheId};
-use propulsiond::setting::Text;
 use propulsiond::sink::{Decided, Effects, TransactionalSink};
-use propulsiond::value::Value;
 use propulsiond::work::{Work, WorkId, WorkKind};
 use tempfile::TempDir;
 

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use propulsiond::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointStore, ParkedStream};
+use propulsiond::config::scalar::Text;
 use propulsiond::connector::sqlite::{CheckpointSettings, SqliteCheckpoints};
+use propulsiond::effect::Value;
 use propulsiond::handler::HandlerErrorKind;
 use propulsiond::position::{Ordinal, Position, Progress, WritePosition};
-use propulsiond::setting::Text;
 use propulsiond::sink::{Sink, TransactionalSink, Written};
-use propulsiond::value::Value;
 use rusqlite::Connection;
 use tempfile::TempDir;
 

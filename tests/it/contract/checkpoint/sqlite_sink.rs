@@ -4,13 +4,13 @@ use std::path::Path;
 
 use expect_test::{Expect, expect};
 use propulsiond::clock::Timestamp;
+use propulsiond::config::scalar::Text;
 use propulsiond::connector::sqlite::{SinkSettings, SqliteSink};
+use propulsiond::effect::Value;
 use propulsiond::event::{Assembler, Kind, Text as Field};
 use propulsiond::handler::HandlerErrorKind;
 use propulsiond::position::Ordinal;
-use propulsiond::setting::Text;
 use propulsiond::sink::{Decided, Effects, Sink, TransactionError, TransactionalSink, Written};
-use propulsiond::value::Value;
 use propulsiond::work::{Work, WorkId, WorkKind};
 use rusqlite::types::ValueRef;
 use tempfile::TempDir;

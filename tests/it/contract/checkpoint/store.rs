@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use propulsiond::checkpoint::{CheckpointErrorKind, CheckpointKey, CheckpointStore, Commit, Fence, Owner, Parked};
+use propulsiond::config::scalar::Text;
 use propulsiond::connector::checkpoint_file::{self, FileCheckpoints};
 use propulsiond::connector::checkpoint_memory::{Fault, Operation};
 use propulsiond::connector::sqlite::{CheckpointSettings, SqliteCheckpoints};
 use propulsiond::event::{Event, Kind, malformed};
 use propulsiond::position::{Ordinal, Position, Progress, WritePosition};
-use propulsiond::setting::Text;
 use tempfile::TempDir;
 
 use super::harness::*;

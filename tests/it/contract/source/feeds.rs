@@ -6,11 +6,11 @@ use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use propulsiond::config::scalar::Text;
 use propulsiond::connector::{Context, generate, json, memory};
 use propulsiond::event::{Assembler, Event, Kind};
+use propulsiond::formats::encode;
 use propulsiond::position::{Ordinal, Position, TrancheId};
-use propulsiond::render;
-use propulsiond::setting::Text;
 use propulsiond::source::{Source, SourceErrorKind};
 
 use super::Harness;
@@ -81,7 +81,7 @@ impl Json {
         let before = self.files[file].1;
         let mut lines = Vec::new();
         for number in before..before + count {
-            render::event_line(&event(file, number), &mut lines);
+            encode::event_line(&event(file, number), &mut lines);
             lines.push(b'\n');
         }
         if self.files[file].0.ends_with(".gz") {

@@ -1,0 +1,233 @@
+//! Every value that has a say, and where it comes from.
+
+use std::path::Path;
+
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+use super::voice::Voice;
+use crate::config::document::{Document, Format, Kind, Node, without_secrets};
+use crate::config::scalar::Text;
+use crate::config::template::Template;
+use crate::connector::sqlite;
+use crate::spec::{Checkpoint, Order, PipelineSpec};
+
+/// A value, and where it comes from.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Setting {
+    /// The keys that lead there, as in `sink.http.url`.
+    pub path: String,
+    /// As a file would have it: references as they were written. `null`: nothing, which [`because`](Self::because) says the
+    /// meaning of.
+    pub value: Value,
+    pub from: Origin,
+    /// Why it is that, or what it stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub because: Option<&'static str>,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Default,
+    File { file: String, line: usize },
+}
+
+impl Serialize for Origin {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Default => serializer.serialize_str("default"),
+            Self::File { file, line } => serde_json::json!({ "file": file, "line": line }).serialize(serializer),
+        }
+    }
+}
+
+/// What a file leaves out without a value taking its place: behind which other value it stands, and what it means.
+const ABSENT: [(&str, &str, &str); 8] = [
+    ("filter.categories", "", "any"),
+    ("filter.exclude_categories", "filter.categories", "none"),
+    ("filter.streams", "filter.exclude_categories", "any"),
+    ("filter.exclude_streams", "filter.streams", "none"),
+    ("filter.events", "filter.exclude_streams", "any"),
+    ("filter.exclude_events", "filter.events", "none"),
+    ("schedule.max_bytes", "schedule.max_events", "no limit"),
+    ("schedule.purge", "schedule.write_positions", "never"),
+];
+
+/// Returns every value of a pipeline in the order in which its types declare them.
+pub(super) fn values(voice: &Voice<'_>) -> Vec<Setting> {
+    let mut settings = Vec::new();
+    let mut path = Vec::new();
+    each_leaf(&effective(voice), &mut path, &mut |path, value| settings.push(setting(voice, path, value)));
+    for (path, behind, means) in ABSENT {
+        if settings.iter().any(|setting| setting.path == path) {
+            continue;
+        }
+        let table = path.split('.').next().unwrap_or_default();
+        let at = match settings.iter().position(|setting| setting.path == behind) {
+            Some(at) => at + 1,
+            None => settings.iter().position(|setting| setting.path.starts_with(table)).unwrap_or(settings.len()),
+        };
+        let value = if table == "filter" { Value::Array(Vec::new()) } else { Value::Null };
+        settings.insert(at, Setting { path: path.to_owned(), value, from: Origin::Default, because: Some(means) });
+    }
+    settings
+}
+
+/// Returns the spec with what others make of the values that it leaves out. As a tree of our own, because that keeps the
+/// order of its keys; JSON is YAML.
+fn effective(voice: &Voice<'_>) -> Node {
+    let mut spec = voice.spec.clone();
+    spec.group.get_or_insert_with(|| Text::literal(&voice.loaded.name));
+    spec.source_id.get_or_insert_with(|| Text::literal(voice.loaded.source_id()));
+    spec.schedule.write_positions.get_or_insert(voice.spec.keeps_write_positions());
+    if let Checkpoint::Store(store) = &mut spec.checkpoint
+        && store.given().next().is_none()
+    {
+        store.sqlite = Some(sqlite::CheckpointSettings::default());
+    }
+    if let Some(file) = &mut spec.sink.file {
+        file.path = file.path.take().or_else(|| Template::parse(&format!("{}.jsonl", voice.loaded.name)).ok());
+    }
+    tree(&spec)
+}
+
+fn tree(spec: &PipelineSpec) -> Node {
+    let text = serde_json::to_string(spec).expect("a spec is a tree of plain values");
+    Document::parse(Path::new("spec"), text, Format::Yaml).expect("JSON is YAML").root
+}
+
+fn each_leaf(node: &Node, path: &mut Vec<String>, f: &mut impl FnMut(&[String], Value)) {
+    match &node.kind {
+        // A table of a file's own may be empty, and so may one that chooses a kind.
+        Kind::Table(entries) if !entries.is_empty() => {
+            for entry in entries {
+                path.push(entry.key.to_string());
+                each_leaf(&entry.value, path, f);
+                path.pop();
+            }
+        }
+        _ => f(path, serde_json::to_value(node).unwrap_or_default()),
+    }
+}
+
+fn setting(voice: &Voice<'_>, path: &[String], value: Value) -> Setting {
+    let keys: Vec<_> = path.iter().map(String::as_str).collect();
+    let document = &voice.loaded.document;
+    let from = match document.line_of(&keys) {
+        Some(line) => Origin::File { file: document.file.display().to_string(), line },
+        None => Origin::Default,
+    };
+    let value = match voice.reference(&keys) {
+        // What it stands for may be a secret; what was hidden stays hidden.
+        Some(written) if value != "<secret>" => Value::from(written),
+        _ => value,
+    };
+    let shown = shown_path(path);
+    let because = because(voice, &shown, &from);
+    Setting { value: concealed(keys.last().copied().unwrap_or_default(), value), path: shown, from, because }
+}
+
+/// Hides what looks like a secret that is written in clear.
+fn concealed(key: &str, value: Value) -> Value {
+    match value {
+        Value::Array(items) => items.into_iter().map(|item| concealed(key, item)).collect(),
+        Value::String(text) if text != "<secret>" => {
+            let quoted = Value::from(text);
+            let line = format!("{key} = {quoted}");
+            let hidden = without_secrets(&line);
+            if hidden != line {
+                let rest = hidden.strip_prefix(&format!("{key} = ")).unwrap_or_default();
+                return serde_json::from_str(rest).unwrap_or_else(|_| Value::from("<secret>"));
+            }
+            match quoted.as_str().and_then(|text| text.split_once('?')) {
+                // The query of a url may hold a key.
+                Some((url, query)) if url.contains("://") && !query.contains("${") => Value::from(format!("{url}?…")),
+                _ => quoted,
+            }
+        }
+        value => value,
+    }
+}
+
+fn shown_path(path: &[String]) -> String {
+    let is_plain = |key: &str| !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
+    let keys = path.iter().map(|key| if is_plain(key) { key.clone() } else { Value::from(key.as_str()).to_string() });
+    keys.collect::<Vec<_>>().join(".")
+}
+
+fn because(voice: &Voice<'_>, path: &str, from: &Origin) -> Option<&'static str> {
+    let is_default = *from == Origin::Default;
+    Some(match path {
+        "schedule.write_positions" => return write_positions(voice, is_default),
+        _ if !is_default => return None,
+        "group" => "the pipeline's name",
+        "source_id" => "the source's kind",
+        "checkpoint.sqlite.path" if voice.loaded.document.node(&["checkpoint"]).is_none() => "no store is named",
+        "errors.then" => "nothing is passed over unless a file says so",
+        "handler" => "the events themselves go to the sink",
+        "sink" => "nothing is written",
+        "source.json.pattern" => "those that end in `.jsonl` or `.ndjson`, also with `.gz` behind",
+        "source.generate.count" => "without end",
+        "source.generate.rate" => "as fast as they are taken",
+        "handler.rhai.threads" => "as many as there are cores, at most `schedule.concurrency`",
+        "sink.file.path" => "the pipeline's name",
+        "sink.http.path" => "the url's own alone",
+        "sink.http.auth" => "no credentials are sent",
+        "sink.http.proxy" => "none is used, whatever the environment says",
+        _ => return None,
+    })
+}
+
+fn write_positions(voice: &Voice<'_>, is_default: bool) -> Option<&'static str> {
+    let schedule = &voice.spec.schedule;
+    let keeps = voice.spec.keeps_write_positions();
+    Some(match (voice.sink_holds_progress(), schedule.order) {
+        _ if keeps && is_default && voice.spec.waits_for_all() => "`require_all` has to know how far each stream is",
+        (false, _) if is_default => "kept only where the sink holds the progress",
+        (true, Order::Tranche | Order::None) if is_default => "kept only with `order = \"stream\"`",
+        (true, Order::Stream) if is_default && voice.spec.contract().repeats => {
+            "the sink holds the progress, and the feed may repeat events"
+        }
+        (true, Order::Stream) if is_default => "the feed repeats no events",
+        _ if schedule.write_positions == Some(true) && !keeps => {
+            "without effect: kept only where the sink holds the progress, with `order = \"stream\"`"
+        }
+        _ => return None,
+    })
+}
+
+/// How much of a value is shown in the table, and how far comments are moved to the right at most.
+const MOST_SHOWN: usize = 60;
+const COLUMN: usize = 60;
+
+/// Returns the values as lines for people.
+pub(super) fn table(settings: &[Setting]) -> String {
+    let lines: Vec<_> =
+        settings.iter().map(|setting| format!("{} = {}", setting.path, shown(&setting.value))).collect();
+    let widths = lines.iter().map(|line| line.chars().count()).filter(|width| *width <= COLUMN);
+    let column = widths.max().unwrap_or_default();
+    let mut out = String::new();
+    for (line, setting) in lines.iter().zip(settings) {
+        let from = match &setting.from {
+            Origin::Default => "default".to_owned(),
+            Origin::File { file, line } => format!("{file}:{line}"),
+        };
+        let because = setting.because.map(|because| format!(": {because}")).unwrap_or_default();
+        out.push_str(&format!("  {line:column$}  # {from}{because}\n"));
+    }
+    out
+}
+
+fn shown(value: &Value) -> String {
+    let text = match value {
+        Value::Null => "none".to_owned(),
+        value => value.to_string(),
+    };
+    // Statements are written over several lines, which matter to nobody here.
+    let text = text.replace("\\n", " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    match text.char_indices().nth(MOST_SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}

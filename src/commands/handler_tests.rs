@@ -1,0 +1,134 @@
+//! Handler tests: the cases that stand beside a pipeline, in `NAME.test.toml` or `NAME.test.yaml`.
+//!
+//! A case says which events of a stream the script is called with, and what is to come of it. The script is the
+//! pipeline's own, with its parameters, limits and mode, and the pipeline's filter comes before it; no source, store,
+//! sink or network is touched, and variables that only those need may be missing.
+//!
+//! ```toml
+//! [[test]]
+//! name = "a placed order gets a row"
+//! stream = "order-1001"
+//! events = [
+//!     { type = "OrderPlaced", data = { customer = "Ada", total_cents = 1250 } },
+//! ]
+//! emits = [
+//!     { sql = "INSERT INTO orders VALUES (?1, ?2, ?3)", params = ["1001", "Ada", 1250] },
+//! ]
+//! ```
+//!
+//! | key of a test | meaning |
+//! |---|---|
+//! | `name` | what is expected, in words; unique in its file |
+//! | `now` | what `time.now()` says, RFC 3339; `2026-01-01T00:00:00Z` if left out: time stands still |
+//! | `stream` | the stream's name |
+//! | `first_index` | the index of the first event; 0 if left out |
+//! | `events` | what the script is called with; see below |
+//! | `emits` | what it emits: exactly this, in this order; nothing if left out |
+//! | `emits_some` | in place of `emits`: this is among what it emits, in this order; of a table, the keys that are given |
+//! | `returns` | `"all"` (if left out), `{ upto = 3 }` (also with `tag`), `{ defer = "5s" }`, `{ done = "tag" }`, `{ malformed = "why" }` |
+//! | `fails` | in place of `returns`: `{ class = "permanent", why = "text of the message", index = 2 }`, any of them |
+//! | `streams` | where a pipeline has `streams_per_call` over 1: a list of tables, each with what is said of one stream above |
+//!
+//! | key of an event | meaning |
+//! |---|---|
+//! | `type` | its type |
+//! | `index` | one more than that of the event before if left out |
+//! | `data` `meta` | any value, as JSON; nothing if left out |
+//! | `raw` | in place of `data`: a body as it is, also one that is not JSON |
+//! | `timestamp` `id` `correlation` `causation` | text |
+//! | `unfold` | `true`: a snapshot, which comes after the events and takes no index |
+//!
+//! What the script emits must suit the pipeline's sink, too: the form that `sqlite` and `http` want is checked, and
+//! statements are compiled against the tables that the sink's `init` makes. They are not run.
+//!
+//! Values are compared as JSON: `1` is not `1.0`. `{ "$json" = "null" }` stands for the value that its text is: TOML has
+//! no null, and no numbers beyond 64 bits.
+
+mod compare;
+mod diff;
+mod file;
+mod find;
+mod plan;
+mod report;
+mod run;
+mod sink;
+
+use std::path::PathBuf;
+
+use crate::config::document::Problem;
+use crate::config::scalar::allowing_missing;
+use crate::spec;
+
+pub use find::is_test;
+pub use report::{Report, Tested};
+
+use find::Found;
+
+/// Runs the tests of the pipelines at `paths`, files or folders; with `filter`, those with that text in their name or
+/// their pipeline's.
+///
+/// # Errors
+/// Everything that is wrong with the files: then nothing is run.
+pub fn run(paths: &[PathBuf], filter: Option<&str>) -> Result<Report, Vec<Problem>> {
+    let mut report = Report::default();
+    let mut problems = Vec::new();
+    let mut planned = Vec::new();
+    for found in find::find(paths)? {
+        match plan(&found) {
+            Ok(Some(plan)) => planned.push(plan),
+            Ok(None) => report.untested.push(found.name()),
+            Err(wrong) => problems.extend(wrong),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    for plan in planned {
+        report.tests.extend(run::run(&plan, filter));
+    }
+    Ok(report)
+}
+
+/// Returns what is wrong with the test files of the pipelines at `paths`. Runs none of them.
+pub fn check(paths: &[PathBuf]) -> Vec<Problem> {
+    let found = match find::find(paths) {
+        Ok(found) => found,
+        Err(problems) => return problems,
+    };
+    found.iter().flat_map(|found| plan_without_script(found).err().unwrap_or_default()).collect()
+}
+
+/// A pipeline's cases, and the script that they are about.
+struct Plan {
+    pipeline: String,
+    script: crate::script::Script,
+    sink: spec::SinkSpec,
+    cases: Vec<plan::Case>,
+}
+
+fn plan(found: &Found) -> Result<Option<Plan>, Vec<Problem>> {
+    let Some((loaded, cases)) = plan_without_script(found)? else { return Ok(None) };
+    let unknown = plan::unknown_parameters(&loaded);
+    if !unknown.is_empty() {
+        return Err(unknown);
+    }
+    let script = spec::compile_script(&loaded)?;
+    Ok(script.map(|script| Plan { pipeline: loaded.name, script, sink: loaded.spec.sink, cases }))
+}
+
+/// Reads the pipeline and its cases; what is missing from the environment is taken as empty meanwhile.
+fn plan_without_script(found: &Found) -> Result<Option<(spec::Loaded, Vec<plan::Case>)>, Vec<Problem>> {
+    let Some(tests) = &found.tests else { return Ok(None) };
+    let loaded = allowing_missing(|| spec::load_file(&found.pipeline))?;
+    if loaded.spec.handler.rhai.is_none() {
+        return Err(vec![Problem::new(
+            tests,
+            format!("the pipeline `{}` has no script that could be tested", loaded.name),
+        )]);
+    }
+    let cases = plan::cases(tests, &loaded)?;
+    Ok(Some((loaded, cases)))
+}
+
+#[cfg(test)]
+mod tests;

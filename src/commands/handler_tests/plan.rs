@@ -1,0 +1,332 @@
+//! From what a test file says to calls that can be made, and what is wrong where that cannot be.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::file::{Class, EventSpec, Fails, Now, Returns, StreamSpec, TestFile, TestSpec};
+use crate::clock::Timestamp;
+use crate::config::document::{Document, Format, Kind as NodeKind, Node, Place, Problem};
+use crate::config::filter::{Filter, Verdict};
+use crate::config::scalar;
+use crate::event::{Assembler, Event, Kind, Text};
+use crate::position::Ordinal;
+use crate::spec::{Loaded, Order};
+use crate::work::{Work, WorkId, WorkKind};
+
+/// What time it is in a case that does not say: the beginning of 2026.
+const NOW: i64 = 1_767_225_600;
+
+/// A call, and what is to come of it.
+pub(super) struct Case {
+    pub(super) name: String,
+    pub(super) file: std::path::PathBuf,
+    /// Where its name stands.
+    pub(super) place: Place,
+    pub(super) now: OffsetDateTime,
+    pub(super) streams: Vec<Stream>,
+}
+
+/// A stream of a call.
+pub(super) struct Stream {
+    pub(super) name: String,
+    /// `None`: the filter excludes every event.
+    pub(super) work: Option<Work>,
+    /// What the filter excludes, in words.
+    pub(super) excluded: Vec<String>,
+    pub(super) emits: Emits,
+    pub(super) ends: Ends,
+}
+
+pub(super) enum Emits {
+    Exactly(Vec<Value>),
+    /// These among them, in this order.
+    Some(Vec<Value>),
+}
+
+pub(super) enum Ends {
+    Returns(Returns),
+    Fails(Fails),
+}
+
+/// Reads the cases of a pipeline.
+///
+/// # Errors
+/// Everything that is wrong with the file.
+pub(super) fn cases(file: &Path, loaded: &Loaded) -> Result<Vec<Case>, Vec<Problem>> {
+    let format = Format::of(file).unwrap_or(Format::Toml);
+    let document = Document::read(file, format).map_err(|problem| vec![problem])?;
+    let TestFile { test } = document.deserialize()?;
+    let filter = Filter::compile(&loaded.spec.filter).unwrap_or_default();
+    let root = At { document: &document, node: Some(&document.root), path: String::new() };
+    if test.is_empty() {
+        let help = "a test is a table `[[test]]` with `name`, `stream`, `events` and `emits`";
+        return Err(vec![Problem::new(file, "there are no tests in this file").help(help)]);
+    }
+    let mut problems = Vec::new();
+    let mut cases = Vec::new();
+    let mut names: HashMap<String, usize> = HashMap::new();
+    for (number, spec) in test.into_iter().enumerate() {
+        let at = root.key("test").item(number);
+        let name = at.key("name");
+        if let Some(line) = names.insert(spec.name.clone(), name.place().line) {
+            problems.push(name.problem(format!("the test in line {line} has this name as well")));
+        }
+        match (Planner { loaded, filter: &filter }).case(spec, &at) {
+            Ok(case) => cases.push(case),
+            Err(wrong) => problems.extend(wrong),
+        }
+    }
+    if problems.is_empty() { Ok(cases) } else { Err(problems) }
+}
+
+fn usual_now() -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(NOW).expect("it is within the years that there are")
+}
+
+/// Returns which parameters of the script are not known here.
+pub(super) fn unknown_parameters(loaded: &Loaded) -> Vec<Problem> {
+    let path = ["handler", "rhai", "params"];
+    let Some(params) = loaded.document.node(&path) else { return Vec::new() };
+    let mut texts = Vec::new();
+    collect_texts(params, &mut texts);
+    let unresolved = texts.into_iter().filter_map(|text| scalar::resolve(text).err());
+    unresolved.map(|why| loaded.document.problem(&path, format!("the script under test needs it: {why}"))).collect()
+}
+
+fn collect_texts<'a>(node: &'a Node, texts: &mut Vec<&'a str>) {
+    match &node.kind {
+        NodeKind::Text(text) => texts.push(text),
+        NodeKind::List(items) => items.iter().for_each(|item| collect_texts(item, texts)),
+        NodeKind::Table(entries) => entries.iter().for_each(|entry| collect_texts(&entry.value, texts)),
+        _ => {}
+    }
+}
+
+/// A place in a document, for pointing at.
+struct At<'a> {
+    document: &'a Document,
+    /// `None`: it is not there; what is above it is pointed at.
+    node: Option<&'a Node>,
+    path: String,
+}
+
+impl<'a> At<'a> {
+    fn key(&self, key: &str) -> At<'a> {
+        let node = self.node.and_then(|node| node.entry(key)).map(|entry| &entry.value);
+        let path = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
+        At { document: self.document, node: node.or(self.node), path }
+    }
+
+    fn item(&self, index: usize) -> At<'a> {
+        let node = match self.node.map(|node| &node.kind) {
+            Some(NodeKind::List(items)) => items.get(index),
+            _ => None,
+        };
+        At { document: self.document, node: node.or(self.node), path: format!("{}[{index}]", self.path) }
+    }
+
+    fn problem(&self, message: impl Into<String>) -> Problem {
+        Problem { path: self.path.clone(), ..Problem::new(&self.document.file, message).at(self.place()) }
+    }
+
+    fn place(&self) -> Place {
+        self.document.place(self.node.map_or(0..0, |node| node.span.clone()))
+    }
+}
+
+struct Planner<'a> {
+    loaded: &'a Loaded,
+    filter: &'a Filter,
+}
+
+impl Planner<'_> {
+    fn case(&self, mut spec: TestSpec, at: &At<'_>) -> Result<Case, Vec<Problem>> {
+        let place = at.key("name").place();
+        let name = std::mem::take(&mut spec.name);
+        let now = spec.now.map_or_else(usual_now, |Now(now)| now);
+        let streams = self.streams(spec, at).map_err(|problem| vec![problem])?;
+        let mut problems = Vec::new();
+        let mut planned = Vec::new();
+        for (stream, at) in streams {
+            match self.stream(stream, &at) {
+                Ok(stream) => planned.push(stream),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        let file = at.document.file.clone();
+        if problems.is_empty() { Ok(Case { name, file, place, now, streams: planned }) } else { Err(problems) }
+    }
+
+    fn streams<'d>(&self, mut spec: TestSpec, at: &At<'d>) -> Result<Vec<(StreamSpec, At<'d>)>, Problem> {
+        let own = At { path: at.path.clone(), ..*at };
+        let Some(streams) = spec.streams.take() else {
+            for (key, is_there) in [("stream", spec.stream.is_some()), ("events", spec.events.is_some())] {
+                if !is_there {
+                    return Err(at.key("name").problem(format!("the key `{key}` is missing in this test")));
+                }
+            }
+            return Ok(spec.take_own_stream().map(|stream| (stream, own)).into_iter().collect());
+        };
+        let at = at.key("streams");
+        let most = self.loaded.spec.schedule.streams_per_call.get();
+        if spec.has_own_stream() {
+            return Err(at
+                .problem("`streams` stands in place of `stream`, `events` and the like")
+                .help("remove one of the two"));
+        }
+        if streams.is_empty() || streams.len() > most {
+            let found = streams.len();
+            let streams = if most == 1 { "one stream".to_owned() } else { format!("1 to {most} streams") };
+            let why = format!("a call of this pipeline has {streams} (`schedule.streams_per_call`), not {found}");
+            return Err(at.problem(why));
+        }
+        Ok(streams.into_iter().enumerate().map(|(index, stream)| (stream, at.item(index))).collect())
+    }
+
+    fn stream(&self, spec: StreamSpec, at: &At<'_>) -> Result<Stream, Problem> {
+        let fails = spec.fails.is_some() || matches!(spec.returns, Some(Returns::Malformed(_)));
+        let emits = emits(&spec.emits, &spec.emits_some, fails, at)?;
+        let ends = match (spec.returns, spec.fails) {
+            (Some(_), Some(_)) => {
+                return Err(at
+                    .key("fails")
+                    .problem("`fails` stands in place of `returns`")
+                    .help("remove one of the two"));
+            }
+            (_, Some(fails)) => Ends::Fails(fails),
+            (Some(Returns::Malformed(why)), None) => {
+                Ends::Fails(Fails { class: Some(Class::Malformed), why: Some(why), index: None })
+            }
+            (returns, None) => Ends::Returns(returns.unwrap_or_default()),
+        };
+        let at = at.key("events");
+        self.fits_a_call(spec.events.len()).map_err(|why| at.problem(why))?;
+        let mut events = Vec::with_capacity(spec.events.len());
+        let mut next = spec.first_index;
+        for (number, event) in spec.events.iter().enumerate() {
+            let event = build(&spec.stream, event, next, &events).map_err(|why| at.item(number).problem(why))?;
+            next = event.next_index();
+            events.push(event);
+        }
+        let (events, excluded) = self.excluded(events);
+        let work = (!events.is_empty()).then(|| Work {
+            id: WorkId { slot: 0, generation: 0 },
+            kind: WorkKind::Handle,
+            events,
+            next,
+            failures: 0,
+            read_at: Timestamp::ZERO,
+            late: false,
+            trace: None,
+        });
+        Ok(Stream { name: spec.stream, work, excluded, emits, ends })
+    }
+
+    /// Refuses what no call would be made with.
+    fn fits_a_call(&self, events: usize) -> Result<(), String> {
+        let schedule = &self.loaded.spec.schedule;
+        let most = if schedule.order == Order::None { 1 } else { schedule.max_events.get() };
+        let setting = if schedule.order == Order::None { "schedule.order" } else { "schedule.max_events" };
+        match events {
+            0 => Err("a call has at least one event".to_owned()),
+            events if events > most => Err(format!(
+                "a call of this pipeline has at most {most} of a stream's events (`{setting}`), not {events}"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn excluded(&self, events: Vec<Event>) -> (Vec<Event>, Vec<String>) {
+        let mut excluded = Vec::new();
+        let mut offered = Vec::new();
+        for event in events {
+            let what = match self.filter.verdict(&event) {
+                Verdict::Keep => {
+                    offered.push(event);
+                    continue;
+                }
+                Verdict::DropStream => format!("stream `{}`", event.stream()),
+                Verdict::DropType => format!("type `{}`", event.event_type()),
+            };
+            excluded.push(format!("the event at index {} ({what})", event.index()));
+        }
+        (offered, excluded)
+    }
+}
+
+fn emits(exactly: &Option<Vec<Value>>, some: &Option<Vec<Value>>, fails: bool, at: &At<'_>) -> Result<Emits, Problem> {
+    let key = if some.is_some() { "emits_some" } else { "emits" };
+    let at = at.key(key);
+    let values = match (exactly, some) {
+        (Some(_), Some(_)) => {
+            return Err(at.problem("`emits_some` stands in place of `emits`").help("remove one of the two"));
+        }
+        (Some(values), None) | (None, Some(values)) => &values[..],
+        (None, None) => &[],
+    };
+    if fails && !values.is_empty() {
+        return Err(at.problem("nothing that a failed call emitted reaches a sink").help("remove it"));
+    }
+    let parsed = values.iter().enumerate().map(|(index, value)| {
+        let text = json_text(value).map_err(|why| at.item(index).problem(why))?;
+        serde_json::from_str(&text).map_err(|error| at.item(index).problem(format!("it is not JSON: {error}")))
+    });
+    let parsed = parsed.collect::<Result<Vec<Value>, _>>()?;
+    Ok(if some.is_some() { Emits::Some(parsed) } else { Emits::Exactly(parsed) })
+}
+
+/// Makes an event. Messages say what is wrong with it.
+fn build(stream: &str, spec: &EventSpec, next: i64, before: &[Event]) -> Result<Event, String> {
+    let index = spec.index.unwrap_or(next);
+    if before.last().is_some_and(|last| last.is_unfold() && !spec.unfold) {
+        return Err("an unfold comes after the events".to_owned());
+    }
+    if index < next && !before.is_empty() {
+        return Err(format!("its index, {index}, is not above that of the event before"));
+    }
+    let body = match (&spec.data, &spec.raw) {
+        (Some(_), Some(_)) => return Err("`raw` stands in place of `data`: remove one of the two".to_owned()),
+        (Some(data), None) => json_text(data)?,
+        (None, raw) => raw.clone().unwrap_or_default(),
+    };
+    let meta = spec.meta.as_ref().map(json_text).transpose()?.unwrap_or_default();
+    let mut assembler = Assembler::new(stream, &spec.event_type).data(body.as_bytes()).meta(meta.as_bytes());
+    let texts = [
+        (Text::Timestamp, &spec.timestamp),
+        (Text::Id, &spec.id),
+        (Text::Correlation, &spec.correlation),
+        (Text::Causation, &spec.causation),
+    ];
+    for (field, text) in texts {
+        if let Some(text) = text {
+            assembler = assembler.text(field, text);
+        }
+    }
+    let kind = if spec.unfold { Kind::Unfold } else { Kind::Event };
+    assembler.build(kind, Ordinal::new(before.len() as u64 + 1, 0), index).map_err(|error| error.to_string())
+}
+
+/// Writes a value as JSON; `{ "$json": "…" }` stands for what its text is.
+fn json_text(value: &Value) -> Result<String, String> {
+    let joined = |items: Vec<String>| items.join(",");
+    Ok(match value {
+        Value::Array(items) => format!("[{}]", joined(items.iter().map(json_text).collect::<Result<_, _>>()?)),
+        Value::Object(entries) => match (entries.len(), entries.get("$json")) {
+            (1, Some(Value::String(text))) => {
+                let _: serde::de::IgnoredAny =
+                    serde_json::from_str(text).map_err(|error| format!("what `$json` holds is not JSON: {error}"))?;
+                text.clone()
+            }
+            _ => {
+                let entries = entries.iter().map(|(key, value)| {
+                    Ok::<_, String>(format!("{}:{}", Value::String(key.clone()), json_text(value)?))
+                });
+                format!("{{{}}}", joined(entries.collect::<Result<_, _>>()?))
+            }
+        },
+        scalar => scalar.to_string(),
+    })
+}

@@ -1,0 +1,266 @@
+//! Why a tree is not what a type expects.
+//!
+//! Messages never show a value that is text: it may be a secret. The line in the file is shown beside them anyway.
+
+use std::fmt::Display;
+
+use serde::de::{Error, Expected, Unexpected};
+
+use super::super::node::Span;
+use super::super::suggest::closest;
+use super::Segment;
+
+#[derive(Debug)]
+pub(in crate::config::document) struct DeError(Box<Details>);
+
+#[derive(Debug, Default)]
+struct Details {
+    message: String,
+    help: Option<String>,
+    span: Option<Span>,
+    /// From the innermost step outwards.
+    path: Vec<Segment>,
+    unknown_key: Option<String>,
+    suggestion: Option<&'static str>,
+    missing: Option<&'static str>,
+    rooted: bool,
+}
+
+impl DeError {
+    fn new(message: String, help: Option<String>) -> Self {
+        Self(Box::new(Details { message, help, ..Details::default() }))
+    }
+
+    /// A table, number or the like where one of some names is expected.
+    pub(super) fn not_a_name(found: Unexpected<'_>, names: &[&str]) -> Self {
+        Self::new(format!("expected {}, found {}", list(names), describe(&found)), None)
+    }
+
+    /// Sets the place, if it is not known more exactly.
+    pub(super) fn located(mut self, span: &Span) -> Self {
+        self.0.span.get_or_insert_with(|| span.clone());
+        self
+    }
+
+    /// Moves an error from a place that cannot be pointed at to one that can.
+    pub(super) fn located_instead(mut self, empty: &Span, span: &Span) -> Self {
+        if self.0.span.as_ref() == Some(empty) {
+            self.0.span = Some(span.clone());
+        }
+        self
+    }
+
+    /// Says within what the error happened.
+    pub(super) fn under(mut self, segment: Segment) -> Self {
+        self.0.path.push(segment);
+        self
+    }
+
+    pub(in crate::config::document) fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    pub(in crate::config::document) fn help(&self) -> Option<&str> {
+        self.0.help.as_deref()
+    }
+
+    pub(in crate::config::document) fn span(&self) -> Option<Span> {
+        self.0.span.clone()
+    }
+
+    /// Returns the key that nobody knows, if that is the mistake.
+    pub(in crate::config::document) fn unknown_key(&self) -> Option<&str> {
+        self.0.unknown_key.as_deref()
+    }
+
+    /// Returns the path of what was probably meant, if the key is unknown but resembles one.
+    pub(in crate::config::document) fn suggested_path(&self) -> Option<Vec<Segment>> {
+        let (_, parents) = self.0.path.split_last()?;
+        Some([parents, &[Segment::Key(self.0.suggestion?.into())]].concat())
+    }
+
+    /// Returns the path from the root. To be called once the error has left the tree.
+    pub(in crate::config::document) fn rooted(mut self) -> Self {
+        if !self.0.rooted {
+            self.0.path.reverse();
+            self.0.rooted = true;
+        }
+        self
+    }
+
+    pub(in crate::config::document) fn path(&self) -> &[Segment] {
+        &self.0.path
+    }
+
+    /// Returns the path of the nearest entry that can be taken out of the tree to try the rest.
+    pub(in crate::config::document) fn removable(&self) -> &[Segment] {
+        let list = self.0.path.iter().position(|segment| matches!(segment, Segment::Index(_)));
+        &self.0.path[..list.unwrap_or(self.0.path.len())]
+    }
+
+    /// Returns the path of what is missing, if that is the mistake.
+    pub(in crate::config::document) fn missing_path(&self) -> Option<Vec<Segment>> {
+        let mut path = self.0.path.clone();
+        path.push(Segment::Key(self.0.missing?.into()));
+        Some(path)
+    }
+}
+
+impl Display for DeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl std::error::Error for DeError {}
+
+impl Error for DeError {
+    fn custom<T: Display>(message: T) -> Self {
+        Self::new(message.to_string(), None)
+    }
+
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        let expected = expectation(expected);
+        let help = help_for(&found, &expected);
+        let found = match found {
+            // Where text is expected, a number may be a secret as well.
+            Unexpected::Signed(_) | Unexpected::Unsigned(_) | Unexpected::Float(_) if expected == "a string" => {
+                "a number".to_owned()
+            }
+            found => describe(&found),
+        };
+        Self::new(format!("expected {expected}, found {found}"), help)
+    }
+
+    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::invalid_type(found, expected)
+    }
+
+    fn invalid_length(len: usize, expected: &dyn Expected) -> Self {
+        Self::new(format!("expected {}, found {len} items", expectation(expected)), None)
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        let help = closest(variant, expected).map(|name| format!("did you mean `{name}`?"));
+        // A name that resembles none may be anything.
+        let message = match help {
+            Some(_) => format!("`{variant}` is not {}", list(expected)),
+            None => format!("expected {}", list(expected)),
+        };
+        Self::new(message, help)
+    }
+
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        let suggestion = closest(field, expected);
+        let help = match (suggestion, expected) {
+            (Some(name), _) => Some(format!("did you mean `{name}`?")),
+            (None, []) => Some("this table has no keys".to_owned()),
+            (None, [name]) => Some(format!("the one key known here is `{name}`")),
+            (None, names) => Some(format!("the keys known here are {}", names_of(names, "and"))),
+        };
+        let mut error = Self::new(format!("unknown key `{field}`"), help);
+        error.0.unknown_key = Some(field.to_owned());
+        error.0.suggestion = suggestion;
+        error
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        let mut error = Self::new(format!("the key `{field}` is missing"), None);
+        error.0.missing = Some(field);
+        error
+    }
+
+    fn duplicate_field(field: &'static str) -> Self {
+        Self::new(format!("the key `{field}` is written twice"), None)
+    }
+}
+
+/// Returns what is expected in the words of who writes the file, not of who wrote the type.
+fn expectation(expected: &dyn Expected) -> String {
+    let words = expected.to_string();
+    let number = |max: u64| format!("a whole number from 0 to {max}");
+    match words.as_str() {
+        "a boolean" => "`true` or `false`".to_owned(),
+        "u8" => number(u8::MAX.into()),
+        "u16" => number(u16::MAX.into()),
+        "u32" => number(u32::MAX.into()),
+        "u64" | "usize" => "a whole number that is not negative".to_owned(),
+        "i64" | "i32" | "isize" => "a whole number".to_owned(),
+        "f64" | "f32" => "a number".to_owned(),
+        "a sequence" => "a list".to_owned(),
+        "a map" => "a table".to_owned(),
+        "newtype variant" | "struct variant" => "a table with this name and its value".to_owned(),
+        words if words.starts_with("a nonzero") => "a whole number from 1 up".to_owned(),
+        words if words.starts_with("struct ") => "a table".to_owned(),
+        words => words.to_owned(),
+    }
+}
+
+fn describe(found: &Unexpected<'_>) -> String {
+    match found {
+        Unexpected::Bool(value) => format!("`{value}`"),
+        Unexpected::Unsigned(number) => format!("the number {number}"),
+        Unexpected::Signed(number) => format!("the number {number}"),
+        Unexpected::Float(number) => format!("the number {number:?}"),
+        Unexpected::Str(_) | Unexpected::Char(_) | Unexpected::Bytes(_) => "text".to_owned(),
+        Unexpected::Unit | Unexpected::Option => "nothing".to_owned(),
+        Unexpected::Seq => "a list".to_owned(),
+        Unexpected::Map | Unexpected::NewtypeStruct => "a table".to_owned(),
+        Unexpected::Other(what) if what.contains("integer") => "a number that is far too large".to_owned(),
+        Unexpected::Other(what) => (*what).to_owned(),
+        _ => "a name alone".to_owned(),
+    }
+}
+
+fn help_for(found: &Unexpected<'_>, expected: &str) -> Option<String> {
+    let wants_number = expected.contains("number");
+    match found {
+        Unexpected::Str(text) if wants_number && text.contains("${") => {
+            Some("`${…}` stands for text only; write the number itself".to_owned())
+        }
+        Unexpected::Str(text) if wants_number && text.trim().parse::<f64>().is_ok() => {
+            Some(format!("write `{}`, without quotes", text.trim()))
+        }
+        Unexpected::Str(text) if expected == "a table" && is_key_without_space(text) => {
+            Some("a `:` is followed by a space".to_owned())
+        }
+        Unexpected::Str("true" | "false") if expected.starts_with("`true`") => {
+            Some("write it without quotes".to_owned())
+        }
+        Unexpected::Str("yes" | "on") if expected.starts_with("`true`") => Some("write `true`".to_owned()),
+        Unexpected::Str("no" | "off") if expected.starts_with("`true`") => Some("write `false`".to_owned()),
+        Unexpected::Float(number) if expected.contains("whole number") && number.fract() == 0.0 => {
+            Some(format!("write `{number:.0}`"))
+        }
+        Unexpected::Bool(_)
+        | Unexpected::Signed(_)
+        | Unexpected::Unsigned(_)
+        | Unexpected::Float(_)
+        | Unexpected::Other("a date")
+            if expected == "a string" =>
+        {
+            Some("put it in quotes".to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// Tells `key:value` from text that holds a colon, such as a URL.
+fn is_key_without_space(text: &str) -> bool {
+    let key = text.split(':').next().unwrap_or_default();
+    key.len() < text.len() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !text.contains("://")
+}
+
+fn list(names: &[&str]) -> String {
+    match names {
+        [] => "nothing".to_owned(),
+        [name] => format!("`{name}`"),
+        names => format!("one of {}", names_of(names, "or")),
+    }
+}
+
+fn names_of(names: &[&str], join: &str) -> String {
+    let Some((last, rest)) = names.split_last() else { return String::new() };
+    let rest: Vec<_> = rest.iter().map(|name| format!("`{name}`")).collect();
+    format!("{} {join} `{last}`", rest.join(", "))
+}

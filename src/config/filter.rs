@@ -1,0 +1,412 @@
+//! Which streams and events a pipeline takes, as `[filter]` says.
+//!
+//! A value passes if no list of what is wanted is given or one of its entries matches, and no entry of what is excluded
+//! does: exclusion comes last (spec/core.md §4.3). An entry is the exact name, or `/regex/`, searched anywhere in it.
+
+use hashbrown::HashSet;
+use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::scalar::Text;
+use crate::event::{Event, Kind, category};
+
+/// A pattern may not grow larger than this once compiled.
+const MAX_PATTERN_BYTES: usize = 1 << 20;
+
+/// `[filter]`: which streams and events the pipeline takes. Everything, if it is left out.
+///
+/// An entry is the exact name, or `/regex/`, searched anywhere in it. What one of the `exclude_…` lists names is left out
+/// even if another list asks for it. What is left out counts as handled.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Filter")]
+pub struct Settings {
+    /// Streams of these categories only: what stands before the first `-` of a stream's name. Such as `["order"]`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub categories: Vec<Text>,
+    /// No streams of these categories.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exclude_categories: Vec<Text>,
+    /// Streams of these names only, such as `["order-17", "/^invoice-2026/"]`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<Text>,
+    /// No streams of these names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exclude_streams: Vec<Text>,
+    /// Events of these types only. The others are counted as handled, and leave no gap.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Text>,
+    /// No events of these types, such as `["/Viewed$/"]`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exclude_events: Vec<Text>,
+    /// Takes system streams (`$…`) as well. Without it, those alone pass that an entry names by their `$`.
+    pub system: bool,
+}
+
+/// An entry that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadEntry {
+    /// The list's key.
+    pub list: &'static str,
+    pub index: usize,
+    pub why: String,
+    pub help: Option<String>,
+}
+
+/// What to do with an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Keep,
+    /// Nothing of its stream is wanted.
+    DropStream,
+    /// Its stream is wanted, its type is not: a placeholder keeps its index.
+    DropType,
+}
+
+/// A compiled [`Settings`].
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    categories: Rule,
+    streams: Rule,
+    events: Rule,
+    system: bool,
+}
+
+impl Filter {
+    /// Compiles the settings.
+    ///
+    /// # Errors
+    /// Every entry that cannot be used.
+    pub fn compile(settings: &Settings) -> Result<Self, Vec<BadEntry>> {
+        let mut bad = Vec::new();
+        let mut rule = |lists: [(&'static str, &[Text]); 2]| {
+            let [allow, deny] = lists.map(|(list, entries)| Patterns::compile(list, entries, &mut bad));
+            Rule { allow, deny }
+        };
+        let filter = Self {
+            categories: rule([
+                ("categories", &settings.categories),
+                ("exclude_categories", &settings.exclude_categories),
+            ]),
+            streams: rule([("streams", &settings.streams), ("exclude_streams", &settings.exclude_streams)]),
+            events: rule([("events", &settings.events), ("exclude_events", &settings.exclude_events)]),
+            system: settings.system,
+        };
+        if bad.is_empty() { Ok(filter) } else { Err(bad) }
+    }
+
+    /// Returns, for each list of what is wanted, which of its entries can match nothing that passes. Of regular
+    /// expressions only those are judged that are excluded in the same words.
+    pub fn dead_entries(&self, settings: &Settings) -> Vec<(&'static str, Vec<Option<BadEntry>>)> {
+        let lists: [(_, &[Text], &[Text], &Rule); 3] = [
+            ("categories", &settings.categories, &settings.exclude_categories, &self.categories),
+            ("streams", &settings.streams, &settings.exclude_streams, &self.streams),
+            ("events", &settings.events, &settings.exclude_events, &self.events),
+        ];
+        let of_list = |(list, allowed, denied, rule): (&'static str, &[Text], &[Text], &Rule)| {
+            let reason = |entry: &Text| match () {
+                () if entry.is_hole() => None,
+                () if denied.iter().any(|denied| **denied == **entry) => {
+                    Some(format!("`{}` is excluded by `exclude_{list}` as well", entry.written()))
+                }
+                () if entry.starts_with('/') => None,
+                () if rule.deny.matches(entry) => Some(format!("an entry of `exclude_{list}` excludes this")),
+                () if list == "streams" && !self.categories.passes(category(entry)) => {
+                    let name = if entry.has_references() { entry.written() } else { category(entry) };
+                    Some(format!("its category `{name}` is not among those that pass"))
+                }
+                () => None,
+            };
+            let dead = allowed
+                .iter()
+                .enumerate()
+                .map(|(index, entry)| reason(entry).map(|why| BadEntry { list, index, why, help: None }));
+            (list, dead.collect())
+        };
+        lists.into_iter().filter(|(_, allowed, ..)| !allowed.is_empty()).map(of_list).collect()
+    }
+
+    /// Returns whether the stream's events are wanted.
+    pub fn stream(&self, name: &str) -> bool {
+        if self.is_hidden_system(name) {
+            return false;
+        }
+        (self.categories.is_empty() || self.categories.passes(category(name))) && self.streams.passes(name)
+    }
+
+    fn is_hidden_system(&self, name: &str) -> bool {
+        name.starts_with('$')
+            && !self.system
+            && !self.streams.allow.names_system(name)
+            && !self.categories.allow.names_system(category(name))
+    }
+
+    fn names_nothing(&self) -> bool {
+        [&self.categories, &self.streams, &self.events].into_iter().all(Rule::is_empty)
+    }
+
+    /// Returns whether events of the type are wanted.
+    pub fn event(&self, event_type: &str) -> bool {
+        self.events.passes(event_type)
+    }
+
+    /// Says what to do with an event. Malformed records are kept: the error policy judges them.
+    pub fn verdict(&self, event: &Event) -> Verdict {
+        match event.kind() {
+            Kind::Malformed => Verdict::Keep,
+            _ if self.names_nothing() && !event.stream_bytes().starts_with(b"$") => Verdict::Keep,
+            _ if !self.stream(event.stream()) => Verdict::DropStream,
+            Kind::Placeholder => Verdict::Keep,
+            Kind::Event | Kind::Unfold if self.event(event.event_type()) => Verdict::Keep,
+            Kind::Event | Kind::Unfold => Verdict::DropType,
+        }
+    }
+}
+
+/// What of one dimension is wanted.
+#[derive(Clone, Debug, Default)]
+struct Rule {
+    allow: Patterns,
+    deny: Patterns,
+}
+
+impl Rule {
+    fn is_empty(&self) -> bool {
+        self.allow.is_empty() && self.deny.is_empty()
+    }
+
+    fn passes(&self, value: &str) -> bool {
+        (self.allow.is_empty() || self.allow.matches(value)) && (self.deny.is_empty() || !self.deny.matches(value))
+    }
+}
+
+/// One list of entries.
+#[derive(Clone, Debug, Default)]
+struct Patterns {
+    exact: HashSet<Box<str>, foldhash::fast::FixedState>,
+    regexes: Option<RegexSet>,
+    /// The patterns that spell a `$` at their beginning.
+    system: Vec<Regex>,
+}
+
+impl Patterns {
+    fn compile(list: &'static str, entries: &[Text], bad: &mut Vec<BadEntry>) -> Self {
+        let mut patterns = Self::default();
+        let mut sources = Vec::new();
+        for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| !entry.is_hole()) {
+            match compile_entry(list, entry) {
+                Ok(Entry::Exact) => {
+                    patterns.exact.insert((**entry).into());
+                }
+                Ok(Entry::Regex(regex)) => {
+                    sources.push(regex.as_str().to_owned());
+                    if regex.as_str().trim_start_matches('^').starts_with(r"\$") {
+                        patterns.system.push(regex);
+                    }
+                }
+                Err((why, help)) => bad.push(BadEntry { list, index, why, help }),
+            }
+        }
+        if !sources.is_empty() {
+            match RegexSetBuilder::new(sources).size_limit(8 * MAX_PATTERN_BYTES).build() {
+                Ok(set) => patterns.regexes = Some(set),
+                Err(error) => bad.push(BadEntry { list, index: 0, why: reason(&error), help: None }),
+            }
+        }
+        patterns
+    }
+
+    fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.regexes.is_none()
+    }
+
+    fn matches(&self, value: &str) -> bool {
+        (!self.exact.is_empty() && self.exact.contains(value))
+            || self.regexes.as_ref().is_some_and(|set| set.is_match(value))
+    }
+
+    /// Returns whether an entry that begins with `$` matches.
+    fn names_system(&self, value: &str) -> bool {
+        (value.starts_with('$') && self.exact.contains(value)) || self.system.iter().any(|regex| regex.is_match(value))
+    }
+}
+
+enum Entry {
+    Exact,
+    Regex(Regex),
+}
+
+fn compile_entry(list: &str, entry: &Text) -> Result<Entry, (String, Option<String>)> {
+    // What a reference stands for is not shown.
+    compile_text(list, entry).map_err(|(why, help)| (why, help.filter(|_| !entry.has_references())))
+}
+
+fn compile_text(list: &str, entry: &str) -> Result<Entry, (String, Option<String>)> {
+    let is_category = list.ends_with("categories");
+    let Some(rest) = entry.strip_prefix('/') else {
+        return match entry {
+            "" => Err(("an empty name matches nothing".to_owned(), None)),
+            name if [".*", ".+", "^", "\\", "(?"].iter().any(|sign| name.contains(sign)) => {
+                let help = format!("put a regular expression between slashes: `/{name}/`");
+                Err(("this is taken for an exact name, but looks like a regular expression".to_owned(), Some(help)))
+            }
+            name if is_category && name.trim_start_matches('-').contains('-') => {
+                let help = format!("the category of `{name}` is `{}`", category(name));
+                Err((
+                    "a category ends before the first `-` of a stream's name, so this matches nothing".to_owned(),
+                    Some(help),
+                ))
+            }
+            _ => Ok(Entry::Exact),
+        };
+    };
+    let pattern = match rest.strip_suffix('/') {
+        Some("") | None => {
+            let help = "a regular expression stands between two slashes: `/regex/`".to_owned();
+            return Err(("this is no complete regular expression".to_owned(), Some(help)));
+        }
+        Some(pattern) => pattern,
+    };
+    RegexBuilder::new(pattern)
+        .size_limit(MAX_PATTERN_BYTES)
+        .build()
+        .map(Entry::Regex)
+        .map_err(|error| (format!("the regular expression does not compile: {}", reason(&error)), None))
+}
+
+/// Returns what is wrong, without the drawing that the parser makes of it.
+fn reason(error: &regex::Error) -> String {
+    match error {
+        regex::Error::CompiledTooBig(_) => "it is too large once compiled".to_owned(),
+        error => {
+            let text = error.to_string();
+            text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+    use crate::event::Assembler;
+    use crate::position::Ordinal;
+
+    fn settings(toml: &str) -> Settings {
+        toml::from_str(toml).unwrap()
+    }
+
+    /// Says which of the streams and types pass.
+    fn check(filter: &str, streams: &[&str], types: &[&str], expected: &str) {
+        let filter = Filter::compile(&settings(filter)).unwrap();
+        let streams = streams.iter().filter(|name| filter.stream(name));
+        let types = types.iter().filter(|name| filter.event(name));
+        assert_eq!(streams.chain(types).copied().collect::<Vec<_>>().join(" "), expected);
+    }
+
+    const STREAMS: [&str; 5] = ["order-1", "order-2", "orderItem-1", "cart-1", "plain"];
+    const TYPES: [&str; 3] = ["Placed", "Viewed", "Paid"];
+
+    #[test]
+    fn an_empty_filter_takes_all_but_system_streams() {
+        check("", &["order-1", "plain", "$all", "$ce-order", "-x-1"], &TYPES, "order-1 plain -x-1 Placed Viewed Paid");
+    }
+
+    #[test]
+    fn names_match_exactly_and_regexes_anywhere() {
+        check("categories = ['order']", &STREAMS, &[], "order-1 order-2");
+        check("categories = ['/order/']", &STREAMS, &[], "order-1 order-2 orderItem-1");
+        check("streams = ['order-1', '/^c.*-1$/']", &STREAMS, &[], "order-1 cart-1");
+        check("streams = ['/ORDER/']", &STREAMS, &[], "");
+        check("events = ['Placed', '/^Pa/']", &[], &TYPES, "Placed Paid");
+    }
+
+    #[test]
+    fn exclusion_comes_after_what_is_wanted() {
+        check("categories = ['order']\nexclude_categories = ['order']", &STREAMS, &[], "");
+        check("categories = ['/^order/']\nexclude_streams = ['order-2']", &STREAMS, &[], "order-1 orderItem-1");
+        check("exclude_categories = ['/^order/']", &STREAMS, &[], "cart-1 plain");
+        check("exclude_events = ['Viewed']", &[], &TYPES, "Placed Paid");
+    }
+
+    #[test]
+    fn a_stream_passes_by_category_and_by_name() {
+        check("categories = ['order']\nstreams = ['/-1$/']", &STREAMS, &[], "order-1");
+    }
+
+    #[test]
+    fn system_streams_pass_when_named_or_enabled() {
+        let streams = ["$all", "$ce-order", "order-1"];
+        check("system = true", &streams, &[], "$all $ce-order order-1");
+        check("streams = ['$all']", &streams, &[], "$all");
+        check("categories = ['$ce', 'order']", &streams, &[], "$ce-order order-1");
+        check(r"streams = ['/^\$ce/']", &streams, &[], "$ce-order");
+        check("streams = ['/e/', '/all/']", &streams, &[], "order-1");
+        check("system = true\nexclude_streams = ['/^.all/']", &streams, &[], "$ce-order order-1");
+    }
+
+    #[test]
+    fn a_verdict_tells_streams_from_types_and_leaves_malformed_records_alone() {
+        let filter = Filter::compile(&settings("categories = ['order']\nexclude_events = ['Viewed']")).unwrap();
+        let event = |stream: &str, event_type: &str, kind| {
+            Assembler::new(stream, event_type).build(kind, Ordinal::default(), 0).unwrap()
+        };
+        let verdicts = [
+            event("order-1", "Placed", Kind::Event),
+            event("order-1", "Viewed", Kind::Event),
+            event("order-1", "Viewed", Kind::Unfold),
+            event("order-1", "Viewed", Kind::Placeholder),
+            event("cart-1", "Placed", Kind::Event),
+            event("", "", Kind::Malformed),
+        ]
+        .map(|event| filter.verdict(&event));
+        use Verdict::{DropStream, DropType, Keep};
+        assert_eq!(verdicts, [Keep, DropType, DropType, Keep, DropStream, Keep]);
+    }
+
+    fn check_dead(filter: &str, expected: &str) {
+        let settings = settings(filter);
+        let dead = Filter::compile(&settings).unwrap().dead_entries(&settings);
+        let dead = dead.into_iter().flat_map(|(_, entries)| entries.into_iter().flatten());
+        assert_eq!(dead.map(|bad| format!("{}[{}]", bad.list, bad.index)).collect::<Vec<_>>().join(" "), expected);
+    }
+
+    #[test]
+    fn entries_that_can_match_nothing_are_told() {
+        check_dead("categories = ['order', 'cart']\nexclude_categories = ['/^ord/']", "categories[0]");
+        check_dead("categories = ['/a/', '/b/']\nexclude_categories = ['/b/']", "categories[1]");
+        check_dead("categories = ['order']\nstreams = ['cart-1', 'order-1', '/^x/']", "streams[0]");
+        check_dead("exclude_categories = ['order']\nstreams = ['order-1', 'cart-1']", "streams[0]");
+        check_dead("events = ['A']\nexclude_events = ['A']", "events[0]");
+        check_dead("categories = ['order']\nexclude_categories = ['cart']\nexclude_streams = ['order-1']", "");
+    }
+
+    fn check_bad(filter: &str, expected: Expect) {
+        let bad = Filter::compile(&settings(filter)).unwrap_err();
+        let lines: Vec<_> = bad
+            .iter()
+            .map(|bad| format!("{}[{}]: {} ({})", bad.list, bad.index, bad.why, bad.help.as_deref().unwrap_or("-")))
+            .collect();
+        expected.assert_eq(&lines.join("\n"));
+    }
+
+    #[test]
+    fn every_entry_that_cannot_be_used_says_why() {
+        check_bad(
+            r"categories = ['order-1', '']
+              streams = ['/[/', 'ok', '/', '//', '/a(?=b)/']
+              events = ['Order.*', '/(\w{1000}){1000}/']",
+            expect![[r#"
+                categories[0]: a category ends before the first `-` of a stream's name, so this matches nothing (the category of `order-1` is `order`)
+                categories[1]: an empty name matches nothing (-)
+                streams[0]: the regular expression does not compile: unclosed character class (-)
+                streams[2]: this is no complete regular expression (a regular expression stands between two slashes: `/regex/`)
+                streams[3]: this is no complete regular expression (a regular expression stands between two slashes: `/regex/`)
+                streams[4]: the regular expression does not compile: look-around, including look-ahead and look-behind, is not supported (-)
+                events[0]: this is taken for an exact name, but looks like a regular expression (put a regular expression between slashes: `/Order.*/`)
+                events[1]: the regular expression does not compile: it is too large once compiled (-)"#]],
+        );
+    }
+}

@@ -1,0 +1,316 @@
+//! How the layers come together.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use figment::providers::Serialized;
+use figment::value::{Dict, Map, Value};
+use figment::{Error, Figment, Metadata, Profile, Provider};
+use serde::Serialize;
+
+use super::{DEFAULT_FILE, LogFormat, PREFIX, Settings};
+use crate::config::document::{Document, Format, Problem, closest};
+
+/// The settings that flags override.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    pub listen: Option<String>,
+    pub data_dir: Option<String>,
+    pub drain: Option<String>,
+    pub log_format: Option<LogFormat>,
+    pub log_level: Option<String>,
+}
+
+const FILE: &str = "file";
+const ENVIRONMENT: &str = "environment";
+const FLAGS: &str = "flags";
+
+pub(super) fn load(
+    file: Option<&Path>,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+    flags: &Flags,
+) -> Result<Settings, Vec<Problem>> {
+    let mut figment = Figment::from(Serialized::defaults(Settings::default()));
+    let document = read(file)?;
+    if let Some(document) = &document {
+        // figment names no line: what is wrong in the file is told from its own tree, before the layers mix.
+        document.deserialize_with_hints::<Settings>(where_it_belongs)?;
+        figment = figment.merge(Layer::new(FILE, &document.root).map_err(|problem| vec![problem])?);
+    }
+    let environment = Environment::read(variables).map_err(|problem| vec![problem])?;
+    let flags = Layer::new(FLAGS, &flags.nested()).map_err(|problem| vec![problem])?;
+    let figment = figment.merge(environment).merge(flags);
+    let settings: Settings = figment
+        // Variables are text; a number or a bool is read from it where one is expected.
+        .extract_lossy()
+        .map_err(|errors| errors.into_iter().map(|error| explain(&error)).collect::<Vec<_>>())?;
+    let mistakes: Vec<_> =
+        mistakes(&settings).into_iter().map(|mistake| mistake.locate(&figment, document.as_ref())).collect();
+    if mistakes.is_empty() { Ok(settings) } else { Err(mistakes) }
+}
+
+/// Returns where a key belongs that is none of the daemon's settings.
+fn where_it_belongs(key: &str) -> Option<String> {
+    const OF_PIPELINES: [&str; 10] =
+        ["source", "sink", "handler", "checkpoint", "filter", "schedule", "errors", "group", "source_id", "stop"];
+    if OF_PIPELINES.contains(&key) {
+        return Some(format!("`{key}` belongs in a pipeline's file, such as `pipelines/NAME.toml`"));
+    }
+    paths().into_iter().find(|path| path.len() > 1 && path.last().is_some_and(|last| last == key)).map(|path| {
+        let table = path[..path.len() - 1].join(".");
+        format!("`{key}` belongs in `{table}`")
+    })
+}
+
+/// Returns the paths of all settings.
+fn paths() -> Vec<Vec<String>> {
+    fn walk(value: &serde_json::Value, path: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
+        match value.as_object() {
+            Some(entries) => {
+                for (key, value) in entries {
+                    path.push(key.clone());
+                    walk(value, path, found);
+                    path.pop();
+                }
+            }
+            None => found.push(path.clone()),
+        }
+    }
+    let mut found = vec![vec!["http".to_owned(), "token".to_owned()]];
+    let defaults = serde_json::to_value(Settings::default()).expect("settings are a tree of plain values");
+    walk(&defaults, &mut Vec::new(), &mut found);
+    found
+}
+
+/// Returns advice about variables that look like settings but are none: one underscore where two belong.
+pub(super) fn unread(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<Problem> {
+    let known: Vec<_> = paths().iter().map(|path| variable_of(path)).collect();
+    let single = |variable: &str| variable.replace("__", "_");
+    variables
+        .into_iter()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| !name.starts_with(PREFIX))
+        .filter_map(|name| {
+            let meant = known.iter().find(|known| single(known) == name)?;
+            let problem = Problem::new(Path::new(&name), "this variable is not read");
+            Some(problem.help(format!("did you mean `{meant}`, with two underscores?")).as_warning())
+        })
+        .collect()
+}
+
+/// A value that its type allows, and nothing else does.
+struct Mistake {
+    path: &'static [&'static str],
+    why: String,
+    help: Option<String>,
+}
+
+impl Mistake {
+    /// Says where the value comes from.
+    fn locate(self, figment: &Figment, document: Option<&Document>) -> Problem {
+        let origin = figment.find_metadata(&self.path.join("."));
+        let path: Vec<_> = self.path.iter().map(|key| (*key).to_owned()).collect();
+        let problem = match (origin.map(|metadata| &*metadata.name), document) {
+            (Some(FLAGS), _) => Problem::new(Path::new(&flag_of(&path)), self.why),
+            (Some(FILE), Some(document)) => document.problem(self.path, self.why),
+            _ => of_variable(&path, &self.why, None),
+        };
+        Problem { help: self.help, ..problem }
+    }
+}
+
+fn mistakes(settings: &Settings) -> Vec<Mistake> {
+    let mut found = Vec::new();
+    if settings.data_dir.is_empty() && !settings.data_dir.is_hole() {
+        found.push(Mistake { path: &["data_dir"], why: "`data_dir` must not be empty".to_owned(), help: None });
+    }
+    if !settings.log.level.is_hole() {
+        let level = &settings.log.level;
+        let wrong = level.split(',').find_map(|directive| wrong_level(directive.trim()));
+        // What a reference stands for is not shown.
+        let wrong = wrong.map(|(why, help)| match level.has_references() {
+            true => (format!("what `{}` stands for is no log level", level.written()), None),
+            false => (why, help),
+        });
+        found.extend(wrong.map(|(why, help)| Mistake { path: &["log", "level"], why, help }));
+    }
+    found
+}
+
+/// Returns what is wrong with one of the parts of `log.level`. A word alone would be taken for a target, and nothing else
+/// be logged.
+fn wrong_level(directive: &str) -> Option<(String, Option<String>)> {
+    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+    let (target, level) = directive.rsplit_once('=').map_or((None, directive), |(target, level)| (Some(target), level));
+    if LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)) {
+        let understood = tracing_subscriber::EnvFilter::builder().parse(directive);
+        return understood.err().map(|_| (format!("`{directive}` is not understood"), None));
+    }
+    let near = closest(level, &LEVELS);
+    let help = match (near, target) {
+        (Some(near), Some(target)) => format!("did you mean `{target}={near}`?"),
+        (Some(near), None) => format!("did you mean `{near}`?"),
+        (None, _) => "write a level, or one for a target as in `info,propulsiond::pipeline=debug`".to_owned(),
+    };
+    Some((format!("`{level}` is no level: expected `{}`", LEVELS.join("`, `")), Some(help)))
+}
+
+pub(super) fn read(file: Option<&Path>) -> Result<Option<Document>, Vec<Problem>> {
+    let path = match file {
+        Some(path) => path,
+        None if Path::new(DEFAULT_FILE).exists() => Path::new(DEFAULT_FILE),
+        None => return Ok(None),
+    };
+    Document::read(path, Format::Toml).map(Some).map_err(|problem| vec![problem])
+}
+
+impl Flags {
+    fn nested(&self) -> serde_json::Value {
+        let mut layer = serde_json::json!({
+            "listen": self.listen,
+            "data_dir": self.data_dir,
+            "drain": self.drain,
+            "log": { "format": self.log_format, "level": self.log_level },
+        });
+        remove_absent(&mut layer);
+        layer
+    }
+}
+
+fn remove_absent(value: &mut serde_json::Value) {
+    if let serde_json::Value::Object(entries) = value {
+        entries.values_mut().for_each(remove_absent);
+        // A section without keys would hide that a variable gave the section itself a value.
+        entries.retain(|_, value| !value.is_null() && value.as_object().is_none_or(|section| !section.is_empty()));
+    }
+}
+
+/// A layer that is there already.
+struct Layer {
+    name: &'static str,
+    values: Dict,
+}
+
+impl Layer {
+    fn new(name: &'static str, values: &impl Serialize) -> Result<Self, Problem> {
+        match Value::serialize(values).map_err(|error| explain(&error))? {
+            Value::Dict(_, values) => Ok(Self { name, values }),
+            _ => Ok(Self { name, values: Dict::new() }),
+        }
+    }
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name)
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, Error> {
+        Ok(Profile::Default.collect(self.values.clone()))
+    }
+}
+
+/// `PROPULSIOND__SECTION__KEY`. Every value is text, so that a token of digits stays one.
+struct Environment {
+    values: Dict,
+}
+
+impl Environment {
+    fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, Problem> {
+        let mut values = Dict::new();
+        for (name, value) in variables {
+            let Some(key) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
+            let path: Vec<_> = key.split("__").map(str::to_ascii_lowercase).collect();
+            let Some(value) = value.to_str() else {
+                return Err(of_variable(&path, "its value is not UTF-8", None));
+            };
+            insert(&mut values, &path, value);
+        }
+        Ok(Self { values })
+    }
+}
+
+fn insert(values: &mut Dict, path: &[String], value: &str) {
+    let Some((key, rest)) = path.split_first() else { return };
+    if rest.is_empty() {
+        values.insert(key.clone(), Value::from(value));
+        return;
+    }
+    let inner = values.entry(key.clone()).or_insert_with(|| Value::from(Dict::new()));
+    if !matches!(inner, Value::Dict(..)) {
+        *inner = Value::from(Dict::new());
+    }
+    if let Value::Dict(_, inner) = inner {
+        insert(inner, rest, value);
+    }
+}
+
+impl Provider for Environment {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(ENVIRONMENT)
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, Error> {
+        Ok(Profile::Default.collect(self.values.clone()))
+    }
+}
+
+fn explain(error: &Error) -> Problem {
+    use figment::error::Kind;
+    let mut path = error.path.clone();
+    let mut help = None;
+    let message = match &error.kind {
+        Kind::Message(message) => message.clone(),
+        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => format!("expected {}", in_words(expected)),
+        Kind::UnknownField(field, expected) => {
+            if path.last() != Some(field) {
+                path.push(field.clone());
+            }
+            help = closest(field, expected).map(|near| renamed(&path, near)).or_else(|| near_variable(&path));
+            "no setting has this name".to_owned()
+        }
+        Kind::UnknownVariant(_, expected) => format!("expected one of `{}`", expected.join("` or `")),
+        other => other.to_string(),
+    };
+    match error.metadata.as_ref().map(|metadata| &*metadata.name) {
+        Some(FLAGS) => Problem::new(Path::new(&flag_of(&path)), message),
+        Some(FILE) => Problem { path: path.join("."), ..Problem::new(Path::new(FILE), message) },
+        _ => of_variable(&path, &message, help),
+    }
+}
+
+/// Returns the expectation in words; figment's lossy reading has said what it found.
+fn in_words(expected: &str) -> &str {
+    if expected.starts_with("struct ") { "keys of its own: the name of a section takes no value" } else { expected }
+}
+
+fn of_variable(path: &[String], message: &str, help: Option<String>) -> Problem {
+    let problem = Problem::new(Path::new(&variable_of(path)), message);
+    match help {
+        Some(help) => problem.help(help),
+        None => problem,
+    }
+}
+
+fn renamed(path: &[String], name: &str) -> String {
+    let mut path = path.to_vec();
+    if let Some(last) = path.last_mut() {
+        *last = name.to_owned();
+    }
+    format!("did you mean `{}`?", variable_of(&path))
+}
+
+/// Returns the variable that was meant by one whose underscores stand elsewhere.
+fn near_variable(path: &[String]) -> Option<String> {
+    let known: Vec<_> = paths().iter().map(|path| variable_of(path)).collect();
+    let near = closest(&variable_of(path), &known.iter().map(String::as_str).collect::<Vec<_>>())?;
+    Some(format!("did you mean `{near}`?"))
+}
+
+fn variable_of(path: &[String]) -> String {
+    format!("{PREFIX}{}", path.join("__").to_ascii_uppercase())
+}
+
+fn flag_of(path: &[String]) -> String {
+    format!("--{}", path.join("-").replace('_', "-"))
+}

@@ -1,0 +1,5 @@
+//! Formats that several connectors read or write.
+
+pub mod jsonlines;
+pub mod encode;
+pub mod words;

@@ -1,0 +1,221 @@
+//! Events and values as JSON text: what sinks write.
+//!
+//! Bodies are embedded as they are when they are JSON; nothing is parsed into a tree or re-encoded. A body that is
+//! text but not JSON becomes a JSON string, one that is not even text a `data:;base64,…` string: nothing is lost.
+
+use std::io::Write as _;
+
+use schemars::JsonSchema;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::effect::Value;
+use crate::event::{Event, Kind, Text};
+
+/// How emitted values become lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Every value as JSON, strings in quotes.
+    Json,
+    /// Strings as they are, everything else as JSON.
+    Text,
+}
+
+/// Appends the event as the one line of JSON that a JSON-lines source reads, without its newline:
+/// `stream`, `index`, `type`, then those of `data`, `meta`, `id`, `correlation`, `causation`, `timestamp` that it has.
+pub fn event_line(event: &Event, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(b"{\"stream\":");
+    json(event.stream(), out);
+    out.extend_from_slice(b",\"index\":");
+    json(&event.index(), out);
+    out.extend_from_slice(b",\"type\":");
+    json(event.event_type(), out);
+    for (key, bytes) in [("data", event.data()), ("meta", event.meta())] {
+        if !bytes.is_empty() {
+            name(key, out);
+            body(bytes, out);
+        }
+    }
+    let texts = [
+        ("id", Text::Id),
+        ("correlation", Text::Correlation),
+        ("causation", Text::Causation),
+        ("timestamp", Text::Timestamp),
+    ];
+    for (key, field) in texts {
+        let text = event.text(field);
+        if !text.is_empty() {
+            name(key, out);
+            json(text, out);
+        }
+    }
+    out.push(b'}');
+    join_lines(&mut out[start..]);
+}
+
+/// Appends a line for each event; unfolds, placeholders and malformed records are no events.
+pub fn event_lines(events: &[Event], out: &mut Vec<u8>) {
+    for event in events.iter().filter(|event| event.kind() == Kind::Event) {
+        event_line(event, out);
+        out.push(b'\n');
+    }
+}
+
+/// Appends a line for each value.
+pub fn value_lines(values: &[Value], format: Format, out: &mut Vec<u8>) {
+    for value in values {
+        match (value, format) {
+            (Value::Text(text), Format::Text) => out.extend_from_slice(text.as_bytes()),
+            _ => json(value, out),
+        }
+        out.push(b'\n');
+    }
+}
+
+/// Appends a value as JSON.
+pub fn value(value: &Value, out: &mut Vec<u8>) {
+    json(value, out);
+}
+
+/// Splits events into runs whose indexes follow each other, each of which can be one span. What is no event is left out.
+pub fn runs(events: &[Event]) -> impl Iterator<Item = &[Event]> {
+    events
+        .chunk_by(|a, b| a.kind() == Kind::Event && b.kind() == Kind::Event && b.index() == a.next_index())
+        .filter(|run| run[0].kind() == Kind::Event)
+}
+
+/// Appends a run (see [`runs`]) as a RenderedSpan (spec/kafka.md §1), in the form the .NET codec writes, without `m`
+/// where there is no metadata and without `t` where the event has no timestamp that can be read.
+///
+/// # Panics
+/// If the run is empty.
+pub fn span(run: &[Event], out: &mut Vec<u8>) {
+    let first = &run[0];
+    out.extend_from_slice(b"{\"s\":");
+    dotnet_string(first.stream(), out);
+    out.extend_from_slice(b",\"i\":");
+    json(&first.index(), out);
+    out.extend_from_slice(b",\"e\":[");
+    for (place, event) in run.iter().enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        span_event(event, out);
+    }
+    out.extend_from_slice(b"]}");
+}
+
+fn span_event(event: &Event, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"c\":");
+    dotnet_string(event.event_type(), out);
+    if let Some(timestamp) = event.timestamp() {
+        name("t", out);
+        out.push(b'"');
+        dotnet_timestamp(timestamp, out);
+        out.push(b'"');
+    }
+    name("d", out);
+    body(event.data(), out);
+    if !event.meta().is_empty() {
+        name("m", out);
+        body(event.meta(), out);
+    }
+    out.push(b'}');
+}
+
+fn name(key: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+fn json<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, value).expect("memory can be written to, and our values have text for keys");
+}
+
+fn body(bytes: &[u8], out: &mut Vec<u8>) {
+    match std::str::from_utf8(bytes) {
+        Ok("") => out.extend_from_slice(b"null"),
+        Ok(text) if is_json(text) => out.extend_from_slice(bytes),
+        Ok(text) => json(text, out),
+        Err(_) => {
+            out.extend_from_slice(b"\"data:;base64,");
+            base64(bytes, out);
+            out.push(b'"');
+        }
+    }
+}
+
+/// Returns whether the text is one whole JSON document. Builds nothing and does not recurse.
+pub fn is_json(text: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(text).is_ok()
+}
+
+/// Makes rendered JSON one line. Its strings hold no raw line ends, so any there are is white space between tokens.
+fn join_lines(json: &mut [u8]) {
+    let mut from = 0;
+    while let Some(at) = memchr::memchr2(b'\n', b'\r', &json[from..]) {
+        json[from + at] = b' ';
+        from += at + 1;
+    }
+}
+
+/// As Newtonsoft writes strings: line separators that JSON leaves alone are escaped too.
+fn dotnet_string(text: &str, out: &mut Vec<u8>) {
+    const SEPARATORS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
+    if text.is_ascii() || !text.contains(SEPARATORS) {
+        return json(text, out);
+    }
+    out.push(b'"');
+    for piece in text.split_inclusive(SEPARATORS) {
+        let plain = piece.trim_end_matches(SEPARATORS);
+        let start = out.len();
+        json(plain, out);
+        out.pop();
+        out.remove(start);
+        for separator in piece[plain.len()..].chars() {
+            out.extend_from_slice(format!("\\u{:04x}", u32::from(separator)).as_bytes());
+        }
+    }
+    out.push(b'"');
+}
+
+/// Local time and offset as they are, up to seven digits of a second without trailing zeros, `+00:00` for UTC.
+fn dotnet_timestamp(at: OffsetDateTime, out: &mut Vec<u8>) {
+    let (hours, minutes, _) = at.offset().as_hms();
+    let sign = if at.offset().is_negative() { '-' } else { '+' };
+    let fraction = match at.nanosecond() / 100 {
+        0 => String::new(),
+        ticks => format!(".{ticks:07}").trim_end_matches('0').to_owned(),
+    };
+    write!(
+        out,
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}{fraction}{sign}{:02}:{:02}",
+        at.year(),
+        u8::from(at.month()),
+        at.day(),
+        at.hour(),
+        at.minute(),
+        at.second(),
+        hours.unsigned_abs(),
+        minutes.unsigned_abs()
+    )
+    .expect("memory can be written to");
+}
+
+/// Appends bytes as base64.
+pub fn base64(bytes: &[u8], out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for chunk in bytes.chunks(3) {
+        let bits = chunk.iter().fold(0, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
+        let digits = [18, 12, 6, 0].map(|shift| DIGITS[(bits >> shift & 63) as usize]);
+        out.extend_from_slice(&digits[..=chunk.len()]);
+        out.extend_from_slice(&b"=="[..3 - chunk.len()]);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! Strings by themselves, whatever is in them.
+
+use super::{Expected, Scanner, Strings};
+
+/// Looks at every string by itself.
+#[derive(Clone, Copy)]
+pub(in crate::formats::jsonlines) struct Careful;
+
+impl Strings for Careful {
+    #[inline(always)]
+    fn pass(scanner: &mut Scanner<'_>) -> Result<bool, Expected> {
+        if let Some(chunk) = scanner.bytes[scanner.at..].first_chunk()
+            && let plain = plain_prefix(chunk)
+            && scanner.bytes.get(scanner.at + plain) == Some(&b'"')
+        {
+            scanner.at += plain + 1;
+            return Ok(false);
+        }
+        let (passed_on, passed) = scanner.long_string();
+        *scanner = passed_on;
+        passed
+    }
+}
+
+impl Scanner<'_> {
+    /// Passes a string that is not short and plain. By value, so that the caller's copy can stay in registers.
+    #[inline(never)]
+    fn long_string(mut self) -> (Self, Result<bool, Expected>) {
+        let passed = self.pass_long_string();
+        (self, passed)
+    }
+
+    fn pass_long_string(&mut self) -> Result<bool, Expected> {
+        let mut escaped = false;
+        loop {
+            while let Some(chunk) = self.bytes[self.at..].first_chunk() {
+                let plain = plain_prefix(chunk);
+                self.at += plain;
+                if plain < CHUNK {
+                    break;
+                }
+            }
+            match self.peek() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(escaped);
+                }
+                Some(b'\\') => {
+                    escaped = true;
+                    self.escape()?;
+                }
+                Some(0x80..) => {
+                    self.non_ascii = true;
+                    while let Some(0x80..) = self.peek() {
+                        self.at += 1;
+                    }
+                }
+                Some(0..0x20) => return Err(Expected::NoControl),
+                Some(_) => self.at += 1,
+                None => return Err(Expected::Quote),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), Expected> {
+        self.at += 1;
+        match self.peek() {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                self.at += 1;
+                Ok(())
+            }
+            Some(b'u') => match self.unit()? {
+                0xdc00..0xe000 => Err(Expected::FirstSurrogate),
+                0xd800..0xdc00 => {
+                    if !self.eat(b'\\') {
+                        return Err(Expected::SecondSurrogate);
+                    }
+                    match self.unit()? {
+                        0xdc00..0xe000 => Ok(()),
+                        _ => Err(Expected::SecondSurrogate),
+                    }
+                }
+                _ => Ok(()),
+            },
+            _ => Err(Expected::Escape),
+        }
+    }
+
+    /// Passes `u` and four hexadecimal digits.
+    fn unit(&mut self) -> Result<u32, Expected> {
+        if !self.eat(b'u') {
+            return Err(Expected::SecondSurrogate);
+        }
+        let mut unit = 0;
+        for _ in 0..4 {
+            let digit = self.peek().and_then(|byte| char::from(byte).to_digit(16)).ok_or(Expected::HexDigits)?;
+            unit = unit << 4 | digit;
+            self.at += 1;
+        }
+        Ok(unit)
+    }
+}
+
+/// How many bytes of a string are looked at together.
+const CHUNK: usize = 16;
+
+/// Returns how many bytes at the start need no attention in a string: printable ASCII but `"` and `\`. May return fewer.
+#[inline(always)]
+fn plain_prefix(chunk: &[u8; CHUNK]) -> usize {
+    let whole = u128::from_le_bytes(*chunk);
+    let (low, high) = (marks(whole as u64), marks((whole >> 64) as u64));
+    let (word, passed) = if low == 0 { (high, CHUNK / 2) } else { (low, 0) };
+    word.trailing_zeros() as usize / 8 + passed
+}
+
+/// Sets the highest bit of bytes that need attention. The first one is marked rightly; bytes behind it may be marked
+/// too, by what was borrowed from them.
+#[inline(always)]
+fn marks(word: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 255;
+    let quote = (word ^ (ONES * b'"' as u64)).wrapping_sub(ONES);
+    let backslash = (word ^ (ONES * b'\\' as u64)).wrapping_sub(ONES);
+    let control = word.wrapping_sub(ONES * 0x20);
+    (quote | backslash | control | word) & (ONES << 7)
+}

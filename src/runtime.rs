@@ -1,0 +1,7 @@
+//! Running things: delays between retries, supervised tasks, blocking work, the shared HTTP client.
+
+pub mod retry;
+pub mod supervise;
+pub mod blocking;
+pub mod ticker;
+pub mod http_client;

@@ -1,0 +1,93 @@
+//! The HTTP client that the encoder sends with.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::Options;
+use crate::runtime::http_client;
+
+/// How much of an answer is read.
+const MOST_READ: usize = 64 * 1024;
+
+/// What became of a request: the encoder keeps no more of it than that it failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    Answered(u16),
+    Failed(String),
+}
+
+#[derive(Clone)]
+pub(super) struct Client {
+    client: reqwest::Client,
+    sent: Arc<Mutex<Option<Sent>>>,
+}
+
+impl Client {
+    pub(super) fn new(options: &Options) -> anyhow::Result<Self> {
+        let tls = !options.endpoint.starts_with("http://");
+        let client = http_client::client(tls, options.timeout, options.timeout)
+            .default_headers(headers(options)?)
+            .build()
+            .map_err(|error| anyhow::anyhow!("make the HTTP client of the exporter: {}", http_client::chain(&error)))?;
+        Ok(Self { client, sent: Arc::default() })
+    }
+
+    /// Takes what became of the last request; `None`: there was none.
+    pub(super) fn sent(&self) -> Option<Sent> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let mut answer = self.client.execute(reqwest::Request::try_from(request)?).await?;
+        let status = answer.status();
+        let mut body = Vec::new();
+        while body.len() < MOST_READ
+            && let Some(chunk) = answer.chunk().await?
+        {
+            body.extend_from_slice(&chunk);
+        }
+        let response = Response::builder().status(status).body(body.into())?;
+        Ok(response)
+    }
+}
+
+fn headers(options: &Options) -> anyhow::Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &options.headers {
+        let name = HeaderName::from_bytes(name.as_bytes())
+            .with_context(|| format!("`otlp.headers`: `{name}` is no name for a header"))?;
+        let mut value = HeaderValue::from_str(value.expose())
+            .with_context(|| format!("`otlp.headers`: what `{name}` holds cannot be sent"))?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    Ok(headers)
+}
+
+/// Leaves out the headers that it sends.
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl HttpClient for Client {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let result = self.send(request).await;
+        let sent = match &result {
+            Ok(response) => Sent::Answered(response.status().as_u16()),
+            Err(error) => Sent::Failed(match error.downcast_ref::<reqwest::Error>() {
+                Some(error) => http_client::chain(error),
+                None => error.to_string(),
+            }),
+        };
+        *self.sent.lock().unwrap_or_else(PoisonError::into_inner) = Some(sent);
+        result
+    }
+}
