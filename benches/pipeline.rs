@@ -23,7 +23,7 @@ use propulsiond::checkpoint::{CheckpointStore, Owner};
 use propulsiond::clock::Clock;
 use propulsiond::config::filter::Filter;
 use propulsiond::config::scalar::Text;
-use propulsiond::connector::{Context, checkpoint_memory, json, null, sqlite};
+use propulsiond::connector::{Context, json, memory, null, sqlite};
 use propulsiond::handler::{AnyHandler, Call, Decision, Decisions, Handler, HandlerError, HandlerErrorKind};
 use propulsiond::pipeline::observe::Observer;
 use propulsiond::pipeline::{self, Assemble, Ended, ErrorPolicy, Identity, Parts, Pipeline, Stop, Then};
@@ -278,8 +278,8 @@ impl Assemble for Made {
             AnySink::Plain(_) if self.work.durable => {
                 Some(Arc::new(sqlite::SqliteCheckpoints::new(&sqlite::CheckpointSettings::default(), &self.context)))
             }
-            AnySink::Plain(_) => Some(Arc::new(checkpoint_memory::MemoryCheckpoints::new(
-                &checkpoint_memory::Settings::default(),
+            AnySink::Plain(_) => Some(Arc::new(memory::store::MemoryCheckpoints::new(
+                &memory::store::Settings::default(),
                 &self.context,
             ))),
         };

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use propulsiond::checkpoint::Owner;
 use propulsiond::clock::Clock;
 use propulsiond::config::filter::Filter;
-use propulsiond::connector::{Context, checkpoint_memory, generate, null};
+use propulsiond::connector::{Context, generate, memory, null};
 use propulsiond::handler::{AnyHandler, Call, Decision, Decisions, Handler};
 use propulsiond::pipeline::observe::Observer;
 use propulsiond::pipeline::{self, Assemble, ErrorPolicy, Identity, Options, Parts, Pipeline, Stop, Then};
@@ -53,7 +53,7 @@ impl Assemble for Generated {
             generate::Settings { count: Some(20_000), streams: 100.try_into()?, ..generate::Settings::default() };
         Ok(Parts {
             source: Box::new(generate::source(&settings, &self.context)?),
-            checkpoints: Some(Arc::new(checkpoint_memory::MemoryCheckpoints::default())),
+            checkpoints: Some(Arc::new(memory::store::MemoryCheckpoints::default())),
             handler: Some(AnyHandler::Async(Arc::clone(&self.count) as Arc<dyn Handler>)),
             sink: AnySink::Plain(Arc::new(null::NullSink::new(&null::Settings::default(), &self.context)?)),
             filter: Arc::new(Filter::default()),

@@ -3,7 +3,6 @@
 //! [`App::build`] makes everything and can fail; [`App::run`] then only runs. A store that cannot be reached fails its own
 //! pipeline, later and repeatedly, not the start.
 
-mod assemble;
 mod ask;
 mod progress;
 mod stats;
@@ -21,12 +20,13 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::checkpoint::Owner;
 use crate::cli::{CheckArgs, ExitStatus, RunArgs};
 use crate::clock::Clock;
 use crate::config::document::Problem;
 use crate::config::secret::Secret;
 use crate::config::settings::Settings;
+pub use crate::daemon::NotStarted;
+use crate::daemon::assembly;
 use crate::daemon::data_dir::DataFolder;
 use crate::http::{Api, Registered};
 use crate::pipeline::{Ended, Handle, Listener, Pipeline};
@@ -41,15 +41,6 @@ const GOODBYE: Duration = Duration::from_secs(1);
 const CLOSING: Duration = Duration::from_secs(10);
 
 pub use ask::health;
-
-/// Why the daemon did not start.
-#[derive(Debug)]
-pub enum NotStarted {
-    /// The files are wrong.
-    Files(Vec<Problem>),
-    /// The environment is.
-    Environment(anyhow::Error),
-}
 
 /// Which pipeline ended, and how.
 type HowEnded = (Arc<str>, Ended);
@@ -82,7 +73,7 @@ impl App {
         let finite = args.until_tail || loaded.iter().all(|loaded| loaded.spec.stop != crate::spec::Stop::Never);
         for loaded in loaded {
             let prepared =
-                assemble::Prepared::new(loaded, settings, data.path(), args.until_tail, &metrics, tracing.recorder())?;
+                assembly::Prepared::new(loaded, settings, data.path(), args.until_tail, &metrics, tracing.recorder())?;
             let (handle, listener) = Handle::new(clock);
             registered.push(Registered {
                 name: Arc::clone(&prepared.pipeline.identity.name),
@@ -265,10 +256,4 @@ fn exit_status(ended: &[HowEnded]) -> ExitStatus {
         (status, Ended::Finished | Ended::Stopped) => status,
     };
     ended.iter().fold(ExitStatus::Ok, |status, (_, ended)| worst(status, ended))
-}
-
-/// Who this process is, for whoever finds its claim on a checkpoint.
-fn owner(pipeline: &str) -> Owner {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    Owner(format!("{}/{}/{pipeline}", host.trim(), std::process::id()).into())
 }

@@ -4,8 +4,6 @@
 
 pub mod diagnosis;
 
-pub mod checkpoint_file;
-pub mod checkpoint_memory;
 pub mod file;
 pub mod generate;
 pub mod http;

@@ -17,7 +17,7 @@ use anyhow::Context as _;
 use crate::config::document::Problem;
 use crate::config::scalar::allowing_missing;
 use crate::connector::diagnosis::{Finding, Severity};
-use crate::connector::{Context, checkpoint_file, file, json, sqlite};
+use crate::connector::{Context, file, json, sqlite};
 use crate::daemon::data_dir::{self, DataFolder};
 use crate::formats::words::io_error;
 use crate::spec::{self, Loaded};
@@ -152,7 +152,7 @@ impl Look<'_> {
             keys.in_database(path, inspected.kept);
         }
         for folder in &places.checkpoints {
-            let found = checkpoint_file::inspect::inspect(folder, self.in_use, self.mend, &mut |path, kept| {
+            let found = file::store::inspect::inspect(folder, self.in_use, self.mend, &mut |path, kept| {
                 keys.in_file(path, kept)
             });
             findings.extend(found);
@@ -168,7 +168,7 @@ impl Look<'_> {
         let context = context(loaded, self.data);
         // A line that is being written is not torn.
         if let Some(settings) = loaded.spec.sink.file.as_ref().filter(|_| !self.in_use) {
-            findings.extend(file::inspect::inspect(settings, &context, self.mend));
+            findings.extend(file::sink::inspect::inspect(settings, &context, self.mend));
         }
         if loaded.spec.source.json.is_some() {
             findings.extend(json::inspect::inspect(&json::inspect::numbers_folder(self.data).join(&loaded.name)));

@@ -9,9 +9,7 @@ use serde_json::Value;
 
 use super::{Checkpoint, PipelineSpec};
 use crate::config::scalar::Text;
-use crate::connector::{
-    BadSetting, checkpoint_file, checkpoint_memory, file, generate, http, json, memory, null, sqlite, stats, stdout,
-};
+use crate::connector::{BadSetting, file, generate, http, json, memory, null, sqlite, stats, stdout};
 use crate::event::Indexes;
 use crate::script;
 use crate::source::Contract;
@@ -51,7 +49,7 @@ kinds! {
         /// Synthetic events.
         generate: generate::Settings,
         /// Events that are posted to `/pipelines/NAME/events`.
-        memory: memory::Settings,
+        memory: memory::source::Settings,
     }
 }
 
@@ -62,9 +60,9 @@ kinds! {
         /// An SQLite file.
         sqlite: sqlite::CheckpointSettings,
         /// Memory: every start begins anew.
-        memory: checkpoint_memory::Settings,
+        memory: memory::store::Settings,
         /// A folder of JSON files.
-        file: checkpoint_file::Settings,
+        file: file::store::Settings,
     }
 }
 
@@ -84,7 +82,7 @@ kinds! {
         /// Lines on standard output.
         stdout: stdout::Settings,
         /// Lines in a file.
-        file: file::Settings,
+        file: file::sink::Settings,
         /// Statements, or the events themselves, in an SQLite file. It can hold the progress.
         sqlite: sqlite::SinkSettings,
         /// HTTP requests.
@@ -146,7 +144,7 @@ impl PipelineSpec {
         let found = [
             (["source", "json"], source.json.as_ref().map(json::check)),
             (["source", "generate"], source.generate.as_ref().map(generate::check)),
-            (["source", "memory"], source.memory.as_ref().map(memory::check)),
+            (["source", "memory"], source.memory.as_ref().map(memory::source::check)),
             (["sink", "sqlite"], sink.sqlite.as_ref().map(sqlite::check)),
             // What is missing is reported as that.
             (
@@ -204,7 +202,7 @@ impl PipelineSpec {
         let SourceSpec { json, generate, memory } = &self.source;
         let json = json.as_ref().map(json::Settings::contract);
         let generate = generate.as_ref().map(generate::Settings::contract);
-        let memory = memory.as_ref().map(memory::Settings::contract);
+        let memory = memory.as_ref().map(memory::source::Settings::contract);
         json.or(generate).or(memory).unwrap_or(Contract { ordinals: false, indexes: Indexes::Dense, repeats: true })
     }
 

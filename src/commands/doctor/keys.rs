@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::places::resolved;
 use super::{Pipelines, context};
 use crate::connector::diagnosis::{Bounded, Finding, Severity};
-use crate::connector::{checkpoint_file, json, sqlite};
+use crate::connector::{file, json, sqlite};
 use crate::position::Position;
 use crate::spec::Loaded;
 
@@ -72,7 +72,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    pub(super) fn in_file(&mut self, path: &Path, kept: &checkpoint_file::inspect::Kept) {
+    pub(super) fn in_file(&mut self, path: &Path, kept: &file::store::inspect::Kept) {
         let (group, source, tranche) = (&*kept.key.group, &*kept.key.source, kept.key.tranche.as_str());
         let folder = path.parent().unwrap_or(path);
         let Some(loaded) = self.owner("file", folder, group, source) else {

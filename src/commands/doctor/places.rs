@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::Pipelines;
 use crate::connector::diagnosis::{Bounded, Finding, Severity};
-use crate::connector::{checkpoint_file, json, sqlite};
+use crate::connector::{file, json, sqlite};
 use crate::spec::{Checkpoint, Loaded};
 
 /// What every SQLite database begins with.
@@ -24,7 +24,7 @@ impl Places {
     /// Those that pipelines name, those that they use without naming them, and databases of ours beside them.
     pub(super) fn of(data: &Path, pipelines: &[Loaded]) -> Self {
         let mut databases = BTreeSet::from([data.join(&*sqlite::CheckpointSettings::default().path)]);
-        let mut checkpoints = BTreeSet::from([data.join(&*checkpoint_file::Settings::default().path)]);
+        let mut checkpoints = BTreeSet::from([data.join(&*file::store::Settings::default().path)]);
         for loaded in pipelines {
             databases.extend(loaded.spec.sink.sqlite.as_ref().map(|sink| data.join(&*sink.path)));
             if let Checkpoint::Store(store) = &loaded.spec.checkpoint {

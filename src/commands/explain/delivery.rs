@@ -250,11 +250,11 @@ fn again(voice: &Voice<'_>, guarantee: Guarantee) -> String {
 /// Says what the loss of power takes that was reported as written. The end of the process alone takes nothing of it.
 fn power(voice: &Voice<'_>) -> String {
     let sink = &voice.spec.sink;
-    if let Some(file::Settings { fsync, .. }) = &sink.file {
+    if let Some(file::sink::Settings { fsync, .. }) = &sink.file {
         return match fsync {
-            file::Fsync::Batch => String::new(),
-            file::Fsync::Never => lost_with_power("`fsync = \"never\"`", "lines that were written"),
-            file::Fsync::Every(interval) => {
+            file::sink::Fsync::Batch => String::new(),
+            file::sink::Fsync::Never => lost_with_power("`fsync = \"never\"`", "lines that were written"),
+            file::sink::Fsync::Every(interval) => {
                 let interval = voice.duration(&["sink", "file", "fsync", "every"], *interval);
                 lost_with_power(&format!("`fsync = {{ every = … }}`, {interval},"), "the last lines")
             }

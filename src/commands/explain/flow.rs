@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::voice::{Voice, counted, names, sentences, thousands};
 use crate::config::scalar::Text;
-use crate::connector::file::Settings as FileSettings;
+use crate::connector::file::sink::Settings as FileSettings;
 use crate::connector::{generate, http, json, memory};
 use crate::formats::encode::Format;
 use crate::spec::Stop;
@@ -100,10 +100,10 @@ fn generate(settings: &generate::Settings) -> String {
     ])
 }
 
-fn memory(voice: &Voice<'_>, settings: &memory::Settings) -> String {
+fn memory(voice: &Voice<'_>, settings: &memory::source::Settings) -> String {
     let index = match settings.index {
-        memory::Index::Field => "Each says its index in its stream.",
-        memory::Index::Arrival => {
+        memory::source::Index::Field => "Each says its index in its stream.",
+        memory::source::Index::Arrival => {
             "None says an index: it is made of the time of arrival, so indexes grow but do not follow each other."
         }
     };

@@ -1,7 +1,7 @@
 //! Where it is kept how far a pipeline is.
 
 use super::voice::{Voice, names, sentences};
-use crate::connector::{checkpoint_file, sqlite};
+use crate::connector::{file, sqlite};
 use crate::spec::{Checkpoint, CheckpointSpec};
 
 pub(super) fn progress(voice: &Voice<'_>) -> String {
@@ -31,7 +31,7 @@ pub(super) fn store(voice: &Voice<'_>) -> String {
     };
     match store {
         CheckpointSpec { memory: Some(_), .. } => "in memory".to_owned(),
-        CheckpointSpec { file: Some(checkpoint_file::Settings { path }), .. } => {
+        CheckpointSpec { file: Some(file::store::Settings { path }), .. } => {
             format!("in the folder `{}` of the data directory", path.written())
         }
         store => {

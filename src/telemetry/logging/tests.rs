@@ -122,7 +122,7 @@ fn levels_that_make_no_sense_are_an_error_that_shows_them() {
 }
 
 fn check_levels(levels: &str) -> String {
-    super::parse(levels).unwrap_err().to_string()
+    parse(levels).unwrap_err().to_string()
 }
 
 #[test]

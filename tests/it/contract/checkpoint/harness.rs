@@ -9,8 +9,8 @@ use propulsiond::checkpoint::{
 use propulsiond::clock::Timestamp;
 use propulsiond::config::scalar::Text;
 use propulsiond::connector::Context;
-use propulsiond::connector::checkpoint_file::{self, FileCheckpoints};
-use propulsiond::connector::checkpoint_memory::{Fault, MemoryCheckpoints, MemorySink, Operation};
+use propulsiond::connector::file::store::{self, FileCheckpoints};
+use propulsiond::connector::memory::store::{Fault, MemoryCheckpoints, MemorySink, Operation};
 use propulsiond::connector::sqlite::{CheckpointSettings, SinkSettings, SqliteCheckpoints, SqliteSink};
 use propulsiond::effect::Value;
 use propulsiond::event::{Assembler, Event, Kind};
@@ -58,9 +58,7 @@ impl Harness {
             Self::Sqlite(folder) => {
                 Arc::new(SqliteCheckpoints::new(&CheckpointSettings::default(), &context(folder.path())))
             }
-            Self::File(folder) => {
-                Arc::new(FileCheckpoints::new(&checkpoint_file::Settings::default(), &context(folder.path())))
-            }
+            Self::File(folder) => Arc::new(FileCheckpoints::new(&store::Settings::default(), &context(folder.path()))),
             Self::Memory(store) => Arc::new(store.clone()),
             Self::SqliteSink(_) | Self::MemorySink(_) => self.open_sink(),
         }

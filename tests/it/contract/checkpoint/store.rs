@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use propulsiond::checkpoint::{CheckpointErrorKind, CheckpointKey, CheckpointStore, Commit, Fence, Owner, Parked};
 use propulsiond::config::scalar::Text;
-use propulsiond::connector::checkpoint_file::{self, FileCheckpoints};
-use propulsiond::connector::checkpoint_memory::{Fault, Operation};
+use propulsiond::connector::file::store::{self, FileCheckpoints};
+use propulsiond::connector::memory::store::{Fault, Operation};
 use propulsiond::connector::sqlite::{CheckpointSettings, SqliteCheckpoints};
 use propulsiond::event::{Event, Kind, malformed};
 use propulsiond::position::{Ordinal, Position, Progress, WritePosition};
@@ -418,7 +418,7 @@ async fn commits_that_wait_together_are_all_stored() {
 #[tokio::test]
 async fn a_file_that_is_torn_is_unreadable_and_named() {
     let folder = TempDir::new().unwrap();
-    let store = FileCheckpoints::new(&checkpoint_file::Settings::default(), &context(folder.path()));
+    let store = FileCheckpoints::new(&store::Settings::default(), &context(folder.path()));
     let key = key("g", "s", "0");
     let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
     commit_one(&store, &key, fence, 1, &Progress { position: None, handled: set(&[(1, 2)]) }).await.unwrap();
@@ -452,7 +452,7 @@ async fn a_file_that_is_torn_is_unreadable_and_named() {
 async fn a_folder_that_cannot_be_made_is_unavailable_and_named() {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("file"), "").unwrap();
-    let settings = checkpoint_file::Settings { path: Text::literal("file/below") };
+    let settings = store::Settings { path: Text::literal("file/below") };
     let store = FileCheckpoints::new(&settings, &context(folder.path()));
     let error = store.claim(&key("g", "s", "0"), &owner("a")).await.unwrap_err();
     assert_eq!(error.kind, CheckpointErrorKind::Unavailable);
@@ -477,7 +477,7 @@ async fn another_process_that_holds_the_folder_is_waited_for_and_then_named() {
 
 #[tokio::test]
 async fn faults_of_the_memory_store_are_what_they_say() {
-    let store = propulsiond::connector::checkpoint_memory::MemoryCheckpoints::default();
+    let store = propulsiond::connector::memory::store::MemoryCheckpoints::default();
     let key = key("g", "s", "0");
     let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
     let inject = |fault| store.inject(move |operation| matches!(operation, Operation::Commit(_)).then_some(fault));

@@ -1,7 +1,7 @@
 //! What every sink must do that holds the progress: effects and progress together, or neither.
 
 use propulsiond::checkpoint::{CheckpointErrorKind, Commit, Fence, Parked, ParkedStream};
-use propulsiond::connector::checkpoint_memory::{Fault, Operation};
+use propulsiond::connector::memory::store::{Fault, Operation};
 use propulsiond::handler::HandlerErrorKind;
 use propulsiond::position::{Ordinal, WritePosition};
 use propulsiond::sink::{ParkedChange, TransactionError, TransactionalSink, Written};

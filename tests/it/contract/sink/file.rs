@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use propulsiond::connector::file::{FileSink, Settings};
+use propulsiond::connector::file::sink::{FileSink, Settings};
 use tempfile::TempDir;
 
 use super::*;

@@ -14,8 +14,11 @@ fn shown<T: DeserializeOwned>(source: &str, kind: &str) -> T {
 
 macro_rules! shown {
     ($kind:ident) => {
-        shown::<$kind::Settings>(
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/connector/", stringify!($kind), ".rs")),
+        shown!($kind, $kind::Settings, concat!(stringify!($kind), ".rs"))
+    };
+    ($kind:ident, $settings:ty, $file:expr) => {
+        shown::<$settings>(
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/connector/", $file)),
             stringify!($kind),
         )
     };
@@ -26,8 +29,8 @@ fn they_can_be_read_and_show_the_defaults() {
     assert_eq!(shown!(null), null::Settings::default());
     assert_eq!(shown!(stdout), stdout::Settings::default());
     assert_eq!(shown!(stats), stats::Settings::default());
-    let file = shown!(file);
-    assert_eq!(file::Settings { path: None, ..file }, file::Settings::default());
+    let file = shown!(file, file::sink::Settings, "file/sink.rs");
+    assert_eq!(file::sink::Settings { path: None, ..file }, file::sink::Settings::default());
     let http = shown!(http);
     let default = http::Settings::default();
     assert_eq!(
@@ -40,7 +43,7 @@ fn they_can_be_read_and_show_the_defaults() {
 fn what_is_not_known_is_refused() {
     for text in ["formt = \"json\"", "format = \"xml\""] {
         assert!(toml::from_str::<stdout::Settings>(text).is_err());
-        assert!(toml::from_str::<file::Settings>(text).is_err());
+        assert!(toml::from_str::<file::sink::Settings>(text).is_err());
     }
     for text in ["uri = \"http://h\"", "per = \"batch\"", "auth = { token = \"x\" }", "timeout = 5"] {
         assert!(toml::from_str::<http::Settings>(text).is_err(), "{text}");

@@ -181,7 +181,7 @@ impl Harness for Generated {
 
 /// A feed in memory.
 pub(super) struct Memory {
-    feed: memory::MemoryFeed,
+    feed: memory::source::MemoryFeed,
     counts: [usize; 2],
 }
 
@@ -197,7 +197,7 @@ impl Memory {
     }
 
     fn empty() -> Self {
-        let feed = memory::MemoryFeed::dense();
+        let feed = memory::source::MemoryFeed::dense();
         for part in 0..2 {
             feed.add(&Self::tranche(part));
         }

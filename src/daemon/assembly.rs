@@ -9,9 +9,7 @@ use super::NotStarted;
 use crate::checkpoint::CheckpointStore;
 use crate::config::filter::Filter;
 use crate::config::settings::Settings;
-use crate::connector::{
-    Context, checkpoint_file, checkpoint_memory, file, generate, http, json, memory, null, sqlite, stats, stdout,
-};
+use crate::connector::{Context, file, generate, http, json, memory, null, sqlite, stats, stdout};
 use crate::handler::AnyHandler;
 use crate::pipeline::observe::Observer;
 use crate::pipeline::{Assemble, ErrorPolicy, Identity, Options, Parts, Pipeline, Stop, Then};
@@ -24,15 +22,15 @@ use crate::telemetry::metrics::{Metrics, PipelineMetrics};
 use crate::trace::Recorder;
 
 /// A pipeline that can be run, and what else is to know of it.
-pub(super) struct Prepared {
-    pub(super) pipeline: Pipeline,
-    pub(super) inbox: Option<Arc<dyn Inbox>>,
-    pub(super) gauges: PipelineMetrics,
-    pub(super) script: Option<Arc<script::ScriptMetrics>>,
+pub struct Prepared {
+    pub pipeline: Pipeline,
+    pub inbox: Option<Arc<dyn Inbox>>,
+    pub gauges: PipelineMetrics,
+    pub script: Option<Arc<script::ScriptMetrics>>,
 }
 
 impl Prepared {
-    pub(super) fn new(
+    pub fn new(
         loaded: Loaded,
         settings: &Settings,
         data: &std::path::Path,
@@ -56,7 +54,7 @@ impl Prepared {
         let options = options(&loaded.spec, settings, until_tail);
         let filter = Filter::compile(&loaded.spec.filter).map_err(|_| not_checked())?;
         let memory = loaded.spec.source.memory.as_ref();
-        let inbox = memory.map(|settings| Arc::new(memory::MemoryInbox::new(settings, &context.pipeline)));
+        let inbox = memory.map(|settings| Arc::new(memory::source::MemoryInbox::new(settings, &context.pipeline)));
         let finite = options.stop == Stop::Tail;
         let parts =
             FromSpec { spec: loaded.spec, script, context, filter: Arc::new(filter), finite, inbox: inbox.clone() };
@@ -138,7 +136,7 @@ struct FromSpec {
     filter: Arc<Filter>,
     finite: bool,
     /// What was pushed outlives a restart of the pipeline.
-    inbox: Option<Arc<memory::MemoryInbox>>,
+    inbox: Option<Arc<memory::source::MemoryInbox>>,
 }
 
 impl Assemble for FromSpec {
@@ -169,10 +167,10 @@ impl FromSpec {
 
     fn store(&self, store: &spec::CheckpointSpec) -> anyhow::Result<Arc<dyn CheckpointStore>> {
         if let Some(settings) = &store.memory {
-            return Ok(Arc::new(checkpoint_memory::MemoryCheckpoints::new(settings, &self.context)));
+            return Ok(Arc::new(memory::store::MemoryCheckpoints::new(settings, &self.context)));
         }
         if let Some(settings) = &store.file {
-            return Ok(Arc::new(checkpoint_file::FileCheckpoints::new(settings, &self.context)));
+            return Ok(Arc::new(file::store::FileCheckpoints::new(settings, &self.context)));
         }
         let settings = store.sqlite.clone().unwrap_or_default();
         Ok(Arc::new(sqlite::SqliteCheckpoints::new(&settings, &self.context)))
@@ -188,7 +186,7 @@ impl FromSpec {
         let plain: Arc<dyn Sink> = if let Some(settings) = &sink.stdout {
             Arc::new(stdout::StdoutSink::new(settings, context)?)
         } else if let Some(settings) = &sink.file {
-            Arc::new(file::FileSink::new(settings, context)?)
+            Arc::new(file::sink::FileSink::new(settings, context)?)
         } else if let Some(settings) = &sink.http {
             Arc::new(http::HttpSink::new(settings, context)?)
         } else if let Some(settings) = &sink.stats {

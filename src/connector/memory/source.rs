@@ -1,0 +1,371 @@
+//! Source `memory`: events that are handed over in this process, from Rust ([`MemoryFeed`]) or over HTTP ([`source`]).
+//!
+//! The reference for what a source does, and what simulations run on: it has no clock, no randomness and no task, and
+//! its faults come when they are told to. A position is the number of events that came before in the tranche.
+//!
+//! A feed made from Rust keeps all it was given. The inbox of a pipeline is bounded: what was read and not yet handled is
+//! read again when the pipeline restarts, as long as there was no need for its room; it does not survive the process.
+
+mod inbox;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::{Notify, oneshot};
+
+use crate::clock::Timestamp;
+use crate::event::{Event, Indexes};
+use crate::position::{Position, StartAt, TrancheId};
+use crate::source::{
+    Batch, Contract, Drained, Lag, LagUnit, Next, Source, SourceError, SourceErrorKind, TrancheChange, TrancheReader,
+};
+
+pub use inbox::{Index, MemoryInbox, Settings, check, source};
+
+/// A feed, to be written to and read from. Clones are the same feed.
+#[derive(Clone, Debug)]
+pub struct MemoryFeed {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    contract: Contract,
+    state: Mutex<State>,
+    /// Something changed: whoever waits looks again.
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Ordered, so that runs repeat.
+    tranches: BTreeMap<TrancheId, Tranche>,
+    changes: Vec<Change>,
+    /// Fault of the next wait for a change.
+    next_failure: Option<SourceErrorKind>,
+}
+
+#[derive(Debug)]
+enum Change {
+    Added { tranche: TrancheId, origin: Option<Position> },
+    Removed { tranche: TrancheId, drained: Option<Drained>, deadline: Timestamp },
+    Lost { tranche: TrancheId },
+}
+
+#[derive(Debug, Default)]
+struct Tranche {
+    held: bool,
+    origin: Option<Position>,
+    /// The position of the first event that is kept.
+    first: u64,
+    /// The position behind the last event that was ever read.
+    read: u64,
+    /// Reading has not begun: positions begin where it will. Inboxes go on from what an earlier process had counted.
+    counts_from_start: bool,
+    /// Of inboxes: how many bytes are kept, and the major of the next line's ordinal.
+    bytes: u64,
+    next_major: u64,
+    events: VecDeque<Event>,
+    /// Where batches end, as positions.
+    ends: VecDeque<u64>,
+    closed: bool,
+    /// Faults, one for each read.
+    failures: VecDeque<SourceErrorKind>,
+    /// Reads wait although there is something.
+    on_hold: bool,
+}
+
+impl Tranche {
+    fn end(&self) -> u64 {
+        self.first + self.events.len() as u64
+    }
+
+    fn append(&mut self, events: Vec<Event>) {
+        self.events.extend(events);
+        self.ends.push_back(self.end());
+    }
+
+    fn forget_first(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        self.first += 1;
+        if self.ends.front() == Some(&self.first) {
+            self.ends.pop_front();
+        }
+        Some(event)
+    }
+}
+
+impl MemoryFeed {
+    /// Makes a feed without tranches. The contract is for the events to keep: they come with their ordinals.
+    pub fn new(contract: Contract) -> Self {
+        Self { shared: Arc::new(Shared { contract, state: Mutex::default(), changed: Notify::new() }) }
+    }
+
+    /// Makes a feed as an event store has: dense indexes, ordinals, no repeats.
+    pub fn dense() -> Self {
+        Self::new(Contract { ordinals: true, indexes: Indexes::Dense, repeats: false })
+    }
+
+    /// Makes a source that sees the tranches that are there, and what changes from now on. Another source of the same
+    /// feed is as a process that took over.
+    pub fn source(&self) -> MemorySource {
+        let mut state = self.shared.lock();
+        let mut ahead: VecDeque<_> = state
+            .tranches
+            .iter()
+            .filter(|(_, tranche)| tranche.held)
+            .map(|(id, tranche)| TrancheChange::Added { tranche: id.clone(), origin: tranche.origin.clone() })
+            .collect();
+        ahead.push_back(TrancheChange::Settled);
+        // Whoever was to let go of these is gone.
+        for change in &mut state.changes {
+            if let Change::Removed { drained, .. } = change {
+                *drained = None;
+            }
+        }
+        MemorySource { shared: Arc::clone(&self.shared), ahead, seen: state.changes.len() }
+    }
+
+    /// Adds a tranche, or gives one back that was taken away: what it holds is still there.
+    pub fn add(&self, tranche: &TrancheId) {
+        self.add_from(tranche, None);
+    }
+
+    /// Adds a tranche that begins at a position.
+    pub fn add_from(&self, tranche: &TrancheId, origin: Option<Position>) {
+        self.change(|state| {
+            let held = state.tranches.entry(tranche.clone()).or_default();
+            held.held = true;
+            held.origin.clone_from(&origin);
+            state.changes.push(Change::Added { tranche: tranche.clone(), origin });
+        });
+    }
+
+    /// Asks for a tranche back; returns what resolves once it was let go of.
+    pub fn remove(&self, tranche: &TrancheId, deadline: Timestamp) -> oneshot::Receiver<()> {
+        let (drained, seen) = Drained::new();
+        self.change(|state| {
+            state.tranches.entry(tranche.clone()).or_default().held = false;
+            state.changes.push(Change::Removed { tranche: tranche.clone(), drained: Some(drained), deadline });
+        });
+        seen
+    }
+
+    /// Takes a tranche away at once.
+    pub fn lose(&self, tranche: &TrancheId) {
+        self.change(|state| {
+            state.tranches.entry(tranche.clone()).or_default().held = false;
+            state.changes.push(Change::Lost { tranche: tranche.clone() });
+        });
+    }
+
+    /// Appends events, which are read as one batch.
+    pub fn push(&self, tranche: &TrancheId, events: Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        self.tranche(tranche, |tranche| tranche.append(events));
+    }
+
+    /// Says that no event will follow.
+    pub fn close(&self, tranche: &TrancheId) {
+        self.tranche(tranche, |tranche| tranche.closed = true);
+    }
+
+    /// Forgets what comes before a position, as retention does: reading can no longer start there.
+    pub fn forget_before(&self, tranche: &TrancheId, position: u64) {
+        self.tranche(tranche, |tranche| while tranche.first < position && tranche.forget_first().is_some() {});
+    }
+
+    /// Fault `reject`: the next read of the tranche that has not begun to wait fails. Faults queue up.
+    pub fn fail_next_read(&self, tranche: &TrancheId, kind: SourceErrorKind) {
+        self.tranche(tranche, |tranche| tranche.failures.push_back(kind));
+    }
+
+    /// Fault `reject`, of the wait for changes.
+    pub fn fail_next_change(&self, kind: SourceErrorKind) {
+        self.change(|state| state.next_failure = Some(kind));
+    }
+
+    /// Fault `hold`: reads of the tranche wait until [`release`](Self::release).
+    pub fn hold(&self, tranche: &TrancheId) {
+        self.tranche(tranche, |tranche| tranche.on_hold = true);
+    }
+
+    pub fn release(&self, tranche: &TrancheId) {
+        self.tranche(tranche, |tranche| tranche.on_hold = false);
+    }
+
+    fn tranche(&self, tranche: &TrancheId, f: impl FnOnce(&mut Tranche)) {
+        self.change(|state| f(state.tranches.entry(tranche.clone()).or_default()));
+    }
+
+    fn change(&self, f: impl FnOnce(&mut State)) {
+        f(&mut self.shared.lock());
+        self.shared.changed.notify_waiters();
+    }
+}
+
+impl Shared {
+    /// A panic of another holder leaves the state as it was: every change is one step.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `look` finds something. Looks before it waits, and registers before it looks, so that no change is
+    /// missed in between.
+    async fn wait_for<T>(&self, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if let Some(found) = look(&mut self.lock()) {
+                return found;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct MemorySource {
+    shared: Arc<Shared>,
+    /// What there was when the source was made.
+    ahead: VecDeque<TrancheChange>,
+    /// How many of the feed's changes were seen.
+    seen: usize,
+}
+
+#[async_trait]
+impl Source for MemorySource {
+    fn contract(&self) -> Contract {
+        self.shared.contract
+    }
+
+    async fn next_change(&mut self) -> Result<TrancheChange, SourceError> {
+        let Self { shared, ahead, seen } = self;
+        shared
+            .wait_for(|state| {
+                if let Some(kind) = state.next_failure.take() {
+                    return Some(Err(SourceError::new(kind, "wait for changes of a feed in memory")));
+                }
+                if let Some(change) = ahead.pop_front() {
+                    return Some(Ok(change));
+                }
+                let change = state.changes.get_mut(*seen)?;
+                *seen += 1;
+                Some(Ok(match change {
+                    Change::Added { tranche, origin } => {
+                        TrancheChange::Added { tranche: tranche.clone(), origin: origin.clone() }
+                    }
+                    Change::Removed { tranche, drained, deadline } => TrancheChange::Removed {
+                        tranche: tranche.clone(),
+                        drained: drained.take().unwrap_or_else(|| Drained::new().0),
+                        deadline: *deadline,
+                    },
+                    Change::Lost { tranche } => TrancheChange::Lost { tranche: tranche.clone() },
+                }))
+            })
+            .await
+    }
+
+    fn open(&mut self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader> {
+        let shared = Arc::clone(&self.shared);
+        Box::new(Reader { shared, tranche: tranche.clone(), from, at: None, told_tail: false })
+    }
+
+    fn compare(&self, a: &Position, b: &Position) -> Option<Ordering> {
+        match (a, b) {
+            (Position::Number(a), Position::Number(b)) => Some(a.cmp(b)),
+            _ => None,
+        }
+    }
+}
+
+struct Reader {
+    shared: Arc<Shared>,
+    tranche: TrancheId,
+    from: StartAt,
+    /// The position that comes next; `None` before the first batch.
+    at: Option<u64>,
+    told_tail: bool,
+}
+
+#[async_trait]
+impl TrancheReader for Reader {
+    /// At the tail it says so once, and then waits for as long as it takes.
+    async fn next(&mut self) -> Result<Next, SourceError> {
+        let Self { shared, tranche, from, at, told_tail } = self;
+        shared
+            .wait_for(|state| {
+                let feed = state.tranches.entry(tranche.clone()).or_default();
+                if let Some(kind) = feed.failures.pop_front() {
+                    return Some(Err(SourceError::new(kind, format!("read tranche `{tranche}` of a feed in memory"))));
+                }
+                if feed.on_hold {
+                    return None;
+                }
+                feed.read(tranche, from, at, told_tail).transpose()
+            })
+            .await
+    }
+}
+
+impl Tranche {
+    fn read(
+        &mut self,
+        name: &TrancheId,
+        from: &StartAt,
+        at: &mut Option<u64>,
+        told_tail: &mut bool,
+    ) -> Result<Option<Next>, SourceError> {
+        let next = match *at {
+            Some(next) => next,
+            None => self.start(name, from)?,
+        };
+        if std::mem::take(&mut self.counts_from_start) {
+            self.first += next;
+            self.ends.iter_mut().for_each(|end| *end += next);
+        }
+        if next < self.first || next > self.end() {
+            return Err(self.lost(name, &next));
+        }
+        *at = Some(next);
+        let end = self.ends.iter().copied().find(|end| *end > next).unwrap_or(self.end());
+        if end == next && *told_tail {
+            return Ok(self.closed.then_some(Next::End));
+        }
+        let range = (next - self.first) as usize..(end - self.first) as usize;
+        let events: Vec<_> = self.events.range(range).cloned().collect();
+        let lag = Lag { amount: self.end() - end, unit: LagUnit::Events };
+        *at = Some(end);
+        self.read = self.read.max(end);
+        *told_tail = lag.amount == 0;
+        let resume_at = Position::Number(i64::try_from(end).unwrap_or(i64::MAX));
+        Ok(Some(Next::Batch(Batch { events, resume_at, at_tail: *told_tail, lag: Some(lag) })))
+    }
+
+    fn start(&self, name: &TrancheId, from: &StartAt) -> Result<u64, SourceError> {
+        let position = match from {
+            StartAt::Position(position) => position,
+            StartAt::Origin => match &self.origin {
+                Some(origin) => origin,
+                None => return Ok(self.first),
+            },
+        };
+        match position {
+            Position::Number(number) => u64::try_from(*number).map_err(|_| self.lost(name, number)),
+            Position::Token(token) => Err(self.lost(name, token)),
+        }
+    }
+
+    fn lost(&self, name: &TrancheId, position: &impl std::fmt::Display) -> SourceError {
+        let (first, end) = (self.first, self.end());
+        let doing = format!("read tranche `{name}` at {position}: it holds {first} to {end}");
+        SourceError::new(SourceErrorKind::PositionLost, doing)
+    }
+}
