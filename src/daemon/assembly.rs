@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use super::NotStarted;
 use crate::checkpoint::CheckpointStore;
 use crate::config::filter::Filter;
-use crate::config::settings::Settings;
+use crate::config::settings::DaemonSettings;
 use crate::connector::{Context, file, generate, http, json, memory, null, sqlite, stats, stdout};
 use crate::handler::AnyHandler;
 use crate::pipeline::observe::Observer;
@@ -32,7 +32,7 @@ pub struct Prepared {
 impl Prepared {
     pub fn new(
         loaded: Loaded,
-        settings: &Settings,
+        settings: &DaemonSettings,
         data: &std::path::Path,
         until_tail: bool,
         metrics: &Metrics,
@@ -80,7 +80,7 @@ fn hash(loaded: &Loaded, script: Option<&Script>) -> u64 {
     foldhash::fast::FixedState::with_seed(0).hash_one((loaded.normalised(), script))
 }
 
-fn options(spec: &PipelineSpec, settings: &Settings, until_tail: bool) -> Options {
+fn options(spec: &PipelineSpec, settings: &DaemonSettings, until_tail: bool) -> Options {
     let schedule = &spec.schedule;
     let handler_timeout = spec.handler.rhai.as_ref().map_or(Duration::from_secs(30), |rhai| rhai.timeout);
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);

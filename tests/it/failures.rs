@@ -172,7 +172,7 @@ fn a_full_disk_loses_nothing_and_the_job_goes_on_once_there_is_room() {
         .args(inner.get_args());
     let daemon = crate::daemon::Daemon::start(command);
     daemon.wait_for("the back end is away");
-    daemon.until("/health", |_, body| body.contains("could not be reached"));
+    daemon.until("/health", |_, body| body.contains("has been unavailable for"));
     let (code, said) = daemon.stop("TERM");
     assert_eq!(code, Some(0), "{said}");
     check(&place.run(&["--until-tail"]), 0, &["finished"]);

@@ -125,7 +125,7 @@ fn r63_no_log_metric_or_answer_shows_a_secret() {
         let arguments = ["--listen", "127.0.0.1:0", "--log-level", "trace", "--log-format", format];
         let daemon = Daemon::start(planted.command(&arguments));
         let token = [("authorization", "Bearer hush-token")];
-        let health = daemon.until("/health", |_, body| body.contains("could not be reached"));
+        let health = daemon.until("/health", |_, body| body.contains("has been unavailable for"));
         assert_hidden(&health, "/health");
         for path in ["/metrics", "/version", "/readyz", "/livez", "/pipelines", "/pipelines/p", "/pipelines/other"] {
             let (_, body) = daemon.request(&format!("GET {path}"), &token, "");

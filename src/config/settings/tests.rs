@@ -5,19 +5,20 @@ use expect_test::{Expect, expect};
 use super::*;
 use crate::config::document::Style;
 
-fn load(file: Option<&str>, variables: &[(&str, &str)], flags: &Flags) -> Result<Settings, Vec<Problem>> {
+fn load(file: Option<&str>, variables: &[(&str, &str)], flags: &Flags) -> Result<DaemonSettings, Vec<Problem>> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("propulsiond.toml");
     std::fs::write(&path, file.unwrap_or_default()).unwrap();
     let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    Settings::load(Some(&path), variables, flags)
+    DaemonSettings::load(Some(&path), variables, flags)
 }
 
 /// Says how the settings differ from the defaults.
 fn check(file: &str, variables: &[(&str, &str)], flags: &Flags, expected: Expect) {
     let settings = load(Some(file), variables, flags).unwrap();
-    let lines = |settings: &Settings| toml::to_string(settings).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
-    let defaults = lines(&Settings::default());
+    let lines =
+        |settings: &DaemonSettings| toml::to_string(settings).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
+    let defaults = lines(&DaemonSettings::default());
     let changed: Vec<_> = lines(&settings).into_iter().filter(|line| !defaults.contains(line)).collect();
     expected.assert_eq(&changed.join("\n"));
 }
@@ -67,7 +68,7 @@ fn the_shipped_file_shows_every_default() {
         .map(|line| format!("{}\n", line.strip_prefix('#').unwrap_or(line)))
         .collect();
     let shown: toml::Table = uncommented.parse().unwrap();
-    let mut defaults = toml::Table::try_from(Settings::default()).unwrap();
+    let mut defaults = toml::Table::try_from(DaemonSettings::default()).unwrap();
     // A secret has no default; its line shows how one is given.
     let token = toml::Table::from_iter([("token".to_owned(), "${file:/run/secrets/propulsiond-token}".into())]);
     defaults.insert("http".to_owned(), token.into());
@@ -76,7 +77,7 @@ fn the_shipped_file_shows_every_default() {
     assert_eq!(shown, defaults);
     assert_eq!(
         load(Some(&shipped), &[], &Flags::default()).unwrap(),
-        Settings::default(),
+        DaemonSettings::default(),
         "all of it is commented out"
     );
 }
@@ -178,20 +179,20 @@ fn a_token_that_is_empty_is_a_mistake_in_a_file_and_in_a_variable() {
         &[],
         &Flags::default(),
         expect![[r#"
-        error: the token is empty: leave it out, or give it a value that nobody can guess
-         --> propulsiond.toml:2:9 (http.token)
-        2 | token = "${PROPULSIOND_TEST_NO_TOKEN:-}"
-          |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-    "#]],
+            error: the token is empty: leave it out, or set a value that cannot be guessed
+             --> propulsiond.toml:2:9 (http.token)
+            2 | token = "${PROPULSIOND_TEST_NO_TOKEN:-}"
+              |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+        "#]],
     );
     check_bad(
         "",
         &[("PROPULSIOND__HTTP__TOKEN", " ")],
         &Flags::default(),
         expect![[r#"
-        error: the token is empty: leave it out, or give it a value that nobody can guess
-         --> PROPULSIOND__HTTP__TOKEN
-    "#]],
+            error: the token is empty: leave it out, or set a value that cannot be guessed
+             --> PROPULSIOND__HTTP__TOKEN
+        "#]],
     );
 }
 
@@ -210,7 +211,7 @@ fn mistakes_of_flags_name_their_flag() {
 
 #[test]
 fn a_file_that_was_named_must_exist() {
-    let problems = Settings::load(Some(Path::new("/no/such.toml")), [], &Flags::default()).unwrap_err();
+    let problems = DaemonSettings::load(Some(Path::new("/no/such.toml")), [], &Flags::default()).unwrap_err();
     expect![[r#"
         error: cannot read the file: no such file or directory
          --> /no/such.toml
@@ -244,7 +245,7 @@ fn mistakes_about_traces_name_their_place() {
         &[],
         &Flags::default(),
         expect![[r#"
-            error: `collector:4318` is not a url such as "http://127.0.0.1:4318"
+            error: `collector:4318` is not a URL such as "http://127.0.0.1:4318"
              --> propulsiond.toml:2:12 (otlp.endpoint)
             2 | endpoint = 'collector:4318'
               |            ^^^^^^^^^^^^^^^^
@@ -273,11 +274,11 @@ fn an_endpoint_is_the_collectors_own() {
         &[],
         &Flags::default(),
         expect![[r#"
-        error: `http://127.0.0.1:4318/v1/traces` ends in `/v1/traces`, which is put behind it: leave that out
-         --> propulsiond.toml:2:12 (otlp.endpoint)
-        2 | endpoint = 'http://127.0.0.1:4318/v1/traces'
-          |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-    "#]],
+            error: `http://127.0.0.1:4318/v1/traces` ends in `/v1/traces`, which is appended: remove it
+             --> propulsiond.toml:2:12 (otlp.endpoint)
+            2 | endpoint = 'http://127.0.0.1:4318/v1/traces'
+              |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+        "#]],
     );
 }
 
