@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn x3_text_keeps_to_its_line() {
         let mut out = String::new();
-        write!(Escaped(&mut out), "a\nb\r\u{1b}[31m\u{7f}\u{85}\u{2028}\u{202e}é\t{}", "\u{0}").unwrap();
+        write!(Escaped(&mut out), "a\nb\r\u{1b}[31m\u{7f}\u{85}\u{2028}\u{202e}é\t\u{0}").unwrap();
         assert_eq!(out, "a\\nb\\r\\u{1b}[31m\\u{7f}\\u{85}\\u{2028}\\u{202e}é\\t\\0");
     }
 }

@@ -43,7 +43,7 @@ impl Assemble for Assembly {
             }
         }
         Ok(Parts {
-            source: Box::new(self.feed.source()),
+            source: Arc::new(self.feed.source()),
             checkpoints: Some(Arc::new(MemoryCheckpoints::default())),
             handler: None,
             sink: AnySink::Plain(Arc::new(NullSink)),
