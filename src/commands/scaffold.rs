@@ -181,28 +181,28 @@ mod tests {
             "../x",
             &[],
             expect![[r#"
-            error: `../x` cannot be the name of a pipeline: it is part of URLs and a metric's label
-             --> ../x.toml
-              = help: a name is at most 64 letters (a-z), digits, `-` and `_`, and begins with a letter or digit
-        "#]],
+                error: `../x` cannot be the name of a pipeline: it is part of URLs and a metric's label
+                --> ../x.toml
+                 = help: a name is at most 64 letters (a-z), digits, `-` and `_`, and begins with a letter or digit
+            "#]],
         );
         check_refused(
             "",
             &[],
             expect![[r#"
-            error: `` cannot be the name of a pipeline: it is part of URLs and a metric's label
-             --> .toml
-              = help: a name is at most 64 letters (a-z), digits, `-` and `_`, and begins with a letter or digit
-        "#]],
+                error: `` cannot be the name of a pipeline: it is part of URLs and a metric's label
+                --> .toml
+                 = help: a name is at most 64 letters (a-z), digits, `-` and `_`, and begins with a letter or digit
+            "#]],
         );
         check_refused(
             "a.test",
             &[],
             expect![[r#"
-            error: `a.test` cannot be the name of a pipeline: it is part of URLs and a metric's label
-             --> a.test.toml
-              = help: a name is at most 64 letters (a-z), digits, `-` and `_`, and begins with a letter or digit
-        "#]],
+                error: `a.test` cannot be the name of a pipeline: it is part of URLs and a metric's label
+                --> a.test.toml
+                 = help: a name is at most 64 letters (a-z), digits, `-` and `_`, and begins with a letter or digit
+            "#]],
         );
     }
 
@@ -212,16 +212,16 @@ mod tests {
             "shop",
             &["shop.yaml", "shop.rhai", "shop"],
             expect![[r#"
-            error: this is there already, and is not overwritten
-             --> shop.yaml
-              = help: choose another name
-            error: this is there already, and is not overwritten
-             --> shop.rhai
-              = help: choose another name
-            error: this is there already, and is not overwritten
-             --> shop
-              = help: choose another name
-        "#]],
+                error: this is there already, and is not overwritten
+                --> shop.yaml
+                 = help: choose another name
+                error: this is there already, and is not overwritten
+                --> shop.rhai
+                 = help: choose another name
+                error: this is there already, and is not overwritten
+                --> shop
+                 = help: choose another name
+            "#]],
         );
     }
 

@@ -5,8 +5,9 @@
 //! of `.` or `..` is refused.
 
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
+use std::fmt;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
@@ -164,15 +165,11 @@ fn parts(text: &str) -> Result<Vec<Part>, BadTemplate> {
     Ok(parts)
 }
 
-/// Appends a value so that it stays one piece of one folder name.
+/// The bytes of a value that are escaped, so that the value stays one piece of one directory's name.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
 fn encode(value: &str, path: &mut String) {
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            path.push(char::from(byte));
-        } else {
-            write!(path, "%{byte:02X}").expect("memory can be written to");
-        }
-    }
+    path.extend(utf8_percent_encode(value, ESCAPED));
 }
 
 /// Shows itself as it was written.

@@ -90,23 +90,30 @@ fn r59_mistakes_of_the_file_name_their_place() {
         &Flags::default(),
         expect![[r#"
             error: unknown key `listn`
-             --> propulsiond.toml:1:1 (listn)
+             --> propulsiond.toml:1:1
+              |
             1 | listn = 'off'
-              | ^^^^^
+              | ^^^^^ listn
+              |
               = help: did you mean `listen`?
             error: expected a duration such as "5s", found the number 25
-             --> propulsiond.toml:2:9 (drain)
+             --> propulsiond.toml:2:9
+              |
             2 | drain = 25
-              |         ^^
+              |         ^^ drain
             error: `jsn` is not one of `text` or `json`
-             --> propulsiond.toml:4:10 (log.format)
+             --> propulsiond.toml:4:10
+              |
             4 | format = 'jsn'
-              |          ^^^^^
+              |          ^^^^^ log.format
+              |
               = help: did you mean `json`?
             error: expected a string, found a number
-             --> propulsiond.toml:5:9 (log.level)
+             --> propulsiond.toml:5:9
+              |
             5 | level = 3
-              |         ^
+              |         ^ log.level
+              |
               = help: put it in quotes
         "#]],
     );
@@ -117,6 +124,7 @@ fn r59_mistakes_of_the_file_name_their_place() {
         expect![[r#"
             error: the name of the table has no closing `]`
              --> propulsiond.toml:1:5
+              |
             1 | [log
               |     ^
         "#]],
@@ -131,8 +139,8 @@ fn mistakes_of_the_environment_name_their_variable() {
             "debug",
             expect![[r#"
                 error: no setting has this name
-                 --> PROPULSIOND__LOG__LEVL
-                  = help: did you mean `PROPULSIOND__LOG__LEVEL`?
+                --> PROPULSIOND__LOG__LEVL
+                 = help: did you mean `PROPULSIOND__LOG__LEVEL`?
             "#]],
         ),
         (
@@ -140,32 +148,32 @@ fn mistakes_of_the_environment_name_their_variable() {
             "soon",
             expect![[r#"
                 error: `soon` is not a duration such as "5s", "250ms" or "1h 30m"
-                 --> PROPULSIOND__DRAIN
+                --> PROPULSIOND__DRAIN
             "#]],
         ),
         (
             "PROPULSIOND__LOG",
             "debug",
             expect![[r#"
-            error: expected keys of its own: the name of a section takes no value
-             --> PROPULSIOND__LOG
-        "#]],
+                error: expected keys of its own: the name of a section takes no value
+                --> PROPULSIOND__LOG
+            "#]],
         ),
         (
             "PROPULSIOND__LOG__FORMAT",
             "xml",
             expect![[r#"
                 error: expected one of `text` or `json`
-                 --> PROPULSIOND__LOG__FORMAT
+                --> PROPULSIOND__LOG__FORMAT
             "#]],
         ),
         (
             "PROPULSIOND__LISTEN",
             "9464",
             expect![[r#"
-            error: `9464` is not an address such as "127.0.0.1:9464", nor "off"
-             --> PROPULSIOND__LISTEN
-        "#]],
+                error: `9464` is not an address such as "127.0.0.1:9464", nor "off"
+                --> PROPULSIOND__LISTEN
+            "#]],
         ),
     ] {
         check_bad("", &[(name, value)], &Flags::default(), expected);
@@ -180,9 +188,10 @@ fn a_token_that_is_empty_is_a_mistake_in_a_file_and_in_a_variable() {
         &Flags::default(),
         expect![[r#"
             error: the token is empty: leave it out, or set a value that cannot be guessed
-             --> propulsiond.toml:2:9 (http.token)
+             --> propulsiond.toml:2:9
+              |
             2 | token = "${PROPULSIOND_TEST_NO_TOKEN:-}"
-              |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ http.token
         "#]],
     );
     check_bad(
@@ -191,7 +200,7 @@ fn a_token_that_is_empty_is_a_mistake_in_a_file_and_in_a_variable() {
         &Flags::default(),
         expect![[r#"
             error: the token is empty: leave it out, or set a value that cannot be guessed
-             --> PROPULSIOND__HTTP__TOKEN
+            --> PROPULSIOND__HTTP__TOKEN
         "#]],
     );
 }
@@ -204,7 +213,7 @@ fn mistakes_of_flags_name_their_flag() {
         &Flags { drain: Some("5".to_owned()), ..Flags::default() },
         expect![[r#"
             error: `5` is not a duration such as "5s", "250ms" or "1h 30m"
-             --> --drain
+            --> --drain
         "#]],
     );
 }
@@ -214,7 +223,7 @@ fn a_file_that_was_named_must_exist() {
     let problems = DaemonSettings::load(Some(Path::new("/no/such.toml")), [], &Flags::default()).unwrap_err();
     expect![[r#"
         error: cannot read the file: no such file or directory
-         --> /no/such.toml
+        --> /no/such.toml
     "#]]
     .assert_eq(&problems[0].render(Style::Plain));
 }
@@ -246,22 +255,27 @@ fn mistakes_about_traces_name_their_place() {
         &Flags::default(),
         expect![[r#"
             error: `collector:4318` is not a URL such as "http://127.0.0.1:4318"
-             --> propulsiond.toml:2:12 (otlp.endpoint)
+             --> propulsiond.toml:2:12
+              |
             2 | endpoint = 'collector:4318'
-              |            ^^^^^^^^^^^^^^^^
+              |            ^^^^^^^^^^^^^^^^ otlp.endpoint
             error: 1.5 is not a share between 0 and 1, such as 0.01
-             --> propulsiond.toml:3:10 (otlp.sample)
+             --> propulsiond.toml:3:10
+              |
             3 | sample = 1.5
-              |          ^^^
+              |          ^^^ otlp.sample
             error: unknown key `header`
-             --> propulsiond.toml:4:1 (otlp.header)
+             --> propulsiond.toml:4:1
+              |
             4 | header = {}
-              | ^^^^^^
+              | ^^^^^^ otlp.header
+              |
               = help: did you mean `headers`?
             error: `never` is not a duration such as "5s", nor "off"
-             --> propulsiond.toml:6:18 (log.stats_interval)
+             --> propulsiond.toml:6:18
+              |
             6 | stats_interval = 'never'
-              |                  ^^^^^^^
+              |                  ^^^^^^^ log.stats_interval
         "#]],
     );
 }
@@ -275,9 +289,10 @@ fn an_endpoint_is_the_collectors_own() {
         &Flags::default(),
         expect![[r#"
             error: `http://127.0.0.1:4318/v1/traces` ends in `/v1/traces`, which is appended: remove it
-             --> propulsiond.toml:2:12 (otlp.endpoint)
+             --> propulsiond.toml:2:12
+              |
             2 | endpoint = 'http://127.0.0.1:4318/v1/traces'
-              |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ otlp.endpoint
         "#]],
     );
 }
