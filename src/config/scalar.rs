@@ -151,7 +151,7 @@ fn parsed<'de, D: Deserializer<'de>, T>(
     })
 }
 
-/// What cannot be resolved.
+/// The error of a reference that cannot be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unresolved {
     #[error("the variable `{0}` is not set (write `${{{0}:-default}}` to give it a default)")]
@@ -282,7 +282,7 @@ pub mod duration {
         serializer.collect_str(&humantime::format_duration(*duration))
     }
 
-    /// What is longer was never meant, and cannot be added to every time of day.
+    /// A longer duration is a typing error, and added to a time it could overflow.
     const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3_600);
 
     pub fn parse(text: &str) -> Result<Duration, String> {

@@ -30,7 +30,7 @@ enum Part {
     Id,
 }
 
-/// What cannot be a template.
+/// The error of an invalid template.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadTemplate {
     #[error("the path is empty")]
@@ -192,14 +192,14 @@ impl<'de> Deserialize<'de> for Template {
             return Ok(Self { parts: vec![Part::Literal("missing".into())], text });
         }
         Self::of(text.clone()).map_err(|bad| match text.has_references() {
-            // What a reference stands for is not shown.
+            // The value of a reference may be a secret.
             true => D::Error::custom(format_args!("what `{}` stands for is no path", text.written())),
             false => D::Error::custom(bad),
         })
     }
 }
 
-/// What takes a placeholder's place is never empty and has no `/` in it.
+/// Matches a path against parts. The value of a placeholder is never empty and has no `/`.
 fn matches_parts(parts: &[Part], path: &str) -> bool {
     match parts {
         [] => path.is_empty(),

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use crate::effect::Value;
 use crate::event::{Event, Kind, Text};
 
-/// How emitted values become lines.
+/// The form of emitted values as lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {

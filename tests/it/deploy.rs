@@ -1,4 +1,4 @@
-//! What operators are given: that tools of others accept it, and that it agrees with the program.
+//! The files for operators: tools of others accept them, and they agree with the program.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -47,7 +47,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("`{value}` is no text"))
 }
 
-/// What the Dockerfile says about the image.
+/// The image, as the Dockerfile describes it.
 pub(crate) struct Image {
     text: String,
 }
@@ -101,7 +101,7 @@ fn the_image_agrees_with_the_program() {
     let rust = format!("rust:{}", env!("CARGO_PKG_RUST_VERSION"));
     assert!(image.text.contains(&format!("FROM {rust}-")), "the compiler is not {rust}");
     check(&run(program().args(["health", "--help"])), 0, &["Ask the daemon"]);
-    // What is not sent to the builder cannot be copied.
+    // A file that is not sent to the builder cannot be copied.
     let sent = read(".dockerignore");
     for line in image.text.lines().filter(|line| line.starts_with("COPY ") && !line.contains("--from=")) {
         let words: Vec<_> = line.split_whitespace().collect();

@@ -19,7 +19,7 @@ fn a_pipeline_that_halts_makes_a_job_end_with_1_and_the_others_finish() {
     let output = place.run(&["--until-tail"]);
     check(&output, 1, &["halted: event 0 (`A`) of stream", "bad.rhai:1:", "finished: 2 events handled"]);
     assert_eq!(place.read("data/good.jsonl").lines().count(), 2);
-    // What halted is where it was; what finished has nothing left to do.
+    // The halted pipeline is where it was, and the finished one has nothing left to do.
     place.write("bad.rhai", "fn handle(stream, events) { for e in events { emit(stream.name); } }");
     let output = place.run(&["--until-tail"]);
     check(&output, 0, &["finished: 2 events handled", "finished: 0 events handled"]);
@@ -93,7 +93,7 @@ fn require_all_goes_on_after_a_restart_whatever_moved_its_streams() {
     let line = |stream: &str, index: i64, kind: &str, n: i64| {
         format!("{{\"stream\":\"{stream}\",\"index\":{index},\"type\":\"{kind}\",\"data\":{{\"n\":{n}}}}}\n")
     };
-    // What moves `a` has no effect, what moves `b` is filtered.
+    // The event that moves `a` has no effect, and the one that moves `b` is filtered.
     let first = [line("a-1", 0, "Placed", 1), line("b-1", 0, "Viewed", 2)].concat();
     let second = [line("a-1", 1, "Placed", 5), line("b-1", 1, "Viewed", 3), line("b-1", 2, "Placed", 6)].concat();
     place.write("events.jsonl", &first);

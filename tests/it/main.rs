@@ -1,4 +1,4 @@
-//! What is tested from outside: one binary, as each one relinks the package.
+//! The tests from outside. They are one binary, because each binary links the package again.
 #![expect(clippy::unwrap_used, reason = "what helpers of tests unwrap fails the test, as in the tests themselves")]
 
 mod broken;

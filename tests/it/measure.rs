@@ -61,7 +61,7 @@ fn watched(command: &mut Command) -> (Output, Duration, u64) {
         if clock.now().since(Timestamp::ZERO) > LIMIT && !std::mem::replace(&mut late, true) {
             signal(id, "KILL");
         }
-        // Nobody sends: this waits a moment.
+        // Nothing is ever sent: this waits a millisecond.
         assert!(ticks.recv_timeout(Duration::from_millis(1)).is_err());
     };
     let took = clock.now().since(Timestamp::ZERO);

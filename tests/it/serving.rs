@@ -1,4 +1,4 @@
-//! What the daemon answers over HTTP, and to whom.
+//! The HTTP endpoints: their answers, and the clients that get them.
 
 use std::io::Write;
 
@@ -60,12 +60,12 @@ fn a_web_page_can_neither_push_events_nor_read_data() {
         let port = daemon.address.rsplit(':').next().unwrap();
         check(daemon.request(&format!("GET {path}"), &[("host", &format!("localhost:{port}"))], ""), 200, "");
     }
-    // What is not data is anybody's.
+    // Health shows no data, and answers every client.
     check(daemon.request("GET /health", &[evil], ""), 200, "running");
 }
 
 #[test]
-fn what_is_not_there_is_said_and_what_is() {
+fn an_unknown_path_or_name_is_answered_with_the_known_ones() {
     let place = place();
     let daemon = place.start(&[]);
     check(daemon.request("POST /pipelines/other/events", &JSON, EVENT), 404, "`inbox`");

@@ -1,4 +1,4 @@
-//! What the scalars of settings look like in a JSON Schema: a reference may stand wherever text does.
+//! The JSON Schemas of scalars: a reference can stand in place of any text.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! What a command of a page needs to be true: ours are run; of those of others, what they name must be there.
+//! Checks the commands of a page: the program's own are run, and the files that other commands name must exist.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::page::{Part, is_assignment, is_program, root};
 use crate::daemon::{Daemon, Place, check, copy_folder, program, run};
 use crate::deploy::{Image, manifest};
 
-/// Where commands run: a copy of the sample that ran to its tail, a daemon beside it, and a root for what is installed.
+/// The scene of commands: a copy of the sample that ran to its tail, a daemon beside it, and a root for installed files.
 pub(super) struct Scene {
     place: Place,
     daemon: OnceCell<Daemon>,
@@ -23,7 +23,7 @@ pub(super) struct Scene {
 
 type Judged = Result<(), String>;
 
-/// What the pages write for something of the reader's.
+/// The placeholders of the pages for values of the reader's own.
 const STAND_INS: [(&str, &str); 6] = [
     ("NAME", "orders"),
     ("PIPELINE", "orders"),
