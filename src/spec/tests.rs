@@ -1,4 +1,5 @@
 pub(crate) mod accepted;
+mod checked;
 mod across;
 mod folder;
 mod shape;

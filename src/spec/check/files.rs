@@ -100,7 +100,8 @@ fn conflict(first: &Use<'_>, second: &Use<'_>) -> Option<Problem> {
 /// Returns the conflict of a written file that is a pipeline's own text.
 fn over_text(writer: &Use<'_>, text: &Use<'_>, role: Role) -> Problem {
     let noun = if role == Role::Script { "script" } else { "file" };
-    writer.problem(format!("this is the {noun} of the pipeline `{}`", text.pipeline.name()))
+    writer
+        .problem(format!("this is the {noun} of the pipeline `{}`, which a write would destroy", text.pipeline.name()))
 }
 
 type Used<'a> = (&'a Use<'a>, Usage);
