@@ -80,7 +80,7 @@ pub trait SourceKind: Kind {
     ///
     /// # Errors
     /// The settings cannot be used, or the binary lacks the connector's feature.
-    fn build(&self, context: &Context) -> anyhow::Result<Box<dyn Source>>;
+    fn build(&self, context: &Context) -> anyhow::Result<Arc<dyn Source>>;
 
     /// Returns whether events are pushed into the source, through its [`inbox`](Self::inbox).
     fn is_pushed(&self) -> bool {

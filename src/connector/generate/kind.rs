@@ -1,5 +1,7 @@
 //! The answers of source `generate` about itself.
 
+use std::sync::Arc;
+
 use super::Settings;
 use crate::connector::Context;
 use crate::connector::kind::{BadSetting, Kind, Malformed, SourceKind, SourcePhrases, Unset};
@@ -30,8 +32,8 @@ impl SourceKind for Settings {
         }
     }
 
-    fn build(&self, context: &Context) -> anyhow::Result<Box<dyn Source>> {
-        Ok(Box::new(super::source(self, context)?))
+    fn build(&self, context: &Context) -> anyhow::Result<Arc<dyn Source>> {
+        Ok(Arc::new(super::source(self, context)?))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The answers of source `json` about itself.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::{Index, OnReplaced, Settings, inspect};
 use crate::connector::Context;
@@ -55,8 +56,8 @@ impl SourceKind for Settings {
         }
     }
 
-    fn build(&self, context: &Context) -> anyhow::Result<Box<dyn Source>> {
-        Ok(Box::new(super::source(self, context, context.finite)?))
+    fn build(&self, context: &Context) -> anyhow::Result<Arc<dyn Source>> {
+        Ok(Arc::new(super::source(self, context, context.finite)?))
     }
 
     fn lost(&self, context: &Context, tranche: &str, position: &Position) -> Option<LostPosition> {

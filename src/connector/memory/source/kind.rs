@@ -52,8 +52,8 @@ impl SourceKind for Settings {
         }
     }
 
-    fn build(&self, context: &Context) -> anyhow::Result<Box<dyn Source>> {
-        Ok(Box::new(shared(self, context).source()))
+    fn build(&self, context: &Context) -> anyhow::Result<Arc<dyn Source>> {
+        Ok(Arc::new(shared(self, context).source()))
     }
 
     fn inbox(&self, context: &Context) -> Option<Arc<dyn Inbox>> {
