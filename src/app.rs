@@ -22,18 +22,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{ExitStatus, RunArgs};
 use crate::clock::Clock;
-use crate::config::document::Problem;
 use crate::config::secret::Secret;
 use crate::config::settings::{DaemonSettings, Listen};
+use crate::connector::Clients;
 pub use crate::daemon::NotStarted;
-use crate::daemon::assembly::Prepared;
+use crate::daemon::assembly::{Prepared, Surroundings};
 use crate::daemon::data_dir::DataDir;
 use crate::daemon::keeper::Keeper;
 use crate::daemon::registry::{self, HowEnded, Registry};
 use crate::http::Api;
 use crate::pipeline::Ended;
 use crate::runtime::supervise::{Group, TaskKind};
-use crate::spec::Loaded;
+use crate::spec::{Checked, Outcome};
 use crate::telemetry::health::Limits;
 use crate::telemetry::logging::Logs;
 use crate::telemetry::metrics::Metrics;
@@ -53,23 +53,33 @@ pub struct App {
     drain: Duration,
     stats_interval: Option<Duration>,
     tracing: traces::Tracing,
+    group: Group,
     _data: DataDir,
 }
 
 impl App {
     /// Reads and checks the pipeline files, locks the data directory, binds the port.
     pub async fn build(settings: &DaemonSettings, args: &RunArgs) -> Result<Self, NotStarted> {
-        let loaded = load(settings, args)?;
+        let checked = load(settings, args)?;
         let data = DataDir::lock(&settings.data_dir()).map_err(NotStarted::Environment)?;
         let listener = bind(&settings.listen).await.map_err(NotStarted::Environment)?;
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let clock = Clock::start();
         let metrics = Arc::new(Metrics::new(clock));
         let tracing = traces::start(&settings.otlp, clock, &metrics).map_err(NotStarted::Environment)?;
-        let finite = args.until_tail || loaded.iter().all(|loaded| loaded.spec.stop != crate::spec::Stop::Never);
-        let prepare =
-            |loaded| Prepared::new(loaded, settings, data.path(), args.until_tail, &metrics, tracing.recorder());
-        let prepared = loaded.into_iter().map(prepare).collect::<Result<_, _>>()?;
+        let ends = |checked: &Checked| checked.definition.spec().stop != crate::spec::Stop::Never;
+        let finite = args.until_tail || checked.iter().all(ends);
+        let group = Group::daemon();
+        let surroundings = Surroundings {
+            settings,
+            data: data.path(),
+            metrics: &metrics,
+            clients: Clients::default(),
+            tasks: group.clone(),
+            recorder: tracing.recorder(),
+            until_tail: args.until_tail,
+        };
+        let prepared = checked.into_iter().map(|checked| Prepared::new(checked, &surroundings)).collect();
         let (registry, keepers) = Registry::new(prepared, clock);
         let api = Arc::new(Api {
             registry,
@@ -80,14 +90,14 @@ impl App {
             stopping: AtomicBool::new(false),
         });
         let (drain, stats_interval) = (settings.drain, settings.log.stats_interval);
-        Ok(Self { api, listener, keepers, finite, drain, stats_interval, tracing, _data: data })
+        Ok(Self { api, listener, keepers, finite, drain, stats_interval, tracing, group, _data: data })
     }
 
     /// Runs until every pipeline of a finite job has ended, or until the first signal and the drain that follows. `logs`
     /// are summarised meanwhile.
     pub async fn run(mut self, logs: Logs, signals: impl Future<Output = u8> + Send) -> ExitStatus {
         let serving = CancellationToken::new();
-        let group = Group::daemon();
+        let group = self.group.clone();
         self.serve(&group, serving.clone());
         let stats = self.start_chores(&group, logs);
         registry::start(std::mem::take(&mut self.keepers), &group);
@@ -106,7 +116,7 @@ impl App {
         if let Err(still) = group.join(LAST_ANSWERS).await {
             tracing::debug!(tasks = ?still, "tasks were aborted");
         }
-        for database in crate::connector::sqlite::closed(DATABASES_TO_CLOSE).await {
+        for database in crate::connector::closed(DATABASES_TO_CLOSE).await {
             let database = database.display();
             tracing::warn!(%database, "the database is still open: its log is written back at its next use");
         }
@@ -171,22 +181,14 @@ impl App {
     }
 }
 
-fn problems_of(settings: &DaemonSettings, loaded: &[Loaded]) -> Vec<Problem> {
-    let mut problems = crate::spec::check(loaded, &settings.data_dir());
-    problems.extend(loaded.iter().flat_map(crate::spec::check_script));
-    problems
-}
-
-fn load(settings: &DaemonSettings, args: &RunArgs) -> Result<Vec<Loaded>, NotStarted> {
+fn load(settings: &DaemonSettings, args: &RunArgs) -> Result<Vec<Checked>, NotStarted> {
     let loaded = crate::spec::load(&args.config).map_err(NotStarted::Files)?;
-    let problems = problems_of(settings, &loaded);
-    if problems.iter().any(Problem::is_error) {
-        return Err(NotStarted::Files(problems));
-    }
-    for advice in problems {
+    let Outcome { checked, advice, .. } =
+        crate::spec::check(loaded, &settings.data_dir()).map_err(NotStarted::Files)?;
+    for advice in advice {
         tracing::warn!(help = advice.help.as_deref(), "{advice}");
     }
-    Ok(loaded)
+    Ok(checked)
 }
 
 async fn bind(listen: &Listen) -> anyhow::Result<Option<TcpListener>> {

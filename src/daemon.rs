@@ -3,10 +3,10 @@
 //! [`assembly`] makes a pipeline from its file. A [`keeper`] owns it from then on, and [`registry`] lists all of them for the
 //! API, the statistics and the progress display.
 
-pub mod data_dir;
-pub mod assembly;
-pub mod keeper;
-pub mod registry;
+pub(crate) mod data_dir;
+pub(crate) mod assembly;
+pub(crate) mod keeper;
+pub(crate) mod registry;
 
 use crate::checkpoint::Owner;
 use crate::config::document::Problem;

@@ -29,7 +29,7 @@ use crate::telemetry::health::{self, Limits};
 use crate::telemetry::metrics::Metrics;
 
 /// Everything that the API answers from.
-pub struct Api {
+pub(crate) struct Api {
     pub registry: Registry,
     pub metrics: Arc<Metrics>,
     pub token: Option<Secret<String>>,
@@ -43,7 +43,11 @@ pub struct Api {
 type Shared = State<Arc<Api>>;
 
 /// Serves until `stop` is cancelled.
-pub async fn serve(listener: tokio::net::TcpListener, api: Arc<Api>, stop: CancellationToken) -> std::io::Result<()> {
+pub(crate) async fn serve(
+    listener: tokio::net::TcpListener,
+    api: Arc<Api>,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     axum::serve(listener, router(api)).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 

@@ -90,7 +90,10 @@ fn problems_of_paths(settings: &DaemonSettings, paths: &[PathBuf]) -> Vec<Proble
     // The paths may name a file twice: itself and its directory.
     let mut seen = std::collections::BTreeSet::new();
     loaded.retain(|loaded| seen.insert(loaded.file().canonicalize().unwrap_or_else(|_| loaded.file().to_owned())));
-    problems.extend(super::problems_of(settings, &loaded));
+    problems.extend(match spec::check(loaded, &settings.data_dir()) {
+        Ok(outcome) => outcome.advice,
+        Err(problems) => problems,
+    });
     for problem in handler_tests::check(paths) {
         // A pipeline that cannot be read is a problem of its tests as well.
         if !problems.contains(&problem) {
@@ -112,8 +115,9 @@ fn explain(settings: &DaemonSettings, args: &ExplainArgs, output: Output) -> Exi
 fn explanation(settings: &DaemonSettings, args: &ExplainArgs) -> Result<Explanation, Vec<Problem>> {
     let file = find(&args.config, &args.pipeline).map_err(|problem| vec![problem])?;
     let loaded = spec::load_file(&file)?;
-    let problems = super::problems_of(settings, std::slice::from_ref(&loaded));
-    if problems.is_empty() { Ok(explain::explain(&loaded)) } else { Err(problems) }
+    let outcome = spec::check(vec![loaded], &settings.data_dir())?;
+    let definition = outcome.definitions().next().filter(|_| outcome.advice.is_empty());
+    definition.map(explain::explain).ok_or_else(|| outcome.advice.clone())
 }
 
 /// Returns the file of a pipeline, given its name or the path of its file.

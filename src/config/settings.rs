@@ -62,7 +62,7 @@ pub struct HttpSettings {
 /// Reads a token. An empty one, from an empty variable for example, would open the API to every client.
 fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretText>, D::Error> {
     let token = SecretText::deserialize(deserializer)?;
-    if token.expose().trim().is_empty() && !crate::config::scalar::allows_missing() {
+    if token.expose().trim().is_empty() && !token.is_hole() {
         return Err(de::Error::custom("the token is empty: leave it out, or set a value that cannot be guessed"));
     }
     Ok(Some(token))
@@ -202,8 +202,8 @@ impl Visitor<'_> for ListenVisitor {
     }
 
     fn visit_str<E: de::Error>(self, written: &str) -> Result<Listen, E> {
-        let value = crate::config::scalar::resolve(written).map_err(E::custom)?;
-        if value == "off" || (value.is_empty() && crate::config::scalar::allows_missing()) {
+        let value = Text::parse(written).map_err(E::custom)?;
+        if &*value == "off" || value.is_hole() {
             return Ok(Listen::Off);
         }
         let address = match value.strip_prefix("localhost:") {

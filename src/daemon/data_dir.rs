@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow, bail};
 use crate::formats::words::io_error;
 
 /// A data directory that no other process may use during this value's life.
-pub struct DataDir {
+pub(crate) struct DataDir {
     path: PathBuf,
     _lock: File,
 }
@@ -21,7 +21,7 @@ const LOCK: &str = "propulsiond.lock";
 ///
 /// # Errors
 /// The lock file cannot be opened or locked.
-pub fn holder(path: &Path) -> io::Result<Option<String>> {
+pub(crate) fn holder(path: &Path) -> io::Result<Option<String>> {
     let mut lock = match File::open(path.join(LOCK)) {
         Ok(lock) => lock,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -49,7 +49,7 @@ impl DataDir {
     ///
     /// # Errors
     /// The directory cannot be created or written to, or another process holds it.
-    pub fn lock(path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn lock(path: &Path) -> anyhow::Result<Self> {
         if path.exists() && !path.is_dir() {
             bail!("the data directory `{}` is a file (set `data_dir` to a directory)", path.display());
         }
@@ -76,7 +76,7 @@ impl DataDir {
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
@@ -85,7 +85,7 @@ impl DataDir {
 ///
 /// # Errors
 /// A file cannot be created, written or removed.
-pub fn try_writing(path: &Path) -> io::Result<()> {
+pub(crate) fn try_writing(path: &Path) -> io::Result<()> {
     let probe = path.join(format!(".propulsiond-probe-{}", std::process::id()));
     File::create_new(&probe)?.write_all(b"?")?;
     std::fs::remove_file(probe)

@@ -26,7 +26,7 @@ struct Request {
 
 /// Sends commands to a keeper.
 #[derive(Clone)]
-pub struct KeeperHandle {
+pub(crate) struct KeeperHandle {
     requests: mpsc::Sender<Request>,
 }
 
@@ -34,7 +34,7 @@ impl KeeperHandle {
     /// Has a command obeyed. Returns its effect in the state that the pipeline was in; `None` if the keeper is gone.
     ///
     /// The state changes afterwards: [`Handle::reaches`] waits for that.
-    pub async fn obey(&self, command: Command) -> Option<Transition> {
+    pub(crate) async fn obey(&self, command: Command) -> Option<Transition> {
         let (answer, answered) = oneshot::channel();
         self.requests.send(Request { command, answer }).await.ok()?;
         answered.await.ok()
@@ -52,7 +52,7 @@ impl Outcome {
 }
 
 /// The owner of a pipeline.
-pub struct Keeper {
+pub(crate) struct Keeper {
     pipeline: Pipeline,
     handle: Handle,
     listener: Listener,

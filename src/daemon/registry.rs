@@ -18,10 +18,10 @@ use crate::telemetry::health::Command;
 use crate::telemetry::metrics::PipelineMetrics;
 
 /// The name of a pipeline, and the end of its latest run.
-pub type HowEnded = (Arc<str>, Ended);
+pub(crate) type HowEnded = (Arc<str>, Ended);
 
 /// A pipeline, as everything outside its keeper sees it.
-pub struct Registered {
+pub(crate) struct Registered {
     pub name: Arc<str>,
     pub handle: Handle,
     pub keeper: KeeperHandle,
@@ -33,14 +33,14 @@ pub struct Registered {
 }
 
 /// All pipelines of this process, in the order of their files.
-pub struct Registry {
+pub(crate) struct Registry {
     pipelines: Vec<Registered>,
     outcomes: Vec<watch::Receiver<Option<Ended>>>,
 }
 
 impl Registry {
     /// Makes the registry, and the keepers for [`start`].
-    pub fn new(prepared: Vec<Prepared>, clock: Clock) -> (Self, Vec<Keeper>) {
+    pub(crate) fn new(prepared: Vec<Prepared>, clock: Clock) -> (Self, Vec<Keeper>) {
         let (mut pipelines, mut outcomes, mut keepers) = (Vec::new(), Vec::new(), Vec::new());
         for Prepared { pipeline, inbox, gauges, script } in prepared {
             let name = Arc::clone(&pipeline.identity.name);
@@ -54,16 +54,16 @@ impl Registry {
         (Self { pipelines, outcomes }, keepers)
     }
 
-    pub fn pipelines(&self) -> &[Registered] {
+    pub(crate) fn pipelines(&self) -> &[Registered] {
         &self.pipelines
     }
 
-    pub fn find(&self, name: &str) -> Option<&Registered> {
+    pub(crate) fn find(&self, name: &str) -> Option<&Registered> {
         self.pipelines.iter().find(|pipeline| &*pipeline.name == name)
     }
 
     /// Tells every pipeline to stop. Returns once each keeper has taken the command, not once the pipelines have drained.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         futures_util::future::join_all(self.pipelines.iter().map(|pipeline| pipeline.keeper.obey(Command::Stop))).await;
     }
 
@@ -71,7 +71,7 @@ impl Registry {
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
-    pub async fn all_ended(&self) -> Vec<HowEnded> {
+    pub(crate) async fn all_ended(&self) -> Vec<HowEnded> {
         loop {
             for outcome in &self.outcomes {
                 // A keeper outlives its pipeline's runs. It is gone only if the daemon's group has failed, and then
@@ -90,7 +90,7 @@ impl Registry {
 }
 
 /// Starts the keepers, each in a task of its own.
-pub fn start(keepers: Vec<Keeper>, group: &Group) {
+pub(crate) fn start(keepers: Vec<Keeper>, group: &Group) {
     for keeper in keepers {
         let daemon = group.clone();
         group.spawn(TaskKind::Keeper, keeper.name(), async move {

@@ -1,4 +1,4 @@
-//! `POST /pipelines/NAME/events`: events for a pipeline with a `memory` source.
+//! `POST /pipelines/NAME/events`: events for a pipeline whose source takes pushed events.
 
 use std::io::Read;
 
@@ -11,6 +11,8 @@ use flate2::read::MultiGzDecoder;
 use serde_json::json;
 
 use super::{Shared, failure};
+use crate::connector::SourceSpec;
+use crate::connector::prose::listed;
 use crate::source::SourceErrorKind;
 
 /// The largest body, compressed or not.
@@ -28,10 +30,10 @@ pub(super) async fn push(
         Err(response) => return *response,
     };
     let Some(inbox) = &pipeline.inbox else {
-        return failure(
-            StatusCode::CONFLICT,
-            &format!("the source of pipeline `{name}` takes no events: only `[source.memory]` does"),
-        );
+        let pushed = SourceSpec::defaults().into_iter().filter(|source| source.is_pushed());
+        let pushed = listed(&pushed.map(|source| format!("`[source.{source}]`")).collect::<Vec<_>>(), "or");
+        let why = format!("the source of pipeline `{name}` takes no events: only {pushed} does");
+        return failure(StatusCode::CONFLICT, &why);
     };
     let body = match body.map_err(Refusal::of_body).and_then(|body| decoded(&headers, body)) {
         Ok(body) => body,

@@ -1,4 +1,5 @@
 pub(crate) mod accepted;
+mod checked;
 mod folder;
 
 use std::path::{Path, PathBuf};
@@ -6,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::document::Problem;
+use crate::config::document::{Problem, Style};
 
 /// A folder of pipelines beside a data directory.
 struct Files {
@@ -31,8 +32,17 @@ impl Files {
 
     fn problems(&self, path: &Path) -> Vec<Problem> {
         match load(path) {
-            Ok(loaded) => check(&loaded, &self.root.path().join("data")),
+            Ok(loaded) => match check(loaded, &self.root.path().join("data")) {
+                Ok(outcome) => outcome.advice,
+                Err(problems) => problems,
+            },
             Err(problems) => problems,
         }
+    }
+
+    /// Renders problems with paths relative to the root.
+    fn render(&self, problems: &[Problem]) -> String {
+        let root = format!("{}/", self.root.path().display());
+        problems.iter().map(|problem| problem.render(Style::Plain).replace(&root, "")).collect()
     }
 }
