@@ -1,4 +1,4 @@
-//! Sink `http`, against a server that fails as it is told.
+//! Sink `http`, against a server with scripted answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -263,6 +263,34 @@ async fn an_answer_without_end_is_not_read_to_it() {
     let error = http.write(events("a-1", 0..1)).await.unwrap_err();
     assert_eq!(error.kind(), HandlerErrorKind::Transient);
     assert!(error.message().ends_with("xxx…") && error.message().len() < 1000, "{}", error.message());
+}
+
+#[tokio::test]
+async fn x6_an_answer_with_many_headers_is_accepted() {
+    let http = http("").await;
+    http.server.reply([Reply::Headers(200, 150), Reply::Headers(200, 900)]);
+    for _ in 0..2 {
+        assert_eq!(http.write(events("a-1", 0..1)).await, Ok(Written::All));
+    }
+}
+
+#[tokio::test]
+async fn x6_the_text_of_a_compressed_error_is_shown() {
+    let http = http("").await;
+    http.server.reply([Reply::Gzip(422, "{\"error\":\"the parcel is unknown\"}")]);
+    let error = http.write(events("a-1", 0..1)).await.unwrap_err();
+    assert!(error.message().ends_with("422 Unprocessable Entity: {\"error\":\"the parcel is unknown\"}"), "{error}");
+}
+
+#[tokio::test]
+async fn l13_an_effect_with_nan_sends_none_of_its_decision() {
+    let http = http("").await;
+    let body = |value| Value::Map(vec![("body".into(), Value::Map(vec![("avg".into(), value)]))]);
+    let error = http.write(emitted("till-1", 0, vec![body(Value::Int(1)), body(Value::Float(f64::NAN))])).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), HandlerErrorKind::Permanent);
+    assert!(error.message().ends_with("`body.avg` is `NaN`, which JSON cannot hold"), "{error}");
+    assert!(http.server.arrived().is_empty());
 }
 
 #[tokio::test]

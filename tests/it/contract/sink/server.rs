@@ -1,4 +1,4 @@
-//! An HTTP server that keeps what it is sent, and fails as it is told.
+//! An HTTP server that records its requests, with scripted answers.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -35,6 +35,10 @@ impl Arrived {
 pub(crate) enum Reply {
     Status(u16),
     With(u16, &'static [(&'static str, &'static str)], &'static str),
+    /// With this many headers.
+    Headers(u16, usize),
+    /// With a body that is compressed with gzip.
+    Gzip(u16, &'static str),
     /// With the request's headers and body.
     Echo(u16),
     /// Never.
@@ -115,6 +119,17 @@ async fn answer(state: Arc<State>, request: Request) -> Response<Body> {
     match reply {
         Reply::Status(status) => respond(status, &[], Body::empty()),
         Reply::With(status, headers, body) => respond(status, headers, Body::from(body)),
+        Reply::Headers(status, count) => {
+            let response = (0..count).fold(Response::builder().status(status), |response, number| {
+                response.header(format!("x-h{number}"), "v")
+            });
+            response.body(Body::empty()).unwrap()
+        }
+        Reply::Gzip(status, text) => {
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            io::Write::write_all(&mut gzip, text.as_bytes()).unwrap();
+            respond(status, &[("content-encoding", "gzip")], Body::from(gzip.finish().unwrap()))
+        }
         Reply::Echo(status) => respond(status, &[], Body::from(echo)),
         Reply::Hold => std::future::pending().await,
         Reply::Slow(go) => {
