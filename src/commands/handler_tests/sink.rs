@@ -6,7 +6,7 @@ use crate::spec::SinkSpec;
 
 /// A sink, as far as it can refuse effects without being there.
 pub(super) enum Rehearsal {
-    Sqlite(sqlite::Rehearsal),
+    Sqlite(sqlite::SqliteDryRun),
     Http,
     /// The others take whatever comes.
     Anything,
@@ -15,7 +15,7 @@ pub(super) enum Rehearsal {
 impl Rehearsal {
     pub(super) fn of(sink: &SinkSpec) -> Self {
         match sink {
-            SinkSpec { sqlite: Some(settings), .. } => Self::Sqlite(sqlite::Rehearsal::new(settings)),
+            SinkSpec { sqlite: Some(settings), .. } => Self::Sqlite(sqlite::SqliteDryRun::new(settings)),
             SinkSpec { http: Some(_), .. } => Self::Http,
             _ => Self::Anything,
         }
