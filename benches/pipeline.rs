@@ -283,7 +283,7 @@ impl Assemble for Made {
                 &self.context,
             ))),
         };
-        Ok(Parts { source: Box::new(source), checkpoints, handler, sink, filter: Arc::new(Filter::default()) })
+        Ok(Parts { source: Arc::new(source), checkpoints, handler, sink, filter: Arc::new(Filter::default()) })
     }
 }
 

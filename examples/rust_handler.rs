@@ -52,7 +52,7 @@ impl Assemble for Generated {
         let settings =
             generate::Settings { count: Some(20_000), streams: 100.try_into()?, ..generate::Settings::default() };
         Ok(Parts {
-            source: Box::new(generate::source(&settings, &self.context)?),
+            source: Arc::new(generate::source(&settings, &self.context)?),
             checkpoints: Some(Arc::new(memory::store::MemoryCheckpoints::default())),
             handler: Some(AnyHandler::Async(Arc::clone(&self.count) as Arc<dyn Handler>)),
             sink: AnySink::Plain(Arc::new(null::NullSink::new(&null::Settings::default(), &self.context)?)),

@@ -153,16 +153,16 @@ impl Assemble for FromSpec {
 }
 
 impl FromSpec {
-    fn source(&self) -> anyhow::Result<Box<dyn Source>> {
+    fn source(&self) -> anyhow::Result<Arc<dyn Source>> {
         let source = &self.spec.source;
         if let Some(settings) = &source.json {
-            return Ok(Box::new(json::source(settings, &self.context, self.finite)?));
+            return Ok(Arc::new(json::source(settings, &self.context, self.finite)?));
         }
         if let Some(settings) = &source.generate {
-            return Ok(Box::new(generate::source(settings, &self.context)?));
+            return Ok(Arc::new(generate::source(settings, &self.context)?));
         }
         let inbox = self.inbox.as_ref().context("a checked spec has a source")?;
-        Ok(Box::new(inbox.source()))
+        Ok(Arc::new(inbox.source()))
     }
 
     fn store(&self, store: &spec::CheckpointSpec) -> anyhow::Result<Arc<dyn CheckpointStore>> {

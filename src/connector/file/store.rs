@@ -132,14 +132,18 @@ impl CheckpointStore for FileCheckpoints {
         self.blocking(doing, load).await
     }
 
-    async fn claim(&self, key: &CheckpointKey, owner: &Owner) -> Result<Claimed, CheckpointError> {
-        let (doing, key, owner) = (self.doing("claim", key, "in"), key.clone(), owner.clone());
-        let claim = move |directory: &Path| {
-            let mut document = read(directory, &key)?.unwrap_or_else(|| Document::new(&key));
-            let claimed = document.claim(&owner);
-            write(directory, &key, &document).map(|()| claimed)
-        };
-        self.changing(doing, claim).await
+    async fn claim_all(&self, keys: &[CheckpointKey], owner: &Owner) -> Vec<Result<Claimed, CheckpointError>> {
+        let mut results = Vec::with_capacity(keys.len());
+        for key in keys {
+            let (doing, key, owner) = (self.doing("claim", key, "in"), key.clone(), owner.clone());
+            let claim = move |directory: &Path| {
+                let mut document = read(directory, &key)?.unwrap_or_else(|| Document::new(&key));
+                let claimed = document.claim(&owner);
+                write(directory, &key, &document).map(|()| claimed)
+            };
+            results.push(self.changing(doing, claim).await);
+        }
+        results
     }
 
     async fn commit(&self, commits: &[Commit<'_>]) -> Vec<Result<(), CheckpointError>> {

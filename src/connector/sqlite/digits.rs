@@ -35,7 +35,7 @@ pub(super) fn returning<'c>(connection: &'c Connection, text: &str) -> Option<Ca
 
 /// Runs a bound statement, and refuses it if a returned row holds one of the large integers as a float.
 pub(super) fn check_rows(statement: &mut rusqlite::Statement<'_>, large: &[&str]) -> Result<(), Failure> {
-    let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let mut rows = statement.raw_query();
     // All rows are read: a statement that is reset early undoes nothing, but may not have written every row.
     let mut lost = None;

@@ -23,7 +23,7 @@ fn decided(events: Vec<Event>, effects: Effects) -> Decided {
         late: false,
         trace: None,
     };
-    Decided { work, next: 1, effects }
+    Decided { work, next: 1, effects, accepted: 0 }
 }
 
 fn one(stream: &str, event_type: &str) -> Decided {

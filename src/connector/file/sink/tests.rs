@@ -22,7 +22,7 @@ fn decided(stream: &str, number: i64) -> Decided {
         late: false,
         trace: None,
     };
-    Decided { work, next: number + 1, effects: Effects::Emitted(vec![Value::Int(number)]) }
+    Decided { work, next: number + 1, effects: Effects::Emitted(vec![Value::Int(number)]), accepted: 0 }
 }
 
 fn sink(folder: &Path, settings: &str) -> FileSink {

@@ -49,7 +49,7 @@ fn emitted(settings: &str, value: serde_json::Value) -> Result<Outgoing, Handler
         trace: None,
     };
     let value = Value::from(value);
-    let decided = Decided { work, next: 6, effects: Effects::Emitted(Vec::new()) };
+    let decided = Decided { work, next: 6, effects: Effects::Emitted(Vec::new()), accepted: 0 };
     maker(settings).unwrap().emitted(&decided, 2, &value)
 }
 

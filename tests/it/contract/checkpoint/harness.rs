@@ -60,7 +60,7 @@ impl Harness {
             }
             Self::File(folder) => Arc::new(FileCheckpoints::new(&store::Settings::default(), &context(folder.path()))),
             Self::Memory(store) => Arc::new(store.clone()),
-            Self::SqliteSink(_) | Self::MemorySink(_) => self.open_sink(),
+            Self::SqliteSink(_) | Self::MemorySink(_) => self.open_sink().checkpoints(),
         }
     }
 
@@ -194,7 +194,7 @@ pub(super) fn decided(stream: &str, index: i64, effects: Vec<Value>) -> Decided 
         late: false,
         trace: None,
     };
-    Decided { next: work.next, work, effects: Effects::Emitted(effects) }
+    Decided { next: work.next, work, effects: Effects::Emitted(effects), accepted: 0 }
 }
 
 /// A decision that inserts (stream, index) into the table of effects.

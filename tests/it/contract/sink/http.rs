@@ -129,6 +129,21 @@ async fn c24_a_retry_has_the_key_of_what_it_repeats_and_more_events_have_another
 }
 
 #[tokio::test]
+async fn l8_c28_a_failed_decision_continues_after_its_accepted_effects_with_the_same_keys() {
+    let http = http("").await;
+    let effects = || (0..3).map(|number| http.effect("x", number)).collect();
+    http.server.reply([Reply::Status(200), Reply::Status(500), Reply::Status(500)]);
+    let error = http.write(emitted("a-1", 5, effects())).await.unwrap_err();
+    assert_eq!(error.accepted_effects(), 1);
+    let error = http.write(Decided { accepted: 1, ..emitted("a-1", 5, effects()) }).await.unwrap_err();
+    assert_eq!(error.accepted_effects(), 1, "earlier writes count");
+    assert_eq!(http.write(Decided { accepted: 1, ..emitted("a-1", 5, effects()) }).await, Ok(Written::All));
+    let keys = [0, 1, 1, 1, 2].map(|number| format!("shop-v1/a-1:5-6#{number}"));
+    assert_eq!(http.keys(), keys);
+    assert_eq!(http.seen().into_iter().map(|(_, index)| index).collect::<Vec<_>>(), [0, 1, 1, 1, 2]);
+}
+
+#[tokio::test]
 async fn what_was_accepted_before_a_failure_counts_as_written() {
     let http = http("").await;
     http.server.reply([Reply::Status(200), Reply::Status(200), Reply::Status(422)]);
