@@ -138,12 +138,7 @@ impl Bench {
     }
 
     fn context(&self) -> Context {
-        Context {
-            pipeline: "bench".into(),
-            group: "bench".into(),
-            folder: self.folder.path().to_owned(),
-            data: self.folder.path().join("data"),
-        }
+        Context::new("bench", self.folder.path(), self.folder.path().join("data"))
     }
 
     fn run(&self, work: &Work) -> Took {

@@ -46,6 +46,7 @@
 
 mod client;
 mod date;
+mod kind;
 mod request;
 mod response;
 mod settings;

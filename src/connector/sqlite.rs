@@ -16,6 +16,7 @@ mod errors;
 mod idle;
 mod init;
 pub mod inspect;
+mod kind;
 mod marker;
 mod open;
 mod parked;

@@ -18,6 +18,7 @@
 mod appender;
 mod files;
 pub mod inspect;
+mod kind;
 mod names;
 mod repair;
 

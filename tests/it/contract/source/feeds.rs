@@ -30,7 +30,7 @@ fn event(part: usize, number: usize) -> Event {
 }
 
 fn context(folder: PathBuf) -> Context {
-    Context { pipeline: "p".into(), group: "g".into(), data: folder.clone(), folder }
+    Context::new("p", folder.clone(), folder)
 }
 
 /// Files of JSON lines.
