@@ -336,7 +336,7 @@ fn what_is_emitted_must_suit_the_sink() {
     check(
         "\"text\"",
         expect![[
-            r#"the sink would refuse what it emitted: the `sqlite` sink takes `#{ sql: "...", params: [...] }`, not a string"#
+            r#"the sink would refuse what it emitted: the `sqlite` sink expects `#{ sql: "...", params: [...] }`, not a string"#
         ]],
     );
     check(
@@ -358,7 +358,7 @@ fn what_is_emitted_must_suit_the_sink() {
     check(
         "#{ sql: \"INSRT INTO t VALUES (1, 2)\" }",
         expect![
-            "the sink would refuse what it emitted: cannot run `INSRT INTO t VALUES (1, 2)`: `insrt` may not be used in effects"
+            "the sink would refuse what it emitted: cannot run `INSRT INTO t VALUES (1, 2)`: `insrt` is not allowed in effects"
         ],
     );
     check(

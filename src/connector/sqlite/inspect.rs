@@ -237,7 +237,7 @@ fn unreadable(connection: &Connection, path: &Path) -> Result<Vec<Finding>, Fail
             found.push(|| {
                 let what = format!("the progress of `{key}` cannot be read: {}", failure.why);
                 let means = "its pipeline does not run, because it cannot know its position";
-                let filter = where_is(&key);
+                let filter = row_filter(&key);
                 Finding::new(Severity::Error, path, what, means).person(format!(
                     "decide, and run the statement in this file while no daemon uses it. To keep the position and repeat \
                      the handled events above it: UPDATE propulsiond_progress SET handled = NULL WHERE {filter}; to start \
@@ -255,7 +255,7 @@ fn damaged_row(path: &Path, what: &str, why: &str) -> Finding {
     Finding::new(Severity::Error, path, format!("{what}: {why}"), means).person(RESTORE)
 }
 
-fn where_is(key: &CheckpointKey) -> String {
+fn row_filter(key: &CheckpointKey) -> String {
     let CheckpointKey { group, source, tranche } = key;
     format!(
         "consumer_group = {} AND source = {} AND tranche = {}",

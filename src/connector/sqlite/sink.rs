@@ -19,7 +19,8 @@ use crate::connector::Context;
 use crate::handler::HandlerError;
 use crate::sink::{Decided, ParkedChange, Sink, Transaction, TransactionError, TransactionalSink, Written};
 
-/// The most decisions of one write, and so of one transaction.
+/// The most decisions of one write, and so of one transaction. The statements of a thousand decisions take far longer than
+/// a sync, so that larger transactions gain nothing, and one that fails costs more to repeat.
 const MAX_BATCH: usize = 1_000;
 
 /// Writes projections into an SQLite database.

@@ -301,7 +301,7 @@ fn delays_and_limits() {
         4 | threads = 5000
           |           ^^^^
 
-        error: `timeout` must be more than nothing
+        error: `timeout` must be longer than zero
          --> pipelines/p.toml:5:11 (handler.rhai.timeout)
         5 | timeout = "0s"
           |           ^^^^
@@ -521,7 +521,7 @@ fn where_requests_go() {
         Case::toml("[source.memory]\n[sink.http]\nurl = \"http://h\"\nheaders = { \"X Y\" = \"a\" }\n"),
         expect![[r#"
         exit 2
-        error: `X Y` is no name for a header
+        error: `X Y` is not a valid header name
          --> pipelines/p.toml:4:13 (sink.http.headers.X Y)
         4 | headers = { "X Y" = "*" }
           |             ^^^^^
@@ -531,7 +531,7 @@ fn where_requests_go() {
         Case::toml("[source.memory]\n[sink.http]\nurl = \"http://h\"\nheaders = { Host = \"a\" }\n"),
         expect![[r#"
         exit 2
-        error: the header `host` is not for a pipeline to set
+        error: the header `host` cannot be set by a pipeline
          --> pipelines/p.toml:4:13 (sink.http.headers.Host)
         4 | headers = { Host = "*" }
           |             ^^^^
@@ -541,7 +541,7 @@ fn where_requests_go() {
         Case::toml("[source.memory]\n[sink.http]\nurl = \"http://h\"\nheaders = { X-Name = \"a\\nb\" }\n"),
         expect![[r#"
         exit 2
-        error: the value of `x-name` has characters that no header can hold, such as a line end
+        error: the value of `x-name` has characters that a header cannot hold, such as a line end
          --> pipelines/p.toml:4:13 (sink.http.headers.X-Name)
         4 | headers = { X-Name = "****" }
           |             ^^^^^^
@@ -553,7 +553,7 @@ fn where_requests_go() {
         ),
         expect![[r#"
         exit 2
-        error: both `auth` and `headers` say what `Authorization` is
+        error: both `auth` and `headers` set `Authorization`
          --> pipelines/p.toml:4:13 (sink.http.headers.authorization)
         4 | headers = { authorization = "${A:-b}" }
           |             ^^^^^^^^^^^^^
@@ -574,7 +574,7 @@ fn where_requests_go() {
         Case::toml("[source.memory]\n[sink.http]\nurl = \"http://h\"\ntimeout = \"0s\"\n"),
         expect![[r#"
         exit 2
-        error: `timeout` must be more than nothing
+        error: `timeout` must be longer than zero
          --> pipelines/p.toml:4:11 (sink.http.timeout)
         4 | timeout = "0s"
           |           ^^^^
@@ -590,12 +590,12 @@ fn statements_that_are_not_sql() {
         ),
         expect![[r#"
         exit 2
-        error: this is not SQL: near "CRATE": syntax error
+        error: invalid SQL: near "CRATE": syntax error
          --> pipelines/p.toml:4:31 (sink.sqlite.init[1])
         4 | init = ["CREATE TABLE a (b)", "CRATE TABLE c (d)", "CREATE INDEX e ON f (g)", "SELECT '"]
           |                               ^^^^^^^^^^^^^^^^^^^
 
-        error: this is not SQL: unrecognized token: "'"
+        error: invalid SQL: unrecognized token: "'"
          --> pipelines/p.toml:4:79 (sink.sqlite.init[3])
         4 | init = ["CREATE TABLE a (b)", "CRATE TABLE c (d)", "CREATE INDEX e ON f (g)", "SELECT '"]
           |                                                                               ^^^^^^^^^^

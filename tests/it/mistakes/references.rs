@@ -134,7 +134,7 @@ fn what_variables_hold_changes_no_structure() {
             .variable("A", "a\r\nEvil: b"),
         expect![[r#"
         exit 2
-        error: the value of `x` has characters that no header can hold, such as a line end
+        error: the value of `x` has characters that a header cannot hold, such as a line end
          --> pipelines/p.toml:4:13 (sink.http.headers.X)
         4 | headers = { X = "${A}" }
           |             ^

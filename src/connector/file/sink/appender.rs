@@ -21,8 +21,8 @@ impl Appender {
     pub(super) fn open(path: &Path, format: Format, durable: bool) -> io::Result<Self> {
         // A rotation can replace the file between its opening and its locking, but hardly three times in a row.
         const ATTEMPTS: usize = 3;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        make_folder(folder, durable)?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        make_directory(directory, durable)?;
         for _ in 0..ATTEMPTS {
             let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
             lock(&file)?;
@@ -35,7 +35,7 @@ impl Appender {
                 appender.repair(path, format)?;
             }
             if durable && appender.regular && metadata.len() == 0 {
-                sync_folder(folder)?;
+                sync_directory(directory)?;
             }
             return Ok(appender);
         }
@@ -77,17 +77,17 @@ fn lock(file: &File) -> io::Result<()> {
     })
 }
 
-fn make_folder(folder: &Path, durable: bool) -> io::Result<()> {
-    let missing: Vec<_> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
-    fs::create_dir_all(folder)?;
+fn make_directory(directory: &Path, durable: bool) -> io::Result<()> {
+    let missing: Vec<_> = directory.ancestors().take_while(|directory| !directory.exists()).collect();
+    fs::create_dir_all(directory)?;
     if durable {
-        missing.iter().filter_map(|folder| folder.parent()).try_for_each(sync_folder)?;
+        missing.iter().filter_map(|directory| directory.parent()).try_for_each(sync_directory)?;
     }
     Ok(())
 }
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    let here = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     File::open(here)?.sync_all()
 }
 

@@ -49,7 +49,7 @@ async fn a_write_after_a_rename_or_removal_begins_a_new_file() {
     write(&sink, "a-1", 2).await.unwrap();
     fs::remove_file(&path).unwrap();
     write(&sink, "a-1", 3).await.unwrap();
-    // What `copytruncate` does.
+    // As logrotate's `copytruncate` does.
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
     write(&sink, "a-1", 4).await.unwrap();
     assert_eq!((read(&folder, "p.jsonl.1"), read(&folder, "p.jsonl")), ("1\n".into(), "4\n".into()));

@@ -62,7 +62,7 @@ impl Harness for Http {
     }
 }
 
-/// Reads what events a request carried, in either form.
+/// Reads the events of a request, in either form.
 fn read_body(body: &str) -> Vec<(String, i64)> {
     let json: serde_json::Value = serde_json::from_str(body).unwrap();
     let Some(events) = json["e"].as_array() else { return vec![read_line(body)] };
@@ -73,13 +73,13 @@ fn read_body(body: &str) -> Vec<(String, i64)> {
 mod per_event {
     super::super::sink_contract!(super::http("").await;
         events_of_a_stream_arrive_in_order,
-        what_was_emitted_arrives_in_order,
+        emitted_effects_arrive_in_order,
         a_decision_without_effects_is_written,
         unfolds_are_not_written,
-        what_comes_again_is_written_again_in_order,
-        r42_what_can_never_be_written_is_permanent_and_spoils_no_other,
-        r42_an_outage_is_no_fault_of_an_event_and_passes,
-        what_was_written_is_there_after_close_and_more_can_follow,
+        redelivered_events_are_written_again_in_order,
+        r42_an_invalid_decision_is_permanent_and_spoils_no_other,
+        r42_an_outage_is_unavailable_until_it_ends,
+        a_closed_sink_keeps_its_writes_and_takes_more,
     );
 }
 
@@ -88,9 +88,9 @@ mod per_span {
         events_of_a_stream_arrive_in_order,
         a_decision_without_effects_is_written,
         unfolds_are_not_written,
-        what_comes_again_is_written_again_in_order,
-        r42_an_outage_is_no_fault_of_an_event_and_passes,
-        what_was_written_is_there_after_close_and_more_can_follow,
+        redelivered_events_are_written_again_in_order,
+        r42_an_outage_is_unavailable_until_it_ends,
+        a_closed_sink_keeps_its_writes_and_takes_more,
     );
 }
 
@@ -110,11 +110,11 @@ async fn a_request_is_what_the_settings_say() {
 }
 
 #[tokio::test]
-async fn c24_a_retry_has_the_key_of_what_it_repeats_and_more_events_have_another() {
+async fn c24_a_retry_keeps_its_key_and_a_longer_span_has_another() {
     let spans = http("per = \"span\"").await;
     spans.server.reply([Reply::Status(500), Reply::Status(500)]);
     for decided in [events("a-1", 5..6), events("a-1", 5..6), events("a-1", 5..7)] {
-        // What became of it is for other tests.
+        // Only the keys matter here; other tests look at the results.
         drop(spans.write(decided).await);
     }
     assert_eq!(spans.keys(), ["shop-v1/a-1:5-6", "shop-v1/a-1:5-6", "shop-v1/a-1:5-7"]);
@@ -144,7 +144,7 @@ async fn l8_c28_a_failed_decision_continues_after_its_accepted_effects_with_the_
 }
 
 #[tokio::test]
-async fn what_was_accepted_before_a_failure_counts_as_written() {
+async fn events_accepted_before_a_failure_are_written() {
     let http = http("").await;
     http.server.reply([Reply::Status(200), Reply::Status(200), Reply::Status(422)]);
     assert_eq!(http.write(events("a-1", 5..9)).await, Ok(Written::Upto(7)));
@@ -155,7 +155,7 @@ async fn what_was_accepted_before_a_failure_counts_as_written() {
 }
 
 #[tokio::test]
-async fn a_span_that_a_filter_made_a_hole_in_is_written_up_to_the_hole() {
+async fn a_span_with_a_filtered_event_is_written_up_to_it() {
     let http = http("per = \"span\"").await;
     let holed = || of_events([5, 6, 8, 9].map(|index| event("a-1", index, Kind::Event)).into());
     http.server.reply([Reply::Status(200), Reply::Status(500)]);
@@ -166,7 +166,7 @@ async fn a_span_that_a_filter_made_a_hole_in_is_written_up_to_the_hole() {
 }
 
 #[tokio::test]
-async fn events_in_read_order_are_written_all_or_not_at_all() {
+async fn events_in_read_order_are_written_together_or_not_at_all() {
     let http = http("").await;
     http.server.reply([Reply::Status(200), Reply::Status(500)]);
     let mixed = of_events([6, 5].map(|index| event("a-1", index, Kind::Event)).into());
@@ -175,7 +175,7 @@ async fn events_in_read_order_are_written_all_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn r45_what_throttles_says_for_how_long() {
+async fn r45_a_throttling_answer_names_its_delay() {
     let http = http("").await;
     http.server.reply([
         Reply::With(429, &[("retry-after", "7")], ""),
@@ -218,7 +218,7 @@ async fn a_request_that_is_not_answered_in_time_timed_out() {
 }
 
 #[tokio::test]
-async fn c24_a_write_that_is_given_up_is_repeated_under_its_key() {
+async fn c24_a_cancelled_write_is_repeated_under_its_key() {
     let http = http("").await;
     http.server.reply([Reply::Hold]);
     let group = [events("a-1", 0..2)];
@@ -259,7 +259,7 @@ async fn a_slow_answer_is_waited_for() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_a_failure_that_may_pass() {
+async fn an_answer_that_breaks_off_is_transient() {
     let http = http("").await;
     http.server.reply([Reply::BreakOff(200), Reply::BreakOff(422)]);
     let error = http.write(events("a-1", 0..1)).await.unwrap_err();
@@ -271,7 +271,7 @@ async fn an_answer_that_breaks_off_is_a_failure_that_may_pass() {
 }
 
 #[tokio::test]
-async fn an_answer_without_end_is_not_read_to_it() {
+async fn an_answer_without_end_is_read_up_to_the_limit() {
     let http = http("").await;
     http.server.reply([Reply::Endless(200), Reply::Endless(500)]);
     assert_eq!(http.write(events("a-1", 0..1)).await, Ok(Written::All));
@@ -319,7 +319,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_unavailable() {
+async fn a_server_that_refuses_connections_is_unavailable() {
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     for (url, about) in [(format!("http://{gone}"), "refused"), ("http://nowhere.invalid".to_owned(), "")] {
         let error = sink(&url, "path = \"/o/{id}\"").write(&[events("a-1", 0..1)]).await.remove(0).unwrap_err();
@@ -339,7 +339,7 @@ async fn a_server_that_does_not_speak_tls_is_unavailable() {
 }
 
 #[tokio::test]
-async fn r65_what_is_emitted_cannot_go_to_another_place() {
+async fn r65_an_emitted_path_cannot_leave_the_url() {
     let server = Server::start().await;
     let sink = sink(&format!("{}/hooks", server.url), "");
     for path in ["/../admin", "/%2e%2e/admin", "//../../admin", "@evil.example/"] {
@@ -387,7 +387,7 @@ async fn a_request_carries_the_trace_of_the_first_of_its_events_that_has_one() {
 }
 
 #[tokio::test]
-async fn what_is_no_valid_trace_is_not_passed_on() {
+async fn an_invalid_trace_context_is_not_passed_on() {
     let invalid = PARENTS[0].replacen("00", "ff", 1);
     let events = vec![
         with_meta(0, &format!("{{\"traceparent\":\"{invalid}\",\"tracestate\":\"a=1\"}}")),
@@ -399,7 +399,7 @@ async fn what_is_no_valid_trace_is_not_passed_on() {
 }
 
 #[tokio::test]
-async fn a_trace_is_not_passed_on_where_that_is_off_and_gives_way_to_what_was_set() {
+async fn a_trace_context_is_not_passed_on_if_disabled_or_set_elsewhere() {
     let events = || of_events(vec![with_trace(0, 0, "a=1")]);
     check_traces("trace_context = false", vec![events()], &[("", "")]).await;
     check_traces("headers = { traceparent = \"mine\" }", vec![events()], &[("mine", "")]).await;

@@ -30,7 +30,7 @@ impl Arrived {
     }
 }
 
-/// How a request is answered.
+/// The answer to a request.
 #[derive(Clone)]
 pub(crate) enum Reply {
     Status(u16),
@@ -81,12 +81,12 @@ impl Server {
         Self { url, state, _serving: serving }
     }
 
-    /// Says how the next requests are answered; those after them get a 200.
+    /// Queues answers to the next requests.
     pub(crate) fn reply(&self, replies: impl IntoIterator<Item = Reply>) {
         self.state.replies.lock().unwrap().extend(replies);
     }
 
-    /// Says how requests are answered for which nothing else was said.
+    /// Sets the answer to requests without a queued one.
     pub(crate) fn otherwise(&self, reply: Reply) {
         *self.state.otherwise.lock().unwrap() = reply;
     }
@@ -138,7 +138,7 @@ async fn answer(state: Arc<State>, request: Request) -> Response<Body> {
         }
         Reply::BreakOff(status) => {
             let half = stream::iter([Ok(Bytes::from_static(b"half of"))]);
-            // What there is so far leaves as soon as there is a wait for more.
+            // The server sends the first half only when it has to wait for the second.
             let rest = stream::once(async {
                 tokio::task::yield_now().await;
                 Err(io::Error::other("on purpose"))
