@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, OpenFlags, Row};
 
 use super::errors::Failure;
@@ -116,15 +117,11 @@ fn open(path: &Path) -> Result<Connection, Failure> {
 
 fn escaped(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
-    let mut out = String::new();
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => out.push((*byte).into()),
-            other => out.push_str(&format!("%{other:02x}")),
-        }
-    }
-    out
+    percent_encode(path.as_os_str().as_bytes(), ESCAPED).to_string()
 }
+
+/// The bytes of a path that are escaped in a URI.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 const RESTORE: &str = "restore the file from a backup; without one, move it away with the files beside it (`-wal`, `-shm`): \
     its pipelines then start at their origins. `sqlite3 FILE .recover` shows the rows that can still be read";
