@@ -369,7 +369,7 @@ fn what_is_emitted_must_suit_the_sink() {
         "[sink.sqlite]\n",
         "#{ sql: \"SELECT 1\" }",
         expect![
-            "the sink would refuse what it emitted: cannot run `SELECT 1`: it only reads, and nobody would see the result"
+            "the sink would refuse what it emitted: cannot run `SELECT 1`: it only reads, and its result would go nowhere"
         ],
     );
     let http = "[sink.http]\nurl = \"${PROPULSIOND_TEST_UNSET}\"\n";
