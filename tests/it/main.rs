@@ -14,6 +14,7 @@ mod measure;
 mod metrics;
 mod mistakes;
 mod readme;
+mod renamed;
 mod restarts;
 mod samples;
 mod scaffold;
