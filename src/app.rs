@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{CheckArgs, ExitStatus, RunArgs};
 use crate::clock::Clock;
 use crate::config::document::Problem;
+use crate::config::scalar::allowing_missing;
 use crate::config::secret::Secret;
 use crate::config::settings::Settings;
 use crate::connector::Clients;
@@ -210,31 +211,29 @@ impl App {
 
 /// Returns everything that is wrong with pipeline files and their scripts. Touches no network.
 pub fn check(settings: &Settings, args: &CheckArgs) -> Vec<Problem> {
-    let check = || {
-        let mut loaded: Vec<Loaded> = Vec::new();
-        let mut problems = Vec::new();
-        for path in args.paths.iter().filter(|path| !crate::commands::handler_tests::is_test(path)) {
-            match crate::spec::load(path) {
-                Ok(found) => loaded.extend(found),
-                Err(wrong) => problems.extend(wrong),
-            }
+    let mut loaded: Vec<Loaded> = Vec::new();
+    let mut problems = Vec::new();
+    for path in args.paths.iter().filter(|path| !crate::commands::handler_tests::is_test(path)) {
+        let load = || crate::spec::load(path);
+        match if args.allow_missing_env { allowing_missing(load) } else { load() } {
+            Ok(found) => loaded.extend(found),
+            Err(wrong) => problems.extend(wrong),
         }
-        // A file may be named twice, as itself and by its folder.
-        let mut seen = std::collections::BTreeSet::new();
-        loaded.retain(|loaded| seen.insert(loaded.file().canonicalize().unwrap_or_else(|_| loaded.file().to_owned())));
-        problems.extend(match crate::spec::check(loaded, &settings.data_dir()) {
-            Ok(outcome) => outcome.advice,
-            Err(problems) => problems,
-        });
-        for problem in crate::commands::handler_tests::check(&args.paths) {
-            // A pipeline that cannot be read was told of already.
-            if !problems.contains(&problem) {
-                problems.push(problem);
-            }
+    }
+    // A file may be named twice, as itself and by its directory.
+    let mut seen = std::collections::BTreeSet::new();
+    loaded.retain(|loaded| seen.insert(loaded.file().canonicalize().unwrap_or_else(|_| loaded.file().to_owned())));
+    problems.extend(match crate::spec::check(loaded, &settings.data_dir()) {
+        Ok(outcome) => outcome.advice,
+        Err(problems) => problems,
+    });
+    for problem in crate::commands::handler_tests::check(&args.paths) {
+        // An unreadable pipeline has been reported already.
+        if !problems.contains(&problem) {
+            problems.push(problem);
         }
-        problems
-    };
-    if args.allow_missing_env { crate::config::scalar::allowing_missing(check) } else { check() }
+    }
+    problems
 }
 
 fn load(settings: &Settings, args: &RunArgs) -> Result<Vec<Checked>, NotStarted> {

@@ -9,22 +9,21 @@ use crate::cli::{CompletionArgs, ExplainArgs, ManArgs, SchemaArgs, SchemaKind};
 use crate::commands::explain::Explanation;
 use crate::commands::{explain, schema};
 use crate::config::document::{Format, Problem, closest};
+use crate::config::scalar::allowing_missing;
 use crate::config::settings::Settings;
 use crate::{cli, spec};
 
-/// Returns what a pipeline comes to, in words.
+/// Explains a pipeline. Advice about it is a matter for `check`.
 ///
 /// # Errors
-/// What is wrong with its file or its script, or that there is no such pipeline.
+/// Everything that is wrong with its file or its script, or that there is no such pipeline.
 pub fn explain(settings: &Settings, args: &ExplainArgs) -> Result<Explanation, Vec<Problem>> {
-    let explained = || {
-        let file = find(&args.config, &args.pipeline).map_err(|problem| vec![problem])?;
-        let loaded = spec::load_file(&file)?;
-        let outcome = spec::check(vec![loaded], &settings.data_dir())?;
-        let definition = outcome.definitions().next().filter(|_| outcome.advice.is_empty());
-        definition.map(explain::explain).ok_or_else(|| outcome.advice.clone())
-    };
-    if args.allow_missing_env { crate::config::scalar::allowing_missing(explained) } else { explained() }
+    let file = find(&args.config, &args.pipeline).map_err(|problem| vec![problem])?;
+    let load = || spec::load_file(&file);
+    let loaded = if args.allow_missing_env { allowing_missing(load)? } else { load()? };
+    let outcome = spec::check(vec![loaded], &settings.data_dir())?;
+    let definition = outcome.definitions().next().expect("a pipeline without errors passes the checks");
+    Ok(explain::explain(definition))
 }
 
 /// Finds the file of a pipeline that is called by its name, or by the path of its file.

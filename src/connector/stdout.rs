@@ -1,8 +1,7 @@
 //! Sink `stdout`: a line on standard output for each effect, or for each event where there is no handler.
 //!
-//! Lines leave whole, those of one write together, also where several pipelines write there. Once nobody reads them
-//! any more (a closed pipe) the sink is unavailable: that is no fault of an event, and no event is given up for it.
-//! What was written before a failure cannot be taken back, so lines may come twice.
+//! Each write prints whole lines at once, also if several pipelines print. With a closed pipe the sink is unavailable: no
+//! event is at fault, and none is skipped for it. Printed lines cannot be taken back, so a retry may repeat them.
 //!
 //! ```toml
 //! [sink.stdout]
@@ -30,7 +29,7 @@ use crate::sink::{Decided, Effects, Sink, Written};
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "StdoutSink")]
 pub struct Settings {
-    /// How emitted values become lines. Events are JSON either way.
+    /// The form of emitted values. Events are always JSON.
     pub format: Format,
 }
 
@@ -45,9 +44,9 @@ impl Kind for Settings {}
 impl SinkKind for Settings {
     fn phrases(&self, prose: &Prose<'_>) -> SinkPhrases {
         SinkPhrases {
-            writes: format!("{} Lines leave whole.", prose.lines("to standard output", self.format)),
-            overlap: "One write at a time takes what has gathered.",
-            repeat: "After a repeat the same line is there twice.",
+            writes: format!("{} Each line is printed whole.", prose.lines("to standard output", self.format)),
+            overlap: "One write at a time takes all waiting decisions.",
+            repeat: "A repeated event prints its line again.",
             unavailable: Some("standard output is closed"),
             ..SinkPhrases::default()
         }
@@ -69,7 +68,7 @@ impl StdoutSink {
         Ok(Self::to(settings, Box::new(io::stdout())))
     }
 
-    /// Writes to something else instead.
+    /// Makes a sink that writes to `out`.
     pub fn to(settings: &Settings, out: Box<dyn Write + Send>) -> Self {
         Self { format: settings.format, out: Arc::new(Mutex::new(out)) }
     }
@@ -78,9 +77,7 @@ impl StdoutSink {
         let printed = blocking::with(&self.out, move |out| out.write_all(&lines).and_then(|()| out.flush())).await;
         let why = match printed {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-                "standard output is closed: nobody reads it any more".to_owned()
-            }
+            Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => "standard output is closed".to_owned(),
             Ok(Err(error)) => format!("write to standard output: {error}"),
             Err(error) => format!("write to standard output: {error}"),
         };

@@ -1,9 +1,9 @@
-//! Two lists of lines, and what differs.
+//! The differences of two lists of lines.
 
-/// How many lines that are the same are shown around those that are not.
+/// The equal lines that are shown around a difference.
 const CONTEXT: usize = 3;
 
-/// Longer lists are not aligned line by line: nobody reads that.
+/// Longer lists are not aligned line by line: the result would be unreadable.
 const MOST: usize = 2_000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -13,7 +13,7 @@ enum Mark {
     New,
 }
 
-/// Returns the lines of both: `-` marks those of `before` only, `+` those of `after` only. Long runs that are the same
+/// Returns the lines of both: `-` marks those of `before` only, `+` those of `after` only. Long runs of equal lines
 /// are cut.
 pub(super) fn of(before: &[String], after: &[String]) -> String {
     let marked = align(before, after);
@@ -54,7 +54,7 @@ fn align<'a>(before: &'a [String], after: &'a [String]) -> Vec<(Mark, &'a str)> 
     out
 }
 
-/// By the longest common subsequence.
+/// Aligns the lines by their longest common subsequence.
 fn align_middle<'a>(before: &'a [String], after: &'a [String], out: &mut Vec<(Mark, &'a str)>) {
     let mut common = vec![vec![0_u16; after.len() + 1]; before.len() + 1];
     for i in (0..before.len()).rev() {
