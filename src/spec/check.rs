@@ -413,14 +413,17 @@ mod tests {
         let shown: String = problems.iter().map(|problem| problem.render(Style::Plain)).collect();
         expect_test::expect![[r#"
             error: this propulsiond was built without `file`
-             --> a.toml:1:7 (sink.file)
+             --> a.toml:1:7
+              |
             1 | [sink.file]
-              |       ^^^^
+              |       ^^^^ sink.file
+              |
               = help: build it with `--features featured`, or use a binary that has it
             error: `path` is wrong
-             --> a.toml:2:8 (sink.file.path)
+             --> a.toml:2:8
+              |
             2 | path = 'a'
-              |        ^^^
+              |        ^^^ sink.file.path
         "#]]
         .assert_eq(&shown);
         let error = Featured.build(&Context::new("a", "", "")).err().unwrap();
