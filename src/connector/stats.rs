@@ -127,7 +127,11 @@ fn log(counts: &Mutex<Counts>) {
         counts.rows()
     };
     let events = rows.iter().map(|row| row.events).sum::<u64>();
-    tracing::info!(events, "counts by category and type\n{}", table::table(&rows));
+    tracing::info!(events, "counts by category and type");
+    // One event for each row: a line break within an event is escaped, as it may come from the data.
+    for row in table::table(&rows).lines() {
+        tracing::info!("{row}");
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -49,10 +49,11 @@ fn l9_a_renamed_pipeline_is_advised_to_keep_its_group() {
         rename(root.path(), "notify", "alerts");
         expect![[r#"
             warning: the group `alerts` has no progress, so every event is handled again; the store holds progress of the source `json` under the group `notify`, which no pipeline has
-             --> pipelines/alerts.toml (group)
-              = help: if the pipeline was renamed, write `group = "notify"` at the top of the file
+            --> pipelines/alerts.toml (group)
+             = help: if the pipeline was renamed, write `group = "notify"` at the top of the file
 
-        "#]].assert_eq(&check(root.path(), "pipelines"));
+        "#]]
+        .assert_eq(&check(root.path(), "pipelines"));
         let log = job(root.path());
         assert!(log.contains("WARN pipelines/alerts.toml: the group `alerts` has no progress"), "{log}");
         assert_eq!(check(root.path(), "pipelines"), "no problems found\n", "the pipeline has progress of its own now");
