@@ -202,7 +202,7 @@ fn a_source_is_exactly_one_and_words_may_stand_for_tables() {
         .assert_eq(&schema["$defs"]["SourceSpec"]["oneOf"].to_string());
     expect![[r##"
         {
-          "description": "Where progress is kept.",
+          "description": "The store of the progress.",
           "oneOf": [
             {
               "const": "sink",
@@ -217,15 +217,15 @@ fn a_source_is_exactly_one_and_words_may_stand_for_tables() {
     .assert_eq(&serde_json::to_string_pretty(&schema["$defs"]["Checkpoint"]).unwrap());
     expect![[r##"
         {
-          "description": "When a pipeline ends by itself.",
+          "description": "The time at which the pipeline ends by itself.",
           "oneOf": [
             {
               "const": "never",
-              "description": "Never: it follows what is added."
+              "description": "Never: it follows new events."
             },
             {
               "const": "tail",
-              "description": "At the tail, as each tranche comes to it: a finite job."
+              "description": "At the tail of each tranche: a finite job."
             },
             {
               "additionalProperties": false,
@@ -233,7 +233,7 @@ fn a_source_is_exactly_one_and_words_may_stand_for_tables() {
               "properties": {
                 "after": {
                   "$ref": "#/$defs/Duration",
-                  "description": "How long it runs."
+                  "description": "The running time."
                 }
               },
               "required": [

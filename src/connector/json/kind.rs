@@ -43,15 +43,15 @@ impl SourceKind for Settings {
     fn phrases(&self, prose: &Prose<'_>) -> SourcePhrases {
         let once = match self.on_replaced {
             OnReplaced::Restart => {
-                "Each line is an event of its own, even if another says the same; a file that is read again, as \
-                 `on_replaced` asks for, is new events, which have their effect again."
+                "Each line is an event of its own, even if another line is equal. A file that is read again, as `on_replaced` \
+                 asks for, is new events, which have their effect again."
             }
-            OnReplaced::Fail => "Each line is an event of its own, even if another says the same.",
+            OnReplaced::Fail => "Each line is an event of its own, even if another line is equal.",
         };
         SourcePhrases {
             reads: reads(self, prose),
             once,
-            malformed: Malformed::Delivered { record: "A line that cannot be read", place: "its file and line" },
+            malformed: Malformed::Delivered { record: "An unreadable line", place: "its file and line" },
             unavailable: Some("the files cannot be read"),
         }
     }
@@ -62,8 +62,8 @@ impl SourceKind for Settings {
 
     fn lost(&self, context: &Context, tranche: &str, position: &Position) -> Option<LostPosition> {
         let why = inspect::lost(self, context, tranche, position)?;
-        let remedy = "put the file back as it was; or write `on_replaced = \"restart\"` in `[source.json]`, and what is \
-            there now is read from its start";
+        let remedy = "restore the file; or write `on_replaced = \"restart\"` in `[source.json]`, which reads the present file from \
+            its start";
         Some(LostPosition { why, remedy })
     }
 }
@@ -72,25 +72,22 @@ fn reads(settings: &Settings, prose: &Prose<'_>) -> String {
     let pattern = settings
         .pattern
         .as_ref()
-        .map(|pattern| format!("Of a folder, the files named like `{}` are read.", pattern.written()));
+        .map(|pattern| format!("In a folder, it reads the files named like `{}`.", pattern.written()));
     let skip = match settings.skip {
         0 => String::new(),
-        1 => "The first line of each file is left out.".to_owned(),
-        lines => format!("The first {} of each file are passed.", counted(lines, "line")),
+        1 => "It skips the first line of each file.".to_owned(),
+        lines => format!("It skips the first {} of each file.", counted(lines, "line")),
     };
     let index = match settings.index {
-        Index::Field => "Each line says the index of its event in its stream.",
-        Index::Line => {
-            "No line says an index: it is made of the number of the file and that of the line, so indexes grow but do not \
-             follow each other."
-        }
+        Index::Field => "Each line gives the index of its event in its stream.",
+        Index::Line => "Indexes are made of the number of the file and that of the line, so they grow but leave gaps.",
     };
     let replaced = match settings.on_replaced {
         OnReplaced::Fail => {
-            "Where a file that was being read is replaced, cut short or gone, or one is added before it, the pipeline halts."
+            "The pipeline halts if the file being read is replaced, truncated or removed, or if one is added before it."
         }
         OnReplaced::Restart => {
-            "A file that is replaced, cut short or added before the one being read is read from its start, as new events."
+            "A file that is replaced, truncated or added before the one being read is read from its start, as new events."
         }
     };
     sentences([&*files(settings, prose), &*pattern.unwrap_or_default(), &*skip, index, replaced])
