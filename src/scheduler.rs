@@ -9,13 +9,13 @@
 //!   before it, is handled. Batches are ordered by arrival; positions are never compared.
 //!
 //! How it is made: a batch (`batch`) is a bit for each ordinal and a counter. Its events stay where they were read (`store`).
-//! A stream that is known but idle is a few bytes (`known`, `streams`). One event that is all its stream has to do (`lone`)
+//! A stream that is known but idle is a few bytes (`known`, `streams`). One event that is all its stream has to do (`singleton`)
 //! takes a word there, and one in its batch: that is the usual case, and costs little more than finding the stream. Anything
 //! else is a lane, of nodes that know their events and bits (`lane`), so that finishing a call searches nothing. What is next
 //! is found by the age of its oldest batch and its length (`ready`). What few lanes have (trouble, gaps, late events) is kept
-//! apart (`aside`), so that the many do not carry it.
+//! apart (`extras`), so that the many do not carry it.
 
-mod aside;
+mod lane_extras;
 mod batch;
 mod belonging;
 mod finish;
@@ -25,11 +25,11 @@ mod known;
 mod lane;
 mod leave;
 mod ledger;
-mod lone;
-mod moved;
+mod singleton;
+mod dirty_streams;
 mod names;
 mod offer;
-mod out;
+mod in_flight;
 mod placeholders;
 mod preview;
 mod progress;
@@ -41,7 +41,7 @@ mod settle;
 mod slab;
 mod store;
 mod streams;
-mod tenure;
+mod assignment;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -55,10 +55,10 @@ use crate::event::{Event, Indexes};
 use crate::position::{Ordinal, Position, Progress, TrancheId, WritePosition};
 use crate::work::{self, Work, WorkId};
 
-use aside::Asides;
+use in_flight::{HeldClock, InFlightTable};
 use lane::{Lanes, Nodes};
+use lane_extras::ExtrasSlab;
 use ledger::Ledger;
-use out::{HeldClock, Outs};
 use ready::Ready;
 use resolve::Resolved;
 use store::Store;
@@ -145,8 +145,8 @@ pub struct Scheduler {
     lanes: Lanes,
     nodes: Nodes,
     store: Store,
-    asides: Asides,
-    outs: Outs,
+    lane_extras: ExtrasSlab,
+    in_flight: InFlightTable,
     ready: Ready,
     timers: Timers,
     clock: HeldClock,
@@ -157,7 +157,7 @@ pub struct Scheduler {
     /// Up to where streams of tranches that were let go are forgotten.
     swept: u32,
     /// Streams that have moved since they were last asked for; noted only with `require_all`.
-    moved: hashbrown::HashSet<u32>,
+    dirty_streams: hashbrown::HashSet<u32>,
     /// Containers of events that came back, for the next calls.
     pool: Vec<Vec<Event>>,
     /// Space that batches and previews use again.
@@ -174,8 +174,8 @@ impl Scheduler {
             lanes: Lanes::new(),
             nodes: Nodes::new(),
             store: Store::new(),
-            asides: Asides::new(),
-            outs: Outs::default(),
+            lane_extras: ExtrasSlab::new(),
+            in_flight: InFlightTable::default(),
             ready: Ready::new(),
             timers: Timers::default(),
             clock: HeldClock::default(),
@@ -183,7 +183,7 @@ impl Scheduler {
             late_events: 0,
             duplicates: 0,
             swept: 0,
-            moved: hashbrown::HashSet::new(),
+            dirty_streams: hashbrown::HashSet::new(),
             pool: Vec::new(),
             resolved: Vec::new(),
             handled: Vec::new(),
@@ -193,7 +193,7 @@ impl Scheduler {
     /// Begins a tranche, from the progress that was committed for it. What its set covers is never offered (C12).
     /// One that is held already is let go first.
     pub fn open(&mut self, tranche: &TrancheId, progress: Option<Progress>) {
-        self.begin_tenure(tranche, progress);
+        self.begin_assignment(tranche, progress);
     }
 
     /// Marks a stream as parked from `first` on, as the parked store knows it; before the tranche's first batch.
@@ -211,7 +211,7 @@ impl Scheduler {
     /// Forgets a tranche and its streams (C7). Work that is out keeps its streams busy until it is finished (C6), and
     /// counts for nothing then.
     pub fn revoke(&mut self, tranche: &TrancheId) {
-        self.end_tenure(tranche);
+        self.end_assignment(tranche);
     }
 
     /// Offers nothing more of a tranche that somebody else is to have; work that is out is finished as usual.
@@ -243,7 +243,7 @@ impl Scheduler {
 
     /// Returns whether the work's tranche is still held: what was decided for one that is not must not be written (C10).
     pub fn is_held(&self, work: WorkId) -> bool {
-        self.outs.find(work).is_some_and(|out| !out.revoked)
+        self.in_flight.find(work).is_some_and(|call| !call.revoked)
     }
 
     /// Takes a piece of work back. Its events must be those that were handed out, in order.
@@ -251,7 +251,7 @@ impl Scheduler {
     /// # Panics
     /// If it came back already, with other events, or as done without any of them.
     pub fn finish(&mut self, work: Work, outcome: Outcome, now: Timestamp) {
-        self.take_back(work, outcome, now);
+        self.finish_work(work, outcome, now);
     }
 
     /// Returns the progress of a tranche as it is; `None` if it is not held.
@@ -273,13 +273,13 @@ impl Scheduler {
 
     /// With `require_all`, returns how far the streams of a tranche are that have moved since this was last asked, by whatever
     /// means: what a store is to keep with the progress as it is now, and to know of them after a restart.
-    pub fn take_moved(&mut self, tranche: &TrancheId) -> Vec<(Box<str>, WritePosition)> {
-        self.take_moved_of(tranche)
+    pub fn take_dirty_streams(&mut self, tranche: &TrancheId) -> Vec<(Box<str>, WritePosition)> {
+        self.take_dirty_streams_of(tranche)
     }
 
-    /// Says that these were not stored: the next [`take_moved`](Self::take_moved) returns them again, as they are then.
-    pub fn untake_moved(&mut self, tranche: &TrancheId, positions: &[(Box<str>, WritePosition)]) {
-        self.untake_moved_of(tranche, positions);
+    /// Says that these were not stored: the next [`take_dirty_streams`](Self::take_dirty_streams) returns them again, as they are then.
+    pub fn restore_dirty_streams(&mut self, tranche: &TrancheId, positions: &[(Box<str>, WritePosition)]) {
+        self.restore_dirty_streams_of(tranche, positions);
     }
 
     /// Stops (or starts again) the clocks of `stuck_after` while nothing can be offered: paused, or behind a breaker (C20).

@@ -4,12 +4,12 @@
 //! empty place for one. With it, what is sampled carries a [`Traced`] along, and each part that works on it records spans
 //! below that. Recording never waits: what the queue has no room for is dropped and counted.
 
-mod carried;
+mod propagation;
 mod context;
 mod recorder;
 mod span;
 
-pub use carried::{Carried, carried};
 pub use context::Context;
+pub use propagation::Propagation;
 pub use recorder::Recorder;
 pub use span::{Attribute, Kind, Open, Parent, Span, Traced};

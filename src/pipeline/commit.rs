@@ -183,7 +183,7 @@ impl Driver {
             return;
         }
         for step in steps.iter_mut().filter(|step| !step.is_repeated) {
-            step.write_positions = self.scheduler.take_moved(&step.tranche);
+            step.write_positions = self.scheduler.take_dirty_streams(&step.tranche);
         }
     }
 

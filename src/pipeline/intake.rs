@@ -280,7 +280,7 @@ impl Driver {
             let quiet = self
                 .scheduler
                 .tranche(tranche)
-                .is_none_or(|report| report.out == 0 && report.version == state.claim.version);
+                .is_none_or(|report| report.in_flight == 0 && report.version == state.claim.version);
             if *deadline <= self.now || (quiet && !self.plain_commit.under_way() && !self.in_transaction) {
                 gone.push((tranche.clone(), state.key.clone(), state.claim.fence));
             }

@@ -162,7 +162,7 @@ impl Driver {
             Err(error) => error,
         };
         for step in &steps {
-            self.scheduler.untake_moved(&step.tranche, &step.write_positions);
+            self.scheduler.restore_dirty_streams(&step.tranche, &step.write_positions);
         }
         let claims = steps.iter().map(|step| (step.key.clone(), step.fence));
         let claims: Vec<_> = claims.chain(parks.iter().map(|group| (group.key.clone(), group.fence))).collect();

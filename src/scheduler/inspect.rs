@@ -7,11 +7,11 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::event::category;
 
-use super::aside::{Aside, Trouble};
+use super::in_flight::InFlight;
 use super::known::Busy;
 use super::lane::{Lane, LaneKind, Node, chain};
-use super::out::Out;
-use super::ready::Lone;
+use super::lane_extras::{LaneExtras, Trouble};
+use super::ready::Singleton;
 use super::report::{Explanation, Snapshot, StateTotals, StreamReport, StreamState, TrancheReport};
 use super::slab::NONE;
 use super::{Order, Scheduler};
@@ -28,7 +28,7 @@ impl Scheduler {
             bytes: usize::try_from(counts.bytes).unwrap_or(usize::MAX),
             ahead: counts.ahead,
             unhandled: counts.unhandled,
-            out: counts.out,
+            in_flight: counts.in_flight,
             set_runs: of.set_runs(),
             version: counts.version,
             completed_batches: counts.completed_batches,
@@ -50,10 +50,10 @@ impl Scheduler {
                 stuck.push((spent, self.report_lane(lane_id, now)));
             }
         }
-        for out in self.outs.lone().map(|slot| self.outs.get(slot)) {
-            let spent = self.clock.since(out.clock, now);
+        for call in self.in_flight.singletons().map(|slot| self.in_flight.get(slot)) {
+            let spent = self.clock.since(call.clock, now);
             if spent > Duration::ZERO && spent >= after {
-                stuck.push((spent, self.report_lone_out(out, now)));
+                stuck.push((spent, self.report_singleton_in_flight(call, now)));
             }
         }
         stuck.sort_by_key(|(spent, _)| Reverse(*spent));
@@ -62,10 +62,10 @@ impl Scheduler {
 
     /// Returns how long a lane has been offered without progress, with the call that runs.
     fn spent(&self, lane: &Lane, now: Timestamp) -> Duration {
-        let aside = self.aside(lane);
-        let before = aside.map_or(Duration::ZERO, |aside| aside.spent);
-        let out = self.out(lane.out).filter(|out| !out.revoked);
-        let from = aside.and_then(|aside| aside.counts_from).or(out.map(|out| out.clock));
+        let extras = self.extras(lane);
+        let before = extras.map_or(Duration::ZERO, |extras| extras.spent);
+        let call = self.call(lane.in_flight).filter(|call| !call.revoked);
+        let from = extras.and_then(|extras| extras.counts_from).or(call.map(|call| call.clock));
         before + from.map_or(Duration::ZERO, |from| self.clock.since(from, now))
     }
 
@@ -73,21 +73,21 @@ impl Scheduler {
         (0..self.lanes.bound()).filter(|&lane| !self.lanes[lane].free)
     }
 
-    fn aside(&self, lane: &Lane) -> Option<&Aside> {
-        (lane.aside != NONE).then(|| &self.asides[lane.aside])
+    fn extras(&self, lane: &Lane) -> Option<&LaneExtras> {
+        (lane.extras != NONE).then(|| &self.lane_extras[lane.extras])
     }
 
     fn state(&self, lane_id: u32) -> StreamState {
         let lane = &self.lanes[lane_id];
-        let aside = self.aside(lane);
-        if aside.is_some_and(|aside| aside.parked.is_some()) {
+        let extras = self.extras(lane);
+        if extras.is_some_and(|extras| extras.parked.is_some()) {
             return StreamState::Parked;
         }
-        match aside.map_or(Trouble::None, |aside| aside.trouble) {
+        match extras.map_or(Trouble::None, |extras| extras.trouble) {
             Trouble::Failing => StreamState::Failing,
             Trouble::Stalled => StreamState::Stalled,
             Trouble::Deferred => StreamState::Deferred,
-            Trouble::None if lane.out != NONE => StreamState::Active,
+            Trouble::None if lane.in_flight != NONE => StreamState::Active,
             Trouble::None if lane.len == 0 => StreamState::Idle,
             Trouble::None if self.misses_events(lane_id) => StreamState::Waiting,
             Trouble::None => StreamState::Ready,
@@ -96,14 +96,14 @@ impl Scheduler {
 
     fn report_lane(&self, lane_id: u32, now: Timestamp) -> StreamReport {
         let lane = &self.lanes[lane_id];
-        let aside = self.aside(lane);
-        let outs = || std::iter::successors(self.out(lane.out), |out| self.out(out.sibling));
+        let extras = self.extras(lane);
+        let calls = || std::iter::successors(self.call(lane.in_flight), |call| self.call(call.sibling));
         let state = self.state(lane_id);
-        let since = match (state, aside) {
-            (StreamState::Parked, Some(aside)) => aside.parked.map(|parked| parked.since),
-            (StreamState::Failing | StreamState::Stalled, Some(aside)) => aside.since,
-            (StreamState::Deferred, Some(aside)) => Some(aside.deferred_at),
-            (StreamState::Active, _) => outs().map(|out| out.taken).min(),
+        let since = match (state, extras) {
+            (StreamState::Parked, Some(extras)) => extras.parked.map(|parked| parked.since),
+            (StreamState::Failing | StreamState::Stalled, Some(extras)) => extras.since,
+            (StreamState::Deferred, Some(extras)) => Some(extras.deferred_at),
+            (StreamState::Active, _) => calls().map(|call| call.taken).min(),
             _ => Some(lane.since),
         };
         let epoch = self.streams.get(lane.stream).epoch;
@@ -112,18 +112,18 @@ impl Scheduler {
             stream: self.streams.text(lane.stream).to_owned(),
             tranche: self.ledger.tranches[self.ledger.epochs[epoch as usize].tranche as usize].id.clone(),
             state,
-            running: lane.out != NONE,
+            running: lane.in_flight != NONE,
             head: (first != NONE).then(|| self.nodes[first].index),
-            events: lane.len as usize + outs().map(|out| out.events as usize).sum::<usize>(),
-            bytes: usize::try_from(lane.bytes + outs().map(|out| out.bytes).sum::<u64>()).unwrap_or(usize::MAX),
-            failures: aside.map_or(0, |aside| aside.failures),
+            events: lane.len as usize + calls().map(|call| call.events as usize).sum::<usize>(),
+            bytes: usize::try_from(lane.bytes + calls().map(|call| call.bytes).sum::<u64>()).unwrap_or(usize::MAX),
+            failures: extras.map_or(0, |extras| extras.failures),
             age: now.since(since.unwrap_or(now)),
-            until: aside.filter(|aside| aside.ticket != 0).map(|aside| aside.until),
+            until: extras.filter(|extras| extras.ticket != 0).map(|extras| extras.until),
         }
     }
 
-    fn out(&self, slot: u32) -> Option<&Out> {
-        (slot != NONE).then(|| self.outs.get(slot))
+    fn call(&self, slot: u32) -> Option<&InFlight> {
+        (slot != NONE).then(|| self.in_flight.get(slot))
     }
 
     pub(super) fn explain_stream(&self, name: &str, now: Timestamp) -> Explanation {
@@ -144,47 +144,50 @@ impl Scheduler {
         match known.busy() {
             Busy::Nothing => self.explain_idle(stream, write_position),
             Busy::Lane(lane) => {
-                let gaps = self.aside(&self.lanes[lane]).map(|aside| aside.gaps.ranges().to_vec()).unwrap_or_default();
+                let gaps =
+                    self.extras(&self.lanes[lane]).map(|extras| extras.gaps.ranges().to_vec()).unwrap_or_default();
                 Explanation { write_position, gaps, ..self.explain_lane(lane, now) }
             }
-            Busy::Lone { batch, at } => {
-                let lone = self.ready.lone_at(batch, at);
-                let explained = self.explain_lone(self.report_lone(lone, batch, at, now), batch, lone.slot);
+            Busy::Singleton { batch, at } => {
+                let singleton = self.ready.singleton_at(batch, at);
+                let explained =
+                    self.explain_singleton(self.report_singleton(singleton, batch, at, now), batch, singleton.slot);
                 Explanation { write_position, ..explained }
             }
-            Busy::LoneOut(slot) => {
-                let out = self.outs.get(slot);
-                let explained = self.explain_lone(self.report_lone_out(out, now), out.batch, out.slot);
+            Busy::SingletonInFlight(slot) => {
+                let call = self.in_flight.get(slot);
+                let explained =
+                    self.explain_singleton(self.report_singleton_in_flight(call, now), call.batch, call.slot);
                 Explanation { write_position, ..explained }
             }
         }
     }
 
-    fn explain_lone(&self, report: StreamReport, batch: u32, slot: u32) -> Explanation {
+    fn explain_singleton(&self, report: StreamReport, batch: u32, slot: u32) -> Explanation {
         let blocks = self.blocks(batch, slot).then(|| self.ledger.batch(batch).ordinals.get(slot));
         Explanation { state: report.state, report: Some(report), write_position: None, gaps: Vec::new(), blocks }
     }
 
     /// Reports a lone event that is queued.
-    fn report_lone(&self, lone: Lone, batch: u32, at: u32, now: Timestamp) -> StreamReport {
+    fn report_singleton(&self, singleton: Singleton, batch: u32, at: u32, now: Timestamp) -> StreamReport {
         let event = self.store.read(batch, at);
         StreamReport {
             head: Some(event.index()),
             events: 1,
             bytes: event.held_bytes(),
             age: now.since(self.ledger.batch(batch).read_at),
-            ..self.report_stream(lone.stream, StreamState::Ready)
+            ..self.report_stream(singleton.stream, StreamState::Ready)
         }
     }
 
     /// Reports a lone event that is out.
-    fn report_lone_out(&self, out: &Out, now: Timestamp) -> StreamReport {
+    fn report_singleton_in_flight(&self, call: &InFlight, now: Timestamp) -> StreamReport {
         StreamReport {
             running: true,
             events: 1,
-            bytes: usize::try_from(out.bytes).unwrap_or(usize::MAX),
-            age: now.since(out.taken),
-            ..self.report_stream(out.lone, StreamState::Active)
+            bytes: usize::try_from(call.bytes).unwrap_or(usize::MAX),
+            age: now.since(call.taken),
+            ..self.report_stream(call.singleton, StreamState::Active)
         }
     }
 
@@ -250,14 +253,18 @@ impl Scheduler {
     /// Returns the first unhandled ordinal of a tranche, if a lane has it.
     fn blocked_by(&self, lane_id: u32) -> Option<crate::position::Ordinal> {
         let lane = &self.lanes[lane_id];
-        let outs = std::iter::successors(self.out(lane.out), |out| self.out(out.sibling)).filter(|out| !out.revoked);
-        let out = outs.flat_map(|out| chain(&self.nodes, out.head));
+        let calls = std::iter::successors(self.call(lane.in_flight), |call| self.call(call.sibling))
+            .filter(|call| !call.revoked);
+        let in_flight = calls.flat_map(|call| chain(&self.nodes, call.head));
         // What was recovered may have outlived its batch.
-        let nodes = self.queued(lane_id).into_iter().chain(out).map(|id| &self.nodes[id]);
+        let nodes = self.queued(lane_id).into_iter().chain(in_flight).map(|id| &self.nodes[id]);
         let nodes = nodes.filter(|node| !node.has(Node::RECOVERED)).map(|node| (node.batch, node.slot));
-        let riders =
-            self.aside(lane).into_iter().flat_map(|aside| &aside.riders).map(|rider| (rider.batch, rider.slot));
-        let mut places = nodes.chain(riders);
+        let dependents = self
+            .extras(lane)
+            .into_iter()
+            .flat_map(|extras| &extras.dependents)
+            .map(|dependent| (dependent.batch, dependent.slot));
+        let mut places = nodes.chain(dependents);
         places
             .find(|&(batch, slot)| self.blocks(batch, slot))
             .map(|(batch, slot)| self.ledger.batch(batch).ordinals.get(slot))
@@ -275,7 +282,7 @@ impl Scheduler {
         let mut totals = Totals::default();
         let mut attention: [Vec<(Duration, Busy)>; 4] = Default::default();
         let mut largest = Vec::with_capacity(LARGEST + 1);
-        let mut busy = self.add_lone(&mut totals, &mut attention[2], &mut largest, now);
+        let mut busy = self.add_singleton(&mut totals, &mut attention[2], &mut largest, now);
         for lane_id in self.lane_ids() {
             let report = self.report_lane(lane_id, now);
             let lane = &self.lanes[lane_id];
@@ -300,7 +307,7 @@ impl Scheduler {
             let name = self.streams.text(lane.stream);
             totals.add(report.state, &report, name);
             if report.running && report.state != StreamState::Active {
-                let taken = self.out(lane.out).map_or(now, |out| out.taken);
+                let taken = self.call(lane.in_flight).map_or(now, |call| call.taken);
                 totals.add(StreamState::Active, &StreamReport { age: now.since(taken), ..report }, name);
             }
         }
@@ -310,8 +317,8 @@ impl Scheduler {
         }
         let listed = attention.concat().into_iter().filter_map(|(_, busy)| match busy {
             Busy::Lane(lane) => Some(self.report_lane(lane, now)),
-            Busy::LoneOut(out) => Some(self.report_lone_out(self.outs.get(out), now)),
-            Busy::Nothing | Busy::Lone { .. } => None,
+            Busy::SingletonInFlight(call) => Some(self.report_singleton_in_flight(self.in_flight.get(call), now)),
+            Busy::Nothing | Busy::Singleton { .. } => None,
         });
         let mut streams: Vec<_> = listed.collect();
         streams.sort_by(|a, b| b.age.cmp(&a.age).then_with(|| a.stream.cmp(&b.stream)));
@@ -323,7 +330,7 @@ impl Scheduler {
     }
 
     /// Adds the lone events to the totals, and those that are out to what is active. Returns how many there are.
-    fn add_lone<'a>(
+    fn add_singleton<'a>(
         &'a self,
         totals: &mut Totals<'a>,
         active: &mut Vec<(Duration, Busy)>,
@@ -332,18 +339,18 @@ impl Scheduler {
     ) -> usize {
         let mut streams = 0;
         for &batch in self.ledger.tranches.iter().flat_map(|tranche| tranche.batches()) {
-            for (at, lone) in self.ready.lone(batch) {
-                let report = self.report_lone(lone, batch, at, now);
+            for (at, singleton) in self.ready.singletons(batch) {
+                let report = self.report_singleton(singleton, batch, at, now);
                 keep_largest(largest, &report);
-                totals.add(report.state, &report, self.streams.text(lone.stream));
+                totals.add(report.state, &report, self.streams.text(singleton.stream));
                 streams += 1;
             }
         }
-        for slot in self.outs.lone() {
-            let out = self.outs.get(slot);
-            let report = self.report_lone_out(out, now);
-            totals.add(report.state, &report, self.streams.text(out.lone));
-            active.push((report.age, Busy::LoneOut(slot)));
+        for slot in self.in_flight.singletons() {
+            let call = self.in_flight.get(slot);
+            let report = self.report_singleton_in_flight(call, now);
+            totals.add(report.state, &report, self.streams.text(call.singleton));
+            active.push((report.age, Busy::SingletonInFlight(slot)));
             streams += 1;
         }
         streams

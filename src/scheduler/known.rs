@@ -15,7 +15,7 @@ pub(super) struct Known {
     pub(super) epoch: u32,
     /// Where what it has to do is, or the next free entry: see [`Busy`].
     busy: u32,
-    lone: u32,
+    singleton: u32,
     pub(super) name_len: u16,
     /// How many indexes directly below the write position are placeholders: those supersede no unfolds (C3).
     trailing: u8,
@@ -30,12 +30,12 @@ pub(super) enum Busy {
     Nothing,
     Lane(u32),
     /// One event, which needs no lane: at this place of a batch.
-    Lone {
+    Singleton {
         batch: u32,
         at: u32,
     },
     /// One event, which is out.
-    LoneOut(u32),
+    SingletonInFlight(u32),
 }
 
 /// In the place of the batch: what is there is out.
@@ -53,7 +53,7 @@ impl Known {
             offered: 0,
             epoch,
             busy: NONE,
-            lone: NONE,
+            singleton: NONE,
             name_len,
             trailing: 0,
             free: false,
@@ -62,21 +62,21 @@ impl Known {
 
     #[inline]
     pub(super) fn busy(&self) -> Busy {
-        match (self.busy, self.lone) {
+        match (self.busy, self.singleton) {
             (NONE, NONE) => Busy::Nothing,
             (lane, NONE) => Busy::Lane(lane),
-            (out, OUT) => Busy::LoneOut(out),
-            (at, batch) => Busy::Lone { batch, at },
+            (in_flight, OUT) => Busy::SingletonInFlight(in_flight),
+            (at, batch) => Busy::Singleton { batch, at },
         }
     }
 
     #[inline]
     pub(super) fn set_busy(&mut self, busy: Busy) {
-        (self.busy, self.lone) = match busy {
+        (self.busy, self.singleton) = match busy {
             Busy::Nothing => (NONE, NONE),
             Busy::Lane(lane) => (lane, NONE),
-            Busy::LoneOut(out) => (out, OUT),
-            Busy::Lone { batch, at } => (at, batch),
+            Busy::SingletonInFlight(in_flight) => (in_flight, OUT),
+            Busy::Singleton { batch, at } => (at, batch),
         };
     }
 
@@ -91,7 +91,7 @@ impl Known {
     /// If it has a lone event: that is to be looked at as such, or to get a lane.
     #[inline]
     pub(super) fn lane(&self) -> u32 {
-        assert_eq!(self.lone, NONE, "a lone event gets a lane before it is looked at as others are");
+        assert_eq!(self.singleton, NONE, "a singleton event gets a lane before it is looked at as others are");
         self.busy
     }
 

@@ -35,7 +35,7 @@ pub(super) enum Body {
     /// Apart from its batch, at this place of the store.
     Kept(u32),
     /// Handed out.
-    Out,
+    InFlight,
 }
 
 impl Node {
@@ -71,7 +71,7 @@ impl Node {
 
     #[inline]
     pub(super) fn is_out(&self) -> bool {
-        self.body == Body::Out
+        self.body == Body::InFlight
     }
 
     #[inline]
@@ -120,10 +120,10 @@ pub(super) struct Lane {
     /// How many nodes are queued: events, unfolds and late ones.
     pub(super) len: u32,
     /// The work that is out.
-    pub(super) out: u32,
+    pub(super) in_flight: u32,
     /// The batch it is ready under; `NONE` if it is not ready.
     pub(super) ready_batch: u32,
-    pub(super) aside: u32,
+    pub(super) extras: u32,
     pub(super) ready_class: u8,
     pub(super) kind: LaneKind,
     /// Events of two tranches are queued in it.
@@ -145,9 +145,9 @@ impl Lane {
             tail: NONE,
             unfolds: NONE,
             len: 0,
-            out: NONE,
+            in_flight: NONE,
             ready_batch: NONE,
-            aside: NONE,
+            extras: NONE,
             ready_class: 0,
             kind,
             mixed: false,
@@ -224,7 +224,7 @@ impl Lane {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.len == 0 && self.out == NONE
+        self.len == 0 && self.in_flight == NONE
     }
 }
 

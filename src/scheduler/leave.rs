@@ -13,7 +13,7 @@ impl Scheduler {
         let Some(tranche) = self.ledger.held(id) else { return };
         self.ledger.tranche_mut(tranche).leaving = true;
         self.leaving = true;
-        self.give_lanes(tranche);
+        self.give_singletons_lanes(tranche);
         for lane in 0..self.lanes.bound() {
             if !self.lanes[lane].free && self.lanes[lane].ready_batch != NONE {
                 self.refresh(lane);
@@ -37,7 +37,7 @@ impl Scheduler {
         let lane = lanes.into_iter().find(|&lane| {
             lane != NONE
                 && self.lanes[lane].kind == LaneKind::Stream
-                && self.lanes[lane].out == NONE
+                && self.lanes[lane].in_flight == NONE
                 && self.lanes[lane].len > 0
         })?;
         let first = self.first_node(lane);
@@ -47,19 +47,19 @@ impl Scheduler {
     }
 
     pub(super) fn find_tranche_of(&self, work: WorkId) -> Option<TrancheId> {
-        let out = self.outs.find(work).filter(|out| !out.revoked)?;
-        Some(self.ledger.tranches[out.tranche as usize].id.clone())
+        let call = self.in_flight.find(work).filter(|call| !call.revoked)?;
+        Some(self.ledger.tranches[call.tranche as usize].id.clone())
     }
 
     pub(super) fn find_parked_from(&self, work: &Work) -> Option<Ordinal> {
-        let out = self.outs.find(work.id).filter(|out| !out.revoked && !out.is_lone())?;
-        let lane = &self.lanes[out.lane];
+        let call = self.in_flight.find(work.id).filter(|call| !call.revoked && !call.is_singleton())?;
+        let lane = &self.lanes[call.lane];
         match lane.kind {
             LaneKind::Tranche => {
-                self.ledger.tranches[out.tranche as usize].parked.get(work.events[0].stream_bytes()).copied()
+                self.ledger.tranches[call.tranche as usize].parked.get(work.events[0].stream_bytes()).copied()
             }
-            LaneKind::Stream | LaneKind::Single if lane.aside == NONE => None,
-            LaneKind::Stream | LaneKind::Single => self.asides[lane.aside].parked.map(|parked| parked.first),
+            LaneKind::Stream | LaneKind::Single if lane.extras == NONE => None,
+            LaneKind::Stream | LaneKind::Single => self.lane_extras[lane.extras].parked.map(|parked| parked.first),
         }
     }
 }

@@ -40,7 +40,7 @@ pub(super) struct Counts {
     pub(super) ahead: u64,
     pub(super) unhandled: u64,
     /// Pieces of work that are out.
-    pub(super) out: usize,
+    pub(super) in_flight: usize,
     /// Runs of handled ordinals in the queue.
     pub(super) runs: usize,
     pub(super) version: u64,
@@ -255,10 +255,10 @@ impl Ledger {
 
     /// Marks an event that was out by itself and held so many bytes. Returns whether its batch has nothing left.
     #[inline]
-    pub(super) fn mark_lone(&mut self, tranche: u32, batch_id: u32, slot: u32, bytes: u64) -> bool {
+    pub(super) fn mark_singleton(&mut self, tranche: u32, batch_id: u32, slot: u32, bytes: u64) -> bool {
         let batch = &mut self.batches[batch_id as usize];
         let counts = &mut self.tranches[tranche as usize].counts;
-        counts.out -= 1;
+        counts.in_flight -= 1;
         counts.bytes = counts.bytes.saturating_sub(bytes);
         let near = batch.neighbours(slot);
         let Some(near) = near.filter(|_| batch.outstanding > 1 && batch.waiting == 0 && batch.shared.is_empty()) else {

@@ -20,7 +20,7 @@ pub struct TrancheReport {
     /// Events of those that are not handled yet.
     pub unhandled: u64,
     /// Pieces of work that are out.
-    pub out: usize,
+    pub in_flight: usize,
     /// Runs that the set of handled ordinals has: what its encoded size follows from (C14).
     pub set_runs: usize,
     /// Counts, since the tranche was opened, what changed its progress; equal numbers, equal progress.

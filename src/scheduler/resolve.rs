@@ -3,7 +3,7 @@
 use crate::event::{Event, Indexes, Kind};
 use crate::position::Ordinal;
 
-use super::ingest::Place;
+use super::ingest::BatchOrigin;
 use super::slab::NONE;
 use super::{BrokenFeed, Order, Scheduler};
 
@@ -28,20 +28,20 @@ impl Scheduler {
     /// has a loop of its own, short enough that the processor waits for many of them at the same time.
     pub(super) fn resolve(
         &mut self,
-        place: &Place,
+        origin: &BatchOrigin,
         events: &mut [Event],
         resolved: &mut Vec<Resolved>,
     ) -> Result<(), BrokenFeed> {
-        let scope = self.scope(place.tranche);
+        let scope = self.scope(origin.tranche);
         let by_stream = self.options.order == Order::Stream;
-        let (mut numbers, mut bytes) = (self.ledger.numbers(place.tranche, place.batch), 0);
+        let (mut numbers, mut bytes) = (self.ledger.numbers(origin.tranche, origin.batch), 0);
         resolved.reserve(events.len());
         let (mut previous, mut previous_hash): (&[u8], u64) = (&[], 0);
         for event in events.iter_mut() {
             let at = event.at();
             let slot = match numbers.number(at, event.is_unfold()) {
                 Ok(slot) => slot,
-                Err(last) => return Err(self.descends(place.tranche, last, at)),
+                Err(last) => return Err(self.descends(origin.tranche, last, at)),
             };
             let recovered = numbers.tranche.covers(at);
             if recovered {
@@ -71,19 +71,19 @@ impl Scheduler {
             if resolved.repeats {
                 resolved.stream = previous;
             } else if resolved.is_new {
-                self.streams.fill(stream, name, place.epoch);
+                self.streams.fill(stream, name, origin.epoch);
                 added += 1;
             } else if stream != NONE && !self.streams.is(stream, name, same) {
                 // Another stream has the hash.
                 resolved.stream = if self.adds_stream(event) {
-                    self.find_or_add(name, scope, place.epoch)
+                    self.find_or_add(name, scope, origin.epoch)
                 } else {
                     self.streams.find(resolved.hash, name, same).unwrap_or(NONE)
                 };
             }
             previous = resolved.stream;
         }
-        self.ledger.epochs[place.epoch as usize].streams += added;
+        self.ledger.epochs[origin.epoch as usize].streams += added;
         Ok(())
     }
 

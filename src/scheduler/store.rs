@@ -122,7 +122,7 @@ impl Store {
         match node.body {
             Body::Read(place) => self.read(node.batch, place),
             Body::Kept(id) => self.kept[id].event.as_ref().expect("what is kept is there"),
-            Body::Out | Body::Unused => panic!("a queued node has its event"),
+            Body::InFlight | Body::Unused => panic!("a queued node has its event"),
         }
     }
 
@@ -145,10 +145,10 @@ impl Store {
     /// Hands the event of a queued node out into a container.
     #[inline]
     pub(super) fn hand_out(&mut self, node: &mut Node, into: &mut Vec<Event>) {
-        match mem::replace(&mut node.body, Body::Out) {
+        match mem::replace(&mut node.body, Body::InFlight) {
             Body::Read(place) => self.hand_out_read(node.batch, place, into),
             Body::Kept(id) => into.push(self.take_kept(id)),
-            Body::Out | Body::Unused => panic!("a queued node has its event"),
+            Body::InFlight | Body::Unused => panic!("a queued node has its event"),
         }
     }
 
@@ -160,7 +160,7 @@ impl Store {
 
     /// Gives a node the event that came back to it.
     pub(super) fn put_back(&mut self, node: &mut Node, event: Event) {
-        assert_eq!(node.body, Body::Out, "what comes back was out");
+        assert_eq!(node.body, Body::InFlight, "what comes back was out");
         self.keep(node, event);
     }
 
@@ -169,7 +169,7 @@ impl Store {
         let mut event = match node.body {
             Body::Read(place) => self.batches[node.batch as usize].take(place),
             Body::Kept(id) => self.take_kept(id),
-            Body::Out | Body::Unused => panic!("a queued node has its event"),
+            Body::InFlight | Body::Unused => panic!("a queued node has its event"),
         };
         event.detach();
         self.keep(node, event);
@@ -203,7 +203,7 @@ impl Store {
         match mem::replace(&mut node.body, Body::Unused) {
             Body::Read(place) => self.discard(node.batch, place),
             Body::Kept(id) => self.take_kept(id).held_bytes() as u64,
-            Body::Out | Body::Unused => 0,
+            Body::InFlight | Body::Unused => 0,
         }
     }
 }

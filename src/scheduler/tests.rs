@@ -11,5 +11,5 @@ mod reports;
 mod script;
 mod spans;
 mod streams;
-mod tenure;
+mod assignment;
 mod walk;

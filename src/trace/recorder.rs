@@ -6,7 +6,7 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
-use super::{Carried, Span};
+use super::{Propagation, Span};
 use crate::clock::{Clock, Timestamp, wall};
 
 /// Takes spans and never waits. Clones are handles on the same queue.
@@ -33,9 +33,9 @@ impl Recorder {
     }
 
     /// Returns whether to record: what carries a trace is recorded where its sender's is, all else by chance.
-    pub fn samples(&self, carried: Option<&Carried>) -> bool {
-        match carried {
-            Some(carried) => carried.context.is_sampled(),
+    pub fn samples(&self, propagation: Option<&Propagation>) -> bool {
+        match propagation {
+            Some(propagation) => propagation.context.is_sampled(),
             None => fastrand::f64() < self.0.sample,
         }
     }
@@ -80,9 +80,9 @@ mod tests {
         (Recorder::new(Clock::start(), sample, queue, on_drop), spans, dropped)
     }
 
-    fn carried(flags: &str) -> Carried {
+    fn propagation(flags: &str) -> Propagation {
         let context = Context::parse(&format!("00-{:032x}-{:016x}-{flags}", 7, 9)).unwrap();
-        Carried { context, state: Some("a=1".into()) }
+        Propagation { context, state: Some("a=1".into()) }
     }
 
     #[tokio::test(start_paused = true)]
@@ -90,7 +90,7 @@ mod tests {
         let (recorder, mut spans, _) = recorder(0.0, 9);
         let began = recorder.now();
         tokio::time::advance(Duration::from_secs(9)).await;
-        let mut traced = Traced::new(Open::root(&recorder, Some(carried("01")), Kind::Consumer, began));
+        let mut traced = Traced::new(Open::root(&recorder, Some(propagation("01")), Kind::Consumer, began));
         traced.enter(began + Duration::from_secs(1));
         let request = traced.current().child(Kind::Client, began + Duration::from_secs(2));
         request.end("request", began + Duration::from_secs(3));
@@ -117,7 +117,8 @@ mod tests {
     fn what_carries_a_trace_is_recorded_where_its_sender_is_and_the_rest_by_chance() {
         let decisions = |sample| {
             let (recorder, ..) = recorder(sample, 1);
-            [Some(carried("01")), Some(carried("00")), None].map(|carried| recorder.samples(carried.as_ref()))
+            [Some(propagation("01")), Some(propagation("00")), None]
+                .map(|propagation| recorder.samples(propagation.as_ref()))
         };
         assert_eq!(decisions(0.0), [true, false, false]);
         assert_eq!(decisions(1.0), [true, false, true]);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use super::{Carried, Context, Recorder};
+use super::{Context, Propagation, Recorder};
 use crate::clock::{Period, Timestamp};
 
 /// What a span says of the work in it.
@@ -78,10 +78,11 @@ pub struct Open {
 
 impl Open {
     /// Opens the first span of this process in a trace: the one that was carried here, or a new one.
-    pub fn root(recorder: &Recorder, carried: Option<Carried>, kind: Kind, began: Timestamp) -> Self {
-        let parent = carried.as_ref().map(|carried| Parent { span_id: carried.context.span_id, is_remote: true });
-        let context = carried.as_ref().map_or_else(Context::root, |carried| carried.context.child());
-        let state = carried.and_then(|carried| carried.state);
+    pub fn root(recorder: &Recorder, propagation: Option<Propagation>, kind: Kind, began: Timestamp) -> Self {
+        let parent =
+            propagation.as_ref().map(|propagation| Parent { span_id: propagation.context.span_id, is_remote: true });
+        let context = propagation.as_ref().map_or_else(Context::root, |sender| sender.context.child());
+        let state = propagation.and_then(|sender| sender.state);
         let (links, attributes) = (Vec::new(), Vec::new());
         Self { recorder: recorder.clone(), context, state, parent, links, kind, began, attributes, failed: None }
     }

@@ -54,7 +54,7 @@ fn report(unhandled: u64) -> TrancheReport {
         bytes: 34_000,
         ahead: 700,
         unhandled,
-        out: 4,
+        in_flight: 4,
         set_runs: 9,
         version: 17,
         completed_batches: 40,

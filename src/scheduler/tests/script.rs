@@ -98,7 +98,7 @@ impl Runner {
                 self.say(&format!("keep {}", kept.map_or("nothing".to_owned(), |kept| shown_position(&kept))));
             }
             "moved" => {
-                let moved = self.scheduler.take_moved(&TrancheId::new(rest));
+                let moved = self.scheduler.take_dirty_streams(&TrancheId::new(rest));
                 let mut moved: Vec<_> =
                     moved.iter().map(|(stream, position)| format!("{stream} {}", shown_position(position))).collect();
                 moved.sort();

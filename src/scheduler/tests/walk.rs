@@ -42,7 +42,7 @@ struct Walk {
     options: Options,
     now: u64,
     logs: Vec<Log>,
-    out: Vec<Work>,
+    in_flight: Vec<Work>,
     handled: Handled,
     placeholders: HashSet<(String, i64)>,
     parked: HashMap<(TrancheId, String), Ordinal>,
@@ -56,7 +56,7 @@ impl Walk {
             options,
             now: 1,
             logs: Vec::new(),
-            out: Vec::new(),
+            in_flight: Vec::new(),
             handled: Handled::default(),
             placeholders: HashSet::new(),
             parked: HashMap::new(),
@@ -227,7 +227,7 @@ impl Walk {
         assert!(call.len() <= self.options.streams_per_call);
         for work in call {
             self.check_work(&work);
-            self.out.push(work);
+            self.in_flight.push(work);
         }
         true
     }
@@ -241,12 +241,14 @@ impl Walk {
             && work.events[0].kind() != Kind::Malformed
         {
             let same = |other: &&Work| other.stream() == work.stream() && other.events[0].kind() != Kind::Malformed;
-            let other = self.out.iter().find(same);
+            let other = self.in_flight.iter().find(same);
             assert!(other.is_none(), "one call at a time: {other:?} and {work:?}");
         }
         if self.options.order == Order::Tranche {
-            let other =
-                self.out.iter().filter(|other| self.scheduler.is_held(other.id) && other.stream() == work.stream());
+            let other = self
+                .in_flight
+                .iter()
+                .filter(|other| self.scheduler.is_held(other.id) && other.stream() == work.stream());
             assert_eq!(other.count(), 0);
         }
         assert!(!work.late || work.is_single());
@@ -277,10 +279,10 @@ impl Walk {
     }
 
     fn finish(&mut self) {
-        if self.out.is_empty() {
+        if self.in_flight.is_empty() {
             return;
         }
-        let work = self.out.swap_remove(self.random.usize(0..self.out.len()));
+        let work = self.in_flight.swap_remove(self.random.usize(0..self.in_flight.len()));
         let until = Timestamp::from_millis(self.now + self.random.u64(0..30));
         let outcome = match self.random.u32(0..20) {
             0 => Outcome::Defer { until },
@@ -373,8 +375,8 @@ impl Walk {
             Order::Tranche => self.scheduler.ledger.tranches[tranche as usize].parked.get(name.as_bytes()).copied(),
             Order::Stream => self.scheduler.find(name.as_bytes(), self.scheduler.scope(tranche)).and_then(|stream| {
                 let lane = self.scheduler.find_lane(stream);
-                let aside = if lane == NONE { NONE } else { self.scheduler.lanes[lane].aside };
-                (aside != NONE).then(|| self.scheduler.asides[aside].parked.map(|parked| parked.first)).flatten()
+                let extras = if lane == NONE { NONE } else { self.scheduler.lanes[lane].extras };
+                (extras != NONE).then(|| self.scheduler.lane_extras[extras].parked.map(|parked| parked.first)).flatten()
             }),
         };
         if let Some(first) = first {
@@ -465,10 +467,10 @@ impl Walk {
         loop {
             self.now += 100;
             while self.take() {}
-            if self.out.is_empty() {
+            if self.in_flight.is_empty() {
                 break;
             }
-            while let Some(work) = self.out.pop() {
+            while let Some(work) = self.in_flight.pop() {
                 let next = work.next;
                 self.finish_with(work, Outcome::Done { next });
                 invariants::check(&self.scheduler);
@@ -559,7 +561,11 @@ fn one_seed_gives_one_walk() {
     let trace = |seed| {
         let mut walk = Walk::new(seed, script::options());
         (0..200).for_each(|_| walk.step());
-        (format!("{:?}", walk.out), format!("{:?}", walk.scheduler.tranches()), walk.scheduler.snapshot(9, walk.now()))
+        (
+            format!("{:?}", walk.in_flight),
+            format!("{:?}", walk.scheduler.tranches()),
+            walk.scheduler.snapshot(9, walk.now()),
+        )
     };
     assert_eq!(trace(3), trace(3));
     assert_ne!(trace(3).1, trace(4).1);

@@ -10,10 +10,10 @@ use super::slab::NONE;
 
 /// One piece of work that was handed out and did not come back yet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Out {
+pub(super) struct InFlight {
     pub(super) generation: u32,
-    /// The stream of a lone event, whose batch and place in it are these; `NONE` if it has a lane.
-    pub(super) lone: u32,
+    /// The stream of a singleton event, whose batch and place in it are these; `NONE` if it has a lane.
+    pub(super) singleton: u32,
     pub(super) batch: u32,
     pub(super) slot: u32,
     /// What it was taken from, unless it is a lone event.
@@ -44,11 +44,11 @@ pub(super) struct Out {
     pub(super) clock: u64,
 }
 
-impl Out {
+impl InFlight {
     pub(super) fn new(lane: u32, head: u32, kind: WorkKind, taken: Timestamp, clock: u64) -> Self {
         Self {
             generation: 0,
-            lone: NONE,
+            singleton: NONE,
             batch: NONE,
             slot: 0,
             lane,
@@ -72,12 +72,12 @@ impl Out {
     }
 
     #[inline]
-    pub(super) fn is_lone(&self) -> bool {
-        self.lone != NONE
+    pub(super) fn is_singleton(&self) -> bool {
+        self.singleton != NONE
     }
 
     fn is_unused(&self) -> bool {
-        self.lane == NONE && self.lone == NONE
+        self.lane == NONE && self.singleton == NONE
     }
 
     /// Returns whether a call that gets to `next` has handled all of it.
@@ -87,80 +87,80 @@ impl Out {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Outs {
-    places: Vec<Out>,
+pub(super) struct InFlightTable {
+    places: Vec<InFlight>,
     unused: Vec<u32>,
 }
 
-impl Outs {
+impl InFlightTable {
     /// Returns a place to be filled, and the id of what is filled in.
     #[inline]
-    pub(super) fn claim(&mut self) -> (&mut Out, WorkId) {
+    pub(super) fn claim(&mut self) -> (&mut InFlight, WorkId) {
         let slot = match self.unused.pop() {
             Some(slot) => slot,
             None => self.grow(),
         };
-        let out = &mut self.places[slot as usize];
-        out.generation = out.generation.wrapping_add(1);
-        let generation = out.generation;
-        (out, WorkId { slot, generation })
+        let call = &mut self.places[slot as usize];
+        call.generation = call.generation.wrapping_add(1);
+        let generation = call.generation;
+        (call, WorkId { slot, generation })
     }
 
     #[cold]
     fn grow(&mut self) -> u32 {
         let slot = u32::try_from(self.places.len()).expect("fewer than 2^32 calls run at the same time");
-        self.places.push(Out::new(NONE, NONE, WorkKind::Handle, Timestamp::ZERO, 0));
+        self.places.push(InFlight::new(NONE, NONE, WorkKind::Handle, Timestamp::ZERO, 0));
         slot
     }
 
     #[inline]
-    pub(super) fn insert(&mut self, out: Out) -> WorkId {
+    pub(super) fn insert(&mut self, call: InFlight) -> WorkId {
         let (place, id) = self.claim();
-        *place = Out { generation: id.generation, ..out };
+        *place = InFlight { generation: id.generation, ..call };
         id
     }
 
     /// Returns the work of this id, unless it came back already.
-    pub(super) fn find(&self, id: WorkId) -> Option<&Out> {
-        self.places.get(id.slot as usize).filter(|out| out.generation == id.generation && !out.is_unused())
+    pub(super) fn find(&self, id: WorkId) -> Option<&InFlight> {
+        self.places.get(id.slot as usize).filter(|call| call.generation == id.generation && !call.is_unused())
     }
 
-    pub(super) fn get(&self, slot: u32) -> &Out {
+    pub(super) fn get(&self, slot: u32) -> &InFlight {
         &self.places[slot as usize]
     }
 
-    pub(super) fn get_mut(&mut self, slot: u32) -> &mut Out {
+    pub(super) fn get_mut(&mut self, slot: u32) -> &mut InFlight {
         &mut self.places[slot as usize]
     }
 
     /// Takes a piece of work back.
-    pub(super) fn remove(&mut self, id: WorkId) -> Out {
+    pub(super) fn remove(&mut self, id: WorkId) -> InFlight {
         assert!(self.find(id).is_some(), "work comes back once");
-        let out = *self.get(id.slot);
+        let call = *self.get(id.slot);
         self.release(id.slot);
-        out
+        call
     }
 
     /// Gives a place back.
     #[inline]
     pub(super) fn release(&mut self, slot: u32) {
-        let out = &mut self.places[slot as usize];
-        (out.lane, out.lone) = (NONE, NONE);
+        let call = &mut self.places[slot as usize];
+        (call.lane, call.singleton) = (NONE, NONE);
         self.unused.push(slot);
     }
 
     /// Returns the lone events that are out.
-    pub(super) fn lone(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..).zip(&self.places).filter(|(_, out)| out.is_lone()).map(|(slot, _)| slot)
+    pub(super) fn singletons(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..).zip(&self.places).filter(|(_, call)| call.is_singleton()).map(|(slot, _)| slot)
     }
 
     /// Lets all that a tranche has out count for nothing. Returns the first nodes of what that is.
     pub(super) fn revoke(&mut self, tranche: u32) -> Vec<u32> {
         let mut heads = Vec::new();
-        for out in self.places.iter_mut().filter(|out| !out.is_unused() && out.tranche == tranche) {
-            assert!(!out.is_lone(), "what is revoked has a lane");
-            out.revoked = true;
-            heads.push(out.head);
+        for call in self.places.iter_mut().filter(|call| !call.is_unused() && call.tranche == tranche) {
+            assert!(!call.is_singleton(), "what is revoked has a lane");
+            call.revoked = true;
+            heads.push(call.head);
         }
         heads
     }

@@ -7,7 +7,7 @@ use crate::position::Ordinal;
 
 use super::slab::{Link, NONE, Slab};
 
-pub(super) type Asides = Slab<Aside, 64>;
+pub(super) type ExtrasSlab = Slab<LaneExtras, 64>;
 
 /// Why a lane's first event is not handled yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub(super) struct Parked {
 
 /// An ordinal that is handled when another event is: a duplicate, or unfolds that were superseded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Rider {
+pub(super) struct Dependent {
     pub(super) on: On,
     pub(super) batch: u32,
     pub(super) slot: u32,
@@ -41,13 +41,13 @@ pub(super) enum On {
     /// The unfolds that are queued.
     Queued,
     /// The unfolds that are out.
-    Out,
+    InFlight,
 }
 
 #[derive(Debug)]
-pub(super) struct Aside {
+pub(super) struct LaneExtras {
     pub(super) gaps: Gaps,
-    pub(super) riders: Vec<Rider>,
+    pub(super) dependents: Vec<Dependent>,
     /// Late events, by index.
     pub(super) late: u32,
     pub(super) parked: Option<Parked>,
@@ -71,11 +71,11 @@ pub(super) struct Aside {
     next: u32,
 }
 
-impl Aside {
+impl LaneExtras {
     pub(super) fn new(lane: u32) -> Self {
         Self {
             gaps: Gaps::default(),
-            riders: Vec::new(),
+            dependents: Vec::new(),
             late: NONE,
             parked: None,
             trouble: Trouble::None,
@@ -106,7 +106,7 @@ impl Aside {
     }
 }
 
-impl Link for Aside {
+impl Link for LaneExtras {
     fn vacant() -> Self {
         Self::new(NONE)
     }

@@ -3,9 +3,9 @@
 use crate::clock::Timestamp;
 use crate::position::{Ordinal, Progress, TrancheId};
 
-use super::aside::{On, Parked};
 use super::known::Busy;
 use super::lane::{Lane, LaneKind, chain};
+use super::lane_extras::{On, Parked};
 use super::slab::NONE;
 use super::{Order, Scheduler};
 
@@ -13,8 +13,8 @@ use super::{Order, Scheduler};
 const SWEPT: u32 = 512;
 
 impl Scheduler {
-    pub(super) fn begin_tenure(&mut self, id: &TrancheId, progress: Option<Progress>) {
-        self.end_tenure(id);
+    pub(super) fn begin_assignment(&mut self, id: &TrancheId, progress: Option<Progress>) {
+        self.end_assignment(id);
         let tranche = self.ledger.open(id, progress);
         if self.options.order != Order::Tranche {
             return;
@@ -30,11 +30,11 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn end_tenure(&mut self, id: &TrancheId) {
+    pub(super) fn end_assignment(&mut self, id: &TrancheId) {
         let Some(tranche) = self.ledger.held(id) else { return };
         let epoch = self.ledger.tranches[tranche as usize].epoch;
-        self.give_lanes(tranche);
-        for head in self.outs.revoke(tranche) {
+        self.give_singletons_lanes(tranche);
+        for head in self.in_flight.revoke(tranche) {
             // Placeholders among what is out are still in their batches, which go now.
             for id in chain(&self.nodes, head).collect::<Vec<_>>() {
                 self.store.forget(&mut self.nodes[id]);
@@ -67,9 +67,9 @@ impl Scheduler {
         let lane = &mut self.lanes[lane_id];
         (lane.head, lane.tail, lane.unfolds) = (NONE, NONE, NONE);
         (lane.len, lane.bytes, lane.ready_batch) = (0, 0, NONE);
-        let aside = std::mem::replace(&mut lane.aside, NONE);
-        if aside != NONE {
-            self.asides.release(aside);
+        let extras = std::mem::replace(&mut lane.extras, NONE);
+        if extras != NONE {
+            self.lane_extras.release(extras);
         }
         self.retire_lane(lane_id);
     }
@@ -102,50 +102,51 @@ impl Scheduler {
                 _ => {}
             }
         }
-        self.forget_part_aside(lane_id, tranche);
+        self.forget_part_of_extras(lane_id, tranche);
         self.move_to_holder(lane_id);
         self.lanes[lane_id].ready_batch = NONE;
         self.settle_lane(lane_id);
     }
 
-    fn forget_part_aside(&mut self, lane_id: u32, tranche: u32) {
-        let aside_id = self.lanes[lane_id].aside;
-        if aside_id == NONE {
+    fn forget_part_of_extras(&mut self, lane_id: u32, tranche: u32) {
+        let extras_id = self.lanes[lane_id].extras;
+        if extras_id == NONE {
             return;
         }
-        let late: Vec<_> = chain(&self.nodes, self.asides[aside_id].late).collect();
+        let late: Vec<_> = chain(&self.nodes, self.lane_extras[extras_id].late).collect();
         let of_it = |scheduler: &Self, id: u32| scheduler.ledger.tranche_of(scheduler.nodes[id].batch) == tranche;
         if late.iter().any(|&id| of_it(self, id)) {
-            self.asides[aside_id].late = NONE;
+            self.lane_extras[extras_id].late = NONE;
             for id in late.into_iter().rev() {
                 if of_it(self, id) {
                     self.lanes[lane_id].bytes -= self.free_node(id);
                     self.lanes[lane_id].len -= 1;
                 } else {
-                    self.nodes[id].next = self.asides[aside_id].late;
-                    self.asides[aside_id].late = id;
+                    self.nodes[id].next = self.lane_extras[extras_id].late;
+                    self.lane_extras[extras_id].late = id;
                 }
             }
         }
         // What superseded unfolds of the other tranche, and went with this one, is its next owner's to handle.
-        let riders = std::mem::take(&mut self.asides[aside_id].riders);
-        for rider in riders {
-            if self.ledger.tranche_of(rider.batch) == tranche {
+        let dependents = std::mem::take(&mut self.lane_extras[extras_id].dependents);
+        for dependent in dependents {
+            if self.ledger.tranche_of(dependent.batch) == tranche {
                 continue;
             }
             let lane = &self.lanes[lane_id];
-            let out = (lane.out != NONE).then(|| self.outs.get(lane.out)).filter(|out| !out.revoked);
-            let stays = match rider.on {
+            let call =
+                (lane.in_flight != NONE).then(|| self.in_flight.get(lane.in_flight)).filter(|call| !call.revoked);
+            let stays = match dependent.on {
                 On::Event(index) => {
-                    lane.find(&self.nodes, index).is_some() || out.is_some_and(|out| out.span_next > index)
+                    lane.find(&self.nodes, index).is_some() || call.is_some_and(|call| call.span_next > index)
                 }
                 On::Queued => lane.unfolds != NONE,
-                On::Out => out.is_some(),
+                On::InFlight => call.is_some(),
             };
             if stays {
-                self.asides[aside_id].riders.push(rider);
+                self.lane_extras[extras_id].dependents.push(dependent);
             } else {
-                self.ledger.mark(rider.batch, rider.slot, 1, u32::from(rider.waiting));
+                self.ledger.mark(dependent.batch, dependent.slot, 1, u32::from(dependent.waiting));
             }
         }
     }
@@ -156,9 +157,9 @@ impl Scheduler {
         if self.ledger.epochs[self.streams.get(stream).epoch as usize].open {
             return;
         }
-        let out = self.lanes[lane_id].out;
+        let call = self.lanes[lane_id].in_flight;
         let queued = self.queued(lane_id).first().map(|&id| self.ledger.tranche_of(self.nodes[id].batch));
-        let running = (out != NONE && !self.outs.get(out).revoked).then(|| self.outs.get(out).tranche);
+        let running = (call != NONE && !self.in_flight.get(call).revoked).then(|| self.in_flight.get(call).tranche);
         if let Some(holder) = queued.or(running) {
             let epoch = self.ledger.tranches[holder as usize].epoch;
             self.adopt(stream, epoch);
@@ -196,7 +197,7 @@ impl Scheduler {
             let lane_id = known.lane();
             if lane_id != NONE {
                 let lane = &self.lanes[lane_id];
-                let is_parked = lane.aside != NONE && self.asides[lane.aside].parked.is_some();
+                let is_parked = lane.extras != NONE && self.lane_extras[lane.extras].parked.is_some();
                 if lane.kind != LaneKind::Stream || !lane.is_idle() || is_parked {
                     continue;
                 }
@@ -223,8 +224,8 @@ impl Scheduler {
                     self.adopt(stream, epoch);
                 }
                 let lane = self.lane_of(stream, Timestamp::ZERO);
-                let aside = self.aside_of(lane);
-                self.asides[aside].parked = Some(Parked { first, since: Timestamp::ZERO });
+                let extras = self.extras_of(lane);
+                self.lane_extras[extras].parked = Some(Parked { first, since: Timestamp::ZERO });
                 self.begin_waiting(lane);
                 self.refresh(lane);
             }
@@ -258,8 +259,8 @@ impl Scheduler {
     }
 
     fn unpark_lane(&mut self, lane: u32) {
-        let aside = self.lanes[lane].aside;
-        if aside != NONE && self.asides[aside].parked.take().is_some() {
+        let extras = self.lanes[lane].extras;
+        if extras != NONE && self.lane_extras[extras].parked.take().is_some() {
             self.settle_lane(lane);
         }
     }
