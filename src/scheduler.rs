@@ -26,6 +26,7 @@ mod lane;
 mod leave;
 mod ledger;
 mod singleton;
+mod conflicts;
 mod dirty_streams;
 mod names;
 mod offer;
@@ -65,7 +66,7 @@ use store::Store;
 use streams::Streams;
 use timers::Timers;
 
-pub use report::{Explanation, Snapshot, StateTotals, StreamReport, StreamState, TrancheReport};
+pub use report::{Conflict, Explanation, Occurrence, Snapshot, StateTotals, StreamReport, StreamState, TrancheReport};
 
 /// What may be handled at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +155,8 @@ pub struct Scheduler {
     leaving: bool,
     late_events: u64,
     duplicates: u64,
+    conflicts: u64,
+    first_conflict: Option<Conflict>,
     /// Up to where streams of tranches that were let go are forgotten.
     swept: u32,
     /// Streams that have moved since they were last asked for; noted only with `require_all`.
@@ -182,6 +185,8 @@ impl Scheduler {
             leaving: false,
             late_events: 0,
             duplicates: 0,
+            conflicts: 0,
+            first_conflict: None,
             swept: 0,
             dirty_streams: hashbrown::HashSet::new(),
             pool: Vec::new(),
@@ -217,11 +222,6 @@ impl Scheduler {
     /// Offers nothing more of a tranche that somebody else is to have; work that is out is finished as usual.
     pub fn stop_offering(&mut self, tranche: &TrancheId) {
         self.stop_offering_of(tranche);
-    }
-
-    /// Takes the first event of a stream that no call is out for, as work, whatever keeps it from being offered.
-    pub fn take_stream(&mut self, stream: &str, now: Timestamp) -> Option<Work> {
-        self.offer_stream(stream, now)
     }
 
     /// Returns from which ordinal on the stream of work that is to be parked is parked: the smallest that is not handled, which
@@ -294,6 +294,12 @@ impl Scheduler {
         self.find_stuck(after, now)
     }
 
+    /// Hands out the first event of each [stuck](Self::stuck) stream without a call in flight, for `then` to act on. Each was
+    /// tried before: the clock starts anew for each new first event.
+    pub fn take_stuck(&mut self, after: Duration, now: Timestamp) -> Vec<(StreamReport, Work)> {
+        self.take_stuck_work(after, now)
+    }
+
     /// Lets a parked stream's events through again; the first that was not handed out for parking goes to the handler.
     pub fn unpark(&mut self, stream: &str, _now: Timestamp) {
         self.release_parked(stream);
@@ -323,6 +329,11 @@ impl Scheduler {
     /// Says why a stream is where it is.
     pub fn explain(&self, stream: &str, now: Timestamp) -> Explanation {
         self.explain_stream(stream, now)
+    }
+
+    /// Returns, once, the first dropped repeat that differs from the event of the same stream and index.
+    pub fn take_conflict(&mut self) -> Option<Conflict> {
+        self.first_conflict.take()
     }
 
     /// Returns totals by state, and up to `most` streams of each state that needs attention, the oldest first.

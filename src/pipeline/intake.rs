@@ -206,6 +206,9 @@ impl Driver {
             let why = broken.to_string();
             self.drain(Ended::Halted(why.clone()), &why);
         }
+        if let Some(conflict) = self.scheduler.take_conflict() {
+            tracing::warn!(stream = conflict.stream, index = conflict.index, "{conflict}; later ones are only counted");
+        }
         let batches = self.scheduler.tranche(&name).map_or(0, |report| report.batches);
         self.counts.ingested(&name, batches, self.clock.now().since(began));
     }

@@ -199,8 +199,9 @@ impl Ordinals {
         self.last = at;
         self.expected = match self.step {
             Step::Unknown => None,
-            Step::Major => Some(Ordinal { major: at.major + 1, ..at }),
-            Step::Minor => Some(Ordinal { minor: at.minor + 1, ..at }),
+            // The greatest ordinals have no successor.
+            Step::Major => at.major.checked_add(1).map(|major| Ordinal { major, ..at }),
+            Step::Minor => at.minor.checked_add(1).map(|minor| Ordinal { minor, ..at }),
         };
         slot
     }
@@ -210,11 +211,11 @@ impl Ordinals {
         let (last, step) = (self.last, self.step);
         self.step = match self.stretches.last_mut() {
             Some(_) if step != Step::Unknown => Step::Unknown,
-            Some(stretch) if at.major == last.major && at.minor == last.minor + 1 => {
+            Some(stretch) if at.major == last.major && Some(at.minor) == last.minor.checked_add(1) => {
                 stretch.step = Step::Minor;
                 return self.step = Step::Minor;
             }
-            Some(stretch) if at.minor == last.minor && at.major == last.major + 1 => {
+            Some(stretch) if at.minor == last.minor && Some(at.major) == last.major.checked_add(1) => {
                 stretch.step = Step::Major;
                 return self.step = Step::Major;
             }

@@ -1,7 +1,6 @@
 //! Taking work back.
 
 use std::collections::hash_map::Entry;
-use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::event::Event;
@@ -158,14 +157,19 @@ impl Scheduler {
             self.restore(call, id, &mut handed, Isolate::Nothing);
         }
         drop(handed);
-        self.recover(call.lane);
+        self.recover(call);
     }
 
-    /// There was progress. Trouble of another stream of the same call stays.
-    fn recover(&mut self, lane: u32) {
-        let extras = self.lanes[lane].extras;
-        if extras != NONE && self.lane_extras[extras].ticket == 0 {
-            self.lane_extras[extras].recover();
+    /// Notes that a call made progress. In read order, the trouble of another stream of the same call stays.
+    fn recover(&mut self, call: &InFlight) {
+        let lane = &self.lanes[call.lane];
+        if lane.extras == NONE {
+            return;
+        }
+        let extras = &mut self.lane_extras[lane.extras];
+        let is_its_own = lane.kind != LaneKind::Tranche || extras.victim == Some(call.first_at);
+        if extras.ticket == 0 || is_its_own {
+            extras.recover();
         }
     }
 
@@ -239,9 +243,24 @@ impl Scheduler {
             self.nodes[id].next = NONE;
             let lane = &mut self.lanes[lane_id];
             lane.len -= 1;
-            assert!(lane.insert(&mut self.nodes, id), "a late event is queued once");
             self.late_events -= 1;
+            if !lane.insert(&mut self.nodes, id) {
+                // On a sparse source a repeat of an event in the middle of a call looks late while the call runs.
+                self.depend_on_repeated(lane_id, id);
+            }
         }
+    }
+
+    /// Releases a node whose index is queued already: its ordinal is handled when the queued event is.
+    fn depend_on_repeated(&mut self, lane_id: u32, id: u32) {
+        let &Node { index, batch, slot, .. } = &self.nodes[id];
+        if self.nodes[id].has(Node::WAITING) {
+            // `add_dependent` counts it as waiting again if the lane waits.
+            self.ledger.wait(batch, false);
+        }
+        self.lanes[lane_id].bytes -= self.drop_node(id);
+        self.duplicates += 1;
+        self.add_dependent(batch, slot, lane_id, On::Event(index));
     }
 
     fn restore_events(&mut self, lane_id: u32, first: u32, last: u32, len: u32) {
@@ -312,11 +331,10 @@ impl Scheduler {
         let extras_id = self.extras_of(call.lane);
         let extras = &mut self.lane_extras[extras_id];
         let is_pending = extras.ticket != 0;
-        let from = extras.counts_from.take().unwrap_or(call.clock);
-        extras.spent += Duration::from_nanos(shown.saturating_sub(from));
-        // What is to be parked waits for the store, and is no fault of the stream.
-        if trouble == Trouble::Stalled && call.kind == WorkKind::Handle {
-            extras.counts_from = Some(shown);
+        // In read order several streams of one call may make no progress. The first of them in read order is the victim.
+        let is_victim = !is_tranche || extras.victim.is_none_or(|victim| call.first_at <= victim);
+        if is_victim {
+            extras.count_victim(call, trouble, shown);
         }
         if trouble == Trouble::Deferred {
             extras.deferred_at = now;
@@ -348,7 +366,7 @@ impl Scheduler {
                 }
             }
             self.put_back(call, events, Isolate::Nothing);
-            return self.recover(call.lane);
+            return self.recover(call);
         }
         self.put_back(call, events, Isolate::Nothing);
         // What is queued out of order may have been read before the event that failed.

@@ -2,7 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::event::{Indexes, Kind};
-use crate::position::WritePosition;
+use crate::position::{Ordinal, WritePosition};
 
 use super::known::Busy;
 use super::lane::{Body, Lane, LaneKind, Node, chain};
@@ -57,21 +57,33 @@ impl Scheduler {
             self.ledger.pass(tranche, batch.resume_at);
             return Ok(());
         }
+        let last_read = self.ledger.last_read(tranche);
         let (id, sequence) = self.ledger.begin(tranche, batch.events.len(), batch.resume_at, now);
         self.ready.begin(id, sequence, batch.events.len());
         let origin = BatchOrigin { tranche, epoch: self.ledger.tranches[tranche as usize].epoch, batch: id, now };
         let mut events = batch.events;
         let mut resolved = std::mem::take(&mut self.resolved);
-        let result = self.resolve(&origin, &mut events, &mut resolved);
+        let numbered = self.resolve(&origin, &mut events, &mut resolved);
         self.store.begin(id, events);
-        let result = result.and_then(|()| self.admit_all(&origin, &resolved));
+        let result = match numbered {
+            Ok(()) => self.admit_all(&origin, &resolved).map_err(|(admitted, broken)| {
+                self.reject_rest(&origin, &resolved[admitted..], last_read);
+                broken
+            }),
+            Err(broken) => {
+                self.ledger.unread(tranche, id, 0, last_read);
+                self.store.end(id);
+                Err(broken)
+            }
+        };
         resolved.clear();
         self.resolved = resolved;
         self.complete(tranche);
         result
     }
 
-    fn admit_all(&mut self, origin: &BatchOrigin, resolved: &[Resolved]) -> Result<(), BrokenFeed> {
+    /// Admits the events of a batch. If the feed is broken, the error has the number of events admitted before.
+    fn admit_all(&mut self, origin: &BatchOrigin, resolved: &[Resolved]) -> Result<(), (usize, BrokenFeed)> {
         let may_be_singleton = self.may_be_singleton(origin.tranche);
         let mut next = 0;
         while let Some(&Resolved { slot, stream, recovered, .. }) = resolved.get(next) {
@@ -88,9 +100,20 @@ impl Scheduler {
                     continue;
                 }
             }
-            self.admit(origin, &arrival, recovered)?;
+            self.admit(origin, &arrival, recovered).map_err(|broken| (next - 1, broken))?;
         }
         Ok(())
+    }
+
+    /// Drops the events that a broken feed left unadmitted. Their ordinals count as unread, so that no progress covers them.
+    fn reject_rest(&mut self, origin: &BatchOrigin, rest: &[Resolved], last_read: Option<Ordinal>) {
+        let first = rest.first().expect("the event that broke the feed was not admitted");
+        self.ledger.unread(origin.tranche, origin.batch, first.slot, last_read);
+        let first_place = self.store.len(origin.batch) - rest.len();
+        for place in first_place..first_place + rest.len() {
+            let bytes = self.store.discard(origin.batch, place as u32);
+            self.ledger.drop_tranche_bytes(origin.tranche, bytes);
+        }
     }
 
     /// Appends an event to its stream's lane, and what follows of the same stream, as long as nothing else has to be thought
@@ -232,6 +255,7 @@ impl Scheduler {
             }
             Freshness::Waits => {
                 self.duplicates += 1;
+                self.compare_repeat(origin, arrival, lane);
                 self.settle_with(origin, arrival, lane, On::Event(index));
             }
         }
@@ -268,7 +292,7 @@ impl Scheduler {
             // It will have been jumped: what is out may be above it.
             Some(call) if index < call.first => Freshness::Late,
             Some(call) if index < call.span_next => {
-                if dense || index + 1 == call.span_next {
+                if dense || index.saturating_add(1) == call.span_next {
                     Freshness::Waits
                 } else {
                     Freshness::Late
@@ -287,6 +311,7 @@ impl Scheduler {
             lane.since = origin.now;
         }
         if !lane.insert(&mut self.nodes, node) {
+            self.compare_repeat(origin, arrival, lane_id);
             self.drop_node(node);
             self.duplicates += 1;
             return self.add_dependent(origin.batch, arrival.slot, lane_id, On::Event(index));

@@ -15,6 +15,7 @@ use super::ready::Singleton;
 use super::report::{Explanation, Snapshot, StateTotals, StreamReport, StreamState, TrancheReport};
 use super::slab::NONE;
 use super::{Order, Scheduler};
+use crate::work::{Work, WorkKind};
 
 impl Scheduler {
     pub(super) fn report_tranche(&self, tranche: u32) -> TrancheReport {
@@ -41,11 +42,7 @@ impl Scheduler {
     pub(super) fn find_stuck(&self, after: Duration, now: Timestamp) -> Vec<StreamReport> {
         let mut stuck = Vec::new();
         for lane_id in self.lane_ids() {
-            let lane = &self.lanes[lane_id];
-            if lane.is_idle() {
-                continue; // What it stalled at was passed.
-            }
-            let spent = self.spent(lane, now);
+            let spent = self.spent(&self.lanes[lane_id], now);
             if spent > Duration::ZERO && spent >= after {
                 stuck.push((spent, self.report_lane(lane_id, now)));
             }
@@ -60,13 +57,37 @@ impl Scheduler {
         stuck.into_iter().map(|(_, report)| report).collect()
     }
 
-    /// Returns how long a lane has been offered without progress, with the call that runs.
+    /// Returns how long a lane's first event has been offered without progress, the call in flight included. An event that was
+    /// never tried has spent nothing.
     fn spent(&self, lane: &Lane, now: Timestamp) -> Duration {
+        let clock = |from| self.clock.since(from, now);
+        let calls = std::iter::successors(self.call(lane.in_flight), |call| self.call(call.sibling));
+        let running =
+            calls.filter(|call| !call.revoked && call.kind != WorkKind::Park).min_by_key(|call| call.first_at);
+        let victim = match running {
+            Some(call) => call.first_at,
+            None if lane.in_flight != NONE || lane.len == 0 => return Duration::ZERO,
+            None => self.store.at(&self.nodes[self.first_node_of(lane)]),
+        };
         let extras = self.extras(lane);
-        let before = extras.map_or(Duration::ZERO, |extras| extras.spent);
-        let call = self.call(lane.in_flight).filter(|call| !call.revoked);
-        let from = extras.and_then(|extras| extras.counts_from).or(call.map(|call| call.clock));
-        before + from.map_or(Duration::ZERO, |from| self.clock.since(from, now))
+        let before = extras.map_or(Duration::ZERO, |extras| extras.spent_on(victim, clock));
+        let counts = extras.is_some_and(|extras| extras.victim == Some(victim) && extras.counts_from.is_some());
+        // While the victim's clock runs on between its calls, it covers the call in flight, too.
+        before + running.filter(|_| !counts).map_or(Duration::ZERO, |call| clock(call.clock))
+    }
+
+    pub(super) fn take_stuck_work(&mut self, after: Duration, now: Timestamp) -> Vec<(StreamReport, Work)> {
+        let mut stuck = Vec::new();
+        for lane_id in self.lane_ids().collect::<Vec<_>>() {
+            let lane = &self.lanes[lane_id];
+            let spent = self.spent(lane, now);
+            // A call that does not return keeps its stream (C6).
+            if lane.in_flight == NONE && spent > Duration::ZERO && spent >= after {
+                let report = self.report_lane(lane_id, now);
+                stuck.push((report, self.offer_first(lane_id, now)));
+            }
+        }
+        stuck
     }
 
     fn lane_ids(&self) -> impl Iterator<Item = u32> {
@@ -277,8 +298,12 @@ impl Scheduler {
 
     pub(super) fn take_snapshot(&self, most: usize, now: Timestamp) -> Snapshot {
         let known: usize = self.ledger.epochs.iter().filter(|epoch| epoch.open).map(|epoch| epoch.streams).sum();
-        let mut snapshot =
-            Snapshot { late_events: self.late_events, duplicates: self.duplicates, ..Snapshot::default() };
+        let mut snapshot = Snapshot {
+            late_events: self.late_events,
+            duplicates: self.duplicates,
+            conflicts: self.conflicts,
+            ..Snapshot::default()
+        };
         let mut totals = Totals::default();
         let mut attention: [Vec<(Duration, Busy)>; 4] = Default::default();
         let mut largest = Vec::with_capacity(LARGEST + 1);

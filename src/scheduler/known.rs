@@ -186,6 +186,8 @@ impl Known {
 
     /// Notes what is known elsewhere to be handled, real events of it up to `real`. Returns whether that is news.
     pub(super) fn raise(&mut self, first: i64, next: i64, real: i64) -> bool {
+        // A store's row is outside input: its numbers may be anything.
+        let (first, real) = (first.max(0), real.clamp(0, next.max(0)));
         if next <= self.write() || first > next {
             return false;
         }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::position::Ordinal;
+use crate::work::WorkKind;
 
+use super::in_flight::InFlight;
 use super::slab::{Link, NONE, Slab};
 
 pub(super) type ExtrasSlab = Slab<LaneExtras, 64>;
@@ -61,7 +63,9 @@ pub(super) struct LaneExtras {
     /// How often the event at `failed_at` failed in a row.
     pub(super) failures: u32,
     pub(super) failed_at: Ordinal,
-    /// How long it was offered without progress (C20), less what was held, and without what follows.
+    /// The ordinal of the event that was tried last without progress. `stuck_after` acts on this event alone.
+    pub(super) victim: Option<Ordinal>,
+    /// How long the victim was offered without progress (C20), apart from the time since `counts_from`.
     pub(super) spent: Duration,
     /// What the held clock showed when a call came back without progress: from then on it counts, until it fails or is deferred.
     pub(super) counts_from: Option<u64>,
@@ -85,6 +89,7 @@ impl LaneExtras {
             ticket: 0,
             failures: 0,
             failed_at: Ordinal::default(),
+            victim: None,
             spent: Duration::ZERO,
             counts_from: None,
             waiting: false,
@@ -98,11 +103,39 @@ impl LaneExtras {
         self.gaps.is_empty() && self.parked.is_none() && self.late == NONE && self.trouble == Trouble::None
     }
 
+    /// Adds the time of a call without progress to its victim's clock, which starts anew for each new victim (C20). `shown` is
+    /// the reading of the clock that stands still while nothing can be offered.
+    pub(super) fn count_victim(&mut self, call: &InFlight, trouble: Trouble, shown: u64) {
+        let counts_from = self.counts_from.take();
+        // Work to be parked waits for the store. The store's delay is no fault of the stream.
+        if call.kind == WorkKind::Park {
+            return;
+        }
+        let is_same = self.victim == Some(call.first_at);
+        if !is_same {
+            (self.victim, self.spent) = (Some(call.first_at), Duration::ZERO);
+        }
+        let from = counts_from.filter(|_| is_same).unwrap_or(call.clock);
+        self.spent += Duration::from_nanos(shown.saturating_sub(from));
+        if trouble == Trouble::Stalled && call.kind == WorkKind::Handle {
+            self.counts_from = Some(shown);
+        }
+    }
+
+    /// Returns how long a victim has been offered without progress, apart from a call in flight. `clock` says how long ago a
+    /// reading was.
+    pub(super) fn spent_on(&self, victim: Ordinal, clock: impl Fn(u64) -> Duration) -> Duration {
+        match self.victim {
+            Some(tried) if tried == victim => self.spent + self.counts_from.map_or(Duration::ZERO, clock),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// There was progress.
     pub(super) fn recover(&mut self) {
         self.trouble = Trouble::None;
         (self.since, self.ticket, self.failures) = (None, 0, 0);
-        (self.spent, self.counts_from) = (Duration::ZERO, None);
+        (self.victim, self.spent, self.counts_from) = (None, Duration::ZERO, None);
     }
 }
 

@@ -2,11 +2,11 @@
 
 use crate::clock::Timestamp;
 use crate::position::{Ordinal, TrancheId};
-use crate::work::{Work, WorkId};
+use crate::work::{Streams, Work, WorkId};
 
+use super::Scheduler;
 use super::lane::{LaneKind, Node};
 use super::slab::NONE;
-use super::{Order, Scheduler};
 
 impl Scheduler {
     pub(super) fn stop_offering_of(&mut self, id: &TrancheId) {
@@ -27,23 +27,17 @@ impl Scheduler {
         first != NONE && self.ledger.tranches[self.ledger.tranche_of(self.nodes[first].batch) as usize].leaving
     }
 
-    /// Offers the first event of a stream by itself, also if it waits for a time.
-    pub(super) fn offer_stream(&mut self, name: &str, now: Timestamp) -> Option<Work> {
-        if self.options.order != Order::Stream {
-            return None;
-        }
-        let streams = self.all_named(name.as_bytes());
-        let lanes: Vec<_> = streams.into_iter().map(|stream| self.find_lane(stream)).collect();
-        let lane = lanes.into_iter().find(|&lane| {
-            lane != NONE
-                && self.lanes[lane].kind == LaneKind::Stream
-                && self.lanes[lane].in_flight == NONE
-                && self.lanes[lane].len > 0
-        })?;
+    /// Offers the first event of a lane without a call in flight by itself, even if the lane waits for a time.
+    pub(super) fn offer_first(&mut self, lane: u32, now: Timestamp) -> Work {
         let first = self.first_node(lane);
         self.nodes[first].flags |= Node::SINGLE;
-        let kind = self.kind_of(lane);
-        Some(self.offer_lane(lane, kind, now))
+        if self.lanes[lane].kind != LaneKind::Tranche {
+            let kind = self.kind_of(lane);
+            return self.offer_lane(lane, kind, now);
+        }
+        let mut call = Streams::new();
+        self.offer_in_read_order(lane, now, &mut call);
+        call.pop().expect("a lane with an event offers one")
     }
 
     pub(super) fn find_tranche_of(&self, work: WorkId) -> Option<TrancheId> {

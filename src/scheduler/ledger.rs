@@ -303,6 +303,24 @@ impl Ledger {
         })
     }
 
+    /// Returns the ordinal that was read last.
+    pub(super) fn last_read(&self, tranche: u32) -> Option<Ordinal> {
+        self.tranches[tranche as usize].last
+    }
+
+    /// Reverts the reading of a batch's ordinals from place `slot` on: its feed is broken, and none of them was admitted.
+    /// `before` is the ordinal that was read last before the batch. The batch keeps its events, and so never completes.
+    pub(super) fn unread(&mut self, tranche: u32, batch: u32, slot: u32, before: Option<Ordinal>) {
+        let last = match slot {
+            0 => before,
+            slot => Some(self.batches[batch as usize].ordinals.get(slot - 1)),
+        };
+        let of = &mut self.tranches[tranche as usize];
+        of.last = last;
+        // A recovered run that only the unadmitted ordinals began is unread again: progress names it by itself.
+        of.recovered_from = of.recovered.runs().partition_point(|run| last.is_some_and(|last| run.1 < last));
+    }
+
     /// Completes what is complete, in read order. Batches that are done with are then [`retired`](Self::retire).
     #[inline]
     pub(super) fn complete(&mut self, tranche: u32) {

@@ -6,7 +6,7 @@ use crate::work::{Streams, Work, WorkKind};
 
 use super::Scheduler;
 use super::in_flight::InFlight;
-use super::lane::{LaneKind, Node};
+use super::lane::{Lane, LaneKind, Node};
 use super::lane_extras::{On, Trouble};
 use super::ready::{Next, class};
 use super::slab::NONE;
@@ -127,7 +127,11 @@ impl Scheduler {
     /// Returns what is offered first: what came late, then events, then unfolds.
     #[inline]
     pub(super) fn first_node(&self, lane: u32) -> u32 {
-        let lane = &self.lanes[lane];
+        self.first_node_of(&self.lanes[lane])
+    }
+
+    #[inline]
+    pub(super) fn first_node_of(&self, lane: &Lane) -> u32 {
         if lane.extras != NONE && self.lane_extras[lane.extras].late != NONE {
             return self.lane_extras[lane.extras].late;
         }
@@ -219,7 +223,7 @@ impl Scheduler {
                 }
             }
             if is_placeholder {
-                span.next = node.index + 1;
+                span.next = node.next_index();
                 span.span_next = span.next;
             } else {
                 span.event(&mut self.store, node);

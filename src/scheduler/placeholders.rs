@@ -58,11 +58,11 @@ impl Scheduler {
         let is_next = !self.options.require_all || index <= known.write().max(0);
         match self.freshness(stream, index) {
             Freshness::Fresh if has_queue || !is_next => return self.lane_of(stream, origin.now),
-            Freshness::Fresh => self.advance(stream, index, index, index + 1, 0),
+            Freshness::Fresh => self.advance(stream, index, index, index.saturating_add(1), 0),
             Freshness::Late | Freshness::Handled | Freshness::Waits => {
                 if lane != NONE && self.lanes[lane].extras != NONE {
                     let extras = self.lanes[lane].extras;
-                    self.lane_extras[extras].gaps.remove(index, index + 1);
+                    self.lane_extras[extras].gaps.remove(index, index.saturating_add(1));
                 }
             }
         }

@@ -127,7 +127,7 @@ impl Scheduler {
     fn collect_passed(&self, call: &InFlight, rest: u32, next: i64, real: i64, handled: &mut Vec<(u32, u32)>) {
         let lane = &self.lanes[call.lane];
         let mut known = *self.streams.get(lane.stream);
-        let last = if call.ends_by(next) { call.span_next.max(call.first + 1) - 1 } else { next - 1 };
+        let last = if call.ends_by(next) { call.span_next.max(call.first.saturating_add(1)) - 1 } else { next - 1 };
         self.look_ahead(&mut known, call.first, last, next, real);
         self.pass_queued(lane, rest, &mut known, |node| {
             if !node.has(Node::RECOVERED) {
@@ -171,7 +171,7 @@ impl Scheduler {
                 if !node.is_placeholder() || self.options.require_all && index > write.max(0) {
                     break;
                 }
-                self.look_ahead(known, index, index, index + 1, 0);
+                self.look_ahead(known, index, index, index.saturating_add(1), 0);
             }
             passed(node);
         }

@@ -1,5 +1,6 @@
 //! What the scheduler answers when it is asked how things stand.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -91,6 +92,36 @@ pub struct Explanation {
     pub blocks: Option<Ordinal>,
 }
 
+/// A repeat that was dropped although it differs from the event of the same stream and index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    pub stream: String,
+    pub index: i64,
+    /// The event that is handled.
+    pub kept: Occurrence,
+    /// The event that differs, and counts as its repeat.
+    pub dropped: Occurrence,
+}
+
+/// The tranche and the ordinal of one event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Occurrence {
+    pub tranche: TrancheId,
+    pub at: Ordinal,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stream, index, kept, dropped } = self;
+        write!(
+            f,
+            "event {index} of stream `{stream}` has two contents: ordinal {} of tranche `{}` is handled, and ordinal {} of \
+             tranche `{}` is dropped as its repeat",
+            kept.at, kept.tranche, dropped.at, dropped.tranche
+        )
+    }
+}
+
 /// Totals of one state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StateTotals {
@@ -117,6 +148,8 @@ pub struct Snapshot {
     /// Late events offered so far (C5), and duplicates dropped.
     pub late_events: u64,
     pub duplicates: u64,
+    /// The dropped duplicates that were found to differ from the events that they repeat.
+    pub conflicts: u64,
     /// The streams that need attention: failing, stalled, active for long, parked; the oldest first.
     pub streams: Vec<StreamReport>,
     /// The few streams that most bytes wait of to be handled, ready or not; the largest first.

@@ -141,7 +141,7 @@ impl Scheduler {
                 if !head.is_placeholder() || self.options.require_all && index > write.max(0) {
                     break;
                 }
-                self.advance(stream, index, index, index + 1, 0);
+                self.advance(stream, index, index, index.saturating_add(1), 0);
             }
             let id = self.lanes[lane_id].pop(&self.nodes);
             self.settle_node(lane_id, id);

@@ -99,6 +99,11 @@ impl Store {
         self.batches[batch as usize] = Read::default();
     }
 
+    /// Returns how many events a batch brought, while any of them is held.
+    pub(super) fn len(&self, batch: u32) -> usize {
+        self.batches[batch as usize].events.len()
+    }
+
     /// Returns how many events of a batch are held.
     #[cfg(test)]
     pub(super) fn left(&self, batch: u32) -> usize {

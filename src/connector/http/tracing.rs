@@ -5,7 +5,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use super::answer::Verdict;
 use super::outgoing::Outgoing;
 use crate::event::Event;
-use crate::trace::{Kind, Open};
+use crate::trace::{Kind, Open, Propagation};
 use crate::work::Work;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
