@@ -84,6 +84,8 @@ pub enum BadEvent {
     NoStream,
     #[error("the index {0} is negative")]
     NegativeIndex(i64),
+    #[error("the index {index} is too large: no index follows it", index = i64::MAX)]
+    NoNextIndex,
 }
 
 /// One event (or unfold, or what became of one) of a stream.
@@ -304,6 +306,9 @@ impl EventBuilder {
         if index < 0 {
             return Err(BadEvent::NegativeIndex(index));
         }
+        if index == i64::MAX {
+            return Err(BadEvent::NoNextIndex);
+        }
         if self.layout.lens[Text::Stream as usize] == 0 && kind != Kind::Malformed {
             return Err(BadEvent::NoStream);
         }
@@ -429,6 +434,7 @@ mod tests {
         };
         assert_eq!(event("", 0), BadEvent::NoStream);
         assert_eq!(event("a-1", -1), BadEvent::NegativeIndex(-1));
+        assert_eq!(event("a-1", i64::MAX), BadEvent::NoNextIndex);
         assert_eq!(event(&"a".repeat(65_536), 0), BadEvent::TooLong("stream name"));
         let not_utf8 = EventBuilder::new(Bytes::from_static(b"a-\xff")).text(Text::Stream, 0, 3);
         assert_eq!(not_utf8.build(Kind::Event, Ordinal::default(), 0).unwrap_err(), BadEvent::NotUtf8("stream name"));

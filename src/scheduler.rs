@@ -259,6 +259,12 @@ impl Scheduler {
         self.ledger.held(tranche).map(|tranche| self.ledger.progress(tranche))
     }
 
+    /// Returns how many of the events handled since a tranche was opened `progress` covers, which must be the tranche's progress
+    /// as it is, or with work done, perhaps cut to fit a store. The rest would be handled again after a restart from it.
+    pub fn covered_events(&self, tranche: &TrancheId, progress: &Progress) -> u64 {
+        self.ledger.held(tranche).map_or(0, |tranche| self.ledger.covered_events(tranche, progress))
+    }
+
     /// Returns the progress, as it will be once these pieces of work are done up to these next indexes, of each tranche
     /// that they touch (C9).
     pub fn progress_with(&mut self, done: &[(WorkId, i64)]) -> Vec<(TrancheId, Progress)> {
@@ -298,6 +304,12 @@ impl Scheduler {
     /// tried before: the clock starts anew for each new first event.
     pub fn take_stuck(&mut self, after: Duration, now: Timestamp) -> Vec<(StreamReport, Work)> {
         self.take_stuck_work(after, now)
+    }
+
+    /// Returns the streams whose next event has not come although later ones have (`require_all`), the oldest first. Each report
+    /// names the missing index.
+    pub fn missing(&self, now: Timestamp) -> Vec<StreamReport> {
+        self.find_missing(now)
     }
 
     /// Lets a parked stream's events through again; the first that was not handed out for parking goes to the handler.

@@ -332,6 +332,7 @@ mod tests {
             sequence: 8,
             progress: Progress::at(Position::Number(1)),
             version: 0,
+            covered: 0,
             write_positions: Vec::new(),
             is_repeated: false,
         }

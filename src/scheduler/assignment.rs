@@ -20,13 +20,16 @@ impl Scheduler {
             return;
         }
         let opened = &mut self.ledger.tranches[tranche as usize];
+        self.ledger.epochs[opened.epoch as usize].anonymous += 1;
         if opened.lane == NONE {
             let stream = self.streams.add_anonymous(b"", opened.epoch);
             opened.lane = self.lanes.insert(Lane::new(LaneKind::Tranche, stream, Timestamp::ZERO));
             self.streams.get_mut(stream).set_busy(Busy::Lane(opened.lane));
         } else {
-            let stream = self.lanes[opened.lane].stream;
-            self.streams.get_mut(stream).epoch = opened.epoch;
+            // A call of the last assignment still runs.
+            let known = self.streams.get_mut(self.lanes[opened.lane].stream);
+            let old = std::mem::replace(&mut known.epoch, opened.epoch);
+            self.ledger.leave_epoch_anonymously(old);
         }
     }
 
@@ -57,6 +60,23 @@ impl Scheduler {
         }
         self.trim_timers();
         self.swept = 0;
+        self.release_tranche_lane(tranche);
+        self.ledger.release_epoch(epoch);
+        self.leaving = self.ledger.tranches.iter().any(|tranche| tranche.is_held() && tranche.leaving);
+    }
+
+    /// Frees the lane of a tranche that is not held, once no call of it runs.
+    pub(super) fn release_tranche_lane(&mut self, tranche: u32) {
+        let of = &mut self.ledger.tranches[tranche as usize];
+        let lane = of.lane;
+        if of.is_held() || lane == NONE || !self.lanes[lane].is_idle() {
+            return;
+        }
+        of.lane = NONE;
+        self.lanes[lane].free = true;
+        let stream = self.lanes[lane].stream;
+        self.lanes.release(lane);
+        self.remove_anonymous(stream);
     }
 
     /// Forgets all that a lane has, but for a call that runs.
@@ -178,12 +198,11 @@ impl Scheduler {
         self.swept = end.max(self.swept);
     }
 
-    fn forget_stream(&mut self, id: u32) {
+    pub(super) fn forget_stream(&mut self, id: u32) {
         let epoch = self.streams.get(id).epoch;
-        let epoch = &mut self.ledger.epochs[epoch as usize];
-        epoch.streams -= 1;
-        let scope = self.scope(self.ledger.epochs[self.streams.get(id).epoch as usize].tranche);
+        let scope = self.scope(self.ledger.epochs[epoch as usize].tranche);
         self.streams.remove(id, scope);
+        self.ledger.leave_epoch(epoch);
     }
 
     pub(super) fn forget_idle(&mut self) -> usize {

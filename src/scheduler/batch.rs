@@ -1,7 +1,7 @@
 //! One read of a tranche: which of its ordinals are handled.
 
 use crate::clock::Timestamp;
-use crate::position::{Ordinal, Position};
+use crate::position::{Ordinal, OrdinalSet, Position};
 
 /// What is held of a batch until everything before its end is handled.
 #[derive(Debug)]
@@ -23,8 +23,8 @@ pub(super) struct Batch {
     bits: Vec<u64>,
     /// The first word that is not full.
     low: u32,
-    /// Ordinals that several events have (the unfolds of a document), with how many of those are to be handled.
-    pub(super) shared: Vec<(u32, u32)>,
+    /// Ordinals that several events have (the unfolds of a document).
+    pub(super) shared: Vec<Shared>,
 }
 
 impl Batch {
@@ -54,22 +54,22 @@ impl Batch {
     pub(super) fn share_last(&mut self) -> u32 {
         let slot = self.ordinals.len() - 1;
         match self.shared.last_mut() {
-            Some(last) if last.0 == slot => last.1 += 1,
-            _ => self.shared.push((slot, 2)),
+            Some(last) if last.slot == slot => (last.events, last.unhandled) = (last.events + 1, last.unhandled + 1),
+            _ => self.shared.push(Shared { slot, events: 2, unhandled: 2 }),
         }
         slot
     }
 
     /// Notes that one event of this ordinal is handled; returns whether all are.
     pub(super) fn settle_shared(&mut self, slot: u32) -> bool {
-        let Ok(at) = self.shared.binary_search_by_key(&slot, |shared| shared.0) else { return true };
-        self.shared[at].1 -= 1;
-        self.shared[at].1 == 0
+        let Ok(at) = self.shared.binary_search_by_key(&slot, |shared| shared.slot) else { return true };
+        self.shared[at].unhandled -= 1;
+        self.shared[at].unhandled == 0
     }
 
     pub(super) fn unsettle_shared(&mut self, slot: u32) {
-        if let Ok(at) = self.shared.binary_search_by_key(&slot, |shared| shared.0) {
-            self.shared[at].1 += 1;
+        if let Ok(at) = self.shared.binary_search_by_key(&slot, |shared| shared.slot) {
+            self.shared[at].unhandled += 1;
         }
     }
 
@@ -132,6 +132,16 @@ impl Batch {
         (slot < self.ordinals.len()).then_some(slot)
     }
 
+    /// Returns how many events have an ordinal in a set.
+    pub(super) fn count_in(&self, set: &OrdinalSet) -> u64 {
+        let slots = set.runs().iter().map(|&(first, last)| {
+            let (from, to) = (self.ordinals.count_below(first), self.ordinals.count_up_to(last));
+            let shared = self.shared.iter().filter(|shared| (from..to).contains(&shared.slot));
+            u64::from(to - from) + shared.map(|shared| u64::from(shared.events) - 1).sum::<u64>()
+        });
+        slots.sum()
+    }
+
     /// Calls `run` with the ends of each run of handled ordinals.
     pub(super) fn handled_runs(&self, mut run: impl FnMut(u32, u32)) {
         let mut open = None;
@@ -155,6 +165,14 @@ impl Batch {
             run(from, self.bits.len() as u32 * 64 - 1);
         }
     }
+}
+
+/// An ordinal that several events have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shared {
+    slot: u32,
+    events: u32,
+    unhandled: u32,
 }
 
 /// Ordinals in read order. Most follow each other, so that they are kept as stretches.
@@ -222,6 +240,29 @@ impl Ordinals {
             _ => Step::Unknown,
         };
         self.stretches.push(Stretch { first: at, slot, step: Step::Unknown });
+    }
+
+    /// Returns how many ordinals are below one.
+    pub(super) fn count_below(&self, at: Ordinal) -> u32 {
+        self.partition(|ordinal| ordinal < at)
+    }
+
+    /// Returns how many ordinals are at or below one.
+    pub(super) fn count_up_to(&self, at: Ordinal) -> u32 {
+        self.partition(|ordinal| ordinal <= at)
+    }
+
+    fn partition(&self, is_before: impl Fn(Ordinal) -> bool) -> u32 {
+        let (mut from, mut to) = (0, self.len);
+        while from < to {
+            let middle = from + (to - from) / 2;
+            if is_before(self.get(middle)) {
+                from = middle + 1;
+            } else {
+                to = middle;
+            }
+        }
+        from
     }
 
     pub(super) fn get(&self, slot: u32) -> Ordinal {

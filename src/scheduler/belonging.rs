@@ -49,12 +49,11 @@ impl Scheduler {
     /// Lets a stream belong to another opening of a tranche; what is known of it by one that was let go is forgotten (C7).
     pub(super) fn adopt(&mut self, stream: u32, epoch: u32) {
         let known = self.streams.get_mut(stream);
-        let old = &mut self.ledger.epochs[known.epoch as usize];
-        old.streams -= 1;
-        if !old.open {
+        let old = std::mem::replace(&mut known.epoch, epoch);
+        if !self.ledger.epochs[old as usize].open {
             known.forget();
         }
-        known.epoch = epoch;
         self.ledger.epochs[epoch as usize].streams += 1;
+        self.ledger.leave_epoch(old);
     }
 }

@@ -79,7 +79,18 @@ impl Scheduler {
         for id in chain(&self.nodes, call.head).collect::<Vec<_>>() {
             self.free_node(id);
         }
+        let lane = &self.lanes[call.lane];
+        let (kind, stream) = (lane.kind, lane.stream);
         self.settle_lane(call.lane);
+        if kind == LaneKind::Tranche {
+            return self.release_tranche_lane(call.tranche);
+        }
+        // The sweep may have passed the stream while its call ran.
+        let known = self.streams.get(stream);
+        let is_over = kind == LaneKind::Stream && known.has_nothing_to_do();
+        if is_over && !self.ledger.epochs[known.epoch as usize].open {
+            self.forget_stream(stream);
+        }
     }
 
     fn apply(&mut self, call: &InFlight, events: &mut Vec<Event>, outcome: Outcome, now: Timestamp) {

@@ -201,6 +201,7 @@ impl Scheduler {
     fn admit_single(&mut self, origin: &BatchOrigin, arrival: &Arrival) {
         let name = self.store.read(origin.batch, arrival.at).stream_bytes();
         let stream = self.streams.add_anonymous(name, origin.epoch);
+        self.ledger.epochs[origin.epoch as usize].anonymous += 1;
         let node = self.add_node(origin.batch, arrival);
         let mut lane = Lane::new(LaneKind::Single, stream, origin.now);
         lane.append(&mut self.nodes, node);

@@ -90,6 +90,16 @@ impl Scheduler {
         stuck
     }
 
+    pub(super) fn find_missing(&self, now: Timestamp) -> Vec<StreamReport> {
+        if !self.options.require_all {
+            return Vec::new();
+        }
+        let is_missing = |&lane: &u32| self.misses_index(lane).is_some();
+        let mut missing: Vec<_> = self.lane_ids().filter(is_missing).map(|lane| self.report_lane(lane, now)).collect();
+        missing.sort_by(|a, b| b.age.cmp(&a.age).then_with(|| a.stream.cmp(&b.stream)));
+        missing
+    }
+
     fn lane_ids(&self) -> impl Iterator<Item = u32> {
         (0..self.lanes.bound()).filter(|&lane| !self.lanes[lane].free)
     }
@@ -140,6 +150,7 @@ impl Scheduler {
             failures: extras.map_or(0, |extras| extras.failures),
             age: now.since(since.unwrap_or(now)),
             until: extras.filter(|extras| extras.ticket != 0).map(|extras| extras.until),
+            missing: self.misses_index(lane_id),
         }
     }
 
@@ -226,6 +237,7 @@ impl Scheduler {
             failures: 0,
             age: Duration::ZERO,
             until: None,
+            missing: None,
         }
     }
 
@@ -305,7 +317,7 @@ impl Scheduler {
             ..Snapshot::default()
         };
         let mut totals = Totals::default();
-        let mut attention: [Vec<(Duration, Busy)>; 4] = Default::default();
+        let mut attention: [Vec<(Duration, Busy)>; 5] = Default::default();
         let mut largest = Vec::with_capacity(LARGEST + 1);
         let mut busy = self.add_singleton(&mut totals, &mut attention[2], &mut largest, now);
         for lane_id in self.lane_ids() {
@@ -321,6 +333,7 @@ impl Scheduler {
                 StreamState::Stalled => Some(1),
                 StreamState::Active => Some(2),
                 StreamState::Parked => Some(3),
+                StreamState::Waiting => Some(4),
                 _ => None,
             };
             if let Some(list) = list {

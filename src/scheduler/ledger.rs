@@ -14,6 +14,8 @@ pub(super) struct Tranche {
     pub(super) id: TrancheId,
     /// The opening that holds it; `NONE` while it is not held.
     pub(super) epoch: u32,
+    /// Its openings that streams refer to, with the open one.
+    epochs: u32,
     /// Nothing more of it is offered.
     pub(super) leaving: bool,
     /// What is queued in read order, with `order = "tranche"`.
@@ -28,6 +30,8 @@ pub(super) struct Tranche {
     last: Option<Ordinal>,
     /// Batches that are not complete, or behind one that is not.
     pub(super) queue: VecDeque<u32>,
+    /// Events of the batches that the position has passed since the tranche was opened.
+    pub(super) passed_events: u64,
     begun: u64,
     pub(super) counts: Counts,
 }
@@ -89,12 +93,15 @@ impl Tranche {
 }
 
 /// One opening of a tranche.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Epoch {
+    /// `NONE` while the epoch is unused.
     pub(super) tranche: u32,
     pub(super) open: bool,
     /// Streams that belong to it.
     pub(super) streams: usize,
+    /// Streams of it that cannot be found by name: of single events, and of its read order.
+    pub(super) anonymous: usize,
 }
 
 #[derive(Debug, Default)]
@@ -102,6 +109,9 @@ pub(super) struct Ledger {
     pub(super) tranches: Vec<Tranche>,
     ids: HashMap<TrancheId, u32>,
     pub(super) epochs: Vec<Epoch>,
+    /// Epochs and tranches that nothing refers to any more. Sources add and end tranches for as long as the process runs.
+    unused_epochs: Vec<u32>,
+    unused_tranches: Vec<u32>,
     pub(super) batches: Vec<Batch>,
     unused: Vec<u32>,
     /// Batches that are done with; whoever refers to them forgets them before they are used again.
@@ -121,8 +131,7 @@ impl Ledger {
 
     pub(super) fn open(&mut self, id: &TrancheId, progress: Option<Progress>) -> u32 {
         let tranche = self.find(id).unwrap_or_else(|| self.add(id));
-        let epoch = u32::try_from(self.epochs.len()).expect("tranches are opened fewer than 2^32 times");
-        self.epochs.push(Epoch { tranche, open: true, streams: 0 });
+        let epoch = self.add_epoch(tranche);
         let (position, recovered) =
             progress.map_or_else(Default::default, |progress| (progress.position, progress.handled));
         let opened = &mut self.tranches[tranche as usize];
@@ -130,16 +139,61 @@ impl Ledger {
         (opened.epoch, opened.position, opened.last) = (epoch, position, None);
         opened.leaving = false;
         (opened.recovered, opened.recovered_from) = (recovered, 0);
-        opened.counts = Counts::default();
+        (opened.counts, opened.passed_events) = (Counts::default(), 0);
         tranche
     }
 
+    fn add_epoch(&mut self, tranche: u32) -> u32 {
+        self.tranches[tranche as usize].epochs += 1;
+        let new = Epoch { tranche, open: true, streams: 0, anonymous: 0 };
+        match self.unused_epochs.pop() {
+            Some(epoch) => {
+                self.epochs[epoch as usize] = new;
+                epoch
+            }
+            None => {
+                self.epochs.push(new);
+                u32::try_from(self.epochs.len() - 1).expect("fewer than 2^32 epochs are referred to")
+            }
+        }
+    }
+
+    /// Notes that a stream that is found by its name no longer belongs to an epoch.
+    #[inline]
+    pub(super) fn leave_epoch(&mut self, epoch: u32) {
+        self.epochs[epoch as usize].streams -= 1;
+        self.release_epoch(epoch);
+    }
+
+    /// Notes that an anonymous stream no longer belongs to an epoch.
+    pub(super) fn leave_epoch_anonymously(&mut self, epoch: u32) {
+        self.epochs[epoch as usize].anonymous -= 1;
+        self.release_epoch(epoch);
+    }
+
+    /// Reuses an epoch once its tranche is closed and no stream refers to it, and the tranche once it has no epoch.
+    #[inline]
+    pub(super) fn release_epoch(&mut self, epoch: u32) {
+        let Epoch { tranche, open, streams, anonymous } = self.epochs[epoch as usize];
+        if open || streams > 0 || anonymous > 0 || tranche == NONE {
+            return;
+        }
+        self.epochs[epoch as usize].tranche = NONE;
+        self.unused_epochs.push(epoch);
+        let of = &mut self.tranches[tranche as usize];
+        of.epochs -= 1;
+        if of.epochs == 0 {
+            assert_eq!(of.lane, NONE, "a tranche that nothing refers to has no lane");
+            self.ids.remove(&of.id);
+            self.unused_tranches.push(tranche);
+        }
+    }
+
     fn add(&mut self, id: &TrancheId) -> u32 {
-        let tranche = u32::try_from(self.tranches.len()).expect("there are fewer than 2^32 tranches");
-        self.ids.insert(id.clone(), tranche);
-        self.tranches.push(Tranche {
+        let new = Tranche {
             id: id.clone(),
             epoch: NONE,
+            epochs: 0,
             leaving: false,
             lane: NONE,
             parked: HashMap::new(),
@@ -148,9 +202,21 @@ impl Ledger {
             recovered_from: 0,
             last: None,
             queue: VecDeque::new(),
+            passed_events: 0,
             begun: 0,
             counts: Counts::default(),
-        });
+        };
+        let tranche = match self.unused_tranches.pop() {
+            Some(tranche) => {
+                self.tranches[tranche as usize] = new;
+                tranche
+            }
+            None => {
+                self.tranches.push(new);
+                u32::try_from(self.tranches.len() - 1).expect("fewer than 2^32 tranches are referred to")
+            }
+        };
+        self.ids.insert(id.clone(), tranche);
         tranche
     }
 
@@ -345,6 +411,7 @@ impl Ledger {
             let batch = &mut self.batches[front as usize];
             of.counts.runs -= usize::from(!goes_on);
             of.counts.ahead -= u64::from(batch.events);
+            of.passed_events += u64::from(batch.events);
             of.counts.completed_batches += 1 + u64::from(batch.followers);
             of.counts.version += 1;
             of.position = Some(std::mem::replace(&mut batch.resume_at, Position::Number(0)));

@@ -111,8 +111,16 @@ impl Scheduler {
             && !(self.leaving && self.is_leaving(lane_id));
         if !is_ready {
             self.lanes[lane_id].ready_batch = NONE;
+            if self.options.require_all && self.misses_index(lane_id).is_some() {
+                // Its batches must not fill the read-ahead: the missing event may be in one that is not read yet.
+                self.begin_waiting(lane_id);
+            }
             return;
         }
+        if self.options.require_all && lane.extras != NONE {
+            self.clear_waiting(lane_id);
+        }
+        let lane = &self.lanes[lane_id];
         let (batch, class) = match lane.ready_batch {
             NONE => (self.nodes[self.first_node(lane_id)].batch, class(lane.len)),
             batch => (batch, class(lane.len)),
@@ -156,6 +164,13 @@ impl Scheduler {
         }
         let first = self.nodes[self.first_node(lane_id)].index;
         first > self.streams.get(lane.stream).write().max(0)
+    }
+
+    /// Returns the index that a lane without a call in flight waits for, if events before its first are missing.
+    pub(super) fn misses_index(&self, lane_id: u32) -> Option<i64> {
+        let lane = &self.lanes[lane_id];
+        let is_missing = lane.in_flight == NONE && self.misses_events(lane_id);
+        is_missing.then(|| self.streams.get(lane.stream).write().max(0))
     }
 
     /// Returns what is to be done with a lane's first event.

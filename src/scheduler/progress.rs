@@ -30,6 +30,19 @@ impl Ledger {
         Progress { position, handled: runs.set }
     }
 
+    /// Returns how many events since the tranche was opened a progress of it covers: those of the batches that its position
+    /// passed, and those of later batches whose ordinals it names.
+    pub(super) fn covered_events(&self, tranche: u32, progress: &Progress) -> u64 {
+        let of = &self.tranches[tranche as usize];
+        let batches = || of.queue.iter().map(|&batch| &self.batches[batch as usize]);
+        // A position is never compared by size. If no batch ends at this one, it lies before the first of them.
+        let passed = batches().rposition(|batch| Some(&batch.resume_at) == progress.position.as_ref());
+        let passed = passed.map_or(0, |at| at + 1);
+        let before: u64 = batches().take(passed).map(|batch| u64::from(batch.events)).sum();
+        let named: u64 = batches().skip(passed).map(|batch| batch.count_in(&progress.handled)).sum();
+        of.passed_events + before + named
+    }
+
     /// Returns the progress of tranches as if these ordinals were handled, too.
     pub(super) fn progress_with(&mut self, handled: &[(u32, u32)]) -> Vec<(u32, Progress)> {
         let mut set = Vec::new();

@@ -76,6 +76,8 @@ pub struct StreamReport {
     pub age: Duration,
     /// Until when it is not offered.
     pub until: Option<Timestamp>,
+    /// The index that must come before its first event is offered (`require_all`).
+    pub missing: Option<i64>,
 }
 
 /// Why a stream is where it is.
@@ -150,7 +152,8 @@ pub struct Snapshot {
     pub duplicates: u64,
     /// The dropped duplicates that were found to differ from the events that they repeat.
     pub conflicts: u64,
-    /// The streams that need attention: failing, stalled, active for long, parked; the oldest first.
+    /// The streams that need attention: failing, stalled, active for long, parked, or without an earlier event that
+    /// `require_all` asks for; the oldest first.
     pub streams: Vec<StreamReport>,
     /// The few streams that most bytes wait of to be handled, ready or not; the largest first.
     pub largest: Vec<StreamReport>,

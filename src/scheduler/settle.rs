@@ -257,16 +257,20 @@ impl Scheduler {
     }
 
     /// Stops counting the events of a lane as waiting, if it has recovered and few are left.
-    fn clear_waiting(&mut self, lane_id: u32) {
+    pub(super) fn clear_waiting(&mut self, lane_id: u32) {
         let lane = &self.lanes[lane_id];
         if lane.extras == NONE || lane.len > MAX_QUEUE_TO_CLEAR_WAITING || lane.in_flight != NONE {
             return;
         }
         let extras_id = lane.extras;
-        let extras = &mut self.lane_extras[extras_id];
+        let extras = &self.lane_extras[extras_id];
         if !extras.waiting || extras.parked.is_some() || extras.trouble != Trouble::None || extras.ticket != 0 {
             return;
         }
+        if self.misses_events(lane_id) {
+            return;
+        }
+        let extras = &mut self.lane_extras[extras_id];
         extras.waiting = false;
         for dependent in &mut extras.dependents {
             dependent.waiting = false;
@@ -309,6 +313,12 @@ impl Scheduler {
         true
     }
 
+    pub(super) fn remove_anonymous(&mut self, stream: u32) {
+        let epoch = self.streams.get(stream).epoch;
+        self.streams.remove_anonymous(stream);
+        self.ledger.leave_epoch_anonymously(epoch);
+    }
+
     #[inline]
     pub(super) fn free_lane(&mut self, lane_id: u32) {
         let lane = &mut self.lanes[lane_id];
@@ -316,7 +326,7 @@ impl Scheduler {
         (lane.free, lane.ready_batch) = (true, NONE);
         let (stream, kind) = (lane.stream, lane.kind);
         match kind {
-            LaneKind::Single => self.streams.remove_anonymous(stream),
+            LaneKind::Single => self.remove_anonymous(stream),
             _ => self.streams.get_mut(stream).set_busy(Busy::Nothing),
         }
         self.lanes.release(lane_id);

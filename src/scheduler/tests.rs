@@ -1,5 +1,6 @@
 //! The scheduler as its caller sees it: a script in, what happened out.
 
+mod audit;
 mod covered;
 mod faults;
 mod invariants;

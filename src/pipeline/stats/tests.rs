@@ -93,6 +93,7 @@ fn view(unhandled: u64) -> View {
 
 fn stream(name: &str, state: StreamState, head: i64, failures: u32, age: u64) -> StreamReport {
     StreamReport {
+        missing: None,
         stream: name.to_owned(),
         tranche: TrancheId::new("orders/0"),
         state,

@@ -82,7 +82,7 @@ fn c9_what_was_recovered_marks_nothing_of_the_batch_that_took_the_place_of_its_o
             3
             batches=1/1 bytes=6 ahead=3 unhandled=3 runs=0 completed=1/3 blocked=Some(4)
             c 0
-            Waiting head=Some(1) events=2 age=0 write=None
+            Waiting head=Some(1) events=2 age=0 missing=0 write=None
             batches=1/1 bytes=4 ahead=3 unhandled=2 runs=1 completed=1/4 blocked=Some(5)
             d 0
             e 0

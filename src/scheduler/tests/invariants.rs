@@ -77,6 +77,7 @@ pub(super) fn check(scheduler: &Scheduler) {
         assert!(slot < scheduler.ledger.batch(batch).ordinals.len() && stream < scheduler.streams.bound());
     }
     check_store(scheduler);
+    check_epochs(scheduler);
     check_ledger(scheduler, &batches, &bytes);
 }
 
@@ -104,6 +105,20 @@ fn singleton(scheduler: &Scheduler) -> Vec<(u32, u32, u32, u64)> {
         "a singleton event is known to its stream"
     );
     singleton
+}
+
+/// Every epoch knows how many streams refer to it, and none is kept that nothing refers to.
+fn check_epochs(scheduler: &Scheduler) {
+    let mut streams: HashMap<u32, usize> = HashMap::new();
+    let known = (0..scheduler.streams.bound()).map(|stream| scheduler.streams.get(stream)).filter(|known| !known.free);
+    for known in known {
+        *streams.entry(known.epoch).or_default() += 1;
+    }
+    for (id, epoch) in (0_u32..).zip(&scheduler.ledger.epochs) {
+        let referred = streams.remove(&id).unwrap_or(0);
+        assert_eq!(epoch.streams + epoch.anonymous, referred, "an epoch knows its streams");
+    }
+    assert!(streams.is_empty(), "a stream belongs to an epoch");
 }
 
 /// What batches still hold is what is queued.

@@ -148,10 +148,10 @@ fn require_all_goes_on_after_a_restart_from_what_a_store_kept() {
         all.clone(),
         "read t0 a=0..3: a/4; take; explain a; read t0: a/3; take",
         expect![[r#"
-        nothing
-        Waiting head=Some(4) events=1 age=0 write=Some(3) blocks=1.0
-        a 3 4
-    "#]],
+            nothing
+            Waiting head=Some(4) events=1 age=0 missing=3 write=Some(3) blocks=1.0
+            a 3 4
+        "#]],
     );
     // C3: what only placeholders passed supersedes no unfolds.
     check_with(

@@ -132,6 +132,44 @@ impl Runner {
                     stuck.iter().map(|report| format!("{} running={}", report.stream, report.running)).collect();
                 self.say(&format!("stuck {names:?}"));
             }
+            "take-stuck" => {
+                let limit = Duration::from_millis(rest.parse().unwrap());
+                for (_, work) in self.scheduler.take_stuck(limit, self.now()) {
+                    self.say(&format!("stuck {}", described(&work)));
+                    self.works.push(work);
+                }
+            }
+            "missing" => {
+                let missing = self.scheduler.missing(self.now());
+                let names = missing.iter().map(|report| format!("{}/{}", report.stream, report.missing.unwrap()));
+                let names: Vec<_> = names.collect();
+                self.say(&format!("missing {}", names.join(" ")));
+            }
+            "covered" => {
+                let tranche = TrancheId::new(rest);
+                let progress = self.scheduler.progress(&tranche).unwrap();
+                let handled = self.scheduler.tranche(&tranche).unwrap().completed_events;
+                let whole = self.scheduler.covered_events(&tranche, &progress);
+                let position = Progress { handled: OrdinalSet::new(), ..progress };
+                let cut = self.scheduler.covered_events(&tranche, &position);
+                self.say(&format!("handled {handled} covered {whole}, without the set {cut}"));
+            }
+            "conflict" => {
+                let conflict = self.scheduler.take_conflict();
+                self.say(&conflict.map_or("no conflict".to_owned(), |conflict| conflict.to_string()));
+            }
+            "held" => {
+                let works = self.works.iter().map(|work| {
+                    let asked = (
+                        self.scheduler.is_held(work.id),
+                        self.scheduler.tranche_of(work.id).is_some(),
+                        self.scheduler.write_position_with(work.id, work.next).is_some(),
+                    );
+                    format!("{} {asked:?}", work.stream())
+                });
+                let works: Vec<_> = works.collect();
+                self.say(&format!("held {}", works.join(", ")));
+            }
             "explain" => self.explain(rest),
             "tranche" => self.tranche(rest),
             "counts" => {
@@ -255,6 +293,9 @@ impl Runner {
             write!(out, " age={}", report.age.as_millis()).unwrap();
             if let Some(until) = report.until {
                 write!(out, " until={}", until.as_nanos() / 1_000_000).unwrap();
+            }
+            if let Some(missing) = report.missing {
+                write!(out, " missing={missing}").unwrap();
             }
         }
         write!(out, " write={:?}", explained.write_position).unwrap();

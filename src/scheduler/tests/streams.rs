@@ -227,9 +227,9 @@ fn require_all_waits_for_what_is_missing() {
         expect![[r#"
             b 0
             nothing
-            Waiting head=Some(1) events=1 age=0 write=None blocks=1.0
-            idle=1 waiting=1s/1e/1c ages=0..0 listed=[]
-            batches=1/1 bytes=2 ahead=2 unhandled=1 runs=1 completed=0/1 blocked=Some(1)
+            Waiting head=Some(1) events=1 age=0 missing=0 write=None blocks=1.0
+            idle=1 waiting=1s/1e/1c ages=0..0 listed=["a"]
+            batches=0/1 bytes=2 ahead=2 unhandled=1 runs=1 completed=0/1 blocked=Some(1)
             a 0 1
             nothing
             a 2 3 u4@5
