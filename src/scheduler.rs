@@ -41,6 +41,7 @@ mod resolve;
 mod settle;
 mod slab;
 mod store;
+mod stream_table;
 mod streams;
 mod assignment;
 #[cfg(test)]

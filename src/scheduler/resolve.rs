@@ -21,6 +21,10 @@ pub(super) struct Resolved {
     pub(super) recovered: bool,
 }
 
+/// How many events go through each loop of [`resolve`](Scheduler::resolve) at a time: what one loop fetches must still be in the
+/// nearest cache when the next one needs it.
+const CHUNK: usize = 128;
+
 impl Scheduler {
     /// Numbers the events of a batch, and finds their streams.
     ///
@@ -61,9 +65,26 @@ impl Scheduler {
         if !by_stream {
             return Ok(());
         }
-        self.guess_streams(events, resolved);
-        let dense = self.options.indexes == Indexes::Dense;
         let (mut added, mut previous) = (0, NONE);
+        for (resolved, events) in resolved.chunks_mut(CHUNK).zip(events.chunks(CHUNK)) {
+            self.guess_streams(events, resolved);
+            previous = self.verify_streams(origin, events, resolved, previous, &mut added);
+        }
+        self.ledger.epochs[origin.epoch as usize].streams += added;
+        Ok(())
+    }
+
+    /// Replaces guesses by the streams of the events' names. `previous` is the stream of the event before; returns that of the
+    /// last event.
+    fn verify_streams(
+        &mut self,
+        origin: &BatchOrigin,
+        events: &[Event],
+        resolved: &mut [Resolved],
+        mut previous: u32,
+        added: &mut usize,
+    ) -> u32 {
+        let (scope, dense) = (self.scope(origin.tranche), self.options.indexes == Indexes::Dense);
         for (resolved, event) in resolved.iter_mut().zip(events) {
             let (stream, name) = (resolved.stream, event.stream_bytes());
             let epochs = &self.ledger.epochs;
@@ -72,7 +93,7 @@ impl Scheduler {
                 resolved.stream = previous;
             } else if resolved.is_new {
                 self.streams.fill(stream, name, origin.epoch);
-                added += 1;
+                *added += 1;
             } else if stream != NONE && !self.streams.is(stream, name, same) {
                 // Another stream has the hash.
                 resolved.stream = if self.adds_stream(event) {
@@ -83,12 +104,12 @@ impl Scheduler {
             }
             previous = resolved.stream;
         }
-        self.ledger.epochs[origin.epoch as usize].streams += added;
-        Ok(())
+        previous
     }
 
     /// Finds the streams that the hashes of events most likely belong to; `NONE` for what belongs to none.
     fn guess_streams(&mut self, events: &[Event], resolved: &mut [Resolved]) {
+        self.streams.fetch_places(resolved.iter().map(|resolved| resolved.hash));
         for (resolved, event) in resolved.iter_mut().zip(events) {
             if resolved.repeats {
                 continue;

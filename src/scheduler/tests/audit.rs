@@ -212,10 +212,14 @@ fn s14_the_greatest_indexes_and_ordinals_do_no_harm() {
             7
         "#]],
     );
-    check_with(all(), &format!("read t0 a=0..{max}: a/p{max}; progress t0; explain a"), expect![[r#"
+    check_with(
+        all(),
+        &format!("read t0 a=0..{max}: a/p{max}; progress t0; explain a"),
+        expect![[r#"
         1
         Idle head=None events=0 age=0 write=Some(9223372036854775807)
-    "#]]);
+    "#]],
+    );
     let mut scheduler = Scheduler::new(options());
     let tranche = TrancheId::new("t0");
     scheduler.open(&tranche, None);
