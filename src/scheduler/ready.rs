@@ -14,6 +14,9 @@ const CLASSES: usize = 90;
 /// For how many events a batch keeps places for the next that takes its number.
 const KEPT: usize = 1 << 14;
 
+/// The singletons of a batch whose streams are fetched at a time, before they are offered one after the other.
+pub(super) const FETCHED_SINGLETONS: u32 = 16;
+
 /// The class of lone events, which they share with lanes of one event.
 const SINGLETON_CLASS: u8 = 0;
 
@@ -78,7 +81,7 @@ struct Bucket {
     known: bool,
     lists: [List; CLASSES],
     /// The lone events, by what the batch brought; how many there are, where the first may be, and behind the last.
-    singleton: Vec<Singleton>,
+    singletons: Vec<Singleton>,
     singletons_left: u32,
     singletons_from: u32,
     singletons_end: u32,
@@ -91,7 +94,7 @@ impl Bucket {
         if self.singletons_left == 0 {
             return None;
         }
-        while self.singleton[self.singletons_from as usize].slot == NONE {
+        while self.singletons[self.singletons_from as usize].slot == NONE {
             self.singletons_from += 1;
         }
         let entry = self.lists[usize::from(SINGLETON_CLASS)].head;
@@ -100,7 +103,7 @@ impl Bucket {
 
     #[inline]
     fn remove_singleton(&mut self, at: u32) -> Singleton {
-        let singleton = std::mem::replace(&mut self.singleton[at as usize], NO_SINGLETON);
+        let singleton = std::mem::replace(&mut self.singletons[at as usize], NO_SINGLETON);
         self.singletons_left -= 1;
         if self.singletons_left == 0 && self.lists[usize::from(SINGLETON_CLASS)].head == NONE {
             self.filled &= !(1 << SINGLETON_CLASS);
@@ -151,7 +154,7 @@ impl Ready {
                 filled: 0,
                 known: false,
                 lists,
-                singleton: Vec::new(),
+                singletons: Vec::new(),
                 singletons_left: 0,
                 singletons_from: 0,
                 singletons_end: 0,
@@ -161,8 +164,8 @@ impl Ready {
         assert_eq!(bucket.filled, 0, "a batch begins with nothing ready");
         (bucket.sequence, bucket.known) = (sequence, false);
         (bucket.singletons_from, bucket.singletons_end) = (0, 0);
-        bucket.singleton.clear();
-        bucket.singleton.resize(events, NO_SINGLETON);
+        bucket.singletons.clear();
+        bucket.singletons.resize(events, NO_SINGLETON);
     }
 
     /// Ends a batch; what is left of its entries is void.
@@ -178,7 +181,7 @@ impl Ready {
                 None => self.remove(batch, class, NONE),
             }
         }
-        let singleton = &mut self.buckets[batch as usize].singleton;
+        let singleton = &mut self.buckets[batch as usize].singletons;
         if singleton.capacity() > KEPT {
             *singleton = Vec::new();
         }
@@ -188,7 +191,7 @@ impl Ready {
     #[inline]
     pub(super) fn add_singleton(&mut self, batch: u32, at: u32, singleton: Singleton) {
         let bucket = &mut self.buckets[batch as usize];
-        bucket.singleton[at as usize] = singleton;
+        bucket.singletons[at as usize] = singleton;
         bucket.singletons_left += 1;
         bucket.singletons_end = at + 1;
         bucket.filled |= 1 << SINGLETON_CLASS;
@@ -196,6 +199,13 @@ impl Ready {
             bucket.known = true;
             self.batches.push(Reverse((bucket.sequence, batch)));
         }
+    }
+
+    /// Returns the streams of the singletons from a place on, as far as they will be offered soon. Other places have `NONE`.
+    #[inline]
+    pub(super) fn next_singletons(&self, batch: u32, at: u32) -> impl Iterator<Item = u32> + '_ {
+        let singletons = &self.buckets[batch as usize].singletons[at as usize..];
+        singletons.iter().take(FETCHED_SINGLETONS as usize).map(|singleton| singleton.stream)
     }
 
     /// Takes a lone event, to be offered.
@@ -208,17 +218,17 @@ impl Ready {
 
     /// Puts a lane in the place of a lone event.
     pub(super) fn replace_singleton(&mut self, batch: u32, at: u32, lane: u32) {
-        self.buckets[batch as usize].singleton[at as usize] = Singleton::lane(lane);
+        self.buckets[batch as usize].singletons[at as usize] = Singleton::lane(lane);
     }
 
     pub(super) fn singleton_at(&self, batch: u32, at: u32) -> Singleton {
-        self.buckets[batch as usize].singleton[at as usize]
+        self.buckets[batch as usize].singletons[at as usize]
     }
 
     /// Returns the lone events of a batch, with their places.
     pub(super) fn singletons(&self, batch: u32) -> impl Iterator<Item = (u32, Singleton)> + '_ {
         (0..)
-            .zip(self.buckets[batch as usize].singleton.iter().copied())
+            .zip(self.buckets[batch as usize].singletons.iter().copied())
             .filter(|(_, singleton)| singleton.stream != NONE)
     }
 
@@ -255,7 +265,7 @@ impl Ready {
             }
             let class = bucket.filled.ilog2() as u8;
             let singleton = if class == SINGLETON_CLASS { bucket.first_singleton(&self.entries) } else { None };
-            let (lane, at) = match singleton.map(|at| (bucket.singleton[at as usize], at)) {
+            let (lane, at) = match singleton.map(|at| (bucket.singletons[at as usize], at)) {
                 Some((singleton, at)) if singleton.stream != NONE => return Some(Next::Singleton { batch, at }),
                 Some((singleton, at)) => (singleton.slot, at),
                 None => (self.entries[bucket.lists[usize::from(class)].head].lane, NONE),

@@ -23,7 +23,7 @@ pub(super) struct Resolved {
 
 /// How many events go through each loop of [`resolve`](Scheduler::resolve) at a time: what one loop fetches must still be in the
 /// nearest cache when the next one needs it.
-const CHUNK: usize = 128;
+const CHUNK: usize = 64;
 
 impl Scheduler {
     /// Numbers the events of a batch, and finds their streams.
@@ -120,8 +120,9 @@ impl Scheduler {
                 resolved.stream = self.streams.guess(resolved.hash);
             }
         }
-        let guessed = resolved.iter().filter(|resolved| !resolved.is_new);
-        self.streams.fetch(guessed.map(|resolved| resolved.stream));
+        let guessed = || resolved.iter().filter(|resolved| !resolved.is_new).map(|resolved| resolved.stream);
+        self.streams.fetch_known(guessed());
+        self.streams.fetch_names(guessed());
     }
 
     /// Returns whether a stream is to be known once this was read of it.

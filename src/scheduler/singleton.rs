@@ -11,7 +11,7 @@ use crate::work::{Streams, Work, WorkId, WorkKind};
 use super::ingest::{Arrival, BatchOrigin};
 use super::known::Busy;
 use super::lane::{Body, Lane, LaneKind, Node};
-use super::ready::{Singleton, class};
+use super::ready::{FETCHED_SINGLETONS, Singleton, class};
 use super::slab::NONE;
 use super::{Order, Scheduler};
 
@@ -43,6 +43,10 @@ impl Scheduler {
     /// The call is put together before what takes longer: its caller moves it at once, which would have to wait for what was
     /// written last.
     pub(super) fn offer_singleton(&mut self, batch: u32, at: u32, now: Timestamp) -> Streams {
+        if at.is_multiple_of(FETCHED_SINGLETONS) {
+            // They were admitted long ago. Fetched together, their cache misses overlap.
+            self.streams.fetch_known(self.ready.next_singletons(batch, at));
+        }
         let Singleton { stream, slot } = self.ready.take_singleton(batch, at);
         let next = self.store.read(batch, at).next_index();
         let of = self.ledger.batch(batch);

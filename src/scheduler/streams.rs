@@ -53,11 +53,18 @@ impl Streams {
         self.table.fetch(hashes);
     }
 
-    /// Reads what is known of streams, and the beginnings of their names, so that they are in a cache when they are needed.
+    /// Reads what is known of streams, so that it is in a cache when it is needed.
     #[inline]
-    pub(super) fn fetch(&self, ids: impl Iterator<Item = u32>) {
+    pub(super) fn fetch_known(&self, ids: impl Iterator<Item = u32>) {
+        let known = ids.filter(|&id| id < self.slots.bound()).map(|id| self.slots[id].name);
+        std::hint::black_box(known.fold(0, |all, name| all ^ name));
+    }
+
+    /// Reads the names of streams that were [fetched](Self::fetch_known) before: the address of a name is part of what is known.
+    #[inline]
+    pub(super) fn fetch_names(&self, ids: impl Iterator<Item = u32>) {
         let known = ids.filter(|&id| id != NONE).map(|id| &self.slots[id]).filter(|known| !known.free);
-        std::hint::black_box(known.fold(0_u32, |all, known| all ^ u32::from(self.names.first_byte(known.name))));
+        std::hint::black_box(known.fold(0, |all, known| all ^ self.names.first_byte(known.name)));
     }
 
     /// Returns whether a stream is the one of this name.
