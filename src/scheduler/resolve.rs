@@ -109,7 +109,7 @@ impl Scheduler {
 
     /// Finds the streams that the hashes of events most likely belong to; `NONE` for what belongs to none.
     fn guess_streams(&mut self, events: &[Event], resolved: &mut [Resolved]) {
-        self.streams.fetch_places(resolved.iter().map(|resolved| resolved.hash));
+        self.streams.fetch_groups(resolved.iter().map(|resolved| resolved.hash));
         for (resolved, event) in resolved.iter_mut().zip(events) {
             if resolved.repeats {
                 continue;
@@ -141,10 +141,7 @@ impl Scheduler {
 
     /// Returns what belongs to a stream's identity beside its name.
     pub(super) fn scope(&self, tranche: u32) -> u32 {
-        match self.options.indexes {
-            Indexes::Dense => 0,
-            Indexes::Sparse => tranche,
-        }
+        if self.options.indexes.identify_by_tranche() { tranche } else { 0 }
     }
 
     pub(super) fn find(&self, name: &[u8], scope: u32) -> Option<u32> {

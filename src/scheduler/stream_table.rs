@@ -1,110 +1,134 @@
 //! The table that finds a stream by a part of its name's hash.
 //!
-//! Open addressing with linear probing: a look-up usually reads one cache line, and the line can be fetched ahead for many
-//! look-ups at once. The table is split into shards, so that no resize is long. The shards get unequal shares of the names,
-//! spread over an octave: they grow one after the other, never all at once.
+//! Entries stand in groups of one cache line, and a look-up usually reads one group, without a branch for each entry. The lines
+//! of many look-ups can be fetched at once. The table is split into shards, so that no resize is long. The shards get unequal
+//! shares of the names, spread over an octave: they grow one after the other, never all at once.
 
 use super::slab::NONE;
 
-/// A stream by a part of its name's hash. A resize needs nothing else.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    short: u32,
-    /// `NONE` marks a vacant place.
-    id: u32,
-}
-
-const VACANT: Entry = Entry { short: 0, id: NONE };
-
 const SHARDS: usize = 64;
 const SHARES: usize = 2048;
-/// Up to this size a shard grows fourfold: moving its entries costs more than the room.
-const SMALL: usize = 1024;
+/// Up to so many groups a shard grows fourfold: moving its entries costs more than the room.
+const SMALL: usize = 128;
+const GROUP: usize = 8;
 
-/// One part of the table. Its length is a power of two, or 0.
-#[derive(Debug, Default)]
-struct Shard {
-    entries: Vec<Entry>,
-    used: usize,
+/// In the place of an id: the entry was removed from a full group, and look-ups go on behind it.
+const REMOVED: u32 = NONE - 1;
+
+/// Streams, each by a part of its name's hash. A resize needs nothing else.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Group {
+    shorts: [u32; GROUP],
+    /// `NONE` marks a vacant place.
+    ids: [u32; GROUP],
 }
 
-/// A look-up's answer: the stream's id, or the vacant place that ended the search.
+const _: () = assert!(size_of::<Group>() == 64);
+
+const VACANT: Group = Group { shorts: [0; GROUP], ids: [NONE; GROUP] };
+
+/// Returns a bit for each number of a group that equals `number`.
+#[inline]
+fn equal_bits(numbers: &[u32; GROUP], number: u32) -> u32 {
+    numbers.iter().enumerate().fold(0, |bits, (at, &other)| bits | u32::from(other == number) << at)
+}
+
+/// One part of the table. The number of its groups is a power of two, or 0.
+#[derive(Debug, Default)]
+struct Shard {
+    groups: Vec<Group>,
+    /// Entries, and places of removed ones.
+    used: usize,
+    removed: usize,
+}
+
+/// A look-up's answer: the stream's id, or the group and the place that ended the search.
 enum Probe {
     Found(u32),
-    Vacant(usize),
+    Vacant(usize, usize),
 }
 
 impl Shard {
     #[inline]
     fn home(&self, short: u32) -> usize {
-        short as usize & (self.entries.len() - 1)
+        short as usize & (self.groups.len() - 1)
     }
 
-    /// Searches from the hash's home place on. The shard has a vacant place.
+    /// Searches from the hash's home group on. Some group has a vacant place.
     #[inline]
     fn probe(&self, short: u32, is_it: impl Fn(u32) -> bool) -> Probe {
-        let mask = self.entries.len() - 1;
         let mut at = self.home(short);
         loop {
-            let entry = self.entries[at];
-            if entry.id == NONE {
-                return Probe::Vacant(at);
+            let group = &self.groups[at];
+            let mut matches = equal_bits(&group.shorts, short);
+            while matches != 0 {
+                let id = group.ids[matches.trailing_zeros() as usize % GROUP];
+                if id < REMOVED && is_it(id) {
+                    return Probe::Found(id);
+                }
+                matches &= matches - 1;
             }
-            if entry.short == short && is_it(entry.id) {
-                return Probe::Found(entry.id);
+            let vacant = equal_bits(&group.ids, NONE);
+            if vacant != 0 {
+                return Probe::Vacant(at, vacant.trailing_zeros() as usize % GROUP);
             }
-            at = (at + 1) & mask;
+            at = (at + 1) & (self.groups.len() - 1);
         }
     }
 
-    /// Makes room for one more entry: at most four places in five are used, so that probes stay short.
+    #[inline]
+    fn add(&mut self, group: usize, place: usize, short: u32, id: u32) {
+        let group = &mut self.groups[group];
+        (group.shorts[place], group.ids[place]) = (short, id);
+        self.used += 1;
+    }
+
+    /// Makes room for one more entry: at most seven places in eight are used, so that few groups are full.
     #[inline]
     fn reserve(&mut self) {
-        if (self.used + 1) * 5 > self.entries.len() * 4 {
+        if self.used + 1 > self.groups.len() * (GROUP - 1) {
             self.grow();
         }
     }
 
     #[cold]
     fn grow(&mut self) {
-        let len = self.entries.len();
-        self.resize(if len < SMALL { (len * 4).max(4) } else { len * 2 });
+        let (len, live) = (self.groups.len(), self.used - self.removed);
+        self.resize(match len {
+            // Half of the places or more are those of removed entries.
+            _ if live * 2 < self.used => len,
+            _ if len < SMALL => (len * 4).max(1),
+            _ => len * 2,
+        });
     }
 
     fn resize(&mut self, len: usize) {
-        let old = std::mem::replace(&mut self.entries, vec![VACANT; len]);
-        for entry in old.into_iter().filter(|entry| entry.id != NONE) {
-            match self.probe(entry.short, |_| false) {
-                Probe::Vacant(at) => self.entries[at] = entry,
-                Probe::Found(_) => unreachable!("no entry matches"),
+        let old = std::mem::replace(&mut self.groups, vec![VACANT; len]);
+        (self.used, self.removed) = (0, 0);
+        for group in old {
+            for (short, id) in group.shorts.into_iter().zip(group.ids).filter(|entry| entry.1 < REMOVED) {
+                let Probe::Vacant(group, place) = self.probe(short, |_| false) else { unreachable!("nothing matches") };
+                self.add(group, place, short, id);
             }
         }
     }
 
-    /// Removes an entry. Later entries of the same run move up, so that no probe ends before them.
     fn remove(&mut self, short: u32, id: u32) {
-        let mask = self.entries.len() - 1;
-        let mut hole = self.home(short);
-        while self.entries[hole].id != id {
-            assert_ne!(self.entries[hole].id, NONE, "a stream that is removed is in the table");
-            hole = (hole + 1) & mask;
-        }
-        let mut at = hole;
+        let mut at = self.home(short);
         loop {
-            at = (at + 1) & mask;
-            let entry = self.entries[at];
-            if entry.id == NONE {
-                break;
+            let group = &mut self.groups[at];
+            if let Some(place) = group.ids.iter().position(|&other| other == id) {
+                // A look-up never passes a group with a vacant place, and so no entry lies behind this one because of it.
+                let is_full = !group.ids.contains(&NONE);
+                group.ids[place] = if is_full { REMOVED } else { NONE };
+                self.removed += usize::from(is_full);
+                self.used -= usize::from(!is_full);
+                return;
             }
-            // An entry may fill the hole unless its home lies behind the hole.
-            let from_home = at.wrapping_sub(self.home(entry.short)) & mask;
-            if from_home >= at.wrapping_sub(hole) & mask {
-                self.entries[hole] = entry;
-                hole = at;
-            }
+            assert!(!group.ids.contains(&NONE), "a stream that is removed is in the table");
+            at = (at + 1) & (self.groups.len() - 1);
         }
-        self.entries[hole] = VACANT;
-        self.used -= 1;
     }
 }
 
@@ -125,13 +149,13 @@ impl StreamTable {
         usize::from(self.shares[(hash >> 32) as usize % SHARES])
     }
 
-    /// Reads the home places of hashes, so that look-ups that follow find them in a cache.
+    /// Reads the home groups of hashes, so that look-ups that follow find them in a cache.
     #[inline]
     pub(super) fn fetch(&self, hashes: impl Iterator<Item = u64>) {
         let home = |hash: u64| {
             let shard = &self.shards[self.shard(hash)];
-            let at = (hash as u32) as usize & shard.entries.len().wrapping_sub(1);
-            shard.entries.get(at).map_or(0, |entry| entry.id)
+            let at = (hash as u32) as usize & shard.groups.len().wrapping_sub(1);
+            shard.groups.get(at).map_or(0, |group| group.ids[0])
         };
         std::hint::black_box(hashes.fold(0, |all, hash| all ^ home(hash)));
     }
@@ -140,12 +164,12 @@ impl StreamTable {
     #[inline]
     pub(super) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         let shard = &self.shards[self.shard(hash)];
-        if shard.entries.is_empty() {
+        if shard.groups.is_empty() {
             return None;
         }
         match shard.probe(hash as u32, is_it) {
             Probe::Found(id) => Some(id),
-            Probe::Vacant(_) => None,
+            Probe::Vacant(..) => None,
         }
     }
 
@@ -162,10 +186,9 @@ impl StreamTable {
         shard.reserve();
         match shard.probe(hash as u32, is_it) {
             Probe::Found(id) => (id, false),
-            Probe::Vacant(at) => {
+            Probe::Vacant(group, place) => {
                 let id = new();
-                shard.entries[at] = Entry { short: hash as u32, id };
-                shard.used += 1;
+                shard.add(group, place, hash as u32, id);
                 (id, true)
             }
         }
@@ -180,8 +203,9 @@ impl StreamTable {
     /// Returns memory after many removals.
     pub(super) fn shrink(&mut self) {
         for shard in &mut self.shards {
-            let fitting = (shard.used * 2).next_power_of_two().max(4);
-            if fitting * 2 < shard.entries.len() {
+            let live = shard.used - shard.removed;
+            let fitting = (live / (GROUP / 2) + 1).next_power_of_two();
+            if fitting * 2 < shard.groups.len() {
                 shard.resize(fitting);
             }
         }
@@ -220,13 +244,13 @@ mod tests {
     }
 
     proptest! {
-        /// Few different hashes, so that runs are long, wrap around and are torn by removals.
+        /// Few different hashes, so that groups are full, and look-ups pass removed entries.
         #[test]
         fn the_table_is_a_map(steps in prop::collection::vec((0..96_u64, 0..10_u32), 1..400)) {
             let (mut table, mut naive, mut next) = (StreamTable::new(), HashMap::new(), 0_u32);
             for (key, action) in steps {
-                // Keys 0 to 31 share one home place; the others have neighbouring ones.
-                let hash = if key < 32 { key << 8 | 3 } else { key };
+                // Keys 0 to 31 share one home group while the shard is small; the others have neighbouring ones.
+                let hash = if key < 32 { key << 12 | 3 } else { key };
                 match action {
                     0..6 => {
                         let is_it = |id: u32| naive.get(&key) == Some(&id);
@@ -245,7 +269,7 @@ mod tests {
                     _ => table.shrink(),
                 }
                 for key in 0..96 {
-                    let hash = if key < 32 { key << 8 | 3 } else { key };
+                    let hash = if key < 32 { key << 12 | 3 } else { key };
                     let found = table.find(hash, |id| naive.get(&key) == Some(&id));
                     prop_assert_eq!(found, naive.get(&key).copied());
                 }

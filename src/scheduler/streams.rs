@@ -47,9 +47,9 @@ impl Streams {
         self.table.find(hash, |_| true).unwrap_or(NONE)
     }
 
-    /// Reads the table's places of hashes, so that [`guess`](Self::guess) finds them in a cache.
+    /// Reads the table's groups of hashes, so that [`guess`](Self::guess) finds them in a cache.
     #[inline]
-    pub(super) fn fetch_places(&self, hashes: impl Iterator<Item = u64>) {
+    pub(super) fn fetch_groups(&self, hashes: impl Iterator<Item = u64>) {
         self.table.fetch(hashes);
     }
 

@@ -211,6 +211,7 @@ pub(super) fn setup(init: Vec<String>, table: &str) -> Setup {
 
 fn keep(statement: &mut Statement<'_>, event: &Event) -> Result<(), Failure> {
     let text = |field| Some(event.text(field)).filter(|text| !text.is_empty());
+    let time = event.time_text();
     statement.compiled.execute(params![
         event.stream(),
         event.index(),
@@ -220,7 +221,7 @@ fn keep(statement: &mut Statement<'_>, event: &Event) -> Result<(), Failure> {
         text(Text::Id),
         text(Text::Correlation),
         text(Text::Causation),
-        text(Text::Timestamp),
+        Some(&*time).filter(|text| !text.is_empty()),
         // Ordinals beyond what SQLite can count are of no source that there is.
         i64::try_from(event.at().major).ok(),
         event.at().minor,
