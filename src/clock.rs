@@ -1,7 +1,7 @@
-//! Time. The only module that asks a clock.
+//! Time. Only this module reads a clock.
 //!
-//! Ages, delays and deadlines are [`Timestamp`]s of a monotonic [`Clock`], which a test may pause with tokio's
-//! timers; only what people and other systems read is [`wall`] time.
+//! Ages, delays and deadlines are [`Timestamp`]s of a monotonic [`Clock`], which a test may pause with tokio's timers.
+//! Operators and other systems read [`wall`] time.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,4 @@
-//! A tree of values, like JSON's: what a handler emits and a sink writes.
+//! Effects: the values, a tree like JSON's, that a handler emits and a sink writes.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ impl Value {
         }
     }
 
-    /// Returns what kind of value this is, for messages.
+    /// Returns the kind of the value, for messages.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",

@@ -1,19 +1,23 @@
-//! The scheduler: a value that regroups events by stream, hands out work, and knows how far each tranche is handled.
+//! The scheduler: a value that regroups events by stream, hands out work, and computes the progress of each tranche.
 //!
-//! Inputs in, work out, `now` passed in: there is no task, clock, channel, randomness or log in it.
+//! Inputs and `now` go in, work comes out. The scheduler has no task, clock, channel, randomness or log.
 //!
-//! What holds at every moment, and is asserted where it could break, in release builds too:
-//! * a stream has at most one call (a tranche in read order has one call) that has not ended;
-//! * a stream's events are offered in index order, late ones (C5) apart;
-//! * an ordinal is counted as handled once, and a tranche's position passes a batch only when all of it, and of those
-//!   before it, is handled. Batches are ordered by arrival; positions are never compared.
+//! Invariants, asserted in release builds where a check is cheap:
+//! * A stream has at most one call in flight. In read order, a tranche has at most one.
+//! * The events of a stream are offered in index order, late ones (C5) apart.
+//! * An ordinal counts as handled once. The position of a tranche passes a batch only when the batch and all earlier
+//!   ones are handled. Batches are ordered by arrival; positions are never compared.
 //!
-//! How it is made: a batch (`batch`) is a bit for each ordinal and a counter. Its events stay where they were read (`store`).
-//! A stream that is known but idle is a few bytes (`known`, `streams`). One event that is all its stream has to do (`singleton`)
-//! takes a word there, and one in its batch: that is the usual case, and costs little more than finding the stream. Anything
-//! else is a lane, of nodes that know their events and bits (`lane`), so that finishing a call searches nothing. What is next
-//! is found by the age of its oldest batch and its length (`ready`). What few lanes have (trouble, gaps, late events) is kept
-//! apart (`extras`), so that the many do not carry it.
+//! An assertion guards the scheduler's own bookkeeping. No feed can break one: a feed that breaks its source's contract
+//! is a [`BrokenFeed`], and repeats or odd indexes are ordinary input.
+//!
+//! Structure: a batch (`batch`) is a bit for each ordinal and a counter. Its events stay where they were read
+//! (`store`). A known but idle stream takes a few bytes (`known`, `streams`). A singleton (`singleton`), the only event
+//! that its stream has to offer, takes a word there and one in its batch. This is the usual case, and costs little more
+//! than finding the stream. Any other stream has a lane of nodes that know their events and bits (`lane`), so that
+//! finishing a call searches nothing. The next lane is found by the age of its oldest batch and by its length
+//! (`ready`). The rare needs of a lane (trouble, gaps, late events) are kept apart (`lane_extras`), so that most lanes
+//! do not carry them.
 
 mod lane_extras;
 mod batch;
@@ -69,7 +73,7 @@ use timers::Timers;
 
 pub use report::{Conflict, Explanation, Occurrence, Snapshot, StateTotals, StreamReport, StreamState, TrancheReport};
 
-/// What may be handled at the same time.
+/// The unit of ordering: events within a unit are handled one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// The events of a stream one after the other, streams independently.
@@ -80,34 +84,34 @@ pub enum Order {
     None,
 }
 
-/// What the scheduler is to know of its pipeline.
+/// The scheduling settings of a pipeline.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub order: Order,
     pub indexes: Indexes,
     /// Offer a stream only where nothing is missing before it: from index 0 or the known write position on.
     pub require_all: bool,
-    /// How many streams one call may hold.
+    /// The number of streams that one call may hold.
     pub streams_per_call: usize,
-    /// How many events, and bytes of them, one stream of a call may be offered at a time. One event (with its unfolds)
-    /// is always offered.
+    /// The limits, in events and in bytes, of one stream in a call. One event (with its unfolds) is always offered.
     pub max_events: usize,
     pub max_bytes: usize,
     /// Makes the hashing of names differ between processes; fixed where a run must be repeatable.
     pub hash_seed: u64,
 }
 
-/// What one read of a tranche brought.
+/// The result of one read of a tranche.
 #[derive(Debug)]
 pub struct IngestBatch {
     pub tranche: TrancheId,
     pub events: Vec<Event>,
     pub resume_at: Position,
-    /// What a store knows of streams of this batch (C13); it counts where it is further than what is known here.
+    /// The write positions that a store holds for streams of this batch (C13). The greater of the stored and the known
+    /// one counts.
     pub write_positions: Vec<(Box<str>, WritePosition)>,
 }
 
-/// What became of a piece of work.
+/// The result of a piece of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Everything below this next index is handled. Must be greater than the work's first index, or the work has
@@ -115,12 +119,12 @@ pub enum Outcome {
     Done { next: i64 },
     /// A planned later visit: offer it again at `until`, also if nothing else arrives.
     Defer { until: Timestamp },
-    /// It succeeded without progress, or nobody was there to take it: offer it again at `until`; spends no attempt.
+    /// The call made no progress, or no sink was available: offer the work again at `until`. Spends no attempt.
     Wait { until: Timestamp },
     /// It failed: offer it again at `until`; spends an attempt. From then on the events are offered singly, until all
     /// that failed together are handled; or, if the failure named an event, those before it are offered without it (C19).
     Failed { until: Timestamp, at_index: Option<i64> },
-    /// `then = "skip"`: pass the first event (with unfolds if it came alone with them); what follows is offered again.
+    /// `then = "skip"`: pass the first event (with unfolds if it came alone with them), and offer the later ones again.
     Skip,
     /// `then = "park"`: from the first event on, the stream's events are handed out as [`WorkKind::Park`](crate::work::WorkKind::Park).
     Park,
@@ -128,7 +132,7 @@ pub enum Outcome {
     Return,
 }
 
-/// A feed that breaks what its source promised; retrying cannot mend it.
+/// A feed that breaks its source's contract. This is a permanent error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BrokenFeed {
     #[error(
@@ -152,17 +156,17 @@ pub struct Scheduler {
     ready: Ready,
     timers: Timers,
     clock: HeldClock,
-    /// Some tranche is to be let go.
+    /// Whether some tranche is about to be released.
     leaving: bool,
     late_events: u64,
     duplicates: u64,
     conflicts: u64,
     first_conflict: Option<Conflict>,
-    /// Up to where streams of tranches that were let go are forgotten.
+    /// The end of the streams that were searched for those of released tranches.
     swept: u32,
     /// Streams that have moved since they were last asked for; noted only with `require_all`.
     dirty_streams: hashbrown::HashSet<u32>,
-    /// Containers of events that came back, for the next calls.
+    /// Containers of returned events, for the next calls.
     pool: Vec<Vec<Event>>,
     /// Space that batches and previews use again.
     resolved: Vec<Resolved>,
@@ -196,8 +200,8 @@ impl Scheduler {
         }
     }
 
-    /// Begins a tranche, from the progress that was committed for it. What its set covers is never offered (C12).
-    /// One that is held already is let go first.
+    /// Begins the assignment of a tranche, from its committed progress. Events in the progress' set are never offered
+    /// (C12). An earlier assignment of the tranche ends first.
     pub fn open(&mut self, tranche: &TrancheId, progress: Option<Progress>) {
         self.begin_assignment(tranche, progress);
     }
@@ -214,20 +218,20 @@ impl Scheduler {
         self.take_in(batch, now)
     }
 
-    /// Forgets a tranche and its streams (C7). Work that is out keeps its streams busy until it is finished (C6), and
-    /// counts for nothing then.
+    /// Forgets a tranche and its streams (C7). Work in flight keeps its streams busy until it is finished (C6), and
+    /// then counts for nothing.
     pub fn revoke(&mut self, tranche: &TrancheId) {
         self.end_assignment(tranche);
     }
 
-    /// Offers nothing more of a tranche that somebody else is to have; work that is out is finished as usual.
+    /// Stops offering events of a tranche that moves to another owner. Work in flight is finished as usual.
     pub fn stop_offering(&mut self, tranche: &TrancheId) {
         self.stop_offering_of(tranche);
     }
 
-    /// Returns from which ordinal on the stream of work that is to be parked is parked: the smallest that is not handled, which
-    /// is not that of its first event if they arrived out of order. A store must keep it (C21): what is read again below is
-    /// taken as handled.
+    /// Returns the ordinal from which the stream is parked: its smallest unhandled ordinal. After out-of-order arrival
+    /// it can differ from the first event's ordinal. A store must keep it (C21): events that are read again below it
+    /// count as handled.
     pub fn parked_from(&self, work: &Work) -> Option<Ordinal> {
         self.find_parked_from(work)
     }
@@ -242,15 +246,16 @@ impl Scheduler {
         self.offer(now)
     }
 
-    /// Returns whether the work's tranche is still held: what was decided for one that is not must not be written (C10).
+    /// Returns whether the work's tranche is still held. A decision for a tranche that is not held must not be written
+    /// (C10).
     pub fn is_held(&self, work: WorkId) -> bool {
         self.in_flight.find(work).is_some_and(|call| !call.revoked)
     }
 
-    /// Takes a piece of work back. Its events must be those that were handed out, in order.
+    /// Finishes a piece of work. Its events must be those that were handed out, in order.
     ///
     /// # Panics
-    /// If it came back already, with other events, or as done without any of them.
+    /// If the work was finished already, has other events, or is done without any of them.
     pub fn finish(&mut self, work: Work, outcome: Outcome, now: Timestamp) {
         self.finish_work(work, outcome, now);
     }
@@ -272,14 +277,14 @@ impl Scheduler {
         self.preview(done)
     }
 
-    /// Returns what a store may keep of how far the work's stream is, once it is done up to `next` (C13); `None` if there is
-    /// nothing to keep.
+    /// Returns the write position to store for the work's stream once the work is done up to `next` (C13), if there is
+    /// one.
     pub fn write_position_with(&self, work: WorkId, next: i64) -> Option<WritePosition> {
         self.preview_write_position(work, next)
     }
 
-    /// With `require_all`, returns how far the streams of a tranche are that have moved since this was last asked, by whatever
-    /// means: what a store is to keep with the progress as it is now, and to know of them after a restart.
+    /// With `require_all`, returns the write positions of the tranche's dirty streams: those that moved since the last
+    /// call of this function, by whatever means. A store keeps them with the progress, for the time after a restart.
     pub fn take_dirty_streams(&mut self, tranche: &TrancheId) -> Vec<(Box<str>, WritePosition)> {
         self.take_dirty_streams_of(tranche)
     }
@@ -294,9 +299,10 @@ impl Scheduler {
         self.clock.hold(held, now);
     }
 
-    /// Returns streams that were offered without progress for at least `after` (C20), the longest first, with whether a call of
-    /// theirs runs at the moment. It counts from the first call that made none, also between calls that return at once; the
-    /// back-off after a failure and deferral do not count, nor what is [held](Self::set_held).
+    /// Returns the streams that were offered without progress for at least `after` (C20), the longest first, and
+    /// whether a call of each runs. The clock runs from the first call without progress, also between calls that return
+    /// at once. It stands still during back-off after a failure, during deferral, and while it is
+    /// [held](Self::set_held).
     pub fn stuck(&self, after: Duration, now: Timestamp) -> Vec<StreamReport> {
         self.find_stuck(after, now)
     }
@@ -328,7 +334,7 @@ impl Scheduler {
         self.timers.first().map(|alarm| alarm.at)
     }
 
-    /// Returns how each tranche stands: what it holds, how far it is.
+    /// Returns a report of each held tranche.
     pub fn tranches(&self) -> Vec<TrancheReport> {
         let held = (0..).zip(&self.ledger.tranches).filter(|(_, tranche)| tranche.is_held());
         held.map(|(tranche, _)| self.report_tranche(tranche)).collect()

@@ -1,4 +1,4 @@
-//! Units of work: what the scheduler hands out, and handlers and sinks pass on.
+//! Units of work, which the scheduler hands out and handlers and sinks pass on.
 
 use smallvec::SmallVec;
 
@@ -6,7 +6,7 @@ use crate::clock::Timestamp;
 use crate::event::{Event, category, stream_id};
 use crate::trace::Traced;
 
-/// Names a piece of work while it is out: one stream of one call.
+/// The identity of a piece of work in flight: one stream of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkId {
     pub slot: u32,
@@ -14,7 +14,7 @@ pub struct WorkId {
     pub generation: u32,
 }
 
-/// What is to be done with a piece of work.
+/// The treatment that a piece of work needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkKind {
     /// Offer it to the handler, then the sink.
@@ -36,11 +36,11 @@ pub struct Work {
     pub events: Vec<Event>,
     /// The index of interest once all of this is handled.
     pub next: i64,
-    /// How often the first of these events has failed already.
+    /// The number of earlier failures of the first of these events.
     pub failures: u32,
     /// When the oldest of these events was read.
     pub read_at: Timestamp,
-    /// The events came below what their stream had already passed, over a gap (C5).
+    /// The events came below the write position of their stream, in a gap (C5).
     pub late: bool,
     /// The spans that are open for it, where traces are exported and this is one of those that are recorded.
     pub trace: Option<Box<Traced>>,
@@ -75,5 +75,5 @@ impl Work {
     }
 }
 
-/// What a handler is called with: the work of `streams_per_call` streams, usually one.
+/// The argument of a handler: the work of `streams_per_call` streams, usually one.
 pub type Streams = SmallVec<[Work; 1]>;

@@ -1,4 +1,4 @@
-//! Tranches that come and go, and what is forgotten with them.
+//! Assignments: tranches that are opened and revoked, and the streams that are forgotten with them.
 
 use crate::clock::Timestamp;
 use crate::position::{Ordinal, Progress, TrancheId};
@@ -9,7 +9,7 @@ use super::lane_extras::{On, Parked};
 use super::slab::NONE;
 use super::{Order, Scheduler};
 
-/// How many streams a batch looks at to forget those of tranches that were let go.
+/// The number of streams that one batch searches for those of released tranches.
 const SWEPT: u32 = 512;
 
 impl Scheduler {
@@ -38,7 +38,7 @@ impl Scheduler {
         let epoch = self.ledger.tranches[tranche as usize].epoch;
         self.give_singletons_lanes(tranche);
         for head in self.in_flight.revoke(tranche) {
-            // Placeholders among what is out are still in their batches, which go now.
+            // Placeholders of work in flight are still in their batches, which are released now.
             for id in chain(&self.nodes, head).collect::<Vec<_>>() {
                 self.store.forget(&mut self.nodes[id]);
             }
@@ -94,7 +94,7 @@ impl Scheduler {
         self.retire_lane(lane_id);
     }
 
-    /// Forgets what one tranche brought of a stream that another one, which is still held, has brought events of, too.
+    /// Forgets one tranche's events of a stream that another held tranche has brought events of, too.
     fn forget_part(&mut self, lane_id: u32, tranche: u32) {
         let first = [self.lanes[lane_id].head, self.lanes[lane_id].unfolds];
         for (which, first) in first.into_iter().enumerate() {
@@ -147,7 +147,8 @@ impl Scheduler {
                 }
             }
         }
-        // What superseded unfolds of the other tranche, and went with this one, is its next owner's to handle.
+        // An event of this tranche superseded unfolds of the other one, and leaves with it. The next owner handles
+        // both.
         let dependents = std::mem::take(&mut self.lane_extras[extras_id].dependents);
         for dependent in dependents {
             if self.ledger.tranche_of(dependent.batch) == tranche {
@@ -186,7 +187,7 @@ impl Scheduler {
         }
     }
 
-    /// Forgets some of the streams of tranches that were let go, so that no single step is long.
+    /// Forgets some of the streams of released tranches, so that no single step is long.
     pub(super) fn sweep(&mut self) {
         let end = self.swept.saturating_add(SWEPT).min(self.streams.bound());
         for id in self.swept..end {
@@ -284,7 +285,7 @@ impl Scheduler {
         }
     }
 
-    /// Returns the streams of a name: several, where the tranche is part of what a stream is known by.
+    /// Returns the streams of a name. There are several if the tranche is part of a stream's identity.
     pub(super) fn all_named(&self, name: &[u8]) -> Vec<u32> {
         let scopes = match self.options.indexes {
             super::Indexes::Dense => 1,

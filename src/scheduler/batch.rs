@@ -3,7 +3,7 @@
 use crate::clock::Timestamp;
 use crate::position::{Ordinal, OrdinalSet, Position};
 
-/// What is held of a batch until everything before its end is handled.
+/// The part of a batch that is held until everything before its end is handled.
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) tranche: u32,
@@ -181,7 +181,7 @@ pub(super) struct Ordinals {
     stretches: Vec<Stretch>,
     len: u32,
     last: Ordinal,
-    /// How the last stretch goes on, and what it goes on with.
+    /// The step of the last stretch, and its next ordinal.
     step: Step,
     expected: Option<Ordinal>,
 }

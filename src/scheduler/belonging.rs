@@ -1,13 +1,13 @@
-//! Which tranche a stream belongs to (C4, C7).
+//! The tranche that a stream belongs to (C4, C7).
 
 use super::ingest::{Arrival, BatchOrigin, Freshness};
 use super::slab::NONE;
 use super::{BrokenFeed, Scheduler};
 
 impl Scheduler {
-    /// An event may come from another tranche than the ones before. That one was let go, or is done with the stream; or the
-    /// feed is broken if it has brought this index already (C4). Else the events of both are queued together, and no call
-    /// holds those of both.
+    /// Admits an event from another tranche than the stream's earlier ones. The other tranche may have been released,
+    /// or be done with the stream. If it has brought this index already, the feed is broken (C4). Otherwise the events
+    /// of both are queued together, and no call holds events of both.
     pub(super) fn change_tranche(&mut self, origin: &BatchOrigin, arrival: &Arrival) -> Result<(), BrokenFeed> {
         let (stream, index) = (arrival.stream, arrival.index);
         let known = self.streams.get(stream);
@@ -46,7 +46,7 @@ impl Scheduler {
         }
     }
 
-    /// Lets a stream belong to another opening of a tranche; what is known of it by one that was let go is forgotten (C7).
+    /// Moves a stream to another epoch, and forgets the write position if its old epoch is closed (C7).
     pub(super) fn adopt(&mut self, stream: u32, epoch: u32) {
         let known = self.streams.get_mut(stream);
         let old = std::mem::replace(&mut known.epoch, epoch);

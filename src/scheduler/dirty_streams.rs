@@ -1,7 +1,7 @@
-//! Which streams have moved since a store was last told (`require_all`).
+//! Dirty streams: those that moved since their write positions were last stored (`require_all`).
 //!
-//! Where a stream is offered only from where it is handled on, that must be known after a restart, whatever moved it: a call,
-//! a decision without effects, a placeholder, a skip or a park. It is told together with the progress that covers it.
+//! A restart needs their write positions, whatever moved them: a call, a decision without effects, a placeholder, a
+//! skip or a park. The store gets them together with the progress that covers them.
 
 use crate::position::{TrancheId, WritePosition};
 

@@ -13,7 +13,7 @@ use super::settle::Marks;
 use super::slab::NONE;
 use super::{Outcome, Scheduler};
 
-/// Which of the events that come back are offered by themselves from now on.
+/// The returned events that are offered singly from now on.
 #[derive(Clone, Copy)]
 enum Isolate {
     Nothing,
@@ -21,15 +21,15 @@ enum Isolate {
     At(i64),
 }
 
-/// How many containers of events are kept for the next calls, and how large they may be.
+/// The number of event containers that are kept for the next calls, and the largest capacity to keep.
 const POOL: usize = 256;
 const POOLED: usize = 1024;
 
 impl Scheduler {
     pub(super) fn finish_work(&mut self, work: Work, outcome: Outcome, now: Timestamp) {
         let mut events = work.events;
-        let call = self.in_flight.find(work.id).expect("work comes back once");
-        assert_eq!(events.len(), call.events as usize, "work comes back with the events that it went with");
+        let call = self.in_flight.find(work.id).expect("work is finished once");
+        assert_eq!(events.len(), call.events as usize, "work returns with the events that it was handed out with");
         if call.is_singleton() {
             match outcome {
                 Outcome::Done { next } if call.ends_by(next) => {
@@ -74,7 +74,7 @@ impl Scheduler {
         self.in_flight.get_mut(at).sibling = call.sibling;
     }
 
-    /// C6: a call whose tranche was taken away has ended, and counts for nothing.
+    /// Ends a call whose tranche was revoked (C6). The call counts for nothing.
     fn forget_call(&mut self, call: &InFlight) {
         for id in chain(&self.nodes, call.head).collect::<Vec<_>>() {
             self.free_node(id);
@@ -96,7 +96,7 @@ impl Scheduler {
     fn apply(&mut self, call: &InFlight, events: &mut Vec<Event>, outcome: Outcome, now: Timestamp) {
         match outcome {
             Outcome::Done { next } => {
-                assert!(next > call.first || call.ends_by(next), "what is done is at least one event");
+                assert!(next > call.first || call.ends_by(next), "finished work handles at least one event");
                 self.done(call, events, next);
             }
             Outcome::Skip => {
@@ -129,7 +129,7 @@ impl Scheduler {
         }
     }
 
-    /// Everything below `next` is handled; the rest comes back.
+    /// Marks everything below `next` as handled, and restores the rest.
     fn done(&mut self, call: &InFlight, events: &mut Vec<Event>, next: i64) {
         let all = call.ends_by(next);
         let is_stream = self.lanes[call.lane].kind == LaneKind::Stream;
@@ -144,7 +144,7 @@ impl Scheduler {
             }
             let (following, batch, slot, flags) = (node.next, node.batch, node.slot, node.flags);
             if node.is_out() {
-                let event = handed.next().expect("as many events come back as were handed out");
+                let event = handed.next().expect("as many events return as were handed out");
                 bytes += event.held_bytes() as u64;
                 real = real.max(node.next_index());
                 last = last.max(node.index);
@@ -196,7 +196,7 @@ impl Scheduler {
         while id != NONE {
             let node = &mut self.nodes[id];
             if node.is_out() {
-                let event = events.next().expect("as many events come back as were handed out");
+                let event = events.next().expect("as many events return as were handed out");
                 self.store.put_back(node, event);
             }
             bytes += self.store.bytes(node);
@@ -235,7 +235,8 @@ impl Scheduler {
         }
     }
 
-    /// What arrived below a call that then made no progress was not jumped, and is not late.
+    /// Requeues events that arrived below a call that then made no progress. The call jumped no event, so they are not
+    /// late.
     fn recall_late(&mut self, lane_id: u32) {
         let lane = &self.lanes[lane_id];
         if lane.extras == NONE || self.lane_extras[lane.extras].late == NONE {
@@ -278,7 +279,7 @@ impl Scheduler {
         let at = self.store.at(&self.nodes[first]);
         let lane = &self.lanes[lane_id];
         let before = match lane.kind {
-            // Runs of one call come back one by one, in any order.
+            // The streams of one call return one by one, in any order.
             LaneKind::Tranche => {
                 chain(&self.nodes, lane.head).take_while(|&id| self.store.at(&self.nodes[id]) < at).last()
             }
@@ -316,7 +317,7 @@ impl Scheduler {
         self.lanes[lane_id].len += 1;
     }
 
-    /// Unfolds come back: newer ones, or newer events, may have superseded them meanwhile.
+    /// Restores unfolds, unless newer unfolds or newer events have superseded them meanwhile.
     fn restore_unfolds(&mut self, lane_id: u32, first: u32, len: u32) {
         let index = self.nodes[first].index;
         let newer = self.lanes[lane_id].unfolds;
@@ -380,7 +381,7 @@ impl Scheduler {
             return self.recover(call);
         }
         self.put_back(call, events, Isolate::Nothing);
-        // What is queued out of order may have been read before the event that failed.
+        // Events that are queued out of order may have been read before the failed one.
         let read = self.queued(call.lane).into_iter().map(|id| self.store.at(&self.nodes[id])).min();
         let extras = self.extras_of(call.lane);
         let extras = &mut self.lane_extras[extras];

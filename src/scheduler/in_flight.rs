@@ -1,4 +1,4 @@
-//! Work that is out.
+//! Work in flight.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::work::{WorkId, WorkKind};
 
 use super::slab::NONE;
 
-/// One piece of work that was handed out and did not come back yet.
+/// One piece of work that was handed out and is not finished.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InFlight {
     pub(super) generation: u32,
@@ -16,7 +16,7 @@ pub(super) struct InFlight {
     pub(super) singleton: u32,
     pub(super) batch: u32,
     pub(super) slot: u32,
-    /// What it was taken from, unless it is a lone event.
+    /// The lane that it was taken from; `NONE` for a singleton.
     pub(super) lane: u32,
     pub(super) tranche: u32,
     /// The nodes that it took from its lane, those that are not offered (placeholders) included.
@@ -37,10 +37,10 @@ pub(super) struct InFlight {
     pub(super) unfolds_at: i64,
     pub(super) kind: WorkKind,
     pub(super) late: bool,
-    /// Its tranche was taken away: what comes of it counts for nothing (C6).
+    /// Its tranche was revoked: its result counts for nothing (C6).
     pub(super) revoked: bool,
     pub(super) taken: Timestamp,
-    /// What the clock that stands still while nothing can be offered showed then (C20), in nanoseconds.
+    /// The reading of the held clock at that time (C20), in nanoseconds.
     pub(super) clock: u64,
 }
 
@@ -93,7 +93,7 @@ pub(super) struct InFlightTable {
 }
 
 impl InFlightTable {
-    /// Returns a place to be filled, and the id of what is filled in.
+    /// Returns a place for a piece of work, and the work's id.
     #[inline]
     pub(super) fn claim(&mut self) -> (&mut InFlight, WorkId) {
         let slot = match self.unused.pop() {
@@ -120,7 +120,7 @@ impl InFlightTable {
         id
     }
 
-    /// Returns the work of this id, unless it came back already.
+    /// Returns the work of this id, unless it is finished.
     pub(super) fn find(&self, id: WorkId) -> Option<&InFlight> {
         self.places.get(id.slot as usize).filter(|call| call.generation == id.generation && !call.is_unused())
     }
@@ -135,7 +135,7 @@ impl InFlightTable {
 
     /// Takes a piece of work back.
     pub(super) fn remove(&mut self, id: WorkId) -> InFlight {
-        assert!(self.find(id).is_some(), "work comes back once");
+        assert!(self.find(id).is_some(), "work is finished once");
         let call = *self.get(id.slot);
         self.release(id.slot);
         call
@@ -149,16 +149,16 @@ impl InFlightTable {
         self.unused.push(slot);
     }
 
-    /// Returns the lone events that are out.
+    /// Returns the singletons in flight.
     pub(super) fn singletons(&self) -> impl Iterator<Item = u32> + '_ {
         (0..).zip(&self.places).filter(|(_, call)| call.is_singleton()).map(|(slot, _)| slot)
     }
 
-    /// Lets all that a tranche has out count for nothing. Returns the first nodes of what that is.
+    /// Marks all work of a tranche in flight as revoked. Returns the first node of each.
     pub(super) fn revoke(&mut self, tranche: u32) -> Vec<u32> {
         let mut heads = Vec::new();
         for call in self.places.iter_mut().filter(|call| !call.is_unused() && call.tranche == tranche) {
-            assert!(!call.is_singleton(), "what is revoked has a lane");
+            assert!(!call.is_singleton(), "revoked work has a lane");
             call.revoked = true;
             heads.push(call.head);
         }
@@ -170,12 +170,12 @@ impl InFlightTable {
 #[derive(Debug, Default)]
 pub(super) struct HeldClock {
     since: Option<Timestamp>,
-    /// How long it was held, in nanoseconds.
+    /// The total time that it was held, in nanoseconds.
     total: u64,
 }
 
 impl HeldClock {
-    /// Returns what it shows, in nanoseconds.
+    /// Returns the reading, in nanoseconds.
     #[inline]
     pub(super) fn read(&self, now: Timestamp) -> u64 {
         self.since.unwrap_or(now).as_nanos().saturating_sub(self.total)

@@ -13,7 +13,7 @@ use super::slab::NONE;
 use super::store::Brief;
 use super::{BrokenFeed, IngestBatch, Order, Scheduler};
 
-/// Where the events of a batch come from.
+/// The origin of a batch's events.
 #[derive(Clone, Copy)]
 pub(super) struct BatchOrigin {
     pub(super) tranche: u32,
@@ -26,25 +26,25 @@ pub(super) struct BatchOrigin {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
     pub(super) index: i64,
-    /// What it holds of its read buffer.
+    /// The bytes of the read buffer that it keeps alive.
     pub(super) bytes: u64,
-    /// Its place among what its batch brought, and its ordinal's.
+    /// The place of the event in its batch, and the place of its ordinal.
     pub(super) at: u32,
     pub(super) slot: u32,
     pub(super) stream: u32,
     pub(super) kind: Kind,
 }
 
-/// What an event is to its stream, going by its index.
+/// The relation of an event to its stream, by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Freshness {
     /// At or above all that was offered; it may be queued already.
     Fresh,
     /// Handled, or passed.
     Handled,
-    /// A duplicate of one that is out, or late and queued.
+    /// A duplicate of an event that is in flight, or late and queued.
     Waits,
-    /// Below what the stream has passed, and never offered (C5).
+    /// Below the write position, and never offered (C5).
     Late,
 }
 
@@ -116,8 +116,8 @@ impl Scheduler {
         }
     }
 
-    /// Appends an event to its stream's lane, and what follows of the same stream, as long as nothing else has to be thought
-    /// of. Returns how many that were.
+    /// Appends an event and the following events of the same stream to the stream's lane, as far as no special case
+    /// applies. Returns the number of appended events.
     fn append_run(&mut self, origin: &BatchOrigin, first: &Arrival, following: &[Resolved]) -> usize {
         let lane_id = self.find_lane(first.stream);
         if lane_id == NONE || self.streams.get(first.stream).epoch != origin.epoch {
@@ -290,7 +290,7 @@ impl Scheduler {
             return if was_offered { Freshness::Handled } else { Freshness::Late };
         }
         match call.filter(|call| !call.late) {
-            // It will have been jumped: what is out may be above it.
+            // The call in flight will jump this index.
             Some(call) if index < call.first => Freshness::Late,
             Some(call) if index < call.span_next => {
                 if dense || index.saturating_add(1) == call.span_next {
@@ -406,7 +406,8 @@ impl Scheduler {
             {
                 self.adopt(stream, epoch);
             }
-            // What is queued may belong where nothing is known: it would be passed, and a repeat is better than that.
+            // Queued events may belong to a range that the position does not describe. Passing them would lose them; a
+            // repeat is harmless.
             let (gaps, real) = position.split();
             let is_whole = position.first <= 0 && gaps.is_empty();
             if !is_whole && !self.is_idle(stream)

@@ -200,7 +200,7 @@ impl Scheduler {
         Explanation { state: report.state, report: Some(report), write_position: None, gaps: Vec::new(), blocks }
     }
 
-    /// Reports a lone event that is queued.
+    /// Reports a queued singleton.
     fn report_singleton(&self, singleton: Singleton, batch: u32, at: u32, now: Timestamp) -> StreamReport {
         let event = self.store.read(batch, at);
         StreamReport {
@@ -212,7 +212,7 @@ impl Scheduler {
         }
     }
 
-    /// Reports a lone event that is out.
+    /// Reports a singleton in flight.
     fn report_singleton_in_flight(&self, call: &InFlight, now: Timestamp) -> StreamReport {
         StreamReport {
             running: true,
@@ -241,7 +241,7 @@ impl Scheduler {
         }
     }
 
-    /// Returns whether what is known of a stream is not of a tranche that was let go.
+    /// Returns whether the knowledge of a stream is current, that is, not of a released tranche.
     fn is_current(&self, stream: u32) -> bool {
         let known = self.streams.get(stream);
         self.ledger.epochs[known.epoch as usize].open || !known.has_nothing_to_do()
@@ -263,7 +263,7 @@ impl Scheduler {
         }
     }
 
-    /// Explains what is queued under a name where streams are not kept apart: by its first event.
+    /// Explains the events queued under a name in orders that do not separate streams, by the first event.
     fn explain_other(&self, name: &str, now: Timestamp) -> Explanation {
         let is_it = |&lane: &u32| {
             let lane = &self.lanes[lane];
@@ -289,7 +289,7 @@ impl Scheduler {
         let calls = std::iter::successors(self.call(lane.in_flight), |call| self.call(call.sibling))
             .filter(|call| !call.revoked);
         let in_flight = calls.flat_map(|call| chain(&self.nodes, call.head));
-        // What was recovered may have outlived its batch.
+        // A recovered event may have outlived its batch.
         let nodes = self.queued(lane_id).into_iter().chain(in_flight).map(|id| &self.nodes[id]);
         let nodes = nodes.filter(|node| !node.has(Node::RECOVERED)).map(|node| (node.batch, node.slot));
         let dependents = self
@@ -367,7 +367,7 @@ impl Scheduler {
         snapshot
     }
 
-    /// Adds the lone events to the totals, and those that are out to what is active. Returns how many there are.
+    /// Adds the singletons to the totals, and those in flight to the active streams. Returns their number.
     fn add_singleton<'a>(
         &'a self,
         totals: &mut Totals<'a>,
@@ -395,7 +395,7 @@ impl Scheduler {
     }
 }
 
-/// How many of the streams with most bytes are listed.
+/// The number of streams in the list of those with most bytes.
 const LARGEST: usize = 5;
 
 fn keep_largest(largest: &mut Vec<StreamReport>, report: &StreamReport) {

@@ -1,30 +1,31 @@
-//! What is known of one stream: how far it is handled, and where what it has to do is.
+//! The knowledge about one stream: its write position, and the place of its work.
 
 use crate::position::WritePosition;
 
 use super::slab::{Link, NONE};
 
-/// How far one stream is handled.
+/// The handled indexes of one stream, and the place of its work.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known {
     write: [u32; 2],
     pub(super) name: u32,
-    /// How many indexes below the write position were offered, or passed; saturated, which makes more events late, never fewer.
+    /// The number of indexes below the write position that were offered or passed. It saturates, which makes more
+    /// events late, never fewer.
     offered: u32,
     /// The opening of the tranche that it belongs to.
     pub(super) epoch: u32,
-    /// Where what it has to do is, or the next free entry: see [`Busy`].
+    /// The place of its work, or the next free entry: see [`Busy`].
     busy: u32,
     singleton: u32,
     pub(super) name_len: u16,
-    /// How many indexes directly below the write position are placeholders: those supersede no unfolds (C3).
+    /// The number of placeholders directly below the write position. They supersede no unfolds (C3).
     trailing: u8,
     pub(super) free: bool,
 }
 
 const _: () = assert!(size_of::<Known>() == 32);
 
-/// What a stream has to do.
+/// The work that a stream has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Busy {
     Nothing,
@@ -34,14 +35,14 @@ pub(super) enum Busy {
         batch: u32,
         at: u32,
     },
-    /// One event, which is out.
+    /// One event, which is in flight.
     SingletonInFlight(u32),
 }
 
-/// In the place of the batch: what is there is out.
+/// In place of the batch: the singleton is in flight.
 const OUT: u32 = NONE - 1;
 
-/// What an unknown write position is: smaller than any.
+/// An unknown write position: smaller than any index.
 pub(super) const UNKNOWN: i64 = -1;
 
 impl Known {
@@ -88,10 +89,10 @@ impl Known {
     /// Returns its lane; `NONE` if it has nothing to do.
     ///
     /// # Panics
-    /// If it has a lone event: that is to be looked at as such, or to get a lane.
+    /// If it has a singleton: the caller treats that as such, or gives it a lane first.
     #[inline]
     pub(super) fn lane(&self) -> u32 {
-        assert_eq!(self.singleton, NONE, "a singleton event gets a lane before it is looked at as others are");
+        assert_eq!(self.singleton, NONE, "a singleton gets a lane before it is treated as one");
         self.busy
     }
 
@@ -130,7 +131,8 @@ impl Known {
         (self.offered, self.trailing) = (0, 0);
     }
 
-    /// The usual case of [`advance`](Self::advance): what comes next, or first. Returns `false`, and does nothing, if it is another.
+    /// Handles the usual case of [`advance`](Self::advance): the next index, or the first one. Returns `false`, and
+    /// does nothing, in other cases.
     #[inline]
     pub(super) fn advance_by(&mut self, from: i64, next: i64, real: i64) -> bool {
         let write = self.write();
@@ -184,7 +186,8 @@ impl Known {
         }
     }
 
-    /// Notes what is known elsewhere to be handled, real events of it up to `real`. Returns whether that is news.
+    /// Raises the write position to one that a store knows, with real events up to `real`. Returns whether it was
+    /// greater.
     pub(super) fn raise(&mut self, first: i64, next: i64, real: i64) -> bool {
         // A store's row is outside input: its numbers may be anything.
         let (first, real) = (first.max(0), real.clamp(0, next.max(0)));
@@ -197,7 +200,8 @@ impl Known {
         true
     }
 
-    /// Returns what a store may keep of it. Placeholders at the end are a gap of their own, as they supersede no unfolds (C3).
+    /// Returns the write position to store. Trailing placeholders are a gap of their own, as they supersede no unfolds
+    /// (C3).
     pub(super) fn position(&self, gaps: &[(i64, i64)]) -> Option<WritePosition> {
         let (first, next) = (self.first(), self.write());
         let real = self.superseded_below().max(first);
@@ -226,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_offered_is_a_stretch_and_a_jump_leaves_a_gap() {
+    fn offered_indexes_are_a_stretch_and_a_jump_leaves_a_gap() {
         let mut known = Known::new(0, 0, 0);
         let mut seen = Vec::new();
         for (from, next) in [(5, 7), (7, 8), (10, 12), (8, 9), (2, 3)] {

@@ -1,7 +1,7 @@
-//! What is queued: events in order, of which one call at a time may be out.
+//! Lanes: queues of events in order, each with at most one call in flight.
 //!
-//! A lane is usually a stream with something to do. With `order = "tranche"` it is a tranche, and an event that stands for
-//! itself (with `order = "none"`, or a record that could not be read) has one of its own.
+//! A lane is usually a busy stream. With `order = "tranche"` it is a tranche. An event that stands for itself (with
+//! `order = "none"`, or a malformed record) has a lane of its own.
 
 use crate::clock::Timestamp;
 use crate::event::{Kind, next_index};
@@ -11,7 +11,7 @@ use super::slab::{Link, NONE, Slab};
 pub(super) type Nodes = Slab<Node, 1024>;
 pub(super) type Lanes = Slab<Lane, 1024>;
 
-/// An event in a lane. While its event is out it stays behind, so that what comes back is settled without searching.
+/// An event in a lane. The node stays while its event is in flight, so that finishing the event needs no search.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) index: i64,
@@ -26,11 +26,11 @@ pub(super) struct Node {
 
 const _: () = assert!(size_of::<Node>() == 32);
 
-/// Where the event of a node is.
+/// The place of a node's event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Body {
     Unused,
-    /// At this place of what its batch brought.
+    /// At this place of its batch's container.
     Read(u32),
     /// Apart from its batch, at this place of the store.
     Kept(u32),
@@ -45,8 +45,8 @@ impl Node {
     pub(super) const SINGLE: u8 = 2;
     /// It could not be read and is to be parked.
     pub(super) const PARK: u8 = 4;
-    /// A placeholder for what was handled before the tranche was opened: it counts for its stream only, and may outlive its
-    /// batch.
+    /// A placeholder for an event that was handled before the tranche was opened. It counts for its stream only, and
+    /// may outlive its batch.
     pub(super) const RECOVERED: u8 = 8;
 
     pub(super) fn new(batch: u32, slot: u32, index: i64, body: Body) -> Self {
@@ -100,7 +100,7 @@ pub(super) enum LaneKind {
     Stream,
     /// One event that stands for itself.
     Single,
-    /// What a tranche brought, in read order.
+    /// The events of a tranche, in read order.
     Tranche,
 }
 
@@ -117,9 +117,9 @@ pub(super) struct Lane {
     pub(super) tail: u32,
     /// The newest unfolds, one set.
     pub(super) unfolds: u32,
-    /// How many nodes are queued: events, unfolds and late ones.
+    /// The number of queued nodes: events, unfolds and late ones.
     pub(super) len: u32,
-    /// The work that is out.
+    /// The work in flight.
     pub(super) in_flight: u32,
     /// The batch it is ready under; `NONE` if it is not ready.
     pub(super) ready_batch: u32,

@@ -1,4 +1,4 @@
-//! What few lanes have: trouble, parking, gaps that were jumped, late events, and what waits for another event.
+//! The rare needs of a lane: trouble, parking, jumped gaps, late events, and dependents.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ pub(super) enum On {
     Event(i64),
     /// The unfolds that are queued.
     Queued,
-    /// The unfolds that are out.
+    /// The unfolds in flight.
     InFlight,
 }
 
@@ -60,14 +60,15 @@ pub(super) struct LaneExtras {
     pub(super) until: Timestamp,
     /// The alarm that it waits for; 0 if it does not wait.
     pub(super) ticket: u64,
-    /// How often the event at `failed_at` failed in a row.
+    /// The number of consecutive failures of the event at `failed_at`.
     pub(super) failures: u32,
     pub(super) failed_at: Ordinal,
     /// The ordinal of the event that was tried last without progress. `stuck_after` acts on this event alone.
     pub(super) victim: Option<Ordinal>,
-    /// How long the victim was offered without progress (C20), apart from the time since `counts_from`.
+    /// The time that the victim was offered without progress (C20), apart from the time since `counts_from`.
     pub(super) spent: Duration,
-    /// What the held clock showed when a call came back without progress: from then on it counts, until it fails or is deferred.
+    /// The reading of the held clock when a call returned without progress. Time counts from then on, until a call
+    /// fails or is deferred.
     pub(super) counts_from: Option<u64>,
     /// Its events count as waiting, and are copied out of their read buffers.
     pub(super) waiting: bool,
@@ -153,11 +154,11 @@ impl Link for LaneExtras {
     }
 }
 
-/// Indexes that a stream jumped, as ascending half-open ranges. What arrives in one is late, and what arrives elsewhere below
-/// the write position is a duplicate (C5).
+/// The jumped indexes of a stream, as ascending half-open ranges. An event that arrives in a gap is late; any other
+/// below the write position is a duplicate (C5).
 ///
-/// There are at most [`Gaps::MOST`]: beyond that the two nearest become one, with what was handled between them.
-/// A duplicate in there is then offered again, as a late one; an event is never dropped.
+/// There are at most [`Gaps::MOST`]: beyond that, the two nearest become one, with the handled indexes between them. A
+/// duplicate among these is offered again as a late event. No event is dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Gaps(Vec<(i64, i64)>);
 
@@ -198,7 +199,7 @@ impl Gaps {
         }
     }
 
-    /// Takes out what was handled after all.
+    /// Removes indexes that were handled after all.
     pub(super) fn remove(&mut self, from: i64, next: i64) {
         let mut at = self.0.partition_point(|gap| gap.1 <= from);
         while let Some(&(start, end)) = self.0.get(at).filter(|gap| gap.0 < next) {

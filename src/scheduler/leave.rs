@@ -1,4 +1,4 @@
-//! What the driver needs to let go of a tranche in good order, and to act on one stream by itself.
+//! The driver's means to release a tranche in good order, and to act on one piece of work.
 
 use crate::clock::Timestamp;
 use crate::position::{Ordinal, TrancheId};
@@ -21,7 +21,7 @@ impl Scheduler {
         }
     }
 
-    /// Returns whether what a lane would offer first is of a tranche that is to be let go.
+    /// Returns whether the first event of a lane is of a tranche that is about to be released.
     pub(super) fn is_leaving(&self, lane: u32) -> bool {
         let first = self.first_node(lane);
         first != NONE && self.ledger.tranches[self.ledger.tranche_of(self.nodes[first].batch) as usize].leaving

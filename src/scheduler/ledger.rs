@@ -1,4 +1,4 @@
-//! How far each tranche is handled: its batches in read order, and the progress that follows from them.
+//! The ledger of tranches: their batches in read order, and the progress that follows from them.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -8,7 +8,7 @@ use crate::position::{Ordinal, OrdinalSet, Position, Progress, TrancheId};
 use super::batch::Batch;
 use super::slab::NONE;
 
-/// A tranche, held or not: what it is called stays, so that a stream of it is known again while a call of it runs.
+/// A tranche, held or not. The entry stays while any stream refers to it, so that a call in flight keeps its stream.
 #[derive(Debug)]
 pub(super) struct Tranche {
     pub(super) id: TrancheId,
@@ -18,12 +18,12 @@ pub(super) struct Tranche {
     epochs: u32,
     /// Nothing more of it is offered.
     pub(super) leaving: bool,
-    /// What is queued in read order, with `order = "tranche"`.
+    /// The lane of its read order, with `order = "tranche"`.
     pub(super) lane: u32,
     /// Parked streams, with `order = "tranche"`.
     pub(super) parked: HashMap<Box<[u8]>, Ordinal>,
     pub(super) position: Option<Position>,
-    /// What was handled before it was opened, from the first run that may not have been read again.
+    /// The ordinals that were handled before it was opened, from the first run that reading may not have passed.
     recovered: OrdinalSet,
     recovered_from: usize,
     /// The ordinal read last.
@@ -43,7 +43,7 @@ pub(super) struct Counts {
     pub(super) bytes: u64,
     pub(super) ahead: u64,
     pub(super) unhandled: u64,
-    /// Pieces of work that are out.
+    /// Pieces of work in flight.
     pub(super) in_flight: usize,
     /// Runs of handled ordinals in the queue.
     pub(super) runs: usize,
@@ -114,7 +114,7 @@ pub(super) struct Ledger {
     unused_tranches: Vec<u32>,
     pub(super) batches: Vec<Batch>,
     unused: Vec<u32>,
-    /// Batches that are done with; whoever refers to them forgets them before they are used again.
+    /// Finished batches. All references to them are cleared before they are reused.
     retired: Vec<u32>,
     begun: u64,
 }
@@ -287,7 +287,7 @@ impl Ledger {
         (batch, self.begun)
     }
 
-    /// Returns what gives the events of a batch their places.
+    /// Returns the means to number the events of a batch.
     pub(super) fn numbers(&mut self, tranche: u32, batch: u32) -> Numbers<'_> {
         Numbers { tranche: &mut self.tranches[tranche as usize], batch: &mut self.batches[batch as usize] }
     }
@@ -319,7 +319,7 @@ impl Ledger {
         }
     }
 
-    /// Marks an event that was out by itself and held so many bytes. Returns whether its batch has nothing left.
+    /// Marks a singleton in flight that held so many bytes. Returns whether its batch has nothing left.
     #[inline]
     pub(super) fn mark_singleton(&mut self, tranche: u32, batch_id: u32, slot: u32, bytes: u64) -> bool {
         let batch = &mut self.batches[batch_id as usize];
@@ -387,7 +387,7 @@ impl Ledger {
         of.recovered_from = of.recovered.runs().partition_point(|run| last.is_some_and(|last| run.1 < last));
     }
 
-    /// Completes what is complete, in read order. Batches that are done with are then [`retired`](Self::retire).
+    /// Completes the leading handled batches, in read order. They are then [`retired`](Self::retire).
     #[inline]
     pub(super) fn complete(&mut self, tranche: u32) {
         let front = self.tranches[tranche as usize].queue.front();
@@ -436,7 +436,7 @@ impl Ledger {
         } else {
             batch.waiting -= 1;
         }
-        assert!(batch.waiting <= batch.outstanding, "what waits is not handled");
+        assert!(batch.waiting <= batch.outstanding, "a waiting event is not handled");
         let counts = &mut self.tranches[batch.tranche as usize].counts;
         counts.busy -= usize::from(was_busy && !batch.is_busy());
         counts.busy += usize::from(!was_busy && batch.is_busy());

@@ -5,13 +5,13 @@ const GRANULE: usize = 8;
 const SEGMENT: usize = 1 << 18;
 const GRANULES: usize = SEGMENT / GRANULE;
 
-/// Names by place. A place that was given back is used again for a name of about the same length.
+/// Names by place. A released place is reused for a name of about the same length.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     segments: Vec<Box<[u8]>>,
     /// Granules used in the last segment.
     used: usize,
-    /// Places that were given back, by the granules they have.
+    /// Released places, by their number of granules.
     free: Vec<Vec<u32>>,
 }
 

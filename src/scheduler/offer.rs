@@ -1,4 +1,4 @@
-//! What is offered next, and which events one offering holds.
+//! Selection of the next call, and of its events.
 
 use crate::clock::Timestamp;
 use crate::event::{Event, Indexes, Kind};
@@ -23,7 +23,7 @@ impl Scheduler {
         }
     }
 
-    /// Fills a call, beginning with what is next.
+    /// Fills a call, beginning with the next lane or singleton.
     fn offer_several(&mut self, first: Next, now: Timestamp) -> Streams {
         let (mut call, mut next) = (Streams::new(), Some(first));
         while let Some(offered) = next {
@@ -64,7 +64,7 @@ impl Scheduler {
         })
     }
 
-    /// Makes ready what has waited long enough.
+    /// Makes lanes ready whose time has come.
     #[inline]
     fn wake(&mut self, now: Timestamp) {
         if self.timers.first().is_some() {
@@ -132,7 +132,7 @@ impl Scheduler {
         }
     }
 
-    /// Returns what is offered first: what came late, then events, then unfolds.
+    /// Returns the node to offer first: late events, then events, then unfolds.
     #[inline]
     pub(super) fn first_node(&self, lane: u32) -> u32 {
         self.first_node_of(&self.lanes[lane])
@@ -173,7 +173,7 @@ impl Scheduler {
         is_missing.then(|| self.streams.get(lane.stream).write().max(0))
     }
 
-    /// Returns what is to be done with a lane's first event.
+    /// Returns the kind of work that a lane's first event needs.
     #[inline]
     pub(super) fn kind_of(&self, lane_id: u32) -> WorkKind {
         let lane = &self.lanes[lane_id];
@@ -319,7 +319,7 @@ impl Scheduler {
     }
 }
 
-/// What one offering holds, while it is put together.
+/// The content of one offering, while it is put together.
 pub(super) struct Span {
     pub(super) events: Vec<Event>,
     pub(super) head: u32,

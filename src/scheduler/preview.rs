@@ -26,9 +26,9 @@ impl Scheduler {
         progress.into_iter().map(named).collect()
     }
 
-    /// Returns what a store may keep of how far the work's stream is, once that is done up to `next`.
+    /// Returns the write position to store for the work's stream, once the work is done up to `next`.
     ///
-    /// Trailing placeholders are left out, unless `require_all` counts on them.
+    /// It leaves trailing placeholders out, unless `require_all` depends on them.
     pub(super) fn preview_write_position(&self, work: WorkId, next: i64) -> Option<WritePosition> {
         let call = self.in_flight.find(work).filter(|call| !call.revoked)?;
         if call.is_singleton() {
@@ -50,7 +50,8 @@ impl Scheduler {
         self.kept_of(call, lane.stream, Some(rest.unwrap_or(NONE)), gaps, next, real)
     }
 
-    /// `rest` is what of the work's lane is not done, if it has one.
+    /// Previews the write position of a stream. `rest` is the unfinished part of the work's chain, if the work has a
+    /// lane.
     fn kept_of(
         &self,
         call: &InFlight,
@@ -123,7 +124,7 @@ impl Scheduler {
         handled.extend(leading.map(|node| (node.batch, node.slot)));
     }
 
-    /// Collects what of a stream's queue goes with work that is done.
+    /// Collects the queued events of a stream that become handled with work that is done.
     fn collect_passed(&self, call: &InFlight, rest: u32, next: i64, real: i64, handled: &mut Vec<(u32, u32)>) {
         let lane = &self.lanes[call.lane];
         let mut known = *self.streams.get(lane.stream);
@@ -157,7 +158,7 @@ impl Scheduler {
         handled.extend(dependents.map(|dependent| (dependent.batch, dependent.slot)));
     }
 
-    /// Passes what of a lane's queue need not be offered once its work is done but for `rest`, as
+    /// Passes the queued events that will need no offer once the work is done except for `rest`, as
     /// [`settle_head`](Self::settle_head) will.
     fn pass_queued(&self, lane: &Lane, rest: u32, known: &mut Known, mut passed: impl FnMut(&Node)) {
         for node in chain(&self.nodes, rest).chain(chain(&self.nodes, lane.head)).map(|id| &self.nodes[id]) {

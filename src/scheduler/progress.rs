@@ -21,7 +21,7 @@ impl Ledger {
         let (remaining, begun) = of.remaining();
         let mut remaining = remaining.iter();
         if begun && complete < of.queue.len() {
-            // What was read of the run is handled, so that it ends in the last run.
+            // The part of the run that was read is handled, so it is the last run of the queue.
             let &(_, last) = remaining.next().expect("the run that was begun is there");
             runs.lengthen(last);
         }
@@ -76,7 +76,7 @@ impl Ledger {
 #[derive(Default)]
 struct Runs {
     set: OrdinalSet,
-    /// The run that is not in the set yet, and whether it reaches the end of what was looked at.
+    /// The run that is not in the set yet, and whether it reaches the end of the batches seen so far.
     open: Option<(Ordinal, Ordinal)>,
     touches: bool,
 }

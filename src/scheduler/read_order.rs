@@ -11,8 +11,8 @@ use super::offer::Span;
 use super::slab::NONE;
 
 impl Scheduler {
-    /// Fills a call with runs of neighbours of the same stream, each stream once. What is parked, failed, or could not be read
-    /// comes alone.
+    /// Fills a call with runs of neighbouring events of the same stream, each stream once. A parked, failed or
+    /// malformed event comes alone.
     pub(super) fn offer_in_read_order(&mut self, lane: u32, now: Timestamp, call: &mut Streams) {
         assert_eq!(self.lanes[lane].in_flight, NONE, "a tranche in read order has one call at a time");
         self.lanes[lane].ready_batch = NONE;

@@ -1,7 +1,7 @@
-//! Which lane is next: the oldest batch first, within it the longest queue, then the one that has waited longest.
+//! The choice of the next lane: the oldest batch first, within it the longest queue, then the longest wait.
 //!
-//! An entry is never moved or searched for. A lane notes where it is ready; an entry that it no longer agrees with is
-//! skipped when it is met, so that everything is O(1) amortised. A singleton event (`singleton`) needs no entry: it is found by its
+//! An entry is never moved or searched for. A lane notes its place in the lists, and an entry that disagrees with its
+//! lane is skipped when it is met, so that every step is O(1) amortised. A singleton needs no entry: it is found by its
 //! place in its batch.
 
 use std::cmp::Reverse;
@@ -17,7 +17,7 @@ const KEPT: usize = 1 << 14;
 /// The singletons of a batch whose streams are fetched at a time, before they are offered one after the other.
 pub(super) const FETCHED_SINGLETONS: u32 = 16;
 
-/// The class of lone events, which they share with lanes of one event.
+/// The class of singletons, which they share with lanes of one event.
 const SINGLETON_CLASS: u8 = 0;
 
 /// Returns the class of a queue's length: exact up to 64, then by powers of two.
@@ -37,7 +37,7 @@ pub(super) struct Singleton {
 const NO_SINGLETON: Singleton = Singleton { stream: NONE, slot: NONE };
 
 impl Singleton {
-    /// In place of a lone event: the lane that it was given, which keeps its place.
+    /// Returns the mark in place of a singleton: the lane that it was given, which keeps its place.
     fn lane(lane: u32) -> Self {
         Self { stream: NONE, slot: lane }
     }
@@ -47,7 +47,7 @@ impl Singleton {
 struct Entry {
     lane: u32,
     next: u32,
-    /// The lone events before this place of the batch were ready earlier.
+    /// The singletons before this place of the batch were ready earlier.
     after: u32,
 }
 
@@ -71,16 +71,17 @@ struct List {
     tail: u32,
 }
 
-/// What is ready under one batch.
+/// The ready lanes and singletons of one batch.
 #[derive(Debug)]
 struct Bucket {
     sequence: u64,
-    /// Which lists have entries.
+    /// A bit for each list that has entries.
     filled: u128,
     /// Whether the heap knows it.
     known: bool,
     lists: [List; CLASSES],
-    /// The lone events, by what the batch brought; how many there are, where the first may be, and behind the last.
+    /// The singletons by their places in the batch, their number, a lower bound of the first place, and the end of the
+    /// last.
     singletons: Vec<Singleton>,
     singletons_left: u32,
     singletons_from: u32,
@@ -88,7 +89,8 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// Returns the place of the first that is lone, or was, unless the first lane of its class was ready earlier.
+    /// Returns the place of the first singleton, or of a lane that was one, unless the first lane of its class was
+    /// ready earlier.
     #[inline]
     fn first_singleton(&mut self, entries: &Entries) -> Option<u32> {
         if self.singletons_left == 0 {
@@ -114,10 +116,10 @@ impl Bucket {
 
 type Entries = Slab<Entry, 4096>;
 
-/// What is next.
+/// The next lane or singleton.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// A lane, which stands in a list, or in the place of the event that was lone.
+    /// A lane, which stands in a list or in the place of a singleton.
     Lane {
         lane: u32,
         batch: u32,
@@ -168,7 +170,7 @@ impl Ready {
         bucket.singletons.resize(events, NO_SINGLETON);
     }
 
-    /// Ends a batch; what is left of its entries is void.
+    /// Ends a batch. Its remaining entries are void.
     pub(super) fn end(&mut self, batch: u32) {
         while self.buckets[batch as usize].filled != 0 {
             let bucket = &mut self.buckets[batch as usize];
@@ -176,7 +178,7 @@ impl Ready {
             match if class == SINGLETON_CLASS { bucket.first_singleton(&self.entries) } else { None } {
                 Some(at) => {
                     let singleton = bucket.remove_singleton(at);
-                    assert_eq!(singleton.stream, NONE, "a batch that is done with has no singleton events");
+                    assert_eq!(singleton.stream, NONE, "a finished batch has no singletons");
                 }
                 None => self.remove(batch, class, NONE),
             }
@@ -187,7 +189,7 @@ impl Ready {
         }
     }
 
-    /// Lets a lone event be found.
+    /// Adds a singleton.
     #[inline]
     pub(super) fn add_singleton(&mut self, batch: u32, at: u32, singleton: Singleton) {
         let bucket = &mut self.buckets[batch as usize];
@@ -208,15 +210,15 @@ impl Ready {
         singletons.iter().take(FETCHED_SINGLETONS as usize).map(|singleton| singleton.stream)
     }
 
-    /// Takes a lone event, to be offered.
+    /// Takes a singleton, to be offered.
     #[inline]
     pub(super) fn take_singleton(&mut self, batch: u32, at: u32) -> Singleton {
         let singleton = self.buckets[batch as usize].remove_singleton(at);
-        assert_ne!(singleton.stream, NONE, "a singleton event is taken once");
+        assert_ne!(singleton.stream, NONE, "a singleton is taken once");
         singleton
     }
 
-    /// Puts a lane in the place of a lone event.
+    /// Puts a lane in the place of a singleton.
     pub(super) fn replace_singleton(&mut self, batch: u32, at: u32, lane: u32) {
         self.buckets[batch as usize].singletons[at as usize] = Singleton::lane(lane);
     }
@@ -225,7 +227,7 @@ impl Ready {
         self.buckets[batch as usize].singletons[at as usize]
     }
 
-    /// Returns the lone events of a batch, with their places.
+    /// Returns the singletons of a batch, with their places.
     pub(super) fn singletons(&self, batch: u32) -> impl Iterator<Item = (u32, Singleton)> + '_ {
         (0..)
             .zip(self.buckets[batch as usize].singletons.iter().copied())
@@ -250,8 +252,8 @@ impl Ready {
         }
     }
 
-    /// Returns what is next of that which is still `valid`, and leaves it there. Inlined, so that the answer does not go through
-    /// memory: it would be read before it has arrived there.
+    /// Returns the next lane or singleton that is still `valid`, and leaves it there. Inlined, because an answer passed
+    /// through memory would be read before the write has arrived there.
     #[inline(always)]
     pub(super) fn peek(&mut self, valid: impl Fn(u32, u32, u8) -> bool) -> Option<Next> {
         while let Some(&Reverse((sequence, batch))) = self.batches.peek() {
@@ -316,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_batch_is_first_then_the_longest_queue_then_the_first_come() {
+    fn the_oldest_batch_is_first_then_the_longest_queue_then_the_longest_wait() {
         let mut ready = Ready::new();
         ready.begin(0, 7, 1);
         ready.begin(1, 3, 4);

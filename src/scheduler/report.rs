@@ -1,4 +1,4 @@
-//! What the scheduler answers when it is asked how things stand.
+//! The scheduler's reports.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::position::{Ordinal, TrancheId};
 
-/// How a tranche stands.
+/// The state of a tranche.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrancheReport {
     pub tranche: TrancheId,
@@ -20,15 +20,15 @@ pub struct TrancheReport {
     pub ahead: u64,
     /// Events of those that are not handled yet.
     pub unhandled: u64,
-    /// Pieces of work that are out.
+    /// Pieces of work in flight.
     pub in_flight: usize,
-    /// Runs that the set of handled ordinals has: what its encoded size follows from (C14).
+    /// The number of runs in the set of handled ordinals. The set's encoded size follows from it (C14).
     pub set_runs: usize,
-    /// Counts, since the tranche was opened, what changed its progress; equal numbers, equal progress.
+    /// The number of changes of the progress since the tranche was opened. Equal numbers mean equal progress.
     pub version: u64,
     /// Batches completed in order since the tranche was opened.
     pub completed_batches: u64,
-    /// Events handled since the tranche was opened, by whatever means.
+    /// Events that became handled since the tranche was opened, by whatever means.
     pub completed_events: u64,
     /// The first ordinal that is not handled.
     pub blocked_at: Option<Ordinal>,
@@ -36,7 +36,7 @@ pub struct TrancheReport {
     pub blocked_since: Option<Timestamp>,
 }
 
-/// Where a stream is.
+/// The state of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StreamState {
     /// No event of it was seen, or it was purged.
@@ -70,9 +70,9 @@ pub struct StreamReport {
     pub head: Option<i64>,
     pub events: usize,
     pub bytes: usize,
-    /// How often its first event failed in a row.
+    /// The number of consecutive failures of its first event.
     pub failures: u32,
-    /// How long it has been in its state; for failing and stalled ones: since it last made progress (D-14).
+    /// The time in its state. Failing and stalled streams: the time since the last progress (D-14).
     pub age: Duration,
     /// Until when it is not offered.
     pub until: Option<Timestamp>,
@@ -136,7 +136,7 @@ pub struct StateTotals {
     pub newest: Duration,
 }
 
-/// How everything stands.
+/// The state of all streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     pub idle: usize,

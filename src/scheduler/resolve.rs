@@ -1,4 +1,4 @@
-//! What is found out about the events of a batch before anything is done with them: their places, and their streams.
+//! Resolution of a batch's events before their admission: their places, and their streams.
 
 use crate::event::{Event, Indexes, Kind};
 use crate::position::Ordinal;
@@ -7,7 +7,7 @@ use super::ingest::BatchOrigin;
 use super::slab::NONE;
 use super::{BrokenFeed, Order, Scheduler};
 
-/// What was found out about an event before anything was done with it.
+/// An event's place and stream, before its admission.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Resolved {
     pub(super) slot: u32,
@@ -21,14 +21,14 @@ pub(super) struct Resolved {
     pub(super) recovered: bool,
 }
 
-/// How many events go through each loop of [`resolve`](Scheduler::resolve) at a time: what one loop fetches must still be in the
-/// nearest cache when the next one needs it.
+/// The number of events that go through each loop of [`resolve`](Scheduler::resolve) at a time. The lines that one loop
+/// fetches must still be in the nearest cache when the next loop needs them.
 const CHUNK: usize = 64;
 
 impl Scheduler {
     /// Numbers the events of a batch, and finds their streams.
     ///
-    /// Finding a stream reads three places that are rarely in a cache: the table, what is known of the stream, its name. Each
+    /// Finding a stream reads three places that are rarely in a cache: the table, the stream's entry, its name. Each
     /// has a loop of its own, short enough that the processor waits for many of them at the same time.
     pub(super) fn resolve(
         &mut self,
@@ -107,7 +107,7 @@ impl Scheduler {
         previous
     }
 
-    /// Finds the streams that the hashes of events most likely belong to; `NONE` for what belongs to none.
+    /// Finds the streams that the hashes of events most likely belong to; `NONE` for an event without a stream.
     fn guess_streams(&mut self, events: &[Event], resolved: &mut [Resolved]) {
         self.streams.fetch_groups(resolved.iter().map(|resolved| resolved.hash));
         for (resolved, event) in resolved.iter_mut().zip(events) {
@@ -139,7 +139,7 @@ impl Scheduler {
         BrokenFeed::OrdinalsDescend { tranche: self.ledger.tranches[tranche as usize].id.clone(), last, at }
     }
 
-    /// Returns what belongs to a stream's identity beside its name.
+    /// Returns the part of a stream's identity beside its name.
     pub(super) fn scope(&self, tranche: u32) -> u32 {
         if self.options.indexes.identify_by_tranche() { tranche } else { 0 }
     }

@@ -1,4 +1,4 @@
-//! What follows when something is handled: what may go with it, what is no longer needed.
+//! Completes handled events: marks them in their batches, advances write positions, frees nodes and lanes.
 
 use crate::clock::Timestamp;
 
@@ -61,7 +61,7 @@ impl Scheduler {
         bytes
     }
 
-    /// As [`free_node`](Self::free_node), for one whose tranche is held, and counts what it held.
+    /// Frees a node whose tranche is held, and subtracts the bytes that its event held.
     pub(super) fn drop_node(&mut self, id: u32) -> u64 {
         let batch = self.nodes[id].batch;
         let bytes = self.free_node(id);
@@ -71,7 +71,7 @@ impl Scheduler {
         bytes
     }
 
-    /// Counts a queued node of a lane as handled, and lets go of it.
+    /// Counts a queued node of a lane as handled, and frees it.
     fn settle_node(&mut self, lane: u32, id: u32) {
         let node = &self.nodes[id];
         if !node.has(Node::RECOVERED) {
@@ -104,7 +104,7 @@ impl Scheduler {
         }
     }
 
-    /// Does what is to be done once something of a lane was handled, put back, or passed.
+    /// Updates a lane after events of it were handled, restored, or passed.
     #[inline]
     pub(super) fn settle_lane(&mut self, lane: u32) {
         let of = &self.lanes[lane];
@@ -123,7 +123,7 @@ impl Scheduler {
         }
     }
 
-    /// Passes what need not be offered: what the write position has passed, and placeholders whose turn it is.
+    /// Passes the leading events that need no offer: those below the write position, and placeholders whose turn it is.
     pub(super) fn settle_head(&mut self, lane_id: u32) {
         let lane = &self.lanes[lane_id];
         if lane.in_flight != NONE || lane.kind == LaneKind::Single {
@@ -230,7 +230,7 @@ impl Scheduler {
                 && chain(&self.nodes, self.lane_extras[lane.extras].late).any(|id| self.nodes[id].index == index)
     }
 
-    /// Counts the events of a lane as waiting from now on, and lets go of the read buffers that they are in.
+    /// Counts the events of a lane as waiting from now on, and releases the read buffers that they are in.
     pub(super) fn begin_waiting(&mut self, lane_id: u32) {
         let extras = self.extras_of(lane_id);
         if self.lane_extras[extras].waiting || self.lanes[lane_id].kind == LaneKind::Tranche {
@@ -292,7 +292,8 @@ impl Scheduler {
         [late, lane.head, lane.unfolds].into_iter().flat_map(|first| chain(&self.nodes, first)).collect()
     }
 
-    /// Lets go of what a lane no longer needs: of all of it, if there is nothing to do or to remember. Returns whether it is gone.
+    /// Frees the unused parts of a lane: all of it, if it has nothing to do or to remember. Returns whether the lane is
+    /// freed.
     pub(super) fn retire_lane(&mut self, lane_id: u32) -> bool {
         let lane = &self.lanes[lane_id];
         if lane.extras != NONE {

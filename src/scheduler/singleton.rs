@@ -1,8 +1,8 @@
-//! The usual case by a shorter way: an event that is all that its stream has to do.
+//! Singletons: the short path of the usual case, an event that is the only work of its stream.
 //!
-//! It needs neither a node nor a lane: its stream knows its place in its batch (or, while it is out, its call), and its batch
-//! knows its stream. As soon as anything else has to be thought of (another event of the stream, a call that did not just
-//! handle it, a tranche that goes) it gets a lane, and is as any other from then on.
+//! A singleton needs neither a node nor a lane. Its stream knows its place in its batch or, while it is in flight, its
+//! call. Its batch knows its stream. Anything else (another event of the stream, a call that did not just handle it, a
+//! revoked tranche) gives it a lane, which has no short path.
 
 use crate::clock::Timestamp;
 use crate::event::Indexes;
@@ -40,8 +40,8 @@ impl Scheduler {
         is_singleton
     }
 
-    /// The call is put together before what takes longer: its caller moves it at once, which would have to wait for what was
-    /// written last.
+    /// Offers a singleton. The call is put together before the slower steps: the caller moves it at once, and the move
+    /// would have to wait for the latest writes.
     pub(super) fn offer_singleton(&mut self, batch: u32, at: u32, now: Timestamp) -> Streams {
         if at.is_multiple_of(FETCHED_SINGLETONS) {
             // They were admitted long ago. Fetched together, their cache misses overlap.
@@ -67,7 +67,7 @@ impl Scheduler {
         call
     }
 
-    /// A lone event is handled, and its stream has nothing more to do.
+    /// Finishes a singleton whose stream has nothing more to do.
     #[inline]
     pub(super) fn finish_singleton(&mut self, id: WorkId, next: i64) {
         let call = self.in_flight.get(id.slot);
@@ -102,7 +102,7 @@ impl Scheduler {
         }
     }
 
-    /// Gives a lone event that is queued a lane.
+    /// Gives a queued singleton a lane.
     fn give_singleton_lane(&mut self, batch: u32, at: u32) -> u32 {
         let Singleton { stream, slot } = self.ready.singleton_at(batch, at);
         let event = self.store.read(batch, at);
@@ -117,7 +117,7 @@ impl Scheduler {
         lane
     }
 
-    /// Gives a lone event that is out a lane.
+    /// Gives a singleton in flight a lane.
     pub(super) fn give_in_flight_lane(&mut self, slot: u32) -> u32 {
         let call = self.in_flight.get_mut(slot);
         let stream = std::mem::replace(&mut call.singleton, NONE);
@@ -131,7 +131,7 @@ impl Scheduler {
         call.lane
     }
 
-    /// Gives all lone events of a tranche lanes.
+    /// Gives all singletons of a tranche lanes.
     pub(super) fn give_singletons_lanes(&mut self, tranche: u32) {
         for batch in self.ledger.tranches[tranche as usize].queue.clone() {
             let singleton: Vec<_> = self.ready.singletons(batch).map(|(at, _)| at).collect();

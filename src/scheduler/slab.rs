@@ -10,7 +10,7 @@ pub(super) const NONE: u32 = u32::MAX;
 
 /// Something that can name the next of its kind: while it is unused, the next unused one.
 pub(super) trait Link {
-    /// Returns what fills a place that was never used.
+    /// Returns the value of a place that was never used.
     fn vacant() -> Self;
     fn link(&self) -> u32;
     fn set_link(&mut self, next: u32);
@@ -38,7 +38,7 @@ impl<T: Link, const N: usize> Slab<T, N> {
         id
     }
 
-    /// Returns a place to be filled. What is in it is vacant, or was released.
+    /// Returns a place to be filled. Its value is vacant, or was released.
     #[inline]
     pub(super) fn claim(&mut self) -> u32 {
         self.used += 1;
@@ -59,9 +59,7 @@ impl<T: Link, const N: usize> Slab<T, N> {
     fn grow(&mut self) {
         assert!(self.segments.len() * N + N < NONE as usize, "a slab holds fewer than 2^32 entries");
         let segment: Vec<_> = std::iter::repeat_with(T::vacant).take(N).collect();
-        let Ok(segment) = segment.into_boxed_slice().try_into() else {
-            panic!("a segment has as many entries as it has")
-        };
+        let Ok(segment) = segment.into_boxed_slice().try_into() else { panic!("a segment has N entries") };
         self.segments.push(segment);
     }
 

@@ -53,14 +53,15 @@ impl Streams {
         self.table.fetch(hashes);
     }
 
-    /// Reads what is known of streams, so that it is in a cache when it is needed.
+    /// Reads the entries of streams, so that they are in a cache when they are needed.
     #[inline]
     pub(super) fn fetch_known(&self, ids: impl Iterator<Item = u32>) {
         let known = ids.filter(|&id| id < self.slots.bound()).map(|id| self.slots[id].name);
         std::hint::black_box(known.fold(0, |all, name| all ^ name));
     }
 
-    /// Reads the names of streams that were [fetched](Self::fetch_known) before: the address of a name is part of what is known.
+    /// Reads the names of streams that were [fetched](Self::fetch_known) before: the address of a name is part of the
+    /// entry.
     #[inline]
     pub(super) fn fetch_names(&self, ids: impl Iterator<Item = u32>) {
         let known = ids.filter(|&id| id != NONE).map(|id| &self.slots[id]).filter(|known| !known.free);
@@ -74,7 +75,7 @@ impl Streams {
         self.names.is(known.name, known.name_len, name) && same(known.epoch)
     }
 
-    /// Finds a stream by its name, and by what holds of the epoch that it belongs to.
+    /// Finds a stream by its name, and by a condition on its epoch.
     pub(super) fn find(&self, hash: u64, name: &[u8], same: impl Fn(u32) -> bool) -> Option<u32> {
         self.table.find(hash, |id| self.is(id, name, &same))
     }
@@ -108,7 +109,7 @@ impl Streams {
         self.slots[id] = known(&mut self.names, name, epoch);
     }
 
-    /// Adds a stream that cannot be found: what holds one event, or a tranche's whole read order.
+    /// Adds a stream that cannot be found by name: that of one event, or of a tranche's whole read order.
     pub(super) fn add_anonymous(&mut self, name: &[u8], epoch: u32) -> u32 {
         self.slots.insert(known(&mut self.names, name, epoch))
     }

@@ -1,4 +1,4 @@
-//! The scheduler as its caller sees it: a script in, what happened out.
+//! The scheduler as its caller sees it: a script goes in, a list of actions comes out.
 
 mod audit;
 mod covered;

@@ -61,8 +61,8 @@ impl Scheduler {
         self.refresh(lane_id);
     }
 
-    /// Returns what of a lane supersedes unfolds of this index: an event at or above it, out or queued, or newer unfolds
-    /// that are out.
+    /// Returns the superseder of unfolds of this index in a lane: an event at or above it, queued or in flight, or
+    /// newer unfolds in flight.
     pub(super) fn superseded_by(&self, lane: u32, index: i64) -> Option<On> {
         let lane = &self.lanes[lane];
         if lane.tail != NONE && lane.last >= index {
@@ -80,7 +80,7 @@ impl Scheduler {
         (call.unfolds_at > index).then_some(On::InFlight)
     }
 
-    /// Something supersedes the unfolds that are queued, and what these superseded.
+    /// Marks the queued unfolds as superseded, along with the unfolds that they superseded.
     pub(super) fn supersede(&mut self, lane: u32, by: On) {
         let extras = self.extras_of(lane);
         self.lane_extras[extras]

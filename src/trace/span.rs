@@ -1,4 +1,4 @@
-//! Spans: finished ones, open ones, and what a piece of work carries.
+//! Spans: finished ones, open ones, and the spans of a piece of work.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::{Context, Propagation, Recorder};
 use crate::clock::{Period, Timestamp};
 
-/// What a span says of the work in it.
+/// The role of a span in its trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Internal,
@@ -107,7 +107,7 @@ impl Open {
         self.child(kind, self.recorder.now())
     }
 
-    /// Returns what a request carries that is made within the span.
+    /// Returns the context that a request made within the span carries.
     pub fn context(&self) -> Context {
         self.context
     }
@@ -126,7 +126,7 @@ impl Open {
         self.attributes.push((name, value.into()));
     }
 
-    /// Says why what the span stands for failed: `kind` as metrics name it.
+    /// Marks the span as failed. `kind` is the failure's name in metrics.
     pub fn fail(&mut self, kind: &str, why: &str) {
         self.attributes.retain(|(name, _)| *name != "error.type");
         self.set("error.type", kind);
@@ -147,7 +147,7 @@ impl Open {
     }
 }
 
-/// The spans of a piece of work while it is out: that of its call, and that of what is done with it at the moment.
+/// The spans of a piece of work in flight: that of its call, and that of the current stage.
 #[derive(Clone, Debug)]
 pub struct Traced {
     call: Open,
@@ -164,7 +164,7 @@ impl Traced {
         &mut self.call
     }
 
-    /// Returns the span that stands for what is done at the moment: what is asked of other systems belongs below it.
+    /// Returns the current stage's span, or else the call's. Requests to other systems become its children.
     pub fn current(&self) -> &Open {
         self.stage.as_ref().unwrap_or(&self.call)
     }

@@ -42,7 +42,7 @@ fn l1_progress_never_covers_an_event_that_a_broken_feed_left_unadmitted() {
             0 1-9
         "#]],
     );
-    // Nothing of the batch was admitted: its ordinals are out of order.
+    // No event of the batch was admitted, because its ordinals are out of order.
     check(
         "open t0 position=0 set=2-9; read t0: a/0 a/1 a/2@1; progress t0",
         expect![[r#"
@@ -287,7 +287,7 @@ fn s18_batches_of_streams_with_a_missing_event_do_not_fill_the_read_ahead() {
             missing 
         "#]],
     );
-    // A repeat of what waits, and a stream that fails, keep their counts.
+    // A repeat of a waiting event, and a failing stream, keep their counts.
     check_with(
         all(),
         "read t0: a/1 a/1; tranche t0; read t0: a/0; tranche t0; take; fail a; tranche t0; missing; tick 10; take; ok a; take; ok a; progress t0",

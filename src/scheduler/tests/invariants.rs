@@ -1,4 +1,4 @@
-//! What must hold after every step, counted anew.
+//! The conditions that hold after every step, counted anew.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,7 +8,7 @@ use super::super::slab::NONE;
 use super::super::{Indexes, Order, Scheduler};
 use crate::event::Kind;
 
-/// What refers to the events of one batch.
+/// The references to the events of one batch.
 #[derive(Default)]
 struct Referred {
     events: u32,
@@ -48,7 +48,7 @@ pub(super) fn check(scheduler: &Scheduler) {
         while sibling != NONE {
             let call = scheduler.in_flight.get(sibling);
             sibling = call.sibling;
-            assert_eq!(call.lane, lane_id, "work that is out knows its lane");
+            assert_eq!(call.lane, lane_id, "work in flight knows its lane");
             for id in chain(&scheduler.nodes, call.head) {
                 assert!(seen.insert(id), "a node is in one place");
                 if !call.revoked && !scheduler.nodes[id].has(Node::RECOVERED) {
@@ -81,7 +81,7 @@ pub(super) fn check(scheduler: &Scheduler) {
     check_ledger(scheduler, &batches, &bytes);
 }
 
-/// Returns the lone events, queued and out: batch, stream, place of the ordinal, bytes.
+/// Returns the singletons, queued and in flight: batch, stream, place of the ordinal, bytes.
 fn singleton(scheduler: &Scheduler) -> Vec<(u32, u32, u32, u64)> {
     let mut singleton = Vec::new();
     for &batch in scheduler.ledger.tranches.iter().flat_map(|tranche| tranche.batches()) {
@@ -121,7 +121,7 @@ fn check_epochs(scheduler: &Scheduler) {
     assert!(streams.is_empty(), "a stream belongs to an epoch");
 }
 
-/// What batches still hold is what is queued.
+/// Checks that batches still hold the queued events, and no others.
 fn check_store(scheduler: &Scheduler) {
     let mut queued: HashMap<u32, usize> = HashMap::new();
     for lane in (0..scheduler.lanes.bound()).filter(|&lane| !scheduler.lanes[lane].free) {
@@ -132,7 +132,7 @@ fn check_store(scheduler: &Scheduler) {
             ids.extend(chain(&scheduler.nodes, call.head));
             sibling = call.sibling;
         }
-        // Placeholders stay where they are while the span that they are in is out.
+        // Placeholders stay in their batch while the span around them is in flight.
         for node in ids.into_iter().map(|id| &scheduler.nodes[id]) {
             if let Body::Read(_) = node.body {
                 *queued.entry(node.batch).or_default() += 1;
@@ -141,9 +141,9 @@ fn check_store(scheduler: &Scheduler) {
     }
     for &batch in scheduler.ledger.tranches.iter().flat_map(|tranche| tranche.batches()) {
         let held = queued.remove(&batch).unwrap_or(0) + scheduler.ready.singletons(batch).count();
-        assert_eq!(scheduler.store.left(batch), held, "a batch holds no event that nobody waits for");
+        assert_eq!(scheduler.store.left(batch), held, "a batch holds queued events only");
     }
-    assert!(queued.is_empty(), "what is queued is held");
+    assert!(queued.is_empty(), "a queued event is held");
 }
 
 fn check_order(scheduler: &Scheduler, lane_id: u32) {
@@ -160,7 +160,7 @@ fn check_order(scheduler: &Scheduler, lane_id: u32) {
         && lane.in_flight == NONE
         && events.iter().all(|event| event.kind() != Kind::Malformed)
     {
-        assert!(events.first().is_none_or(|event| event.index() >= write), "what is queued was not passed");
+        assert!(events.first().is_none_or(|event| event.index() >= write), "a queued event was not passed");
     }
     assert_eq!(lane.head == NONE, lane.tail == NONE);
     if let Some(last) =
@@ -182,7 +182,7 @@ fn check_ready(scheduler: &Scheduler, lane_id: u32) {
     assert_eq!(lane.ready_batch != NONE, is_ready, "lane {lane_id} is ready when it should be");
     if is_ready {
         let tranche = &scheduler.ledger.tranches[scheduler.ledger.tranche_of(lane.ready_batch) as usize];
-        assert!(tranche.batches().contains(&lane.ready_batch), "what is ready can be found");
+        assert!(tranche.batches().contains(&lane.ready_batch), "a ready lane can be found");
     }
     if lane.in_flight == NONE && lane.len > 0 {
         let ticket = if lane.extras == NONE { 0 } else { scheduler.lane_extras[lane.extras].ticket };

@@ -1,10 +1,11 @@
 //! A small language for feeds and calls, so that a case is a few lines.
 //!
-//! `read t0: a/0 a/1` brings events; `a/u2` is an unfold (`a/u2x3`: three of one document), `a/p2` a placeholder, `!` a record
-//! that could not be read; `@7` sets the ordinal, `#40` the size of the body. `take` takes one call, `take all` what there is.
-//! `from a` is the ordinal from which on a stream is parked whose work is out.
-//! `keep a 3` is what a store may keep of a stream once its work is done up to that index.
-//! `ok a`, `ok a 3`, `fail a`, `fail a @2`, `wait a`, `defer a`, `skip a`, `park a`, `return a` finish it: what is not ok waits 10 ms.
+//! `read t0: a/0 a/1` brings events; `a/u2` is an unfold (`a/u2x3`: three of one document), `a/p2` a placeholder, `!` a
+//! malformed record; `@7` sets the ordinal, `#40` the size of the body. `take` takes one call, `take all` every ready
+//! call. `from a` is the ordinal from which the stream of work in flight is parked. `keep a 3` is the write position to
+//! store once the stream's work is done up to that index. `take-stuck 30` takes the work that is stuck for 30 ms. `ok
+//! a`, `ok a 3`, `fail a`, `fail a @2`, `wait a`, `defer a`, `skip a`, `park a`, `return a` finish work: all but `ok`
+//! wait 10 ms.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -52,7 +53,7 @@ pub(super) struct Runner {
     last: Vec<(String, u64)>,
     works: Vec<Work>,
     pub(super) out: String,
-    /// A feed was broken: what followed in its batch is nowhere.
+    /// A feed was broken: the later events of its batch are nowhere.
     broken: bool,
 }
 
@@ -246,7 +247,7 @@ impl Runner {
         let stream = words.next().unwrap();
         let at =
             self.works.iter().position(|work| work.stream() == stream || stream == "!" && work.stream().is_empty());
-        let work = self.works.remove(at.unwrap_or_else(|| panic!("no work of `{stream}` is out")));
+        let work = self.works.remove(at.unwrap_or_else(|| panic!("no work of `{stream}` is in flight")));
         let until = self.now() + Duration::from_millis(10);
         let argument = words.next();
         let outcome = match verb {
@@ -261,7 +262,7 @@ impl Runner {
         self.scheduler.finish(work, outcome, self.now());
     }
 
-    /// Finishes the call of a stream, if one is out.
+    /// Finishes the call of a stream, if one is in flight.
     pub(super) fn finish_any(&mut self, stream: &str) {
         if self.works.iter().any(|work| work.stream() == stream) {
             self.step(&format!("ok {stream}"));

@@ -19,7 +19,7 @@ struct Log {
     read: usize,
     held: bool,
     opened: Progress,
-    /// What was offered and handled since it was opened.
+    /// The events that were offered and handled since it was opened.
     handled: HashSet<Ordinal>,
     next_at: u64,
     /// Per stream: the next index, and those that were left out.
@@ -32,7 +32,7 @@ struct Handled {
     records: HashSet<(TrancheId, Ordinal)>,
     /// Ranges that a call passed.
     passed: Vec<(String, i64, i64)>,
-    /// The highest unfolds, and what supersedes unfolds, by stream.
+    /// The index below which unfolds are handled or superseded, by stream.
     unfolds: HashMap<String, i64>,
 }
 
@@ -112,7 +112,7 @@ impl Walk {
         self.check_progress();
     }
 
-    /// Appends to a log: what comes next, what was left out, what was there before, unfolds, placeholders.
+    /// Appends to a log: next events, left-out events, repeats, unfolds, placeholders.
     fn write(&mut self, tranche: usize) {
         for _ in 0..self.random.usize(0..8) {
             let log = &mut self.logs[tranche];
@@ -255,10 +255,10 @@ impl Walk {
         let mut last: Option<&Event> = None;
         for event in &work.events {
             assert!(event.kind() != Kind::Placeholder && event.stream() == work.stream());
-            assert!(!log.opened.handled.contains(event.at()), "what was recovered is never offered: {event:?}");
+            assert!(!log.opened.handled.contains(event.at()), "a recovered event is never offered: {event:?}");
             assert!(
                 !log.handled.contains(&event.at()) || event.is_unfold(),
-                "what is handled is not offered again: {event:?}"
+                "a handled event is not offered again: {event:?}"
             );
             if self.options.order == Order::Stream && self.options.indexes == Indexes::Dense {
                 let (from, to) = last.map_or((event.index(), event.index()), |last| (last.next_index(), event.index()));
@@ -367,7 +367,7 @@ impl Walk {
         }
     }
 
-    /// What a parked store would keep: from which ordinal on the stream is parked.
+    /// Notes the ordinal from which a stream is parked, as a parked store would.
     fn note_parked(&mut self, id: &TrancheId, name: &str) {
         let Some(tranche) = self.scheduler.ledger.held(id) else { return };
         let first = match self.options.order {
@@ -414,7 +414,7 @@ impl Walk {
         }
     }
 
-    /// Nothing is covered that was not handled, what was covered stays so, and the set is as short as can be.
+    /// Checks that only handled events are covered, that covered ones stay so, and that the set is as short as can be.
     fn check_progress(&self) {
         for log in self.logs.iter().filter(|log| log.held) {
             let progress = self.scheduler.progress(&log.id).unwrap();
@@ -489,7 +489,7 @@ impl Walk {
         assert_eq!(self.scheduler.next_wake(), None);
     }
 
-    /// Appends what was left out.
+    /// Appends the left-out events.
     fn fill(&mut self, tranche: usize) {
         let log = &mut self.logs[tranche];
         for (stream, (_, left_out)) in log.streams.iter_mut().enumerate() {
@@ -541,7 +541,7 @@ fn a_walk_over_sparse_streams() {
 }
 
 #[test]
-fn a_walk_where_nothing_may_be_missing() {
+fn a_walk_with_require_all() {
     walk(&Options { require_all: true, ..script::options() });
 }
 
