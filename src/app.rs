@@ -25,13 +25,14 @@ use crate::clock::Clock;
 use crate::config::document::Problem;
 use crate::config::secret::Secret;
 use crate::config::settings::Settings;
+use crate::connector::Clients;
 pub use crate::daemon::NotStarted;
 use crate::daemon::assembly;
 use crate::daemon::data_dir::DataFolder;
 use crate::http::{Api, Registered};
 use crate::pipeline::{Ended, Handle, Listener, Pipeline};
 use crate::runtime::supervise::{Group, TaskKind};
-use crate::spec::Loaded;
+use crate::spec::{Checked, Loaded, Outcome};
 use crate::telemetry::logging::Logs;
 use crate::telemetry::metrics::Metrics;
 
@@ -55,13 +56,14 @@ pub struct App {
     drain: Duration,
     stats_interval: Option<Duration>,
     tracing: traces::Tracing,
+    group: Group,
     _data: DataFolder,
 }
 
 impl App {
     /// Reads and checks the pipeline files, takes the data folder, binds the port.
     pub async fn build(settings: &Settings, args: &RunArgs) -> Result<Self, NotStarted> {
-        let loaded = load(settings, args)?;
+        let checked = load(settings, args)?;
         let data = DataFolder::take(&settings.data_dir()).map_err(NotStarted::Environment)?;
         let listener = bind(&settings.listen).await.map_err(NotStarted::Environment)?;
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
@@ -70,10 +72,20 @@ impl App {
         let tracing = traces::start(&settings.otlp, clock, &metrics).map_err(NotStarted::Environment)?;
         let mut registered = Vec::new();
         let mut pipelines = Vec::new();
-        let finite = args.until_tail || loaded.iter().all(|loaded| loaded.spec.stop != crate::spec::Stop::Never);
-        for loaded in loaded {
-            let prepared =
-                assembly::Prepared::new(loaded, settings, data.path(), args.until_tail, &metrics, tracing.recorder())?;
+        let ends = |checked: &Checked| checked.definition.spec().stop != crate::spec::Stop::Never;
+        let finite = args.until_tail || checked.iter().all(ends);
+        let group = Group::daemon();
+        let surroundings = assembly::Surroundings {
+            settings,
+            data: data.path(),
+            metrics: &metrics,
+            clients: Clients::default(),
+            tasks: group.clone(),
+            recorder: tracing.recorder(),
+            until_tail: args.until_tail,
+        };
+        for checked in checked {
+            let prepared = assembly::Prepared::new(checked, &surroundings);
             let (handle, listener) = Handle::new(clock);
             registered.push(Registered {
                 name: Arc::clone(&prepared.pipeline.identity.name),
@@ -93,7 +105,7 @@ impl App {
             stopping: AtomicBool::new(false),
         });
         let (drain, stats_interval) = (settings.drain, settings.log.stats_interval);
-        Ok(Self { api, listener, pipelines, finite, drain, stats_interval, tracing, _data: data })
+        Ok(Self { api, listener, pipelines, finite, drain, stats_interval, tracing, group, _data: data })
     }
 
     /// Returns where the API listens.
@@ -104,7 +116,7 @@ impl App {
     /// Runs until every pipeline of a finite job has ended, or until told to stop. `logs` is looked after meanwhile.
     pub async fn run(mut self, logs: Logs, signals: impl Future<Output = u8> + Send) -> ExitStatus {
         let (stop, serving) = (CancellationToken::new(), CancellationToken::new());
-        let group = Group::daemon();
+        let group = self.group.clone();
         self.serve(&group, serving.clone());
         let stats = self.start_chores(&group, logs);
         let told = self.start_pipelines(&group, &stop);
@@ -123,7 +135,7 @@ impl App {
         if let Err(still) = group.join(GOODBYE).await {
             tracing::debug!(tasks = ?still, "not everything ended by itself");
         }
-        for database in crate::connector::sqlite::closed(CLOSING).await {
+        for database in crate::connector::closed(CLOSING).await {
             let database = database.display();
             tracing::warn!(%database, "the database is not closed yet: its log is written back when it is next used");
         }
@@ -210,7 +222,10 @@ pub fn check(settings: &Settings, args: &CheckArgs) -> Vec<Problem> {
         // A file may be named twice, as itself and by its folder.
         let mut seen = std::collections::BTreeSet::new();
         loaded.retain(|loaded| seen.insert(loaded.file().canonicalize().unwrap_or_else(|_| loaded.file().to_owned())));
-        problems.extend(problems_of(settings, &loaded));
+        problems.extend(match crate::spec::check(loaded, &settings.data_dir()) {
+            Ok(outcome) => outcome.advice,
+            Err(problems) => problems,
+        });
         for problem in crate::commands::handler_tests::check(&args.paths) {
             // A pipeline that cannot be read was told of already.
             if !problems.contains(&problem) {
@@ -222,22 +237,14 @@ pub fn check(settings: &Settings, args: &CheckArgs) -> Vec<Problem> {
     if args.allow_missing_env { crate::config::scalar::allowing_missing(check) } else { check() }
 }
 
-fn problems_of(settings: &Settings, loaded: &[Loaded]) -> Vec<Problem> {
-    let mut problems = crate::spec::check(loaded, &settings.data_dir());
-    problems.extend(loaded.iter().flat_map(crate::spec::check_script));
-    problems
-}
-
-fn load(settings: &Settings, args: &RunArgs) -> Result<Vec<Loaded>, NotStarted> {
+fn load(settings: &Settings, args: &RunArgs) -> Result<Vec<Checked>, NotStarted> {
     let loaded = crate::spec::load(&args.config).map_err(NotStarted::Files)?;
-    let problems = problems_of(settings, &loaded);
-    if problems.iter().any(Problem::is_error) {
-        return Err(NotStarted::Files(problems));
-    }
-    for advice in problems {
+    let Outcome { checked, advice, .. } =
+        crate::spec::check(loaded, &settings.data_dir()).map_err(NotStarted::Files)?;
+    for advice in advice {
         tracing::warn!(help = advice.help.as_deref(), "{advice}");
     }
-    Ok(loaded)
+    Ok(checked)
 }
 
 async fn bind(listen: &crate::config::settings::Listen) -> anyhow::Result<Option<TcpListener>> {

@@ -22,6 +22,8 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::secret::Secret;
+use crate::connector::SourceSpec;
+use crate::connector::prose::listed;
 use crate::pipeline::Handle;
 use crate::scheduler::StreamState;
 use crate::source::{Inbox, SourceErrorKind};
@@ -191,10 +193,10 @@ async fn push(State(api): Shared, Path(name): Path<String>, body: Bytes) -> Resp
         Err(response) => return *response,
     };
     let Some(inbox) = &pipeline.inbox else {
-        return failure(
-            StatusCode::CONFLICT,
-            &format!("the source of pipeline `{name}` takes no events: only `[source.memory]` does"),
-        );
+        let pushed = SourceSpec::defaults().into_iter().filter(|source| source.is_pushed());
+        let pushed = listed(&pushed.map(|source| format!("`[source.{source}]`")).collect::<Vec<_>>(), "or");
+        let why = format!("the source of pipeline `{name}` takes no events: only {pushed} does");
+        return failure(StatusCode::CONFLICT, &why);
     };
     match inbox.push(&body).await {
         Ok(taken) => (StatusCode::ACCEPTED, axum::Json(json!({ "taken": taken }))).into_response(),

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use super::problems_of;
 use crate::cli::{CompletionArgs, ExplainArgs, ManArgs, SchemaArgs, SchemaKind};
 use crate::commands::explain::Explanation;
 use crate::commands::{explain, schema};
@@ -21,8 +20,9 @@ pub fn explain(settings: &Settings, args: &ExplainArgs) -> Result<Explanation, V
     let explained = || {
         let file = find(&args.config, &args.pipeline).map_err(|problem| vec![problem])?;
         let loaded = spec::load_file(&file)?;
-        let problems = problems_of(settings, std::slice::from_ref(&loaded));
-        if problems.is_empty() { Ok(explain::explain(&loaded)) } else { Err(problems) }
+        let outcome = spec::check(vec![loaded], &settings.data_dir())?;
+        let definition = outcome.definitions().next().filter(|_| outcome.advice.is_empty());
+        definition.map(explain::explain).ok_or_else(|| outcome.advice.clone())
     };
     if args.allow_missing_env { crate::config::scalar::allowing_missing(explained) } else { explained() }
 }

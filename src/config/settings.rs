@@ -60,7 +60,7 @@ pub struct HttpSettings {
 /// Reads a token; one without a character in it is a mistake that would be noticed late.
 fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretText>, D::Error> {
     let token = SecretText::deserialize(deserializer)?;
-    if token.expose().trim().is_empty() && !crate::config::scalar::allows_missing() {
+    if token.expose().trim().is_empty() && !token.is_hole() {
         return Err(de::Error::custom("the token is empty: leave it out, or give it a value that nobody can guess"));
     }
     Ok(Some(token))
@@ -190,8 +190,8 @@ impl Visitor<'_> for ListenVisitor {
     }
 
     fn visit_str<E: de::Error>(self, written: &str) -> Result<Listen, E> {
-        let value = crate::config::scalar::resolve(written).map_err(E::custom)?;
-        if value == "off" || (value.is_empty() && crate::config::scalar::allows_missing()) {
+        let value = Text::parse(written).map_err(E::custom)?;
+        if &*value == "off" || value.is_hole() {
             return Ok(Listen::Off);
         }
         let address = match value.strip_prefix("localhost:") {

@@ -1,4 +1,5 @@
 pub(crate) mod accepted;
+mod checked;
 mod across;
 mod folder;
 mod shape;
@@ -36,7 +37,10 @@ impl Files {
 
     fn problems(&self, path: &Path) -> Vec<Problem> {
         match load(path) {
-            Ok(loaded) => check(&loaded, &self.root.path().join("data")),
+            Ok(loaded) => match check(loaded, &self.root.path().join("data")) {
+                Ok(outcome) => outcome.advice,
+                Err(problems) => problems,
+            },
             Err(problems) => problems,
         }
     }

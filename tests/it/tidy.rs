@@ -1,6 +1,6 @@
 //! The rules of the house that a compiler does not know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -81,14 +81,14 @@ fn a_module_uses_only_what_stands_above_it_in_lib_rs() {
 
 #[test]
 fn connectors_do_not_use_each_other_and_pipelines_name_none() {
+    let kinds = kinds();
     let mut wrong = Vec::new();
     for file in rust_files(&root().join("src")) {
         let (module, below) = module_of(&file);
         let text = fs::read_to_string(&file).unwrap();
         for (used, part) in uses(&text) {
             let part = part.unwrap_or_default();
-            let is_connector =
-                used == "connector" && part != "diagnosis" && part.starts_with(|c: char| c.is_lowercase());
+            let is_connector = used == "connector" && kinds.contains(&part);
             if module == "connector" && is_connector && below.as_ref().is_some_and(|below| *below != part) {
                 wrong.push(format!(
                     "{}: connector `{}` uses connector `{part}`",
@@ -102,6 +102,72 @@ fn connectors_do_not_use_each_other_and_pipelines_name_none() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Returns the keys of all kinds, from the list in `connector.rs`.
+fn kinds() -> BTreeSet<String> {
+    let list = fs::read_to_string(root().join("src/connector.rs")).unwrap();
+    let line = regex::Regex::new(r#"(?m)^ +(\w+): [\w:]+ = ""#).unwrap();
+    line.captures_iter(&list).map(|found| found[1].to_owned()).collect()
+}
+
+/// Returns the code of a file: without its unit tests, and without comment lines.
+fn code(text: &str) -> String {
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()
+}
+
+/// Returns the mentions of kinds in code: their modules, their tables, and their keys as text.
+fn mentions(kinds: &BTreeSet<String>, code: &str) -> Vec<String> {
+    let keys = kinds.iter().map(String::as_str).collect::<Vec<_>>().join("|");
+    let modules = format!(r"connector::(?:\{{[^}}]*\b)?(?:{keys})\b");
+    let tables = format!(r"\b(?:source|sink|sinks|checkpoint|store|stores)\.(?:{keys})\b");
+    let fields = format!(r"(?:Source|Sink|Checkpoint)Spec \{{ *(?:{keys})\b");
+    // `json` and `null` are also words for values.
+    let keys = kinds.iter().filter(|key| !["json", "null"].contains(&key.as_str())).map(String::as_str);
+    let keys = keys.collect::<Vec<_>>().join("|");
+    let texts = format!(r#"Some\("(?:{keys})"|"(?:{keys})"\)? =>|[!=]= "(?:{keys})""#);
+    let mention = regex::Regex::new(&format!("{modules}|{tables}|{fields}|{texts}")).unwrap();
+    mention.find_iter(code).map(|found| found.as_str().to_owned()).collect()
+}
+
+#[test]
+fn no_module_outside_a_connector_names_its_kind() {
+    let kinds = kinds();
+    assert!(kinds.len() >= 9, "the list of connectors was read: {kinds:?}");
+    let mut wrong = Vec::new();
+    for file in rust_files(&root().join("src")) {
+        let (module, below) = module_of(&file);
+        let is_connector = module == "connector" && below.is_none_or(|below| kinds.contains(&below));
+        let is_test = file.components().any(|part| part.as_os_str() == "tests") || file.ends_with("tests.rs");
+        if is_connector || is_test {
+            continue;
+        }
+        for mention in mentions(&kinds, &code(&fs::read_to_string(&file).unwrap())) {
+            wrong.push(format!("{}: `{mention}` names a kind", file.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn mentions_of_kinds_are_found_in_every_form() {
+    let kinds = BTreeSet::from(["http".to_owned(), "sqlite".to_owned()]);
+    for code in [
+        "use crate::connector::sqlite;",
+        "use crate::connector::{Context, http, json};",
+        "let path = &spec.sink.sqlite;",
+        "help(\"write `checkpoint.sqlite`\")",
+        "SinkSpec { http: Some(_), .. } => 1,",
+        "Some(\"sqlite\") => 1,",
+        "\"http\" => 1,",
+        "kind == \"sqlite\"",
+    ] {
+        assert_eq!(mentions(&kinds, code).len(), 1, "{code}");
+    }
+    for code in ["use crate::http;", "spawn(TaskKind::Http, \"http\", task)", "use crate::connector::Context;"] {
+        assert_eq!(mentions(&kinds, code), Vec::<String>::new(), "{code}");
+    }
 }
 
 #[test]

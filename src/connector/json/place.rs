@@ -71,11 +71,6 @@ impl Place {
         }
         Position::token(serde_json::to_string(self).expect("numbers and texts are always JSON"))
     }
-
-    /// What positions of one tranche ascend by.
-    pub(super) fn order(&self) -> (u64, u64) {
-        (self.number, self.offset)
-    }
 }
 
 /// How many of a file's first bytes are known, and their hash (FNV-1a, which will be the same in years to come).

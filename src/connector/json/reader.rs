@@ -10,7 +10,7 @@ use super::log::{Log, Step};
 use super::{Options, lost_task};
 use crate::clock::{Clock, Timestamp};
 use crate::position::StartAt;
-use crate::source::{Batch, Next, SourceError, TrancheReader};
+use crate::source::{Batch, Next, Room, SourceError, TrancheReader};
 
 /// While fewer batches than this wait to be handed out, the next chunk is read.
 const AHEAD: usize = 4;
@@ -118,7 +118,8 @@ impl Reader {
 
 #[async_trait]
 impl TrancheReader for Reader {
-    async fn next(&mut self) -> Result<Next, SourceError> {
+    /// Ignores `room`: chunks have a fixed size.
+    async fn next(&mut self, _room: Room) -> Result<Next, SourceError> {
         loop {
             if self.ready.len() < AHEAD && self.has_read() {
                 self.advance().await?;

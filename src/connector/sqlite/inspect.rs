@@ -74,9 +74,18 @@ pub fn inspect(path: &Path, in_use: bool, mend: bool) -> Inspected {
     inspected
 }
 
+/// Returns the progress that a database holds, by group and source. An unreadable database holds none: [`inspect`] reports
+/// it.
+pub fn kept_in(path: &Path) -> Vec<Kept> {
+    if !path.exists() {
+        return Vec::new();
+    }
+    open(path).and_then(|connection| kept(&connection)).unwrap_or_default()
+}
+
 /// Calls `f` with tranche and position of what is kept under a group and source, for the first `most` tranches. What
 /// cannot be read is passed over: [`inspect`] tells of it.
-pub fn positions(path: &Path, group: &str, source: &str, most: usize, mut f: impl FnMut(&str, &Position)) {
+pub fn positions(path: &Path, group: &str, source: &str, most: usize, f: &mut dyn FnMut(&str, &Position)) {
     let Ok(connection) = open(path) else { return };
     let keys = keys(&connection, "WHERE consumer_group = ?1 AND source = ?2", &[&group, &source], most);
     for (group, source, tranche) in keys.unwrap_or_default() {

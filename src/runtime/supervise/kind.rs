@@ -15,7 +15,7 @@ pub enum TaskKind {
     Keeper,
     /// The loop of a pipeline.
     Driver,
-    /// Waits for a source's changes in what may be read.
+    /// Reports a source's changes of assigned tranches.
     Source,
     /// Reads one tranche.
     Reader,
