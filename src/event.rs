@@ -17,7 +17,7 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::position::Ordinal;
+use crate::position::{Ordinal, TrancheId};
 
 pub use body::{ContentType, Encoding, Format};
 pub use builder::{Assembler, BadEvent, EventBuilder, malformed};
@@ -60,6 +60,17 @@ impl Indexes {
     /// positions, keeps it by tranche and stream: the same name in two tranches is two streams.
     pub const fn identify_by_tranche(self) -> bool {
         matches!(self, Self::Sparse)
+    }
+
+    /// Returns the name under which a store keeps the write position of a stream: the stream's own, after that of its tranche if
+    /// the tranche identifies it.
+    pub fn stored_name<'a>(self, tranche: &TrancheId, stream: &'a str) -> Cow<'a, str> {
+        if self.identify_by_tranche() {
+            // A control character, so that no two pairs of names look alike in practice.
+            Cow::Owned(format!("{tranche}\u{1f}{stream}"))
+        } else {
+            Cow::Borrowed(stream)
+        }
     }
 }
 

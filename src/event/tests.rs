@@ -109,6 +109,15 @@ fn an_excluded_event_keeps_its_place_if_it_had_one() {
 }
 
 #[test]
+fn l4_a_stored_write_position_belongs_to_all_that_identifies_its_stream() {
+    let stored = |indexes: Indexes, tranche: &str| indexes.stored_name(&TrancheId::new(tranche), "till-1").into_owned();
+    assert_eq!(stored(Indexes::Dense, "a.jsonl"), "till-1");
+    assert_eq!(stored(Indexes::Dense, "a.jsonl"), stored(Indexes::Dense, "b.jsonl"));
+    assert_ne!(stored(Indexes::Sparse, "a.jsonl"), stored(Indexes::Sparse, "b.jsonl"));
+    assert!(stored(Indexes::Sparse, "a.jsonl").ends_with("till-1"));
+}
+
+#[test]
 fn names_split_at_the_first_dash() {
     let split: Vec<_> = ["order-1-2", "-x-1", "order", ""].map(|name| (category(name), stream_id(name))).into();
     assert_eq!(split, [("order", "1-2"), ("x-1", "x-1"), ("order", ""), ("", "")]);

@@ -145,6 +145,7 @@ impl Driver {
             reader: self.source.open(tranche, from),
             filter: Arc::clone(&self.filter),
             known,
+            indexes: self.indexes,
             of_placeholders: self.options.require_all,
             clock: self.clock,
             credits: granted,

@@ -137,7 +137,8 @@ impl Driver {
             let Some(tranche) = self.scheduler.tranche_of(work.id) else { continue };
             let Some(position) = self.scheduler.write_position_with(work.id, next) else { continue };
             if let Some(step) = steps.iter_mut().find(|step| step.tranche == tranche) {
-                step.write_positions.push((work.stream().into(), position));
+                let name = self.indexes.stored_name(&tranche, work.stream());
+                step.write_positions.push((name.into(), position));
             }
         }
     }
