@@ -11,7 +11,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Names an independently readable and checkpointable part of a source (a partition, a category, a file).
+/// The name of an independently readable and checkpointable part of a source (a partition, a category, a file).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TrancheId(Arc<str>);
 
@@ -89,9 +89,7 @@ pub enum StartAt {
     Position(Position),
 }
 
-/// Ordinals that are handled, as ascending, disjoint runs with both ends included.
-///
-/// A run covers every ordinal of its tranche between its ends, also those that no event carries.
+/// The handled ordinals, as ascending, disjoint runs with both ends included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OrdinalSet {
     runs: Vec<(Ordinal, Ordinal)>,
@@ -148,7 +146,7 @@ impl OrdinalSet {
         self.runs.truncate(fitting);
     }
 
-    /// Encodes as many of the first runs as fit into `max` bytes, and returns how many these are.
+    /// Encodes as many of the first runs as fit into `max` bytes, and returns their number.
     fn encode_within(&self, max: usize) -> (Vec<u8>, usize) {
         let mut out = Vec::with_capacity(1 + self.runs.len() * 4);
         out.push(SET_VERSION);
@@ -248,13 +246,13 @@ pub struct WritePosition {
     pub first: i64,
     /// The next index of interest.
     pub next: i64,
-    /// Half-open ranges between `first` and `next`, ascending, none of them empty. One that ends at `next` is not missing: events
-    /// that were filtered passed there, which supersede no unfolds (C3).
+    /// Half-open ranges between `first` and `next`, ascending, none of them empty. A range that ends at `next` is not
+    /// missing: filtered events passed there, which supersede no unfolds (C3).
     pub gaps: Vec<(i64, i64)>,
 }
 
 impl WritePosition {
-    /// All below an index is handled.
+    /// Returns the position of a stream with everything below `next` handled.
     pub fn upto(next: i64) -> Self {
         Self { first: 0, next, gaps: Vec::new() }
     }
@@ -267,7 +265,7 @@ impl WritePosition {
         }
     }
 
-    /// Writes the gaps down, as in `3..5 9..12`; empty if there are none.
+    /// Writes the gaps as text, such as `3..5 9..12`; empty if there are none.
     pub fn gaps_as_text(&self) -> String {
         let ranges: Vec<_> = self.gaps.iter().map(|(from, next)| format!("{from}..{next}")).collect();
         ranges.join(" ")

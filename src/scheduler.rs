@@ -76,11 +76,11 @@ pub use report::{Conflict, Explanation, Occurrence, Snapshot, StateTotals, Strea
 /// The unit of ordering: events within a unit are handled one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// The events of a stream one after the other, streams independently.
+    /// The stream: its events are handled one after the other, streams independently.
     Stream,
-    /// One call at a time for each tranche, in read order.
+    /// The tranche: one call at a time, in read order.
     Tranche,
-    /// Every event by itself (C8).
+    /// The event: each is handled by itself (C8).
     None,
 }
 
@@ -89,14 +89,14 @@ pub enum Order {
 pub struct Options {
     pub order: Order,
     pub indexes: Indexes,
-    /// Offer a stream only where nothing is missing before it: from index 0 or the known write position on.
+    /// Whether a stream is offered only without a gap: from index 0 or the known write position on.
     pub require_all: bool,
     /// The number of streams that one call may hold.
     pub streams_per_call: usize,
     /// The limits, in events and in bytes, of one stream in a call. One event (with its unfolds) is always offered.
     pub max_events: usize,
     pub max_bytes: usize,
-    /// Makes the hashing of names differ between processes; fixed where a run must be repeatable.
+    /// The seed of the hashes of names. It differs between processes, and is fixed where a run must be repeatable.
     pub hash_seed: u64,
 }
 
@@ -114,21 +114,22 @@ pub struct IngestBatch {
 /// The result of a piece of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything below this next index is handled. Must be greater than the work's first index, or the work has
-    /// unfolds only and this is the index of those.
+    /// Everything below this next index is handled. The index must be greater than the work's first one, unless the
+    /// work has unfolds only: then it is theirs.
     Done { next: i64 },
-    /// A planned later visit: offer it again at `until`, also if nothing else arrives.
+    /// A planned later visit: offer the work again at `until`, even if nothing else arrives.
     Defer { until: Timestamp },
     /// The call made no progress, or no sink was available: offer the work again at `until`. Spends no attempt.
     Wait { until: Timestamp },
-    /// It failed: offer it again at `until`; spends an attempt. From then on the events are offered singly, until all
-    /// that failed together are handled; or, if the failure named an event, those before it are offered without it (C19).
+    /// The call failed: offer the work again at `until`. Spends an attempt. Its events are then offered singly, until
+    /// all of them are handled. If the failure named an event, those before it are offered without it (C19).
     Failed { until: Timestamp, at_index: Option<i64> },
     /// `then = "skip"`: pass the first event (with unfolds if it came alone with them), and offer the later ones again.
     Skip,
-    /// `then = "park"`: from the first event on, the stream's events are handed out as [`WorkKind::Park`](crate::work::WorkKind::Park).
+    /// `then = "park"`: hand out the stream's events as [`WorkKind::Park`](crate::work::WorkKind::Park), from the first
+    /// event on.
     Park,
-    /// Give it back as if it had never been offered (a handler was swapped, a transaction rolled back).
+    /// Return the work as if it had never been offered (a handler was swapped, a transaction rolled back).
     Return,
 }
 
@@ -143,7 +144,7 @@ pub enum BrokenFeed {
     OrdinalsDescend { tranche: TrancheId, last: Ordinal, at: Ordinal },
 }
 
-/// See the module's documentation.
+/// The scheduler of one pipeline: see the module's documentation.
 pub struct Scheduler {
     options: Options,
     ledger: Ledger,
@@ -164,11 +165,11 @@ pub struct Scheduler {
     first_conflict: Option<Conflict>,
     /// The end of the streams that were searched for those of released tranches.
     swept: u32,
-    /// Streams that have moved since they were last asked for; noted only with `require_all`.
+    /// Streams that moved since the store was last told; noted only with `require_all`.
     dirty_streams: hashbrown::HashSet<u32>,
     /// Containers of returned events, for the next calls.
     pool: Vec<Vec<Event>>,
-    /// Space that batches and previews use again.
+    /// Buffers that batches and previews reuse.
     resolved: Vec<Resolved>,
     handled: Vec<(u32, u32)>,
 }
@@ -206,14 +207,14 @@ impl Scheduler {
         self.begin_assignment(tranche, progress);
     }
 
-    /// Marks a stream as parked from `first` on, as the parked store knows it; before the tranche's first batch.
-    /// With `order = "none"` events park by themselves, and this does nothing.
+    /// Marks a stream as parked from `first` on, as the parked store records it. The driver calls this before the
+    /// tranche's first batch. With `order = "none"` events park by themselves, and this does nothing.
     pub fn restore_parked(&mut self, tranche: &TrancheId, stream: &str, first: Ordinal) {
         self.park_from(tranche, stream, first);
     }
 
-    /// Takes a batch in; one of a tranche that is not held is dropped. After an error the batch never completes, so that no
-    /// progress passes it.
+    /// Admits a batch. A batch of a tranche that is not held is dropped. After an error the batch never completes, so
+    /// that no progress passes it.
     pub fn ingest(&mut self, batch: IngestBatch, now: Timestamp) -> Result<(), BrokenFeed> {
         self.take_in(batch, now)
     }
@@ -236,12 +237,12 @@ impl Scheduler {
         self.find_parked_from(work)
     }
 
-    /// Returns the tranche that a piece of work is of, if it is still held.
+    /// Returns the tranche of a piece of work, if the tranche is still held.
     pub fn tranche_of(&self, work: WorkId) -> Option<TrancheId> {
         self.find_tranche_of(work)
     }
 
-    /// Returns the next call to make, if any stream is ready: the oldest batch first, within it the longest queue.
+    /// Returns the next call, if any stream is ready: the oldest batch first, within it the longest queue.
     pub fn take_call(&mut self, now: Timestamp) -> Option<work::Streams> {
         self.offer(now)
     }
@@ -260,19 +261,19 @@ impl Scheduler {
         self.finish_work(work, outcome, now);
     }
 
-    /// Returns the progress of a tranche as it is; `None` if it is not held.
+    /// Returns the current progress of a tranche; `None` if it is not held.
     pub fn progress(&self, tranche: &TrancheId) -> Option<Progress> {
         self.ledger.held(tranche).map(|tranche| self.ledger.progress(tranche))
     }
 
-    /// Returns how many of the events handled since a tranche was opened `progress` covers, which must be the tranche's progress
-    /// as it is, or with work done, perhaps cut to fit a store. The rest would be handled again after a restart from it.
+    /// Returns how many of the events handled since a tranche was opened `progress` covers. A restart from it would
+    /// replay the rest. `progress` is the tranche's current progress, or a preview of it, perhaps cut to fit a store.
     pub fn covered_events(&self, tranche: &TrancheId, progress: &Progress) -> u64 {
         self.ledger.held(tranche).map_or(0, |tranche| self.ledger.covered_events(tranche, progress))
     }
 
-    /// Returns the progress, as it will be once these pieces of work are done up to these next indexes, of each tranche
-    /// that they touch (C9).
+    /// Returns the progress of each touched tranche, as it will be once these pieces of work are done up to these next
+    /// indexes (C9).
     pub fn progress_with(&mut self, done: &[(WorkId, i64)]) -> Vec<(TrancheId, Progress)> {
         self.preview(done)
     }
@@ -289,12 +290,14 @@ impl Scheduler {
         self.take_dirty_streams_of(tranche)
     }
 
-    /// Says that these were not stored: the next [`take_dirty_streams`](Self::take_dirty_streams) returns them again, as they are then.
+    /// Restores dirty streams whose write positions were not stored: the next
+    /// [`take_dirty_streams`](Self::take_dirty_streams) returns their positions at that time.
     pub fn restore_dirty_streams(&mut self, tranche: &TrancheId, positions: &[(Box<str>, WritePosition)]) {
         self.restore_dirty_streams_of(tranche, positions);
     }
 
-    /// Stops (or starts again) the clocks of `stuck_after` while nothing can be offered: paused, or behind a breaker (C20).
+    /// Holds or releases the clocks of `stuck_after`. They stand still while nothing can be offered: paused, or behind
+    /// a breaker (C20).
     pub fn set_held(&mut self, held: bool, now: Timestamp) {
         self.clock.hold(held, now);
     }
@@ -307,29 +310,29 @@ impl Scheduler {
         self.find_stuck(after, now)
     }
 
-    /// Hands out the first event of each [stuck](Self::stuck) stream without a call in flight, for `then` to act on. Each was
-    /// tried before: the clock starts anew for each new first event.
+    /// Hands out the first event of each [stuck](Self::stuck) stream without a call in flight, for `then` to act on.
+    /// Each of these events was tried before, because the clock starts anew for each new first event.
     pub fn take_stuck(&mut self, after: Duration, now: Timestamp) -> Vec<(StreamReport, Work)> {
         self.take_stuck_work(after, now)
     }
 
-    /// Returns the streams whose next event has not come although later ones have (`require_all`), the oldest first. Each report
-    /// names the missing index.
+    /// Returns the streams that wait for a missing event (`require_all`), the oldest first. Each report names the
+    /// missing index.
     pub fn missing(&self, now: Timestamp) -> Vec<StreamReport> {
         self.find_missing(now)
     }
 
-    /// Lets a parked stream's events through again; the first that was not handed out for parking goes to the handler.
+    /// Unparks a stream. The first event that was not handed out for parking goes to the handler.
     pub fn unpark(&mut self, stream: &str, _now: Timestamp) {
         self.release_parked(stream);
     }
 
-    /// Forgets idle streams. Late duplicates of theirs are handled again. Returns how many.
+    /// Forgets idle streams, and returns their number. Late duplicates of their events are handled again.
     pub fn purge(&mut self) -> usize {
         self.forget_idle()
     }
 
-    /// Returns when something becomes ready by the mere passing of time.
+    /// Returns the time at which something becomes ready without an input.
     pub fn next_wake(&self) -> Option<Timestamp> {
         self.timers.first().map(|alarm| alarm.at)
     }
@@ -340,12 +343,12 @@ impl Scheduler {
         held.map(|(tranche, _)| self.report_tranche(tranche)).collect()
     }
 
-    /// Returns how one tranche stands. Cheap: it is asked before every read.
+    /// Returns a report of one tranche. It is cheap, because the driver asks for it before every read.
     pub fn tranche(&self, tranche: &TrancheId) -> Option<TrancheReport> {
         self.ledger.held(tranche).map(|tranche| self.report_tranche(tranche))
     }
 
-    /// Says why a stream is where it is.
+    /// Explains the state of a stream.
     pub fn explain(&self, stream: &str, now: Timestamp) -> Explanation {
         self.explain_stream(stream, now)
     }
@@ -355,8 +358,8 @@ impl Scheduler {
         self.first_conflict.take()
     }
 
-    /// Returns totals by state, and up to `most` streams of each state that needs attention, the oldest first.
-    /// A stream that failed, stalled or is parked, and of which a call runs, counts as active, too.
+    /// Returns totals by state, and up to `most` streams of each state that needs attention, the oldest first. A
+    /// failing, stalled or parked stream with a call in flight also counts as active.
     pub fn snapshot(&self, most: usize, now: Timestamp) -> Snapshot {
         self.take_snapshot(most, now)
     }

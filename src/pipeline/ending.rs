@@ -49,7 +49,7 @@ impl Driver {
         let missing = self.scheduler.missing(self.now);
         let (first, index) = missing.first().and_then(|first| Some((first, first.missing?)))?;
         Some(format!(
-            "event {index} of stream `{}` has not come, and `require_all` offers no later one ({} streams in all)",
+            "event {index} of stream `{}` is missing, and `require_all` offers no later one (streams that wait: {})",
             first.stream,
             missing.len()
         ))

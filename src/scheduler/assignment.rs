@@ -79,7 +79,7 @@ impl Scheduler {
         self.remove_anonymous(stream);
     }
 
-    /// Forgets all that a lane has, but for a call that runs.
+    /// Forgets all content of a lane, apart from a call in flight.
     fn forget_lane(&mut self, lane_id: u32) {
         for id in self.queued(lane_id) {
             self.free_node(id);
@@ -172,7 +172,7 @@ impl Scheduler {
         }
     }
 
-    /// Lets a stream of two tranches belong to the one that is still held.
+    /// Moves a stream of two tranches to the one that is still held.
     fn move_to_holder(&mut self, lane_id: u32) {
         let stream = self.lanes[lane_id].stream;
         if self.ledger.epochs[self.streams.get(stream).epoch as usize].open {

@@ -1,4 +1,4 @@
-//! One read of a tranche: which of its ordinals are handled.
+//! Batches: one read of a tranche each, with a bit for each handled ordinal.
 
 use crate::clock::Timestamp;
 use crate::position::{Ordinal, OrdinalSet, Position};
@@ -11,15 +11,15 @@ pub(super) struct Batch {
     pub(super) nth: u64,
     pub(super) read_at: Timestamp,
     pub(super) resume_at: Position,
-    /// Events of it, and those that are not handled.
+    /// The number of its events, and of the unhandled ones.
     pub(super) events: u32,
     pub(super) outstanding: u32,
-    /// Events of those whose lane is in trouble or parked.
+    /// The number of unhandled events whose lane waits: in trouble, parked, or for a missing event.
     pub(super) waiting: u32,
     /// Empty reads that followed it.
     pub(super) followers: u32,
     pub(super) ordinals: Ordinals,
-    /// One bit per ordinal: it is handled.
+    /// A bit for each ordinal: whether it is handled.
     bits: Vec<u64>,
     /// The first word that is not full.
     low: u32,
@@ -45,7 +45,7 @@ impl Batch {
         }
     }
 
-    /// Returns whether something of it could be handled.
+    /// Returns whether it has an event that is neither handled nor waiting.
     pub(super) fn is_busy(&self) -> bool {
         self.outstanding > self.waiting
     }
@@ -60,7 +60,7 @@ impl Batch {
         slot
     }
 
-    /// Notes that one event of this ordinal is handled; returns whether all are.
+    /// Counts one event of this ordinal as handled. Returns whether all events of the ordinal are.
     pub(super) fn settle_shared(&mut self, slot: u32) -> bool {
         let Ok(at) = self.shared.binary_search_by_key(&slot, |shared| shared.slot) else { return true };
         self.shared[at].unhandled -= 1;
@@ -112,7 +112,7 @@ impl Batch {
         }
     }
 
-    /// Lets the search for the first ordinal that is not handled begin later.
+    /// Moves the start of the search for the first unhandled ordinal forward.
     #[inline]
     pub(super) fn raise_low(&mut self) {
         while self.bits.get(self.low as usize) == Some(&u64::MAX) {
@@ -124,7 +124,7 @@ impl Batch {
         self.bits[slot as usize / 64] &= !(1 << (slot % 64));
     }
 
-    /// Returns the first ordinal that is not handled.
+    /// Returns the first unhandled ordinal.
     pub(super) fn first_unhandled(&self) -> Option<u32> {
         let words = &self.bits[self.low as usize..];
         let word = words.iter().position(|&word| word != u64::MAX)?;
@@ -224,7 +224,7 @@ impl Ordinals {
         slot
     }
 
-    /// Begins a stretch, or finds out how the one that was begun goes on.
+    /// Begins a stretch, or determines the step of the current one.
     fn begin_stretch(&mut self, at: Ordinal, slot: u32) {
         let (last, step) = (self.last, self.step);
         self.step = match self.stretches.last_mut() {

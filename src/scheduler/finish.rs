@@ -1,4 +1,4 @@
-//! Taking work back.
+//! Completion of calls.
 
 use std::collections::hash_map::Entry;
 
@@ -188,7 +188,7 @@ impl Scheduler {
         self.restore(call, call.head, &mut events.drain(..), isolate);
     }
 
-    /// Puts a chain of nodes, from `first` on, back to where it was taken from, with the events that were handed out.
+    /// Restores a chain of nodes, from `first` on, to its lane, with the events that were handed out.
     fn restore(&mut self, call: &InFlight, first: u32, events: &mut impl Iterator<Item = Event>, isolate: Isolate) {
         let (mut id, mut last, mut len) = (first, NONE, 0);
         let (mut unfolds, mut unfolds_len) = (NONE, 0);
@@ -353,7 +353,7 @@ impl Scheduler {
         } else {
             extras.since.get_or_insert(call.taken);
         }
-        // Of several streams of one call, the one that comes first in read order counts.
+        // Of several failing streams of one call, the first in read order counts.
         if trouble == Trouble::Failing && !(is_tranche && is_pending && extras.failed_at < call.first_at) {
             extras.failures = if extras.failed_at == call.first_at { extras.failures.saturating_add(1) } else { 1 };
             extras.failed_at = call.first_at;

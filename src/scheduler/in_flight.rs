@@ -12,14 +12,14 @@ use super::slab::NONE;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InFlight {
     pub(super) generation: u32,
-    /// The stream of a singleton event, whose batch and place in it are these; `NONE` if it has a lane.
+    /// The stream of a singleton, whose batch and place follow; `NONE` if the work has a lane.
     pub(super) singleton: u32,
     pub(super) batch: u32,
     pub(super) slot: u32,
     /// The lane that it was taken from; `NONE` for a singleton.
     pub(super) lane: u32,
     pub(super) tranche: u32,
-    /// The nodes that it took from its lane, those that are not offered (placeholders) included.
+    /// The first of the nodes that it took from its lane, placeholders included.
     pub(super) head: u32,
     /// Other work of the same lane (a tranche in read order may have several streams in one call).
     pub(super) sibling: u32,
@@ -80,7 +80,7 @@ impl InFlight {
         self.lane == NONE && self.singleton == NONE
     }
 
-    /// Returns whether a call that gets to `next` has handled all of it.
+    /// Returns whether a call that is done up to `next` has handled all of it.
     pub(super) fn ends_by(&self, next: i64) -> bool {
         next >= self.next
     }
@@ -133,7 +133,7 @@ impl InFlightTable {
         &mut self.places[slot as usize]
     }
 
-    /// Takes a piece of work back.
+    /// Removes a piece of work that is finished.
     pub(super) fn remove(&mut self, id: WorkId) -> InFlight {
         assert!(self.find(id).is_some(), "work is finished once");
         let call = *self.get(id.slot);
@@ -141,7 +141,7 @@ impl InFlightTable {
         call
     }
 
-    /// Gives a place back.
+    /// Releases a place.
     #[inline]
     pub(super) fn release(&mut self, slot: u32) {
         let call = &mut self.places[slot as usize];
@@ -181,7 +181,7 @@ impl HeldClock {
         self.since.unwrap_or(now).as_nanos().saturating_sub(self.total)
     }
 
-    /// Returns how far it has gone since it showed `earlier`.
+    /// Returns the time since the reading `earlier`.
     pub(super) fn since(&self, earlier: u64, now: Timestamp) -> Duration {
         Duration::from_nanos(self.read(now).saturating_sub(earlier))
     }

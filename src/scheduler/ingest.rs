@@ -1,4 +1,4 @@
-//! Taking a batch in: where each of its events belongs.
+//! Admission of a batch: finds the place of each of its events.
 
 use crate::clock::Timestamp;
 use crate::event::{Indexes, Kind};
@@ -22,7 +22,7 @@ pub(super) struct BatchOrigin {
     pub(super) now: Timestamp,
 }
 
-/// An event that is taken in.
+/// An event during its admission.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
     pub(super) index: i64,
@@ -38,7 +38,7 @@ pub(super) struct Arrival {
 /// The relation of an event to its stream, by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Freshness {
-    /// At or above all that was offered; it may be queued already.
+    /// At or above all offered indexes. It may be queued already.
     Fresh,
     /// Handled, or passed.
     Handled,
@@ -166,13 +166,13 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Counts an event as handled that need not be kept.
+    /// Counts an event as handled, and releases it.
     pub(super) fn settle_at_once(&mut self, origin: &BatchOrigin, arrival: &Arrival) {
         self.discard(origin, arrival);
         self.ledger.mark(origin.batch, arrival.slot, 1, 0);
     }
 
-    /// Lets an ordinal be handled when something else of its lane is; its event need not be kept.
+    /// Makes an ordinal depend on another event of its lane, and releases its own event.
     pub(super) fn settle_with(&mut self, origin: &BatchOrigin, arrival: &Arrival, lane: u32, on: On) {
         self.discard(origin, arrival);
         self.add_dependent(origin.batch, arrival.slot, lane, on);
@@ -183,7 +183,7 @@ impl Scheduler {
         self.ledger.drop_tranche_bytes(origin.tranche, bytes);
     }
 
-    /// Lets go of a placeholder's buffer: its place is all that is needed.
+    /// Releases a placeholder's buffer. Its place is all that is needed.
     pub(super) fn empty(&mut self, origin: &BatchOrigin, arrival: &Arrival) -> Arrival {
         let bytes = self.store.empty(origin.batch, arrival.at);
         self.ledger.drop_tranche_bytes(origin.tranche, bytes);
@@ -263,7 +263,8 @@ impl Scheduler {
         Ok(())
     }
 
-    /// C21: an event of a parked stream below its first parked one was handled before that.
+    /// Returns whether an event of a parked stream was handled before the parking: it is below the first parked one
+    /// (C21).
     pub(super) fn was_parked(&self, lane: u32, origin: &BatchOrigin, arrival: &Arrival) -> bool {
         let extras = self.lanes[lane].extras;
         let parked = if extras == NONE { None } else { self.lane_extras[extras].parked };
@@ -357,7 +358,7 @@ impl Scheduler {
         self.refresh(lane_id);
     }
 
-    /// Returns the lane of a stream, which is begun if there is none.
+    /// Returns the lane of a stream, and creates it if there is none.
     pub(super) fn lane_of(&mut self, stream: u32, now: Timestamp) -> u32 {
         let lane = self.find_lane(stream);
         if lane == NONE {
@@ -378,7 +379,7 @@ impl Scheduler {
         self.lanes[lane].extras
     }
 
-    /// Lets an ordinal be handled when something else of its lane is.
+    /// Makes an ordinal depend on another event of its lane: it is handled when that event is.
     pub(super) fn add_dependent(&mut self, batch: u32, slot: u32, lane: u32, on: On) {
         let extras = self.extras_of(lane);
         let waiting = self.lane_extras[extras].waiting;

@@ -1,4 +1,4 @@
-//! Answers to how things stand.
+//! Reports and explanations.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -57,8 +57,8 @@ impl Scheduler {
         stuck.into_iter().map(|(_, report)| report).collect()
     }
 
-    /// Returns how long a lane's first event has been offered without progress, the call in flight included. An event that was
-    /// never tried has spent nothing.
+    /// Returns the time that a lane's first event was offered without progress, the call in flight included. An event
+    /// that was never tried has spent none.
     fn spent(&self, lane: &Lane, now: Timestamp) -> Duration {
         let clock = |from| self.clock.since(from, now);
         let calls = std::iter::successors(self.call(lane.in_flight), |call| self.call(call.sibling));
@@ -223,7 +223,7 @@ impl Scheduler {
         }
     }
 
-    /// Reports a stream without anything that it has to do.
+    /// Reports a stream without work.
     fn report_stream(&self, stream: u32, state: StreamState) -> StreamReport {
         let tranche = self.ledger.epochs[self.streams.get(stream).epoch as usize].tranche;
         StreamReport {
@@ -406,7 +406,7 @@ fn keep_largest(largest: &mut Vec<StreamReport>, report: &StreamReport) {
     }
 }
 
-/// Totals while they are added up.
+/// Totals by state, while they are added up.
 #[derive(Default)]
 struct Totals<'a> {
     states: [(StateTotals, HashSet<&'a str>); 7],

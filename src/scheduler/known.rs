@@ -12,7 +12,7 @@ pub(super) struct Known {
     /// The number of indexes below the write position that were offered or passed. It saturates, which makes more
     /// events late, never fewer.
     offered: u32,
-    /// The opening of the tranche that it belongs to.
+    /// The epoch that it belongs to.
     pub(super) epoch: u32,
     /// The place of its work, or the next free entry: see [`Busy`].
     busy: u32,
@@ -108,7 +108,7 @@ impl Known {
         self.write = [bits as u32, (bits >> 32) as u32];
     }
 
-    /// Returns where the indexes that were offered, or passed, begin.
+    /// Returns the first index of the offered or passed range.
     #[inline]
     pub(super) fn first(&self) -> i64 {
         self.write() - i64::from(self.offered)
@@ -119,13 +119,13 @@ impl Known {
         self.offered = u32::try_from(self.write() - first).unwrap_or(u32::MAX);
     }
 
-    /// Returns the index up to which real events were handled: unfolds below it are superseded.
+    /// Returns the index up to which real events were handled. Unfolds below it are superseded.
     #[inline]
     pub(super) fn superseded_below(&self) -> i64 {
         if self.trailing == u8::MAX { 0 } else { self.write() - i64::from(self.trailing) }
     }
 
-    /// Forgets how far it was handled.
+    /// Forgets the write position.
     pub(super) fn forget(&mut self) {
         self.set_write(UNKNOWN);
         (self.offered, self.trailing) = (0, 0);
@@ -146,7 +146,7 @@ impl Known {
         true
     }
 
-    /// Notes that `[from, next)` was handled, real events of it up to `real`. Returns the gap that this left, if any.
+    /// Marks `[from, next)` as handled, with real events up to `real`. Returns the gap that this leaves, if any.
     #[inline]
     pub(super) fn advance(&mut self, from: i64, next: i64, real: i64) -> Option<(i64, i64)> {
         if self.advance_by(from, next, real) { None } else { self.advance_anyhow(from, next, real) }
@@ -170,7 +170,8 @@ impl Known {
         }
     }
 
-    /// As [`advance`](Self::advance) for indexes with holes: keeps the last stretch of which it is certain that all of it was offered.
+    /// Advances as [`advance`](Self::advance), for indexes with holes. Keeps the last stretch that was certainly
+    /// offered as a whole.
     pub(super) fn advance_sparse(&mut self, from: i64, last: i64, next: i64, real: i64) {
         let (write, first) = (self.write(), self.first());
         let real = real.max(if write == UNKNOWN { 0 } else { self.superseded_below() });

@@ -11,7 +11,7 @@ use super::slab::{Link, NONE, Slab};
 
 pub(super) type ExtrasSlab = Slab<LaneExtras, 64>;
 
-/// Why a lane's first event is not handled yet.
+/// The reason why a lane's first event is not handled yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
     None,
@@ -26,19 +26,19 @@ pub(super) struct Parked {
     pub(super) since: Timestamp,
 }
 
-/// An ordinal that is handled when another event is: a duplicate, or unfolds that were superseded.
+/// An ordinal that is handled when another event is: that of a duplicate, or of superseded unfolds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Dependent {
     pub(super) on: On,
     pub(super) batch: u32,
     pub(super) slot: u32,
-    /// Its batch counts it as waiting.
+    /// Whether its batch counts it as waiting.
     pub(super) waiting: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum On {
-    /// The event at this index, which is queued or out.
+    /// The event at this index, queued or in flight.
     Event(i64),
     /// The unfolds that are queued.
     Queued,
@@ -54,7 +54,7 @@ pub(super) struct LaneExtras {
     pub(super) late: u32,
     pub(super) parked: Option<Parked>,
     pub(super) trouble: Trouble,
-    /// Since when there was no progress, counted from the first call that failed or stalled (D-14).
+    /// The time of the last progress, or of the first call that then failed or stalled (D-14).
     pub(super) since: Option<Timestamp>,
     pub(super) deferred_at: Timestamp,
     pub(super) until: Timestamp,
@@ -70,7 +70,7 @@ pub(super) struct LaneExtras {
     /// The reading of the held clock when a call returned without progress. Time counts from then on, until a call
     /// fails or is deferred.
     pub(super) counts_from: Option<u64>,
-    /// Its events count as waiting, and are copied out of their read buffers.
+    /// Whether its events count as waiting, and are copied out of their read buffers.
     pub(super) waiting: bool,
     pub(super) lane: u32,
     next: u32,
@@ -99,13 +99,13 @@ impl LaneExtras {
         }
     }
 
-    /// Returns whether there is nothing in it that matters to a lane without events.
+    /// Returns whether a lane without events can do without these extras.
     pub(super) fn is_void(&self) -> bool {
         self.gaps.is_empty() && self.parked.is_none() && self.late == NONE && self.trouble == Trouble::None
     }
 
-    /// Adds the time of a call without progress to its victim's clock, which starts anew for each new victim (C20). `shown` is
-    /// the reading of the clock that stands still while nothing can be offered.
+    /// Adds the time of a call without progress to its victim's clock, which starts anew for each new victim (C20).
+    /// `shown` is the reading of the held clock.
     pub(super) fn count_victim(&mut self, call: &InFlight, trouble: Trouble, shown: u64) {
         let counts_from = self.counts_from.take();
         // Work to be parked waits for the store. The store's delay is no fault of the stream.
@@ -123,8 +123,8 @@ impl LaneExtras {
         }
     }
 
-    /// Returns how long a victim has been offered without progress, apart from a call in flight. `clock` says how long ago a
-    /// reading was.
+    /// Returns the time that a victim was offered without progress, apart from a call in flight. `clock` returns the
+    /// time since a reading.
     pub(super) fn spent_on(&self, victim: Ordinal, clock: impl Fn(u64) -> Duration) -> Duration {
         match self.victim {
             Some(tried) if tried == victim => self.spent + self.counts_from.map_or(Duration::ZERO, clock),
@@ -132,7 +132,7 @@ impl LaneExtras {
         }
     }
 
-    /// There was progress.
+    /// Clears all trouble after progress.
     pub(super) fn recover(&mut self) {
         self.trouble = Trouble::None;
         (self.since, self.ticket, self.failures) = (None, 0, 0);
@@ -165,7 +165,7 @@ pub(super) struct Gaps(Vec<(i64, i64)>);
 impl Gaps {
     pub(super) const MOST: usize = 64;
 
-    /// Takes gaps that are ascending.
+    /// Creates gaps from ascending ranges.
     pub(super) fn new(ranges: &[(i64, i64)]) -> Self {
         let mut gaps = Self::default();
         ranges.iter().for_each(|gap| gaps.add(gap.0, gap.1));
@@ -242,7 +242,7 @@ mod tests {
             let (mut gaps, mut naive, mut end) = (Gaps::default(), BTreeSet::new(), 0);
             for (from, len, add) in steps {
                 if add {
-                    // A gap is always one that was not there.
+                    // A new gap never overlaps an earlier one.
                     gaps.add(end + from, end + from + len);
                     naive.extend(end + from..end + from + len);
                     end += from + len;

@@ -12,11 +12,11 @@ use super::slab::NONE;
 #[derive(Debug)]
 pub(super) struct Tranche {
     pub(super) id: TrancheId,
-    /// The opening that holds it; `NONE` while it is not held.
+    /// The epoch of its assignment; `NONE` while it is not held.
     pub(super) epoch: u32,
-    /// Its openings that streams refer to, with the open one.
+    /// The number of its epochs that are open or have streams.
     epochs: u32,
-    /// Nothing more of it is offered.
+    /// Whether it is about to be released: none of its events is offered.
     pub(super) leaving: bool,
     /// The lane of its read order, with `order = "tranche"`.
     pub(super) lane: u32,
@@ -28,7 +28,7 @@ pub(super) struct Tranche {
     recovered_from: usize,
     /// The ordinal read last.
     last: Option<Ordinal>,
-    /// Batches that are not complete, or behind one that is not.
+    /// Incomplete batches, and complete ones behind an incomplete one.
     pub(super) queue: VecDeque<u32>,
     /// Events of the batches that the position has passed since the tranche was opened.
     pub(super) passed_events: u64,
@@ -38,7 +38,7 @@ pub(super) struct Tranche {
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
-    /// Batches with something that could be handled.
+    /// Batches with an event that is neither handled nor waiting.
     pub(super) busy: usize,
     pub(super) bytes: u64,
     pub(super) ahead: u64,
@@ -57,7 +57,7 @@ impl Tranche {
         self.epoch != NONE
     }
 
-    /// Returns whether an ordinal was handled before the tranche was opened. They are asked for in read order.
+    /// Returns whether an ordinal was handled before the tranche was opened. The caller asks in read order.
     #[inline]
     pub(super) fn covers(&mut self, at: Ordinal) -> bool {
         let runs = self.recovered.runs();
@@ -70,7 +70,7 @@ impl Tranche {
         runs.get(self.recovered_from).is_some_and(|run| run.0 <= at)
     }
 
-    /// Returns the recovered runs that were not read again yet, and whether the first of them was begun.
+    /// Returns the recovered runs that reading has not passed, and whether reading has begun the first of them.
     pub(super) fn remaining(&self) -> (&[(Ordinal, Ordinal)], bool) {
         let runs = &self.recovered.runs()[self.recovered_from..];
         match self.last {
@@ -92,7 +92,7 @@ impl Tranche {
     }
 }
 
-/// One opening of a tranche.
+/// One assignment of a tranche.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Epoch {
     /// `NONE` while the epoch is unused.
@@ -109,7 +109,7 @@ pub(super) struct Ledger {
     pub(super) tranches: Vec<Tranche>,
     ids: HashMap<TrancheId, u32>,
     pub(super) epochs: Vec<Epoch>,
-    /// Epochs and tranches that nothing refers to any more. Sources add and end tranches for as long as the process runs.
+    /// Epochs and tranches without references, for reuse. Sources add and end tranches for as long as the process runs.
     unused_epochs: Vec<u32>,
     unused_tranches: Vec<u32>,
     pub(super) batches: Vec<Batch>,
@@ -220,7 +220,7 @@ impl Ledger {
         tranche
     }
 
-    /// Lets a tranche go, with all of its batches.
+    /// Closes a tranche, and retires all of its batches.
     pub(super) fn close(&mut self, tranche: u32) {
         let closed = &mut self.tranches[tranche as usize];
         self.epochs[closed.epoch as usize].open = false;
@@ -244,7 +244,7 @@ impl Ledger {
         &mut self.tranches[tranche as usize]
     }
 
-    /// Notes a read that brought nothing.
+    /// Notes an empty read.
     pub(super) fn pass(&mut self, tranche: u32, resume_at: Position) {
         let passed = &mut self.tranches[tranche as usize];
         match passed.queue.back() {
@@ -263,7 +263,7 @@ impl Ledger {
         }
     }
 
-    /// Begins a batch; returns it with its age among all batches.
+    /// Begins a batch. Returns it, and its age among all batches.
     pub(super) fn begin(&mut self, tranche: u32, events: usize, resume_at: Position, now: Timestamp) -> (u32, u64) {
         let events = u32::try_from(events).expect("a batch has fewer than 2^32 events");
         let of = &mut self.tranches[tranche as usize];
@@ -340,7 +340,7 @@ impl Ledger {
         false
     }
 
-    /// Sets bits, and counts the runs that this makes, joins or lengthens.
+    /// Sets bits, and counts the runs that this creates, joins or lengthens.
     #[inline]
     fn set(&mut self, batch_id: u32, slot: u32, count: u32) {
         let batch = &mut self.batches[batch_id as usize];
@@ -357,7 +357,7 @@ impl Ledger {
         counts.runs = counts.runs + 1 - usize::from(left) - usize::from(right);
     }
 
-    /// Returns whether the neighbour of a batch has its nearest ordinal handled.
+    /// Returns whether the nearest ordinal of a batch's neighbour is handled.
     fn ends_handled(&self, tranche: u32, nth: u64, towards: i64) -> bool {
         let tranche = &self.tranches[tranche as usize];
         let front = tranche.begun - tranche.queue.len() as u64;
@@ -374,8 +374,8 @@ impl Ledger {
         self.tranches[tranche as usize].last
     }
 
-    /// Reverts the reading of a batch's ordinals from place `slot` on: its feed is broken, and none of them was admitted.
-    /// `before` is the ordinal that was read last before the batch. The batch keeps its events, and so never completes.
+    /// Reverts the reading of a batch's ordinals from place `slot` on, because a broken feed left them unadmitted.
+    /// `before` is the last ordinal read before the batch. The batch keeps its events, and so never completes.
     pub(super) fn unread(&mut self, tranche: u32, batch: u32, slot: u32, before: Option<Ordinal>) {
         let last = match slot {
             0 => before,
@@ -419,7 +419,7 @@ impl Ledger {
         }
     }
 
-    /// Returns a batch that is done with, once; the place may be used again.
+    /// Returns a finished batch, once. Its place may be reused.
     #[inline]
     pub(super) fn retire(&mut self) -> Option<u32> {
         let batch = self.retired.pop()?;
@@ -427,7 +427,7 @@ impl Ledger {
         Some(batch)
     }
 
-    /// Counts events as waiting, or no longer so.
+    /// Counts one event more, or one less, as waiting.
     pub(super) fn wait(&mut self, batch: u32, more: bool) {
         let batch = &mut self.batches[batch as usize];
         let was_busy = batch.is_busy();
@@ -460,15 +460,15 @@ impl Ledger {
     }
 }
 
-/// Gives the events of a batch that is read their places.
+/// Numbers the events of a batch.
 pub(super) struct Numbers<'a> {
     pub(super) tranche: &'a mut Tranche,
     batch: &'a mut Batch,
 }
 
 impl Numbers<'_> {
-    /// Gives an event its place, or returns the ordinal read last if that does not ascend. Unfolds may share the ordinal of what
-    /// was before them (C3).
+    /// Gives an event its place. Returns the last ordinal as an error if the event's does not ascend. Unfolds may share
+    /// the ordinal of the event or unfold before them (C3).
     #[inline]
     pub(super) fn number(&mut self, at: Ordinal, is_unfold: bool) -> Result<u32, Ordinal> {
         match self.tranche.last {

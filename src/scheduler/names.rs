@@ -1,7 +1,7 @@
 //! The bytes of stream names, packed into segments.
 
 const GRANULE: usize = 8;
-/// More than the longest name.
+/// The size of a segment, which is greater than the longest name.
 const SEGMENT: usize = 1 << 18;
 const GRANULES: usize = SEGMENT / GRANULE;
 
@@ -55,7 +55,7 @@ impl Names {
         self.segments[place / GRANULES][place % GRANULES * GRANULE]
     }
 
-    /// Gives the place of a name of this length back.
+    /// Releases the place of a name of this length.
     pub(super) fn remove(&mut self, place: u32, len: u16) {
         let granules = granules(usize::from(len));
         if granules >= self.free.len() {

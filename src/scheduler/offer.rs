@@ -89,7 +89,7 @@ impl Scheduler {
         self.trim_timers();
     }
 
-    /// Takes alarms off that nothing waits for any more, so that the first is one that counts.
+    /// Removes void alarms, so that the first alarm is a valid one.
     #[inline]
     pub(super) fn trim_timers(&mut self) {
         while let Some(alarm) = self.timers.first() {
@@ -101,7 +101,7 @@ impl Scheduler {
         }
     }
 
-    /// Finds out whether a lane is ready, and lets it be found if it is.
+    /// Updates whether a lane is ready, and lists it if so.
     #[inline]
     pub(super) fn refresh(&mut self, lane_id: u32) {
         let lane = &self.lanes[lane_id];
@@ -324,13 +324,13 @@ pub(super) struct Span {
     pub(super) events: Vec<Event>,
     pub(super) head: u32,
     pub(super) last: u32,
-    /// The next index: after everything, after events and placeholders, and after events.
+    /// The next index after everything, after events and placeholders, and after events alone.
     pub(super) next: i64,
     pub(super) span_next: i64,
     pub(super) real_next: i64,
     pub(super) unfolds_at: i64,
     pub(super) bytes: u64,
-    /// Stored bytes, and how many there may be.
+    /// The stored bytes, and their limit.
     size: usize,
     max_size: usize,
 }

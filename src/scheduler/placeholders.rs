@@ -1,5 +1,5 @@
-//! Events that are never offered, and keep their place in a dense stream: those that a filter excluded, and those that were
-//! handled before their tranche was opened.
+//! Placeholders: events that are never offered, and keep their place in a dense stream. A filter excluded them, or they
+//! were handled before their tranche was opened.
 
 use crate::event::Indexes;
 
@@ -18,7 +18,8 @@ impl Scheduler {
         self.queue(origin, lane, &emptied);
     }
 
-    /// An event that was handled before its tranche was opened counts at once; where a stream is dense, its place is kept.
+    /// Admits an event that was handled before its tranche was opened. It counts at once, and keeps its place in a
+    /// dense stream.
     pub(super) fn admit_recovered(&mut self, origin: &BatchOrigin, arrival: &Arrival) {
         let lane = match self.options.indexes {
             Indexes::Dense => self.lane_for_placeholder(origin, arrival),
@@ -42,7 +43,7 @@ impl Scheduler {
         self.refresh(lane);
     }
 
-    /// Returns the lane in which a placeholder has to wait its turn; `NONE` if it need not, and its stream has passed it.
+    /// Returns the lane in which a placeholder waits its turn; `NONE` if its stream has passed it already.
     fn lane_for_placeholder(&mut self, origin: &BatchOrigin, arrival: &Arrival) -> u32 {
         let (stream, index) = (arrival.stream, arrival.index);
         if stream == NONE {

@@ -1,4 +1,4 @@
-//! The progress as it will be once calls that run are done (C9).
+//! Previews of the progress, as if calls in flight were done (C9).
 
 use crate::event::Indexes;
 use crate::position::{Progress, TrancheId, WritePosition};
@@ -81,7 +81,7 @@ impl Scheduler {
         (first < next).then_some(WritePosition { first, next, gaps })
     }
 
-    /// Collects the places of all that is handled once this work is done up to `next`.
+    /// Collects the places of all events that are handled once this work is done up to `next`.
     fn collect(&self, call: &InFlight, next: i64, handled: &mut Vec<(u32, u32)>) {
         if call.is_singleton() {
             if call.ends_by(next) {
@@ -112,7 +112,7 @@ impl Scheduler {
         }
     }
 
-    /// Placeholders that become a tranche's first go at once.
+    /// Collects the placeholders that become a tranche's first, and so are passed at once.
     fn collect_placeholders(&self, call: &InFlight, rest: u32, handled: &mut Vec<(u32, u32)>) {
         let lane = &self.lanes[call.lane];
         let is_only = call.sibling == NONE && self.in_flight.get(lane.in_flight).head == call.head;

@@ -6,7 +6,7 @@ use super::batch::Batch;
 use super::ledger::Ledger;
 
 impl Ledger {
-    /// Returns the progress of a tranche.
+    /// Returns the current progress of a tranche.
     pub(super) fn progress(&self, tranche: u32) -> Progress {
         let of = &self.tranches[tranche as usize];
         let complete = of.queue.iter().take_while(|&&batch| self.batches[batch as usize].outstanding == 0).count();
@@ -30,7 +30,7 @@ impl Ledger {
         Progress { position, handled: runs.set }
     }
 
-    /// Returns how many events since the tranche was opened a progress of it covers: those of the batches that its position
+    /// Returns how many events since the tranche was opened `progress` covers: those of the batches that its position
     /// passed, and those of later batches whose ordinals it names.
     pub(super) fn covered_events(&self, tranche: u32, progress: &Progress) -> u64 {
         let of = &self.tranches[tranche as usize];

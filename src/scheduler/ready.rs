@@ -11,10 +11,11 @@ use super::slab::{Link, NONE, Slab};
 
 const CLASSES: usize = 90;
 
-/// For how many events a batch keeps places for the next that takes its number.
+/// The number of places that a batch keeps for the next batch of its number.
 const KEPT: usize = 1 << 14;
 
-/// The singletons of a batch whose streams are fetched at a time, before they are offered one after the other.
+/// The number of singletons of a batch whose streams are fetched at a time, before they are offered one after the
+/// other.
 pub(super) const FETCHED_SINGLETONS: u32 = 16;
 
 /// The class of singletons, which they share with lanes of one event.
@@ -26,11 +27,11 @@ pub(super) fn class(len: u32) -> u8 {
     if len <= 64 { len.saturating_sub(1) as u8 } else { (58 + len.ilog2()) as u8 }
 }
 
-/// An event that is all that its stream has to do.
+/// The only event of its stream's work.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Singleton {
     pub(super) stream: u32,
-    /// Its ordinal's place in the batch.
+    /// The place of its ordinal in the batch.
     pub(super) slot: u32,
 }
 
@@ -77,7 +78,7 @@ struct Bucket {
     sequence: u64,
     /// A bit for each list that has entries.
     filled: u128,
-    /// Whether the heap knows it.
+    /// Whether the heap has the batch.
     known: bool,
     lists: [List; CLASSES],
     /// The singletons by their places in the batch, their number, a lower bound of the first place, and the end of the
@@ -134,10 +135,10 @@ pub(super) enum Next {
 
 #[derive(Debug)]
 pub(super) struct Ready {
-    /// By batch.
+    /// Buckets by batch.
     buckets: Vec<Bucket>,
     entries: Entries,
-    /// Batches that may have something, by age.
+    /// Batches that may have an entry, by age.
     batches: BinaryHeap<Reverse<(u64, u32)>>,
 }
 
@@ -146,7 +147,7 @@ impl Ready {
         Self { buckets: Vec::new(), entries: Slab::new(), batches: BinaryHeap::new() }
     }
 
-    /// Begins a batch of so many events; a smaller sequence is an older batch.
+    /// Begins a batch of so many events. A smaller sequence is an older batch.
     pub(super) fn begin(&mut self, batch: u32, sequence: u64, events: usize) {
         let at = batch as usize;
         if at == self.buckets.len() {
@@ -203,7 +204,7 @@ impl Ready {
         }
     }
 
-    /// Returns the streams of the singletons from a place on, as far as they will be offered soon. Other places have `NONE`.
+    /// Returns the streams of the next singletons from a place on. Places without a singleton have `NONE`.
     #[inline]
     pub(super) fn next_singletons(&self, batch: u32, at: u32) -> impl Iterator<Item = u32> + '_ {
         let singletons = &self.buckets[batch as usize].singletons[at as usize..];
@@ -280,7 +281,7 @@ impl Ready {
         None
     }
 
-    /// Takes a lane off that is [`next`](Self::peek).
+    /// Removes the [next](Self::peek) lane.
     #[inline]
     pub(super) fn remove(&mut self, batch: u32, class: u8, at: u32) {
         let bucket = &mut self.buckets[batch as usize];

@@ -10,15 +10,16 @@ use crate::position::{Ordinal, TrancheId};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrancheReport {
     pub tranche: TrancheId,
-    /// Batches with events that could be handled: those of which only waiting events (in trouble, parked) remain do not count.
+    /// Batches with an event that is neither handled nor waiting. An event waits if its stream is in trouble, parked,
+    /// or misses an earlier event.
     pub batches: usize,
-    /// Batches that are not complete, or behind one that is not.
+    /// Incomplete batches, and complete ones behind an incomplete one.
     pub batches_held: usize,
     /// Bytes of the events that are held unhandled.
     pub bytes: usize,
-    /// Events read since the position: how far reading is ahead.
+    /// Events read since the position: the distance by which reading is ahead.
     pub ahead: u64,
-    /// Events of those that are not handled yet.
+    /// The unhandled events among those.
     pub unhandled: u64,
     /// Pieces of work in flight.
     pub in_flight: usize,
@@ -30,43 +31,43 @@ pub struct TrancheReport {
     pub completed_batches: u64,
     /// Events that became handled since the tranche was opened, by whatever means.
     pub completed_events: u64,
-    /// The first ordinal that is not handled.
+    /// The first unhandled ordinal.
     pub blocked_at: Option<Ordinal>,
-    /// When the batch that holds it was read.
+    /// The time at which the batch of that ordinal was read.
     pub blocked_since: Option<Timestamp>,
 }
 
 /// The state of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StreamState {
-    /// No event of it was seen, or it was purged.
+    /// No event of the stream was seen, or the stream was purged.
     Unknown,
-    /// Everything seen is handled.
+    /// Every event that was seen is handled.
     Idle,
-    /// It will be offered as soon as a slot is free.
+    /// The stream is offered as soon as a slot is free.
     Ready,
-    /// It has events, but those before them are missing (`require_all`).
+    /// The stream has events, but earlier ones are missing (`require_all`).
     Waiting,
-    /// A call of it runs.
+    /// A call of the stream runs.
     Active,
-    /// Its last call failed.
+    /// The last call failed.
     Failing,
-    /// Its last call succeeded without progress.
+    /// The last call succeeded without progress.
     Stalled,
-    /// Its handler asked for a later visit.
+    /// The handler asked for a later visit.
     Deferred,
     Parked,
 }
 
-/// One stream, for lists.
+/// A stream in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamReport {
     pub stream: String,
     pub tranche: TrancheId,
     pub state: StreamState,
-    /// A call of it runs at the moment.
+    /// Whether a call of it runs.
     pub running: bool,
-    /// The index of its first queued event, if it has any that is not out.
+    /// The index of its first queued event. Events in flight are not queued.
     pub head: Option<i64>,
     pub events: usize,
     pub bytes: usize,
@@ -74,13 +75,13 @@ pub struct StreamReport {
     pub failures: u32,
     /// The time in its state. Failing and stalled streams: the time since the last progress (D-14).
     pub age: Duration,
-    /// Until when it is not offered.
+    /// The time until which it is not offered.
     pub until: Option<Timestamp>,
     /// The index that must come before its first event is offered (`require_all`).
     pub missing: Option<i64>,
 }
 
-/// Why a stream is where it is.
+/// The explanation of a stream's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
     pub state: StreamState,
@@ -88,7 +89,7 @@ pub struct Explanation {
     pub report: Option<StreamReport>,
     /// The next index of interest.
     pub write_position: Option<i64>,
-    /// Indexes that were jumped and could still come late, as half-open ranges.
+    /// Jumped indexes, as half-open ranges. Their events could still come late.
     pub gaps: Vec<(i64, i64)>,
     /// The first ordinal of its tranche that this stream holds back, if it does.
     pub blocks: Option<Ordinal>,

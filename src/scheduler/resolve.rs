@@ -13,11 +13,11 @@ pub(super) struct Resolved {
     pub(super) slot: u32,
     pub(super) stream: u32,
     hash: u64,
-    /// The stream was not known before.
+    /// Whether the stream is new.
     is_new: bool,
-    /// The event before is of the same stream.
+    /// Whether the event before is of the same stream.
     pub(super) repeats: bool,
-    /// It was handled before the tranche was opened.
+    /// Whether the event was handled before the tranche was opened.
     pub(super) recovered: bool,
 }
 
@@ -74,8 +74,8 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Replaces guesses by the streams of the events' names. `previous` is the stream of the event before; returns that of the
-    /// last event.
+    /// Replaces guesses by the streams of the events' names. `previous` is the stream of the event before the first.
+    /// Returns the stream of the last event.
     fn verify_streams(
         &mut self,
         origin: &BatchOrigin,
@@ -125,7 +125,7 @@ impl Scheduler {
         self.streams.fetch_names(guessed());
     }
 
-    /// Returns whether a stream is to be known once this was read of it.
+    /// Returns whether reading this event makes its stream known.
     #[inline]
     fn adds_stream(&self, event: &Event) -> bool {
         match event.kind() {

@@ -8,8 +8,8 @@ use super::lane_extras::{On, Trouble};
 use super::slab::NONE;
 use super::{Indexes, Scheduler};
 
-/// A lane that recovers stops counting its events as waiting once so few are left: doing so each time that a long queue
-/// recovers would cost its length each time.
+/// The longest queue of a recovered lane whose events stop counting as waiting. Each recovery of a longer queue would
+/// cost the queue's length.
 const MAX_QUEUE_TO_CLEAR_WAITING: u32 = 64;
 
 /// Events with successive places of one batch, to be marked together.
@@ -22,7 +22,7 @@ pub(super) struct Marks {
 }
 
 impl Scheduler {
-    /// Adds an event that is handled; those before it are marked unless they stay together.
+    /// Adds a handled event. The earlier ones are marked unless the new one follows them directly.
     #[inline]
     pub(super) fn mark(&mut self, marks: &mut Marks, batch: u32, slot: u32, waiting: bool) {
         if marks.batch != batch || marks.slot + marks.count != slot || marks.count == 0 {
@@ -53,7 +53,7 @@ impl Scheduler {
         }
     }
 
-    /// Lets go of a node, and of its event if that is queued. Returns how much of its read buffer that held.
+    /// Frees a node, and its event if that is queued. Returns the bytes of the read buffer that the event held.
     #[inline]
     pub(super) fn free_node(&mut self, id: u32) -> u64 {
         let bytes = self.store.forget(&mut self.nodes[id]);
@@ -80,7 +80,7 @@ impl Scheduler {
         self.lanes[lane].bytes -= self.drop_node(id);
     }
 
-    /// Notes how far a stream is handled.
+    /// Advances the write position of a stream.
     #[inline]
     pub(super) fn advance(&mut self, stream: u32, from: i64, last: i64, next: i64, real: i64) {
         if self.options.require_all {
@@ -157,7 +157,7 @@ impl Scheduler {
             passed = true;
         }
         if passed {
-            // The batch that it was ready under may be complete now.
+            // The batch under which the lane was ready may be complete now.
             self.lanes[lane_id].ready_batch = NONE;
         }
     }
@@ -218,7 +218,7 @@ impl Scheduler {
         self.lane_extras[extras].dependents = dependents;
     }
 
-    /// Returns whether a late event of this index is queued or out.
+    /// Returns whether a late event of this index is queued or in flight.
     pub(super) fn is_late(&self, lane: u32, index: i64) -> bool {
         let lane = &self.lanes[lane];
         let is_out = lane.in_flight != NONE && {
@@ -256,7 +256,7 @@ impl Scheduler {
         self.ledger.wait(node.batch, true);
     }
 
-    /// Stops counting the events of a lane as waiting, if it has recovered and few are left.
+    /// Stops counting the events of a lane as waiting, if the lane has recovered and few events are left.
     pub(super) fn clear_waiting(&mut self, lane_id: u32) {
         let lane = &self.lanes[lane_id];
         if lane.extras == NONE || lane.len > MAX_QUEUE_TO_CLEAR_WAITING || lane.in_flight != NONE {
@@ -285,7 +285,7 @@ impl Scheduler {
         }
     }
 
-    /// Returns all nodes that a lane has queued.
+    /// Returns all queued nodes of a lane.
     pub(super) fn queued(&self, lane: u32) -> Vec<u32> {
         let lane = &self.lanes[lane];
         let late = if lane.extras == NONE { NONE } else { self.lane_extras[lane.extras].late };

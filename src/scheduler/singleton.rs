@@ -16,12 +16,13 @@ use super::slab::NONE;
 use super::{Order, Scheduler};
 
 impl Scheduler {
-    /// Returns whether the events of a tranche may be offered without a look at more than their streams.
+    /// Returns whether events of a tranche may be singletons: nothing but their stream decides whether they are
+    /// offered.
     pub(super) fn may_be_singleton(&self, tranche: u32) -> bool {
         self.options.order == Order::Stream && !(self.leaving && self.ledger.tranches[tranche as usize].leaving)
     }
 
-    /// Takes in an event of a stream that has nothing to do. Returns `false`, and does nothing, if it is another.
+    /// Admits an event of a stream without work. Returns `false`, and does nothing, if the event needs a lane.
     #[inline]
     pub(super) fn admit_singleton(&mut self, origin: &BatchOrigin, arrival: &Arrival) -> bool {
         let known = self.streams.get_mut(arrival.stream);
@@ -44,7 +45,7 @@ impl Scheduler {
     /// would have to wait for the latest writes.
     pub(super) fn offer_singleton(&mut self, batch: u32, at: u32, now: Timestamp) -> Streams {
         if at.is_multiple_of(FETCHED_SINGLETONS) {
-            // They were admitted long ago. Fetched together, their cache misses overlap.
+            // The streams were admitted long ago. Fetched together, their cache misses overlap.
             self.streams.fetch_known(self.ready.next_singletons(batch, at));
         }
         let Singleton { stream, slot } = self.ready.take_singleton(batch, at);
@@ -91,7 +92,7 @@ impl Scheduler {
         }
     }
 
-    /// Returns the lane of a stream; `NONE` if it has nothing to do. A singleton event gets a lane by this.
+    /// Returns the lane of a stream; `NONE` if it has nothing to do. A singleton gets a lane.
     #[inline]
     pub(super) fn find_lane(&mut self, stream: u32) -> u32 {
         match self.streams.get(stream).busy() {

@@ -1,14 +1,14 @@
 //! Storage that grows by segments.
 //!
-//! Doubling one large allocation would stop everything for tens of milliseconds at a million entries; here nothing that
-//! is stored ever moves. Places that were released are used again, the latest first, because it is warm.
+//! Doubling one large allocation would stop everything for tens of milliseconds at a million entries. Here no stored
+//! value ever moves. Released places are reused, the latest first, because it is in a cache.
 
 use std::ops::{Index, IndexMut};
 
 /// The id of nothing.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// Something that can name the next of its kind: while it is unused, the next unused one.
+/// A value that can name the next of its kind: while it is unused, the next unused one.
 pub(super) trait Link {
     /// Returns the value of a place that was never used.
     fn vacant() -> Self;
@@ -63,7 +63,7 @@ impl<T: Link, const N: usize> Slab<T, N> {
         self.segments.push(segment);
     }
 
-    /// Gives the place back. The value stays until the place is used again, so its owner empties it before.
+    /// Releases a place. The value stays until the place is reused, so its owner empties it before.
     #[inline]
     pub(super) fn release(&mut self, id: u32) {
         let next = self.free;

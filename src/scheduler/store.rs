@@ -75,7 +75,7 @@ pub(super) struct Brief {
 
 #[derive(Debug)]
 pub(super) struct Store {
-    /// By batch.
+    /// Events by batch.
     batches: Vec<Read>,
     kept: Slab<Kept, 64>,
 }
@@ -141,13 +141,13 @@ impl Store {
         self.event(node).at()
     }
 
-    /// Hands an event that has no node out into a container.
+    /// Hands out an event without a node into a container.
     #[inline]
     pub(super) fn hand_out_read(&mut self, batch: u32, place: u32, into: &mut Vec<Event>) {
         self.batches[batch as usize].hand_out(place, into);
     }
 
-    /// Hands the event of a queued node out into a container.
+    /// Hands out the event of a queued node into a container.
     #[inline]
     pub(super) fn hand_out(&mut self, node: &mut Node, into: &mut Vec<Event>) {
         match mem::replace(&mut node.body, Body::InFlight) {
@@ -195,7 +195,7 @@ impl Store {
         bytes
     }
 
-    /// Lets go of the buffer of an event that stays. Returns how much it held.
+    /// Releases the buffer of an event that stays. Returns the bytes that it held.
     pub(super) fn empty(&mut self, batch: u32, place: u32) -> u64 {
         let event = &mut self.batches[batch as usize].events[place as usize];
         let bytes = event.held_bytes() as u64;
@@ -203,7 +203,7 @@ impl Store {
         bytes
     }
 
-    /// Lets go of the event of a node, if that has one. Returns how much it held.
+    /// Releases the event of a node, if it has one. Returns the bytes that it held.
     pub(super) fn forget(&mut self, node: &mut Node) -> u64 {
         match mem::replace(&mut node.body, Body::Unused) {
             Body::Read(place) => self.discard(node.batch, place),

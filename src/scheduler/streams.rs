@@ -1,6 +1,4 @@
-//! The known streams: their names, and how far each is handled.
-//!
-//! An idle stream costs its name, 32 bytes here, and an entry in a table.
+//! The known streams: their names, and their write positions.
 
 use std::hash::{BuildHasher, Hasher};
 
@@ -165,7 +163,7 @@ impl Streams {
         self.slots.release(id);
     }
 
-    /// Lets the table shrink after much was removed.
+    /// Returns the table's memory after many removals.
     pub(super) fn shrink(&mut self) {
         self.table.shrink();
     }

@@ -32,7 +32,7 @@ impl Scheduler {
             if index < newest.index {
                 return self.settle_with(origin, arrival, lane, On::Queued);
             }
-            // Those of one document have one ordinal.
+            // The unfolds of one document share one ordinal.
             joins = newest.index == index && newest.batch == origin.batch && newest.slot == arrival.slot;
             if !joins {
                 self.supersede(lane, On::Queued);
@@ -41,7 +41,7 @@ impl Scheduler {
         self.add_unfold(origin, lane, arrival, joins);
     }
 
-    /// Adds an unfold to the newest set, or begins that with it.
+    /// Adds an unfold to the newest set, or begins a new set with it.
     fn add_unfold(&mut self, origin: &BatchOrigin, lane_id: u32, arrival: &Arrival, joins: bool) {
         let node = self.add_node(origin.batch, arrival);
         if joins {
@@ -91,7 +91,7 @@ impl Scheduler {
         self.release_unfolds(lane, by);
     }
 
-    /// Lets go of the unfolds that are queued: they are handled when that which superseded them is.
+    /// Releases the queued unfolds. They are handled when their superseder is.
     pub(super) fn release_unfolds(&mut self, lane: u32, by: On) {
         let mut id = std::mem::replace(&mut self.lanes[lane].unfolds, NONE);
         let extras = self.extras_of(lane);

@@ -1,4 +1,4 @@
-//! The place of a span in a trace, and how W3C Trace Context writes it.
+//! The place of a span in a trace, and its W3C Trace Context form.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ pub struct Context {
     pub trace_id: u128,
     /// Never 0.
     pub span_id: u64,
-    /// The flags that are known: [`Context::SAMPLED`], [`Context::RANDOM`].
+    /// The known flags: [`Context::SAMPLED`], [`Context::RANDOM`].
     flags: u8,
 }
 
@@ -22,7 +22,7 @@ impl Context {
     /// The trace's id is random.
     const RANDOM: u8 = 2;
 
-    /// Begins a trace that is recorded. Ids decide nothing, so that they need not be repeatable.
+    /// Begins a trace that is recorded. No decision depends on an id, so that ids need not be repeatable.
     pub fn root() -> Self {
         Self { trace_id: fastrand::u128(1..), span_id: fastrand::u64(1..), flags: Self::SAMPLED | Self::RANDOM }
     }
