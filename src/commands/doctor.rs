@@ -19,7 +19,7 @@ use crate::config::scalar::allowing_missing;
 use crate::connector::diagnosis::{Finding, Severity};
 use crate::connector::kind::Scope;
 use crate::connector::{Context, SourceSpec};
-use crate::daemon::data_dir::{self, DataFolder};
+use crate::daemon::data_dir::{self, DataDir};
 use crate::formats::words::io_error;
 use crate::spec::{self, Definition};
 
@@ -54,7 +54,7 @@ pub fn examine(data: &Path, config: &Path, fix: bool) -> Result<Diagnosis, NotLo
         return Ok(Diagnosis { data: data.to_owned(), holder: None, findings: vec![missing] });
     }
     let held = if fix {
-        Some(DataFolder::take(data).context("nothing was mended").map_err(NotLooked::Environment)?)
+        Some(DataDir::lock(data).context("nothing was mended").map_err(NotLooked::Environment)?)
     } else {
         None
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::config::settings::Settings;
+use crate::config::settings::DaemonSettings;
 use crate::connector::{Clients, Context};
 use crate::handler::AnyHandler;
 use crate::pipeline::observe::Observer;
@@ -20,8 +20,8 @@ use crate::telemetry::metrics::{Metrics, PipelineMetrics};
 use crate::trace::Recorder;
 
 /// The parts of the daemon that its pipelines share.
-pub struct Surroundings<'a> {
-    pub settings: &'a Settings,
+pub(crate) struct Surroundings<'a> {
+    pub settings: &'a DaemonSettings,
     pub data: &'a std::path::Path,
     pub metrics: &'a Metrics,
     pub clients: Clients,
@@ -32,7 +32,7 @@ pub struct Surroundings<'a> {
 }
 
 /// A pipeline that can run, and the handles on it.
-pub struct Prepared {
+pub(crate) struct Prepared {
     pub pipeline: Pipeline,
     pub inbox: Option<Arc<dyn Inbox>>,
     pub gauges: PipelineMetrics,
@@ -41,7 +41,7 @@ pub struct Prepared {
 
 impl Prepared {
     /// Prepares a pipeline. Its parts are built at each start.
-    pub fn new(checked: Checked, daemon: &Surroundings<'_>) -> Self {
+    pub(crate) fn new(checked: Checked, daemon: &Surroundings<'_>) -> Self {
         let Checked { definition, script } = checked;
         let name: Arc<str> = definition.name().into();
         let group: Arc<str> = definition.group().into();
@@ -79,7 +79,7 @@ fn hash(definition: &Definition, script: Option<&Script>) -> u64 {
     foldhash::fast::FixedState::with_seed(0).hash_one((definition.loaded.normalised(), script))
 }
 
-fn options(definition: &Definition, settings: &Settings, until_tail: bool) -> Options {
+fn options(definition: &Definition, settings: &DaemonSettings, until_tail: bool) -> Options {
     let spec = definition.spec();
     let schedule = &spec.schedule;
     let handler_timeout = spec.handler.rhai.as_ref().map_or(Duration::from_secs(30), |rhai| rhai.timeout);

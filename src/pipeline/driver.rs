@@ -182,7 +182,7 @@ impl Driver {
             handled_at: now,
             next_purge: options.purge.map(|every| now + every),
             check_stuck_at: now + Duration::from_secs(1),
-            paused: false,
+            paused: listener.is_paused(),
             draining: None,
             released: false,
             shared: listener.shared(),
@@ -202,7 +202,11 @@ impl Driver {
 
     /// Runs until the pipeline ends or breaks.
     pub(super) async fn run(&mut self, listener: &mut Listener, stop: &CancellationToken) -> Ended {
-        self.shared.enter(State::Running, "started");
+        if self.paused {
+            self.shared.enter(State::Paused, "paused before the restart");
+        } else {
+            self.shared.enter(State::Running, "started");
+        }
         loop {
             self.now = self.clock.now();
             self.pump();
@@ -311,11 +315,11 @@ impl Driver {
         match command {
             Command::Pause => {
                 self.paused = true;
-                self.shared.enter(State::Paused, "a person asked for it");
+                self.shared.enter(State::Paused, "paused by the operator");
             }
             Command::Resume => {
                 self.paused = false;
-                self.shared.enter(State::Running, "resumed by a person");
+                self.shared.enter(State::Running, "resumed by the operator");
             }
             Command::Swap(handler) => self.deciders.swap(handler),
             Command::Filter(filter) => *self.filter.write().unwrap_or_else(std::sync::PoisonError::into_inner) = filter,

@@ -7,7 +7,7 @@ use super::{ErrorsSpec, PipelineSpec, ScheduleSpec, SinkSpec, SourceSpec};
 use crate::config::document::{Document, Format, Kind, Problem};
 use crate::config::filter;
 use crate::config::scalar::Text;
-use crate::config::settings::{self, Settings};
+use crate::config::settings::{self, DaemonSettings};
 use crate::formats::words::io_error;
 
 /// A pipeline file that was read.
@@ -221,7 +221,7 @@ fn where_it_belongs(key: &str) -> Option<String> {
         "filter"
     } else if ["group", "source_id", "stop"].contains(&key) {
         return Some(format!("`{key}` stands at the top of the file, before the first table"));
-    } else if has(serde_json::to_value(Settings::default())) {
+    } else if has(serde_json::to_value(DaemonSettings::default())) {
         return Some(format!("`{key}` is the daemon's: it belongs in `{}`", settings::DEFAULT_FILE));
     } else {
         return None;

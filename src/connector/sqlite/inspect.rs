@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, OpenFlags, Row};
 
 use super::failure::Failure;
@@ -113,15 +114,11 @@ fn open(path: &Path) -> Result<Connection, Failure> {
 
 fn escaped(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
-    let mut out = String::new();
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => out.push((*byte).into()),
-            other => out.push_str(&format!("%{other:02x}")),
-        }
-    }
-    out
+    percent_encode(path.as_os_str().as_bytes(), ESCAPED).to_string()
 }
+
+/// The bytes of a path that are escaped in a URI.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 fn path_of_log(path: &Path) -> PathBuf {
     let mut log = path.as_os_str().to_owned();
