@@ -178,8 +178,8 @@ impl Scheduler {
             return;
         }
         let extras = &mut self.lane_extras[lane.extras];
-        let is_its_own = lane.kind != LaneKind::Tranche || extras.victim == Some(call.first_at);
-        if extras.ticket == 0 || is_its_own {
+        let is_its_own = lane.kind != LaneKind::Tranche || extras.victim.is_none_or(|victim| victim == call.first_at);
+        if is_its_own {
             extras.recover();
         }
     }

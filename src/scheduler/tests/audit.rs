@@ -129,6 +129,18 @@ fn s8_stuck_after_acts_in_read_order_and_without_order() {
             origin 1-2
         "#]],
     );
+    // Progress of another stream of the same call does not restart the clock.
+    check_with(
+        Options { order: Order::Tranche, streams_per_call: 2, ..options() },
+        "read t0: a/0 b/0 c/0; take; wait a; ok b; tick 10; take; ok c; wait a; tick 10; stuck 20; take-stuck 20; skip a; progress t0",
+        expect![[r#"
+            a 0 + b 0
+            a 0 + c 0
+            stuck ["a running=false"]
+            stuck a 0
+            3
+        "#]],
+    );
     check_with(
         Options { order: Order::None, ..options() },
         "read t0: a/0 a/1; take; wait a; take; ok a; tick 30; stuck 30; take-stuck 30; skip a; progress t0",
