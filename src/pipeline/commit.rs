@@ -48,6 +48,8 @@ pub(super) struct Step {
     pub(super) progress: Progress,
     /// The scheduler's version of it.
     pub(super) version: u64,
+    /// How many of the events handled since the tranche was opened it covers.
+    pub(super) covered: u64,
     pub(super) write_positions: Vec<(Box<str>, WritePosition)>,
     /// It was tried before: nothing of it may change (C11).
     pub(super) is_repeated: bool,
@@ -163,6 +165,7 @@ impl Driver {
                 state.claim.version = report.version;
                 continue;
             }
+            let covered = self.scheduler.covered_events(tranche, &progress);
             steps.push(Step {
                 tranche: tranche.clone(),
                 key: state.key.clone(),
@@ -170,6 +173,7 @@ impl Driver {
                 sequence: state.claim.sequence + 1,
                 progress,
                 version: report.version,
+                covered,
                 write_positions: Vec::new(),
                 is_repeated: false,
             });
@@ -183,7 +187,7 @@ impl Driver {
             return;
         }
         for step in steps.iter_mut().filter(|step| !step.is_repeated) {
-            step.write_positions = self.scheduler.take_moved(&step.tranche);
+            step.write_positions = self.scheduler.take_dirty_streams(&step.tranche);
         }
     }
 
@@ -235,8 +239,7 @@ impl Driver {
         self.commit_failures = 0;
         self.commit_failing = None;
         let set_bytes = step.progress.handled.encode().len();
-        let handled = self.scheduler.tranche(&step.tranche).map_or(0, |report| report.completed_events);
-        self.counts.checkpoint_stored(&step.tranche, handled, set_bytes);
+        self.counts.checkpoint_stored(&step.tranche, step.covered, set_bytes);
         let Some(state) = self.tranches.get_mut(&step.tranche) else { return };
         if state.claim.fence != Some(step.fence) {
             return;

@@ -32,15 +32,35 @@ impl Driver {
                 self.drain(Ended::Finished, "its time is up")
             }
             Stop::Tail if self.is_at_its_end() => self.drain(Ended::Finished, "everything is handled"),
-            _ => {}
+            Stop::Tail => {
+                if let Some(why) = self.what_is_missing() {
+                    self.drain(Ended::Halted(why.clone()), &why);
+                }
+            }
+            Stop::Never | Stop::After(_) => {}
         }
     }
 
+    /// Names an event that `require_all` waits for, if everything is read and nothing else is left to do.
+    fn what_is_missing(&self) -> Option<String> {
+        if !self.is_read_to_its_end() || self.scheduler.next_wake().is_some() {
+            return None;
+        }
+        let missing = self.scheduler.missing(self.now);
+        let (first, index) = missing.first().and_then(|first| Some((first, first.missing?)))?;
+        Some(format!(
+            "event {index} of stream `{}` is missing, and `require_all` offers no later one (streams that wait: {})",
+            first.stream,
+            missing.len()
+        ))
+    }
+
     fn is_at_its_end(&self) -> bool {
-        self.settled
-            && self.is_idle()
-            && self.tranches.values().all(Tranche::is_read_to_its_end)
-            && self.scheduler.tranches().iter().all(|report| report.unhandled == 0)
+        self.is_read_to_its_end() && self.scheduler.tranches().iter().all(|report| report.unhandled == 0)
+    }
+
+    fn is_read_to_its_end(&self) -> bool {
+        self.settled && self.is_idle() && self.tranches.values().all(Tranche::is_read_to_its_end)
     }
 
     /// Returns whether nothing is under way that was read.

@@ -145,6 +145,7 @@ impl Driver {
             reader: self.source.open(tranche, from),
             filter: Arc::clone(&self.filter),
             known,
+            indexes: self.indexes,
             of_placeholders: self.options.require_all,
             clock: self.clock,
             credits: granted,
@@ -210,6 +211,9 @@ impl Driver {
         if let Err(broken) = self.scheduler.ingest(batch, read_at) {
             let why = broken.to_string();
             self.drain(Ended::Halted(why.clone()), &why);
+        }
+        if let Some(conflict) = self.scheduler.take_conflict() {
+            tracing::warn!(stream = conflict.stream, index = conflict.index, "{conflict}; later ones are only counted");
         }
         let batches = self.scheduler.tranche(&name).map_or(0, |report| report.batches);
         self.counts.ingested(&name, batches, self.clock.now().since(began));
@@ -287,7 +291,7 @@ impl Driver {
             let quiet = self
                 .scheduler
                 .tranche(tranche)
-                .is_none_or(|report| report.out == 0 && report.version == state.claim.version);
+                .is_none_or(|report| report.in_flight == 0 && report.version == state.claim.version);
             if *deadline <= self.now || (quiet && !self.plain_commit.under_way() && !self.in_transaction) {
                 gone.push((tranche.clone(), state.key.clone(), state.claim.fence, state.epoch));
             }

@@ -13,7 +13,7 @@ use super::policy;
 use crate::checkpoint::{CheckpointKey, CheckpointStore};
 use crate::clock::{Clock, Timestamp};
 use crate::config::filter::{Filter, Verdict};
-use crate::event::{self, Kind};
+use crate::event::{self, Indexes, Kind};
 use crate::position::{TrancheId, WritePosition};
 use crate::source::{Batch, Next, Room, SourceError, SourceErrorKind, TrancheReader};
 
@@ -55,6 +55,8 @@ pub(super) struct Reader {
     pub(super) filter: Arc<RwLock<Arc<Filter>>>,
     /// Where the write positions of streams are known, if the feed may repeat events (C13).
     pub(super) known: Option<(Arc<dyn CheckpointStore>, CheckpointKey)>,
+    /// Says under which name a store keeps the write position of a stream (C4).
+    pub(super) indexes: Indexes,
     /// Also of streams of which only placeholders came: with `require_all` those wait their turn, too.
     pub(super) of_placeholders: bool,
     pub(super) clock: Clock,
@@ -115,7 +117,7 @@ impl Reader {
                         || event.is_unfold()
                         || self.of_placeholders && !event.stream().is_empty()
                 };
-                look_up(&**store, key, batch.events.iter().filter(is_wanted), looked_up).await?
+                look_up(&**store, key, self.indexes, batch.events.iter().filter(is_wanted), looked_up).await?
             }
             None => Vec::new(),
         };
@@ -147,6 +149,7 @@ fn exclude(filter: &Filter, batch: &mut Batch) {
 async fn look_up<'a>(
     store: &dyn CheckpointStore,
     key: &CheckpointKey,
+    indexes: Indexes,
     events: impl Iterator<Item = &'a event::Event> + Send,
     looked_up: &mut HashSet<Box<str>>,
 ) -> Result<Vec<(Box<str>, WritePosition)>, SourceError> {
@@ -161,7 +164,9 @@ async fn look_up<'a>(
     if new.is_empty() {
         return Ok(Vec::new());
     }
-    let positions = store.write_positions(key, &new).await.map_err(|error| {
+    let names: Vec<_> = new.iter().map(|stream| indexes.stored_name(&key.tranche, stream)).collect();
+    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+    let positions = store.write_positions(key, &names).await.map_err(|error| {
         SourceError::new(SourceErrorKind::Unavailable, format!("look up the write positions of {} streams", new.len()))
             .caused_by(error)
     })?;

@@ -11,7 +11,7 @@ use crate::clock::{Period, Timestamp};
 use crate::handler::HandlerError;
 use crate::scheduler::Outcome;
 use crate::sink::{Decided, Written};
-use crate::trace::{Context, Kind, Open, Recorder, Traced, carried};
+use crate::trace::{Context, Kind, Open, Propagation, Recorder, Traced};
 use crate::work::{Streams, Work};
 
 /// How many other traces, or calls of a commit, a span names.
@@ -39,7 +39,7 @@ impl Driver {
     }
 
     fn open_span(&self, recorder: &Recorder, work: &Work) -> Option<Open> {
-        let mut found = work.events.iter().filter_map(|event| carried(event.meta()));
+        let mut found = work.events.iter().filter_map(|event| Propagation::from_meta(event.meta()));
         let first = found.next();
         if !recorder.samples(first.as_ref()) {
             return None;

@@ -137,7 +137,8 @@ impl Driver {
             let Some(tranche) = self.scheduler.tranche_of(work.id) else { continue };
             let Some(position) = self.scheduler.write_position_with(work.id, next) else { continue };
             if let Some(step) = steps.iter_mut().find(|step| step.tranche == tranche) {
-                step.write_positions.push((work.stream().into(), position));
+                let name = self.indexes.stored_name(&tranche, work.stream());
+                step.write_positions.push((name.into(), position));
             }
         }
     }
@@ -162,7 +163,7 @@ impl Driver {
             Err(error) => error,
         };
         for step in &steps {
-            self.scheduler.untake_moved(&step.tranche, &step.write_positions);
+            self.scheduler.restore_dirty_streams(&step.tranche, &step.write_positions);
         }
         let claims = steps.iter().map(|step| (step.key.clone(), step.fence));
         let claims: Vec<_> = claims.chain(parks.iter().map(|group| (group.key.clone(), group.fence))).collect();
@@ -332,6 +333,7 @@ mod tests {
             sequence: 8,
             progress: Progress::at(Position::Number(1)),
             version: 0,
+            covered: 0,
             write_positions: Vec::new(),
             is_repeated: false,
         }

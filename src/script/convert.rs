@@ -88,9 +88,9 @@ fn event_value(call: &mut Call, object: EventObject, depth: usize) -> Result<Val
         (call.texts.get("index"), Value::Int(event.index())),
         (call.texts.get("type"), Value::Text(call.texts.get(event.event_type()))),
     ];
-    for (name, field) in [("id", Text::Id), ("timestamp", Text::Timestamp)] {
-        if !event.text(field).is_empty() {
-            entries.push((call.texts.get(name), event.text(field).into()));
+    for (name, text) in [("id", event.text(Text::Id)), ("timestamp", &*event.time_text())] {
+        if !text.is_empty() {
+            entries.push((call.texts.get(name), text.into()));
         }
     }
     for (name, part, bytes) in [("data", Part::Data, event.data()), ("meta", Part::Meta, event.meta())] {

@@ -171,7 +171,7 @@ fn r82_progress_that_cannot_be_read_is_named_and_the_advice_helps() {
     let place = after_a_run(LINES);
     sql(&place, "data/propulsiond.db", "UPDATE propulsiond_progress SET handled = x'ff'");
     let output = doctor(&place, &["--fix"]);
-    check(&output, 1, &["the progress of `p/json/0` cannot be read: the set of handled ordinals is damaged"]);
+    check(&output, 1, &["the progress of `p/json/0` cannot be read: the set of handled ordinals is corrupt"]);
     let said = text(&output);
     sql(&place, "data/propulsiond.db", advised(&said, "handled events above it: ", ";"));
     check(&doctor(&place, &[]), 0, &["nothing left to do"]);
