@@ -56,7 +56,7 @@ impl Harness for Stdout {
         self.out.0.lock().unwrap().broken = true;
     }
 
-    fn mend(&self) {
+    fn repair(&self) {
         self.out.0.lock().unwrap().broken = false;
     }
 }
