@@ -116,5 +116,5 @@ fn torn(path: &Path, line: usize) -> Finding {
 fn damaged(path: &Path, why: &str) -> Finding {
     let means = "a file may get a number that another one had, so that its lines are taken for handled ones";
     Finding::new(Severity::Error, path, format!("the numbers of the source's files are damaged: {why}"), means)
-        .person("restore the file from a backup, or decide: `on_replaced = \"restart\"` in the pipeline's `[source.json]` reads files again")
+        .operator("restore the file from a backup, or decide: `on_replaced = \"restart\"` in the pipeline's `[source.json]` reads files again")
 }
