@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Timestamp;
 use crate::event::{Event, Indexes};
-use crate::position::{Position, StartAt, TrancheId};
+use crate::position::{Ordinal, Position, StartAt, TrancheId};
 
 /// What a source promises of its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,12 @@ pub trait Source: Send {
 
     /// Opens a tranche without IO: a slow open must not delay a removal, so the first `next` connects.
     fn open(&mut self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader>;
+
+    /// As [`Source::open`], for a tranche whose stored set covers ordinals up to `handled`. A source that numbers the parts
+    /// of a tranche itself gives no new part a number that the set may cover (C1).
+    fn open_above(&mut self, tranche: &TrancheId, from: StartAt, _handled: Option<Ordinal>) -> Box<dyn TrancheReader> {
+        self.open(tranche, from)
+    }
 
     /// Compares two positions of one tranche; `None` if that has no meaning.
     fn compare(&self, a: &Position, b: &Position) -> Option<Ordering>;

@@ -171,7 +171,9 @@ impl Look<'_> {
             findings.extend(file::sink::inspect::inspect(settings, &context, self.mend));
         }
         if loaded.spec.source.json.is_some() {
-            findings.extend(json::inspect::inspect(&json::inspect::numbers_folder(self.data).join(&loaded.name)));
+            findings.extend(json::inspect::inspect(
+                &json::inspect::numbers_folder(self.data).join(json::inspect::registry_name(loaded.group())),
+            ));
         }
         findings
     }

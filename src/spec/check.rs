@@ -11,6 +11,7 @@ use super::{Checkpoint, HandlerSpec, Loaded, Order, SinkSpec, SourceSpec, Then};
 use crate::config::document::{Problem, clear_secrets};
 use crate::config::filter::{BadEntry, Filter};
 use crate::config::scalar::Text;
+use crate::connector::json;
 use crate::event::Indexes;
 use crate::script;
 
@@ -46,6 +47,7 @@ impl Check<'_> {
         problems.extend(self.script());
         problems.extend(self.own_output());
         problems.extend(self.absent_input());
+        problems.extend(self.misordered_input());
         problems.extend(clear_secrets(&self.pipeline.document));
         // What has to be changed needs no advice besides.
         let wrong: Vec<_> =
@@ -351,6 +353,15 @@ impl Check<'_> {
         let path = self.pipeline.folder().join(input.written());
         let help = format!("it is looked for in the pipeline's folder, as `{}`, and waited for", path.display());
         Some(self.problem(&["source", "json", "path"], "there is no such file or folder yet").help(help).as_warning())
+    }
+
+    /// Warns about file names that are read in another order than that of their numbers.
+    fn misordered_input(&self) -> Option<Problem> {
+        let settings = self.pipeline.spec.source.json.as_ref().filter(|settings| !settings.path.is_hole())?;
+        let (first, second) = json::misordered(settings, self.pipeline.folder())?;
+        let why = format!("`{first}` is read before `{second}`, as names are compared as text");
+        let help = "`sort = \"natural\"` compares the numbers in names by their value";
+        Some(self.problem(&["source", "json", "path"], why).help(help).as_warning())
     }
 
     /// A pipeline that reads what it writes never ends.

@@ -50,7 +50,10 @@ pub(super) fn numbers_of_nobody(data: &Path, pipelines: &Pipelines) -> Vec<Findi
     }
     for entry in fs::read_dir(json::inspect::numbers_folder(data)).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let is_known = pipelines.loaded.iter().any(|loaded| loaded.spec.source.json.is_some() && *loaded.name == *name);
+        let is_known = pipelines
+            .loaded
+            .iter()
+            .any(|loaded| loaded.spec.source.json.is_some() && *json::inspect::registry_name(loaded.group()) == *name);
         if !is_known {
             found.push(|| {
                 let what = format!("file numbers are kept for `{}`, which is no pipeline that reads files", name.display());

@@ -37,6 +37,9 @@ fn json(voice: &Voice<'_>, settings: &json::Settings) -> String {
     let path = voice.loaded.folder().join(&*settings.path);
     let log = match settings.tranche_per_file {
         true => "each by itself and all at the same time",
+        false if settings.sort == json::Sort::Natural => {
+            "as one log, in the order of their names with numbers compared by value"
+        }
         false => "as one log, in the order of their names",
     };
     let reads = if settings.path.is_hole() || !path.exists() {

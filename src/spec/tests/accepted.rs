@@ -86,6 +86,7 @@ fn both_formats_say_the_same() {
             "json": {
               "path": "${PROPULSIOND_TEST_UNSET:-events}",
               "pattern": null,
+              "sort": "name",
               "tranche_per_file": false,
               "index": "line",
               "skip": 0,

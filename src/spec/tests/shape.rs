@@ -53,7 +53,7 @@ fn r59_unknown_keys_come_with_what_was_meant() {
              --> pipelines/a.toml:3:1 (source.json.file)
             3 | file = 'b'
               | ^^^^
-              = help: the keys known here are `path`, `pattern`, `tranche_per_file`, `index`, `skip`, `on_replaced`, `batch` and `poll`
+              = help: the keys known here are `path`, `pattern`, `sort`, `tranche_per_file`, `index`, `skip`, `on_replaced`, `batch` and `poll`
         "#]],
     );
     check_toml(
