@@ -59,8 +59,9 @@ struct Emit {
 }
 
 enum Literal {
-    /// In the order of the keys, as rhai's maps have it.
-    Map(Vec<(ImmutableString, Literal)>),
+    /// The entries in the order in which they are evaluated, each with its place in the order of the keys, which is that
+    /// of rhai's maps.
+    Map(Vec<(usize, ImmutableString, Literal)>),
     List(Vec<Literal>),
     Leaf(Formula),
 }
@@ -143,7 +144,7 @@ impl Machine<'_> {
                 Some(()) => Ok(Dynamic::UNIT),
                 None => self.rhai(&emit.whole, false),
             },
-            Step::Value(value) => match value.0.value(self.scope) {
+            Step::Value(value) => match undone_unless_known(|| value.0.value(self.scope)) {
                 Some(value) => Ok(value),
                 None => self.rhai(&value.1, false),
             },
@@ -171,7 +172,8 @@ impl Machine<'_> {
     }
 
     fn holds(&mut self, branch: &If) -> Result<bool, Failure> {
-        let known = branch.formula.as_ref().and_then(|formula| formula.value(self.scope)?.as_bool().ok());
+        let formula = branch.formula.as_ref();
+        let known = formula.and_then(|formula| undone_unless_known(|| formula.value(self.scope)?.as_bool().ok()));
         if let Some(known) = known {
             return Ok(known);
         }
@@ -233,23 +235,25 @@ fn read<T: Copy + Send + Sync + 'static>(scope: &Scope<'_>, variable: &str) -> O
     Some(*scope.get(variable)?.read_lock::<T>()?)
 }
 
+/// Runs a shortcut. One that finds no result leaves no trace: rhai does all of it, from the same state.
+fn undone_unless_known<R>(shortcut: impl FnOnce() -> Option<R>) -> Option<R> {
+    let before = current(|call| call.trace());
+    let known = shortcut();
+    if known.is_none() {
+        current(|call| call.restore(before));
+    }
+    known
+}
+
 impl Emit {
-    /// `None`: rhai is to do it, as nothing was done.
+    /// Returns `None` if rhai must do it: nothing was done.
     fn emit(&self, scope: &Scope<'_>) -> Option<()> {
-        let before = current(|call| call.emitted_bytes);
-        let value = self.literal.value(scope, 0);
-        current(|call| {
-            let fits = call.emitted_bytes <= self.limit;
-            match (value.filter(|_| fits), call.single("emit(..)")) {
-                (Some(value), Ok(span)) => {
-                    span.effects.push(value);
-                    Some(())
-                }
-                _ => {
-                    call.emitted_bytes = before;
-                    None
-                }
-            }
+        undone_unless_known(|| {
+            let value = self.literal.value(scope, 0)?;
+            current(|call| {
+                let fits = call.emitted_bytes <= self.limit;
+                call.single("emit(..)").ok().filter(|_| fits).map(|span| span.effects.push(value))
+            })
         })
     }
 }
@@ -258,16 +262,19 @@ impl Literal {
     fn value(&self, scope: &Scope<'_>, depth: usize) -> Option<Value> {
         match self {
             Self::Map(entries) => {
-                let entries = entries.iter().map(|(key, literal)| {
+                current(|call| call.emitted_bytes += convert::VALUE_BYTES);
+                let mut made = vec![None; entries.len()];
+                for (place, key, literal) in entries {
                     let key = current(|call| {
                         call.emitted_bytes += key.len();
                         call.texts.get(key)
                     });
-                    Some((key, literal.value(scope, depth + 1)?))
-                });
-                entries.collect::<Option<_>>().map(Value::Map)
+                    made[*place] = Some((key, literal.value(scope, depth + 1)?));
+                }
+                made.into_iter().collect::<Option<_>>().map(Value::Map)
             }
             Self::List(items) => {
+                current(|call| call.emitted_bytes += convert::VALUE_BYTES);
                 items.iter().map(|item| item.value(scope, depth + 1)).collect::<Option<_>>().map(Value::List)
             }
             Self::Leaf(formula) => {

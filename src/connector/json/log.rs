@@ -412,8 +412,7 @@ const RECORD_LOST: &str = "the record of the files that were read before it is l
 
 fn lost(path: &Path, why: &str) -> SourceError {
     let doing = format!(
-        "resume in `{}`: {why}; put the file back, or set `on_replaced = \"restart\"` in `[source.json]` to read it \
-         from its start",
+        "resume in `{}`: {why}; `on_replaced = \"restart\"` in `[source.json]` reads it from its start",
         path.display()
     );
     SourceError::new(SourceErrorKind::PositionLost, doing)

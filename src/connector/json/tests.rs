@@ -10,8 +10,7 @@ use super::*;
 use crate::event::{Event, Kind};
 use crate::source::Next;
 
-const REMEDY: &str =
-    "; put the file back, or set `on_replaced = \"restart\"` in `[source.json]` to read it from its start";
+const REMEDY: &str = "; `on_replaced = \"restart\"` in `[source.json]` reads it from its start";
 
 /// A directory with the log that reads it.
 struct Fixture {

@@ -116,10 +116,12 @@ impl Planner {
 fn literal(expression: &Expr) -> Option<Literal> {
     match expression {
         Expr::Map(parts, _) => {
-            let entries = parts.0.iter().map(|(key, value)| Some((key.name.clone(), literal(value)?)));
-            let mut entries = entries.collect::<Option<Vec<_>>>()?;
-            entries.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
-            Some(Literal::Map(entries))
+            let mut keys: Vec<_> = parts.0.iter().map(|(key, _)| key.name.as_str()).collect();
+            keys.sort_unstable();
+            let entries = parts.0.iter().map(|(key, value)| {
+                Some((keys.binary_search(&key.name.as_str()).ok()?, key.name.clone(), literal(value)?))
+            });
+            entries.collect::<Option<_>>().map(Literal::Map)
         }
         Expr::Array(items, _) => items.iter().map(literal).collect::<Option<_>>().map(Literal::List),
         other => formula(other).map(Literal::Leaf),

@@ -394,3 +394,28 @@ fn x6_a_script_and_its_modules_may_begin_with_a_byte_order_mark() {
     let script = compile(&[("main.rhai", main), ("m.rhai", "\u{feff}fn one() { 1 }")], Options::default()).unwrap();
     assert_eq!(run(&script, &[order()]), "all\n  1\n");
 }
+
+#[test]
+fn l13_a_number_that_no_sink_can_hold_is_an_error_that_names_it() {
+    check(
+        "emit(#{ avg: 0.0 / 0.0 });",
+        expect![[r#"
+        Permanent
+          main.rhai:2:1: NaN cannot be emitted: it is not a finite number (stream `order-1_a`, index 5, type `OrderPlaced`)
+    "#]],
+    );
+    check(
+        "emit([1.0 / 0.0]);",
+        expect![[r#"
+        Permanent
+          main.rhai:2:1: inf cannot be emitted: it is not a finite number (stream `order-1_a`, index 5, type `OrderPlaced`)
+    "#]],
+    );
+    check(
+        "emit(json.text(-1.0 / 0.0));",
+        expect![[r#"
+        Permanent
+          main.rhai:2:11: -inf cannot be emitted: it is not a finite number (stream `order-1_a`, index 5, type `OrderPlaced`)
+    "#]],
+    );
+}
