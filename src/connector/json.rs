@@ -162,16 +162,19 @@ pub fn check(settings: &Settings) -> Vec<BadSetting> {
     bad
 }
 
-/// Returns two file names that `sort = "name"` reads in another order than that of their numbers, if there are any.
+/// Returns two file names that `sort = "name"` reads, or will read, in another order than that of their numbers.
 pub fn misordered(settings: &Settings, folder: &Path) -> Option<(String, String)> {
     if settings.sort == Sort::Natural || settings.tranche_per_file {
         return None;
     }
-    let names = Names::new(settings.pattern.as_deref(), Sort::Name);
+    let names = Names::quiet(settings.pattern.as_deref(), Sort::Name);
     let listed = files::list(&folder.join(Path::new(&*settings.path)), &names).ok()?;
-    let pairs = listed.iter().zip(listed.iter().skip(1));
-    let mut reversed = pairs.filter(|(first, second)| files::natural(&first.name, &second.name).is_gt());
-    reversed.next().map(|(first, second)| (first.name.clone(), second.name.clone()))
+    let mut pairs = listed.windows(2).map(|pair| (&pair[0].name, &pair[1].name));
+    if let Some((first, second)) = pairs.find(|(first, second)| files::natural(first, second).is_gt()) {
+        return Some((first.clone(), second.clone()));
+    }
+    let last = &listed.last()?.name;
+    files::longer_successor(last).filter(|next| next < last).map(|next| (next, last.clone()))
 }
 
 /// The settings as the parts of a source share them.

@@ -16,7 +16,7 @@ use super::call::Failure;
 /// rhai limits it, so that this many copies fit the memory of a machine.
 const ACCESSES_A_LOOK: usize = 16;
 
-/// The growth of lengths, or of captured values, after which the variables are measured at once.
+/// The growth of lengths, or of hidden values, after which the variables are measured at once.
 const GROWTH_A_MEASURE: usize = 8 << 20;
 
 /// The deepest nesting of values. Dropping a value takes stack for each level.
@@ -40,8 +40,8 @@ struct Memory {
     values: usize,
     /// The lengths of all variables at the last measurement.
     lengths: usize,
-    /// The lengths of captured values that were accessed since the last measurement.
-    captured: usize,
+    /// The lengths of values that were accessed since the last measurement and that the next one may not see.
+    hidden: usize,
     /// The bytes of the variables of each function on the call stack, when they were measured last.
     levels: Vec<usize>,
 }
@@ -63,12 +63,14 @@ pub(super) fn on_access(name: &str, context: &EvalContext<'_, '_, '_, '_, '_, '_
     MEMORY.with_borrow_mut(|memory| {
         memory.accesses += 1;
         memory.unmeasured += 1;
-        if memory.has_captures
-            && let Some(value) = context.scope().get(name).filter(|value| value.is_shared())
+        // Closures hide what they captured, and functions their callers' variables.
+        let is_nested = context.call_level() > 1;
+        if (memory.has_captures || is_nested)
+            && let Some(value) = context.scope().get(name).filter(|value| is_nested || value.is_shared())
         {
-            memory.captured += length(value);
+            memory.hidden += length(value);
         }
-        if memory.accesses < ACCESSES_A_LOOK && memory.captured < GROWTH_A_MEASURE {
+        if memory.accesses < ACCESSES_A_LOOK && memory.hidden < GROWTH_A_MEASURE {
             return Ok(());
         }
         memory.look(context)
@@ -79,19 +81,22 @@ impl Memory {
     fn look(&mut self, context: &EvalContext<'_, '_, '_, '_, '_, '_>) -> Result<(), Failure> {
         self.accesses = 0;
         let lengths: usize = context.scope().iter_raw().map(|(_, _, value)| length(value)).sum();
-        let grown = lengths.saturating_sub(self.lengths).saturating_add(self.captured);
+        let grown = lengths.saturating_sub(self.lengths).saturating_add(self.hidden);
         // A measurement visits every value, so that the accesses since the last one must pay for it.
-        if grown < GROWTH_A_MEASURE && self.unmeasured < ACCESSES_A_LOOK * 4 + self.values / 4 {
+        let is_known = self.levels.len() > context.call_level();
+        if is_known && grown < GROWTH_A_MEASURE && self.unmeasured < ACCESSES_A_LOOK * 4 + self.values / 4 {
             return Ok(());
         }
         let measure = Measure::of(context.scope(), context.this_ptr())?;
         (self.values, self.lengths) = (measure.values, lengths);
-        (self.captured, self.unmeasured) = (0, 0);
         let level = context.call_level();
-        // The functions above this one have returned.
+        // The functions above this one have returned. Those between the last measured one and this one are taken to hold
+        // copies of the values that were accessed.
         self.levels.truncate(level);
-        self.levels.resize(level + 1, 0);
-        self.levels[level] = measure.bytes;
+        let unseen = level - self.levels.len();
+        self.levels.resize(level, self.hidden.checked_div(unseen).unwrap_or(0));
+        self.levels.push(measure.bytes);
+        (self.hidden, self.unmeasured) = (0, 0);
         match self.levels.iter().sum::<usize>() > self.limit {
             true => Err(too_large("Memory of the variables")),
             false => Ok(()),

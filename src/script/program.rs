@@ -168,6 +168,7 @@ impl Program {
     /// up, moving its arguments into a new scope) costs as much as a small script.
     fn run(&mut self) -> Result<Dynamic, Failure> {
         memory::begin(self.memory_bytes, self.has_captures);
+        quick::forget();
         let Self { engine, global, caches, entry, scope, watch, .. } = self;
         global.num_operations = <_>::default();
         global.num_modules_loaded = 0;

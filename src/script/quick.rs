@@ -8,9 +8,13 @@
 //! is no object, a text is too long). Reading has no effects: rhai then does the whole of it, and its are the errors, too.
 
 mod plan;
+mod push;
 
 #[cfg(test)]
 pub(super) use plan::plain;
+pub(super) use push::forget;
+
+use std::ops::ControlFlow;
 
 use rhai::{
     Caches, Dynamic, Engine, EvalAltResult, EvalContext, Expr, GlobalRuntimeState, ImmutableString, Position, Scope,
@@ -21,6 +25,7 @@ use super::convert;
 use super::objects::{EventObject, EventsObject, Getter, StreamObject};
 use super::program::Watch;
 use crate::effect::Value;
+use push::Push;
 
 /// The body of a function.
 pub(super) struct Plan(Vec<Step>);
@@ -28,8 +33,11 @@ pub(super) struct Plan(Vec<Step>);
 /// A statement, or a few that rhai runs. What has a form of its own also is as it was parsed, for rhai.
 enum Step {
     Each(Box<Each>),
+    Range(Box<Range>),
+    While(Box<While>),
     If(Box<If>),
     Emit(Box<Emit>),
+    Push(Box<Push>),
     Value(Box<(Formula, Expr)>),
     Rhai(Expr),
 }
@@ -42,12 +50,32 @@ struct Each {
     whole: Expr,
 }
 
+/// `for variable in from..to { .. }`
+struct Range {
+    variable: ImmutableString,
+    from: Formula,
+    to: Formula,
+    is_inclusive: bool,
+    body: Vec<Step>,
+    whole: Expr,
+}
+
+/// `while condition { .. }`
+struct While {
+    condition: Condition,
+    body: Vec<Step>,
+}
+
 struct If {
-    /// Absent: rhai finds out.
-    formula: Option<Formula>,
-    condition: Expr,
+    condition: Condition,
     then: Vec<Step>,
     otherwise: Vec<Step>,
+}
+
+struct Condition {
+    /// `None`: rhai evaluates it.
+    formula: Option<Formula>,
+    whole: Expr,
 }
 
 /// `emit(literal)`
@@ -136,13 +164,19 @@ impl Machine<'_> {
         self.count()?;
         match step {
             Step::Each(each) => self.each(each),
+            Step::Range(range) => self.range(range),
+            Step::While(repeated) => self.repeat(repeated),
             Step::If(branch) => {
-                let chosen = if self.holds(branch)? { &branch.then } else { &branch.otherwise };
+                let chosen = if self.holds(&branch.condition)? { &branch.then } else { &branch.otherwise };
                 self.block(chosen)
             }
             Step::Emit(emit) => match emit.emit(self.scope) {
                 Some(()) => Ok(Dynamic::UNIT),
                 None => self.rhai(&emit.whole, false),
+            },
+            Step::Push(push) => match undone_unless_known(|| push.push(self.scope, self.engine)) {
+                Some(()) => Ok(Dynamic::UNIT),
+                None => self.rhai(&push.whole, false),
             },
             Step::Value(value) => match undone_unless_known(|| value.0.value(self.scope)) {
                 Some(value) => Ok(value),
@@ -171,17 +205,65 @@ impl Machine<'_> {
         context.eval_expression_tree_raw(&part.into(), rewind)
     }
 
-    fn holds(&mut self, branch: &If) -> Result<bool, Failure> {
-        let formula = branch.formula.as_ref();
+    fn holds(&mut self, condition: &Condition) -> Result<bool, Failure> {
+        let formula = condition.formula.as_ref();
         let known = formula.and_then(|formula| undone_unless_known(|| formula.value(self.scope)?.as_bool().ok()));
         if let Some(known) = known {
             return Ok(known);
         }
-        let value = self.rhai(&branch.condition, true)?;
+        let value = self.rhai(&condition.whole, true)?;
         value.as_bool().map_err(|found| {
-            EvalAltResult::ErrorMismatchDataType("bool".to_owned(), found.to_owned(), branch.condition.position())
-                .into()
+            let position = condition.whole.position();
+            EvalAltResult::ErrorMismatchDataType("bool".to_owned(), found.to_owned(), position).into()
         })
+    }
+
+    fn repeat(&mut self, repeated: &While) -> Result<Dynamic, Failure> {
+        while self.holds(&repeated.condition)? {
+            // Also for an empty body, so that the loop is bounded.
+            self.count()?;
+            if let ControlFlow::Break(value) = self.turn(&repeated.body)? {
+                return Ok(value);
+            }
+        }
+        Ok(Dynamic::UNIT)
+    }
+
+    /// Runs the body of a loop once.
+    fn turn(&mut self, body: &[Step]) -> Result<ControlFlow<Dynamic>, Failure> {
+        match self.block(body).map_err(|error| *error) {
+            Ok(_) | Err(EvalAltResult::LoopBreak(false, ..)) => Ok(ControlFlow::Continue(())),
+            Err(EvalAltResult::LoopBreak(true, value, _)) => Ok(ControlFlow::Break(value)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn range(&mut self, range: &Range) -> Result<Dynamic, Failure> {
+        let bounds = undone_unless_known(|| {
+            Some((range.from.value(self.scope)?.as_int().ok()?, range.to.value(self.scope)?.as_int().ok()?))
+        });
+        let variables = self.scope.len();
+        let Some((from, to)) = bounds.filter(|_| variables < self.engine.max_variables()) else {
+            return self.rhai(&range.whole, false);
+        };
+        self.scope.push_dynamic(range.variable.as_str(), Dynamic::UNIT);
+        let result = self.numbers(range, from, to);
+        self.scope.rewind(variables);
+        result
+    }
+
+    fn numbers(&mut self, range: &Range, from: i64, to: i64) -> Result<Dynamic, Failure> {
+        let end = if range.is_inclusive { to.checked_add(1).unwrap_or(to) } else { to };
+        for number in from..end {
+            self.count()?;
+            if let Some(variable) = self.scope.get_mut(&range.variable) {
+                put(variable, number);
+            }
+            if let ControlFlow::Break(value) = self.turn(&range.body)? {
+                return Ok(value);
+            }
+        }
+        Ok(Dynamic::UNIT)
     }
 
     fn each(&mut self, each: &Each) -> Result<Dynamic, Failure> {
@@ -205,12 +287,8 @@ impl Machine<'_> {
             if let Some(variable) = self.scope.get_mut(&each.variable) {
                 put(variable, EventObject(event));
             }
-            if let Err(error) = self.block(&each.body) {
-                match *error {
-                    EvalAltResult::LoopBreak(false, ..) => {}
-                    EvalAltResult::LoopBreak(true, value, _) => return Ok(value),
-                    error => return Err(error.into()),
-                }
+            if let ControlFlow::Break(value) = self.turn(&each.body)? {
+                return Ok(value);
             }
             position += 1;
             next = current(|call| call.event_of(events.0, position))?;

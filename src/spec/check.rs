@@ -359,7 +359,7 @@ impl Check<'_> {
     fn misordered_input(&self) -> Option<Problem> {
         let settings = self.pipeline.spec.source.json.as_ref().filter(|settings| !settings.path.is_hole())?;
         let (first, second) = json::misordered(settings, self.pipeline.folder())?;
-        let why = format!("`{first}` is read before `{second}`, as names are compared as text");
+        let why = format!("`{first}` sorts before `{second}`, as names are compared as text");
         let help = "`sort = \"natural\"` compares the numbers in names by their value";
         Some(self.problem(&["source", "json", "path"], why).help(help).as_warning())
     }

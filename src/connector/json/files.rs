@@ -19,15 +19,20 @@ use crate::source::{SourceError, SourceErrorKind};
 pub(super) struct Names {
     pattern: Option<String>,
     sort: Sort,
-    /// The entries that cannot be read and were named in the log.
-    reported: Mutex<BTreeSet<OsString>>,
+    /// The entries that cannot be read and were named in the log; `None` if nothing is to be logged.
+    reported: Option<Mutex<BTreeSet<OsString>>>,
 }
 
 const ENDINGS: [&str; 4] = [".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz"];
 
 impl Names {
     pub(super) fn new(pattern: Option<&str>, sort: Sort) -> Self {
-        Self { pattern: pattern.map(str::to_owned), sort, reported: Mutex::default() }
+        Self { pattern: pattern.map(str::to_owned), sort, reported: Some(Mutex::default()) }
+    }
+
+    /// As [`Self::new`], for a look that logs nothing.
+    pub(super) fn quiet(pattern: Option<&str>, sort: Sort) -> Self {
+        Self { reported: None, ..Self::new(pattern, sort) }
     }
 
     fn matches(&self, name: &[u8]) -> bool {
@@ -54,7 +59,8 @@ impl Names {
 
     /// Names an entry that matches but cannot be read, once.
     fn report(&self, directory: &Path, name: &OsStr, why: &str) {
-        let mut reported = self.reported.lock().expect("nothing panics under the lock");
+        let Some(reported) = &self.reported else { return };
+        let mut reported = reported.lock().expect("nothing panics under the lock");
         if reported.insert(name.to_owned()) {
             let directory = directory.display();
             // `Debug` escapes the bytes that could forge a log line.
@@ -81,6 +87,15 @@ pub(super) fn natural(a: &str, b: &str) -> Ordering {
         }
     }
     rest_a.len().cmp(&rest_b.len()).then_with(|| a.cmp(b))
+}
+
+/// Returns the name that follows in a numbered sequence, if its number has one more digit: `a-10` after `a-9`.
+pub(super) fn longer_successor(name: &str) -> Option<String> {
+    let end = name.rfind(|c: char| c.is_ascii_digit())? + 1;
+    let start = name[..end].rfind(|c: char| !c.is_ascii_digit()).map_or(0, |at| at + 1);
+    let digits = &name[start..end];
+    let is_last = digits.bytes().all(|digit| digit == b'9');
+    is_last.then(|| format!("{}1{}{}", &name[..start], "0".repeat(digits.len()), &name[end..]))
 }
 
 /// Takes the digits at the start of a text, and returns them without leading zeros.
@@ -225,6 +240,14 @@ mod tests {
         assert_eq!(chosen(Some("orders-?.*")), ["orders-1.log"]);
         assert_eq!(chosen(Some("*.json*")), ["a.jsonl", "a.json", "a.jsonl.tmp"]);
         assert_eq!(chosen(Some("*a*l*l*")), [""; 0]);
+    }
+
+    #[test]
+    fn s25_the_next_name_with_one_more_digit_is_known() {
+        let next = |name| longer_successor(name);
+        assert_eq!(next("events-9.jsonl").as_deref(), Some("events-10.jsonl"));
+        assert_eq!(next("99").as_deref(), Some("100"));
+        assert_eq!([next("events-09.jsonl"), next("events-8.jsonl"), next("events.jsonl")], [None, None, None]);
     }
 
     #[test]

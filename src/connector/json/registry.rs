@@ -113,9 +113,10 @@ impl Registry {
     }
 
     /// Says which feed the log is about.
-    pub(super) fn identify(&mut self, feed: &Path) -> io::Result<()> {
-        self.log = Some(Hash::of(feed.canonicalize()?.as_os_str().as_bytes()));
-        Ok(())
+    pub(super) fn identify(&mut self, feed: &Path) {
+        // A pipe without a name, such as the target of `/dev/stdin`, has no other path.
+        let path = feed.canonicalize().unwrap_or_else(|_| feed.to_owned());
+        self.log = Some(Hash::of(path.as_os_str().as_bytes()));
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -289,7 +289,7 @@ fn x1_many_variables_are_measured_together() {
     let error = "memory of the variables over what `limits` allow";
     assert!(outcome(&format!("{} emit(1);", variables(60))).contains(error));
     let callers = "fn handle(stream, events) { let long = \"a\"; while long.len() < 1000000 { long += long; } deep(1, long) }\n\
-                   fn deep(n, long) { let a = long + n; let b = a + n; for i in 0..20 { a.len(); } if n < 30 { deep(n + 1, long); } b.len() }";
+                   fn deep(n, long) { let a = long + n; let b = a + n; for i in 0..20 { a.len(); } if n < 30 { deep(n + 1, long); } b.len(); return; }";
     let limits = Limits { memory_bytes: 32 << 20, ..Limits::default() };
     let script = compile(&[("main.rhai", callers)], Options { limits, ..Options::default() }).unwrap();
     let shown = run(&script, &[order()]);
@@ -342,4 +342,20 @@ fn x2_the_clock_is_read_between_slow_built_in_functions() {
               main.rhai:1:90: the call ran for longer than 50ms (stream `order-1_a`, index 5, type `OrderPlaced`)
         "#]],
     );
+}
+
+#[test]
+fn x2_pushes_are_measured_as_rhai_measures_them() {
+    let source =
+        "fn handle(stream, events) { let o = #{ a: [] }; for i in 0..LIMIT { o.a.push(i); } emit(o.a.len()); }";
+    let pushed = |limit: &str| {
+        let limits = Limits { array_items: 1_000, ..Limits::default() };
+        let script =
+            compile(&[("main.rhai", &source.replace("LIMIT", limit))], Options { limits, ..Options::default() });
+        run(&script.unwrap(), &[order()])
+    };
+    assert_eq!(pushed("1000"), "all\n  1000\n");
+    assert!(pushed("1001").contains("size of array/BLOB over what `limits` allow"));
+    let texts = "let a = []; for i in 0..100 { a.push(long); } emit(a.len());";
+    assert!(outcome(texts).contains("length of string over what `limits` allow"));
 }

@@ -10,8 +10,7 @@ impl Log {
     /// Opens the file that reading begins with.
     pub(super) fn open_first(&mut self) -> Result<First, SourceError> {
         self.is_directory = files::is_directory(&self.options.path)?;
-        let identified = self.registry.identify(&self.options.path);
-        identified.map_err(|error| files::failed("open", &self.options.path, error))?;
+        self.registry.identify(&self.options.path);
         if let Some(file) = self.file.as_ref().filter(|_| self.is_directory) {
             self.path = self.options.path.join(file);
             self.is_directory = false;

@@ -159,3 +159,19 @@ fn s19_a_service_is_at_the_tail_of_a_pipe_without_a_writer() {
     f.settings.path = Text::literal("in/pipe");
     f.check("");
 }
+
+#[test]
+fn s19_a_pipe_without_a_name_ends_with_its_writer() {
+    use std::os::fd::AsRawFd;
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let mut f = Fixture::new();
+    // `/dev/stdin` is such a path.
+    f.settings.path = Text::literal(&format!("/proc/self/fd/{}", reader.as_raw_fd()));
+    f.finite = true;
+    assert_eq!(f.read_once().unwrap().end, LogEnd::Pending, "the writer may go on");
+    writer.write_all(line("a-1", 0).as_bytes()).unwrap();
+    drop(writer);
+    assert_eq!(read_pipe(&mut f), "a-1/0@0.1");
+    f.reopen();
+    assert_eq!(read_pipe(&mut f), "", "nothing is waited for");
+}

@@ -255,14 +255,14 @@ fn s25_numbers_in_names_are_compared_by_value_on_request() {
     let mut f = Fixture::new();
     f.append("events-9.jsonl", &line("a-1", 0));
     f.check("a-1/0@0.1");
+    let pair = Some(("events-10.jsonl".to_owned(), "events-9.jsonl".to_owned()));
+    assert_eq!(misordered(&f.settings, f.directory.path()), pair, "the next file will be misplaced");
     f.append("events-10.jsonl", &line("a-1", 1));
     f.check(
         "PositionLost: resume in `/in/events-10.jsonl`: it is new, and sorts before `events-9.jsonl`, which is being \
          read; `sort = \"natural\"` in `[source.json]` compares the numbers in names by their value",
     );
-    let directory = f.directory.path();
-    let pair = Some(("events-10.jsonl".to_owned(), "events-9.jsonl".to_owned()));
-    assert_eq!(misordered(&f.settings, directory), pair);
+    assert_eq!(misordered(&f.settings, f.directory.path()), pair);
     f.settings.sort = Sort::Natural;
     assert_eq!(misordered(&f.settings, f.directory.path()), None);
     f.reopen().check("a-1/1@1.1");
