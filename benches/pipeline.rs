@@ -138,12 +138,7 @@ impl Bench {
     }
 
     fn context(&self) -> Context {
-        Context {
-            pipeline: "bench".into(),
-            group: "bench".into(),
-            folder: self.folder.path().to_owned(),
-            data: self.folder.path().join("data"),
-        }
+        Context::new("bench", self.folder.path(), self.folder.path().join("data"))
     }
 
     fn run(&self, work: &Work) -> Took {
@@ -283,7 +278,7 @@ impl Assemble for Made {
                 &self.context,
             ))),
         };
-        Ok(Parts { source: Box::new(source), checkpoints, handler, sink, filter: Arc::new(Filter::default()) })
+        Ok(Parts { source: Arc::new(source), checkpoints, handler, sink, filter: Arc::new(Filter::default()) })
     }
 }
 

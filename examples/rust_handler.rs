@@ -52,7 +52,7 @@ impl Assemble for Generated {
         let settings =
             generate::Settings { count: Some(20_000), streams: 100.try_into()?, ..generate::Settings::default() };
         Ok(Parts {
-            source: Box::new(generate::source(&settings, &self.context)?),
+            source: Arc::new(generate::source(&settings, &self.context)?),
             checkpoints: Some(Arc::new(memory::store::MemoryCheckpoints::default())),
             handler: Some(AnyHandler::Async(Arc::clone(&self.count) as Arc<dyn Handler>)),
             sink: AnySink::Plain(Arc::new(null::NullSink::new(&null::Settings::default(), &self.context)?)),
@@ -64,8 +64,7 @@ impl Assemble for Generated {
 #[tokio::main]
 async fn main() {
     let count = Arc::new(Count::default());
-    let context =
-        Context { pipeline: "counting".into(), group: "counting".into(), folder: ".".into(), data: "data".into() };
+    let context = Context::new("counting", ".", "data");
     let clock = Clock::start();
     let (_handle, listener) = pipeline::Handle::new(clock);
     let pipeline = Pipeline {

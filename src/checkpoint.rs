@@ -1,7 +1,12 @@
-//! Checkpoint stores: where progress is kept, by whom it may be moved, and the parked events beside it.
+//! Checkpoint stores: durable progress, its owner, and the parked events beside it.
+//!
+//! A store implements [`CheckpointStore`], and [`ParkedStore`] if it can hold events. The pipeline claims a key, commits
+//! under the claim's fence in a chain of numbers (C11), and releases the key. It owns every retry: a store makes one
+//! attempt per call. `connector/memory/store.rs` is the reference implementation.
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use time::OffsetDateTime;
@@ -9,7 +14,7 @@ use time::OffsetDateTime;
 use crate::event::Event;
 use crate::position::{Ordinal, Progress, TrancheId, WritePosition};
 
-/// What progress is kept under.
+/// The key of a tranche's progress.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CheckpointKey {
     /// The consumer group.
@@ -25,65 +30,85 @@ impl fmt::Display for CheckpointKey {
     }
 }
 
-/// A claim on a key. A later claim's fence is greater, and makes commits under the older one fail (C15).
+/// The number of a claim on a key. A later claim's fence is greater, and commits under the older one fail (C15).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fence(pub u64);
 
-/// Who claims, for people to read: host, process, pipeline.
+/// The claiming process, as an operator reads it: host, process, pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner(pub Arc<str>);
 
-/// What a claim found.
+/// A successful claim, with the progress that it found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimed {
     pub fence: Fence,
     /// `None`: never committed.
     pub progress: Option<Progress>,
-    /// The number of the stored commit; the next one carries the number after it.
+    /// The number of the stored commit. The next commit carries the number after it.
     pub sequence: u64,
 }
 
-/// One step of the chain of commits under a key (C11).
+/// A commit in the chain of its key (C11).
 #[derive(Clone, Copy, Debug)]
 pub struct Commit<'a> {
     pub key: &'a CheckpointKey,
     pub fence: Fence,
-    /// One more than that of the commit before it.
+    /// The number of the commit, one more than its predecessor's.
     pub sequence: u64,
-    /// A position of `None` is the tranche's origin: nothing before the set is handled yet.
+    /// The progress. A position of `None` is the tranche's origin: nothing below the set is handled.
     pub progress: &'a Progress,
-    /// How far the streams that moved are, where the feed may repeat events (C13). Kept in the same transaction.
+    /// The write positions of the streams that moved, where the feed may repeat events (C13). Stored in the same
+    /// transaction.
     pub write_positions: &'a [(Box<str>, WritePosition)],
 }
 
 /// Keeps the progress of tranches.
 ///
-/// Commits under one fence come one after the other; a store makes each conditional on (fence, sequence − 1).
+/// Calls about one key never overlap, except that several processes may claim it. Each write MUST compare fence and
+/// sequence in its own statement or transaction.
 #[async_trait]
 pub trait CheckpointStore: Send + Sync {
-    /// Returns how many bytes an encoded set may have (C14). `None`: only plain positions can be kept.
+    /// Returns the limit of an encoded set in bytes (C14). `None`: the store keeps plain positions only.
     fn max_set_bytes(&self) -> Option<usize>;
 
-    /// Looks without claiming. `None`: never committed.
+    /// Returns the progress without a claim; `None` if nothing was ever committed.
     async fn load(&self, key: &CheckpointKey) -> Result<Option<Progress>, CheckpointError>;
 
-    /// Takes the key over: older fences fail from here on.
-    async fn claim(&self, key: &CheckpointKey, owner: &Owner) -> Result<Claimed, CheckpointError>;
-
-    /// Stores progress; one result per commit, in order. Durable when it returns.
+    /// Claims keys: commits under older fences fail from here on. Returns one result per key, in order.
     ///
-    /// A repeat of the stored commit (same fence and sequence) is harmless.
+    /// SHOULD take one round trip for all keys. MUST give each claim a fence greater than each earlier one of its key.
+    /// The pipeline retries a failed key with back-off, and has at most one claim in flight per key (C27).
+    ///
+    /// # Cancel safety
+    /// A dropped future may have claimed the keys. A later claim fences that one.
+    async fn claim_all(&self, keys: &[CheckpointKey], owner: &Owner) -> Vec<Result<Claimed, CheckpointError>>;
+
+    /// Claims one key.
+    async fn claim(&self, key: &CheckpointKey, owner: &Owner) -> Result<Claimed, CheckpointError> {
+        let mut results = self.claim_all(std::slice::from_ref(key), owner).await;
+        let unanswered =
+            || CheckpointError::new(CheckpointErrorKind::Unavailable, format!("claim {key}: the store did not answer"));
+        results.pop().unwrap_or_else(|| Err(unanswered()))
+    }
+
+    /// Stores progress; returns one result per commit, in order. MUST be durable when it returns.
+    ///
+    /// Each commit is conditional on the stored (fence, sequence − 1). A repeat of the stored commit (same fence and
+    /// sequence) MUST succeed without effect.
     async fn commit(&self, commits: &[Commit<'_>]) -> Vec<Result<(), CheckpointError>>;
 
-    /// Returns the fence that holds the key and the number of the stored commit: what tells whether a commit whose outcome is
-    /// unknown happened (C11). `None`: never claimed.
+    /// Returns the fence that holds the key and the number of the stored commit; `None` if the key was never claimed.
+    ///
+    /// The pipeline learns from it whether a commit with unknown outcome happened (C11).
     async fn last_commit(&self, key: &CheckpointKey) -> Result<Option<(Fence, u64)>, CheckpointError>;
 
-    /// Gives the key up, so that a look at it shows no owner. The progress stays.
+    /// Ends a claim, so that the key shows no owner. The progress stays.
+    ///
+    /// MUST do nothing under an older fence. The pipeline does not retry it: an unreleased claim is fenced by the next.
     async fn release(&self, key: &CheckpointKey, fence: Fence) -> Result<(), CheckpointError>;
 
-    /// Returns how far each stream is, as last committed under the key's group and source; `None` where nothing is kept.
-    /// One answer per stream, in order.
+    /// Returns the write positions of streams, as last committed under the key's group and source. One answer per
+    /// stream, in order; `None` where nothing is kept.
     async fn write_positions(
         &self,
         key: &CheckpointKey,
@@ -93,7 +118,7 @@ pub trait CheckpointStore: Send + Sync {
         Ok(vec![None; streams.len()])
     }
 
-    /// Returns where parked events can be kept beside the progress, if they can.
+    /// Returns the store of parked events beside the progress, if there is one.
     fn parked(&self) -> Option<Arc<dyn ParkedStore>> {
         None
     }
@@ -102,24 +127,25 @@ pub trait CheckpointStore: Send + Sync {
 /// Keeps the events of parked streams, in order (design.md §3.5).
 #[async_trait]
 pub trait ParkedStore: Send + Sync {
-    /// Returns which streams of the tranche are parked, so that their events can be held from the first read on, and since
-    /// which ordinal: the smallest [`Parked::from`] that is kept of each.
+    /// Returns the parked streams of the tranche, each with the smallest [`Parked::from`] of its events.
+    ///
+    /// The pipeline calls it after a claim and before the first read.
     async fn load(&self, key: &CheckpointKey) -> Result<Vec<ParkedStream>, CheckpointError>;
 
-    /// Appends events to their streams' queues. One that is there already (by ordinal) stays as it is (C21).
-    /// Durable when it returns.
+    /// Appends events to their streams' queues. MUST leave an event that is already there (by ordinal) as it is (C21),
+    /// MUST check the fence, and MUST be durable when it returns.
     async fn append(&self, key: &CheckpointKey, fence: Fence, events: &[Parked<'_>]) -> Result<(), CheckpointError>;
 
     /// Returns the parked events of one stream, in order.
     async fn read(&self, key: &CheckpointKey, stream: &str) -> Result<Vec<Event>, CheckpointError>;
 }
 
-/// A stream that is parked, and since which of its events.
+/// A parked stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParkedStream {
-    /// Empty for malformed records, which have none.
+    /// The stream's name; empty for malformed records, which have none.
     pub stream: Box<str>,
-    /// What is read again below it was handled (C21). It may be below every event that is kept yet.
+    /// The ordinal from which the stream is parked. An event below it was handled (C21). It can lie below every kept event.
     pub first: Ordinal,
     pub events: u64,
     pub why: Arc<str>,
@@ -129,44 +155,67 @@ pub struct ParkedStream {
 #[derive(Clone, Debug)]
 pub struct Parked<'a> {
     pub event: &'a Event,
-    /// The smallest ordinal of its stream that was not handled when that was parked. Of events that arrived out of order, the
-    /// one that has it may be appended last.
+    /// The smallest unhandled ordinal of the stream when it was parked. After out-of-order arrival, the event with this
+    /// ordinal can be appended last.
     pub from: Ordinal,
-    /// Why the stream was parked; what only queues behind the event that failed repeats that.
+    /// The reason. Events that queue behind the failed one repeat it.
     pub why: &'a str,
 }
 
-/// Why a store did not do what it was asked.
+/// An error of a store.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing}")]
 pub struct CheckpointError {
     pub kind: CheckpointErrorKind,
-    /// What was being done, and to what: `commit shop/events/0 to data/propulsiond.db`.
+    /// The attempted operation and its object: `commit shop/events/0 to data/propulsiond.db`.
     pub doing: String,
     #[source]
     pub cause: Option<anyhow::Error>,
+    /// The delay that the back end asked for.
+    pub retry_after: Option<Duration>,
 }
 
-/// What is to be done about a [`CheckpointError`].
+/// The next step after a [`CheckpointError`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckpointErrorKind {
-    /// Try again later.
+    /// The store cannot be reached: the pipeline retries with back-off. Nothing was stored, or a repeat is harmless.
     Unavailable,
-    /// Somebody else owns the key now (C15).
+    /// The store asks for fewer requests: the pipeline retries after `retry_after`, else with back-off.
+    Throttled,
+    /// Another process owns the key (C15): the pipeline gives the tranche up.
     Fenced { by: String, since: Option<OffsetDateTime> },
-    /// What is stored cannot be read: a person decides.
+    /// The stored data cannot be read: the pipeline halts, and the operator decides.
     Unreadable,
-    /// It is not known whether the commit happened: read the key under the fence before anything is retried (C11).
+    /// The commit may have happened: the pipeline reads the key under the fence before it goes on (C11).
     OutcomeUnknown,
+}
+
+impl CheckpointErrorKind {
+    /// Returns the name of the class in logs and views.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Throttled => "throttled",
+            Self::Fenced { .. } => "fenced",
+            Self::Unreadable => "unreadable",
+            Self::OutcomeUnknown => "outcome unknown",
+        }
+    }
 }
 
 impl CheckpointError {
     pub fn new(kind: CheckpointErrorKind, doing: impl Into<String>) -> Self {
-        Self { kind, doing: doing.into(), cause: None }
+        Self { kind, doing: doing.into(), cause: None, retry_after: None }
     }
 
     pub fn caused_by(mut self, cause: impl Into<anyhow::Error>) -> Self {
         self.cause = Some(cause.into());
+        self
+    }
+
+    /// Sets the delay that the back end asked for.
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
         self
     }
 }

@@ -1,4 +1,7 @@
-//! Handlers: what decides about events. What is decided, a sink writes.
+//! Handlers: decide about events. A sink writes the decided effects.
+//!
+//! A handler implements [`Handler`] if it may wait, or [`BlockingHandler`] if it only computes. The pipeline owns retries,
+//! delays and limits; a handler decides once per call and returns.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,67 +12,71 @@ use futures_util::future::BoxFuture;
 use crate::effect::Value;
 use crate::work::{Streams, Work};
 
-/// What a handler is called with: one or more streams, each with a run of its events.
+/// The input of a call: one or more streams, each with a run of its events.
 #[derive(Debug)]
 pub struct Call {
     pub streams: Streams,
 }
 
 impl Call {
-    /// Returns the one stream of a call of a pipeline with `streams_per_call = 1`.
+    /// Returns the only stream of a call if `streams_per_call` is 1.
     pub fn single(&self) -> &Work {
         &self.streams[0]
     }
 }
 
-/// What a handler decided about one stream of a call.
+/// A handler's decision about one stream of a call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
     pub next: NextIndex,
-    /// For the sink, in order.
+    /// Effects for the sink, in order.
     pub effects: Vec<Value>,
-    /// What the statistics count this call as; `ok` if absent.
+    /// The label of this call in the statistics; `ok` if absent.
     pub tag: Option<Arc<str>>,
 }
 
 impl Decision {
-    /// Everything offered is handled, and nothing is to be written.
+    /// Returns the decision that all offered events are handled without an effect.
     pub fn handled() -> Self {
         Self { next: NextIndex::All, effects: Vec::new(), tag: None }
     }
 }
 
-/// How far a decision gets its stream.
+/// The progress of a decision's stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextIndex {
-    /// Over everything that was offered.
+    /// All offered events are handled.
     All,
-    /// To this next index of interest. It may lie before the end of what was offered (the rest comes again) or beyond
-    /// it (what is below it never comes).
+    /// The events below this index are handled. It may lie below the last offered event (the rest is offered again) or
+    /// above it (events below it are never offered).
     Upto(i64),
-    /// Nowhere: the same comes again after the delay, also if nothing else arrives. Must carry no effects (C13).
+    /// Nothing is handled; the same events are offered again after the delay. MUST carry no effects (C13).
     Defer(Duration),
 }
 
-/// One decision, or failure, per stream of the call, in order.
+/// One decision, or error, per stream of the call, in order.
 pub type Decisions = Vec<Result<Decision, HandlerError>>;
 
-/// Decides. May wait; is polled where it is, and moved to a task of its own only if it does wait.
+/// Decides about events, and may wait. The driver polls it in place, and moves it to a task of its own if it waits.
 ///
-/// The same events may be offered again: after a failure, a crash, or with newer ones behind them.
+/// The same events may be offered again: after a failure or a crash, or with newer ones behind them. After a failed write
+/// the pipeline writes the decision again, and does not call the handler (C28).
 pub trait Handler: Send + Sync {
-    /// Dropping the future ends the call: after a time-out nothing it does may still take effect.
+    /// Returns one decision, or error, per stream of the call, in order.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the call: after a time-out, the call MUST take no further effect.
     fn handle(self: Arc<Self>, call: Arc<Call>) -> BoxFuture<'static, Decisions>;
 }
 
-/// A handler that computes and never waits (scripts): one per dedicated thread.
+/// A handler that computes and never waits (scripts). Each dedicated thread has its own.
 pub trait BlockingHandler: Send {
-    /// Appends one decision, or failure, per stream of the call, in order. Keeps its own time limit. The work is as it was
-    /// when this returns; until then its events may be elsewhere.
+    /// Appends one decision, or error, per stream of the call, in order. MUST keep its own time limit, and MUST leave the
+    /// work as it was; meanwhile its events may be elsewhere.
     fn handle(&mut self, streams: &mut [Work], decisions: &mut Decisions);
 }
 
-/// Makes the [`BlockingHandler`]s of a pipeline's threads.
+/// Makes the [`BlockingHandler`] of each thread of a pipeline.
 pub trait BlockingHandlerFactory: Send + Sync {
     fn make(&self) -> Box<dyn BlockingHandler>;
 }
@@ -90,7 +97,7 @@ impl fmt::Debug for AnyHandler {
     }
 }
 
-/// Why a handler or a sink did not do its part. Small, as most calls carry none.
+/// An error of a handler or a sink. One pointer wide, as most results carry none.
 #[derive(thiserror::Error)]
 #[error("{}", .0.message)]
 pub struct HandlerError(Box<Details>);
@@ -100,28 +107,29 @@ struct Details {
     kind: HandlerErrorKind,
     message: String,
     index: Option<i64>,
+    accepted: usize,
     retry_after: Option<Duration>,
 }
 
-/// What became of a call, as design.md §3.4 has it. `pipeline::policy` alone says what follows.
+/// The class of an error (design.md §3.4). Only `pipeline::policy` maps it to a reaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HandlerErrorKind {
     /// The sink or store cannot be reached.
     Unavailable,
-    /// It asks to be called less often.
+    /// The sink or store asks for fewer calls.
     Throttled,
-    /// This call failed; another may not.
+    /// This call failed, and a retry may succeed.
     Transient,
-    /// This call took too long.
+    /// This call exceeded its time limit, and a retry may succeed.
     TimedOut,
-    /// It will never work.
+    /// No retry can succeed.
     Permanent,
-    /// The event is not what it should be: it will never work.
+    /// The event is not well-formed: no retry can succeed.
     Malformed,
 }
 
 impl HandlerErrorKind {
-    /// Returns the name by which metrics and logs know it.
+    /// Returns the name of the class in metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unavailable => "unavailable",
@@ -135,18 +143,25 @@ impl HandlerErrorKind {
 }
 
 impl HandlerError {
-    /// The message says what went wrong and where, chain of causes included; it never holds a secret.
+    /// Makes an error. The message includes the chain of causes and MUST NOT hold a secret.
     pub fn new(kind: HandlerErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Details { kind, message: message.into(), index: None, retry_after: None }))
+        Self(Box::new(Details { kind, message: message.into(), index: None, accepted: 0, retry_after: None }))
     }
 
-    /// Names the event at fault: those before it are offered again without it (C19).
+    /// Names the event at fault. The events before it are offered again without it (C19).
     pub fn at_index(mut self, index: i64) -> Self {
         self.0.index = Some(index);
         self
     }
 
-    /// Says when trying again may be of use (`Retry-After`).
+    /// Sets the number of the decision's effects that the sink accepted before the error, earlier writes included. The
+    /// retry carries the others only (C28).
+    pub fn after_effects(mut self, accepted: usize) -> Self {
+        self.0.accepted = accepted;
+        self
+    }
+
+    /// Sets the delay that the back end asked for (`Retry-After`).
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.0.retry_after = Some(delay);
         self
@@ -162,6 +177,11 @@ impl HandlerError {
 
     pub fn index(&self) -> Option<i64> {
         self.0.index
+    }
+
+    /// Returns the number of accepted effects.
+    pub fn accepted_effects(&self) -> usize {
+        self.0.accepted
     }
 
     pub fn delay(&self) -> Option<Duration> {

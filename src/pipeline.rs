@@ -23,6 +23,7 @@ mod reader;
 mod traces;
 mod transaction;
 mod tranches;
+mod watch;
 mod workers;
 
 pub mod observe;
@@ -55,7 +56,7 @@ pub struct Identity {
 
 /// What a pipeline is made of. Built anew at each start.
 pub struct Parts {
-    pub source: Box<dyn Source>,
+    pub source: Arc<dyn Source>,
     /// `None`: the sink holds the progress.
     pub checkpoints: Option<Arc<dyn CheckpointStore>>,
     pub handler: Option<AnyHandler>,

@@ -1,4 +1,18 @@
-//! Sinks: what writes the effects that were decided.
+//! Sinks: write the decided effects.
+//!
+//! A sink implements [`Sink`]; one that can hold progress also implements [`TransactionalSink`]. The pipeline owns every
+//! retry: a sink makes one attempt per call, and reports for each decision how much of it was written.
+//!
+//! | result of a decision | reaction of the pipeline |
+//! |---|---|
+//! | [`Written::All`] | the events are handled |
+//! | [`Written::Upto`] | the events below are handled; the rest is decided again |
+//! | [`Written::Later`] | offered again, unchanged, in the next write |
+//! | [`Written::Waiting`] | decided again after a delay; a stall after `stuck_after` |
+//! | `Unavailable` | the circuit breaker opens; the same decision is written again when the sink answers (C28) |
+//! | `Throttled` | fewer calls; the same decision is written again after the delay (C28) |
+//! | `Transient`, `TimedOut` | the same decision is written again with back-off, up to `attempts` (C28) |
+//! | `Permanent`, `Malformed` | `then` acts on the event at fault (C19) |
 
 use std::sync::Arc;
 
@@ -16,14 +30,17 @@ pub struct Decided {
     /// The next index of interest once the effects are written.
     pub next: i64,
     pub effects: Effects,
+    /// The number of effects that an earlier, failed write of this decision accepted. A sink MUST NOT write them again,
+    /// and numbers the others as if it did (C24, C28).
+    pub accepted: usize,
 }
 
-/// What a sink is to write.
+/// The effects of a decision.
 #[derive(Debug)]
 pub enum Effects {
-    /// There is no handler: the events of the work themselves.
+    /// The events of the work themselves: the pipeline has no handler.
     Events,
-    /// What the handler emitted, in order; possibly nothing.
+    /// The values that the handler emitted, in order; possibly none.
     Emitted(Vec<Value>),
 }
 
@@ -34,34 +51,44 @@ impl Effects {
     }
 }
 
-/// How much of a decision was written.
+/// The written share of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
     All,
-    /// Up to this next index of interest, below the decision's own. Only a sink that writes events can say that.
+    /// The events below this index, which lies below the decision's own. Only a sink that writes events may return it.
     Upto(i64),
-    /// Nothing, and that is no failure: what must come before it is not there yet.
+    /// Nothing, as this write had no room for it. The next write offers it again, unchanged; that is no stall.
+    Later,
+    /// Nothing, as an earlier event is missing. The pipeline decides it again after a delay; a stall if it lasts.
     Waiting,
 }
 
-/// Writes what was decided.
+/// Writes decided effects.
 ///
-/// Calls may overlap, but never for one stream. The same effects may come again: after a failure that this or a later
-/// call of the group met, or after a crash.
+/// The same effects may come again: after a failure that this or another decision of the write met, or after a crash.
 #[async_trait]
 pub trait Sink: Send + Sync {
-    /// Returns how many decisions one `write` may carry. 1 keeps calls independent (HTTP); more is one round trip for
-    /// many, and then `write` is not called again before it has returned.
+    /// Returns the number of decisions that one `write` may carry. 1 keeps calls independent (HTTP).
     fn max_batch(&self) -> usize;
 
-    /// Writes effects in order; one result per decision, in order. What it reports as written is as durable as the
-    /// sink's settings say.
+    /// Returns the number of writes that may overlap, never two of one stream. `concurrency` limits them as well if
+    /// [`max_batch`](Self::max_batch) is 1.
+    fn window(&self) -> usize {
+        1
+    }
+
+    /// Writes effects in order; returns one result per decision, in order. A written effect is as durable as the sink's
+    /// settings say.
+    ///
+    /// # Errors
+    /// An error that names the number of [accepted effects](HandlerError::after_effects) spares their repetition.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves unknown what was written; everything is offered again.
+    /// After a drop the outcome is unknown; the pipeline offers the decisions again in its next run.
     async fn write(&self, decided: &[Decided]) -> Vec<Result<Written, HandlerError>>;
 
-    /// Makes durable what was written, once the pipeline has drained.
+    /// Makes written effects durable and closes connections, once the pipeline has drained. The pipeline waits until its
+    /// drain deadline at most, then drops the future.
     async fn close(&self) -> Result<(), HandlerError> {
         Ok(())
     }
@@ -69,19 +96,26 @@ pub trait Sink: Send + Sync {
 
 /// A sink that can hold the progress: effects and progress in one transaction, or neither.
 #[async_trait]
-pub trait TransactionalSink: Sink + CheckpointStore {
+pub trait TransactionalSink: Sink {
+    /// Returns the store of the progress that the transactions write.
+    fn checkpoints(&self) -> Arc<dyn CheckpointStore>;
+
+    /// Begins a transaction. The pipeline has one at a time.
+    ///
+    /// # Errors
+    /// Each error is taken as `Unavailable`, as no decision is at fault.
     async fn begin(&self) -> Result<Box<dyn Transaction>, HandlerError>;
 }
 
 /// A transaction of a [`TransactionalSink`]. Dropped without `commit`, it rolls back.
 #[async_trait]
 pub trait Transaction: Send {
-    /// Writes effects in order; one result per decision, in order. A decision that fails leaves nothing behind and
-    /// spoils no other.
+    /// Writes effects in order; returns one result per decision, in order. MUST leave nothing of a failed decision, and
+    /// MUST keep the others intact.
     async fn write(&mut self, decided: &[Decided]) -> Vec<Result<Written, HandlerError>>;
 
-    /// Writes the progress (computed after `write`, for what that accepted: C9) and what is parked, checks every fence
-    /// (C10), and commits.
+    /// Writes the progress and the parked events, checks every fence (C10), and commits. The pipeline computes the
+    /// progress after `write`, from the accepted decisions (C9).
     async fn commit(
         self: Box<Self>,
         commits: &[Commit<'_>],
@@ -97,24 +131,34 @@ pub struct ParkedChange<'a> {
     pub events: &'a [Parked<'a>],
 }
 
-/// Why a transaction was not committed, or may not have been.
+/// An error of a transaction: not committed, or perhaps committed.
 #[derive(Debug, thiserror::Error)]
 pub enum TransactionError {
-    /// These keys are somebody else's now; nothing was committed.
+    /// Other processes own these keys; nothing was committed.
     #[error("{} of the transaction's tranches are fenced", .0.len())]
     Fenced(Vec<(CheckpointKey, CheckpointError)>),
     /// Nothing was committed.
     #[error(transparent)]
     Failed(HandlerError),
-    /// The connection broke at the commit: read each key under its fence before anything is retried (C11).
-    #[error("it is not known whether the transaction was committed")]
+    /// The connection broke at the commit. The pipeline reads each key under its fence before it retries (C11).
+    #[error("the outcome of the transaction is unknown")]
     OutcomeUnknown(#[source] anyhow::Error),
 }
 
-/// A pipeline's sink, and whether it holds the progress.
+/// A pipeline's sink, of either sort.
 #[derive(Clone)]
 pub enum AnySink {
     Plain(Arc<dyn Sink>),
     /// `checkpoint = "sink"`: exactly once.
     Transactional(Arc<dyn TransactionalSink>),
+}
+
+impl AnySink {
+    /// Returns the part that both sorts share.
+    pub fn as_sink(&self) -> &dyn Sink {
+        match self {
+            Self::Plain(sink) => &**sink,
+            Self::Transactional(sink) => &**sink,
+        }
+    }
 }

@@ -1,19 +1,32 @@
 //! Sources: feeds of events, in one or more tranches that come and go.
+//!
+//! A source implements [`Source`] and [`TrancheReader`]. The pipeline owns every retry, delay and limit; a connector makes
+//! one attempt per call and reports the outcome.
+//!
+//! | the source | the pipeline |
+//! |---|---|
+//! | [`watch`](Source::watch) reports [`Added`](TrancheChange::Added) | claims the tranche, then calls [`open`](Source::open) |
+//! | [`next`](TrancheReader::next) returns a batch | schedules the events; stores the position once all of them are handled |
+//! | `watch` reports [`Removed`](TrancheChange::Removed) | drops the reader, finishes, commits, calls [`left`](Source::left) |
+//! | `watch` reports [`Lost`](TrancheChange::Lost) | drops the reader and the results of running calls, commits nothing |
+//! | `next` returns [`Next::End`] | handles the rest, commits, calls `left` with [`Left::Completed`] |
+//!
+//! `connector/memory/source.rs` is the reference implementation.
 
-use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 
-use crate::clock::Timestamp;
 use crate::event::{Event, Indexes};
 use crate::position::{Ordinal, Position, StartAt, TrancheId};
 
-/// What a source promises of its events.
+/// The properties that a source promises of its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Contract {
-    /// Events carry ordinals that never change their meaning (C1). Without them progress is a plain position.
+    /// Events carry ordinals that never change their meaning (C1). Without them, progress is a plain position.
     pub ordinals: bool,
     pub indexes: Indexes,
     /// The feed may deliver the same (stream, index) again under another ordinal (C13).
@@ -21,94 +34,166 @@ pub struct Contract {
 }
 
 /// A feed of events.
+///
+/// A pipeline builds one source per run and shares it between its tasks.
 #[async_trait]
-pub trait Source: Send {
+pub trait Source: Send + Sync {
+    /// Returns the promises of the source. MUST NOT change during a run.
     fn contract(&self) -> Contract;
 
-    /// Waits for the next change in what this process may read: each tranche once at start, then
-    /// [`TrancheChange::Settled`], then rebalances, splits and new ones. Never returns if nothing changes.
+    /// Reports changes of the assigned tranches, in a task of its own.
+    ///
+    /// MUST report each existing tranche, then [`TrancheChange::Settled`], then later changes. Returns `Ok` only if no
+    /// change can follow; otherwise it waits. MUST NOT wait for the pipeline to finish anything: a removed tranche
+    /// comes back through [`left`](Self::left).
+    ///
+    /// # Errors
+    /// The pipeline reports the error, waits, and calls again; opened tranches go on meanwhile. The delay grows from
+    /// 100 ms to 30 s unless the error carries `retry_after`. A later call reports only changes that no earlier call
+    /// reported, or repeats an assignment under the same epoch. [`PositionLost`](SourceErrorKind::PositionLost)
+    /// halts the pipeline.
     ///
     /// # Cancel safety
-    /// Dropping the future loses no change.
-    async fn next_change(&mut self) -> Result<TrancheChange, SourceError>;
+    /// The pipeline drops the future when it stops, and never calls again after that.
+    async fn watch(&self, changes: &Changes) -> Result<(), SourceError>;
 
-    /// Opens a tranche without IO: a slow open must not delay a removal, so the first `next` connects.
-    fn open(&mut self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader>;
+    /// Opens an assigned tranche.
+    ///
+    /// MUST NOT perform I/O: the pipeline calls it from its loop. The reader connects in its first
+    /// [`next`](TrancheReader::next).
+    fn open(&self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader>;
 
-    /// As [`Source::open`], for a tranche whose stored set covers ordinals up to `handled`. A source that numbers the parts
-    /// of a tranche itself gives no new part a number that the set may cover (C1).
-    fn open_above(&mut self, tranche: &TrancheId, from: StartAt, _handled: Option<Ordinal>) -> Box<dyn TrancheReader> {
+    /// As [`Self::open`], for a tranche whose stored set covers ordinals up to `handled`. A source that numbers the parts of
+    /// a tranche itself gives no new part a number that the set may cover (C1).
+    fn open_above(&self, tranche: &TrancheId, from: StartAt, _handled: Option<Ordinal>) -> Box<dyn TrancheReader> {
         self.open(tranche, from)
     }
 
-    /// Compares two positions of one tranche; `None` if that has no meaning.
-    fn compare(&self, a: &Position, b: &Position) -> Option<Ordering>;
+    /// Notes that the pipeline gave up an assignment.
+    ///
+    /// The pipeline calls it once per assignment, except after [`TrancheChange::Lost`]. Its reader is dropped and its
+    /// claim released before. MUST NOT block. `epoch` tells an old assignment from a newer one that the pipeline has
+    /// not seen yet.
+    fn left(&self, tranche: &TrancheId, epoch: u64, how: Left) {
+        let _ = (tranche, epoch, how);
+    }
+
+    /// Returns access to tail and lag that is independent of reading; `None` if the source cannot look ahead.
+    fn probe(&self) -> Option<Arc<dyn Probe>> {
+        None
+    }
+
+    /// Leaves the group and closes connections, after the last [`left`](Self::left).
+    ///
+    /// The pipeline waits until its drain deadline at most, then drops the future.
+    async fn close(&self) {}
 }
 
-/// A change in what this process may read.
-#[derive(Debug)]
+/// A source's sender of changes to its pipeline.
+#[derive(Clone, Debug)]
+pub struct Changes(mpsc::Sender<TrancheChange>);
+
+/// The number of changes that wait for the driver before [`Changes::report`] waits.
+const PENDING_CHANGES: usize = 64;
+
+impl Changes {
+    /// Returns a sender and the receiver of its changes.
+    pub fn channel() -> (Self, mpsc::Receiver<TrancheChange>) {
+        let (sender, receiver) = mpsc::channel(PENDING_CHANGES);
+        (Self(sender), receiver)
+    }
+
+    /// Reports a change. Waits while too many earlier ones are pending.
+    pub async fn report(&self, change: TrancheChange) {
+        // The receiver is gone only when the pipeline has stopped, which also drops the caller's task.
+        drop(self.0.send(change).await);
+    }
+}
+
+/// A change of the tranches that this process may read.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrancheChange {
+    /// This process may read the tranche.
     Added {
         tranche: TrancheId,
-        /// Where a tranche that was never committed begins: a child of a split where its parent ended.
+        /// The start of a tranche without progress: a child of a split starts at its parent's end.
         origin: Option<Position>,
+        /// The number of the assignment, greater than that of each earlier one of the tranche. A repeat is ignored.
+        epoch: u64,
     },
-    /// Every tranche that exists at the moment has been named: a finite run knows what it has to finish.
+    /// Every existing tranche was reported. A finite run ends when all of these are handled.
     Settled,
-    /// Somebody else is to read it: stop reading, drain, commit, then drop `drained`, all before `deadline`.
-    Removed { tranche: TrancheId, drained: Drained, deadline: Timestamp },
-    /// Somebody else reads it already: abandon it without a commit.
+    /// Another process takes the tranche over. The pipeline drains and commits it within the limit, then calls
+    /// [`Source::left`]. After the limit it gives up running calls.
+    Removed { tranche: TrancheId, within: Duration },
+    /// Another process reads the tranche already. The pipeline abandons it without a commit.
     Lost { tranche: TrancheId },
 }
 
-/// Tells a source, when dropped, that a tranche it wants back has been let go of.
-#[derive(Debug)]
-pub struct Drained {
-    _dropped: oneshot::Sender<()>,
-}
-
-impl Drained {
-    /// Returns the token and what resolves (with an error) once it is dropped.
-    pub fn new() -> (Self, oneshot::Receiver<()>) {
-        let (dropped, seen) = oneshot::channel();
-        (Self { _dropped: dropped }, seen)
-    }
+/// The way in which an assignment ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// All events are handled, the end of the tranche is stored. The children of a split may open.
+    Completed,
+    /// The progress so far is stored; another process may go on.
+    Released,
+    /// A newer claim of another process fenced this one (C15). The source gives its lease back.
+    Fenced,
 }
 
 /// Reads one tranche.
 #[async_trait]
 pub trait TrancheReader: Send {
-    /// Returns the next batch. At the tail it waits a while for more, then returns an empty one with `at_tail`.
+    /// Returns the next batch, and continues behind it in the next call.
     ///
-    /// One attempt: who calls it owns retries and back-off, and calls again after an error, to go on where the
-    /// last batch ended. A position that no longer exists is [`SourceErrorKind::PositionLost`], never a silent restart.
+    /// Makes one attempt. At the tail it waits for new events, then returns an empty batch with `at_tail` after a while.
+    /// It MUST report the tail once before it waits. It SHOULD keep a batch within `room`, but MUST return at least one
+    /// event if there is one; a reader whose pages have a fixed size may exceed it.
+    ///
+    /// # Errors
+    /// The pipeline reports the error, waits, and calls again; the next call continues behind the last batch. A
+    /// position that no longer exists is [`SourceErrorKind::PositionLost`], never a silent restart elsewhere.
     ///
     /// # Cancel safety
-    /// Dropping the future loses no event.
-    async fn next(&mut self) -> Result<Next, SourceError>;
+    /// Dropping the future loses no event: the next call returns what this one would have returned. The pipeline drops
+    /// the reader itself as soon as its tranche is removed or lost, or the pipeline drains (C29).
+    async fn next(&mut self, room: Room) -> Result<Next, SourceError>;
 }
 
-/// What a [`TrancheReader`] came to.
+/// The room that the pipeline has for one more batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    pub events: usize,
+    pub bytes: usize,
+}
+
+impl Room {
+    /// No limit.
+    pub const UNLIMITED: Self = Self { events: usize::MAX, bytes: usize::MAX };
+}
+
+/// The result of one read.
 #[derive(Debug)]
 pub enum Next {
     Batch(Batch),
-    /// The tranche is closed: no event will ever follow.
+    /// The tranche is closed: no event can follow.
     End,
 }
 
-/// Events in read order, and where reading goes on once all of them are handled.
+/// Events in read order, and the position behind them.
 #[derive(Debug)]
 pub struct Batch {
-    /// Ordinals ascend strictly, but for the unfolds of one document, which share one.
+    /// Ordinals ascend strictly, except that the unfolds of one document share one.
     pub events: Vec<Event>,
+    /// Reading resumes here once all events of this batch are handled.
     pub resume_at: Position,
-    /// There is nothing more right now. An empty batch need not be at the tail, and one at the tail need not be empty.
+    /// No further event is available now. An empty batch need not be at the tail, and one at the tail need not be empty.
     pub at_tail: bool,
-    /// What is known of how much follows.
+    /// The backlog behind this batch, if known.
     pub lag: Option<Lag>,
 }
 
-/// How much of a tranche is still unread.
+/// The backlog of a tranche: its unread events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lag {
     pub amount: u64,
@@ -121,50 +206,84 @@ pub enum LagUnit {
     Bytes,
 }
 
-/// Takes events that are pushed into a running pipeline.
+/// Answers questions about a tranche apart from reading, also while backpressure stops its reader.
 #[async_trait]
-pub trait Inbox: Send + Sync + fmt::Debug {
-    /// Takes all of the lines (JSON objects, one a line, as `jsonlines` reads them) or none. Returns how many.
+pub trait Probe: Send + Sync {
+    /// Returns the tranche's backlog behind a position, `None` being its origin.
     ///
     /// # Errors
-    /// [`SourceErrorKind::Refused`] names the first line that cannot be taken; [`SourceErrorKind::Unavailable`] says
+    /// The pipeline shows the last known value instead, and asks again later.
+    ///
+    /// # Cancel safety
+    /// The pipeline drops the future after a few seconds.
+    async fn lag(&self, tranche: &TrancheId, behind: Option<&Position>) -> Result<Lag, SourceError>;
+}
+
+/// Accepts events that are pushed into a running pipeline.
+#[async_trait]
+pub trait Inbox: Send + Sync + fmt::Debug {
+    /// Accepts all of the lines (JSON objects, one a line, as `jsonlines` reads them) or none. Returns their number.
+    ///
+    /// # Errors
+    /// [`SourceErrorKind::Refused`] names the first line that is not acceptable. [`SourceErrorKind::Unavailable`] says
     /// that the inbox is full.
     async fn push(&self, lines: &[u8]) -> Result<usize, SourceError>;
 }
 
-/// Why a source cannot go on.
+/// An error of a source.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing}")]
 pub struct SourceError {
     pub kind: SourceErrorKind,
-    /// What was being done, and to what: `read orders.jsonl`.
+    /// The attempted operation and its object: `read orders.jsonl`.
     pub doing: String,
     #[source]
     pub cause: Option<anyhow::Error>,
+    /// The delay that the back end asked for.
+    pub retry_after: Option<Duration>,
 }
 
-/// What is to be done about a [`SourceError`].
+/// The next step after a [`SourceError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceErrorKind {
-    /// Try again later.
+    /// The source cannot be reached: the pipeline retries with back-off.
     Unavailable,
-    /// Try again when told to.
+    /// The source asks for fewer requests: the pipeline retries after `retry_after`, else with back-off.
     Throttled,
-    /// Trying again is of no use before somebody changes rights or settings.
+    /// Rights or settings must change first: the pipeline retries at the longest delay.
     Denied,
-    /// What was asked for is wrong.
+    /// The request is wrong: the pipeline retries at the longest delay.
     Refused,
-    /// The stored position no longer exists: a person decides where to go on (R82).
+    /// The stored position no longer exists: the pipeline halts, and the operator decides (R82).
     PositionLost,
+}
+
+impl SourceErrorKind {
+    /// Returns the name of the class in logs and views.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Throttled => "throttled",
+            Self::Denied => "denied",
+            Self::Refused => "refused",
+            Self::PositionLost => "position lost",
+        }
+    }
 }
 
 impl SourceError {
     pub fn new(kind: SourceErrorKind, doing: impl Into<String>) -> Self {
-        Self { kind, doing: doing.into(), cause: None }
+        Self { kind, doing: doing.into(), cause: None, retry_after: None }
     }
 
     pub fn caused_by(mut self, cause: impl Into<anyhow::Error>) -> Self {
         self.cause = Some(cause.into());
+        self
+    }
+
+    /// Sets the delay that the back end asked for.
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
         self
     }
 }

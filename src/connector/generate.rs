@@ -4,8 +4,8 @@
 //! Events come in rounds: each round has the next event of every stream of the tranche, in an order of its own, and then
 //! the round's duplicates. A position is the number of events that came before.
 
-use std::cmp::Ordering;
-use std::collections::VecDeque;
+mod kind;
+
 use std::io::Write as _;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
@@ -20,7 +20,8 @@ use crate::connector::{BadSetting, Context, MAX_BATCH};
 use crate::event::{Event, EventBuilder, Indexes, Kind, Text};
 use crate::position::{Ordinal, Position, StartAt, TrancheId};
 use crate::source::{
-    Batch, Contract, Lag, LagUnit, Next, Source, SourceError, SourceErrorKind, TrancheChange, TrancheReader,
+    Batch, Changes, Contract, Lag, LagUnit, Next, Room, Source, SourceError, SourceErrorKind, TrancheChange,
+    TrancheReader,
 };
 
 /// `[source.generate]`: synthetic events, the same ones for the same settings. For trying things out, and measuring.
@@ -109,19 +110,13 @@ pub fn source(settings: &Settings, _context: &Context) -> anyhow::Result<Generat
     if let Some(bad) = check(settings).into_iter().next() {
         return Err(bad.into());
     }
-    let tranches = u64::from(settings.tranches.get());
-    let changes = (0..tranches)
-        .map(|tranche| TrancheChange::Added { tranche: TrancheId::new(tranche.to_string()), origin: None })
-        .chain([TrancheChange::Settled])
-        .collect();
-    Ok(GenerateSource { settings: settings.clone(), changes, clock: Clock::start() })
+    Ok(GenerateSource { settings: settings.clone(), clock: Clock::start() })
 }
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct GenerateSource {
     settings: Settings,
-    changes: VecDeque<TrancheChange>,
     clock: Clock,
 }
 
@@ -131,14 +126,16 @@ impl Source for GenerateSource {
         self.settings.contract()
     }
 
-    async fn next_change(&mut self) -> Result<TrancheChange, SourceError> {
-        match self.changes.pop_front() {
-            Some(change) => Ok(change),
-            None => std::future::pending().await,
+    async fn watch(&self, changes: &Changes) -> Result<(), SourceError> {
+        for tranche in 0..self.settings.tranches.get() {
+            let tranche = TrancheId::new(tranche.to_string());
+            changes.report(TrancheChange::Added { tranche, origin: None, epoch: 0 }).await;
         }
+        changes.report(TrancheChange::Settled).await;
+        Ok(())
     }
 
-    fn open(&mut self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader> {
+    fn open(&self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader> {
         let tranche: u64 = tranche.as_str().parse().unwrap_or_default();
         Box::new(Reader {
             sequence: Sequence::new(&self.settings, tranche),
@@ -149,13 +146,6 @@ impl Source for GenerateSource {
             told_end: false,
             clock: self.clock,
         })
-    }
-
-    fn compare(&self, a: &Position, b: &Position) -> Option<Ordering> {
-        match (a, b) {
-            (Position::Number(a), Position::Number(b)) => Some(a.cmp(b)),
-            _ => None,
-        }
     }
 }
 
@@ -203,7 +193,7 @@ impl Pace {
 
 #[async_trait]
 impl TrancheReader for Reader {
-    async fn next(&mut self) -> Result<Next, SourceError> {
+    async fn next(&mut self, room: Room) -> Result<Next, SourceError> {
         let at = match self.at {
             Some(at) => at,
             None => *self.at.insert(start(&self.from)?),
@@ -212,7 +202,7 @@ impl TrancheReader for Reader {
         if left == Some(0) {
             return Ok(self.end(at));
         }
-        let mut wanted = self.batch.min(left.unwrap_or(u64::MAX));
+        let mut wanted = self.batch.min(left.unwrap_or(u64::MAX)).min(room.events.max(1) as u64);
         if let Some(pace) = &mut self.pace {
             let mut due = pace.due(self.clock.now());
             if due == 0 {
@@ -230,7 +220,7 @@ impl TrancheReader for Reader {
         // Where the number of events is known, the tail is behind the last; else it is where none is due.
         let at_tail = match left {
             Some(left) => left == wanted,
-            None => self.pace.is_some() && wanted < self.batch,
+            None => self.pace.is_some() && wanted < self.batch.min(room.events.max(1) as u64),
         };
         self.told_end = left == Some(wanted);
         Ok(self.batch_of(events, at + wanted, at_tail))
@@ -468,18 +458,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_rate_is_kept_and_says_when_none_is_due() {
         let settings = Settings { rate: NonZeroU64::new(1_000), ..settings(10) };
-        let context = Context {
-            pipeline: "p".into(),
-            group: "g".into(),
-            folder: std::path::PathBuf::new(),
-            data: std::path::PathBuf::new(),
-        };
-        let mut source = source(&settings, &context).unwrap();
+        let context = Context::new("p", "", "");
+        let source = source(&settings, &context).unwrap();
         let mut reader = source.open(&TrancheId::new("0"), StartAt::Origin);
         let (mut events, mut batches) = (0, 0);
         let clock = Clock::start();
         while events < 5_000 {
-            let Next::Batch(batch) = reader.next().await.unwrap() else { panic!("it never ends") };
+            let Next::Batch(batch) = reader.next(Room::UNLIMITED).await.unwrap() else { panic!("it never ends") };
             assert!(batch.at_tail && batch.lag.is_none());
             events += batch.events.len();
             batches += 1;

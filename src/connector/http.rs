@@ -38,6 +38,7 @@
 //! ```
 
 mod answer;
+mod kind;
 mod outgoing;
 mod settings;
 mod target;
@@ -136,10 +137,13 @@ impl HttpSink {
     }
 
     async fn send_emitted(&self, decided: &Decided, values: &[Value]) -> Result<Written, HandlerError> {
-        let made = values.iter().enumerate().map(|(number, value)| self.maker.emitted(decided, number, value));
+        // An earlier write of this decision sent the first ones. The others keep their numbers, and so their keys (C28).
+        let rest = values.iter().enumerate().skip(decided.accepted);
+        let made = rest.map(|(number, value)| self.maker.emitted(decided, number, value));
         let outgoing = made.collect::<Result<Vec<_>, _>>()?;
-        for outgoing in outgoing {
-            self.send(outgoing, &decided.work, &decided.work.events).await?;
+        for (sent, outgoing) in outgoing.into_iter().enumerate() {
+            let sending = self.send(outgoing, &decided.work, &decided.work.events).await;
+            sending.map_err(|error| error.after_effects(decided.accepted + sent))?;
         }
         Ok(Written::All)
     }
@@ -173,6 +177,11 @@ impl fmt::Debug for HttpSink {
 impl Sink for HttpSink {
     fn max_batch(&self) -> usize {
         1
+    }
+
+    /// Requests are independent: `concurrency` alone limits them.
+    fn window(&self) -> usize {
+        usize::MAX
     }
 
     async fn write(&self, decided: &[Decided]) -> Vec<Result<Written, HandlerError>> {

@@ -27,6 +27,7 @@ mod files;
 mod gzip;
 mod input;
 pub mod inspect;
+mod kind;
 mod lines;
 mod log;
 mod position;
@@ -36,28 +37,25 @@ mod registry;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Ordering;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinHandle;
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::config::scalar::{self, Text};
 use crate::connector::{BadSetting, Context, MAX_BATCH};
 use crate::event::Indexes;
 use crate::formats::jsonlines::Indexing;
-use crate::position::{Ordinal, Position, StartAt, TrancheId};
-use crate::source::{Contract, Source, SourceError, SourceErrorKind, TrancheChange, TrancheReader};
+use crate::position::{Ordinal, StartAt, TrancheId};
+use crate::source::{Changes, Contract, Source, SourceError, SourceErrorKind, TrancheChange, TrancheReader};
 use files::Names;
 use log::{Log, LogEnd};
-use position::FilePosition;
 use registry::RegistryPath;
 
 /// `[source.json]`: events from files of JSON lines. A file is followed as it grows. A directory is read as one log, its
@@ -230,14 +228,12 @@ pub fn source(settings: &Settings, context: &Context, finite: bool) -> anyhow::R
         !settings.path.is_empty(),
         "`path` is missing: name a file of JSON lines, or a directory of such files"
     );
-    let folder = if settings.tranche_per_file { Some(Folder::default()) } else { None };
+    let folder = settings.tranche_per_file.then(Mutex::default);
     Ok(JsonSource {
         options: Arc::new(Options::new(settings, context, finite)),
         contract: settings.contract(),
         clock: Clock::start(),
         folder,
-        changes: VecDeque::new(),
-        started: false,
     })
 }
 
@@ -264,19 +260,16 @@ pub struct JsonSource {
     options: Arc<Options>,
     contract: Contract,
     clock: Clock,
-    /// The tranches, if each file is one.
-    folder: Option<Folder>,
-    changes: VecDeque<TrancheChange>,
-    started: bool,
+    /// The files that were reported as tranches, where each file is one.
+    folder: Option<Mutex<Folder>>,
 }
 
-/// The files that were reported as tranches.
+/// The reported files.
 #[derive(Debug, Default)]
 struct Folder {
     known: BTreeSet<String>,
-    look_at: Timestamp,
-    /// A look in flight.
-    look: Option<JoinHandle<Result<Vec<String>, SourceError>>>,
+    /// The number of looks so far, and with it the epoch of the next file that appears.
+    looks: u64,
 }
 
 /// The only tranche, unless each file is one.
@@ -288,58 +281,48 @@ impl Source for JsonSource {
         self.contract
     }
 
-    async fn next_change(&mut self) -> Result<TrancheChange, SourceError> {
-        if self.folder.is_none() && !self.started {
-            self.started = true;
-            self.changes.push_back(TrancheChange::Added { tranche: TrancheId::new(WHOLE), origin: None });
-            self.changes.push_back(TrancheChange::Settled);
-        }
+    async fn watch(&self, changes: &Changes) -> Result<(), SourceError> {
+        let Some(folder) = &self.folder else {
+            changes.report(TrancheChange::Added { tranche: TrancheId::new(WHOLE), origin: None, epoch: 0 }).await;
+            changes.report(TrancheChange::Settled).await;
+            return Ok(());
+        };
         loop {
-            if let Some(change) = self.changes.pop_front() {
-                return Ok(change);
+            for change in self.look(folder).await? {
+                changes.report(change).await;
             }
-            self.look().await?;
+            tokio::time::sleep(self.options.poll).await;
         }
     }
 
-    fn open(&mut self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader> {
+    fn open(&self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader> {
         self.open_above(tranche, from, None)
     }
 
-    fn open_above(&mut self, tranche: &TrancheId, from: StartAt, handled: Option<Ordinal>) -> Box<dyn TrancheReader> {
+    fn open_above(&self, tranche: &TrancheId, from: StartAt, handled: Option<Ordinal>) -> Box<dyn TrancheReader> {
         let file = self.folder.is_some().then(|| tranche.as_str().to_owned());
         Box::new(reader::Reader::new(Arc::clone(&self.options), file, from, handled, self.clock))
-    }
-
-    fn compare(&self, a: &Position, b: &Position) -> Option<Ordering> {
-        let (a, b) = (FilePosition::parse(a).ok()?, FilePosition::parse(b).ok()?);
-        Some(a.order().cmp(&b.order()))
     }
 }
 
 impl JsonSource {
-    /// Waits for the next look at the directory, and queues the changes. A dropped future loses no look in flight.
-    async fn look(&mut self) -> Result<(), SourceError> {
-        let Some(folder) = &mut self.folder else { return std::future::pending().await };
-        if folder.look.is_none() {
-            tokio::time::sleep_until(self.clock.instant(folder.look_at)).await;
-        }
+    /// Lists the directory, and returns the changes since the last look.
+    async fn look(&self, folder: &Mutex<Folder>) -> Result<Vec<TrancheChange>, SourceError> {
         let options = Arc::clone(&self.options);
-        let look = folder.look.get_or_insert_with(|| tokio::task::spawn_blocking(move || tranches(&options)));
-        let seen = look.await;
-        folder.look = None;
-        folder.look_at = self.clock.now() + self.options.poll;
+        let seen = tokio::task::spawn_blocking(move || tranches(&options)).await;
         let seen: BTreeSet<String> = seen.map_err(|error| lost_task(&self.options.path, error))??.into_iter().collect();
-        for name in seen.difference(&folder.known) {
-            self.changes.push_back(TrancheChange::Added { tranche: TrancheId::new(name.as_str()), origin: None });
+        let mut folder = folder.lock().unwrap_or_else(PoisonError::into_inner);
+        let epoch = folder.looks;
+        let added =
+            |name: &String| TrancheChange::Added { tranche: TrancheId::new(name.as_str()), origin: None, epoch };
+        let mut changes: Vec<_> = seen.difference(&folder.known).map(added).collect();
+        if folder.looks == 0 {
+            changes.push(TrancheChange::Settled);
         }
-        if !self.started {
-            self.started = true;
-            self.changes.push_back(TrancheChange::Settled);
-        }
-        // The reader of a deleted file ends by itself. If the name comes back, it is a new tranche.
+        folder.looks += 1;
+        // The reader of a deleted file comes to its end by itself. A file that comes back is a new assignment.
         folder.known = seen;
-        Ok(())
+        Ok(changes)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::position::{Progress, TrancheId, WritePosition};
 use crate::runtime::retry::rounded;
 use crate::runtime::supervise::TaskKind;
 use crate::sink::{AnySink, Decided, TransactionError};
-use crate::source::Drained;
+use crate::source::Left;
 use crate::work::Work;
 
 /// What is under way at a checkpoint store that is no sink.
@@ -258,9 +258,10 @@ impl Driver {
         match &error.kind {
             CheckpointErrorKind::Fenced { by, since } => self.on_fenced(tranche, by, *since),
             CheckpointErrorKind::Unreadable => self.drain(Ended::Halted(why.clone()), &why),
-            CheckpointErrorKind::Unavailable | CheckpointErrorKind::OutcomeUnknown => {
+            CheckpointErrorKind::Unavailable | CheckpointErrorKind::Throttled | CheckpointErrorKind::OutcomeUnknown => {
                 self.commit_failures += 1;
-                let delay = OUTAGE.delay(self.commit_failures, &mut self.random);
+                let backoff = OUTAGE.delay(self.commit_failures, &mut self.random);
+                let delay = error.retry_after.unwrap_or(backoff);
                 self.commit_at = self.now + delay;
                 tracing::warn!(%tranche, error = %why, retry_in = ?rounded(delay), "progress could not be stored, retrying");
             }
@@ -272,30 +273,36 @@ impl Driver {
         let since = since.map_or_else(String::new, |since| format!(" since {since}"));
         let why = format!("tranche `{tranche}` is owned by {by}{since}");
         tracing::error!(%tranche, by, "fenced: another process owns the progress");
+        if let Some(state) = self.tranches.get(tranche) {
+            self.source.left(tranche, state.epoch, Left::Fenced);
+        }
         self.forget_tranche(tranche);
         if self.tranches.is_empty() {
             self.drain(Ended::Fenced(why.clone()), &why);
         }
     }
 
-    pub(super) fn release(&mut self, key: CheckpointKey, fence: Fence, drained: Option<Drained>) {
+    pub(super) fn release(&mut self, key: CheckpointKey, fence: Fence, epoch: u64) {
         self.plain_commit.releasing += 1;
-        let (store, events) = (Arc::clone(&self.store), self.events_in.clone());
+        let (store, events, source) = (Arc::clone(&self.store), self.events_in.clone(), Arc::clone(&self.source));
         self.group.spawn(TaskKind::Committer, "release", async move {
             if let Err(error) = store.release(&key, fence).await {
                 tracing::debug!(%key, error = %chain(&error), "the key could not be released");
             }
-            drop(drained);
+            source.left(&key.tranche, epoch, Left::Released);
             drop(events.send(Event::Committed(Committed::Released)).await);
             Ok(())
         });
     }
 
     pub(super) fn release_keys(&mut self) {
-        let held: Vec<_> =
-            self.tranches.values().filter_map(|state| Some((state.key.clone(), state.claim.fence?))).collect();
-        for (key, fence) in held {
-            self.release(key, fence, None);
+        let held: Vec<_> = self
+            .tranches
+            .values()
+            .filter_map(|state| Some((state.key.clone(), state.claim.fence?, state.epoch)))
+            .collect();
+        for (key, fence, epoch) in held {
+            self.release(key, fence, epoch);
         }
     }
 }

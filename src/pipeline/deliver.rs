@@ -138,7 +138,7 @@ impl Driver {
                 self.gate.passed(self.now);
                 self.done(work, next);
             }
-            Ok(Written::Upto(_) | Written::Waiting) => {
+            Ok(Written::Upto(_) | Written::Waiting | Written::Later) => {
                 let outcome = self.options.errors.no_progress(self.now, &mut self.random);
                 self.finish(work, outcome);
             }

@@ -141,8 +141,12 @@ impl Driver {
         }
         match &mut self.deciders {
             Deciders::Nobody => {
-                let decided =
-                    streams.into_iter().map(|work| Decided { next: work.next, effects: Effects::Events, work });
+                let decided = streams.into_iter().map(|work| Decided {
+                    next: work.next,
+                    effects: Effects::Events,
+                    work,
+                    accepted: 0,
+                });
                 self.decided.extend(decided);
             }
             Deciders::Blocking { deciding, .. } => {
@@ -265,7 +269,7 @@ impl Driver {
             self.done(work, next);
             return;
         }
-        self.decided.push(Decided { work, next, effects: Effects::Emitted(decision.effects) });
+        self.decided.push(Decided { work, next, effects: Effects::Emitted(decision.effects), accepted: 0 });
     }
 
     fn why_not_beyond(&self) -> Option<&'static str> {

@@ -21,23 +21,29 @@ use super::reader::Read;
 use super::tranches::Tranches;
 use super::transaction::InTransaction;
 use super::workers::Called;
-use super::{Identity, Options, Parts, Stop};
+use super::{Identity, Options, Parts, Stop, watch};
 use crate::checkpoint::{CheckpointError, CheckpointStore, Claimed, ParkedStore, ParkedStream};
 use crate::clock::{Clock, Period, Timestamp};
 use crate::config::filter::Filter;
 use crate::event::Indexes;
 use crate::handler::{Call, Decisions};
 use crate::position::TrancheId;
-use crate::runtime::supervise::Group;
+use crate::runtime::supervise::{Group, TaskKind};
 use crate::scheduler::{self, Scheduler};
 use crate::sink::{AnySink, Decided};
-use crate::source::{Source, SourceError, TrancheChange};
+use crate::source::{Changes, Source, SourceError, TrancheChange};
 use crate::telemetry::health::State;
 use crate::trace::Recorder;
 use crate::work::{Streams, Work};
 
 /// What wakes the driver.
 pub(super) enum Event {
+    /// The watch of the source failed, for this many times in a row, and is repeated after the delay.
+    WatchFailed {
+        error: SourceError,
+        retry_in: Duration,
+        failures: u32,
+    },
     Read(Read),
     Claimed {
         tranche: TrancheId,
@@ -67,7 +73,8 @@ pub(super) struct Driver {
     pub(super) identity: Identity,
     pub(super) options: Options,
     pub(super) scheduler: Scheduler,
-    pub(super) source: Box<dyn Source>,
+    pub(super) source: Arc<dyn Source>,
+    changes: mpsc::Receiver<TrancheChange>,
     pub(super) ordinals: bool,
     pub(super) store: Arc<dyn CheckpointStore>,
     pub(super) parked: Option<Arc<dyn ParkedStore>>,
@@ -140,11 +147,15 @@ impl Driver {
         let (events_in, events) = mpsc::channel(EVENTS);
         let store = progress_store(&parts);
         let scheduler = scheduler_for(&options, contract.indexes);
+        let (changes_in, changes) = Changes::channel();
+        let watch = watch::watch(Arc::clone(&parts.source), changes_in, events_in.clone(), random.u64(..));
+        group.spawn(TaskKind::Source, "source", watch);
         let deciders = Deciders::start(parts.handler, options.threads, clock, &events_in, group);
         Self {
             identity: pipeline.identity.clone(),
             scheduler,
             source: parts.source,
+            changes,
             ordinals: contract.ordinals,
             parked: store.parked(),
             store,
@@ -169,7 +180,7 @@ impl Driver {
             handled_at: now,
             next_purge: options.purge.map(|every| now + every),
             check_stuck_at: now + Duration::from_secs(1),
-            paused: false,
+            paused: listener.is_paused(),
             draining: None,
             released: false,
             shared: listener.shared(),
@@ -189,7 +200,11 @@ impl Driver {
 
     /// Runs until the pipeline ends or breaks.
     pub(super) async fn run(&mut self, listener: &mut Listener, stop: &CancellationToken) -> Ended {
-        self.shared.enter(State::Running, "started");
+        if self.paused {
+            self.shared.enter(State::Paused, "paused before the restart");
+        } else {
+            self.shared.enter(State::Running, "started");
+        }
         loop {
             self.now = self.clock.now();
             self.pump();
@@ -208,7 +223,7 @@ impl Driver {
                 failure = self.group.failed() => return Ended::Failed(failure.to_string()),
                 command = listener.next() => self.on_command(command),
                 Some(event) = self.events.recv() => self.on_events(event),
-                change = self.source.next_change(), if self.draining.is_none() => self.on_change(change),
+                Some(change) = self.changes.recv(), if self.draining.is_none() => self.on_change(change),
                 () = tokio::time::sleep_until(self.clock.instant(wake)) => {}
             }
         }
@@ -228,6 +243,7 @@ impl Driver {
 
     fn on_event(&mut self, event: Event) {
         match event {
+            Event::WatchFailed { error, retry_in, failures } => self.on_watch_failed(&error, retry_in, failures),
             Event::Read(read) => self.on_read(read),
             Event::Claimed { tranche, result } => self.on_claimed(&tranche, result),
             Event::Called(called) => self.on_called(called),
@@ -282,16 +298,13 @@ impl Driver {
         wake
     }
 
-    fn on_change(&mut self, change: Result<TrancheChange, SourceError>) {
+    fn on_change(&mut self, change: TrancheChange) {
         self.now = self.clock.now();
         match change {
-            Ok(TrancheChange::Added { tranche, origin }) => self.add_tranche(tranche, origin),
-            Ok(TrancheChange::Settled) => self.settled = true,
-            Ok(TrancheChange::Removed { tranche, drained, deadline }) => {
-                self.remove_tranche(&tranche, drained, deadline)
-            }
-            Ok(TrancheChange::Lost { tranche }) => self.lose_tranche(&tranche),
-            Err(error) => self.on_source_error(&error),
+            TrancheChange::Added { tranche, origin, epoch } => self.add_tranche(tranche, origin, epoch),
+            TrancheChange::Settled => self.settled = true,
+            TrancheChange::Removed { tranche, within } => self.remove_tranche(&tranche, within),
+            TrancheChange::Lost { tranche } => self.lose_tranche(&tranche),
         }
     }
 
@@ -300,11 +313,11 @@ impl Driver {
         match command {
             Command::Pause => {
                 self.paused = true;
-                self.shared.enter(State::Paused, "a person asked for it");
+                self.shared.enter(State::Paused, "paused by the operator");
             }
             Command::Resume => {
                 self.paused = false;
-                self.shared.enter(State::Running, "resumed by a person");
+                self.shared.enter(State::Running, "resumed by the operator");
             }
             Command::Swap(handler) => self.deciders.swap(handler),
             Command::Filter(filter) => *self.filter.write().unwrap_or_else(std::sync::PoisonError::into_inner) = filter,
@@ -316,7 +329,7 @@ impl Driver {
 fn progress_store(parts: &Parts) -> Arc<dyn CheckpointStore> {
     match (&parts.checkpoints, &parts.sink) {
         (Some(store), _) => Arc::clone(store),
-        (None, AnySink::Transactional(sink)) => Arc::clone(sink) as Arc<dyn CheckpointStore>,
+        (None, AnySink::Transactional(sink)) => sink.checkpoints(),
         (None, AnySink::Plain(_)) => {
             unreachable!("a pipeline whose sink cannot hold the progress has a checkpoint store")
         }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
@@ -17,14 +19,17 @@ use crate::position::{Ordinal, Position, Progress, StartAt, TrancheId, WritePosi
 use crate::runtime::retry::rounded;
 use crate::runtime::supervise::TaskKind;
 use crate::scheduler::IngestBatch;
-use crate::source::{Batch, Drained, SourceError, SourceErrorKind};
+use crate::source::{Batch, Room, SourceError, SourceErrorKind};
 
 /// Batches that a reader may read before the driver has taken the first of them: enough that neither waits until the other is
 /// awake.
 const CREDITS: usize = 4;
 
 impl Driver {
-    pub(super) fn add_tranche(&mut self, tranche: TrancheId, origin: Option<Position>) {
+    pub(super) fn add_tranche(&mut self, tranche: TrancheId, origin: Option<Position>, epoch: u64) {
+        if self.tranches.get(&tranche).is_some_and(|state| state.epoch == epoch) {
+            return;
+        }
         let key = CheckpointKey {
             group: Arc::clone(&self.identity.group),
             source: Arc::clone(&self.identity.source),
@@ -32,7 +37,7 @@ impl Driver {
         };
         tracing::debug!(%tranche, "tranche added");
         self.counts.tranche_added(&tranche);
-        self.tranches.insert(tranche.clone(), Tranche::new(key.clone(), origin));
+        self.tranches.insert(tranche.clone(), Tranche::new(key.clone(), origin, epoch));
         self.claim(tranche, key);
     }
 
@@ -231,7 +236,7 @@ impl Driver {
                 && report.ahead < self.options.max_ahead_events
                 && set_fits;
             while fits && state.credits_out < CREDITS && report.batches + state.credits_out < self.options.read_ahead {
-                if credits.try_send(()).is_err() {
+                if credits.try_send(Room::UNLIMITED).is_err() {
                     break; // The reader ends; its last word is on its way.
                 }
                 state.credits_out += 1;
@@ -249,14 +254,16 @@ impl Driver {
         }
     }
 
-    pub(super) fn remove_tranche(&mut self, tranche: &TrancheId, drained: Drained, deadline: Timestamp) {
+    pub(super) fn remove_tranche(&mut self, tranche: &TrancheId, within: Duration) {
         tracing::info!(%tranche, "tranche is to be let go of");
         let Some(state) = self.tranches.get_mut(tranche) else { return };
         if !state.is_open() {
+            let epoch = state.epoch;
             self.forget_tranche(tranche);
+            self.source.left(tranche, epoch, crate::source::Left::Released);
             return;
         }
-        state.phase = Phase::Leaving { drained: Some(drained), deadline };
+        state.phase = Phase::Leaving { deadline: self.now + within };
         self.scheduler.stop_offering(tranche);
         self.commit_at = self.now;
     }
@@ -277,33 +284,30 @@ impl Driver {
     pub(super) fn let_go_of_tranches(&mut self) {
         let mut gone = Vec::new();
         for (tranche, state) in &self.tranches {
-            let Phase::Leaving { deadline, .. } = &state.phase else { continue };
+            let Phase::Leaving { deadline } = &state.phase else { continue };
             let quiet = self
                 .scheduler
                 .tranche(tranche)
                 .is_none_or(|report| report.out == 0 && report.version == state.claim.version);
             if *deadline <= self.now || (quiet && !self.plain_commit.under_way() && !self.in_transaction) {
-                gone.push((tranche.clone(), state.key.clone(), state.claim.fence));
+                gone.push((tranche.clone(), state.key.clone(), state.claim.fence, state.epoch));
             }
         }
-        for (tranche, key, fence) in gone {
-            let drained = self.tranches.get_mut(&tranche).and_then(|state| match &mut state.phase {
-                Phase::Leaving { drained, .. } => drained.take(),
-                _ => None,
-            });
+        for (tranche, key, fence, epoch) in gone {
             self.forget_tranche(&tranche);
             if let Some(fence) = fence {
-                self.release(key, fence, drained);
+                self.release(key, fence, epoch);
             }
         }
     }
 
-    pub(super) fn on_source_error(&mut self, error: &SourceError) {
+    pub(super) fn on_watch_failed(&mut self, error: &SourceError, retry_in: Duration, failures: u32) {
         let why = chain(error);
-        match error.kind {
-            SourceErrorKind::PositionLost => self.drain(Ended::Halted(why.clone()), &why),
-            _ => self.drain(Ended::Failed(why.clone()), &why),
+        if error.kind == SourceErrorKind::PositionLost {
+            self.drain(Ended::Halted(why.clone()), &why);
+            return;
         }
+        tracing::warn!(attempt = failures, error = %why, retry_in = ?rounded(retry_in), "source failed, retrying");
     }
 }
 

@@ -1,8 +1,10 @@
 //! A pipeline from its start to its end: its parts are built anew for each run, and a run that fails is followed by another.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -11,7 +13,7 @@ use super::observe::Observer;
 use super::questions::{CONNECTING, Listener};
 use super::{Assemble, Identity, OUTAGE, Options, Parts};
 use crate::runtime::retry::rounded;
-use crate::runtime::supervise::{Group, Restarts, pipeline_span};
+use crate::runtime::supervise::{Group, Restarts, panic_message, pipeline_span};
 use crate::telemetry::health::State;
 
 /// How a pipeline ended.
@@ -46,21 +48,27 @@ impl Pipeline {
     /// Runs until it finishes, halts, is fenced or is stopped; starts over when it fails.
     ///
     /// `stop` asks it to drain. Commands come from the [`Handle`](super::Handle) that belongs to `listener`.
-    pub async fn run(self, listener: Listener, daemon: &Group, stop: CancellationToken) -> Ended {
+    pub async fn run(self, mut listener: Listener, daemon: &Group, stop: CancellationToken) -> Ended {
+        self.run_again(&mut listener, daemon, stop).await
+    }
+
+    /// Like [`run`](Self::run). The keeper of the pipeline can start it again afterwards.
+    pub(crate) async fn run_again(&self, listener: &mut Listener, daemon: &Group, stop: CancellationToken) -> Ended {
         let span = pipeline_span(&self.identity.name);
         self.run_until_it_ends(listener, daemon, stop).instrument(span).await
     }
 
-    async fn run_until_it_ends(self, mut listener: Listener, daemon: &Group, stop: CancellationToken) -> Ended {
+    async fn run_until_it_ends(&self, listener: &mut Listener, daemon: &Group, stop: CancellationToken) -> Ended {
         let mut random = fastrand::Rng::with_seed(self.options.seed);
         let mut restarts = Restarts::new(OUTAGE, HEALTHY_AFTER);
         let clock = listener.clock();
         loop {
             listener.shared().enter(State::Starting, CONNECTING);
             let started = clock.now();
-            let ended = match self.assemble.assemble() {
-                Ok(parts) => self.run_once(parts, &mut listener, daemon, &stop, &mut random).await,
-                Err(error) => Ended::Failed(format!("{error:#}")),
+            let ended = match catch_unwind(AssertUnwindSafe(|| self.assemble.assemble())) {
+                Ok(Ok(parts)) => self.run_once(parts, listener, daemon, &stop, &mut random).await,
+                Ok(Err(error)) => Ended::Failed(format!("{error:#}")),
+                Err(panic) => Ended::Failed(format!("the start panicked: {}", panic_message(&*panic))),
             };
             let Ended::Failed(why) = ended else {
                 listener.shared().end(&ended);
@@ -89,7 +97,11 @@ impl Pipeline {
     ) -> Ended {
         let group = daemon.pipeline(&self.identity.name);
         let mut driver = Driver::new(self, parts, listener, &group, random.fork());
-        let ended = driver.run(listener, stop).await;
+        // A panic ends this run only: the daemon and the other pipelines go on (S14).
+        let ended = match AssertUnwindSafe(driver.run(listener, stop)).catch_unwind().await {
+            Ok(ended) => ended,
+            Err(panic) => Ended::Failed(format!("the driver panicked: {}", panic_message(&*panic))),
+        };
         drop(driver);
         // Its time is up already: what still runs is given up, not waited for once more.
         let within = if matches!(ended, Ended::DeadlinePassed(_)) { Duration::ZERO } else { self.options.drain };

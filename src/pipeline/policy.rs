@@ -6,6 +6,7 @@ use crate::clock::Timestamp;
 use crate::handler::{HandlerError, HandlerErrorKind};
 use crate::runtime::retry::Backoff;
 use crate::scheduler::Outcome;
+use crate::source::{SourceError, SourceErrorKind};
 
 /// How a pipeline deals with errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,20 @@ pub struct ErrorPolicy {
     pub then: Then,
     /// How long a stream may be offered without progress before `then` acts on it.
     pub stuck_after: Duration,
+}
+
+/// Returns the delay before the next attempt after a source's error.
+pub(super) fn source_delay(
+    error: &SourceError,
+    failures: u32,
+    backoff: &Backoff,
+    random: &mut fastrand::Rng,
+) -> Duration {
+    error.retry_after.unwrap_or_else(|| match error.kind {
+        SourceErrorKind::Unavailable | SourceErrorKind::Throttled => backoff.delay(failures, random),
+        // Rights, settings and lost data change by an operator's hand only.
+        SourceErrorKind::Denied | SourceErrorKind::Refused | SourceErrorKind::PositionLost => backoff.max,
+    })
 }
 
 /// What becomes of an event that cannot be handled.

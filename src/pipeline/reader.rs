@@ -9,12 +9,13 @@ use tokio::sync::mpsc;
 
 use super::OUTAGE;
 use super::driver::Event;
+use super::policy;
 use crate::checkpoint::{CheckpointKey, CheckpointStore};
 use crate::clock::{Clock, Timestamp};
 use crate::config::filter::{Filter, Verdict};
 use crate::event::{self, Kind};
 use crate::position::{TrancheId, WritePosition};
-use crate::source::{Batch, Next, SourceError, SourceErrorKind, TrancheReader};
+use crate::source::{Batch, Next, Room, SourceError, SourceErrorKind, TrancheReader};
 
 /// How many streams a reader remembers to have looked up.
 const REMEMBERED: usize = 100_000;
@@ -57,7 +58,7 @@ pub(super) struct Reader {
     /// Also of streams of which only placeholders came: with `require_all` those wait their turn, too.
     pub(super) of_placeholders: bool,
     pub(super) clock: Clock,
-    pub(super) credits: mpsc::Receiver<()>,
+    pub(super) credits: mpsc::Receiver<Room>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) seed: u64,
 }
@@ -70,9 +71,9 @@ impl Reader {
         // Streams that were looked up: what is known here of a stream only grows while this process reads its tranche, so
         // that looking up one again changes nothing.
         let mut looked_up = HashSet::new();
-        while self.credits.recv().await.is_some() {
+        while let Some(room) = self.credits.recv().await {
             let came = loop {
-                match self.read(&mut looked_up).await {
+                match self.read(room, &mut looked_up).await {
                     Ok(came) => {
                         failures = 0;
                         break came;
@@ -82,7 +83,7 @@ impl Reader {
                         if error.kind == SourceErrorKind::PositionLost {
                             break Came::Lost(error);
                         }
-                        let retry_in = OUTAGE.delay(failures, &mut random);
+                        let retry_in = policy::source_delay(&error, failures, &OUTAGE, &mut random);
                         if !self.tell(Came::Failed { error, retry_in }).await {
                             return Ok(());
                         }
@@ -98,9 +99,9 @@ impl Reader {
         Ok(())
     }
 
-    async fn read(&mut self, looked_up: &mut HashSet<Box<str>>) -> Result<Came, SourceError> {
+    async fn read(&mut self, room: Room, looked_up: &mut HashSet<Box<str>>) -> Result<Came, SourceError> {
         let started = self.clock.now();
-        let mut batch = match self.reader.next().await? {
+        let mut batch = match self.reader.next(room).await? {
             Next::Batch(batch) => batch,
             Next::End => return Ok(Came::End),
         };

@@ -8,12 +8,14 @@ use super::commit::Step;
 use crate::checkpoint::{CheckpointKey, Fence};
 use crate::clock::Timestamp;
 use crate::position::{Position, Progress, TrancheId};
-use crate::source::{Drained, Lag};
+use crate::source::Lag;
 
 /// One tranche that this process may read.
 #[derive(Debug)]
 pub(super) struct Tranche {
     pub(super) key: CheckpointKey,
+    /// The number of the assignment.
+    pub(super) epoch: u64,
     /// Where it begins if nothing was ever committed.
     pub(super) origin: Option<Position>,
     pub(super) phase: Phase,
@@ -38,13 +40,12 @@ pub(super) enum Phase {
     },
     Reading {
         opening: u64,
-        credits: mpsc::Sender<()>,
+        credits: mpsc::Sender<crate::source::Room>,
     },
     /// Closed: no event will ever follow.
     Ended,
     /// Somebody else is to have it: what runs is finished and committed first.
     Leaving {
-        drained: Option<Drained>,
         deadline: Timestamp,
     },
 }
@@ -66,9 +67,10 @@ pub(super) struct Claim {
 }
 
 impl Tranche {
-    pub(super) fn new(key: CheckpointKey, origin: Option<Position>) -> Self {
+    pub(super) fn new(key: CheckpointKey, origin: Option<Position>, epoch: u64) -> Self {
         Self {
             key,
+            epoch,
             origin,
             phase: Phase::Claiming { retry_at: None },
             claim: Claim::default(),
@@ -99,7 +101,7 @@ impl Tranche {
     pub(super) fn next_wake(&self) -> Option<Timestamp> {
         match &self.phase {
             Phase::Claiming { retry_at } => *retry_at,
-            Phase::Leaving { deadline, .. } => Some(*deadline),
+            Phase::Leaving { deadline } => Some(*deadline),
             Phase::Reading { .. } | Phase::Ended => None,
         }
     }

@@ -75,7 +75,7 @@ impl Driver {
             drop(events.send(Event::Written(InTransaction { decided, results, parks, began, go })).await);
             // Without a plan there is nothing to commit: dropping the transaction rolls it back.
             let Ok(plan) = plan.await else { return Ok(()) };
-            let result = commit(&*sink, transaction, &plan).await;
+            let result = commit(&*sink.checkpoints(), transaction, &plan).await;
             let period = clock.since(began);
             drop(events.send(Event::Committed(Committed::Transaction { plan, result, period })).await);
             Ok(())
@@ -101,7 +101,7 @@ impl Driver {
             match result {
                 Ok(Written::All) => accepted.push((work, next)),
                 Ok(Written::Upto(next)) if next > work.first() => accepted.push((work, next)),
-                Ok(Written::Upto(_) | Written::Waiting) => {
+                Ok(Written::Upto(_) | Written::Waiting | Written::Later) => {
                     let outcome = self.options.errors.no_progress(self.now, &mut self.random);
                     self.finish(work, outcome);
                 }
@@ -223,7 +223,7 @@ fn is_of_the_effects(error: &HandlerError) -> bool {
 
 /// Commits, and finds out what happened if that does not say (C11).
 async fn commit(
-    sink: &dyn TransactionalSink,
+    store: &dyn CheckpointStore,
     transaction: Box<dyn crate::sink::Transaction>,
     plan: &Plan,
 ) -> Result<(), TransactionError> {
@@ -238,7 +238,7 @@ async fn commit(
     match transaction.commit(&commits, &changes).await {
         Err(TransactionError::OutcomeUnknown(cause)) => {
             tracing::warn!(error = %cause, "it is not known whether a transaction was committed, looking");
-            look_up_outcome(sink, &plan.steps).await
+            look_up_outcome(store, &plan.steps).await
         }
         result => result,
     }
@@ -306,7 +306,7 @@ mod tests {
             unreachable!("nobody asks")
         }
 
-        async fn claim(&self, _key: &CheckpointKey, _owner: &Owner) -> Result<Claimed, CheckpointError> {
+        async fn claim_all(&self, _keys: &[CheckpointKey], _owner: &Owner) -> Vec<Result<Claimed, CheckpointError>> {
             unreachable!("nobody asks")
         }
 

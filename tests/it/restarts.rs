@@ -32,7 +32,7 @@ impl Assemble for Failing {
         let failed = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok();
         anyhow::ensure!(!failed, "out of luck");
         Ok(Parts {
-            source: Box::new(self.feed.source()),
+            source: Arc::new(self.feed.source()),
             checkpoints: Some(Arc::new(MemoryCheckpoints::default())),
             handler: None,
             sink: AnySink::Plain(Arc::new(NullSink)),

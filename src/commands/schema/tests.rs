@@ -176,6 +176,7 @@ fn defaults_are_shown_as_a_file_has_them() {
             ScriptLimits.expression_depth = 64
             ScriptLimits.functions = 1000
             ScriptLimits.map_entries = 100000
+            ScriptLimits.memory_bytes = 268435456
             ScriptLimits.modules = 64
             ScriptLimits.operations = 10000000
             ScriptLimits.string_bytes = 16777216
@@ -349,7 +350,7 @@ fn every_shipped_file_is_valid() {
     let is_setting = |rest: &&str| !rest.starts_with(' ');
     let all = shipped.lines().map(|line| line.strip_prefix('#').filter(is_setting).unwrap_or(line));
     check_valid(&settings(), "config", &all.collect::<Vec<_>>().join("\n"), Format::Toml);
-    let defaults = serde_json::to_value(Settings::default()).unwrap();
+    let defaults = serde_json::to_value(DaemonSettings::default()).unwrap();
     assert_eq!(validate(&settings(), &defaults), Vec::<String>::new());
 }
 

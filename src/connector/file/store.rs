@@ -7,6 +7,7 @@
 
 mod document;
 pub mod inspect;
+mod kind;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -132,14 +133,18 @@ impl CheckpointStore for FileCheckpoints {
         self.blocking(doing, load).await
     }
 
-    async fn claim(&self, key: &CheckpointKey, owner: &Owner) -> Result<Claimed, CheckpointError> {
-        let (doing, key, owner) = (self.doing("claim", key, "in"), key.clone(), owner.clone());
-        let claim = move |folder: &Path| {
-            let mut document = read(folder, &key)?.unwrap_or_else(|| Document::new(&key));
-            let claimed = document.claim(&owner);
-            write(folder, &key, &document).map(|()| claimed)
-        };
-        self.changing(doing, claim).await
+    async fn claim_all(&self, keys: &[CheckpointKey], owner: &Owner) -> Vec<Result<Claimed, CheckpointError>> {
+        let mut results = Vec::with_capacity(keys.len());
+        for key in keys {
+            let (doing, key, owner) = (self.doing("claim", key, "in"), key.clone(), owner.clone());
+            let claim = move |folder: &Path| {
+                let mut document = read(folder, &key)?.unwrap_or_else(|| Document::new(&key));
+                let claimed = document.claim(&owner);
+                write(folder, &key, &document).map(|()| claimed)
+            };
+            results.push(self.changing(doing, claim).await);
+        }
+        results
     }
 
     async fn commit(&self, commits: &[Commit<'_>]) -> Vec<Result<(), CheckpointError>> {

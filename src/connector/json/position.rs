@@ -98,9 +98,4 @@ impl FilePosition {
         }
         Position::token(serde_json::to_string(self).expect("numbers and texts are always JSON"))
     }
-
-    /// Returns the values by which the positions of one tranche ascend.
-    pub(super) fn order(&self) -> (u64, u64) {
-        (self.number, self.offset)
-    }
 }

@@ -11,7 +11,7 @@ use super::log::{Log, LogEnd, LogRead};
 use super::{Options, lost_task};
 use crate::clock::{Clock, Timestamp};
 use crate::position::{Ordinal, StartAt};
-use crate::source::{Batch, Next, SourceError, TrancheReader};
+use crate::source::{Batch, Next, Room, SourceError, TrancheReader};
 
 /// The next chunk is read while fewer batches than this wait for the caller.
 const AHEAD: usize = 4;
@@ -138,7 +138,8 @@ impl Reader {
 
 #[async_trait]
 impl TrancheReader for Reader {
-    async fn next(&mut self) -> Result<Next, SourceError> {
+    /// Ignores `room`: chunks have a fixed size.
+    async fn next(&mut self, _room: Room) -> Result<Next, SourceError> {
         loop {
             if self.ready.len() < AHEAD && self.has_read() {
                 self.advance().await?;

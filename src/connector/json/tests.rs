@@ -6,9 +6,11 @@ use std::fs;
 use std::io::Write as _;
 
 use super::log::LogRead;
+use super::position::FilePosition;
 use super::*;
 use crate::event::{Event, Kind};
-use crate::source::Next;
+use crate::position::Position;
+use crate::source::{Next, Room};
 
 const REMEDY: &str = "; `on_replaced = \"restart\"` in `[source.json]` reads it from its start";
 
@@ -53,12 +55,9 @@ impl Fixture {
     }
 
     fn context(&self) -> Context {
-        Context {
-            pipeline: self.pipeline.into(),
-            group: "g".into(),
-            folder: self.directory.path().to_owned(),
-            data: self.directory.path().join("data"),
-        }
+        let mut context = Context::new(self.pipeline, self.directory.path(), self.directory.path().join("data"));
+        context.group = "g".into();
+        context
     }
 
     fn read_once(&mut self) -> Result<LogRead, SourceError> {
@@ -221,11 +220,32 @@ fn per_file(f: &Fixture) -> JsonSource {
     source(&settings, &f.context(), false).unwrap()
 }
 
-async fn added(source: &mut JsonSource) -> Option<String> {
-    let change = tokio::time::timeout(Duration::from_secs(30), source.next_change()).await.unwrap().unwrap();
-    match change {
-        TrancheChange::Added { tranche, .. } => Some(tranche.as_str().to_owned()),
-        _ => None,
+/// The changes that a source reports while a test goes on.
+struct Watched {
+    changes: tokio::sync::mpsc::Receiver<TrancheChange>,
+    watch: tokio::task::AbortHandle,
+}
+
+impl Watched {
+    #[expect(clippy::disallowed_methods, reason = "a test has no group of tasks")]
+    fn new(source: &Arc<JsonSource>) -> Self {
+        let (reports, changes) = Changes::channel();
+        let source = Arc::clone(source);
+        let watch = tokio::spawn(async move { source.watch(&reports).await }).abort_handle();
+        Self { changes, watch }
+    }
+
+    async fn added(&mut self) -> Option<String> {
+        match tokio::time::timeout(Duration::from_secs(30), self.changes.recv()).await.unwrap().unwrap() {
+            TrancheChange::Added { tranche, .. } => Some(tranche.as_str().to_owned()),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.watch.abort();
     }
 }
 
@@ -233,32 +253,33 @@ async fn added(source: &mut JsonSource) -> Option<String> {
 async fn a_new_file_is_a_new_tranche_and_the_tranche_of_a_deleted_file_ends() {
     let f = Fixture::new();
     f.append("b.jsonl", &line("b-1", 0));
-    let mut source = per_file(&f);
-    assert_eq!(added(&mut source).await.as_deref(), Some("b.jsonl"));
-    assert_eq!(added(&mut source).await, None);
+    let source = Arc::new(per_file(&f));
+    let mut watched = Watched::new(&source);
+    assert_eq!(watched.added().await.as_deref(), Some("b.jsonl"));
+    assert_eq!(watched.added().await, None);
     f.append("a.jsonl", &line("a-1", 0));
-    assert_eq!(added(&mut source).await.as_deref(), Some("a.jsonl"));
+    assert_eq!(watched.added().await.as_deref(), Some("a.jsonl"));
     fs::remove_file(f.path("b.jsonl")).unwrap();
     f.append("c.jsonl", "");
-    assert_eq!(added(&mut source).await.as_deref(), Some("c.jsonl"));
+    assert_eq!(watched.added().await.as_deref(), Some("c.jsonl"));
     let mut gone = source.open(&TrancheId::new("b.jsonl"), StartAt::Origin);
-    assert!(matches!(gone.next().await.unwrap(), Next::End));
+    assert!(matches!(gone.next(Room::UNLIMITED).await.unwrap(), Next::End));
     f.append("b.jsonl", &line("b-1", 7));
-    assert_eq!(added(&mut source).await.as_deref(), Some("b.jsonl"), "a name that comes back is a new tranche");
+    assert_eq!(watched.added().await.as_deref(), Some("b.jsonl"), "a name that comes back is a new tranche");
 }
 
 #[tokio::test]
 async fn a_file_that_is_deleted_while_it_is_read_is_read_to_its_end() {
     let f = Fixture::new();
     f.append("a.jsonl", &line("a-1", 0));
-    let mut source = per_file(&f);
+    let source = per_file(&f);
     let mut reader = source.open(&TrancheId::new("a.jsonl"), StartAt::Origin);
-    let Next::Batch(first) = reader.next().await.unwrap() else { panic!("there is an event") };
+    let Next::Batch(first) = reader.next(Room::UNLIMITED).await.unwrap() else { panic!("there is an event") };
     assert_eq!(first.events.len(), 1);
     f.append("a.jsonl", &(line("a-1", 1) + line("a-1", 2).trim_end()));
     fs::remove_file(f.path("a.jsonl")).unwrap();
     let mut seen = Vec::new();
-    while let Next::Batch(batch) = reader.next().await.unwrap() {
+    while let Next::Batch(batch) = reader.next(Room::UNLIMITED).await.unwrap() {
         seen.extend(batch.events.iter().map(show));
     }
     assert_eq!(seen, ["a-1/1@0.2", "a-1/2@0.3"]);

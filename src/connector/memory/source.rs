@@ -7,21 +7,22 @@
 //! read again when the pipeline restarts, as long as there was no need for its room; it does not survive the process.
 
 mod inbox;
+mod kind;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
-use crate::clock::Timestamp;
 use crate::event::{Event, Indexes};
 use crate::position::{Position, StartAt, TrancheId};
 use crate::source::{
-    Batch, Contract, Drained, Lag, LagUnit, Next, Source, SourceError, SourceErrorKind, TrancheChange, TrancheReader,
+    Batch, Changes, Contract, Lag, LagUnit, Left, Next, Probe, Room, Source, SourceError, SourceErrorKind,
+    TrancheChange, TrancheReader,
 };
 
 pub use inbox::{Index, MemoryInbox, Settings, check, source};
@@ -44,21 +45,18 @@ struct Shared {
 struct State {
     /// Ordered, so that runs repeat.
     tranches: BTreeMap<TrancheId, Tranche>,
-    changes: Vec<Change>,
+    changes: Vec<TrancheChange>,
     /// Fault of the next wait for a change.
     next_failure: Option<SourceErrorKind>,
-}
-
-#[derive(Debug)]
-enum Change {
-    Added { tranche: TrancheId, origin: Option<Position> },
-    Removed { tranche: TrancheId, drained: Option<Drained>, deadline: Timestamp },
-    Lost { tranche: TrancheId },
 }
 
 #[derive(Debug, Default)]
 struct Tranche {
     held: bool,
+    /// The number of the newest assignment.
+    epoch: u64,
+    /// The end of the newest assignment, once its holder reported it.
+    left: Option<Left>,
     origin: Option<Position>,
     /// The position of the first event that is kept.
     first: u64,
@@ -80,6 +78,12 @@ struct Tranche {
 }
 
 impl Tranche {
+    fn assign(&mut self, tranche: &TrancheId, origin: Option<Position>) -> TrancheChange {
+        self.epoch += 1;
+        self.left = None;
+        TrancheChange::Added { tranche: tranche.clone(), origin, epoch: self.epoch }
+    }
+
     fn end(&self) -> u64 {
         self.first + self.events.len() as u64
     }
@@ -110,27 +114,28 @@ impl MemoryFeed {
         Self::new(Contract { ordinals: true, indexes: Indexes::Dense, repeats: false })
     }
 
-    /// Makes a source that sees the tranches that are there, and what changes from now on. Another source of the same
-    /// feed is as a process that took over.
+    /// Returns a source that sees the existing tranches, and later changes. Another source of the same feed acts as the
+    /// process that takes over.
     pub fn source(&self) -> MemorySource {
         let mut state = self.shared.lock();
         let mut ahead: VecDeque<_> = state
             .tranches
-            .iter()
+            .iter_mut()
             .filter(|(_, tranche)| tranche.held)
-            .map(|(id, tranche)| TrancheChange::Added { tranche: id.clone(), origin: tranche.origin.clone() })
+            .map(|(id, tranche)| tranche.assign(id, tranche.origin.clone()))
             .collect();
         ahead.push_back(TrancheChange::Settled);
-        // Whoever was to let go of these is gone.
-        for change in &mut state.changes {
-            if let Change::Removed { drained, .. } = change {
-                *drained = None;
-            }
-        }
-        MemorySource { shared: Arc::clone(&self.shared), ahead, seen: state.changes.len() }
+        // The process that was asked to release these tranches is gone.
+        state.tranches.values_mut().filter(|tranche| !tranche.held).for_each(|tranche| {
+            tranche.left.get_or_insert(Left::Released);
+        });
+        let seen = state.changes.len();
+        drop(state);
+        self.shared.changed.notify_waiters();
+        MemorySource { shared: Arc::clone(&self.shared), pending: Mutex::new(Pending { ahead, seen }) }
     }
 
-    /// Adds a tranche, or gives one back that was taken away: what it holds is still there.
+    /// Adds a tranche, or assigns a revoked one again: its events are still there.
     pub fn add(&self, tranche: &TrancheId) {
         self.add_from(tranche, None);
     }
@@ -141,25 +146,29 @@ impl MemoryFeed {
             let held = state.tranches.entry(tranche.clone()).or_default();
             held.held = true;
             held.origin.clone_from(&origin);
-            state.changes.push(Change::Added { tranche: tranche.clone(), origin });
+            let added = held.assign(tranche, origin);
+            state.changes.push(added);
         });
     }
 
-    /// Asks for a tranche back; returns what resolves once it was let go of.
-    pub fn remove(&self, tranche: &TrancheId, deadline: Timestamp) -> oneshot::Receiver<()> {
-        let (drained, seen) = Drained::new();
+    /// Revokes a tranche, with a limit for its drain.
+    pub fn remove(&self, tranche: &TrancheId, within: Duration) {
         self.change(|state| {
             state.tranches.entry(tranche.clone()).or_default().held = false;
-            state.changes.push(Change::Removed { tranche: tranche.clone(), drained: Some(drained), deadline });
+            state.changes.push(TrancheChange::Removed { tranche: tranche.clone(), within });
         });
-        seen
     }
 
-    /// Takes a tranche away at once.
+    /// Waits until the newest assignment of a tranche has ended, and returns how.
+    pub async fn left(&self, tranche: &TrancheId) -> Left {
+        self.shared.wait_for(|state| state.tranches.get(tranche)?.left).await
+    }
+
+    /// Loses a tranche at once.
     pub fn lose(&self, tranche: &TrancheId) {
         self.change(|state| {
             state.tranches.entry(tranche.clone()).or_default().held = false;
-            state.changes.push(Change::Lost { tranche: tranche.clone() });
+            state.changes.push(TrancheChange::Lost { tranche: tranche.clone() });
         });
     }
 
@@ -234,10 +243,30 @@ impl Shared {
 #[derive(Debug)]
 pub struct MemorySource {
     shared: Arc<Shared>,
-    /// What there was when the source was made.
+    pending: Mutex<Pending>,
+}
+
+/// The changes that the pipeline does not know yet.
+#[derive(Debug)]
+struct Pending {
+    /// The assignments at the source's start.
     ahead: VecDeque<TrancheChange>,
-    /// How many of the feed's changes were seen.
+    /// The number of reported changes of the feed.
     seen: usize,
+}
+
+impl Pending {
+    fn next(&mut self, state: &mut State) -> Option<Result<TrancheChange, SourceError>> {
+        if let Some(kind) = state.next_failure.take() {
+            return Some(Err(SourceError::new(kind, "wait for changes of a feed in memory")));
+        }
+        if let Some(change) = self.ahead.pop_front() {
+            return Some(Ok(change));
+        }
+        let change = state.changes.get(self.seen)?.clone();
+        self.seen += 1;
+        Some(Ok(change))
+    }
 }
 
 #[async_trait]
@@ -246,43 +275,44 @@ impl Source for MemorySource {
         self.shared.contract
     }
 
-    async fn next_change(&mut self) -> Result<TrancheChange, SourceError> {
-        let Self { shared, ahead, seen } = self;
-        shared
-            .wait_for(|state| {
-                if let Some(kind) = state.next_failure.take() {
-                    return Some(Err(SourceError::new(kind, "wait for changes of a feed in memory")));
-                }
-                if let Some(change) = ahead.pop_front() {
-                    return Some(Ok(change));
-                }
-                let change = state.changes.get_mut(*seen)?;
-                *seen += 1;
-                Some(Ok(match change {
-                    Change::Added { tranche, origin } => {
-                        TrancheChange::Added { tranche: tranche.clone(), origin: origin.clone() }
-                    }
-                    Change::Removed { tranche, drained, deadline } => TrancheChange::Removed {
-                        tranche: tranche.clone(),
-                        drained: drained.take().unwrap_or_else(|| Drained::new().0),
-                        deadline: *deadline,
-                    },
-                    Change::Lost { tranche } => TrancheChange::Lost { tranche: tranche.clone() },
-                }))
-            })
-            .await
+    async fn watch(&self, changes: &Changes) -> Result<(), SourceError> {
+        loop {
+            let next = |state: &mut State| self.pending.lock().unwrap_or_else(PoisonError::into_inner).next(state);
+            changes.report(self.shared.wait_for(next).await?).await;
+        }
     }
 
-    fn open(&mut self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader> {
+    fn open(&self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader> {
         let shared = Arc::clone(&self.shared);
         Box::new(Reader { shared, tranche: tranche.clone(), from, at: None, told_tail: false })
     }
 
-    fn compare(&self, a: &Position, b: &Position) -> Option<Ordering> {
-        match (a, b) {
-            (Position::Number(a), Position::Number(b)) => Some(a.cmp(b)),
-            _ => None,
+    fn left(&self, tranche: &TrancheId, epoch: u64, how: Left) {
+        if let Some(tranche) = self.shared.lock().tranches.get_mut(tranche)
+            && tranche.epoch == epoch
+        {
+            tranche.left = Some(how);
         }
+        self.shared.changed.notify_waiters();
+    }
+
+    fn probe(&self) -> Option<Arc<dyn Probe>> {
+        Some(Arc::clone(&self.shared) as Arc<dyn Probe>)
+    }
+}
+
+#[async_trait]
+impl Probe for Shared {
+    async fn lag(&self, tranche: &TrancheId, behind: Option<&Position>) -> Result<Lag, SourceError> {
+        let state = self.lock();
+        let amount = state.tranches.get(tranche).map_or(0, |tranche| {
+            let read = match behind {
+                Some(Position::Number(number)) => u64::try_from(*number).unwrap_or_default(),
+                _ => tranche.first,
+            };
+            tranche.end().saturating_sub(read)
+        });
+        Ok(Lag { amount, unit: LagUnit::Events })
     }
 }
 
@@ -297,8 +327,8 @@ struct Reader {
 
 #[async_trait]
 impl TrancheReader for Reader {
-    /// At the tail it says so once, and then waits for as long as it takes.
-    async fn next(&mut self) -> Result<Next, SourceError> {
+    /// Reports the tail once, and then waits without a limit.
+    async fn next(&mut self, room: Room) -> Result<Next, SourceError> {
         let Self { shared, tranche, from, at, told_tail } = self;
         shared
             .wait_for(|state| {
@@ -309,7 +339,7 @@ impl TrancheReader for Reader {
                 if feed.on_hold {
                     return None;
                 }
-                feed.read(tranche, from, at, told_tail).transpose()
+                feed.read(tranche, from, at, told_tail, room).transpose()
             })
             .await
     }
@@ -322,6 +352,7 @@ impl Tranche {
         from: &StartAt,
         at: &mut Option<u64>,
         told_tail: &mut bool,
+        room: Room,
     ) -> Result<Option<Next>, SourceError> {
         let next = match *at {
             Some(next) => next,
@@ -336,6 +367,7 @@ impl Tranche {
         }
         *at = Some(next);
         let end = self.ends.iter().copied().find(|end| *end > next).unwrap_or(self.end());
+        let end = end.min(next.saturating_add(room.events.max(1) as u64));
         if end == next && *told_tail {
             return Ok(self.closed.then_some(Next::End));
         }

@@ -5,6 +5,7 @@
 //! [`Fault`] says so; the same calls give the same results.
 
 mod faults;
+mod kind;
 mod parked;
 mod sink;
 
@@ -216,9 +217,13 @@ impl CheckpointStore for MemoryCheckpoints {
         self.operate(Operation::Load(key), &format!("load {key}"), load).await
     }
 
-    async fn claim(&self, key: &CheckpointKey, owner: &Owner) -> Result<Claimed, CheckpointError> {
-        let claim = |state: &mut State| Ok(state.claim(key, owner));
-        self.operate(Operation::Claim(key), &format!("claim {key}"), claim).await
+    async fn claim_all(&self, keys: &[CheckpointKey], owner: &Owner) -> Vec<Result<Claimed, CheckpointError>> {
+        let mut results = Vec::with_capacity(keys.len());
+        for key in keys {
+            let claim = |state: &mut State| Ok(state.claim(key, owner));
+            results.push(self.operate(Operation::Claim(key), &format!("claim {key}"), claim).await);
+        }
+        results
     }
 
     async fn commit(&self, commits: &[Commit<'_>]) -> Vec<Result<(), CheckpointError>> {

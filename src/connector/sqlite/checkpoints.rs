@@ -52,13 +52,28 @@ impl CheckpointStore for SqliteCheckpoints {
         loaded.await.map_err(|failure| self.error(failure, format_args!("cannot load {key} from")))
     }
 
-    async fn claim(&self, key: &CheckpointKey, owner: &Owner) -> Result<Claimed, CheckpointError> {
-        let (wanted, owner) = (key.clone(), owner.clone());
+    async fn claim_all(&self, keys: &[CheckpointKey], owner: &Owner) -> Vec<Result<Claimed, CheckpointError>> {
+        let (wanted, claimant) = (keys.to_vec(), owner.clone());
+        // One transaction claims all keys, so that a thousand tranches cost one sync of the disk.
         let claimed = self.database.ask(Access::Change, move |open| {
-            open.with_schema()?
-                .transaction(Synchronous::Full, |connection| progress::claim(connection, &wanted, &owner))
+            open.with_schema()?.transaction(Synchronous::Full, |connection| {
+                wanted.iter().map(|key| progress::claim(connection, key, &claimant)).collect::<Result<Vec<_>, _>>()
+            })
         });
-        claimed.await.map_err(|failure| self.error(failure, format_args!("cannot claim {key} in")))
+        match claimed.await {
+            Ok(claimed) => claimed.into_iter().map(Ok).collect(),
+            Err(failure) if keys.len() == 1 => {
+                vec![Err(self.error(failure, format_args!("cannot claim {} in", keys[0])))]
+            }
+            // One unreadable row must not keep the other keys from being claimed.
+            Err(_) => {
+                let mut results = Vec::with_capacity(keys.len());
+                for key in keys {
+                    results.extend(self.claim_all(std::slice::from_ref(key), owner).await);
+                }
+                results
+            }
+        }
     }
 
     async fn commit(&self, commits: &[Commit<'_>]) -> Vec<Result<(), CheckpointError>> {

@@ -14,10 +14,9 @@ use super::progress::StoredCommit;
 use super::worker::Access;
 use super::writer;
 use super::{SinkSettings, Synchronous};
-use crate::checkpoint::{CheckpointError, CheckpointKey, CheckpointStore, Claimed, Commit, Fence, Owner, ParkedStore};
+use crate::checkpoint::{CheckpointStore, Commit};
 use crate::connector::Context;
 use crate::handler::HandlerError;
-use crate::position::{Progress, WritePosition};
 use crate::sink::{Decided, ParkedChange, Sink, Transaction, TransactionError, TransactionalSink, Written};
 
 /// How many decisions a plain write takes into one transaction.
@@ -29,7 +28,7 @@ pub struct SqliteSink {
     database: Arc<Database>,
     synchronous: Synchronous,
     setup: Arc<Setup>,
-    checkpoints: SqliteCheckpoints,
+    checkpoints: Arc<SqliteCheckpoints>,
 }
 
 impl SqliteSink {
@@ -39,7 +38,7 @@ impl SqliteSink {
         let database = Database::at(&context.output(&settings.path), tuning);
         let init = settings.init.iter().map(|sql| sql.to_string()).collect();
         Self {
-            checkpoints: SqliteCheckpoints::over(Arc::clone(&database), settings.synchronous),
+            checkpoints: Arc::new(SqliteCheckpoints::over(Arc::clone(&database), settings.synchronous)),
             synchronous: settings.synchronous,
             setup: Arc::new(writer::setup(init, &settings.table)),
             database,
@@ -73,46 +72,11 @@ impl Sink for SqliteSink {
 }
 
 #[async_trait]
-impl CheckpointStore for SqliteSink {
-    fn max_set_bytes(&self) -> Option<usize> {
-        self.checkpoints.max_set_bytes()
-    }
-
-    async fn load(&self, key: &CheckpointKey) -> Result<Option<Progress>, CheckpointError> {
-        self.checkpoints.load(key).await
-    }
-
-    async fn claim(&self, key: &CheckpointKey, owner: &Owner) -> Result<Claimed, CheckpointError> {
-        self.checkpoints.claim(key, owner).await
-    }
-
-    async fn commit(&self, commits: &[Commit<'_>]) -> Vec<Result<(), CheckpointError>> {
-        self.checkpoints.commit(commits).await
-    }
-
-    async fn last_commit(&self, key: &CheckpointKey) -> Result<Option<(Fence, u64)>, CheckpointError> {
-        self.checkpoints.last_commit(key).await
-    }
-
-    async fn release(&self, key: &CheckpointKey, fence: Fence) -> Result<(), CheckpointError> {
-        self.checkpoints.release(key, fence).await
-    }
-
-    async fn write_positions(
-        &self,
-        key: &CheckpointKey,
-        streams: &[&str],
-    ) -> Result<Vec<Option<WritePosition>>, CheckpointError> {
-        self.checkpoints.write_positions(key, streams).await
-    }
-
-    fn parked(&self) -> Option<Arc<dyn ParkedStore>> {
-        self.checkpoints.parked()
-    }
-}
-
-#[async_trait]
 impl TransactionalSink for SqliteSink {
+    fn checkpoints(&self) -> Arc<dyn CheckpointStore> {
+        Arc::clone(&self.checkpoints) as Arc<dyn CheckpointStore>
+    }
+
     async fn begin(&self) -> Result<Box<dyn Transaction>, HandlerError> {
         let begun = self.database.begin(Arc::clone(&self.setup), self.synchronous).await;
         let running = begun.map_err(|failure| failure.to_handler_error(self.database.path()))?;

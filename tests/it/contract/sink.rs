@@ -47,7 +47,7 @@ pub(super) trait Harness: Sync {
 type Result = std::result::Result<Written, HandlerError>;
 
 fn context(folder: &std::path::Path) -> Context {
-    Context { pipeline: "shop".into(), group: "shop-v1".into(), folder: folder.into(), data: folder.into() }
+    Context { group: "shop-v1".into(), ..Context::new("shop", folder, folder) }
 }
 
 fn event(stream: &str, index: i64, kind: Kind) -> Event {
@@ -63,7 +63,7 @@ fn work(events: Vec<Event>) -> Work {
 
 fn of_events(events: Vec<Event>) -> Decided {
     let work = work(events);
-    Decided { next: work.next, work, effects: Effects::Events }
+    Decided { next: work.next, work, effects: Effects::Events, accepted: 0 }
 }
 
 /// Events of a stream, as they come where there is no handler.
@@ -74,7 +74,7 @@ fn events(stream: &str, indexes: std::ops::Range<i64>) -> Decided {
 /// One event, about which this was emitted.
 fn emitted(stream: &str, index: i64, values: Vec<Value>) -> Decided {
     let work = work(vec![event(stream, index, Kind::Event)]);
-    Decided { next: work.next, work, effects: Effects::Emitted(values) }
+    Decided { next: work.next, work, effects: Effects::Emitted(values), accepted: 0 }
 }
 
 /// Writes in groups of what the sink takes at a time.

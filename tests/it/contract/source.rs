@@ -6,18 +6,19 @@ mod feeds;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use propulsiond::event::Event;
 use propulsiond::position::{Position, StartAt, TrancheId};
-use propulsiond::source::{Batch, Next, Source, SourceErrorKind, TrancheChange, TrancheReader};
+use propulsiond::source::{Batch, Changes, Next, Room, Source, SourceErrorKind, TrancheChange, TrancheReader};
 
 use feeds::{Generated, Json, Memory};
 
 /// A feed to be read, and what can be done to it.
 trait Harness {
     /// Makes a source over the feed, as a process that starts does.
-    fn source(&mut self) -> Box<dyn Source>;
+    fn source(&mut self) -> Arc<dyn Source>;
 
     /// How many events the feed holds.
     fn count(&self) -> usize;
@@ -45,22 +46,42 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), what).await.expect("this should have come to an end long ago")
 }
 
-async fn tranches(source: &mut dyn Source) -> Vec<TrancheId> {
+async fn tranches(source: &dyn Source) -> Vec<TrancheId> {
+    assignments(source).await.into_iter().map(|(tranche, _)| tranche).collect()
+}
+
+/// Watches the source until it has reported every tranche. Returns them with the number of the assignment.
+async fn assignments(source: &dyn Source) -> Vec<(TrancheId, u64)> {
+    let (changes, mut reported) = Changes::channel();
     let mut found = Vec::new();
-    loop {
-        match soon(source.next_change()).await.unwrap() {
-            TrancheChange::Added { tranche, .. } => found.push(tranche),
-            TrancheChange::Settled => return found,
-            other => panic!("nothing was taken away: {other:?}"),
+    let receive = async {
+        while let Some(change) = reported.recv().await {
+            match change {
+                TrancheChange::Added { tranche, epoch, .. } => found.push((tranche, epoch)),
+                TrancheChange::Settled => return,
+                other => panic!("no tranche was revoked: {other:?}"),
+            }
         }
-    }
+    };
+    let watch = async {
+        source.watch(&changes).await.unwrap();
+        std::future::pending::<()>().await;
+    };
+    soon(async {
+        tokio::select! {
+            () = receive => {}
+            () = watch => unreachable!("it waits for ever"),
+        }
+    })
+    .await;
+    found
 }
 
 /// Reads up to the tail, the batch that reports it included.
 async fn to_tail(reader: &mut Box<dyn TrancheReader>) -> Vec<Batch> {
     let mut batches = Vec::new();
     while batches.last().is_none_or(|batch: &Batch| !batch.at_tail) {
-        match soon(reader.next()).await.unwrap() {
+        match soon(reader.next(Room::UNLIMITED)).await.unwrap() {
             Next::Batch(batch) => batches.push(batch),
             Next::End => panic!("the tail was not reported before the end"),
         }
@@ -69,9 +90,9 @@ async fn to_tail(reader: &mut Box<dyn TrancheReader>) -> Vec<Batch> {
 }
 
 async fn read_all(harness: &mut impl Harness) -> Feed {
-    let mut source = harness.source();
+    let source = harness.source();
     let mut feed = Feed::new();
-    for tranche in tranches(&mut *source).await {
+    for tranche in tranches(&*source).await {
         let mut reader = source.open(&tranche, StartAt::Origin);
         feed.insert(tranche, to_tail(&mut reader).await);
     }
@@ -92,8 +113,8 @@ fn shown(batches: &[Batch]) -> Vec<String> {
 }
 
 async fn names_every_tranche_once_and_then_says_so(mut harness: impl Harness) {
-    let mut source = harness.source();
-    let mut found = tranches(&mut *source).await;
+    let source = harness.source();
+    let mut found = tranches(&*source).await;
     assert!(!found.is_empty());
     let count = found.len();
     found.sort();
@@ -101,24 +122,19 @@ async fn names_every_tranche_once_and_then_says_so(mut harness: impl Harness) {
     assert_eq!(found.len(), count);
 }
 
-async fn loses_no_change_when_the_wait_is_dropped(mut harness: impl Harness) {
-    let expected = tranches(&mut *harness.source()).await;
-    let mut source = harness.source();
-    let mut found = Vec::new();
-    let mut patience = 0;
-    soon(async {
-        loop {
-            match interrupted(source.next_change(), patience % 4).await {
-                None => patience += 1,
-                Some(change) => match change.unwrap() {
-                    TrancheChange::Added { tranche, .. } => found.push(tranche),
-                    _ => break,
-                },
-            }
+async fn makes_no_second_assignment_when_it_is_watched_again(mut harness: impl Harness) {
+    let source = harness.source();
+    let first = assignments(&*source).await;
+    let (changes, mut reported) = Changes::channel();
+    // A second watch may repeat assignments under their numbers; it makes no new ones.
+    let _ended = tokio::time::timeout(Duration::from_millis(100), source.watch(&changes)).await;
+    while let Ok(change) = reported.try_recv() {
+        match change {
+            TrancheChange::Added { tranche, epoch, .. } => assert!(first.contains(&(tranche, epoch))),
+            TrancheChange::Settled => {}
+            other => panic!("no tranche was revoked: {other:?}"),
         }
-    })
-    .await;
-    assert_eq!(found, expected);
+    }
 }
 
 async fn reads_all_there_is_and_reports_the_tail_behind_it(mut harness: impl Harness) {
@@ -132,8 +148,8 @@ async fn reads_all_there_is_and_reports_the_tail_behind_it(mut harness: impl Har
 
 async fn r30_reports_the_tail_of_an_empty_feed_at_once(mut harness: impl Harness) {
     harness.clear();
-    let mut source = harness.source();
-    let found = tranches(&mut *source).await;
+    let source = harness.source();
+    let found = tranches(&*source).await;
     for tranche in found {
         let mut reader = source.open(&tranche, StartAt::Origin);
         let batches = to_tail(&mut reader).await;
@@ -145,9 +161,9 @@ async fn r30_reports_the_tail_of_an_empty_feed_at_once(mut harness: impl Harness
 }
 
 async fn reads_what_comes_after_the_tail(mut harness: impl Harness) {
-    let mut source = harness.source();
+    let source = harness.source();
     let mut readers = Vec::new();
-    for tranche in tranches(&mut *source).await {
+    for tranche in tranches(&*source).await {
         let mut reader = source.open(&tranche, StartAt::Origin);
         let last = to_tail(&mut reader).await.pop().unwrap();
         readers.push((tranche, reader, last.resume_at));
@@ -158,12 +174,12 @@ async fn reads_what_comes_after_the_tail(mut harness: impl Harness) {
     }
     let added = harness.count() - before;
     let (mut seen, mut seen_later) = (0, 0);
-    let mut later = harness.source();
-    tranches(&mut *later).await;
+    let later = harness.source();
+    tranches(&*later).await;
     soon(async {
         while seen < added {
             for (_, reader, _) in &mut readers {
-                let next = tokio::time::timeout(Duration::from_millis(50), reader.next()).await;
+                let next = tokio::time::timeout(Duration::from_millis(50), reader.next(Room::UNLIMITED)).await;
                 if let Ok(Ok(Next::Batch(batch))) = next {
                     seen += batch.events.len();
                 }
@@ -182,8 +198,8 @@ async fn resumes_exactly_behind_every_batch(mut harness: impl Harness) {
     let feed = read_all(&mut harness).await;
     for (tranche, batches) in &feed {
         for read in 1..=batches.len() {
-            let mut source = harness.source();
-            tranches(&mut *source).await;
+            let source = harness.source();
+            tranches(&*source).await;
             let from = StartAt::Position(batches[read - 1].resume_at.clone());
             let rest = to_tail(&mut source.open(tranche, from)).await;
             assert_eq!(shown(&rest), shown(&batches[read..]));
@@ -215,18 +231,6 @@ async fn c1_ordinals_ascend_and_denote_the_same_event_when_read_again(mut harnes
     }
 }
 
-async fn positions_compare_as_they_were_read(mut harness: impl Harness) {
-    let feed = read_all(&mut harness).await;
-    let source = harness.source();
-    for batches in feed.values() {
-        for pair in batches.windows(2) {
-            let order = source.compare(&pair[0].resume_at, &pair[1].resume_at).expect("they are of one tranche");
-            assert!(order.is_le());
-            assert_eq!(order.is_lt(), pair[0].resume_at != pair[1].resume_at);
-        }
-    }
-}
-
 /// Polls a future a few times, letting others run in between, then drops it.
 async fn interrupted<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
     let mut future = std::pin::pin!(future);
@@ -242,13 +246,13 @@ async fn interrupted<T>(future: impl Future<Output = T>, polls: usize) -> Option
 async fn loses_no_event_when_a_read_is_dropped(mut harness: impl Harness) {
     let expected = read_all(&mut harness).await;
     let mut random = fastrand::Rng::with_seed(7);
-    let mut source = harness.source();
-    for tranche in tranches(&mut *source).await {
+    let source = harness.source();
+    for tranche in tranches(&*source).await {
         let mut reader = source.open(&tranche, StartAt::Origin);
         let mut batches: Vec<Batch> = Vec::new();
         soon(async {
             while batches.last().is_none_or(|batch| !batch.at_tail) {
-                if let Some(next) = interrupted(reader.next(), random.usize(0..4)).await {
+                if let Some(next) = interrupted(reader.next(Room::UNLIMITED), random.usize(0..4)).await {
                     match next.unwrap() {
                         Next::Batch(batch) => batches.push(batch),
                         Next::End => break,
@@ -263,13 +267,13 @@ async fn loses_no_event_when_a_read_is_dropped(mut harness: impl Harness) {
 
 async fn goes_on_after_an_error(mut harness: impl Harness) {
     let expected = read_all(&mut harness).await;
-    let mut source = harness.source();
-    for tranche in tranches(&mut *source).await {
+    let source = harness.source();
+    for tranche in tranches(&*source).await {
         if !harness.break_down(&tranche) {
             return;
         }
         let mut reader = source.open(&tranche, StartAt::Origin);
-        let error = soon(reader.next()).await.expect_err("it broke down");
+        let error = soon(reader.next(Room::UNLIMITED)).await.expect_err("it broke down");
         assert_eq!(error.kind, SourceErrorKind::Unavailable);
         assert!(!error.to_string().is_empty());
         harness.mend();
@@ -281,25 +285,27 @@ async fn r82_a_position_that_no_longer_exists_is_an_error_and_stays_one(mut harn
     let feed = read_all(&mut harness).await;
     let (tranche, batches) = feed.first_key_value().unwrap();
     let lost = harness.lose(batches[0].resume_at.clone());
-    let mut source = harness.source();
-    tranches(&mut *source).await;
+    let source = harness.source();
+    tranches(&*source).await;
     let mut reader = source.open(tranche, StartAt::Position(lost));
     for _ in 0..3 {
-        let error = soon(reader.next()).await.expect_err("the position is gone");
+        let error = soon(reader.next(Room::UNLIMITED)).await.expect_err("the position is gone");
         assert_eq!(error.kind, SourceErrorKind::PositionLost, "{error}");
     }
 }
 
 async fn ends_promptly_while_it_waits(mut harness: impl Harness) {
-    let mut source = harness.source();
+    let source = harness.source();
     let mut readers = Vec::new();
-    for tranche in tranches(&mut *source).await {
+    for tranche in tranches(&*source).await {
         let mut reader = source.open(&tranche, StartAt::Origin);
         to_tail(&mut reader).await;
-        let _waiting = interrupted(reader.next(), 3).await;
+        let _waiting = interrupted(reader.next(Room::UNLIMITED), 3).await;
         readers.push(reader);
     }
-    let _waiting = interrupted(source.next_change(), 3).await;
+    let (changes, _reported) = Changes::channel();
+    let _waiting = interrupted(source.watch(&changes), 3).await;
+    soon(source.close()).await;
     drop((readers, source));
 }
 
@@ -310,14 +316,13 @@ macro_rules! contract {
             use super::*;
             contract!(@cases $harness,
                 names_every_tranche_once_and_then_says_so,
-                loses_no_change_when_the_wait_is_dropped,
+                makes_no_second_assignment_when_it_is_watched_again,
                 reads_all_there_is_and_reports_the_tail_behind_it,
                 r30_reports_the_tail_of_an_empty_feed_at_once,
                 reads_what_comes_after_the_tail,
                 resumes_exactly_behind_every_batch,
                 keeps_the_order_within_a_stream,
                 c1_ordinals_ascend_and_denote_the_same_event_when_read_again,
-                positions_compare_as_they_were_read,
                 loses_no_event_when_a_read_is_dropped,
                 goes_on_after_an_error,
                 r82_a_position_that_no_longer_exists_is_an_error_and_stays_one,

@@ -24,9 +24,7 @@ pub(super) struct Progress {
 impl Progress {
     /// Reads what a pipeline stored in a database.
     pub(super) fn load(databases: &Databases, pipeline: &str, database: &str) -> Self {
-        let folder = databases.0.path().to_owned();
-        let context =
-            Context { pipeline: pipeline.into(), group: pipeline.into(), folder: folder.clone(), data: folder };
+        let context = Context::new(pipeline, databases.0.path(), databases.0.path());
         let settings = CheckpointSettings { path: Text::literal(database), ..CheckpointSettings::default() };
         let store = SqliteCheckpoints::new(&settings, &context);
         let key = CheckpointKey { group: pipeline.into(), source: "json".into(), tranche: TrancheId::new("0") };

@@ -1,18 +1,18 @@
 //! The log that every life reads, and a source over it whose tranches come and go.
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use propulsiond::clock::Timestamp;
 use propulsiond::config::filter::{self, Filter};
 use propulsiond::config::scalar::Text;
 use propulsiond::event::{Assembler, Event, Indexes, Kind, malformed};
 use propulsiond::position::{Ordinal, Position, Progress, StartAt, TrancheId};
 use propulsiond::source::{
-    Batch, Contract, Drained, Next, Source, SourceError, SourceErrorKind, TrancheChange, TrancheReader,
+    Batch, Changes, Contract, Left, Next, Room, Source, SourceError, SourceErrorKind, TrancheChange, TrancheReader,
 };
+use tokio::sync::Notify;
 
 use super::world::{Plan, World};
 
@@ -119,15 +119,22 @@ fn event(tranche: usize, stream: usize, at: usize, index: i64, kind: &str) -> Ev
 
 pub(super) struct Feed {
     world: World,
-    coming: VecDeque<Coming>,
+    coming: Mutex<VecDeque<Coming>>,
+    /// The number of the newest assignment of each tranche.
+    epochs: Mutex<BTreeMap<TrancheId, u64>>,
+    /// Assignments that the pipeline gave up.
+    left: Mutex<BTreeSet<(TrancheId, u64)>>,
+    changed: Notify,
 }
 
+#[derive(Clone)]
 enum Coming {
-    Change(TrancheChange),
+    Added(TrancheId),
+    Settled,
+    Lost(TrancheId),
     Pause(Duration),
-    /// Taken away in good order, and given back once it was let go of.
+    /// Revoked, and assigned again once it was released.
     Move(TrancheId),
-    AwaitDrained(TrancheId, tokio::sync::oneshot::Receiver<()>),
 }
 
 impl Feed {
@@ -135,10 +142,8 @@ impl Feed {
         let mut coming = VecDeque::new();
         let mut inner = world.lock();
         let tranches: Vec<_> = inner.logs.keys().map(|name| TrancheId::new(name.as_str())).collect();
-        for tranche in &tranches {
-            coming.push_back(Coming::Change(TrancheChange::Added { tranche: tranche.clone(), origin: None }));
-        }
-        coming.push_back(Coming::Change(TrancheChange::Settled));
+        coming.extend(tranches.iter().cloned().map(Coming::Added));
+        coming.push_back(Coming::Settled);
         if inner.plan.moving && !inner.last {
             for _ in 0..inner.random.u32(1..4) {
                 coming.push_back(Coming::Pause(Duration::from_millis(inner.random.u64(1..500))));
@@ -146,14 +151,38 @@ impl Feed {
                 if inner.random.bool() {
                     coming.push_back(Coming::Move(tranche));
                 } else {
-                    coming.push_back(Coming::Change(TrancheChange::Lost { tranche: tranche.clone() }));
+                    coming.push_back(Coming::Lost(tranche.clone()));
                     coming.push_back(Coming::Pause(Duration::from_millis(inner.random.u64(0..300))));
-                    coming.push_back(Coming::Change(TrancheChange::Added { tranche, origin: None }));
+                    coming.push_back(Coming::Added(tranche));
                 }
             }
         }
         drop(inner);
-        Self { world, coming }
+        Self {
+            world,
+            coming: Mutex::new(coming),
+            epochs: Mutex::default(),
+            left: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    fn assign(&self, tranche: TrancheId) -> TrancheChange {
+        let mut epochs = self.epochs.lock().unwrap();
+        let epoch = epochs.entry(tranche.clone()).or_default();
+        *epoch += 1;
+        TrancheChange::Added { tranche, origin: None, epoch: *epoch }
+    }
+
+    async fn until_left(&self, tranche: &TrancheId) {
+        let epoch = self.epochs.lock().unwrap()[tranche];
+        loop {
+            let changed = self.changed.notified();
+            if self.left.lock().unwrap().contains(&(tranche.clone(), epoch)) {
+                return;
+            }
+            changed.await;
+        }
     }
 }
 
@@ -164,45 +193,26 @@ impl Source for Feed {
         Contract { ordinals: true, indexes: inner.plan.indexes, repeats: true }
     }
 
-    async fn next_change(&mut self) -> Result<TrancheChange, SourceError> {
+    async fn watch(&self, changes: &Changes) -> Result<(), SourceError> {
         loop {
-            match self.coming.front_mut() {
-                None => std::future::pending().await,
-                Some(Coming::Change(_)) => {
-                    let Some(Coming::Change(change)) = self.coming.pop_front() else {
-                        unreachable!("it was just there")
-                    };
-                    return Ok(change);
-                }
-                Some(Coming::Pause(delay)) => {
-                    // A change that is asked for again and again waits no longer than once.
-                    let step = (*delay).min(Duration::from_millis(10));
-                    tokio::time::sleep(step).await;
-                    *delay -= step;
-                    if delay.is_zero() {
-                        self.coming.pop_front();
-                    }
-                }
-                Some(Coming::Move(_)) => {
-                    let Some(Coming::Move(tranche)) = self.coming.pop_front() else {
-                        unreachable!("it was just there")
-                    };
-                    let (drained, seen) = Drained::new();
-                    self.coming.push_front(Coming::AwaitDrained(tranche.clone(), seen));
-                    let deadline = Timestamp::from_millis(u64::MAX / 2_000_000);
-                    return Ok(TrancheChange::Removed { tranche, drained, deadline });
-                }
-                Some(Coming::AwaitDrained(tranche, seen)) => {
-                    let _dropped = seen.await;
-                    let added = TrancheChange::Added { tranche: tranche.clone(), origin: None };
-                    self.coming.pop_front();
-                    return Ok(added);
+            let next = self.coming.lock().unwrap().pop_front();
+            match next {
+                None => return Ok(()),
+                Some(Coming::Added(tranche)) => changes.report(self.assign(tranche)).await,
+                Some(Coming::Settled) => changes.report(TrancheChange::Settled).await,
+                Some(Coming::Lost(tranche)) => changes.report(TrancheChange::Lost { tranche }).await,
+                Some(Coming::Pause(delay)) => tokio::time::sleep(delay).await,
+                Some(Coming::Move(tranche)) => {
+                    let within = Duration::from_secs(1_000_000);
+                    changes.report(TrancheChange::Removed { tranche: tranche.clone(), within }).await;
+                    self.until_left(&tranche).await;
+                    changes.report(self.assign(tranche)).await;
                 }
             }
         }
     }
 
-    fn open(&mut self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader> {
+    fn open(&self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader> {
         let at = match from {
             StartAt::Origin => 0,
             StartAt::Position(Position::Number(number)) => usize::try_from(number).unwrap(),
@@ -211,11 +221,9 @@ impl Source for Feed {
         Box::new(FeedReader { world: self.world.clone(), tranche: tranche.to_string(), at })
     }
 
-    fn compare(&self, a: &Position, b: &Position) -> Option<Ordering> {
-        match (a, b) {
-            (Position::Number(a), Position::Number(b)) => Some(a.cmp(b)),
-            _ => None,
-        }
+    fn left(&self, tranche: &TrancheId, epoch: u64, _how: Left) {
+        self.left.lock().unwrap().insert((tranche.clone(), epoch));
+        self.changed.notify_waiters();
     }
 }
 
@@ -227,7 +235,7 @@ struct FeedReader {
 
 #[async_trait]
 impl TrancheReader for FeedReader {
-    async fn next(&mut self) -> Result<Next, SourceError> {
+    async fn next(&mut self, room: Room) -> Result<Next, SourceError> {
         let (delay, fails) = {
             let mut inner = self.world.lock();
             (inner.random.u64(0..20), inner.strikes(15))
@@ -237,7 +245,7 @@ impl TrancheReader for FeedReader {
             return Err(SourceError::new(SourceErrorKind::Unavailable, "read the log"));
         }
         let mut inner = self.world.lock();
-        let size = inner.random.usize(1..30);
+        let size = inner.random.usize(1..30).min(room.events.max(1));
         let log = &inner.logs[&self.tranche].0;
         let end = (self.at + size).min(log.len());
         let events = log[self.at..end].to_vec();

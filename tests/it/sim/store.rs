@@ -101,16 +101,25 @@ impl CheckpointStore for SimStore {
         Ok(self.world.lock().kept.get(key).and_then(|kept| kept.progress.clone()))
     }
 
-    async fn claim(&self, key: &CheckpointKey, owner: &Owner) -> Result<Claimed, CheckpointError> {
+    async fn claim_all(&self, keys: &[CheckpointKey], owner: &Owner) -> Vec<Result<Claimed, CheckpointError>> {
         travel(&self.world).await;
         let mut inner = self.world.lock();
-        if inner.strikes(10) {
-            return Err(away("claim"));
+        let mut results = Vec::new();
+        for key in keys {
+            if inner.strikes(10) {
+                results.push(Err(away("claim")));
+                continue;
+            }
+            let kept = inner.kept.entry(key.clone()).or_default();
+            kept.fence += 1;
+            kept.owner = owner.0.to_string();
+            results.push(Ok(Claimed {
+                fence: Fence(kept.fence),
+                progress: kept.progress.clone(),
+                sequence: kept.sequence,
+            }));
         }
-        let kept = inner.kept.entry(key.clone()).or_default();
-        kept.fence += 1;
-        kept.owner = owner.0.to_string();
-        Ok(Claimed { fence: Fence(kept.fence), progress: kept.progress.clone(), sequence: kept.sequence })
+        results
     }
 
     async fn commit(&self, commits: &[Commit<'_>]) -> Vec<Result<(), CheckpointError>> {
@@ -245,6 +254,10 @@ impl Sink for SimSink {
         [1, 3, 1000][random.usize(0..3)]
     }
 
+    fn window(&self) -> usize {
+        if self.max_batch() == 1 { usize::MAX } else { 1 }
+    }
+
     async fn write(&self, decided: &[Decided]) -> Vec<Result<Written, HandlerError>> {
         travel(&self.world).await;
         let mut inner = self.world.lock();
@@ -270,45 +283,6 @@ impl Sink for SimSink {
     }
 }
 
-#[async_trait]
-impl CheckpointStore for SimSink {
-    fn max_set_bytes(&self) -> Option<usize> {
-        self.store().max_set_bytes()
-    }
-
-    async fn load(&self, key: &CheckpointKey) -> Result<Option<Progress>, CheckpointError> {
-        CheckpointStore::load(&self.store(), key).await
-    }
-
-    async fn claim(&self, key: &CheckpointKey, owner: &Owner) -> Result<Claimed, CheckpointError> {
-        self.store().claim(key, owner).await
-    }
-
-    async fn commit(&self, commits: &[Commit<'_>]) -> Vec<Result<(), CheckpointError>> {
-        self.store().commit(commits).await
-    }
-
-    async fn last_commit(&self, key: &CheckpointKey) -> Result<Option<(Fence, u64)>, CheckpointError> {
-        self.store().last_commit(key).await
-    }
-
-    async fn release(&self, key: &CheckpointKey, fence: Fence) -> Result<(), CheckpointError> {
-        self.store().release(key, fence).await
-    }
-
-    async fn write_positions(
-        &self,
-        key: &CheckpointKey,
-        streams: &[&str],
-    ) -> Result<Vec<Option<WritePosition>>, CheckpointError> {
-        self.store().write_positions(key, streams).await
-    }
-
-    fn parked(&self) -> Option<Arc<dyn ParkedStore>> {
-        self.store().parked()
-    }
-}
-
 impl SimSink {
     fn store(&self) -> SimStore {
         SimStore { world: self.world.clone() }
@@ -317,6 +291,10 @@ impl SimSink {
 
 #[async_trait]
 impl TransactionalSink for SimSink {
+    fn checkpoints(&self) -> Arc<dyn CheckpointStore> {
+        Arc::new(self.store())
+    }
+
     async fn begin(&self) -> Result<Box<dyn Transaction>, HandlerError> {
         travel(&self.world).await;
         if self.world.lock().strikes(20) {

@@ -158,7 +158,7 @@ impl World {
         let store = Arc::new(SimStore { world: self.clone() });
         let sink = Arc::new(SimSink { world: self.clone() });
         Parts {
-            source: Box::new(Feed::new(self.clone())),
+            source: Arc::new(Feed::new(self.clone())),
             checkpoints: (!plan.transactional).then_some(store),
             handler: Some(AnyHandler::Async(Arc::new(SimHandler { world: self.clone(), process: process.to_owned() }))),
             sink: if plan.transactional { AnySink::Transactional(sink) } else { AnySink::Plain(sink) },

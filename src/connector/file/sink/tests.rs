@@ -22,11 +22,11 @@ fn decided(stream: &str, number: i64) -> Decided {
         late: false,
         trace: None,
     };
-    Decided { work, next: number + 1, effects: Effects::Emitted(vec![Value::Int(number)]) }
+    Decided { work, next: number + 1, effects: Effects::Emitted(vec![Value::Int(number)]), accepted: 0 }
 }
 
 fn sink(folder: &Path, settings: &str) -> FileSink {
-    let context = Context { pipeline: "p".into(), group: "g".into(), folder: folder.into(), data: folder.join("data") };
+    let context = Context::new("p", folder, folder.join("data"));
     FileSink::new(&toml::from_str(settings).unwrap(), &context).unwrap()
 }
 

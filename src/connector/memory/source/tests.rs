@@ -14,7 +14,7 @@ fn tranche() -> TrancheId {
 }
 
 async fn batch(reader: &mut Box<dyn TrancheReader>) -> Batch {
-    match reader.next().await.unwrap() {
+    match reader.next(Room::UNLIMITED).await.unwrap() {
         Next::Batch(batch) => batch,
         Next::End => panic!("the feed is not closed"),
     }
@@ -33,46 +33,56 @@ async fn what_is_pushed_together_is_one_batch() {
     assert_eq!(show(&batch(&mut reader).await), "[a-1/e1@1.0] 2");
     assert_eq!(show(&batch(&mut reader).await), "[a-1/e2@2.0] 3 tail");
     feed.close(&tranche());
-    assert!(matches!(reader.next().await.unwrap(), Next::End));
+    assert!(matches!(reader.next(Room::UNLIMITED).await.unwrap(), Next::End));
+}
+
+/// Returns the next changes that a source reports.
+async fn changes<const N: usize>(source: &MemorySource) -> [TrancheChange; N] {
+    let (changes, mut reported) = Changes::channel();
+    let mut seen = Vec::new();
+    while seen.len() < N {
+        tokio::select! {
+            biased;
+            Some(change) = reported.recv() => seen.push(change),
+            ended = source.watch(&changes) => panic!("the watch ended with {ended:?}"),
+        }
+    }
+    seen.try_into().unwrap()
 }
 
 #[tokio::test]
-async fn changes_reach_a_source_in_order_and_later_ones_see_what_is_held() {
+async fn a_source_reports_changes_in_order_and_a_later_source_the_held_tranches() {
     let feed = MemoryFeed::dense();
     let (a, b) = (TrancheId::new("a"), TrancheId::new("b"));
     feed.add(&b);
-    let mut source = feed.source();
+    let source = feed.source();
     feed.add(&a);
-    let drained = feed.remove(&b, Timestamp::ZERO);
+    feed.remove(&b, Duration::ZERO);
     feed.lose(&a);
-    let mut seen = Vec::new();
-    for _ in 0..5 {
-        seen.push(match source.next_change().await.unwrap() {
-            TrancheChange::Added { tranche, .. } => format!("+{tranche}"),
-            TrancheChange::Settled => "settled".to_owned(),
-            TrancheChange::Removed { tranche, drained, .. } => {
-                drop(drained);
-                format!("-{tranche}")
-            }
-            TrancheChange::Lost { tranche } => format!("lost {tranche}"),
-        });
-    }
-    assert_eq!(seen, ["+b", "settled", "+a", "-b", "lost a"]);
-    assert!(drained.await.is_err(), "it was let go of");
+    let seen = changes::<5>(&source).await.map(|change| match change {
+        TrancheChange::Added { tranche, epoch, .. } => format!("+{tranche}.{epoch}"),
+        TrancheChange::Settled => "settled".to_owned(),
+        TrancheChange::Removed { tranche, .. } => format!("-{tranche}"),
+        TrancheChange::Lost { tranche } => format!("lost {tranche}"),
+    });
+    assert_eq!(seen, ["+b.2", "settled", "+a.1", "-b", "lost a"]);
+    source.left(&b, 1, Left::Fenced);
+    source.left(&b, 2, Left::Released);
+    assert_eq!(feed.left(&b).await, Left::Released, "an older assignment does not count");
     feed.add(&b);
-    let first = feed.source().next_change().await.unwrap();
+    let [first] = changes(&feed.source()).await;
     assert!(matches!(first, TrancheChange::Added { tranche, .. } if tranche == b));
 }
 
 #[tokio::test]
-async fn a_tranche_that_was_asked_back_is_free_when_its_holder_is_gone() {
+async fn a_revoked_tranche_is_free_when_its_holder_is_gone() {
     let feed = MemoryFeed::dense();
     feed.add(&tranche());
     let crashed = feed.source();
-    let drained = feed.remove(&tranche(), Timestamp::ZERO);
+    feed.remove(&tranche(), Duration::ZERO);
     drop(crashed);
     let _next = feed.source();
-    assert!(drained.await.is_err());
+    assert_eq!(feed.left(&tranche()).await, Left::Released);
 }
 
 #[tokio::test]
@@ -81,14 +91,15 @@ async fn faults_come_when_they_are_told_to() {
     feed.push(&tranche(), vec![event(0)]);
     feed.fail_next_read(&tranche(), SourceErrorKind::Unavailable);
     let mut reader = feed.source().open(&tranche(), StartAt::Origin);
-    assert_eq!(reader.next().await.unwrap_err().kind, SourceErrorKind::Unavailable);
+    assert_eq!(reader.next(Room::UNLIMITED).await.unwrap_err().kind, SourceErrorKind::Unavailable);
     feed.hold(&tranche());
-    let mut read = Box::pin(reader.next());
+    let mut read = Box::pin(reader.next(Room::UNLIMITED));
     assert!(futures_util::poll!(&mut read).is_pending());
     feed.release(&tranche());
     assert!(matches!(read.await.unwrap(), Next::Batch(batch) if batch.events.len() == 1));
     feed.fail_next_change(SourceErrorKind::Denied);
-    assert_eq!(feed.source().next_change().await.unwrap_err().kind, SourceErrorKind::Denied);
+    let (changes, _reported) = Changes::channel();
+    assert_eq!(feed.source().watch(&changes).await.unwrap_err().kind, SourceErrorKind::Denied);
 }
 
 fn inbox(settings: Settings) -> MemoryInbox {
@@ -126,7 +137,7 @@ async fn a_full_inbox_says_so_and_makes_room_of_what_was_read() {
     let mut again = inbox.source().open(&tranche(), StartAt::Position(Position::Number(1)));
     assert_eq!(batch(&mut again).await.events[0].index(), 1);
     let mut lost = inbox.source().open(&tranche(), StartAt::Position(Position::Number(0)));
-    assert_eq!(lost.next().await.unwrap_err().kind, SourceErrorKind::PositionLost);
+    assert_eq!(lost.next(Room::UNLIMITED).await.unwrap_err().kind, SourceErrorKind::PositionLost);
 }
 
 #[tokio::test]

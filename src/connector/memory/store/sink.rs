@@ -6,12 +6,10 @@ use async_trait::async_trait;
 
 use super::faults::{Fault, Operation, Verdict};
 use super::{MemoryCheckpoints, State, Step};
-use crate::checkpoint::{
-    CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Claimed, Commit, Fence, Owner, ParkedStore,
-};
+use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Commit};
 use crate::effect::Value;
 use crate::handler::{HandlerError, HandlerErrorKind};
-use crate::position::{Ordinal, Progress, WritePosition};
+use crate::position::Ordinal;
 use crate::sink::{Decided, Effects, ParkedChange, Sink, Transaction, TransactionError, TransactionalSink, Written};
 
 /// How many decisions a plain write takes.
@@ -112,46 +110,11 @@ impl Sink for MemorySink {
 }
 
 #[async_trait]
-impl CheckpointStore for MemorySink {
-    fn max_set_bytes(&self) -> Option<usize> {
-        self.checkpoints.max_set_bytes()
-    }
-
-    async fn load(&self, key: &CheckpointKey) -> Result<Option<Progress>, CheckpointError> {
-        CheckpointStore::load(&self.checkpoints, key).await
-    }
-
-    async fn claim(&self, key: &CheckpointKey, owner: &Owner) -> Result<Claimed, CheckpointError> {
-        self.checkpoints.claim(key, owner).await
-    }
-
-    async fn commit(&self, commits: &[Commit<'_>]) -> Vec<Result<(), CheckpointError>> {
-        self.checkpoints.commit(commits).await
-    }
-
-    async fn last_commit(&self, key: &CheckpointKey) -> Result<Option<(Fence, u64)>, CheckpointError> {
-        self.checkpoints.last_commit(key).await
-    }
-
-    async fn release(&self, key: &CheckpointKey, fence: Fence) -> Result<(), CheckpointError> {
-        self.checkpoints.release(key, fence).await
-    }
-
-    async fn write_positions(
-        &self,
-        key: &CheckpointKey,
-        streams: &[&str],
-    ) -> Result<Vec<Option<WritePosition>>, CheckpointError> {
-        self.checkpoints.write_positions(key, streams).await
-    }
-
-    fn parked(&self) -> Option<Arc<dyn ParkedStore>> {
-        self.checkpoints.parked()
-    }
-}
-
-#[async_trait]
 impl TransactionalSink for MemorySink {
+    fn checkpoints(&self) -> Arc<dyn CheckpointStore> {
+        Arc::new(self.checkpoints.clone())
+    }
+
     async fn begin(&self) -> Result<Box<dyn Transaction>, HandlerError> {
         match self.checkpoints.shared.faults.due(&Operation::Begin).await {
             Verdict::Go => Ok(Box::new(MemoryTransaction { sink: self.clone(), effects: Vec::new() })),

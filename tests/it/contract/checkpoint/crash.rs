@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use propulsiond::checkpoint::CheckpointStore;
 use propulsiond::position::Position;
 use propulsiond::sink::{Sink, TransactionalSink};
 use tempfile::TempDir;
@@ -16,7 +15,7 @@ const EFFECTS_EACH: i64 = 7;
 async fn write_transactions(folder: &Path) {
     let sink = sqlite_sink(folder, &[EFFECTS]);
     let key = key("g", "s", "0");
-    let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
+    let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
     for transaction in 0..TRANSACTIONS {
         let decisions: Vec<_> = (0..EFFECTS_EACH).map(|n| inserts("a-1", transaction * EFFECTS_EACH + n)).collect();
         let mut open = sink.begin().await.unwrap();
@@ -39,11 +38,12 @@ async fn recover(copy: &Path, length: usize, log: &[u8]) -> (i64, i64) {
     std::fs::copy(copy.join("projections.db"), folder.path().join("projections.db")).unwrap();
     std::fs::write(folder.path().join("projections.db-wal"), &log[..length]).unwrap();
     let sink = sqlite_sink(folder.path(), &[EFFECTS]);
-    let position = match sink.load(&key("g", "s", "0")).await.unwrap().and_then(|progress| progress.position) {
-        None => 0,
-        Some(Position::Number(number)) => number,
-        Some(other) => panic!("{other}"),
-    };
+    let position =
+        match sink.checkpoints().load(&key("g", "s", "0")).await.unwrap().and_then(|progress| progress.position) {
+            None => 0,
+            Some(Position::Number(number)) => number,
+            Some(other) => panic!("{other}"),
+        };
     // Makes the table, where not even that was committed.
     assert!(sink.write(&[]).await.is_empty());
     let effects = effects_in(&folder.path().join("projections.db"));

@@ -60,7 +60,7 @@ impl Harness {
             }
             Self::File(folder) => Arc::new(FileCheckpoints::new(&store::Settings::default(), &context(folder.path()))),
             Self::Memory(store) => Arc::new(store.clone()),
-            Self::SqliteSink(_) | Self::MemorySink(_) => self.open_sink(),
+            Self::SqliteSink(_) | Self::MemorySink(_) => self.open_sink().checkpoints(),
         }
     }
 
@@ -113,7 +113,7 @@ pub(super) const EFFECTS: &str = "CREATE TABLE IF NOT EXISTS effects (
     stream TEXT NOT NULL CHECK (stream NOT LIKE 'bad-%'), n INTEGER NOT NULL, PRIMARY KEY (stream, n))";
 
 pub(super) fn context(data: &Path) -> Context {
-    Context { pipeline: "orders".into(), group: "g".into(), folder: data.to_owned(), data: data.to_owned() }
+    Context { group: "g".into(), ..Context::new("orders", data, data) }
 }
 
 pub(super) fn sqlite_sink(data: &Path, init: &[&str]) -> SqliteSink {
@@ -194,7 +194,7 @@ pub(super) fn decided(stream: &str, index: i64, effects: Vec<Value>) -> Decided 
         late: false,
         trace: None,
     };
-    Decided { next: work.next, work, effects: Effects::Emitted(effects) }
+    Decided { next: work.next, work, effects: Effects::Emitted(effects), accepted: 0 }
 }
 
 /// A decision that inserts (stream, index) into the table of effects.

@@ -183,7 +183,7 @@ async fn a_full_disk_is_unavailable_stores_nothing_and_is_got_over() {
     let folder = TempDir::new().unwrap();
     let sink = sqlite_sink(folder.path(), &["CREATE TABLE IF NOT EXISTS t (a)", "PRAGMA max_page_count = 40"]);
     let key = key("g", "s", "0");
-    let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
+    let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
     let large = |index| {
         let blob = Value::Bytes(vec![1; 50_000].into());
         decided("a-1", index, vec![statement("INSERT INTO t VALUES (?)", vec![blob])])
@@ -200,7 +200,7 @@ async fn a_full_disk_is_unavailable_stores_nothing_and_is_got_over() {
     assert!(transaction.write(&[large(1), large(2), large(3)]).await.iter().all(Result::is_err));
     let progress = at(1);
     assert!(transaction.commit(&[commit(&key, fence, 1, &progress)], &[]).await.is_err());
-    assert_eq!(sink.load(&key).await.unwrap(), None);
+    assert_eq!(sink.checkpoints().load(&key).await.unwrap(), None);
 
     let connection = Connection::open(folder.path().join("projections.db")).unwrap();
     let count = || connection.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).unwrap();
@@ -213,18 +213,18 @@ async fn a_full_disk_is_unavailable_stores_nothing_and_is_got_over() {
     let mut failed = None;
     for tranche in 0..5 {
         let key = super::harness::key("g", "s", &format!("t{tranche}"));
-        let Ok(claimed) = sink.claim(&key, &owner("a")).await else { continue };
-        if let Err(error) = commit_one(&sink, &key, claimed.fence, 1, &set).await {
+        let Ok(claimed) = sink.checkpoints().claim(&key, &owner("a")).await else { continue };
+        if let Err(error) = commit_one(&*sink.checkpoints(), &key, claimed.fence, 1, &set).await {
             failed = Some((key, error));
         }
     }
     let (unstored, error) = failed.unwrap();
     assert_eq!(error.kind, CheckpointErrorKind::Unavailable, "{error:?}");
-    assert_eq!(sink.load(&unstored).await.unwrap(), None);
+    assert_eq!(sink.checkpoints().load(&unstored).await.unwrap(), None);
 
     // Room again: what failed before goes through on the same connection.
     let room = decided("a-1", 9, vec![statement("DELETE FROM t", vec![])]);
     assert_eq!(sink.write(&[room]).await, [Ok(Written::All)]);
-    commit_one(&sink, &key, fence, 1, &at(1)).await.unwrap();
-    assert_eq!(sink.load(&key).await.unwrap(), Some(at(1)));
+    commit_one(&*sink.checkpoints(), &key, fence, 1, &at(1)).await.unwrap();
+    assert_eq!(sink.checkpoints().load(&key).await.unwrap(), Some(at(1)));
 }

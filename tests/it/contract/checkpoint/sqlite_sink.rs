@@ -305,7 +305,7 @@ fn events(stream: &str, first: i64, data: &[&[u8]], next: i64) -> Decided {
         trace: None,
         events,
     };
-    Decided { work, next, effects: Effects::Events }
+    Decided { work, next, effects: Effects::Events, accepted: 0 }
 }
 
 #[tokio::test]

@@ -47,23 +47,23 @@ async fn write_and_commit(
 
 async fn effects_and_progress_are_stored_together(harness: Harness) {
     let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(4));
-    let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
+    let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
     let mut transaction = sink.begin().await.unwrap();
     for index in 0..3 {
         let decided = [inserts("a-1", index), inserts("b-1", index)];
         assert_eq!(transaction.write(&decided).await, [Ok(Written::All), Ok(Written::All)]);
     }
     assert_eq!(harness.effects(), []);
-    assert_eq!(sink.load(&key).await.unwrap(), None);
+    assert_eq!(sink.checkpoints().load(&key).await.unwrap(), None);
     transaction.commit(&[commit(&key, fence, 1, &progress)], &[]).await.unwrap();
     assert_eq!(harness.effects().len(), 6);
-    assert_eq!(sink.load(&key).await.unwrap(), Some(at(4)));
-    assert_eq!(sink.claim(&key, &owner("a")).await.unwrap().sequence, 1);
+    assert_eq!(sink.checkpoints().load(&key).await.unwrap(), Some(at(4)));
+    assert_eq!(sink.checkpoints().claim(&key, &owner("a")).await.unwrap().sequence, 1);
 }
 
 async fn a_dropped_transaction_leaves_nothing(harness: Harness) {
     let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(1));
-    let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
+    let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
     let mut transaction = sink.begin().await.unwrap();
     transaction.write(&[inserts("a-1", 0)]).await;
     drop(transaction);
@@ -77,7 +77,7 @@ async fn a_dropped_transaction_leaves_nothing(harness: Harness) {
 
 async fn a_failed_commit_leaves_nothing(harness: Harness) {
     let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(1));
-    let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
+    let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
     harness.fail_next_commit();
     let failed = if matches!(harness, Harness::SqliteSink(_)) {
         // A deferred constraint is not looked at before the commit.
@@ -95,14 +95,14 @@ async fn a_failed_commit_leaves_nothing(harness: Harness) {
         write_and_commit(&*sink, commit(&key, fence, 1, &progress), "a-1", 0).await
     };
     assert!(matches!(failed, Err(TransactionError::Failed(_))), "{failed:?}");
-    assert_eq!((harness.effects(), sink.load(&key).await.unwrap()), (vec![], None));
+    assert_eq!((harness.effects(), sink.checkpoints().load(&key).await.unwrap()), (vec![], None));
     write_and_commit(&*sink, commit(&key, fence, 1, &progress), "a-1", 0).await.unwrap();
-    assert_eq!((harness.effects().len(), sink.load(&key).await.unwrap()), (1, Some(at(1))));
+    assert_eq!((harness.effects().len(), sink.checkpoints().load(&key).await.unwrap()), (1, Some(at(1))));
 }
 
 async fn one_bad_decision_spoils_no_other(harness: Harness) {
     let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(1));
-    let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
+    let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
     let mut transaction = sink.begin().await.unwrap();
     assert_eq!(transaction.write(&[inserts("a-1", 0)]).await, [Ok(Written::All)]);
     // The bad one comes with an effect that would do by itself.
@@ -119,9 +119,9 @@ async fn one_bad_decision_spoils_no_other(harness: Harness) {
 async fn c10_one_fenced_tranche_takes_the_whole_transaction_with_it(harness: Harness) {
     let (sink, progress) = (harness.open_sink(), at(1));
     let keys = [key("g", "s", "0"), key("g", "s", "1")];
-    let mine = sink.claim(&keys[0], &owner("a")).await.unwrap().fence;
-    let lost = sink.claim(&keys[1], &owner("a")).await.unwrap().fence;
-    sink.claim(&keys[1], &owner("b")).await.unwrap();
+    let mine = sink.checkpoints().claim(&keys[0], &owner("a")).await.unwrap().fence;
+    let lost = sink.checkpoints().claim(&keys[1], &owner("a")).await.unwrap().fence;
+    sink.checkpoints().claim(&keys[1], &owner("b")).await.unwrap();
     let mut transaction = sink.begin().await.unwrap();
     transaction.write(&[inserts("a-1", 0), inserts("b-1", 0)]).await;
     let commits = [commit(&keys[0], mine, 1, &progress), commit(&keys[1], lost, 1, &progress)];
@@ -132,13 +132,13 @@ async fn c10_one_fenced_tranche_takes_the_whole_transaction_with_it(harness: Har
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!((harness.effects(), sink.load(&keys[0]).await.unwrap()), (vec![], None));
+    assert_eq!((harness.effects(), sink.checkpoints().load(&keys[0]).await.unwrap()), (vec![], None));
     write_and_commit(&*sink, commit(&keys[0], mine, 1, &progress), "a-1", 0).await.unwrap();
 }
 
 async fn c11_a_transaction_for_a_stored_commit_is_not_written_again(harness: Harness) {
     let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(1));
-    let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
+    let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
     write_and_commit(&*sink, commit(&key, fence, 1, &progress), "a-1", 0).await.unwrap();
     let again = write_and_commit(&*sink, commit(&key, fence, 1, &progress), "a-1", 1).await;
     assert!(matches!(again, Err(TransactionError::OutcomeUnknown(_))), "{again:?}");
@@ -147,27 +147,27 @@ async fn c11_a_transaction_for_a_stored_commit_is_not_written_again(harness: Har
 
 async fn c11_a_transaction_that_breaks_the_chain_leaves_nothing(harness: Harness) {
     let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(1));
-    let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
+    let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
     let broken = write_and_commit(&*sink, commit(&key, fence, 2, &progress), "a-1", 0).await;
     assert!(matches!(broken, Err(TransactionError::OutcomeUnknown(_))), "{broken:?}");
-    assert_eq!((harness.effects(), sink.load(&key).await.unwrap()), (vec![], None));
+    assert_eq!((harness.effects(), sink.checkpoints().load(&key).await.unwrap()), (vec![], None));
 }
 
 async fn c13_write_positions_belong_to_the_transaction(harness: Harness) {
     let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(1));
-    let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
+    let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
     let moved = [("a-1".into(), WritePosition::upto(1))];
     let with_positions = |fence| Commit { write_positions: &moved, ..commit(&key, fence, 1, &progress) };
     write_and_commit(&*sink, with_positions(Fence(99)), "a-1", 0).await.unwrap_err();
-    assert_eq!(sink.write_positions(&key, &["a-1"]).await.unwrap(), [None]);
+    assert_eq!(sink.checkpoints().write_positions(&key, &["a-1"]).await.unwrap(), [None]);
     write_and_commit(&*sink, with_positions(fence), "a-1", 0).await.unwrap();
-    assert_eq!(sink.write_positions(&key, &["a-1"]).await.unwrap(), [Some(WritePosition::upto(1))]);
+    assert_eq!(sink.checkpoints().write_positions(&key, &["a-1"]).await.unwrap(), [Some(WritePosition::upto(1))]);
 }
 
 async fn c21_what_is_parked_belongs_to_the_transaction(harness: Harness) {
     let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(1));
-    let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
-    let parked = sink.parked().unwrap();
+    let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
+    let parked = sink.checkpoints().parked().unwrap();
     let event = event("p-1", 3, 7);
     // An event that arrived before it is to follow (C21).
     let from = Ordinal::new(5, 1);
@@ -190,11 +190,11 @@ async fn c21_what_is_parked_belongs_to_the_transaction(harness: Harness) {
 
 async fn progress_without_effects_can_be_committed(harness: Harness) {
     let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(1));
-    let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
+    let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
     let mut transaction = sink.begin().await.unwrap();
     assert_eq!(transaction.write(&[decided("a-1", 0, vec![])]).await, [Ok(Written::All)]);
     transaction.commit(&[commit(&key, fence, 1, &progress)], &[]).await.unwrap();
-    assert_eq!(sink.load(&key).await.unwrap(), Some(at(1)));
+    assert_eq!(sink.checkpoints().load(&key).await.unwrap(), Some(at(1)));
 }
 
 async fn a_plain_write_reports_each_decision(harness: Harness) {
@@ -208,19 +208,20 @@ async fn a_plain_write_reports_each_decision(harness: Harness) {
 
 async fn others_wait_for_the_end_of_a_transaction_but_reads_do_not(harness: Harness) {
     let (sink, one, two, progress) = (harness.open_sink(), key("g", "s", "0"), key("g", "s", "1"), at(1));
-    let fence = sink.claim(&one, &owner("a")).await.unwrap().fence;
-    let other = sink.claim(&two, &owner("a")).await.unwrap().fence;
+    let fence = sink.checkpoints().claim(&one, &owner("a")).await.unwrap().fence;
+    let other = sink.checkpoints().claim(&two, &owner("a")).await.unwrap().fence;
     let mut transaction = sink.begin().await.unwrap();
     transaction.write(&[inserts("a-1", 0)]).await;
-    let waits = commit_one(&*sink, &two, other, 1, &progress);
+    let checkpoints = sink.checkpoints();
+    let waits = commit_one(&*checkpoints, &two, other, 1, &progress);
     let ends = async {
-        assert_eq!(sink.load(&one).await.unwrap(), None);
-        assert_eq!(sink.write_positions(&one, &["a-1"]).await.unwrap(), [None]);
+        assert_eq!(sink.checkpoints().load(&one).await.unwrap(), None);
+        assert_eq!(sink.checkpoints().write_positions(&one, &["a-1"]).await.unwrap(), [None]);
         transaction.commit(&[commit(&one, fence, 1, &progress)], &[]).await.unwrap();
     };
     let (committed, ()) = tokio::join!(waits, ends);
     committed.unwrap();
-    assert_eq!(sink.load(&two).await.unwrap(), Some(at(1)));
+    assert_eq!(sink.checkpoints().load(&two).await.unwrap(), Some(at(1)));
 }
 
 #[tokio::test]
@@ -229,12 +230,12 @@ async fn c11_an_unknown_outcome_of_the_memory_sink_can_be_either() {
         let harness = Harness::memory_sink();
         let Harness::MemorySink(memory) = &harness else { unreachable!() };
         let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(1));
-        let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
+        let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
         memory.checkpoints().inject(move |operation| matches!(operation, Operation::Transaction).then_some(fault));
         let unknown = write_and_commit(&*sink, commit(&key, fence, 1, &progress), "a-1", 0).await;
         assert!(matches!(unknown, Err(TransactionError::OutcomeUnknown(_))), "{unknown:?}");
         assert_eq!(harness.effects().len(), usize::from(stored));
-        assert_eq!(sink.load(&key).await.unwrap(), stored.then(|| at(1)));
+        assert_eq!(sink.checkpoints().load(&key).await.unwrap(), stored.then(|| at(1)));
     }
 }
 
@@ -242,8 +243,8 @@ async fn c11_an_unknown_outcome_of_the_memory_sink_can_be_either() {
 async fn a_fenced_error_names_the_key_and_the_file() {
     let harness = Harness::sqlite_sink();
     let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(1));
-    let fence = sink.claim(&key, &owner("a")).await.unwrap().fence;
-    sink.claim(&key, &owner("b")).await.unwrap();
+    let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
+    sink.checkpoints().claim(&key, &owner("b")).await.unwrap();
     let fenced = write_and_commit(&*sink, commit(&key, fence, 1, &progress), "a-1", 0).await;
     let Err(TransactionError::Fenced(mut fenced)) = fenced else { panic!("{fenced:?}") };
     let error = fenced.remove(0).1;

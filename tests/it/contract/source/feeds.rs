@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use propulsiond::config::scalar::Text;
@@ -29,7 +30,7 @@ fn event(part: usize, number: usize) -> Event {
 }
 
 fn context(folder: PathBuf) -> Context {
-    Context { pipeline: "p".into(), group: "g".into(), data: folder.clone(), folder }
+    Context::new("p", folder.clone(), folder)
 }
 
 /// Files of JSON lines.
@@ -95,9 +96,9 @@ impl Json {
 }
 
 impl Harness for Json {
-    fn source(&mut self) -> Box<dyn Source> {
+    fn source(&mut self) -> Arc<dyn Source> {
         let context = context(self.folder.path().to_owned());
-        Box::new(json::source(&self.settings, &context, false).unwrap())
+        Arc::new(json::source(&self.settings, &context, false).unwrap())
     }
 
     fn count(&self) -> usize {
@@ -152,8 +153,8 @@ impl Generated {
 }
 
 impl Harness for Generated {
-    fn source(&mut self) -> Box<dyn Source> {
-        Box::new(generate::source(&self.0, &context(PathBuf::new())).unwrap())
+    fn source(&mut self) -> Arc<dyn Source> {
+        Arc::new(generate::source(&self.0, &context(PathBuf::new())).unwrap())
     }
 
     fn count(&self) -> usize {
@@ -216,8 +217,8 @@ impl Memory {
 }
 
 impl Harness for Memory {
-    fn source(&mut self) -> Box<dyn Source> {
-        Box::new(self.feed.source())
+    fn source(&mut self) -> Arc<dyn Source> {
+        Arc::new(self.feed.source())
     }
 
     fn count(&self) -> usize {
