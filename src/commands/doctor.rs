@@ -176,7 +176,11 @@ impl Look<'_> {
             .flat_map(|kind| {
                 let is_owner = |name: &str| {
                     let of_kind = |definition: &&Definition| definition.source.key == kind.key;
-                    self.pipelines.defined.iter().filter(of_kind).any(|definition| definition.name() == name)
+                    self.pipelines
+                        .defined
+                        .iter()
+                        .filter(of_kind)
+                        .any(|definition| [definition.name(), definition.group()].contains(&name))
                 };
                 kind.inspect_leftovers(self.data, &is_owner)
             })

@@ -31,6 +31,11 @@ pub trait Kind: Debug + Send + Sync {
         Vec::new()
     }
 
+    /// Returns the settings that work but will probably surprise the operator. Relative paths start at `folder`.
+    fn advise(&self, _folder: &Path) -> Vec<BadSetting> {
+        Vec::new()
+    }
+
     /// Returns the Cargo feature that this binary lacks to build the connector. `check` refuses a pipeline that needs it,
     /// and `build` fails with [`NotBuilt`] without the feature:
     ///
@@ -64,7 +69,7 @@ pub trait Kind: Debug + Send + Sync {
     }
 
     /// Inspects the files of pipelines that no longer exist. `is_owner` tells whether a pipeline of this kind has that
-    /// name.
+    /// name or group.
     fn inspect_leftovers(&self, _data: &Path, _is_owner: &dyn Fn(&str) -> bool) -> Vec<Finding> {
         Vec::new()
     }

@@ -15,7 +15,7 @@ use super::{OUTAGE, Stop};
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, Claimed, ParkedStream};
 use crate::clock::Timestamp;
 use crate::formats::words::chain;
-use crate::position::{Position, Progress, StartAt, TrancheId, WritePosition};
+use crate::position::{Ordinal, Position, Progress, StartAt, TrancheId, WritePosition};
 use crate::runtime::retry::rounded;
 use crate::runtime::supervise::TaskKind;
 use crate::scheduler::IngestBatch;
@@ -91,13 +91,14 @@ impl Driver {
             Some(position) => StartAt::Position(position),
             None => StartAt::Origin,
         };
+        let handled = progress.as_ref().and_then(|progress| progress.handled.last());
         tracing::info!(%tranche, from = %show(&from), parked = parked.len(), "tranche opened");
         self.scheduler.open(tranche, progress);
         for parked in &parked {
             self.scheduler.restore_parked(tranche, &parked.stream, parked.first);
         }
         state.claim.version = self.scheduler.tranche(tranche).map_or(0, |report| report.version);
-        self.open(tranche, from);
+        self.open(tranche, from, handled);
     }
 
     fn on_claim_failed(&mut self, tranche: &TrancheId, error: &CheckpointError) {
@@ -134,7 +135,7 @@ impl Driver {
         }
     }
 
-    fn open(&mut self, tranche: &TrancheId, from: StartAt) {
+    fn open(&mut self, tranche: &TrancheId, from: StartAt, handled: Option<Ordinal>) {
         self.openings += 1;
         let (credits, granted) = mpsc::channel(CREDITS);
         let Some(state) = self.tranches.get_mut(tranche) else { return };
@@ -142,7 +143,7 @@ impl Driver {
         let reader = Reader {
             tranche: tranche.clone(),
             opening: self.openings,
-            reader: self.source.open(tranche, from),
+            reader: self.source.open_above(tranche, from, handled),
             filter: Arc::clone(&self.filter),
             known,
             indexes: self.indexes,

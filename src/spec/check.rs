@@ -179,7 +179,9 @@ impl Check<'_> {
             let help = format!("build it with `--features {feature}`, or use a binary that has it");
             self.problem_of_key(&[role, key], why).help(help)
         });
-        let bad = kind.check().into_iter().map(|bad| self.bad_setting(role, key, bad));
+        let advice = kind.advise(self.pipeline.folder()).into_iter();
+        let advice = advice.map(|bad| self.bad_setting(role, key, bad).as_warning());
+        let bad = kind.check().into_iter().map(|bad| self.bad_setting(role, key, bad)).chain(advice);
         missing.into_iter().chain(bad).collect()
     }
 

@@ -289,9 +289,9 @@ fn c1_corrupt_numbers_of_files_are_found() {
     let numbers = place.path("data/json/p/0");
     let whole = std::fs::read_to_string(&numbers).unwrap();
     append(&numbers, "\n{\"number\":1,\"fi");
-    check(&doctor(&place, &[]), 0, &["note: line 4, the last one, is torn"]);
+    check(&doctor(&place, &[]), 0, &["note: line 4, the last one, is truncated"]);
     append(&numbers, &whole);
-    check(&doctor(&place, &[]), 1, &["the numbers of the source's files are damaged: line 4 cannot be read"]);
+    check(&doctor(&place, &[]), 1, &["the registry of the source's files is corrupt: line 4 cannot be read"]);
     std::fs::write(&numbers, whole.repeat(2)).unwrap();
     check(&doctor(&place, &[]), 1, &["the number in line 4 is not above those before it"]);
 }

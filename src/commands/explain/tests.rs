@@ -86,6 +86,7 @@ fn r63_references_are_shown_as_written_and_secrets_not_at_all() {
             stop = "never"                                               # default
             source.json.path = "${PROPULSIOND_TEST_UNSET:-in}.jsonl"     # a.toml:3
             source.json.pattern = none                                   # default: those that end in `.jsonl` or `.ndjson`, also with `.gz` behind
+            source.json.sort = "name"                                    # default
             source.json.tranche_per_file = false                         # default
             source.json.index = "field"                                  # default
             source.json.skip = 0                                         # default
@@ -126,6 +127,7 @@ fn r63_references_are_shown_as_written_and_secrets_not_at_all() {
             handler.rhai.timeout = "30s"                                 # default
             handler.rhai.threads = none                                  # default: as many as there are cores, at most `schedule.concurrency`
             handler.rhai.limits.operations = 10000000                    # default
+            handler.rhai.limits.memory_bytes = 268435456                 # default
             handler.rhai.limits.call_depth = 32                          # default
             handler.rhai.limits.expression_depth = 64                    # default
             handler.rhai.limits.string_bytes = 16777216                  # default
@@ -166,6 +168,7 @@ fn every_value_of_the_normalised_form_is_there_with_its_line() {
             stop = "never"                                # default
             source.json.path = "in.jsonl"                 # a.toml:2
             source.json.pattern = none                    # default: those that end in `.jsonl` or `.ndjson`, also with `.gz` behind
+            source.json.sort = "name"                     # default
             source.json.tranche_per_file = true           # a.toml:3
             source.json.index = "field"                   # default
             source.json.skip = 0                          # default
@@ -204,6 +207,7 @@ fn every_value_of_the_normalised_form_is_there_with_its_line() {
             handler.rhai.timeout = "30s"                  # default
             handler.rhai.threads = none                   # default: as many as there are cores, at most `schedule.concurrency`
             handler.rhai.limits.operations = 10000000     # default
+            handler.rhai.limits.memory_bytes = 268435456  # default
             handler.rhai.limits.call_depth = 32           # default
             handler.rhai.limits.expression_depth = 64     # default
             handler.rhai.limits.string_bytes = 16777216   # default

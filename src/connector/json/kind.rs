@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Index, OnReplaced, Settings, inspect};
+use super::{Index, OnReplaced, Settings, Sort, inspect};
 use crate::connector::Context;
 use crate::connector::diagnosis::Finding;
 use crate::connector::kind::{
@@ -26,8 +26,16 @@ impl Kind for Settings {
         vec![Unset::means("pattern", "those that end in `.jsonl` or `.ndjson`, also with `.gz` behind")]
     }
 
+    fn advise(&self, folder: &Path) -> Vec<BadSetting> {
+        let advice = super::misordered(self, folder).map(|(first, second)| {
+            let why = format!("`{first}` sorts before `{second}`, as names are compared as text");
+            BadSetting::new(&["path"], why).help("`sort = \"natural\"` compares the numbers in names by their value")
+        });
+        advice.into_iter().collect()
+    }
+
     fn inspect(&self, context: &Context, _scope: Scope) -> Vec<Finding> {
-        inspect::inspect(&inspect::numbers_folder(&context.data).join(&*context.pipeline))
+        inspect::inspect(&inspect::numbers_folder(&context.data).join(inspect::registry_name(&context.group)))
     }
 
     fn inspect_leftovers(&self, data: &Path, is_owner: &dyn Fn(&str) -> bool) -> Vec<Finding> {
@@ -100,6 +108,9 @@ fn files(settings: &Settings, prose: &Prose<'_>) -> String {
     let path = prose.folder.join(&*settings.path);
     let log = match settings.tranche_per_file {
         true => "each by itself and all at the same time",
+        false if settings.sort == Sort::Natural => {
+            "as one log, in the order of their names with numbers compared by value"
+        }
         false => "as one log, in the order of their names",
     };
     if settings.path.is_hole() || !path.exists() {

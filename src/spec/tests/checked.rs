@@ -81,13 +81,13 @@ fn r61_variables_that_are_set_are_judged_while_others_are_missing() {
     let loaded = allowing_missing(|| load_file(&files.folder().join("a.toml"))).unwrap();
     let problems = check(vec![loaded], files.root.path()).err().unwrap_or_default();
     expect![[r#"
-        error: a pattern is for names of files, which hold no `/`
+        error: a pattern matches names of files, which hold no `/`
          --> pipelines/a.toml:3:11
           |
         3 | pattern = '${PROPULSIOND_TEST_UNSET:-a/b}'
           |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ source.json.pattern
           |
-          = help: name the folder with `path`; files in folders below it are not read
+          = help: name the directory with `path`; files in directories below it are not read
         error: `commit_interval` must be more than nothing
          --> pipelines/a.toml:7:19
           |
