@@ -25,7 +25,7 @@ use propulsiond::config::filter::Filter;
 use propulsiond::config::scalar::Text;
 use propulsiond::connector::{Context, json, memory, null, sqlite};
 use propulsiond::handler::{AnyHandler, Call, Decision, Decisions, Handler, HandlerError, HandlerErrorKind};
-use propulsiond::pipeline::observe::Observer;
+use propulsiond::pipeline::counts::Observer;
 use propulsiond::pipeline::{self, Assemble, Ended, ErrorPolicy, Identity, Parts, Pipeline, Stop, Then};
 use propulsiond::runtime::retry::Backoff;
 use propulsiond::runtime::supervise::Group;

@@ -194,6 +194,9 @@ impl Scheduler {
     /// One that is held already is let go first.
     pub fn open(&mut self, tranche: &TrancheId, progress: Option<Progress>) {
         self.begin_tenure(tranche, progress);
+        if let Some(tranche) = self.ledger.held(tranche) {
+            self.ledger.note_change(tranche);
+        }
     }
 
     /// Marks a stream as parked from `first` on, as the parked store knows it; before the tranche's first batch.
@@ -205,6 +208,9 @@ impl Scheduler {
     /// Takes a batch in; one of a tranche that is not held is dropped. After an error the batch never completes, so that no
     /// progress passes it.
     pub fn ingest(&mut self, batch: IngestBatch, now: Timestamp) -> Result<(), BrokenFeed> {
+        if let Some(tranche) = self.ledger.held(&batch.tranche) {
+            self.ledger.note_change(tranche);
+        }
         self.take_in(batch, now)
     }
 
@@ -251,7 +257,17 @@ impl Scheduler {
     /// # Panics
     /// If it came back already, with other events, or as done without any of them.
     pub fn finish(&mut self, work: Work, outcome: Outcome, now: Timestamp) {
+        if let Some(out) = self.outs.find(work.id) {
+            let tranche = out.tranche;
+            self.ledger.note_change(tranche);
+        }
         self.take_back(work, outcome, now);
+    }
+
+    /// Returns the tranches that changed since the last call: a batch came, or work returned. Nothing else changes progress, or
+    /// makes room for reading.
+    pub fn take_changed(&mut self) -> Vec<TrancheId> {
+        self.ledger.take_changed()
     }
 
     /// Returns the progress of a tranche as it is; `None` if it is not held.

@@ -11,7 +11,7 @@ use crate::config::filter::Filter;
 use crate::config::settings::Settings;
 use crate::connector::{Context, file, generate, http, json, memory, null, sqlite, stats, stdout};
 use crate::handler::AnyHandler;
-use crate::pipeline::observe::Observer;
+use crate::pipeline::counts::Observer;
 use crate::pipeline::{Assemble, ErrorPolicy, Identity, Options, Parts, Pipeline, Stop, Then};
 use crate::scheduler;
 use crate::script::{self, Script};

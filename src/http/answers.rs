@@ -20,7 +20,7 @@ pub(super) async fn refresh(pipeline: &Registered) {
     let standing = pipeline.handle.standing();
     pipeline.gauges.state(standing.state);
     if let Some(view) = pipeline.handle.view().await {
-        crate::pipeline::observe::show(&pipeline.gauges, &view);
+        crate::pipeline::counts::show(&pipeline.gauges, &view);
     }
     if let Some(script) = &pipeline.script {
         script.drain(|name, by| pipeline.gauges.script(name, by));
@@ -213,6 +213,8 @@ mod tests {
             streams: Snapshot::default(),
             outage: None,
             checkpoint_failing: None,
+            source_failing: None,
+            failures: Vec::new(),
             handled_at: Timestamp::ZERO,
             calls: 0,
             writing: 0,

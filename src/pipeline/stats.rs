@@ -14,7 +14,7 @@
 
 use std::time::Duration;
 
-use super::questions::{Standing, TrancheView, View};
+use super::view::{Standing, TrancheView, View};
 use crate::clock::Timestamp;
 use crate::scheduler::{Snapshot, StateTotals, StreamReport, StreamState};
 use crate::source::LagUnit;

@@ -10,7 +10,7 @@ use propulsiond::config::filter::Filter;
 use propulsiond::connector::memory::source::MemoryFeed;
 use propulsiond::connector::memory::store::MemoryCheckpoints;
 use propulsiond::connector::null::NullSink;
-use propulsiond::pipeline::observe::Observer;
+use propulsiond::pipeline::counts::Observer;
 use propulsiond::pipeline::{Assemble, Ended, ErrorPolicy, Handle, Identity, Options, Parts, Pipeline, Stop, Then};
 use propulsiond::runtime::retry::Backoff;
 use propulsiond::runtime::supervise::Group;

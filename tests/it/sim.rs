@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use propulsiond::clock::Clock;
-use propulsiond::pipeline::observe::Observer;
+use propulsiond::pipeline::counts::Observer;
 use propulsiond::pipeline::{Assemble, Ended, Handle, Parts, Pipeline, Stop};
 use propulsiond::runtime::supervise::Group;
 use propulsiond::telemetry::metrics::Metrics;

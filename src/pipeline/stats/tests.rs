@@ -84,6 +84,8 @@ fn view(unhandled: u64) -> View {
         streams: Snapshot { idle: 9_000, ..Snapshot::default() },
         outage: None,
         checkpoint_failing: None,
+        source_failing: None,
+        failures: Vec::new(),
         handled_at: at(119),
         calls: 0,
         writing: 0,

@@ -60,6 +60,9 @@ fn check_fence(inner: &Inner, key: &CheckpointKey, fence: Fence) -> Result<(), C
 
 fn store(inner: &mut Inner, commit: &Commit<'_>) -> Result<(), CheckpointError> {
     check_fence(inner, commit.key, commit.fence)?;
+    let set = &commit.progress.handled;
+    let fits = set.is_empty() || set.encode().len() <= inner.plan.max_set_bytes;
+    inner.demand(fits, || "a stored set fits into the store (C14)".to_owned());
     inner.check_progress(commit.key, commit.progress);
     let line = format!("stored {} {} {:?}", commit.key, commit.sequence, commit.progress);
     inner.note(&line);
@@ -131,9 +134,6 @@ impl CheckpointStore for SimStore {
                 results.push(Err(away("commit")));
                 continue;
             }
-            let set = &commit.progress.handled;
-            let fits = set.is_empty() || set.encode().len() <= inner.plan.max_set_bytes;
-            inner.demand(fits, || "what is stored fits into the store (C14)".to_owned());
             let result = store(&mut inner, commit);
             // The answer is lost on its way.
             let lost = result.is_ok() && inner.strikes(12);
@@ -230,8 +230,10 @@ fn fault(inner: &mut Inner, decided: &Decided) -> Option<HandlerError> {
     if inner.strikes(40) {
         return error(HandlerErrorKind::Throttled);
     }
-    // Once, and only before the handler fails: what is no poison must not be taken for it.
-    if decided.work.failures == 0 && inner.strikes(30) {
+    // Once for each event and life: a write that fails as often as poison would be taken for it.
+    let first = (decided.work.stream().to_owned(), decided.work.first());
+    if decided.work.failures == 0 && !inner.refused.contains(&first) && inner.strikes(30) {
+        inner.refused.insert(first);
         return error(HandlerErrorKind::Transient);
     }
     None

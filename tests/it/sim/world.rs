@@ -45,6 +45,8 @@ pub(super) struct Inner {
     pub(super) parked_from: BTreeMap<(CheckpointKey, String), Ordinal>,
     /// Processes that are told to pause, and know it.
     pub(super) paused: BTreeSet<String>,
+    /// Events whose write failed once in this life.
+    pub(super) refused: BTreeSet<(String, i64)>,
     /// Streams of which a call runs, by process.
     pub(super) active: BTreeSet<(String, String)>,
     pub(super) calls: usize,
@@ -90,7 +92,7 @@ pub(super) struct Plan {
     pub(super) moving: bool,
     pub(super) require_all: bool,
     pub(super) meddling: bool,
-    /// How large the set of a progress may be before reading waits (C14).
+    /// The size of a stored set before reading waits (C14).
     pub(super) max_set_bytes: usize,
 }
 
@@ -121,7 +123,12 @@ impl World {
             moving: random.u32(0..3) == 0,
             require_all,
             meddling: random.u32(0..3) == 0,
-            max_set_bytes: if random.u32(0..4) == 0 { random.usize(8..100) } else { 64 * 1024 },
+            // A transaction keeps 48 bytes free for the run of the oldest event.
+            max_set_bytes: match random.u32(0..4) {
+                0 if transactional => random.usize(64..200),
+                0 => random.usize(8..100),
+                _ => 64 * 1024,
+            },
         };
         let logs = super::feed::logs(&mut random, &plan);
         let inner = Inner {
@@ -137,6 +144,7 @@ impl World {
             parked: BTreeMap::new(),
             parked_from: BTreeMap::new(),
             paused: BTreeSet::new(),
+            refused: BTreeSet::new(),
             active: BTreeSet::new(),
             calls: 0,
             most_calls: 0,
@@ -229,6 +237,7 @@ impl Inner {
     /// The process is gone, and its calls with it.
     pub(super) fn end_life(&mut self) {
         self.active.clear();
+        self.refused.clear();
         self.paused.clear();
         self.calls = 0;
     }
