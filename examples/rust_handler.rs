@@ -64,8 +64,7 @@ impl Assemble for Generated {
 #[tokio::main]
 async fn main() {
     let count = Arc::new(Count::default());
-    let context =
-        Context { pipeline: "counting".into(), group: "counting".into(), folder: ".".into(), data: "data".into() };
+    let context = Context::new("counting", ".", "data");
     let clock = Clock::start();
     let (_handle, listener) = pipeline::Handle::new(clock);
     let pipeline = Pipeline {

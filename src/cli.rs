@@ -1,7 +1,6 @@
-//! The command line, as types, and what shells and `man` are told of it. What the verbs do is `app`'s.
+//! The command line as types, its completion scripts and its manual pages. `app` runs the commands.
 
 mod manual;
-
 mod mistake;
 
 use std::path::PathBuf;
@@ -18,14 +17,14 @@ pub use mistake::{CommandLine, explain};
 
 /// Run declarative reaction pipelines over event stores
 ///
-/// A pipeline is a file: where events come from, what is to be done about them, where the result goes. Without a verb, those
-/// of `pipelines/` are run.
+/// A pipeline is a file that names a source of events, a handler, and a sink for the results. Without a command, the
+/// pipelines in `pipelines/` run.
 #[derive(Debug, Parser)]
 #[command(name = "propulsiond", version, max_term_width = 100)]
 #[command(after_help = ExitStatus::HELP)]
 pub struct Cli {
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<CommandArgs>,
     #[command(flatten)]
     pub run: RunArgs,
     #[command(flatten)]
@@ -33,27 +32,27 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Returns what was asked for: running, if no verb was given.
-    pub fn verb(&self) -> Verb<'_> {
+    /// Returns the command, which is `run` by default.
+    pub fn selected(&self) -> Command<'_> {
         match &self.command {
-            None => Verb::Run(&self.run),
-            Some(Command::Run(args)) => Verb::Run(args),
-            Some(Command::Check(args)) => Verb::Check(args),
-            Some(Command::Explain(args)) => Verb::Explain(args),
-            Some(Command::Test(args)) => Verb::Test(args),
-            Some(Command::New(args)) => Verb::New(args),
-            Some(Command::Doctor(args)) => Verb::Doctor(args),
-            Some(Command::Health) => Verb::Health,
-            Some(Command::Schema(args)) => Verb::Schema(args),
-            Some(Command::Completion(args)) => Verb::Completion(args),
-            Some(Command::Man(args)) => Verb::Man(args),
+            None => Command::Run(&self.run),
+            Some(CommandArgs::Run(args)) => Command::Run(args),
+            Some(CommandArgs::Check(args)) => Command::Check(args),
+            Some(CommandArgs::Explain(args)) => Command::Explain(args),
+            Some(CommandArgs::Test(args)) => Command::Test(args),
+            Some(CommandArgs::New(args)) => Command::New(args),
+            Some(CommandArgs::Doctor(args)) => Command::Doctor(args),
+            Some(CommandArgs::Health) => Command::Health,
+            Some(CommandArgs::Schema(args)) => Command::Schema(args),
+            Some(CommandArgs::Completion(args)) => Command::Completion(args),
+            Some(CommandArgs::Man(args)) => Command::Man(args),
         }
     }
 }
 
-/// What was asked for.
+/// A command with its arguments.
 #[derive(Debug)]
-pub enum Verb<'a> {
+pub enum Command<'a> {
     Run(&'a RunArgs),
     Check(&'a CheckArgs),
     Explain(&'a ExplainArgs),
@@ -66,62 +65,64 @@ pub enum Verb<'a> {
     Man(&'a ManArgs),
 }
 
+/// The commands, as clap parses them.
 #[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Run the pipelines; what happens without a verb as well
+pub enum CommandArgs {
+    /// Run the pipelines (default command)
     ///
-    /// Runs until it is told to stop, or until every pipeline has ended by itself. SIGTERM and SIGINT finish what is under way
-    /// first; a second one ends at once.
+    /// Runs until a signal, or until every pipeline has ended by itself. SIGTERM and SIGINT drain the pipelines: calls in
+    /// flight finish, and progress is committed. A second signal ends the process at once.
     #[command(after_help = "Example: propulsiond run --config pipelines/orders.toml --until-tail")]
     Run(RunArgs),
-    /// Say what is wrong with pipeline files and their scripts; touches no network
+    /// Check pipeline files and their scripts, without the network
     ///
-    /// Shows every mistake with its file, line and column, and what was probably meant. Exits with 2 if there is any.
+    /// Shows every error with its file, line and column, and a suggestion. Exits with 2 if there is an error.
     #[command(after_help = "Example: propulsiond check pipelines/ --allow-missing-env")]
     Check(CheckArgs),
-    /// Say in plain words what a pipeline does, what it promises, and where every value comes from
+    /// Explain a pipeline in plain words: its flow, its delivery contract, the origin of each value
     ///
-    /// Explains the delivery contract, what a crash costs and what follows from failures. References such as `${NAME}` are shown
-    /// as they were written, never what they stand for.
+    /// Explains the delivery contract, the cost of a crash and the consequences of failures. References such as `${NAME}`
+    /// are shown as written, never resolved.
     #[command(after_help = "Example: propulsiond explain orders --config pipelines/")]
     Explain(ExplainArgs),
-    /// Run the tests of handlers that stand beside the pipelines, in `NAME.test.toml`; touches no network
+    /// Run the handler tests beside the pipelines (`NAME.test.toml`), without the network
     #[command(after_help = TestArgs::HELP)]
     Test(TestArgs),
-    /// Begin a pipeline: make its file, its script, its tests and a few events, and overwrite nothing
+    /// Create a pipeline: its file, script, tests and sample events; overwrites nothing
     #[command(after_help = "Example: propulsiond new invoices --from projection")]
     New(NewArgs),
-    /// Look over the data directory, the databases and the checkpoints, and mend what needs no decision
+    /// Check the data directory, the databases and the checkpoints, and repair them if asked to
     #[command(after_help = DoctorArgs::HELP)]
     Doctor(DoctorArgs),
-    /// Ask the daemon that runs by the same settings how it is
+    /// Show the health of the running daemon
     ///
-    /// Prints a line for each pipeline and each thing that is wrong. Exits with 1 if a pipeline has failed, or nobody answers.
+    /// Asks the daemon that runs with the same settings. Prints a line for each pipeline and each complaint. Exits with 1 if
+    /// a pipeline has failed, or the daemon does not answer.
     #[command(after_help = "Example: propulsiond health --settings config/propulsiond.toml")]
     Health,
     /// Print the JSON Schema of pipeline files, or of the settings, for editors
     ///
-    /// An editor finds it by a comment in the first line of a file: `#:schema ./pipeline.schema.json` in TOML (Taplo),
-    /// `# yaml-language-server: $schema=./pipeline.schema.json` in YAML.
+    /// An editor finds the schema by a comment in the first line of a file: `#:schema ./pipeline.schema.json` in TOML
+    /// (Taplo), `# yaml-language-server: $schema=./pipeline.schema.json` in YAML.
     #[command(after_help = "Example: propulsiond schema pipeline > pipelines/pipeline.schema.json")]
     Schema(SchemaArgs),
-    /// Print a script that completes this command line in a shell
+    /// Print the script that completes this command line in a shell
     ///
-    /// Each shell has a place of its own for it; it may also be read by the shell's start file.
+    /// Each shell has its own directory for such scripts. The shell's start file can load the script, too.
     #[command(
         after_help = "Example: propulsiond completion bash > ~/.local/share/bash-completion/completions/propulsiond"
     )]
     Completion(CompletionArgs),
-    /// Print the manual page, or write one for each verb into a folder
+    /// Print the manual page, or write one for each command into a directory
     ///
-    /// The pages are for `man`, in its section 1.
+    /// The pages belong in section 1 of the manual.
     #[command(after_help = "Example: propulsiond man ~/.local/share/man/man1")]
     Man(ManArgs),
 }
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// A pipeline file, or a folder of them
+    /// Read this pipeline file, or this directory of pipeline files
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
     /// End every pipeline at its tail: a finite job
@@ -131,78 +132,78 @@ pub struct RunArgs {
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Pipeline files, or folders of them
+    /// Check these pipeline files, or directories of them
     #[arg(value_name = "PATH", default_value = DEFAULT_CONFIG)]
     pub paths: Vec<PathBuf>,
-    /// Take variables and files that do not exist as empty
+    /// Treat missing variables and files as empty
     #[arg(long)]
     pub allow_missing_env: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct TestArgs {
-    /// Pipeline files, test files, or folders of them
+    /// Run the tests of these pipeline files, test files, or directories of them
     #[arg(value_name = "PATH", default_value = DEFAULT_CONFIG)]
     pub paths: Vec<PathBuf>,
-    /// Run those tests only that have the text in their name or their pipeline's
+    /// Run only the tests with this text in their name or their pipeline's
     #[arg(long, value_name = "TEXT")]
     pub filter: Option<String>,
 }
 
 impl TestArgs {
     const HELP: &str = "Example: propulsiond test pipelines/ --filter \"placed order\"\n\
-        With `--log-level info` it shows what the scripts log.";
+        `--log-level info` shows the log lines of the scripts.";
 }
 
 #[derive(Debug, Args)]
 pub struct NewArgs {
-    /// What it is to be called: at most 64 letters (a-z), digits, `-` and `_`
+    /// Name the pipeline: at most 64 letters (a-z), digits, `-` and `_`
     pub name: String,
-    /// The folder of the pipelines
-    #[arg(long, value_name = "FOLDER", default_value = DEFAULT_CONFIG)]
+    /// Create the files in this directory
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
-    /// What it is to be like
+    /// Start from this template
     #[arg(long, value_enum, default_value_t)]
     pub from: Template,
 }
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// The pipelines whose checkpoints and results these are: a file, or a folder
+    /// Check the checkpoints and results of this pipeline file, or of this directory of them
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
-    /// Mend what can be mended; no daemon may use the data directory meanwhile
+    /// Repair all that needs no decision; no daemon may use the data directory meanwhile
     #[arg(long)]
     pub fix: bool,
 }
 
 impl DoctorArgs {
     const HELP: &str = "Example: propulsiond doctor --config pipelines/ --data-dir /var/lib/propulsiond --fix\n\
-        Exit status: 0 nothing left to do, 1 something is, 2 there are no such pipelines, 3 the data directory cannot be \
-        read, or is in use and was to be mended";
+        Exit status: 0 nothing is left to do, 1 something is, 2 the pipelines do not exist, 3 the data directory cannot be \
+        read, or is in use and `--fix` was given";
 }
 
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// The pipeline's name, or the path of its file
+    /// Explain the pipeline with this name, or in this file
     #[arg(value_name = "PIPELINE")]
     pub pipeline: String,
-    /// The folder that a name is looked for in
+    /// Look for the name in this directory
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
-    /// Take variables and files that do not exist as empty
+    /// Treat missing variables and files as empty
     #[arg(long)]
     pub allow_missing_env: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct SchemaArgs {
-    /// Of what
+    /// Print the schema of this kind of file
     #[arg(value_name = "KIND")]
     pub kind: SchemaKind,
 }
 
-/// What has a schema.
+/// A kind of file that has a schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SchemaKind {
     /// A pipeline file, TOML or YAML
@@ -213,40 +214,40 @@ pub enum SchemaKind {
 
 #[derive(Debug, Args)]
 pub struct CompletionArgs {
-    /// For which shell
+    /// Print the script of this shell
     #[arg(value_name = "SHELL")]
     pub shell: Shell,
 }
 
 #[derive(Debug, Args)]
 pub struct ManArgs {
-    /// Where to write `propulsiond.1` and a page for each verb; without it, the main page is printed
+    /// Write `propulsiond.1` and a page for each command into this directory
     #[arg(value_name = "DIR")]
-    pub folder: Option<PathBuf>,
+    pub directory: Option<PathBuf>,
 }
 
-/// What every verb takes.
+/// The flags of every command.
 #[derive(Debug, Args)]
 pub struct CommonArgs {
-    /// The daemon's own settings; `config/propulsiond.toml` if that exists
+    /// Read the daemon's settings from this file (default: `config/propulsiond.toml`, if it exists)
     #[arg(long, global = true, value_name = "FILE")]
     pub settings: Option<PathBuf>,
-    /// Answer in JSON
+    /// Print results and errors as JSON
     #[arg(long, global = true)]
     pub json: bool,
-    /// Where to serve metrics, health and the admin API, or `off`
+    /// Serve metrics, health and the admin API at this address, or nowhere (`off`)
     #[arg(long, global = true, value_name = "ADDRESS")]
     pub listen: Option<String>,
-    /// Where checkpoints and results are kept
-    #[arg(long, global = true, value_name = "FOLDER")]
+    /// Keep checkpoints and results in this directory
+    #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<String>,
-    /// How long handlers may take to finish when the daemon stops
+    /// Limit the time for calls in flight when the daemon stops
     #[arg(long, global = true, value_name = "DURATION")]
     pub drain: Option<String>,
-    /// How log lines are written
+    /// Write log lines in this form
     #[arg(long, global = true, value_enum)]
     pub log_format: Option<LogFormat>,
-    /// What is logged: `info`, or by target as in `warn,propulsiond::pipeline=debug`
+    /// Log from this level on: `info`, or by target as in `warn,propulsiond::pipeline=debug`
     #[arg(long, global = true, value_name = "LEVEL")]
     pub log_level: Option<String>,
 }
@@ -264,24 +265,24 @@ impl CommonArgs {
     }
 }
 
-/// Where pipelines are looked for.
+/// The default directory of pipelines.
 const DEFAULT_CONFIG: &str = "pipelines";
 
-/// How the process ends.
+/// The end of the process, as an exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
-    /// All is well: a finite job is done, a daemon was told to stop and did.
+    /// A finite job is done, a daemon drained after a signal, a command succeeded.
     Ok,
-    /// It failed, or a pipeline of a finite job was halted by its policy.
+    /// The process failed, or the policy halted a pipeline of a finite job.
     Failed,
-    /// The files, or the command line, are wrong.
+    /// The files or the command line are wrong.
     BadFiles,
-    /// The environment is wrong: port taken, data directory locked or unwritable; for one-shot verbs also a store that
-    /// cannot be reached.
+    /// The environment is wrong: a port is taken, the data directory is locked or unwritable. For one-shot commands, also
+    /// an unavailable store.
     BadEnvironment,
-    /// It stopped, but the drain deadline passed.
+    /// The process stopped after the drain deadline.
     DrainTimedOut,
-    /// A second signal ended it.
+    /// A second signal ended the process.
     Signalled(u8),
 }
 
@@ -318,26 +319,26 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_definition_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn running_is_what_happens_without_a_verb() {
+    fn run_is_the_default_command() {
         for line in ["propulsiond --config a.toml --until-tail", "propulsiond run --config a.toml --until-tail"] {
             let cli = parse(line);
-            let Verb::Run(run) = cli.verb() else { panic!("{line}") };
+            let Command::Run(run) = cli.selected() else { panic!("{line}") };
             assert_eq!((run.config.to_str(), run.until_tail), (Some("a.toml"), true));
         }
         let cli = parse("propulsiond");
-        let Verb::Run(run) = cli.verb() else { panic!() };
+        let Command::Run(run) = cli.selected() else { panic!() };
         assert_eq!((run.config.to_str(), run.until_tail), (Some("pipelines"), false));
     }
 
     #[test]
-    fn check_takes_paths_and_what_every_verb_takes() {
+    fn check_takes_paths_and_the_common_flags() {
         let cli = parse("propulsiond check a b.toml --allow-missing-env --json --settings s.toml --log-level debug");
-        let Verb::Check(check) = cli.verb() else { panic!() };
+        let Command::Check(check) = cli.selected() else { panic!() };
         assert_eq!(check.paths, [PathBuf::from("a"), PathBuf::from("b.toml")]);
         assert!(check.allow_missing_env && cli.common.json);
         assert_eq!(cli.common.flags().log_level.as_deref(), Some("debug"));
@@ -345,46 +346,46 @@ mod tests {
     }
 
     #[test]
-    fn health_goes_by_the_settings_and_takes_nothing_of_its_own() {
+    fn health_takes_the_common_flags_only() {
         let cli = parse("propulsiond health --json --listen 127.0.0.1:9000");
-        assert!(matches!(cli.verb(), Verb::Health) && cli.common.json);
+        assert!(matches!(cli.selected(), Command::Health) && cli.common.json);
         assert_eq!(cli.common.flags().listen.as_deref(), Some("127.0.0.1:9000"));
         assert!(Cli::try_parse_from(["propulsiond", "health", "orders"]).is_err());
     }
 
     #[test]
-    fn every_verb_has_an_example_and_says_in_a_line_what_it_is_for() {
+    fn every_command_has_an_example_and_a_line_of_help() {
         let command = Cli::command();
-        let mut verbs = Vec::new();
-        for verb in command.get_subcommands() {
-            let name = verb.get_name();
-            let about = verb.get_about().unwrap_or_else(|| panic!("`{name}` says nothing")).to_string();
+        let mut names = Vec::new();
+        for subcommand in command.get_subcommands() {
+            let name = subcommand.get_name();
+            let about = subcommand.get_about().unwrap_or_else(|| panic!("`{name}` has no help")).to_string();
             assert!(about.len() > 20 && about.len() < 100 && !about.ends_with('.'), "`{name}`: {about}");
-            let example = verb.get_after_help().unwrap_or_else(|| panic!("`{name}` has no example")).to_string();
+            let example = subcommand.get_after_help().unwrap_or_else(|| panic!("`{name}` has no example")).to_string();
             let line = example.strip_prefix("Example: ").unwrap_or_else(|| panic!("`{name}`: {example}"));
             let line = line.lines().next().unwrap().split(" > ").next().unwrap();
             Cli::try_parse_from(line.split_whitespace()).unwrap_or_else(|error| panic!("{line}: {error}"));
             assert!(line.starts_with(&format!("propulsiond {name}")), "`{name}`: {line}");
-            verbs.push(name);
+            names.push(name);
         }
-        assert_eq!(verbs[..3], ["run", "check", "explain"], "what is needed first comes first");
+        assert_eq!(names[..3], ["run", "check", "explain"], "the first commands to need come first");
     }
 
     #[test]
     fn explain_takes_a_name_or_a_path() {
         let cli = parse("propulsiond explain orders --config some --json");
-        let Verb::Explain(explain) = cli.verb() else { panic!() };
+        let Command::Explain(explain) = cli.selected() else { panic!() };
         assert_eq!((&*explain.pipeline, explain.config.to_str(), cli.common.json), ("orders", Some("some"), true));
     }
 
     #[test]
-    fn a_wrong_command_line_exits_as_wrong_files_do() {
+    fn a_wrong_command_line_has_the_exit_code_of_wrong_files() {
         let error = Cli::try_parse_from(["propulsiond", "--confg"]).unwrap_err();
         assert_eq!(error.exit_code(), i32::from(ExitStatus::BadFiles.code()));
     }
 
     #[test]
-    fn every_end_has_a_code_of_its_own() {
+    fn every_exit_status_has_its_own_code() {
         use ExitStatus::{BadEnvironment, BadFiles, DrainTimedOut, Failed, Ok, Signalled};
         let codes = [Ok, Failed, BadFiles, BadEnvironment, DrainTimedOut, Signalled(2), Signalled(15)];
         assert_eq!(codes.map(ExitStatus::code), [0, 1, 2, 3, 4, 130, 143]);

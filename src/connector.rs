@@ -1,8 +1,15 @@
 //! The connectors: everything that reads from, writes to or keeps progress in the outside world.
 //!
-//! A connector never uses another one; what two share is a leaf module.
+//! A connector is one directory, a `pub mod` line and a line in the list below. Its settings implement the traits of
+//! [`kind`], through which the rest of the program asks about it. A connector never uses another one; shared code is a
+//! leaf module.
 
+pub mod prose;
 pub mod diagnosis;
+pub mod stored;
+pub mod context;
+pub mod kind;
+mod choice;
 
 pub mod file;
 pub mod generate;
@@ -14,54 +21,62 @@ pub mod sqlite;
 pub mod stats;
 pub mod stdout;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+
+pub use choice::Chosen;
+use choice::{at_most_one, exactly_one, kinds};
+pub use context::{Clients, Context};
+pub use kind::{BadSetting, SinkKind, SourceKind, StoreKind};
+
+kinds! {
+    /// `[source.…]`: where events come from, one of these.
+    #[schemars(transform = exactly_one)]
+    SourceSpec: SourceKind {
+        json: json::Settings = "Events from files of JSON lines.",
+        generate: generate::Settings = "Synthetic events.",
+        memory: memory::source::Settings = "Events that are posted to `/pipelines/NAME/events`.",
+    }
+}
+
+kinds! {
+    /// `[checkpoint.…]`: where progress is kept, one of these.
+    #[schemars(transform = at_most_one)]
+    CheckpointSpec: StoreKind {
+        sqlite: sqlite::CheckpointSettings = "An SQLite file.",
+        memory: memory::store::Settings = "Memory: every start begins anew.",
+        file: file::store::Settings = "A folder of JSON files.",
+    }
+}
+
+kinds! {
+    /// `[sink.…]`: what is written to, one of these.
+    #[schemars(transform = exactly_one)]
+    SinkSpec: SinkKind {
+        stdout: stdout::Settings = "Lines on standard output.",
+        file: file::sink::Settings = "Lines in a file.",
+        sqlite: sqlite::SinkSettings = "Statements, or the events themselves, in an SQLite file. It can hold the progress.",
+        http: http::Settings = "HTTP requests.",
+        stats: stats::Settings = "Counts by category and type, in the log.",
+        null: null::Settings = "Nowhere: for measuring, and trying things out.",
+    }
+}
+
+/// Returns the store of a pipeline that names none.
+pub fn default_store() -> CheckpointSpec {
+    CheckpointSpec { sqlite: Some(sqlite::CheckpointSettings::default()), ..CheckpointSpec::default() }
+}
+
+/// Returns the sink of a pipeline whose handler writes nothing.
+pub fn no_sink() -> Chosen<dyn SinkKind> {
+    Chosen::new("null", Arc::new(null::Settings::default()))
+}
+
+/// Waits until the connectors have closed their files, and returns those that are still open at the limit.
+pub async fn closed(limit: Duration) -> Vec<PathBuf> {
+    sqlite::closed(limit).await
+}
 
 /// The most events that a `batch` may be set to.
 const MAX_BATCH: usize = 1_000_000;
-
-/// A setting that no value of its type makes sense of alone: what `check` finds before anything is built.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{why}")]
-pub struct BadSetting {
-    /// The keys that lead to it, from the connector's own table on.
-    pub path: Vec<String>,
-    pub why: String,
-    pub help: Option<String>,
-}
-
-impl BadSetting {
-    pub fn new(path: &[&str], why: impl Into<String>) -> Self {
-        Self { path: path.iter().map(|key| (*key).to_owned()).collect(), why: why.into(), help: None }
-    }
-
-    pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
-        self
-    }
-}
-
-/// What a connector is to know of the pipeline that it is built for.
-#[derive(Clone, Debug)]
-pub struct Context {
-    /// The pipeline's name.
-    pub pipeline: Arc<str>,
-    /// The consumer group.
-    pub group: Arc<str>,
-    /// The folder of the pipeline's file: what a pipeline reads stands beside it.
-    pub folder: PathBuf,
-    /// The daemon's data directory: what a pipeline writes goes there.
-    pub data: PathBuf,
-}
-
-impl Context {
-    /// Returns where a file that the pipeline reads is.
-    pub fn input(&self, path: &str) -> PathBuf {
-        self.folder.join(Path::new(path))
-    }
-
-    /// Returns where a file that the pipeline writes is.
-    pub fn output(&self, path: &str) -> PathBuf {
-        self.data.join(Path::new(path))
-    }
-}

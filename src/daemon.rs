@@ -1,22 +1,28 @@
-//! The daemon: the pipelines that one process runs, and the directory that holds their data.
+//! The daemon: the pipelines of one process, and the directory that holds their data.
+//!
+//! [`assembly`] makes a pipeline from its file. A [`keeper`] owns it from then on, and [`registry`] lists all of them for the
+//! API, the statistics and the progress display.
 
-pub mod data_dir;
-pub mod assembly;
+pub(crate) mod data_dir;
+pub(crate) mod assembly;
+pub(crate) mod keeper;
+pub(crate) mod registry;
 
 use crate::checkpoint::Owner;
 use crate::config::document::Problem;
 
-/// Why the daemon did not start.
+/// The reason why the daemon did not start.
 #[derive(Debug)]
 pub enum NotStarted {
-    /// The files are wrong.
+    /// The pipeline files are wrong.
     Files(Vec<Problem>),
-    /// The environment is.
+    /// The environment is wrong: a port, the data directory.
     Environment(anyhow::Error),
 }
 
-/// Returns the name of this process as the owner of a pipeline's claims: host, process, pipeline.
+/// Returns the owner of a pipeline's claims: host, process and pipeline.
 fn owner(pipeline: &str) -> Owner {
+    // A container may hide the file. The process and the pipeline still name the owner within the host.
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     Owner(format!("{}/{}/{pipeline}", host.trim(), std::process::id()).into())
 }

@@ -1,53 +1,39 @@
-//! What the daemon serves over HTTP: metrics and health for machines, and a window into the pipelines for people.
+//! The HTTP server: metrics and health, views of the pipelines, and pushed events.
 //!
-//! Anybody may look at metrics, health and version. The rest shows data and changes things: it answers on loopback, or to
-//! whoever holds the token (design.md §2.3).
+//! Metrics, health and version answer every client. The other endpoints show data or change something: they answer on
+//! loopback, and elsewhere to a client with the token (design.md §2.3).
 
 mod access;
 mod answers;
+mod push;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use futures_util::future::join_all;
 use serde::Deserialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::secret::Secret;
-use crate::pipeline::Handle;
+use crate::daemon::registry::{Registered, Registry};
 use crate::scheduler::StreamState;
-use crate::source::{Inbox, SourceErrorKind};
 use crate::telemetry::health::{self, Limits};
 use crate::telemetry::metrics::Metrics;
 
-/// The largest body of pushed events.
-const MAX_PUSH: usize = 16 * 1024 * 1024;
-
-/// A pipeline as the API knows it.
-pub struct Registered {
-    pub name: Arc<str>,
-    pub handle: Handle,
-    /// Where events can be pushed to, if its source takes any.
-    pub inbox: Option<Arc<dyn Inbox>>,
-    pub gauges: crate::telemetry::metrics::PipelineMetrics,
-    /// What its script counts.
-    pub script: Option<Arc<crate::script::ScriptMetrics>>,
-}
-
 /// Everything that the API answers from.
-pub struct Api {
-    pub pipelines: Vec<Registered>,
+pub(crate) struct Api {
+    pub registry: Registry,
     pub metrics: Arc<Metrics>,
     pub token: Option<Secret<String>>,
-    /// Where it listens.
+    /// The address of the listener.
     pub address: SocketAddr,
     pub limits: Limits,
     /// The daemon drains: it is alive, but no longer ready.
@@ -56,8 +42,12 @@ pub struct Api {
 
 type Shared = State<Arc<Api>>;
 
-/// Serves until told to stop.
-pub async fn serve(listener: tokio::net::TcpListener, api: Arc<Api>, stop: CancellationToken) -> std::io::Result<()> {
+/// Serves until `stop` is cancelled.
+pub(crate) async fn serve(
+    listener: tokio::net::TcpListener,
+    api: Arc<Api>,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     axum::serve(listener, router(api)).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
@@ -67,7 +57,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/pipelines/{name}", get(pipeline))
         .route("/pipelines/{name}/streams", get(streams))
         .route("/pipelines/{name}/streams/{stream}/why", get(why))
-        .route("/pipelines/{name}/events", post(push).layer(DefaultBodyLimit::max(MAX_PUSH)))
+        .route("/pipelines/{name}/events", post(push::push).layer(DefaultBodyLimit::max(push::MAX_BODY)))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), access::guard));
     Router::new()
         .route("/metrics", get(metrics))
@@ -76,31 +66,25 @@ fn router(api: Arc<Api>) -> Router {
         .route("/readyz", get(ready))
         .route("/version", get(version))
         .merge(guarded)
-        .fallback(async || {
-            failure(StatusCode::NOT_FOUND, "there is nothing here; try `/health`, `/metrics` or `/pipelines`")
-        })
+        .fallback(async || failure(StatusCode::NOT_FOUND, "no such path; try `/health`, `/metrics` or `/pipelines`"))
         .with_state(api)
 }
 
-/// Answers with a message, as JSON like everything else.
+/// Returns an error as JSON, like every other answer.
 fn failure(status: StatusCode, message: &str) -> Response {
     (status, axum::Json(json!({ "error": message }))).into_response()
 }
 
 async fn metrics(State(api): Shared) -> Response {
-    for pipeline in &api.pipelines {
-        answers::refresh(pipeline).await;
-    }
+    // A wedged driver costs a second. All pipelines are asked at once, so several cost no more (S21).
+    join_all(api.registry.pipelines().iter().map(answers::refresh)).await;
     ([(header::CONTENT_TYPE, crate::telemetry::metrics::CONTENT_TYPE)], api.metrics.encode()).into_response()
 }
 
 async fn judged(api: &Api) -> health::Judgement {
-    let mut statuses = Vec::with_capacity(api.pipelines.len());
-    let mut now = crate::clock::Timestamp::ZERO;
-    for pipeline in &api.pipelines {
-        now = pipeline.handle.clock().now();
-        statuses.push(answers::status(pipeline).await);
-    }
+    let pipelines = api.registry.pipelines();
+    let statuses = join_all(pipelines.iter().map(answers::status)).await;
+    let now = pipelines.first().map_or(crate::clock::Timestamp::ZERO, |pipeline| pipeline.handle.clock().now());
     health::judge(&statuses, &api.limits, now)
 }
 
@@ -124,18 +108,16 @@ async fn version() -> Response {
 }
 
 async fn pipelines(State(api): Shared) -> Response {
-    let mut list = Vec::with_capacity(api.pipelines.len());
-    for pipeline in &api.pipelines {
-        list.push(answers::summary(pipeline));
-    }
+    let list: Vec<_> = api.registry.pipelines().iter().map(answers::summary).collect();
     axum::Json(json!({ "pipelines": list })).into_response()
 }
 
 impl Api {
-    /// Returns the pipeline of that name, or the answer that says which there are.
+    /// Returns the pipeline with a name, or an answer that lists the existing ones.
     fn find(&self, name: &str) -> Result<&Registered, Box<Response>> {
-        self.pipelines.iter().find(|pipeline| &*pipeline.name == name).ok_or_else(|| {
-            let names: Vec<_> = self.pipelines.iter().map(|pipeline| format!("`{}`", pipeline.name)).collect();
+        self.registry.find(name).ok_or_else(|| {
+            let names: Vec<_> =
+                self.registry.pipelines().iter().map(|pipeline| format!("`{}`", pipeline.name)).collect();
             let message = format!("there is no pipeline `{name}`; there are {}", names.join(", "));
             Box::new(failure(StatusCode::NOT_FOUND, &message))
         })
@@ -179,33 +161,13 @@ async fn why(State(api): Shared, Path((name, stream)): Path<(String, String)>) -
         Err(response) => return *response,
     };
     match pipeline.handle.explain(&stream).await {
-        Some(explanation) => axum::Json(answers::explanation(&stream, &explanation)).into_response(),
-        None => failure(StatusCode::SERVICE_UNAVAILABLE, &format!("pipeline `{name}` does not answer at the moment")),
-    }
-}
-
-/// Takes events, one JSON object a line (or one JSON array of them), into a pipeline with a `memory` source.
-async fn push(State(api): Shared, Path(name): Path<String>, body: Bytes) -> Response {
-    let pipeline = match api.find(&name) {
-        Ok(pipeline) => pipeline,
-        Err(response) => return *response,
-    };
-    let Some(inbox) = &pipeline.inbox else {
-        return failure(
-            StatusCode::CONFLICT,
-            &format!("the source of pipeline `{name}` takes no events: only `[source.memory]` does"),
-        );
-    };
-    match inbox.push(&body).await {
-        Ok(taken) => (StatusCode::ACCEPTED, axum::Json(json!({ "taken": taken }))).into_response(),
-        Err(error) => {
-            let status = match error.kind {
-                SourceErrorKind::Refused => StatusCode::BAD_REQUEST,
-                SourceErrorKind::Unavailable | SourceErrorKind::Throttled => StatusCode::SERVICE_UNAVAILABLE,
-                SourceErrorKind::Denied => StatusCode::FORBIDDEN,
-                SourceErrorKind::PositionLost => StatusCode::CONFLICT,
-            };
-            failure(status, &crate::formats::words::chain(&error))
+        Some(explanation) => {
+            let failure =
+                answers::failure(pipeline.handle.last_view().as_ref(), &stream, pipeline.handle.clock().now());
+            let mut answer = answers::explanation(&stream, &explanation);
+            answer["failure"] = failure;
+            axum::Json(answer).into_response()
         }
+        None => failure(StatusCode::SERVICE_UNAVAILABLE, &format!("pipeline `{name}` does not answer at the moment")),
     }
 }

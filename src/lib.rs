@@ -1,8 +1,8 @@
 //! propulsiond: per-stream ordered, highly concurrent reactions over event feeds, declared in a file.
 //!
-//! A pipeline reads a [`source`], regroups its events by stream in a [`scheduler`], offers each stream's run of events to a
-//! [`handler`], hands what that decides to a [`sink`], and stores how far it is in a [`checkpoint`] store. The daemon
-//! runs many of them in one process and says over HTTP how they are.
+//! A pipeline reads a [`source`] and regroups its events by stream in a [`scheduler`]. It offers each stream's run of events
+//! to a [`handler`], writes the decisions to a [`sink`], and commits its progress to a [`checkpoint`] store. The daemon runs
+//! many pipelines in one process and shows their state over HTTP.
 //!
 //! # The map
 //!
@@ -30,23 +30,24 @@
 //! | [`connector`] | one directory for each connector: everything that touches the outside world |
 //! | [`pipeline`] | one running pipeline: the driver, its parts, and the tasks around it. It names no connector |
 //! | [`spec`] | pipeline files: parse and check |
-//! | [`daemon`] | the pipelines of one process, and the data directory |
-//! | [`http`] | the admin API, `/metrics` and `/health` |
-//! | [`commands`] | schema, explain, handler tests, doctor, scaffold |
+//! | `daemon` | the pipelines of one process, their keepers, and the data directory |
+//! | `http` | the admin API, `/metrics` and `/health` |
+//! | [`commands`] | schema, explain, handler tests, doctor, scaffold, health |
 //! | [`cli`] | the command line |
 //! | [`app`] | the composition root and the exit codes |
 //!
-//! # What holds
+//! # Guarantees
 //!
-//! * A stream has at most one call at a time, until that has really ended; its events are offered in index order.
-//! * Progress covers what was handled, filtered, skipped or parked, and nothing else; it is computed after the sink has
-//!   accepted, and never goes back. An ordinal never denotes another event.
-//! * A commit is the next one under its fence, or it fails; whoever claims later makes all earlier owners fail.
-//! * Where the sink holds the progress, effects and progress are written in one transaction, or neither.
-//! * Nothing a handler failed on reaches a sink; nothing is skipped unless the pipeline's file says so.
-//! * The driver never waits: not for a send, a store, a handler or a sink.
+//! * A stream has at most one call at a time, until that call has really ended. Its events are offered in index order.
+//! * Progress covers handled, filtered, skipped and parked events only. It is computed after the sink has accepted the
+//!   decisions, and never goes back. An ordinal never denotes another event.
+//! * A commit follows the latest commit under its fence, or fails. A later claim makes the commits of all earlier owners
+//!   fail.
+//! * If the sink holds the progress, effects and progress are written in one transaction, or neither is.
+//! * No effect of a failed call reaches a sink. No event is skipped unless the pipeline's file says so.
+//! * The driver waits for one message at a time, and never for a send, a store, a handler or a sink.
 //!
-//! The simulation (`tests/it/sim.rs`) holds these under seeded faults, crashes and rivals.
+//! The simulation (`tests/it/sim.rs`) checks these under seeded faults, crashes and rival owners.
 pub mod position;
 pub mod event;
 pub mod effect;
@@ -66,8 +67,8 @@ pub mod script;
 pub mod connector;
 pub mod pipeline;
 pub mod spec;
-pub mod daemon;
-pub mod http;
+pub(crate) mod daemon;
+pub(crate) mod http;
 pub mod commands;
 pub mod cli;
 pub mod app;

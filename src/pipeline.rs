@@ -6,8 +6,8 @@
 //!
 //! Every task logs in the pipeline's span. A line about one tranche names it: by the span of its reader, or by a field.
 
-mod options;
 mod policy;
+mod options;
 mod view;
 mod messages;
 mod breaker;

@@ -4,7 +4,7 @@
 //! say about a value, it says while the file is read; what takes two values, or two files, is [`check`].
 
 mod check;
-mod connectors;
+mod definition;
 mod load;
 mod scripts;
 mod schema;
@@ -22,15 +22,18 @@ use crate::config::document::closest;
 use crate::config::filter;
 use crate::config::scalar::{DurationText, SizeText, Text, duration, size};
 use crate::runtime::retry;
+use crate::script;
 
-pub use check::check;
-pub use connectors::{CheckpointSpec, HandlerSpec, SinkSpec, SourceSpec};
+pub use crate::connector::{CheckpointSpec, SinkSpec, SourceSpec};
+pub use check::{Outcome, check, define};
+pub use definition::{Checked, Definition, Progress};
 pub use load::{Loaded, NAMES, is_name, load, load_file, parse, scan};
-pub use scripts::{check_script, compile_script};
+pub use scripts::compile_script;
 
 /// A pipeline, as its file describes it.
 ///
-/// Serialises to the normalised form: every default filled in, references as they were written. Reload compares that.
+/// Two specs compare by their values, references resolved. A spec serialises to its display form: every default filled in,
+/// references as the file writes them, secrets masked.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(transform = schema::pipeline)]
@@ -61,21 +64,30 @@ pub struct PipelineSpec {
 }
 
 impl PipelineSpec {
-    /// Returns whether (stream, next index) is kept beside the progress: in the transaction that holds it, so that what the
-    /// feed repeats is known (C13), or wherever that can be, for `require_all` to go on from after a restart.
-    pub fn keeps_write_positions(&self) -> bool {
-        let schedule = &self.schedule;
-        let wanted = match &self.checkpoint {
-            Checkpoint::Sink => self.contract().repeats || schedule.require_all,
-            Checkpoint::Store(store) => return self.waits_for_all() && store.holds_write_positions(),
-        };
-        schedule.order == Order::Stream && schedule.write_positions.unwrap_or(wanted)
+    /// Returns the script, relative to the pipeline's folder.
+    pub fn script(&self) -> Option<&Text> {
+        Some(&self.handler.rhai.as_ref()?.script)
     }
 
     /// Returns whether a stream with a missing index waits for it.
     pub fn waits_for_all(&self) -> bool {
         self.schedule.require_all && self.schedule.order == Order::Stream
     }
+}
+
+/// `[handler.…]`: what decides about events.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("oneOf" = [{ "required": ["rhai"] }]))]
+pub struct HandlerSpec {
+    /// A script in rhai.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rhai: Option<script::Settings>,
+}
+
+impl HandlerSpec {
+    /// The keys of all kinds.
+    pub const KINDS: &'static [&'static str] = &["rhai"];
 }
 
 /// When a pipeline ends by itself.
@@ -164,7 +176,7 @@ impl<'de> Visitor<'de> for CheckpointVisitor {
     type Value = Checkpoint;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("`\"sink\"`, or a table such as `checkpoint.sqlite`")
+        write!(f, "`\"sink\"`, or a table such as `checkpoint.{}`", CheckpointSpec::KINDS[0])
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Checkpoint, E> {

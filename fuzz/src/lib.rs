@@ -1,4 +1,4 @@
-//! What each target does with an input, whatever its bytes are. A panic is a finding, and so is what is asserted.
+//! The actions of each target on an input of any bytes. A panic or a failed assertion is a finding.
 //!
 //! The package's own tests include this file and replay the corpus with it.
 

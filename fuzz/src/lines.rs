@@ -33,7 +33,7 @@ pub fn json_lines(input: &[u8]) {
     }
 }
 
-/// What was read can be written, and reads back as the same.
+/// Checks that a read event can be written, and reads back as the same.
 fn check_event(event: &Event) {
     let texts = TEXTS.map(|field| event.text(field).to_owned());
     let _whether_it_can_be_read = event.timestamp();

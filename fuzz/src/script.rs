@@ -1,4 +1,4 @@
-//! What scripts may call, with values of all shapes: a fixed script does what the input says.
+//! The functions that scripts may call, with values of all shapes: a fixed script obeys the input.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -10,7 +10,7 @@ use propulsiond::position::Ordinal;
 use propulsiond::script::{Options, Script};
 use propulsiond::work::{Work, WorkId, WorkKind};
 
-/// How many calls, and how deep values, an input may make: more tells nothing new.
+/// The most calls, and the greatest depth of values, of an input: more would find nothing new.
 const MOST_CALLS: usize = 24;
 const DEEPEST: usize = 6;
 

@@ -18,7 +18,10 @@ fn explain(file: &Path, input: &[u8], format: Format) {
     let problems = match document.and_then(|document| spec::parse("fuzzed".to_owned(), document)) {
         Ok(loaded) => {
             assert!(!loaded.normalised().is_empty());
-            spec::check(std::slice::from_ref(&loaded), Path::new("/nonexistent"))
+            match spec::check(vec![loaded], Path::new("/nonexistent")) {
+                Ok(outcome) => outcome.advice,
+                Err(problems) => problems,
+            }
         }
         Err(problems) => {
             assert!(!problems.is_empty(), "what cannot be loaded has a reason");

@@ -1,24 +1,24 @@
-//! What a person sees of a job that ends: how far it is, and how it went.
+//! Progress of a finite job on standard error: a bar on a terminal, log lines elsewhere, and a summary at the end.
 
 use std::io::IsTerminal;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::clock::{Clock, Timestamp};
-use crate::http::Api;
+use crate::daemon::registry::{HowEnded, Registry};
 use crate::pipeline::{Ended, View};
 use crate::source::LagUnit;
 
-/// When a line is first written where nobody watches, and how often from then on.
+/// The delay of the first line without a terminal, and the interval of the later ones.
 const PLAIN_FIRST: Duration = Duration::from_secs(1);
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
-/// How often the bar moves.
+/// The interval of the bar's updates.
 const BAR_EVERY: Duration = Duration::from_millis(200);
 
-/// Shows progress on standard error, if the job is one that ends.
+/// Shows the progress of a finite job on standard error.
 pub(super) struct Report {
     finite: bool,
     bar: Option<ProgressBar>,
@@ -26,15 +26,15 @@ pub(super) struct Report {
     last: Mutex<Last>,
 }
 
-/// What was seen last, for the rate.
+/// The latest counts, for the rate.
 #[derive(Default)]
 struct Last {
     at: Timestamp,
-    /// When something is next to be shown.
+    /// The time of the next update.
     due: Timestamp,
     events: u64,
     rate: f64,
-    /// Bytes that remained, and how fast they went.
+    /// The remaining bytes, and their rate.
     bytes: u64,
     bytes_rate: f64,
 }
@@ -78,7 +78,7 @@ impl Sum {
     }
 }
 
-/// Writes a number with its thousands apart.
+/// Formats a number with thousands separators.
 fn grouped(number: u64) -> String {
     indicatif::HumanCount(number).to_string()
 }
@@ -99,17 +99,17 @@ impl Report {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until it is time to show something, and shows it. Never returns for a job without end.
+    /// Waits for the next update and shows it. Never returns for a service.
     ///
     /// # Cancel safety
-    /// Dropping the future does not put off what is due.
-    pub(super) async fn tick(&self, api: &Api) {
+    /// Dropping the future does not delay the next update.
+    pub(super) async fn tick(&self, registry: &Registry) {
         if !self.finite {
             return std::future::pending().await;
         }
         let due = self.last().due;
         tokio::time::sleep_until(self.clock.instant(due)).await;
-        let views = join_all(api.pipelines.iter().map(|pipeline| pipeline.handle.view())).await;
+        let views = join_all(registry.pipelines().iter().map(|pipeline| pipeline.handle.view())).await;
         let views: Vec<_> = views.into_iter().flatten().collect();
         let line = self.line(&Sum::of(&views));
         self.last().due = self.clock.now() + if self.bar.is_some() { BAR_EVERY } else { PLAIN_EVERY };
@@ -145,18 +145,14 @@ impl Report {
         format!("{} events handled, {}/s, {}{left}", grouped(sum.events), grouped(last.rate as u64), sum.lag())
     }
 
-    /// Says how each pipeline ended.
-    pub(super) fn finish(&self, api: &Api, ended: &[(Arc<str>, Ended)]) {
+    /// Logs the end of each pipeline.
+    pub(super) fn finish(&self, registry: &Registry, ended: &[HowEnded]) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
         let elapsed = self.clock.now();
         for (name, ended) in ended {
-            let view = api
-                .pipelines
-                .iter()
-                .find(|pipeline| pipeline.name == *name)
-                .and_then(|pipeline| pipeline.handle.last_view());
+            let view = registry.find(name).and_then(|pipeline| pipeline.handle.last_view());
             let sum = Sum::of(view.as_slice());
             let took = elapsed.since(Timestamp::ZERO);
             let rate = sum.events as f64 / took.as_secs_f64().max(0.001);
@@ -170,7 +166,7 @@ impl Report {
                 Ended::Unavailable(why) => tracing::error!(pipeline = %name, "given up: {why}; {handled}"),
                 Ended::Failed(why) => tracing::error!(pipeline = %name, "failed: {why}; {handled}"),
                 Ended::DeadlinePassed(still) => {
-                    tracing::error!(pipeline = %name, "stopped before it was done: {}; {handled}", still.join(", "));
+                    tracing::error!(pipeline = %name, "stopped at the drain deadline: {}; {handled}", still.join(", "));
                 }
             }
         }

@@ -1,17 +1,19 @@
-//! Logs the stats of all pipelines at intervals, beside them: a pipeline that is stuck does not keep the others' lines.
+//! Logs the statistics of all pipelines at intervals. A pipeline that hangs does not delay the lines of the others.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::http::{Api, Registered};
+use crate::daemon::registry::Registered;
+use crate::http::Api;
 use crate::pipeline::View;
 use crate::pipeline::stats::{Reading, Stats};
 use crate::runtime::supervise::pipeline_span;
 
-/// The stats of every pipeline, in the order of the API's list.
+/// The statistics of every pipeline, in the order of the registry.
 pub(super) struct StatsLog {
     api: Arc<Api>,
     state: Mutex<State>,
@@ -19,37 +21,39 @@ pub(super) struct StatsLog {
 
 struct State {
     pipelines: Vec<Stats>,
-    /// An interval has passed: a short job's summary says all that stats would.
+    /// An interval has passed. Before that, the summary of a short job is enough.
     began: bool,
 }
 
 impl StatsLog {
     pub(super) fn new(api: Arc<Api>) -> Self {
-        let pipelines = api.pipelines.iter().map(|pipeline| Stats::new(reading(pipeline, None))).collect();
+        let pipelines = api.registry.pipelines().iter().map(|pipeline| Stats::new(reading(pipeline, None))).collect();
         Self { api, state: Mutex::new(State { pipelines, began: false }) }
     }
 
-    /// Logs at each interval until told to stop.
+    /// Logs at each interval until `stop` is cancelled.
     pub(super) async fn log_until(&self, every: Duration, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The first is at once.
+        // The first tick is immediate.
         ticks.tick().await;
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             self.state().began = true;
-            for (index, pipeline) in self.api.pipelines.iter().enumerate() {
-                let view = pipeline.handle.view().await;
+            // A wedged driver costs a second. All pipelines are asked at once, so several cost no more.
+            let pipelines = self.api.registry.pipelines();
+            let views = join_all(pipelines.iter().map(|pipeline| pipeline.handle.view())).await;
+            for (index, (pipeline, view)) in pipelines.iter().zip(views).enumerate() {
                 self.log(index, pipeline, view);
             }
         }
     }
 
-    /// Logs what happened since the last interval: before the daemon ends.
+    /// Logs the statistics since the latest interval, before the daemon ends.
     pub(super) fn finish(&self) {
         if !self.state().began {
             return;
         }
-        for (index, pipeline) in self.api.pipelines.iter().enumerate() {
+        for (index, pipeline) in self.api.registry.pipelines().iter().enumerate() {
             self.log(index, pipeline, pipeline.handle.last_view());
         }
     }

@@ -1,4 +1,4 @@
-//! Export of traces, if the settings ask for it and this build can.
+//! Export of traces, if the settings name a collector and the build has the feature `otlp`.
 
 use crate::clock::Clock;
 use crate::config::settings::OtlpSettings;
@@ -6,7 +6,7 @@ use crate::runtime::supervise::Group;
 use crate::telemetry::metrics::Metrics;
 use crate::trace::Recorder;
 
-/// What takes spans, and what sends them.
+/// The recorder of spans, and their exporter.
 #[derive(Default)]
 pub(super) struct Tracing {
     recorder: Option<Recorder>,
@@ -51,7 +51,7 @@ pub(super) fn start(settings: &OtlpSettings, clock: Clock, metrics: &Metrics) ->
     Ok(Tracing { recorder: Some(recorder), exporter: Some(exporter) })
 }
 
-/// Settings with an endpoint are refused where they are read.
+/// Starts nothing: settings with an endpoint do not parse in this build.
 #[cfg(not(feature = "otlp"))]
 pub(super) fn start(_: &OtlpSettings, _: Clock, _: &Metrics) -> anyhow::Result<Tracing> {
     Ok(Tracing::default())

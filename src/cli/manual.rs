@@ -1,4 +1,4 @@
-//! What shells and `man` are told of the command line, made from its definition.
+//! Completion scripts and manual pages, made from the definition of the command line.
 
 use clap::{Command, CommandFactory as _};
 use clap_complete::Shell;
@@ -6,23 +6,23 @@ use clap_mangen::Man;
 
 use super::Cli;
 
-/// The name that the command is called by.
+/// The name of the program.
 const NAME: &str = "propulsiond";
 
-/// Returns the script that completes the command line in a shell.
+/// Returns the completion script of a shell.
 pub fn completion(shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), NAME, &mut script);
     String::from_utf8_lossy(&script).into_owned()
 }
 
-/// Returns the manual pages by the names of their files: the main page, then one for each verb.
+/// Returns the manual pages by the names of their files: the main page, then one for each command.
 pub fn manual() -> Vec<(String, String)> {
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
-    let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set());
+    let subcommands = command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set());
     let mut pages = vec![page(command.clone())];
-    pages.extend(verbs.cloned().map(page));
+    pages.extend(subcommands.cloned().map(page));
     pages
 }
 
@@ -40,14 +40,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_manual_names_every_verb_and_the_exit_codes() {
+    fn the_manual_names_every_command_and_the_exit_codes() {
         let pages = manual();
         let (name, main) = &pages[0];
         assert_eq!(name, "propulsiond.1");
-        for verb in Cli::command().get_subcommands() {
-            let page = format!("propulsiond-{}.1", verb.get_name());
+        for subcommand in Cli::command().get_subcommands() {
+            let page = format!("propulsiond-{}.1", subcommand.get_name());
             assert!(pages.iter().any(|(name, _)| *name == page), "{page} is missing");
-            let entry = format!("propulsiond\\-{}(1)", verb.get_name());
+            let entry = format!("propulsiond\\-{}(1)", subcommand.get_name());
             assert!(main.contains(&entry), "{entry} is missing in:\n{main}");
         }
         for part in ["Exit status: 0 ok", "4 stopped but not drained in time", "128+n"] {
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn every_shell_gets_a_script_that_knows_the_verbs() {
+    fn every_completion_script_has_the_commands() {
         for shell in Shell::value_variants() {
             let script = completion(*shell);
             for word in ["explain", "completion", "until-tail"] {

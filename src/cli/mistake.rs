@@ -1,4 +1,4 @@
-//! What is wrong with a command line, told as what is wrong with a file.
+//! Errors of the command line, shown as errors of a file are.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -7,34 +7,34 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::config::document::{Place, Problem};
 
-/// What problems of the command line call their file.
+/// The name of the command line in place of a file's.
 const NAME: &str = "command line";
 
-/// A command line as it was typed, nearly: what the shell took away is put back where it matters.
+/// The command line, nearly as typed: words that need quotes have them again.
 #[derive(Clone, Debug)]
 pub struct CommandLine {
     words: Vec<String>,
 }
 
 impl CommandLine {
-    /// Takes the arguments, the program's own name left out.
+    /// Makes a command line of the arguments, without the program's name.
     pub fn new(arguments: impl IntoIterator<Item = OsString>) -> Self {
         let words = arguments.into_iter().map(|word| quoted(&word.to_string_lossy())).collect();
         Self { words: [vec!["propulsiond".to_owned()], words].concat() }
     }
 
-    /// Returns whether machines are to read the answer, for when that could not be parsed.
+    /// Returns whether `--json` was given, for a command line that clap could not parse.
     pub fn wants_json(&self) -> bool {
         self.words.iter().any(|word| word == "--json")
     }
 
-    /// Says of a problem with a flag where it stands; other problems stay as they are.
+    /// Adds the place of the flag to a problem of a flag. Other problems stay unchanged.
     pub fn locate(&self, problem: Problem) -> Problem {
         let flag = problem.file.to_string_lossy().into_owned();
         let Some(number) = self.find(&flag).filter(|_| flag.starts_with("--") && problem.place.is_none()) else {
             return problem;
         };
-        // The value is what is wrong, and it may be a word of its own.
+        // The value is wrong, and it may be a separate word.
         let is_alone = self.words[number] == flag;
         let number = if is_alone && number + 1 < self.words.len() { number + 1 } else { number };
         Problem { file: NAME.into(), path: flag, ..problem.at(self.place(number)) }
@@ -51,7 +51,7 @@ impl CommandLine {
         self.words.iter().rposition(|known| *known == word || known.starts_with(&format!("{word}=")))
     }
 
-    /// Returns the word that a value is, or ends.
+    /// Returns the index of the word that is the value, or ends with it.
     fn find_value(&self, value: &str) -> Option<usize> {
         let value = quoted(value);
         let is_it = |known: &String| *known == value || known.ends_with(&format!("={value}"));
@@ -69,7 +69,7 @@ fn quoted(word: &str) -> String {
     if is_plain { word.to_owned() } else { format!("'{}'", word.replace(|c: char| c.is_control(), "\u{fffd}")) }
 }
 
-/// Explains why a command line cannot be read; `None` where that was no mistake, as with `--help`.
+/// Explains an error of the command line; `None` if there is none, as with `--help`.
 pub fn explain(error: &clap::Error, line: &CommandLine) -> Option<Problem> {
     if !error.use_stderr() {
         return None;
@@ -84,11 +84,11 @@ pub fn explain(error: &clap::Error, line: &CommandLine) -> Option<Problem> {
     let value = text(ContextKind::InvalidValue).unwrap_or_default();
     let (message, at) = match error.kind() {
         ErrorKind::InvalidSubcommand => {
-            let verb = text(ContextKind::InvalidSubcommand).unwrap_or_default();
-            (format!("there is no verb `{verb}`"), line.find(&verb))
+            let command = text(ContextKind::InvalidSubcommand).unwrap_or_default();
+            (format!("unknown command `{command}`"), line.find(&command))
         }
-        ErrorKind::UnknownArgument if flag.starts_with('-') => (format!("there is no flag `{flag}`"), line.find(&flag)),
-        ErrorKind::UnknownArgument => (format!("`{flag}` is one word too many"), line.find(&flag)),
+        ErrorKind::UnknownArgument if flag.starts_with('-') => (format!("unknown flag `{flag}`"), line.find(&flag)),
+        ErrorKind::UnknownArgument => (format!("unexpected argument `{flag}`"), line.find(&flag)),
         ErrorKind::InvalidValue if value.is_empty() => {
             (format!("`{}` takes a value", name_of(&flag)), line.find(name_of(&flag)))
         }
@@ -96,9 +96,7 @@ pub fn explain(error: &clap::Error, line: &CommandLine) -> Option<Problem> {
             (format!("`{}` cannot be `{value}`", name_of(&flag)), line.find_value(&value))
         }
         ErrorKind::TooManyValues => (format!("`{}` takes no value", name_of(&flag)), line.find(name_of(&flag))),
-        ErrorKind::ArgumentConflict => {
-            (format!("`{}` is written twice", name_of(&flag)), line.find_last(name_of(&flag)))
-        }
+        ErrorKind::ArgumentConflict => (format!("`{}` is given twice", name_of(&flag)), line.find_last(name_of(&flag))),
         ErrorKind::MissingRequiredArgument => (format!("`{flag}` is missing"), None),
         _ => (plain(error), None),
     };
@@ -110,7 +108,7 @@ pub fn explain(error: &clap::Error, line: &CommandLine) -> Option<Problem> {
             format!("it is one of `{}`", known.join("`, `"))
         }
         _ if Path::new(&word).exists() => format!("did you mean `--config {word}`?"),
-        _ => "`propulsiond --help` lists verbs and flags".to_owned(),
+        _ => "`propulsiond --help` lists the commands and flags".to_owned(),
     };
     let problem = Problem::new(Path::new(NAME), message).help(help);
     Some(match at {
@@ -119,7 +117,7 @@ pub fn explain(error: &clap::Error, line: &CommandLine) -> Option<Problem> {
     })
 }
 
-/// Returns the flag of what clap calls an argument: `--config <PATH>`.
+/// Returns the flag of an argument as clap names it: `--config <PATH>`.
 fn name_of(argument: &str) -> &str {
     argument.split(' ').next().unwrap_or(argument)
 }

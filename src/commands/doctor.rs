@@ -1,9 +1,9 @@
-//! `doctor`: a look over the data folder and everything that pipelines keep in it, and the mending of what can be mended
-//! without a decision (R73).
+//! `doctor`: an inspection of the data directory and of everything that pipelines keep in it, and the repair of damage
+//! that needs no decision (R73).
 //!
-//! What a connector knows of its own files it judges itself (`connector::…::inspect`); here is decided where to look, and
-//! what belongs to nobody. A folder that a daemon holds is looked at, but what may be under way in it is no finding, and
-//! nothing in it is mended. Nothing is read into memory as a whole, and of each kind a bounded number of findings is told.
+//! A connector inspects its own files (`connector::kind`). This module decides which repositories are inspected, and finds
+//! progress that belongs to no pipeline. In a directory that a daemon holds, unfinished writes are no finding, and nothing
+//! is repaired. No file is read into memory as a whole, and the number of findings of each kind is bounded.
 
 mod keys;
 mod places;
@@ -17,13 +17,13 @@ use anyhow::Context as _;
 use crate::config::document::Problem;
 use crate::config::scalar::allowing_missing;
 use crate::connector::diagnosis::{Finding, Severity};
-use crate::connector::{Context, file, json, sqlite};
-use crate::daemon::data_dir::{self, DataFolder};
+use crate::connector::kind::Scope;
+use crate::connector::{Context, SourceSpec};
+use crate::daemon::data_dir::{self, DataDir};
 use crate::formats::words::io_error;
-use crate::spec::{self, Loaded};
+use crate::spec::{self, Definition};
 
 use keys::Keys;
-use places::Places;
 
 /// What was found, and what is left of it.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub fn examine(data: &Path, config: &Path, fix: bool) -> Result<Diagnosis, NotLo
         return Ok(Diagnosis { data: data.to_owned(), holder: None, findings: vec![missing] });
     }
     let held = if fix {
-        Some(DataFolder::take(data).context("nothing was mended").map_err(NotLooked::Environment)?)
+        Some(DataDir::lock(data).context("nothing was mended").map_err(NotLooked::Environment)?)
     } else {
         None
     };
@@ -64,7 +64,8 @@ pub fn examine(data: &Path, config: &Path, fix: bool) -> Result<Diagnosis, NotLo
     if holder.is_none() && held.is_none() {
         findings.extend(not_writable(data));
     }
-    let look = Look { data, pipelines: &pipelines, in_use: holder.is_some(), mend: fix };
+    let scope = Scope { in_use: holder.is_some(), repair: fix };
+    let look = Look { data, pipelines: &pipelines, scope };
     findings.extend(look.everything());
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Ok(Diagnosis { data: data.to_owned(), holder, findings })
@@ -104,27 +105,28 @@ fn not_writable(data: &Path) -> Option<Finding> {
     ))
 }
 
-/// The pipelines whose files could be read.
+/// The pipelines whose files choose one of each part.
 struct Pipelines {
     config: PathBuf,
-    loaded: Vec<Loaded>,
-    /// Why it is not known whether these are all, and what they mean.
+    defined: Vec<Definition>,
+    /// The reason for which pipelines may be missing here, or may hold other values.
     unsure: Option<&'static str>,
 }
 
 impl Pipelines {
     fn load(config: &Path) -> Result<Self, Vec<Problem>> {
         let files = spec::scan(config)?;
-        let all = |files: &[PathBuf]| -> Vec<_> { files.iter().map(|file| spec::load_file(file)).collect() };
-        let mut loaded = all(&files);
+        let define = |file: &PathBuf| spec::load_file(file).and_then(spec::define);
+        let all = |files: &[PathBuf]| -> Vec<_> { files.iter().map(define).collect() };
+        let mut defined = all(&files);
         let mut unsure = None;
-        if loaded.iter().any(Result::is_err) {
-            loaded = allowing_missing(|| all(&files));
+        if defined.iter().any(Result::is_err) {
+            defined = allowing_missing(|| all(&files));
             let wrong = "some of the pipelines have mistakes, which `propulsiond check` explains";
             let unset = "some of the pipelines refer to variables that are not set here";
-            unsure = Some(if loaded.iter().any(Result::is_err) { wrong } else { unset });
+            unsure = Some(if defined.iter().any(Result::is_err) { wrong } else { unset });
         }
-        Ok(Self { config: config.to_owned(), loaded: loaded.into_iter().flatten().collect(), unsure })
+        Ok(Self { config: config.to_owned(), defined: defined.into_iter().flatten().collect(), unsure })
     }
 
     fn unsure(&self) -> Option<Finding> {
@@ -133,56 +135,56 @@ impl Pipelines {
     }
 }
 
-/// A look at everything there is.
+/// The inspection of everything in the data directory.
 struct Look<'a> {
     data: &'a Path,
     pipelines: &'a Pipelines,
-    in_use: bool,
-    mend: bool,
+    scope: Scope,
 }
 
 impl Look<'_> {
     fn everything(&self) -> Vec<Finding> {
-        let places = Places::of(self.data, &self.pipelines.loaded);
+        let pipelines = &self.pipelines.defined;
         let mut keys = Keys::new(self.data, self.pipelines);
         let mut findings = Vec::new();
-        for path in &places.databases {
-            let inspected = sqlite::inspect::inspect(path, self.in_use, self.mend);
-            findings.extend(inspected.findings);
-            keys.in_database(path, inspected.kept);
-        }
-        for folder in &places.checkpoints {
-            let found = file::store::inspect::inspect(folder, self.in_use, self.mend, &mut |path, kept| {
-                keys.in_file(path, kept)
-            });
-            findings.extend(found);
+        for repository in places::repositories(self.data, pipelines) {
+            findings.extend(repository.inspect(self.scope));
+            keys.judge(&*repository);
         }
         findings.extend(keys.finish());
-        findings.extend(self.pipelines.loaded.iter().flat_map(|loaded| self.of_pipeline(loaded)));
-        findings.extend(places::numbers_of_nobody(self.data, self.pipelines));
+        findings.extend(pipelines.iter().flat_map(|definition| self.of_pipeline(definition)));
+        findings.extend(self.leftovers());
         findings
     }
 
-    fn of_pipeline(&self, loaded: &Loaded) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        let context = context(loaded, self.data);
-        // A line that is being written is not torn.
-        if let Some(settings) = loaded.spec.sink.file.as_ref().filter(|_| !self.in_use) {
-            findings.extend(file::sink::inspect::inspect(settings, &context, self.mend));
-        }
-        if loaded.spec.source.json.is_some() {
-            findings.extend(json::inspect::inspect(&json::inspect::numbers_folder(self.data).join(&loaded.name)));
-        }
+    fn of_pipeline(&self, definition: &Definition) -> Vec<Finding> {
+        let context = context(definition, self.data);
+        let mut findings = definition.sink.inspect(&context, self.scope);
+        findings.extend(definition.source.inspect(&context, self.scope));
         findings
+    }
+
+    /// Inspects the files that sources kept for pipelines that no longer exist.
+    fn leftovers(&self) -> Vec<Finding> {
+        // If some pipelines are unknown, one of them may own the files.
+        if self.pipelines.unsure.is_some() {
+            return Vec::new();
+        }
+        let kinds = SourceSpec::defaults().into_iter();
+        kinds
+            .flat_map(|kind| {
+                let is_owner = |name: &str| {
+                    let of_kind = |definition: &&Definition| definition.source.key == kind.key;
+                    self.pipelines.defined.iter().filter(of_kind).any(|definition| definition.name() == name)
+                };
+                kind.inspect_leftovers(self.data, &is_owner)
+            })
+            .collect()
     }
 }
 
-/// What a pipeline's connectors are told of it.
-fn context(loaded: &Loaded, data: &Path) -> Context {
-    Context {
-        pipeline: loaded.name.as_str().into(),
-        group: loaded.group().into(),
-        folder: loaded.folder().to_owned(),
-        data: data.to_owned(),
-    }
+/// Returns the context of a pipeline's connectors.
+fn context(definition: &Definition, data: &Path) -> Context {
+    let context = Context::new(definition.name(), definition.loaded.folder(), data);
+    Context { group: definition.group().into(), ..context }
 }

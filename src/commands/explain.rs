@@ -10,16 +10,16 @@ mod errors;
 mod flow;
 mod limits;
 mod progress;
+mod subject;
 mod values;
-mod voice;
 
 use serde::Serialize;
 
-use crate::spec::Loaded;
+use crate::spec::Definition;
 
 pub use delivery::{Delivery, Guarantee};
+use subject::Subject;
 pub use values::{Origin, Setting};
-use voice::Voice;
 
 /// A pipeline, explained. Serialises to what `explain --json` answers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -40,23 +40,23 @@ pub struct Paragraph {
     pub text: String,
 }
 
-/// Explains a pipeline whose file was read and checked.
-pub fn explain(loaded: &Loaded) -> Explanation {
-    let voice = Voice::new(loaded);
+/// Explains a pipeline that passed the checks.
+pub fn explain(definition: &Definition) -> Explanation {
+    let subject = Subject::new(definition);
     let paragraph = |about, text| Paragraph { about, text };
     Explanation {
-        name: loaded.name.clone(),
-        file: loaded.file().display().to_string(),
+        name: definition.name().to_owned(),
+        file: definition.loaded.file().display().to_string(),
         words: vec![
-            paragraph("source", flow::source(&voice)),
-            paragraph("filter", flow::filter(&voice)),
-            paragraph("handler", flow::handler(&voice)),
-            paragraph("sink", flow::sink(&voice)),
-            paragraph("progress", progress::progress(&voice)),
-            paragraph("limits", limits::limits(&voice)),
+            paragraph("source", flow::source(&subject)),
+            paragraph("filter", flow::filter(&subject)),
+            paragraph("handler", flow::handler(&subject)),
+            paragraph("sink", flow::sink(&subject)),
+            paragraph("progress", progress::progress(&subject)),
+            paragraph("limits", limits::limits(&subject)),
         ],
-        delivery: delivery::delivery(&voice),
-        values: values::values(&voice),
+        delivery: delivery::delivery(&subject),
+        values: values::values(&subject),
     }
 }
 

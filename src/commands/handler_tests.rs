@@ -51,13 +51,13 @@ mod find;
 mod plan;
 mod report;
 mod run;
-mod sink;
 
 use std::path::PathBuf;
 
 use crate::config::document::Problem;
 use crate::config::scalar::allowing_missing;
-use crate::spec;
+use crate::connector::{Chosen, SinkKind};
+use crate::spec::{self, Definition};
 
 pub use find::is_test;
 pub use report::{Report, Tested};
@@ -102,32 +102,33 @@ pub fn check(paths: &[PathBuf]) -> Vec<Problem> {
 struct Plan {
     pipeline: String,
     script: crate::script::Script,
-    sink: spec::SinkSpec,
+    sink: Chosen<dyn SinkKind>,
     cases: Vec<plan::Case>,
 }
 
 fn plan(found: &Found) -> Result<Option<Plan>, Vec<Problem>> {
-    let Some((loaded, cases)) = plan_without_script(found)? else { return Ok(None) };
+    let Some((Definition { loaded, sink, .. }, cases)) = plan_without_script(found)? else { return Ok(None) };
     let unknown = plan::unknown_parameters(&loaded);
     if !unknown.is_empty() {
         return Err(unknown);
     }
-    let script = spec::compile_script(&loaded)?;
-    Ok(script.map(|script| Plan { pipeline: loaded.name, script, sink: loaded.spec.sink, cases }))
+    let (script, _advice) = spec::compile_script(&loaded)?;
+    Ok(script.map(|script| Plan { pipeline: loaded.name, script, sink, cases }))
 }
 
-/// Reads the pipeline and its cases; what is missing from the environment is taken as empty meanwhile.
-fn plan_without_script(found: &Found) -> Result<Option<(spec::Loaded, Vec<plan::Case>)>, Vec<Problem>> {
+/// Reads the pipeline and its cases. Missing variables leave holes.
+fn plan_without_script(found: &Found) -> Result<Option<(Definition, Vec<plan::Case>)>, Vec<Problem>> {
     let Some(tests) = &found.tests else { return Ok(None) };
-    let loaded = allowing_missing(|| spec::load_file(&found.pipeline))?;
+    let definition = spec::define(allowing_missing(|| spec::load_file(&found.pipeline))?)?;
+    let loaded = &definition.loaded;
     if loaded.spec.handler.rhai.is_none() {
         return Err(vec![Problem::new(
             tests,
             format!("the pipeline `{}` has no script that could be tested", loaded.name),
         )]);
     }
-    let cases = plan::cases(tests, &loaded)?;
-    Ok(Some((loaded, cases)))
+    let cases = plan::cases(tests, &definition)?;
+    Ok(Some((definition, cases)))
 }
 
 #[cfg(test)]

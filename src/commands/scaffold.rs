@@ -10,10 +10,10 @@ use crate::config::document::Problem;
 use crate::formats::words::io_error;
 use crate::spec;
 
-/// What stands for the pipeline's name in a template.
+/// The placeholder of the pipeline's name in a template.
 const NAME: &str = "{{name}}";
 
-/// What a new pipeline is to be like.
+/// The template of a new pipeline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Template {
     /// A line in a file for each event that matters
@@ -94,7 +94,7 @@ pub fn make(name: &str, folder: &Path, template: Template) -> Result<Vec<Made>, 
     let mut made: Vec<Made> = Vec::new();
     for (path, what, text) in files {
         if let Err(error) = write_new(&path, &text.replace(NAME, name)) {
-            // What was just made is nobody's work yet.
+            // The user cannot have changed these files yet.
             made.iter().for_each(|made| drop(fs::remove_file(&made.path)));
             drop(fs::remove_dir(folder.join(name)));
             let error = anyhow::Error::msg(io_error(&error)).context(format!("cannot make `{}`", path.display()));
@@ -181,47 +181,47 @@ mod tests {
             "../x",
             &[],
             expect![[r#"
-            error: `../x` cannot be the name of a pipeline: it is part of URLs and a metric's label
-             --> ../x.toml
-              = help: a name is at most 64 letters (a-z), digits, `-` and `_`, and begins with a letter or digit
-        "#]],
+                error: `../x` cannot be the name of a pipeline: it is part of URLs and a metric's label
+                --> ../x.toml
+                 = help: a name is at most 64 letters (a-z), digits, `-` and `_`, and begins with a letter or digit
+            "#]],
         );
         check_refused(
             "",
             &[],
             expect![[r#"
-            error: `` cannot be the name of a pipeline: it is part of URLs and a metric's label
-             --> .toml
-              = help: a name is at most 64 letters (a-z), digits, `-` and `_`, and begins with a letter or digit
-        "#]],
+                error: `` cannot be the name of a pipeline: it is part of URLs and a metric's label
+                --> .toml
+                 = help: a name is at most 64 letters (a-z), digits, `-` and `_`, and begins with a letter or digit
+            "#]],
         );
         check_refused(
             "a.test",
             &[],
             expect![[r#"
-            error: `a.test` cannot be the name of a pipeline: it is part of URLs and a metric's label
-             --> a.test.toml
-              = help: a name is at most 64 letters (a-z), digits, `-` and `_`, and begins with a letter or digit
-        "#]],
+                error: `a.test` cannot be the name of a pipeline: it is part of URLs and a metric's label
+                --> a.test.toml
+                 = help: a name is at most 64 letters (a-z), digits, `-` and `_`, and begins with a letter or digit
+            "#]],
         );
     }
 
     #[test]
-    fn what_is_in_the_way_is_named_and_left_as_it_is() {
+    fn existing_files_are_named_and_stay_unchanged() {
         check_refused(
             "shop",
             &["shop.yaml", "shop.rhai", "shop"],
             expect![[r#"
-            error: this is there already, and is not overwritten
-             --> shop.yaml
-              = help: choose another name
-            error: this is there already, and is not overwritten
-             --> shop.rhai
-              = help: choose another name
-            error: this is there already, and is not overwritten
-             --> shop
-              = help: choose another name
-        "#]],
+                error: this is there already, and is not overwritten
+                --> shop.yaml
+                 = help: choose another name
+                error: this is there already, and is not overwritten
+                --> shop.rhai
+                 = help: choose another name
+                error: this is there already, and is not overwritten
+                --> shop
+                 = help: choose another name
+            "#]],
         );
     }
 
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_made_leaves_nothing_behind() {
+    fn a_failed_creation_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
         // The folder of a new pipeline cannot be made below a file.
         let file = folder.path().join("file");

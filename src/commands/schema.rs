@@ -18,7 +18,7 @@ use schemars::transform::{Transform, transform_subschemas};
 use schemars::{JsonSchema, Schema};
 use serde_json::Value;
 
-use crate::config::settings::Settings;
+use crate::config::settings::DaemonSettings;
 use crate::spec::PipelineSpec;
 
 /// Returns the schema of a pipeline file.
@@ -28,7 +28,7 @@ pub fn pipeline() -> Value {
 
 /// Returns the schema of `config/propulsiond.toml`.
 pub fn settings() -> Value {
-    of::<Settings>()
+    of::<DaemonSettings>()
 }
 
 fn of<T: JsonSchema>() -> Value {

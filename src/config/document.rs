@@ -27,10 +27,10 @@ use de::{DeError, NodeDeserializer, Segment};
 /// Larger files are not read: nobody writes one by hand.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// How many mistakes of one file are looked for.
+/// The most problems of one file.
 const MAX_PROBLEMS: usize = 50;
 
-/// How a file is written.
+/// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Toml,
@@ -115,7 +115,7 @@ impl Document {
                 Err(error) => error.rooted(),
             };
             let gone = error.removable().to_vec();
-            // What is missing because it was wrong, and so taken out, has been reported as wrong.
+            // A value that was wrong, and so removed, is not missing: it has been reported.
             let mut is_known = error.missing_path().is_some_and(|path| removed.contains(&path));
             // A table is no longer what it was without what was taken out of it.
             let path = error.path();

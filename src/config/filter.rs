@@ -1,4 +1,4 @@
-//! Which streams and events a pipeline takes, as `[filter]` says.
+//! The streams and events that a pipeline takes, as `[filter]` says.
 //!
 //! A value passes if no list of what is wanted is given or one of its entries matches, and no entry of what is excluded
 //! does: exclusion comes last (spec/core.md §4.3). An entry is the exact name, or `/regex/`, searched anywhere in it.
@@ -54,7 +54,7 @@ pub struct BadEntry {
     pub help: Option<String>,
 }
 
-/// What to do with an event.
+/// The decision about an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Keep,
@@ -164,7 +164,7 @@ impl Filter {
     }
 }
 
-/// What of one dimension is wanted.
+/// The wanted names of one dimension.
 #[derive(Clone, Debug, Default)]
 struct Rule {
     allow: Patterns,
@@ -238,7 +238,7 @@ enum Entry {
 }
 
 fn compile_entry(list: &str, entry: &Text) -> Result<Entry, (String, Option<String>)> {
-    // What a reference stands for is not shown.
+    // A help text could show the value of a reference, which may be a secret.
     compile_text(list, entry).map_err(|(why, help)| (why, help.filter(|_| !entry.has_references())))
 }
 

@@ -1,7 +1,9 @@
-//! The values that settings and pipeline files are written in: text with `${NAME}` in it, durations, sizes.
+//! The scalars of settings and pipeline files: text with `${NAME}` in it, durations, sizes.
 //!
-//! References are resolved here, one scalar at a time, after the file was parsed: what a variable holds can never
-//! change the structure of a file (R64), and messages show the reference, never the value (R63).
+//! References are resolved here, one scalar at a time, after the file was parsed. The content of a variable can therefore
+//! never change the structure of a file (R64). Messages show the reference, never the value (R63).
+//!
+//! A missing variable is an error, or leaves a hole (R61). A text knows from its parsing whether it is a hole.
 
 mod schema;
 
@@ -18,39 +20,58 @@ pub use schema::{DurationText, IntervalText, SizeText};
 
 /// Text in which `${NAME}`, `${NAME:-default}` and `${file:/path}` stand for what they refer to.
 ///
-/// Shows itself as it was written.
-#[derive(Clone, PartialEq, Eq, Hash)]
+/// Two texts are equal if their values are, so that a changed variable is a change. Debug and Serialize show a text as the
+/// file writes it.
+#[derive(Clone)]
 pub struct Text {
     written: Box<str>,
     value: Box<str>,
+    is_hole: bool,
 }
 
 impl Text {
     /// Returns text without references.
     pub fn literal(value: &str) -> Self {
-        Self { written: value.into(), value: value.into() }
+        Self { written: value.into(), value: value.into(), is_hole: false }
     }
 
-    /// Returns the text as it was written, references unresolved.
+    /// Parses a scalar of a file. A missing variable or file is an error, or leaves a hole within [`allowing_missing`].
+    ///
+    /// # Errors
+    /// A reference cannot be resolved.
+    pub fn parse(written: &str) -> Result<Self, Unresolved> {
+        let (value, is_hole) = resolve_with(written, MISSING.get())?;
+        Ok(Self { written: written.into(), value: value.into(), is_hole })
+    }
+
+    /// Returns the text as the file writes it, references unresolved.
     pub fn written(&self) -> &str {
         &self.written
     }
 
-    /// Returns whether the text is not known: it refers to something, and what is missing is taken as empty (R61).
+    /// Returns whether the value is unknown: the text refers to a missing variable or file, and holes are allowed (R61).
     pub fn is_hole(&self) -> bool {
-        self.has_references() && allows_missing()
+        self.is_hole
     }
 
-    /// Returns what tells the text from others: its value, or how it was written if that is not known.
+    /// Returns the part that distinguishes the text from others: its value, or its written form if it is a hole.
     pub fn identity(&self) -> &str {
-        if self.is_hole() { &self.written } else { &self.value }
+        if self.is_hole { &self.written } else { &self.value }
     }
 
-    /// Returns whether any part of the text comes from elsewhere.
+    /// Returns whether any part of the text is a reference.
     pub fn has_references(&self) -> bool {
         self.written.contains("${")
     }
 }
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        (self.is_hole, self.identity()) == (other.is_hole, other.identity())
+    }
+}
+
+impl Eq for Text {}
 
 impl Deref for Text {
     type Target = str;
@@ -78,17 +99,17 @@ impl<'de> Deserialize<'de> for Text {
     }
 }
 
-/// Text that is a secret: shown only where it is a reference, as that (R63).
+/// Text that is a secret. Only its reference is shown (R63).
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(Text);
 
 impl SecretText {
-    /// Returns the value, to be handed to whom it is for.
+    /// Returns the value, for the request that carries it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Returns whether what it refers to is missing, and that is allowed.
+    /// Returns whether the secret is unknown: see [`Text::is_hole`].
     pub fn is_hole(&self) -> bool {
         self.0.is_hole()
     }
@@ -119,7 +140,7 @@ impl<'de> Deserialize<'de> for SecretText {
     }
 }
 
-/// Takes text, and says what it is expected to be.
+/// Reads a text. The field describes the expected text in messages.
 struct TextVisitor(&'static str);
 
 impl Visitor<'_> for TextVisitor {
@@ -130,13 +151,12 @@ impl Visitor<'_> for TextVisitor {
     }
 
     fn visit_str<E: serde::de::Error>(self, written: &str) -> Result<Text, E> {
-        let value = resolve(written).map_err(E::custom)?;
-        Ok(Text { written: written.into(), value: value.into() })
+        Text::parse(written).map_err(E::custom)
     }
 }
 
-/// Reads text that stands for something. What came from elsewhere is not shown if it does not (R63). `hole` stands in
-/// where what is missing is taken as empty.
+/// Reads text of a given form. An error does not show a value that came from a reference (R63). `hole` takes the place of
+/// an unknown value.
 fn parsed<'de, D: Deserializer<'de>, T>(
     deserializer: D,
     expected: &'static str,
@@ -151,7 +171,7 @@ fn parsed<'de, D: Deserializer<'de>, T>(
     })
 }
 
-/// What cannot be resolved.
+/// The error of a reference that cannot be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unresolved {
     #[error("the variable `{0}` is not set (write `${{{0}:-default}}` to give it a default)")]
@@ -164,9 +184,18 @@ pub enum Unresolved {
     Malformed(String),
 }
 
-/// Resolves the references in a scalar. What they resolve to is not looked at again.
+/// Resolves the references in a scalar. References inside their values stay as they are.
+///
+/// # Errors
+/// A reference is malformed, or refers to a missing variable or file.
 pub fn resolve(written: &str) -> Result<String, Unresolved> {
+    resolve_with(written, Missing::IsError).map(|(value, _)| value)
+}
+
+/// Resolves the references in a scalar, and returns whether one of them left a hole.
+fn resolve_with(written: &str, missing: Missing) -> Result<(String, bool), Unresolved> {
     let mut value = String::with_capacity(written.len());
+    let mut is_hole = false;
     let mut rest = written;
     while let Some(start) = rest.find("${") {
         value.push_str(&rest[..start]);
@@ -174,25 +203,27 @@ pub fn resolve(written: &str) -> Result<String, Unresolved> {
         let Some(end) = reference.find('}') else {
             return Err(Unresolved::Malformed(reference.to_owned()));
         };
-        value.push_str(&look_up(&reference[2..end]).map_err(|error| match error {
-            Unresolved::Malformed(_) => Unresolved::Malformed(reference[..=end].to_owned()),
-            other => other,
-        })?);
+        match look_up(&reference[2..end]) {
+            Ok(found) => value.push_str(&found),
+            Err(Unresolved::NotSet(_) | Unresolved::File { .. }) if missing == Missing::LeavesHole => is_hole = true,
+            Err(Unresolved::Malformed(_)) => return Err(Unresolved::Malformed(reference[..=end].to_owned())),
+            Err(other) => return Err(other),
+        }
         rest = &reference[end + 1..];
     }
     value.push_str(rest);
-    Ok(value)
+    Ok((value, is_hole))
 }
 
-/// The most that a file may hold which a reference stands for.
+/// The largest size of a file that a reference stands for.
 const MAX_REFERENCED: u64 = 64 << 10;
 
 fn look_up(reference: &str) -> Result<String, Unresolved> {
     if let Some(path) = reference.strip_prefix("file:") {
         return match read_text(Path::new(path), MAX_REFERENCED) {
-            // Secrets are mounted as files, and editors end files with a newline that is no part of them.
+            // Editors end files with a newline, which is no part of a mounted secret.
             Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
-            Err(error) => missing(Unresolved::File { path: path.to_owned(), why: error.to_string() }),
+            Err(error) => Err(Unresolved::File { path: path.to_owned(), why: error.to_string() }),
         };
     }
     let (name, default) = match reference.split_once(":-") {
@@ -210,18 +241,18 @@ fn look_up(reference: &str) -> Result<String, Unresolved> {
         (Ok(value), _) if !value.is_empty() || default.is_none() => Ok(value),
         (Err(std::env::VarError::NotUnicode(_)), _) => Err(Unresolved::NotUtf8(name.to_owned())),
         (_, Some(default)) => Ok(default.to_owned()),
-        (_, None) => missing(Unresolved::NotSet(name.to_owned())),
+        (_, None) => Err(Unresolved::NotSet(name.to_owned())),
     }
 }
 
-/// Why a file cannot be read.
+/// The error of a file that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
     #[error("{}", io_error(.0))]
     Io(#[from] std::io::Error),
     #[error("it is a folder")]
     Folder,
-    /// A pipe or a device would be waited for, or never end.
+    /// Reading a pipe or a device could wait for ever, or never end.
     #[error("it is not a regular file")]
     NotRegular,
     #[error("it is larger than {}", size::written(*.most))]
@@ -230,7 +261,7 @@ pub enum Unreadable {
     NotUtf8,
 }
 
-/// Reads a file of at most so many bytes.
+/// Reads a file of at most `most` bytes.
 pub fn read_bytes(path: &Path, most: u64) -> Result<Vec<u8>, Unreadable> {
     use std::io::Read as _;
     let metadata = std::fs::metadata(path)?;
@@ -242,33 +273,33 @@ pub fn read_bytes(path: &Path, most: u64) -> Result<Vec<u8>, Unreadable> {
     if bytes.len() as u64 > most { Err(Unreadable::TooLarge { most }) } else { Ok(bytes) }
 }
 
-/// Reads a text of at most so many bytes.
+/// Reads a text of at most `most` bytes.
 pub fn read_text(path: &Path, most: u64) -> Result<String, Unreadable> {
     String::from_utf8(read_bytes(path, most)?).map_err(|_| Unreadable::NotUtf8)
 }
 
+/// The effect of a missing variable or file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    IsError,
+    LeavesHole,
+}
+
 thread_local! {
-    static ALLOW_MISSING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    // A derived `Deserialize` passes no context to its fields, so the mode of a parse travels beside it. Only
+    // `Text::parse` reads it: from then on the text itself knows whether it is a hole.
+    static MISSING: std::cell::Cell<Missing> = const { std::cell::Cell::new(Missing::IsError) };
 }
 
-fn missing(error: Unresolved) -> Result<String, Unresolved> {
-    if ALLOW_MISSING.get() { Ok(String::new()) } else { Err(error) }
-}
-
-/// Runs `f` with every missing variable and file taken as empty: `check --allow-missing-env` (R61).
+/// Runs the parse `f` so that missing variables and files leave holes: `check --allow-missing-env` (R61).
 pub fn allowing_missing<T>(f: impl FnOnce() -> T) -> T {
-    let before = ALLOW_MISSING.replace(true);
+    let before = MISSING.replace(Missing::LeavesHole);
     let result = f();
-    ALLOW_MISSING.set(before);
+    MISSING.set(before);
     result
 }
 
-/// Returns whether missing variables and files are taken as empty.
-pub fn allows_missing() -> bool {
-    ALLOW_MISSING.get()
-}
-
-/// For `#[serde(with = "setting::duration")]`: `"5s"`, `"1h 30m"`.
+/// Durations, for `#[serde(with = "scalar::duration")]`: `"5s"`, `"1h 30m"`.
 pub mod duration {
     use std::time::Duration;
 
@@ -282,7 +313,7 @@ pub mod duration {
         serializer.collect_str(&humantime::format_duration(*duration))
     }
 
-    /// What is longer was never meant, and cannot be added to every time of day.
+    /// The longest duration that can be added to any time of day.
     const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3_600);
 
     pub fn parse(text: &str) -> Result<Duration, String> {
@@ -292,7 +323,7 @@ pub mod duration {
     }
 }
 
-/// For `#[serde(with = "setting::interval")]`: a duration, or `"off"`.
+/// Intervals, for `#[serde(with = "scalar::interval")]`: a duration, or `"off"`.
 pub mod interval {
     use std::time::Duration;
 
@@ -320,7 +351,7 @@ pub mod interval {
     }
 }
 
-/// For `#[serde(with = "setting::size")]`: `"64MiB"`, `"1000"` bytes.
+/// Sizes, for `#[serde(with = "scalar::size")]`: `"64MiB"`, `"1000"` bytes.
 pub mod size {
     use super::{Deserializer, Serializer};
 
@@ -343,7 +374,7 @@ pub mod size {
         serializer.serialize_str(&written(*bytes))
     }
 
-    /// Returns a size as a file has it, in the largest unit of which it is a multiple.
+    /// Returns a size as a file writes it, in the largest unit that divides it.
     pub fn written(bytes: u64) -> String {
         let unit = UNITS[..3].iter().rev().find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size));
         match unit {
@@ -387,7 +418,28 @@ mod tests {
         for file in ["/no/such/file", "/", "/dev/zero", "/proc/self/mem"] {
             assert!(matches!(resolve(&format!("${{file:{file}}}")), Err(Unresolved::File { .. })), "{file}");
         }
-        assert_eq!(allowing_missing(|| resolve("a${PROPULSIOND_NOT_SET}")).unwrap(), "a");
+    }
+
+    #[test]
+    fn r61_a_text_knows_from_its_parsing_whether_it_is_a_hole() {
+        let [hole, set, literal] = allowing_missing(|| {
+            ["a${PROPULSIOND_NOT_SET}", "${PATH}", "plain"].map(|written| Text::parse(written).unwrap())
+        });
+        assert_eq!((hole.is_hole(), hole.identity()), (true, "a${PROPULSIOND_NOT_SET}"));
+        assert!(!set.is_hole() && !set.is_empty(), "a variable that is set is no hole");
+        assert!(!literal.is_hole());
+        assert!(Text::parse("a${PROPULSIOND_NOT_SET}").is_err(), "the mode ends with its parse");
+        assert!(allowing_missing(|| Text::parse("${a b}")).is_err(), "a malformed reference is an error in any mode");
+    }
+
+    #[test]
+    fn texts_compare_by_their_values() {
+        let [reference, literal] = ["${PROPULSIOND_NOT_SET:-a}", "a"].map(|written| Text::parse(written).unwrap());
+        assert_eq!(reference, literal);
+        assert_ne!(reference, Text::parse("${PROPULSIOND_NOT_SET:-b}").unwrap());
+        let [hole, empty] =
+            allowing_missing(|| ["${PROPULSIOND_NOT_SET}", ""].map(|written| Text::parse(written).unwrap()));
+        assert_ne!(hole, empty, "an unknown value is no empty one");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The daemon's own settings: defaults, then a file, then the environment, then flags.
 
+mod levels;
 mod layers;
 mod otlp;
 
@@ -17,81 +18,82 @@ use crate::config::document::{Problem, clear_secrets};
 use crate::config::scalar::{DurationText, IntervalText, SecretText, Text, duration, interval};
 
 pub use layers::Flags;
+pub use levels::{BadLevel, LogLevels};
 pub use otlp::{Endpoint, OtlpSettings, Share};
 
-/// Where the file is looked for if no flag names one; it need not exist.
+/// The default path of the file, which need not exist.
 pub const DEFAULT_FILE: &str = "config/propulsiond.toml";
 
-/// What the name of every variable begins with. The underscores are two: Kubernetes puts `PROPULSIOND_SERVICE_HOST`
-/// into pods beside a Service of that name.
+/// The prefix of the variables. It ends in two underscores because Kubernetes sets `PROPULSIOND_SERVICE_HOST` in pods
+/// beside a Service named `propulsiond`.
 pub const PREFIX: &str = "PROPULSIOND__";
 
-/// The daemon's own settings: everything it can be told that is not about one pipeline. The environment comes after this
-/// file (`PROPULSIOND__LOG__LEVEL=debug`), flags come after that.
+/// The daemon's own settings, apart from those of the pipelines. Variables (`PROPULSIOND__LOG__LEVEL=debug`) override this
+/// file, and flags override both.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(title = "propulsiond settings")]
-pub struct Settings {
-    /// Where metrics, health and the admin API are served, such as `"0.0.0.0:9464"`; `"off"`: nowhere.
+pub struct DaemonSettings {
+    /// The address for metrics, health and the admin API, such as `"0.0.0.0:9464"`, or `"off"`.
     pub listen: Listen,
-    /// Where checkpoints and results are kept. One daemon at a time.
+    /// The directory for checkpoints and results. One daemon at a time can use it.
     pub data_dir: Text,
-    /// How long handlers may take to finish when the daemon stops.
+    /// The longest time for calls in flight when the daemon stops.
     #[serde(with = "duration")]
     #[schemars(with = "DurationText")]
     pub drain: Duration,
-    /// Who may use the admin API.
+    /// Access to the admin API.
     pub http: HttpSettings,
-    /// What is logged to standard error, and how.
+    /// The log on standard error.
     pub log: LogSettings,
-    /// Where traces are exported to.
+    /// The export of traces.
     pub otlp: OtlpSettings,
 }
 
-/// `[http]`: who may use the admin API.
+/// `[http]`: access to the admin API.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpSettings {
-    /// Opens the admin API to who is not on this machine, if they send it as a bearer token. Left out: to nobody else.
+    /// The bearer token that opens the admin API to other hosts. Without it, only this host has access.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "token")]
     pub token: Option<SecretText>,
 }
 
-/// Reads a token; one without a character in it is a mistake that would be noticed late.
+/// Reads a token. An empty one, from an empty variable for example, would open the API to every client.
 fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretText>, D::Error> {
     let token = SecretText::deserialize(deserializer)?;
-    if token.expose().trim().is_empty() && !crate::config::scalar::allows_missing() {
-        return Err(de::Error::custom("the token is empty: leave it out, or give it a value that nobody can guess"));
+    if token.expose().trim().is_empty() && !token.is_hole() {
+        return Err(de::Error::custom("the token is empty: leave it out, or set a value that cannot be guessed"));
     }
     Ok(Some(token))
 }
 
-/// `[log]`: what is logged to standard error, and how.
+/// `[log]`: the log on standard error.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogSettings {
-    /// How lines are written.
+    /// The form of a line.
     pub format: LogFormat,
-    /// What is logged: `"error"`, `"warn"`, `"info"`, `"debug"` or `"trace"`, also by target: `"info,propulsiond::pipeline=debug"`.
+    /// The least level of a line: `"error"`, `"warn"`, `"info"`, `"debug"` or `"trace"`, also by target: `"info,propulsiond::pipeline=debug"`.
     pub level: Text,
-    /// How often the stats of each pipeline are logged, if it did anything; or `"off"`.
+    /// The interval of the statistics of each pipeline that did anything, or `"off"`.
     #[serde(with = "interval")]
     #[schemars(with = "IntervalText")]
     pub stats_interval: Option<Duration>,
 }
 
-/// How log lines are written.
+/// The form of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Text, one line for each event
     #[default]
     Text,
-    /// For machines: an object a line.
+    /// JSON, one object for each event
     Json,
 }
 
-impl Default for Settings {
+impl Default for DaemonSettings {
     fn default() -> Self {
         Self {
             listen: Listen::At(SocketAddr::from(([127, 0, 0, 1], 9464))),
@@ -111,12 +113,22 @@ impl Default for LogSettings {
     }
 }
 
-impl Settings {
-    /// Layers the settings. `file` is what a flag named; without one, [`DEFAULT_FILE`] is read if it exists.
-    /// `variables` are those of the environment.
+impl LogSettings {
+    /// Returns the parsed levels.
+    ///
+    /// # Panics
+    /// The settings were not loaded by [`DaemonSettings::load`], which refuses bad levels.
+    pub fn levels(&self) -> LogLevels {
+        LogLevels::parse(&self.level).expect("`load` parsed the levels")
+    }
+}
+
+impl DaemonSettings {
+    /// Loads the layers of the settings. `file` is the value of `--settings`; without one, [`DEFAULT_FILE`] is read if it exists.
+    /// `variables` are the environment.
     ///
     /// # Errors
-    /// Every mistake of the file, each with its place; or the first one of the environment or the flags, by name.
+    /// Every error of the file, with its place; or the first error of the environment or the flags, with its name.
     pub fn load(
         file: Option<&Path>,
         variables: impl IntoIterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
@@ -131,7 +143,7 @@ impl Settings {
     }
 }
 
-/// Returns advice about the settings' file, which is named or looked for as in [`Settings::load`], and the environment.
+/// Returns advice about the environment and about the file, which is found as in [`DaemonSettings::load`].
 pub fn advice(
     file: Option<&Path>,
     variables: impl IntoIterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
@@ -142,7 +154,7 @@ pub fn advice(
     found
 }
 
-/// Where the daemon listens.
+/// The address of the listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listen {
     Off,
@@ -190,8 +202,8 @@ impl Visitor<'_> for ListenVisitor {
     }
 
     fn visit_str<E: de::Error>(self, written: &str) -> Result<Listen, E> {
-        let value = crate::config::scalar::resolve(written).map_err(E::custom)?;
-        if value == "off" || (value.is_empty() && crate::config::scalar::allows_missing()) {
+        let value = Text::parse(written).map_err(E::custom)?;
+        if &*value == "off" || value.is_hole() {
             return Ok(Listen::Off);
         }
         let address = match value.strip_prefix("localhost:") {

@@ -5,8 +5,9 @@
 //! of `.` or `..` is refused.
 
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
+use std::fmt;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
@@ -29,7 +30,7 @@ enum Part {
     Id,
 }
 
-/// What cannot be a template.
+/// The error of an invalid template.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadTemplate {
     #[error("the path is empty")]
@@ -164,15 +165,11 @@ fn parts(text: &str) -> Result<Vec<Part>, BadTemplate> {
     Ok(parts)
 }
 
-/// Appends a value so that it stays one piece of one folder name.
+/// The bytes of a value that are escaped, so that the value stays one piece of one directory's name.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
 fn encode(value: &str, path: &mut String) {
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            path.push(char::from(byte));
-        } else {
-            write!(path, "%{byte:02X}").expect("memory can be written to");
-        }
-    }
+    path.extend(utf8_percent_encode(value, ESCAPED));
 }
 
 /// Shows itself as it was written.
@@ -195,14 +192,14 @@ impl<'de> Deserialize<'de> for Template {
             return Ok(Self { parts: vec![Part::Literal("missing".into())], text });
         }
         Self::of(text.clone()).map_err(|bad| match text.has_references() {
-            // What a reference stands for is not shown.
+            // The value of a reference may be a secret.
             true => D::Error::custom(format_args!("what `{}` stands for is no path", text.written())),
             false => D::Error::custom(bad),
         })
     }
 }
 
-/// What takes a placeholder's place is never empty and has no `/` in it.
+/// Matches a path against parts. The value of a placeholder is never empty and has no `/`.
 fn matches_parts(parts: &[Part], path: &str) -> bool {
     match parts {
         [] => path.is_empty(),

@@ -4,6 +4,8 @@
 //! Events come in rounds: each round has the next event of every stream of the tranche, in an order of its own, and then
 //! the round's duplicates. A position is the number of events that came before.
 
+mod kind;
+
 use std::io::Write as _;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
@@ -456,12 +458,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_rate_is_kept_and_says_when_none_is_due() {
         let settings = Settings { rate: NonZeroU64::new(1_000), ..settings(10) };
-        let context = Context {
-            pipeline: "p".into(),
-            group: "g".into(),
-            folder: std::path::PathBuf::new(),
-            data: std::path::PathBuf::new(),
-        };
+        let context = Context::new("p", "", "");
         let source = source(&settings, &context).unwrap();
         let mut reader = source.open(&TrancheId::new("0"), StartAt::Origin);
         let (mut events, mut batches) = (0, 0);

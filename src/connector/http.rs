@@ -38,6 +38,7 @@
 //! ```
 
 mod answer;
+mod kind;
 mod outgoing;
 mod settings;
 mod target;

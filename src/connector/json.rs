@@ -18,6 +18,7 @@
 mod files;
 mod input;
 pub mod inspect;
+mod kind;
 mod lines;
 mod log;
 mod numbers;

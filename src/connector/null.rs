@@ -5,11 +5,15 @@
 //! [sink.null]
 //! ```
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Context;
+use super::kind::{Kind, SinkKind, SinkPhrases};
+use super::prose::Prose;
 use crate::handler::HandlerError;
 use crate::sink::{Decided, Sink, Written};
 
@@ -18,6 +22,26 @@ use crate::sink::{Decided, Sink, Written};
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "NullSink")]
 pub struct Settings {}
+
+impl Kind for Settings {}
+
+impl SinkKind for Settings {
+    fn can_fail(&self) -> bool {
+        false
+    }
+
+    fn phrases(&self, prose: &Prose<'_>) -> SinkPhrases {
+        let ending = if prose.has_script { "es" } else { "" };
+        SinkPhrases {
+            writes: format!("There is none to speak of: {} go{ending} nowhere.", prose.effects()),
+            ..SinkPhrases::default()
+        }
+    }
+
+    fn build(&self, context: &Context) -> anyhow::Result<Arc<dyn Sink>> {
+        Ok(Arc::new(NullSink::new(self, context)?))
+    }
+}
 
 /// See the module's documentation.
 #[derive(Clone, Copy, Debug)]

@@ -14,6 +14,7 @@ mod checkpoints;
 mod database;
 mod failure;
 pub mod inspect;
+mod kind;
 mod open;
 mod parked;
 mod progress;

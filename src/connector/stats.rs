@@ -10,6 +10,7 @@
 //! interval = "1m"     # how often the counts are logged
 //! ```
 
+mod kind;
 mod table;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::Context;
+use super::kind::{Kind, SinkKind, SinkPhrases};
+use super::prose::Prose;
 use crate::formats::encode::{self, Format};
 use crate::handler::{HandlerError, HandlerErrorKind};
 use crate::runtime::blocking;
@@ -35,6 +37,24 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self { format: Format::Text }
+    }
+}
+
+impl Kind for Settings {}
+
+impl SinkKind for Settings {
+    fn phrases(&self, prose: &Prose<'_>) -> SinkPhrases {
+        SinkPhrases {
+            writes: format!("{} Lines leave whole.", prose.lines("to standard output", self.format)),
+            overlap: "One write at a time takes what has gathered.",
+            repeat: "After a repeat the same line is there twice.",
+            unavailable: Some("standard output is closed"),
+            ..SinkPhrases::default()
+        }
+    }
+
+    fn build(&self, context: &Context) -> anyhow::Result<Arc<dyn Sink>> {
+        Ok(Arc::new(StdoutSink::new(self, context)?))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The data folder: made if it is not there, and held by one daemon at a time.
+//! The data directory: created if it is missing, and locked by one daemon at a time.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -8,21 +8,20 @@ use anyhow::{Context as _, anyhow, bail};
 
 use crate::formats::words::io_error;
 
-/// A data folder that nobody else may use while this lives.
-pub struct DataFolder {
+/// A data directory that no other process may use during this value's life.
+pub(crate) struct DataDir {
     path: PathBuf,
     _lock: File,
 }
 
-/// The file that is locked. It stays when its holder ends: only the lock on it counts.
+/// The locked file. It stays when its holder ends: only the lock on it counts.
 const LOCK: &str = "propulsiond.lock";
 
-/// Returns who holds the folder, as far as that is known: `process 17`. Makes nothing, and holds the lock for as long as
-/// it takes to look.
+/// Returns the holder of the directory, as in `process 17`. Creates nothing, and releases its own lock at once.
 ///
 /// # Errors
-/// The lock cannot be looked at.
-pub fn holder(path: &Path) -> io::Result<Option<String>> {
+/// The lock file cannot be opened or locked.
+pub(crate) fn holder(path: &Path) -> io::Result<Option<String>> {
     let mut lock = match File::open(path.join(LOCK)) {
         Ok(lock) => lock,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -35,9 +34,9 @@ pub fn holder(path: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// Only a hint: what cannot be read is left out.
 fn written_holder(lock: &mut File) -> String {
     let mut holder = String::new();
+    // The number is only a hint for the message: the holder may be writing it, or be an older program.
     let _read = lock.take(64).read_to_string(&mut holder);
     match holder.trim() {
         "" => "another process".to_owned(),
@@ -45,48 +44,48 @@ fn written_holder(lock: &mut File) -> String {
     }
 }
 
-impl DataFolder {
-    /// Takes the folder, which is made if it is not there.
+impl DataDir {
+    /// Locks the directory, and creates it if it is missing.
     ///
     /// # Errors
-    /// It cannot be made or written to, or somebody holds it.
-    pub fn take(path: &Path) -> anyhow::Result<Self> {
+    /// The directory cannot be created or written to, or another process holds it.
+    pub(crate) fn lock(path: &Path) -> anyhow::Result<Self> {
         if path.exists() && !path.is_dir() {
-            bail!("the data folder `{}` is a file (set `data_dir` to a folder)", path.display());
+            bail!("the data directory `{}` is a file (set `data_dir` to a directory)", path.display());
         }
         std::fs::create_dir_all(path)
-            .map_err(|error| anyhow!("cannot make the data folder `{}`: {}", path.display(), io_error(&error)))?;
+            .map_err(|error| anyhow!("cannot create the data directory `{}`: {}", path.display(), io_error(&error)))?;
         let mut lock =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join(LOCK)).map_err(
-                |error| anyhow!("the data folder `{}` cannot be written to: {}", path.display(), io_error(&error)),
+                |error| anyhow!("cannot write to the data directory `{}`: {}", path.display(), io_error(&error)),
             )?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let holder = written_holder(&mut lock);
-                bail!("the data folder `{}` is in use by another propulsiond ({holder})", path.display());
+                bail!("the data directory `{}` is in use by another propulsiond ({holder})", path.display());
             }
             Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("cannot lock the data folder `{}`", path.display()));
+                return Err(error).with_context(|| format!("cannot lock the data directory `{}`", path.display()));
             }
         }
         lock.set_len(0)
             .and_then(|()| lock.rewind())
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
-            .with_context(|| format!("the data folder `{}` cannot be written to", path.display()))?;
+            .with_context(|| format!("cannot write to the data directory `{}`", path.display()))?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// Tries whether the folder can be written to. Leaves nothing behind.
+/// Checks that the directory can be written to. Leaves nothing behind.
 ///
 /// # Errors
-/// It cannot.
-pub fn try_writing(path: &Path) -> io::Result<()> {
+/// A file cannot be created, written or removed.
+pub(crate) fn try_writing(path: &Path) -> io::Result<()> {
     let probe = path.join(format!(".propulsiond-probe-{}", std::process::id()));
     File::create_new(&probe)?.write_all(b"?")?;
     std::fs::remove_file(probe)
@@ -97,24 +96,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_holds_a_folder_is_known_while_it_is_held() {
+    fn the_holder_of_a_directory_is_known_while_it_holds_the_lock() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("data");
-        assert_eq!(holder(&path).unwrap(), None, "it is not there");
-        let folder = DataFolder::take(&path).unwrap();
+        assert_eq!(holder(&path).unwrap(), None, "the directory is missing");
+        let directory = DataDir::lock(&path).unwrap();
         let process = format!("process {}", std::process::id());
         assert_eq!(holder(&path).unwrap(), Some(process.clone()));
-        let Err(error) = DataFolder::take(&path) else { panic!("taken twice") };
+        let Err(error) = DataDir::lock(&path) else { panic!("locked twice") };
         assert!(error.to_string().ends_with(&format!("is in use by another propulsiond ({process})")), "{error}");
-        drop(folder);
-        assert_eq!(holder(&path).unwrap(), None, "the file that is left means nothing");
+        drop(directory);
+        assert_eq!(holder(&path).unwrap(), None, "the remaining file means nothing");
     }
 
     #[test]
-    fn trying_to_write_leaves_nothing_behind() {
-        let folder = tempfile::tempdir().unwrap();
-        try_writing(folder.path()).unwrap();
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-        assert!(try_writing(&folder.path().join("missing")).is_err());
+    fn a_write_probe_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        try_writing(directory.path()).unwrap();
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        assert!(try_writing(&directory.path().join("missing")).is_err());
     }
 }

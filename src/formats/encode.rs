@@ -5,6 +5,8 @@
 
 use std::io::Write as _;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -13,7 +15,7 @@ use time::OffsetDateTime;
 use crate::effect::Value;
 use crate::event::{Event, Kind, Text};
 
-/// How emitted values become lines.
+/// The form of emitted values as lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
@@ -208,13 +210,10 @@ fn dotnet_timestamp(at: OffsetDateTime, out: &mut Vec<u8>) {
 
 /// Appends bytes as base64.
 pub fn base64(bytes: &[u8], out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for chunk in bytes.chunks(3) {
-        let bits = chunk.iter().fold(0, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
-        let digits = [18, 12, 6, 0].map(|shift| DIGITS[(bits >> shift & 63) as usize]);
-        out.extend_from_slice(&digits[..=chunk.len()]);
-        out.extend_from_slice(&b"=="[..3 - chunk.len()]);
-    }
+    let start = out.len();
+    let length = base64::encoded_len(bytes.len(), true).expect("memory holds the bytes and a third more");
+    out.resize(start + length, 0);
+    STANDARD.encode_slice(bytes, &mut out[start..]).expect("there is room for the encoded bytes");
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Errors and lists, in the words of this program's messages.
 
 use std::error::Error;
+use std::fmt;
 use std::io;
 
 /// Returns the message of an I/O error in lowercase, without the operating system's error number.
@@ -23,4 +24,41 @@ pub fn chain(error: &dyn Error) -> String {
         text.push_str(&message(cause));
     }
     text
+}
+
+/// Writes text with its control characters escaped, so that it stays within its line and commands no terminal (X3).
+pub struct Escaped<W>(pub W);
+
+impl<W: fmt::Write> fmt::Write for Escaped<W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        while let Some(at) = rest.find(is_unsafe) {
+            self.0.write_str(&rest[..at])?;
+            let mut tail = rest[at..].chars();
+            for escaped in tail.next().into_iter().flat_map(char::escape_debug) {
+                self.0.write_char(escaped)?;
+            }
+            rest = tail.as_str();
+        }
+        self.0.write_str(rest)
+    }
+}
+
+/// Returns whether a character ends a line, commands a terminal, or reorders the text around it.
+fn is_unsafe(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn x3_text_keeps_to_its_line() {
+        let mut out = String::new();
+        write!(Escaped(&mut out), "a\nb\r\u{1b}[31m\u{7f}\u{85}\u{2028}\u{202e}é\t\u{0}").unwrap();
+        assert_eq!(out, "a\\nb\\r\\u{1b}[31m\\u{7f}\\u{85}\\u{2028}\\u{202e}é\\t\\0");
+    }
 }

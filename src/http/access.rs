@@ -1,4 +1,4 @@
-//! Who may look at data and change things.
+//! Access to the guarded endpoints.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use axum::response::Response;
 use super::{Api, failure};
 use crate::config::secret::Secret;
 
-/// Lets a request through, or says why not.
+/// Passes a request on, or refuses it with the reason.
 pub(super) async fn guard(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     match refusal(&api, &request) {
         None => next.run(request).await,
@@ -27,17 +27,17 @@ fn refusal(api: &Api, request: &Request) -> Option<(StatusCode, String)> {
             ));
         }
         None if !api.address.ip().is_loopback() => {
-            let why = "this is answered on loopback only: set `http.token` to open it elsewhere";
+            let why = "this endpoint answers on loopback only: set `http.token` to open it to other hosts";
             return Some((StatusCode::FORBIDDEN, why.to_owned()));
         }
-        // A name that somebody else's DNS resolves to this address makes a browser send their name as the host.
+        // DNS rebinding: a foreign name that resolves to this address arrives as the host.
         None if !is_ours(request, api) => {
             let why = "the `host` header is not this daemon's: use the address it listens on, or `localhost`";
             return Some((StatusCode::FORBIDDEN, why.to_owned()));
         }
         _ => {}
     }
-    // No web page can send these types to another site without asking first, and it is never told that it may.
+    // A browser sends these types to another site only after a preflight request, which fails here.
     if request.method() == Method::POST && !is_json(request) {
         let why = "send `content-type: application/json` (or `application/x-ndjson` for lines)";
         return Some((StatusCode::UNSUPPORTED_MEDIA_TYPE, why.to_owned()));
@@ -52,7 +52,7 @@ fn bears(request: &Request, token: &Secret<String>) -> bool {
         .is_some_and(|given| same(given.trim().as_bytes(), token.expose().as_bytes()))
 }
 
-/// Compares in a time that depends on the lengths alone.
+/// Compares in a time that depends on the lengths only.
 fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
 }

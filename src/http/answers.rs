@@ -1,21 +1,20 @@
-//! What pipelines look like in answers.
+//! The JSON forms of pipelines, tranches and streams.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Registered;
 use crate::clock::Timestamp;
+use crate::daemon::registry::Registered;
 use crate::pipeline::{Standing, TrancheView, View};
 use crate::scheduler::{Explanation, StreamReport, StreamState};
 use crate::source::LagUnit;
-use crate::telemetry::health::State;
-use crate::telemetry::health::{Outage, PipelineStatus};
+use crate::telemetry::health::{Outage, PipelineStatus, State};
 
-/// How long nothing may be handled, although something waits, before that is worth a word.
-const QUIET: Duration = Duration::from_secs(30);
+/// The time without a handled event, despite a backlog, above which `/health` reports it.
+const MAX_QUIET_TIME: Duration = Duration::from_secs(30);
 
-/// Brings the gauges of a pipeline up to date.
+/// Updates the gauges of a pipeline.
 pub(super) async fn refresh(pipeline: &Registered) {
     let standing = pipeline.handle.standing();
     pipeline.gauges.state(standing.state);
@@ -27,7 +26,7 @@ pub(super) async fn refresh(pipeline: &Registered) {
     }
 }
 
-/// Returns what `/health` judges a pipeline by.
+/// Returns the facts that `/health` judges.
 pub(super) async fn status(pipeline: &Registered) -> PipelineStatus {
     let standing = pipeline.handle.standing();
     let view = pipeline.handle.view().await;
@@ -40,24 +39,24 @@ pub(super) async fn status(pipeline: &Registered) -> PipelineStatus {
     status.stalled_streams = view.streams.stalled.streams;
     status.parked_streams = view.streams.parked.streams;
     let outage = |(why, since): &(String, Timestamp)| Outage { since: *since, why: why.clone() };
-    // What is not read yet cannot be claimed.
+    // The trouble of a tranche that is not read yet is one of its claim, and so of the checkpoint store.
     let trouble = |reading: bool| {
         let phase = |tranche: &&TrancheView| (tranche.phase == "reading") == reading;
         let troubles = view.tranches.iter().filter(phase).filter_map(|tranche| tranche.trouble.as_ref());
         troubles.min_by_key(|(_, since)| *since).map(outage)
     };
-    status.source_failing = trouble(true);
+    status.source_failing = view.source_failing.as_ref().map(outage).or_else(|| trouble(true));
     status.checkpoint_failing = view.checkpoint_failing.as_ref().map(outage).or_else(|| trouble(false));
     status.breaker_open = view.outage.as_ref().map(outage);
     let waiting =
         view.tranches.iter().any(|tranche| tranche.report.as_ref().is_some_and(|report| report.unhandled > 0));
-    if waiting && pipeline.handle.clock().now().since(view.handled_at) > QUIET {
+    if waiting && pipeline.handle.clock().now().since(view.handled_at) > MAX_QUIET_TIME {
         status.no_progress = Some(view.handled_at);
     }
     status
 }
 
-/// Returns why a pipeline is in its state; of one that runs, what it is about.
+/// Returns the reason of the state, or the current work of a running pipeline.
 fn reason(standing: &Standing, view: Option<&View>) -> String {
     match view {
         Some(view) if standing.state == State::Running && view.at >= standing.since => doing(view),
@@ -78,7 +77,7 @@ fn doing(view: &View) -> String {
         (lag(LagUnit::Bytes), "byte", "read"),
     ];
     let work: Vec<_> = (work.iter().filter(|(count, ..)| *count > 0))
-        .map(|(count, noun, what)| format!("{count} {noun}{} to be {what}", if *count == 1 { "" } else { "s" }))
+        .map(|(count, noun, done)| format!("{count} {noun}{} to be {done}", if *count == 1 { "" } else { "s" }))
         .collect();
     match work.as_slice() {
         [] if view.tranches.iter().all(|tranche| tranche.at_tail) => "everything is handled".to_owned(),
@@ -171,6 +170,22 @@ fn stream(report: &StreamReport) -> Value {
     })
 }
 
+/// Returns the last failure of a stream that has a retry ahead; `null` if it has none.
+pub(super) fn failure(view: Option<&View>, stream: &str, now: Timestamp) -> Value {
+    let failures = view.iter().flat_map(|view| &view.failures);
+    let of_stream = failures.into_iter().find(|failure| failure.stream == stream);
+    of_stream.map_or(Value::Null, |failure| {
+        json!({
+            "index": failure.index,
+            "class": failure.class,
+            "error": failure.error,
+            "attempts": failure.attempts,
+            "seconds": now.since(failure.since).as_secs_f64(),
+            "next_try_in_seconds": failure.next_try.map(|at| at.since(now).as_secs_f64()),
+        })
+    })
+}
+
 pub(super) fn explanation(name: &str, explanation: &Explanation) -> Value {
     json!({
         "stream": name,
@@ -224,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipeline_that_runs_says_what_is_left_to_do() {
+    fn a_running_pipeline_names_its_remaining_work() {
         check(vec![tranche("reading", true, None), tranche("ended", true, None)], "everything is handled");
         check(vec![tranche("reading", true, None), tranche("reading", false, None)], "reading");
         let behind = |amount, unit| tranche("reading", false, Some((amount, unit)));

@@ -167,7 +167,7 @@ impl Driver {
             next_purge: options.purge.map(|every| now + every),
             check_stuck_at: now + Duration::from_secs(1),
             probe_at: now + PROBE_EVERY,
-            paused: false,
+            paused: listener.is_paused(),
             shared: listener.shared(),
             random: random.fork(),
             clock,
@@ -182,7 +182,11 @@ impl Driver {
 
     /// Runs until the pipeline ends or a part of it fails. Returns the end and its reason.
     pub(super) async fn run(&mut self, listener: &mut Listener, stop: &CancellationToken) -> (Ended, String) {
-        self.shared.enter(State::Running, "started");
+        if self.paused {
+            self.shared.enter(State::Paused, "paused before the restart");
+        } else {
+            self.shared.enter(State::Running, "started");
+        }
         loop {
             self.now = self.clock.now();
             let is_busy = self.pass();
@@ -264,12 +268,12 @@ impl Driver {
     fn pause(&mut self) {
         self.paused = true;
         self.take_back_calls();
-        self.shared.enter(State::Paused, "a person asked for it");
+        self.shared.enter(State::Paused, "paused by the operator");
     }
 
     fn resume(&mut self) {
         self.paused = false;
-        self.shared.enter(State::Running, "resumed by a person");
+        self.shared.enter(State::Running, "resumed by the operator");
     }
 
     /// Does everything that can be done without waiting. Returns whether more is left to do at once.

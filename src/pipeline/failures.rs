@@ -45,10 +45,6 @@ impl Failures {
         }
     }
 
-    pub(super) fn get(&self, stream: &str) -> Option<&StreamFailure> {
-        self.0.get(stream)
-    }
-
     pub(super) fn list(&self) -> Vec<StreamFailure> {
         self.0.values().cloned().collect()
     }
@@ -74,7 +70,7 @@ mod tests {
         let attempt = |error, attempts| Attempt { class: "exception", error, attempts, next_try: None };
         failures.note(&work("a-1"), attempt("first", 1), Timestamp::from_millis(1));
         failures.note(&work("a-1"), attempt("second", 2), Timestamp::from_millis(2));
-        let failure = failures.get("a-1").unwrap();
+        let failure = &failures.list()[0];
         assert_eq!((failure.index, &*failure.error, failure.attempts), (3, "second", 2));
         assert_eq!(failure.since, Timestamp::from_millis(1));
         failures.clear("a-1");

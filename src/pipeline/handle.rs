@@ -78,6 +78,8 @@ pub struct Listener {
     commands: mpsc::Receiver<Command>,
     shared: Arc<Shared>,
     clock: Clock,
+    /// The latest pause is not resumed yet. A pause outlives the runs of a pipeline.
+    paused: bool,
 }
 
 impl Handle {
@@ -86,7 +88,7 @@ impl Handle {
         let starting =
             Standing { state: State::Starting, reason: CONNECTING.to_owned(), since: clock.now(), restarts: 0 };
         let shared = Arc::new(Shared { clock, standing: watch::Sender::new(starting), last: Mutex::new(None) });
-        let listener = Listener { commands: received, shared: Arc::clone(&shared), clock };
+        let listener = Listener { commands: received, shared: Arc::clone(&shared), clock, paused: false };
         (Self { commands, shared }, listener)
     }
 
@@ -136,6 +138,11 @@ impl Handle {
         tokio::time::timeout(ANSWER_WITHIN, asked).await.ok().flatten()
     }
 
+    /// Enters a state that no driver enters: the keeper's, between two runs.
+    pub(crate) fn enter(&self, state: State, reason: &str) {
+        self.shared.enter(state, reason);
+    }
+
     pub async fn pause(&self) -> bool {
         self.commands.send(Command::Pause).await.is_ok()
     }
@@ -166,9 +173,28 @@ impl Listener {
 
     /// Waits for a command. Never returns once all handles are gone.
     pub(super) async fn next(&mut self) -> Command {
-        match self.commands.recv().await {
-            Some(command) => command,
-            None => std::future::pending().await,
+        let Some(command) = self.commands.recv().await else { std::future::pending().await };
+        match &command {
+            Command::Pause => self.paused = true,
+            Command::Resume => self.paused = false,
+            _ => {}
+        }
+        command
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Decides whether the next run starts paused.
+    pub(crate) fn set_paused(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// Leaves questions unanswered, so that each caller takes the latest view. Never returns.
+    pub(crate) async fn decline(&mut self) -> std::convert::Infallible {
+        loop {
+            drop(self.next().await);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The life of a pipeline: a run, and after a failure another one, with parts built anew.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,21 +30,27 @@ impl Pipeline {
     /// Runs until the pipeline finishes, halts, is fenced or is stopped. Restarts after a failure.
     ///
     /// `stop` asks it to drain. Commands come from the [`Handle`](super::Handle) that belongs to `listener`.
-    pub async fn run(self, listener: Listener, daemon: &Group, stop: CancellationToken) -> Ended {
+    pub async fn run(self, mut listener: Listener, daemon: &Group, stop: CancellationToken) -> Ended {
+        self.run_again(&mut listener, daemon, stop).await
+    }
+
+    /// Like [`run`](Self::run). The keeper of the pipeline can start it again afterwards.
+    pub(crate) async fn run_again(&self, listener: &mut Listener, daemon: &Group, stop: CancellationToken) -> Ended {
         let span = pipeline_span(&self.identity.name);
         self.run_until_it_ends(listener, daemon, stop).instrument(span).await
     }
 
-    async fn run_until_it_ends(self, mut listener: Listener, daemon: &Group, stop: CancellationToken) -> Ended {
+    async fn run_until_it_ends(&self, listener: &mut Listener, daemon: &Group, stop: CancellationToken) -> Ended {
         let mut random = fastrand::Rng::with_seed(self.options.seed);
         let mut restarts = Restarts::new(OUTAGE, HEALTHY_AFTER);
         let clock = listener.clock();
         loop {
             listener.shared().enter(State::Starting, CONNECTING);
             let started = clock.now();
-            let (ended, reason) = match self.assemble.assemble() {
-                Ok(parts) => self.run_once(parts, &mut listener, daemon, &stop, &mut random).await,
-                Err(error) => failed(format!("{error:#}")),
+            let (ended, reason) = match catch_unwind(AssertUnwindSafe(|| self.assemble.assemble())) {
+                Ok(Ok(parts)) => self.run_once(parts, listener, daemon, &stop, &mut random).await,
+                Ok(Err(error)) => failed(format!("{error:#}")),
+                Err(panic) => failed(format!("the start panicked: {}", panic_message(&*panic))),
             };
             let Ended::Failed(why) = ended else {
                 listener.shared().end(&ended, &reason);

@@ -466,6 +466,7 @@ impl Tranches {
         if state.phase != Phase::Reading {
             return;
         }
+        self.starved.remove(tranche);
         self.bytes = self.bytes - state.bytes + report.bytes;
         state.bytes = report.bytes;
         if state.at_tail && limits.finite {

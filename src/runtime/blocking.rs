@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_was_given_up_ends_before_the_next_begins() {
+    async fn an_abandoned_job_ends_before_the_next_begins() {
         let shared = Arc::new(Mutex::new(Vec::new()));
         let (go, wait) = channel::<()>();
         let mut held = Box::pin(with(&shared, move |done: &mut Vec<i32>| {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// How delays grow: doubling from `initial` to at most `max`, each shortened at random by up to half.
+/// The growth of delays: from `initial`, doubled up to `max`, each shortened at random by up to half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     pub initial: Duration,

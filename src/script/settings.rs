@@ -41,11 +41,18 @@ fn default_timeout() -> Duration {
     Options::default().timeout
 }
 
-/// A tree of values, in whose texts `${NAME}` stands for what it refers to. Shows itself as it was written.
-#[derive(Clone, Default, PartialEq)]
+/// A tree of values, in whose texts `${NAME}` stands for its value. Debug and Serialize show it as the file writes it.
+#[derive(Clone, Default)]
 pub struct Params {
     written: Map<String, Value>,
     resolved: Map<String, Value>,
+}
+
+/// Parameters are equal if their values are, so that a changed variable is a change.
+impl PartialEq for Params {
+    fn eq(&self, other: &Self) -> bool {
+        self.resolved == other.resolved
+    }
 }
 
 /// What the script gets: references resolved.
@@ -93,9 +100,10 @@ impl JsonSchema for Params {
     }
 }
 
+/// Resolves the references in texts, in the mode of the parse: a missing variable may leave a hole.
 fn resolve(value: &mut Value) -> Result<(), scalar::Unresolved> {
     match value {
-        Value::String(text) => *text = scalar::resolve(text)?,
+        Value::String(text) => *text = scalar::Text::parse(text)?.to_string(),
         Value::Array(items) => items.iter_mut().try_for_each(resolve)?,
         Value::Object(entries) => entries.values_mut().try_for_each(resolve)?,
         _ => {}

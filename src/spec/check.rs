@@ -1,60 +1,131 @@
-//! What takes more than one value, or more than one file, to be judged.
+//! The checks that take more than one value, or more than one file. They turn files into [`Checked`] pipelines.
 
 mod files;
+mod identity;
+mod numbers;
+mod parts;
+mod progress;
 
-use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
-use super::connectors::Role;
-use super::{Checkpoint, HandlerSpec, Loaded, Order, SinkSpec, SourceSpec, Then};
+use super::scripts::compile_script;
+use super::{Checked, Checkpoint, CheckpointSpec, Definition, Loaded, Order, Progress, Then};
 use crate::config::document::{Problem, clear_secrets};
 use crate::config::filter::{BadEntry, Filter};
-use crate::config::scalar::Text;
+use crate::connector::kind::{self, BadPart, BadSetting, Kind, KindFile, StoreFacts, Usage};
+use crate::connector::prose::listed;
 use crate::event::Indexes;
-use crate::script;
 
-/// Returns everything that is wrong with pipelines that could be read, each by itself and all together. `data` is the
-/// daemon's data directory.
-///
-/// Where missing variables are allowed ([`setting::allowing_missing`](crate::config::scalar::allowing_missing)), what refers to
-/// any is not judged.
-pub fn check(pipelines: &[Loaded], data: &Path) -> Vec<Problem> {
-    let mut problems: Vec<_> = pipelines.iter().flat_map(|pipeline| Check { pipeline, data }.all()).collect();
-    problems.extend(shared_keys(pipelines, data));
-    problems.extend(files::shared(pipelines, data));
-    problems
+use identity::{FileId, resolved};
+use parts::Parts;
+
+/// The pipelines that passed, and advice about them.
+pub struct Outcome {
+    /// The pipelines that can run.
+    pub checked: Vec<Checked>,
+    /// The pipelines whose script is a hole (`--allow-missing-env`): they passed as far as they are known.
+    pub unknown_scripts: Vec<Definition>,
+    pub advice: Vec<Problem>,
 }
 
+impl Outcome {
+    /// Returns every pipeline that passed.
+    pub fn definitions(&self) -> impl Iterator<Item = &Definition> {
+        self.checked.iter().map(|checked| &checked.definition).chain(&self.unknown_scripts)
+    }
+}
+
+/// Checks pipelines, each by itself and all together, and compiles their filters and scripts. `data` is the daemon's data
+/// directory. A value that is a hole is not judged.
+///
+/// # Errors
+/// Everything that is wrong with any of them, advice included.
+pub fn check(pipelines: Vec<Loaded>, data: &Path) -> Result<Outcome, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut definitions = Vec::new();
+    for loaded in pipelines {
+        let (definition, found) = judge(loaded, data);
+        problems.extend(found);
+        definitions.extend(definition);
+    }
+    problems.extend(progress::shared_keys(&definitions, data));
+    problems.extend(files::shared(&definitions, data));
+    problems.extend(progress::renamed(&definitions, data));
+    let mut outcome = Outcome { checked: Vec::new(), unknown_scripts: Vec::new(), advice: Vec::new() };
+    for definition in definitions {
+        if definition.loaded.spec.script().is_some_and(|script| script.is_hole()) {
+            outcome.unknown_scripts.push(definition);
+            continue;
+        }
+        match compile_script(&definition.loaded) {
+            Ok((script, found)) => {
+                problems.extend(found);
+                outcome.checked.push(Checked { definition, script });
+            }
+            Err(found) => problems.extend(found),
+        }
+    }
+    if problems.iter().any(Problem::is_error) {
+        return Err(problems);
+    }
+    outcome.advice = problems;
+    Ok(outcome)
+}
+
+/// Returns the parts of a pipeline, for commands that run none: other settings are not judged.
+///
+/// # Errors
+/// The file does not choose one of each part, or its filter does not compile.
+pub fn define(loaded: Loaded) -> Result<Definition, Vec<Problem>> {
+    let (parts, mut problems) = parts::choose(&loaded);
+    let (filter, found) = filter(&loaded);
+    problems.extend(found.into_iter().filter(Problem::is_error));
+    match Definition::new(loaded, parts, filter) {
+        Some(definition) if problems.is_empty() => Ok(definition),
+        _ => Err(problems),
+    }
+}
+
+/// Returns the parts of a pipeline if it has one of each, and everything that is wrong with its file.
+fn judge(loaded: Loaded, data: &Path) -> (Option<Definition>, Vec<Problem>) {
+    let (parts, mut problems) = parts::choose(&loaded);
+    let check = Check { pipeline: &loaded, data, parts: &parts };
+    problems.extend(check.names());
+    problems.extend(check.connectors());
+    let (filter, found) = filter(&loaded);
+    problems.extend(found);
+    problems.extend(check.require_all());
+    problems.extend(check.purge());
+    problems.extend(check.numbers());
+    problems.extend(check.park());
+    problems.extend(check.script());
+    problems.extend(check.own_output());
+    problems.extend(check.absent_input());
+    problems.extend(clear_secrets(&loaded.document));
+    // An error makes advice about the same value superfluous.
+    let wrong: Vec<_> =
+        problems.iter().filter(|problem| problem.is_error()).map(|problem| problem.path.clone()).collect();
+    problems.retain(|problem| problem.is_error() || !wrong.contains(&problem.path));
+    problems.sort_by_key(|problem| problem.place.as_ref().map(|place| (place.line, place.column)));
+    (Definition::new(loaded, parts, filter), problems)
+}
+
+impl Definition {
+    fn new(loaded: Loaded, parts: Parts, filter: Option<Filter>) -> Option<Self> {
+        let (source, sink, progress) = (parts.source?, parts.sink?, parts.progress?);
+        Some(Self { loaded, source, sink, progress, filter: Arc::new(filter?) })
+    }
+}
+
+/// The checks of one pipeline.
 struct Check<'a> {
     pipeline: &'a Loaded,
     data: &'a Path,
+    parts: &'a Parts,
 }
 
 impl Check<'_> {
-    fn all(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        problems.extend(self.names());
-        problems.extend(self.kinds());
-        problems.extend(self.required());
-        problems.extend(self.connectors());
-        problems.extend(self.checkpoint_in_sink());
-        problems.extend(self.filter());
-        problems.extend(self.schedule());
-        problems.extend(self.bounds());
-        problems.extend(self.errors());
-        problems.extend(self.script());
-        problems.extend(self.own_output());
-        problems.extend(self.absent_input());
-        problems.extend(clear_secrets(&self.pipeline.document));
-        // What has to be changed needs no advice besides.
-        let wrong: Vec<_> =
-            problems.iter().filter(|problem| problem.is_error()).map(|problem| problem.path.clone()).collect();
-        problems.retain(|problem| problem.is_error() || !wrong.contains(&problem.path));
-        problems.sort_by_key(|problem| problem.place.as_ref().map(|place| (place.line, place.column)));
-        problems
-    }
-
     fn problem(&self, path: &[&str], message: impl Into<String>) -> Problem {
         self.pipeline.document.problem(path, message)
     }
@@ -66,264 +137,144 @@ impl Check<'_> {
     fn names(&self) -> Vec<Problem> {
         let spec = &self.pipeline.spec;
         let named = [("group", &spec.group), ("source_id", &spec.source_id)];
-        named
-            .into_iter()
-            .filter_map(|(key, name)| Some((key, &**name.as_ref().filter(|name| !name.is_hole())?)))
-            .filter(|(_, name)| {
-                name.trim() != *name
-                    || name.is_empty()
-                    || name.len() > 255
-                    || name.contains('/')
-                    || name.contains(char::is_control)
-            })
-            .map(|(key, _)| {
-                self.problem(
-                    &[key],
-                    format!("`{key}` must be 1 to 255 bytes, without `/`, control characters and outer spaces"),
-                )
-            })
-            .collect()
+        let known =
+            named.into_iter().filter_map(|(key, name)| Some((key, name.as_ref().filter(|name| !name.is_hole())?)));
+        let is_bad = |name: &str| {
+            name.trim() != name
+                || name.is_empty()
+                || name.len() > 255
+                || name.contains('/')
+                || name.contains(char::is_control)
+        };
+        let problem = |key: &str| {
+            let why = format!("`{key}` must be 1 to 255 bytes, without `/`, control characters and outer spaces");
+            self.problem(&[key], why)
+        };
+        known.filter(|(_, name)| is_bad(name)).map(|(key, _)| problem(key)).collect()
     }
 
-    /// One source, one store, one handler and one sink at most, and something to do.
-    fn kinds(&self) -> Vec<Problem> {
-        let spec = &self.pipeline.spec;
-        let mut problems = Vec::new();
-        let sources: Vec<_> = spec.source.given().collect();
-        problems.extend(self.more_than_one("source", &sources));
-        if sources.is_empty() {
-            problems.push(self.absent("source", SourceSpec::KINDS, "a pipeline needs a source"));
-        }
-        if let Checkpoint::Store(store) = &spec.checkpoint {
-            problems.extend(self.more_than_one("checkpoint", &store.given().collect::<Vec<_>>()));
-        }
-        let handlers: Vec<_> = spec.handler.given().collect();
-        problems.extend(self.more_than_one("handler", &handlers));
-        let sinks: Vec<_> = spec.sink.given().collect();
-        problems.extend(self.more_than_one("sink", &sinks));
-        if sinks.is_empty() && handlers.is_empty() {
-            problems.push(self.absent("sink", SinkSpec::KINDS, "a pipeline needs a sink or a handler, or both"));
-        } else if sinks.is_empty() && self.pipeline.document.node(&["sink"]).is_some() {
-            problems.push(self.absent("sink", SinkSpec::KINDS, "this names no sink"));
-        } else if handlers.is_empty() && self.pipeline.document.node(&["handler"]).is_some() {
-            problems.push(self.absent("handler", HandlerSpec::KINDS, "this names no handler"));
-        }
-        problems
-    }
-
-    fn absent(&self, table: &str, kinds: &[&str], why: &str) -> Problem {
-        let choice: Vec<_> = kinds.iter().map(|kind| format!("`{table}.{kind}`")).collect();
-        self.problem_of_key(&[table], why).help(format!("add one of {}", choice.join(", ")))
-    }
-
-    fn more_than_one(&self, table: &str, kinds: &[&str]) -> Option<Problem> {
-        let mut places: Vec<_> = kinds.iter().map(|kind| (self.line_of(&[table, kind]), *kind)).collect();
-        places.sort_unstable();
-        let (_, last) = (places.len() > 1).then(|| places[places.len() - 1])?;
-        let listed: Vec<_> = places.iter().map(|(line, kind)| format!("`{kind}` in line {line}")).collect();
-        let problem = self.problem_of_key(
-            &[table, last],
-            format!("a pipeline has one {table}, not {}: {}", places.len(), listed.join(" and ")),
-        );
-        Some(problem.help("keep one of them; write the others into files of their own"))
-    }
-
-    fn line_of(&self, path: &[&str]) -> usize {
-        self.pipeline.document.line_of(path).unwrap_or_default()
-    }
-
-    fn required(&self) -> Vec<Problem> {
-        let empty = self.pipeline.spec.required().into_iter().filter(|(_, text)| text.is_empty() && !text.is_hole());
-        empty
-            .map(|(path, _)| match self.pipeline.document.node(&path) {
-                Some(_) => self.problem(&path, format!("`{}` must not be empty", path[2])),
-                None => self.problem(&path[..2], format!("the key `{}` is missing", path[2])),
-            })
-            .collect()
-    }
-
+    /// Checks the connectors' own settings.
     fn connectors(&self) -> Vec<Problem> {
+        let spec = &self.pipeline.spec;
+        let mut problems = Vec::new();
+        for source in spec.source.given() {
+            problems.extend(self.settings("source", source.key, &*source));
+        }
+        for sink in spec.sink.given() {
+            problems.extend(self.settings("sink", sink.key, &*sink));
+        }
+        if let Checkpoint::Store(stores) = &spec.checkpoint {
+            for store in stores.given() {
+                problems.extend(self.settings("checkpoint", store.key, &*store));
+            }
+        }
+        let script = spec.script().and_then(|script| kind::required("script", script));
+        problems.extend(script.map(|missing| self.bad_setting("handler", "rhai", missing)));
+        problems
+    }
+
+    fn settings<K: Kind + ?Sized>(&self, role: &str, key: &str, kind: &K) -> Vec<Problem> {
+        let missing = kind.missing_feature().map(|feature| {
+            let why = format!("this propulsiond was built without `{key}`");
+            self.problem_of_key(&[role, key], why).help(format!("build it with `--features {feature}`"))
+        });
+        let bad = kind.check().into_iter().map(|bad| self.bad_setting(role, key, bad));
+        missing.into_iter().chain(bad).collect()
+    }
+
+    fn bad_setting(&self, role: &str, kind: &str, bad: BadSetting) -> Problem {
         let document = &self.pipeline.document;
-        let bad = self.pipeline.spec.bad_settings();
-        bad.into_iter()
-            .map(|(path, bad)| {
-                let keys: Vec<_> = path.iter().map(String::as_str).collect();
-                let problem = match keys.split_last() {
-                    Some((index, list)) if index.parse::<usize>().is_ok() => {
-                        let index = index.parse().unwrap_or_default();
-                        let problem = document.problem_of_item(list, index, bad.why);
-                        Problem { path: format!("{}[{index}]", list.join(".")), ..problem }
-                    }
-                    // The name of a header is what is wrong with it, its value is not shown.
-                    _ if keys.contains(&"headers") => document.problem_of_key(&keys, bad.why),
-                    _ => document.problem(&keys, bad.why),
-                };
-                Problem { help: bad.help, ..problem }
-            })
-            .collect()
-    }
-
-    fn checkpoint_in_sink(&self) -> Option<Problem> {
-        let spec = &self.pipeline.spec;
-        if spec.checkpoint != Checkpoint::Sink || spec.has_transactional_sink() {
-            return None;
-        }
-        let why = match spec.sink.given().next() {
-            Some(kind) => format!("a `{kind}` sink cannot hold the progress"),
-            None => "there is no sink to hold the progress".to_owned(),
-        };
-        Some(self.problem(&["checkpoint"], why).help(
-            "`checkpoint = \"sink\"` goes with `sink.sqlite`; otherwise choose a store, such as `checkpoint.sqlite`",
-        ))
-    }
-
-    fn filter(&self) -> Vec<Problem> {
-        let settings = &self.pipeline.spec.filter;
-        let of_entry = |bad: BadEntry| {
-            let problem = self.pipeline.document.problem_of_item(&["filter", bad.list], bad.index, bad.why);
-            Problem { help: bad.help, path: format!("filter.{}[{}]", bad.list, bad.index), ..problem }
-        };
-        let filter = match Filter::compile(settings) {
-            Ok(filter) => filter,
-            Err(bad) => return bad.into_iter().map(of_entry).collect(),
-        };
-        let mut problems = Vec::new();
-        for (_, dead) in filter.dead_entries(settings) {
-            let nothing_passes = dead.iter().all(Option::is_some);
-            for mut bad in dead.into_iter().flatten() {
-                if nothing_passes {
-                    bad.why.push_str(": the pipeline would handle no event");
-                    problems.push(of_entry(bad));
-                } else {
-                    problems.push(of_entry(bad).as_warning());
-                }
+        let path: Vec<_> = [role, kind].into_iter().chain(bad.path.iter().map(String::as_str)).collect();
+        let (last, table) = path.split_last().map_or(("", &path[..]), |(last, table)| (*last, table));
+        let problem = match (bad.at, last.parse::<usize>()) {
+            (BadPart::Missing, _) if document.node(&path).is_some() => {
+                document.problem(&path, format!("`{last}` must not be empty"))
             }
+            (BadPart::Missing, _) => document.problem(table, format!("the key `{last}` is missing")),
+            (BadPart::Key, _) => document.problem_of_key(&path, bad.why),
+            (BadPart::Value, Ok(index)) => {
+                let problem = document.problem_of_item(table, index, bad.why);
+                Problem { path: format!("{}[{index}]", table.join(".")), ..problem }
+            }
+            (BadPart::Value, Err(_)) => document.problem(&path, bad.why),
+        };
+        Problem { help: bad.help, ..problem }
+    }
+
+    fn require_all(&self) -> Vec<Problem> {
+        let schedule = &self.pipeline.spec.schedule;
+        let at = &["schedule", "require_all"];
+        let mut problems = Vec::new();
+        if !schedule.require_all {
+            return problems;
+        }
+        if schedule.order == Order::None {
+            let why = "`require_all` waits for the events before, and `order = \"none\"` knows no before";
+            problems.push(self.problem(at, why).help("remove one of the two"));
+        }
+        if self.parts.source.as_ref().is_some_and(|source| source.contract().indexes == Indexes::Sparse) {
+            let why = "`require_all` waits for every index, and this source leaves indexes out";
+            let help = "remove it, or read indexes that follow each other: `index = \"field\"`";
+            problems.push(self.problem(at, why).help(help));
+        }
+        if self.pipeline.spec.waits_for_all() && self.keeps_write_positions() == Some(false) {
+            problems.extend(self.forgets_streams());
         }
         problems
     }
 
-    fn schedule(&self) -> Vec<Problem> {
-        let spec = &self.pipeline.spec;
-        let schedule = &spec.schedule;
-        let mut problems = Vec::new();
-        if schedule.require_all {
-            let at = &["schedule", "require_all"];
-            if schedule.order == Order::None {
-                let why = "`require_all` waits for the events before, and `order = \"none\"` knows no before";
-                problems.push(self.problem(at, why).help("remove one of the two"));
-            }
-            if spec.contract().indexes == Indexes::Sparse {
-                let why = "`require_all` waits for every index, and this source leaves indexes out";
-                problems.push(
-                    self.problem(at, why)
-                        .help("remove it, or read indexes that follow each other: `index = \"field\"`"),
-                );
-            }
-            if spec.waits_for_all() && !spec.keeps_write_positions() {
-                problems.push(self.forgets_streams());
-            }
-            if schedule.purge.is_some() {
-                let why = "`purge` forgets how far a stream is, which is what `require_all` has to know";
-                problems.push(self.problem_of_key(&["schedule", "purge"], why).help("remove one of the two"));
-            }
-        }
-        if schedule.purge.is_some() && !schedule.require_all && spec.keeps_write_positions() {
-            let why = "`purge` forgets how far a stream is, which `write_positions` has to know";
-            problems.push(self.problem_of_key(&["schedule", "purge"], why).help(
-                "remove it, or write `write_positions = false` if an event that the feed repeats may have its effect twice",
-            ));
-        }
-        problems.extend(self.not_zero(&["schedule", "commit_interval"], schedule.commit_interval.is_zero()));
-        problems.extend(self.not_zero(&["schedule", "purge"], schedule.purge.is_some_and(|purge| purge.is_zero())));
-        problems.extend(self.not_zero(&["schedule", "read_ahead_bytes"], schedule.read_ahead_bytes == 0));
-        problems.extend(self.not_zero(&["schedule", "max_bytes"], schedule.max_bytes == Some(0)));
-        problems
+    fn keeps_write_positions(&self) -> Option<bool> {
+        let (source, progress) = (self.parts.source.as_ref()?, self.parts.progress.as_ref()?);
+        Some(super::definition::keeps_write_positions(&self.pipeline.spec, &**source, progress))
     }
 
-    /// A stream of which nothing is known would wait for its index 0, which was handled before the restart.
-    fn forgets_streams(&self) -> Problem {
+    /// Without write positions, a stream would wait after a restart for its index 0, which was handled before.
+    fn forgets_streams(&self) -> Option<Problem> {
         let at = &["schedule", "require_all"];
         let needs = "`require_all` has to know after a restart how far each stream is";
-        match &self.pipeline.spec.checkpoint {
-            Checkpoint::Sink => self
+        Some(match self.parts.progress.as_ref()? {
+            Progress::Sink(_) => self
                 .problem(at, format!("{needs}, which `write_positions = false` keeps nowhere"))
                 .help("remove one of the two"),
-            Checkpoint::Store(store) => {
-                let kind = store.given().next().unwrap_or("sqlite");
-                self.problem(at, format!("{needs}, which a `{kind}` checkpoint store does not keep"))
-                    .help("keep the progress in `[checkpoint.sqlite]`, or in the sink where it can hold it: `checkpoint = \"sink\"`")
+            Progress::Store(store) => {
+                let able = stores(|facts| facts.write_positions, "`[checkpoint.", "]`");
+                let why = format!("{needs}, which a `{store}` checkpoint store does not keep");
+                self.problem(at, why).help(format!(
+                    "keep the progress in {able}, or in the sink where it can hold it: `checkpoint = \"sink\"`"
+                ))
             }
-        }
+        })
     }
 
-    fn not_zero(&self, path: &[&str], is_zero: bool) -> Option<Problem> {
-        is_zero.then(|| self.problem(path, format!("`{}` must be more than nothing", path[path.len() - 1])))
+    fn purge(&self) -> Option<Problem> {
+        let schedule = &self.pipeline.spec.schedule;
+        schedule.purge?;
+        let at = &["schedule", "purge"];
+        if schedule.require_all {
+            let why = "`purge` forgets how far a stream is, which is what `require_all` has to know";
+            return Some(self.problem_of_key(at, why).help("remove one of the two"));
+        }
+        (self.keeps_write_positions() == Some(true)).then(|| {
+            let why = "`purge` forgets how far a stream is, which `write_positions` has to know";
+            self.problem_of_key(at, why).help(
+                "remove it, or write `write_positions = false` if an event that the feed repeats may have its effect twice",
+            )
+        })
     }
 
-    /// Numbers that no machine could do anything with, or that would break what they are a limit of.
-    fn bounds(&self) -> Vec<Problem> {
-        let spec = &self.pipeline.spec;
-        let schedule = &spec.schedule;
-        let mut given = vec![
-            (vec!["schedule", "concurrency"], schedule.concurrency.get(), 1, 100_000),
-            (vec!["schedule", "streams_per_call"], schedule.streams_per_call.get(), 1, 100_000),
-            (vec!["schedule", "read_ahead"], schedule.read_ahead.get(), 1, 1_000_000),
-        ];
-        if let Some(rhai) = &spec.handler.rhai {
-            let limits = |key| vec!["handler", "rhai", "limits", key];
-            given.extend([
-                (vec!["handler", "rhai", "threads"], rhai.threads.map_or(1, NonZeroUsize::get), 1, 1_024),
-                // What the stack of a thread that runs scripts has room for.
-                (limits("call_depth"), rhai.limits.call_depth, 1, script::MAX_CALL_DEPTH),
-                (limits("expression_depth"), rhai.limits.expression_depth, 8, script::MAX_EXPRESSION_DEPTH),
-            ]);
+    /// Refuses `then = "park"` where nothing can hold parked events.
+    fn park(&self) -> Option<Problem> {
+        let progress = self.parts.progress.as_ref()?;
+        if self.pipeline.spec.errors.then != Then::Park || progress.facts().parked {
+            return None;
         }
-        let wrong = given.into_iter().filter(|(_, number, least, most)| !(*least..=*most).contains(number));
-        let mut problems: Vec<_> = wrong
-            .map(|(path, _, least, most)| {
-                let key = path[path.len() - 1];
-                self.problem(&path, format!("`{key}` must be from {least} to {most}"))
-            })
-            .collect();
-        let rhai = spec.handler.rhai.as_ref();
-        problems.extend(rhai.and_then(|rhai| self.not_zero(&["handler", "rhai", "timeout"], rhai.timeout.is_zero())));
-        let stats = spec.sink.stats.as_ref();
-        problems
-            .extend(stats.and_then(|stats| self.not_zero(&["sink", "stats", "interval"], stats.interval.is_zero())));
-        problems
-    }
-
-    fn errors(&self) -> Vec<Problem> {
-        let spec = &self.pipeline.spec;
-        let errors = &spec.errors;
-        let mut problems = Vec::new();
-        if errors.retry.initial > errors.retry.max {
-            problems.push(
-                self.problem(&["errors", "retry", "initial"], "the first delay is longer than the longest, `max`"),
-            );
-        }
-        problems.extend(self.not_zero(&["errors", "retry", "initial"], errors.retry.initial.is_zero()));
-        problems.extend(self.not_zero(&["errors", "stuck_after"], errors.stuck_after.is_zero()));
-        if errors.then == Then::Park && !self.can_park() {
-            let why = match &spec.checkpoint {
-                Checkpoint::Sink => "the sink that holds the progress cannot hold parked events yet".to_owned(),
-                Checkpoint::Store(store) => {
-                    format!(
-                        "a `{}` checkpoint store cannot hold parked events yet",
-                        store.given().next().unwrap_or("sqlite")
-                    )
-                }
-            };
-            problems.push(
-                self.problem(&["errors", "then"], why)
-                    .help("write `then = \"halt\"`; only `checkpoint.memory` can park so far"),
-            );
-        }
-        problems
-    }
-
-    fn can_park(&self) -> bool {
-        matches!(&self.pipeline.spec.checkpoint, Checkpoint::Store(store) if store.holds_parked_events())
+        let why = match progress {
+            Progress::Sink(_) => "the sink that holds the progress cannot hold parked events yet".to_owned(),
+            Progress::Store(store) => format!("a `{store}` checkpoint store cannot hold parked events yet"),
+        };
+        let able = stores(|facts| facts.parked, "`checkpoint.", "`");
+        let help = format!("write `then = \"halt\"`; only {able} can park so far");
+        Some(self.problem(&["errors", "then"], why).help(help))
     }
 
     fn script(&self) -> Option<Problem> {
@@ -340,81 +291,78 @@ impl Check<'_> {
         }
     }
 
-    /// A feed may come later, but most often its name is wrong.
-    fn absent_input(&self) -> Option<Problem> {
-        let input = self.pipeline.spec.input().filter(|input| !input.is_hole() && !input.is_empty())?;
-        let feed = self.pipeline.folder().join(&**input);
-        // What another pipeline is to write is not there before it ran.
-        if feed.exists() || lexical(&feed).starts_with(lexical(self.data)) {
-            return None;
-        }
-        let path = self.pipeline.folder().join(input.written());
-        let help = format!("it is looked for in the pipeline's folder, as `{}`, and waited for", path.display());
-        Some(self.problem(&["source", "json", "path"], "there is no such file or folder yet").help(help).as_warning())
+    /// Returns the files that the source reads and the key that names each, unless that is unknown.
+    fn inputs(&self) -> Vec<(Vec<&'static str>, KindFile)> {
+        let Some(source) = &self.parts.source else { return Vec::new() };
+        let inputs = source.files(&self.pipeline.name).into_iter().filter(|file| file.usage == Usage::Input);
+        let known = inputs.filter(|file| !file.path.is_empty() && !file.is_hole);
+        known.map(|file| (["source", source.key].into_iter().chain(file.key).collect(), file)).collect()
     }
 
-    /// A pipeline that reads what it writes never ends.
-    fn own_output(&self) -> Option<Problem> {
-        let spec = &self.pipeline.spec;
-        let input = spec.input().filter(|input| !input.is_hole())?;
-        let output = spec.written(&self.pipeline.name).into_iter().find(|file| file.role == Role::Lines)?;
-        let source = lexical(&self.pipeline.folder().join(&**input));
-        let sink = lexical(&self.data.join(&output.path));
-        let at = &*output.at;
-        if source == sink {
-            Some(self.problem(at, "the sink writes the file that the source reads"))
-        } else if sink.parent() == Some(&source) {
-            Some(self.problem(at, "the sink writes into the folder that the source reads"))
-        } else {
-            None
-        }
-    }
-}
-
-/// Two pipelines that keep progress under one key would fence each other, or skip what the other handled.
-fn shared_keys(pipelines: &[Loaded], data: &Path) -> Vec<Problem> {
-    let mut seen: BTreeMap<(&str, PathBuf, String, String), &Loaded> = BTreeMap::new();
-    let mut problems = Vec::new();
-    for pipeline in pipelines {
-        let Some((kind, path)) = pipeline.spec.shared_store() else { continue };
-        let key = (kind, lexical(&data.join(path)), pipeline.group().to_owned(), pipeline.source_id().to_owned());
-        if let Some(first) = seen.get(&key) {
-            let path: &[&str] = if pipeline.spec.group.is_some() { &["group"] } else { &["source"] };
-            let why = format!(
-                "the pipeline `{}` keeps its progress under the same group and source, in the same store",
-                first.name
-            );
-            let problem = pipeline.document.problem(path, why);
-            problems.push(problem.help(format!(
-                "give one of them another `group`, or a `source_id` other than `{}`",
-                pipeline.spec.source_id.as_ref().map_or_else(|| pipeline.source_id(), Text::written)
-            )));
-        } else {
-            seen.insert(key, pipeline);
-        }
-    }
-    problems
-}
-
-/// Returns an absolute path without `.` and `..`, whether it exists or not; symbolic links are followed where it does.
-fn lexical(path: &Path) -> PathBuf {
-    if let Ok(path) = path.canonicalize() {
-        return path;
-    }
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let mut out = PathBuf::new();
-    for component in absolute.components() {
-        match component {
-            Component::CurDir => {}
-            Component::ParentDir => {
-                out.pop();
+    /// Advises about a feed that does not exist. It may be created later, but most often its name is wrong.
+    fn absent_input(&self) -> Vec<Problem> {
+        let problem = |(at, input): (Vec<&str>, KindFile)| {
+            let feed = self.pipeline.folder().join(&input.path);
+            // The output of another pipeline does not exist before that one has run.
+            if feed.exists() || resolved(&feed).starts_with(resolved(self.data)) {
+                return None;
             }
-            component => out.push(component),
+            let path = self.pipeline.folder().join(&input.written);
+            let help = format!("it is looked for in the pipeline's folder, as `{}`, and waited for", path.display());
+            Some(self.problem(&at, "there is no such file or folder yet").help(help).as_warning())
+        };
+        self.inputs().into_iter().filter_map(problem).collect()
+    }
+
+    /// Refuses a pipeline that reads its own output, because it would never end.
+    fn own_output(&self) -> Vec<Problem> {
+        let Some(sink) = &self.parts.sink else { return Vec::new() };
+        let outputs = sink.files(&self.pipeline.name).into_iter().filter(|file| file.usage == Usage::Lines);
+        let mut problems = Vec::new();
+        for output in outputs {
+            let at: Vec<_> = ["sink", sink.key].into_iter().chain(output.key).collect();
+            let written = self.data.join(&output.path);
+            for (_, input) in self.inputs() {
+                let read = self.pipeline.folder().join(&input.path);
+                if FileId::of(&written) == FileId::of(&read) {
+                    problems.push(self.problem(&at, "the sink writes the file that the source reads"));
+                } else if resolved(&written).parent() == Some(&resolved(&read)) {
+                    problems.push(self.problem(&at, "the sink writes into the folder that the source reads"));
+                }
+            }
+        }
+        problems
+    }
+}
+
+/// Compiles a filter, and judges its entries.
+fn filter(loaded: &Loaded) -> (Option<Filter>, Vec<Problem>) {
+    let settings = &loaded.spec.filter;
+    let of_entry = |bad: BadEntry| {
+        let problem = loaded.document.problem_of_item(&["filter", bad.list], bad.index, bad.why);
+        Problem { help: bad.help, path: format!("filter.{}[{}]", bad.list, bad.index), ..problem }
+    };
+    let filter = match Filter::compile(settings) {
+        Ok(filter) => filter,
+        Err(bad) => return (None, bad.into_iter().map(of_entry).collect()),
+    };
+    let mut problems = Vec::new();
+    for (_, dead) in filter.dead_entries(settings) {
+        let nothing_passes = dead.iter().all(Option::is_some);
+        for mut bad in dead.into_iter().flatten() {
+            if nothing_passes {
+                bad.why.push_str(": the pipeline would handle no event");
+                problems.push(of_entry(bad));
+            } else {
+                problems.push(of_entry(bad).as_warning());
+            }
         }
     }
-    // The file need not exist yet, but its folder may.
-    match (out.parent().and_then(|folder| folder.canonicalize().ok()), out.file_name()) {
-        (Some(folder), Some(name)) => folder.join(name),
-        _ => out,
-    }
+    (Some(filter), problems)
+}
+
+/// Lists the stores with an ability, each between `before` and `after`.
+fn stores(has: impl Fn(&StoreFacts) -> bool, before: &str, after: &str) -> String {
+    let able = CheckpointSpec::defaults().into_iter().filter(|store| has(&store.facts()));
+    listed(&able.map(|store| format!("{before}{store}{after}")).collect::<Vec<_>>(), "or")
 }

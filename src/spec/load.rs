@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{ErrorsSpec, PipelineSpec, ScheduleSpec};
+use super::{ErrorsSpec, PipelineSpec, ScheduleSpec, SinkSpec, SourceSpec};
 use crate::config::document::{Document, Format, Kind, Problem};
 use crate::config::filter;
 use crate::config::scalar::Text;
-use crate::config::settings::{self, Settings};
+use crate::config::settings::{self, DaemonSettings};
 use crate::formats::words::io_error;
 
 /// A pipeline file that was read.
@@ -37,15 +37,7 @@ impl Loaded {
         self.spec.group.as_ref().map_or(&self.name, Text::identity)
     }
 
-    /// Returns the source part of the key that progress is kept under.
-    pub fn source_id(&self) -> &str {
-        match &self.spec.source_id {
-            Some(id) => id.identity(),
-            None => self.spec.source.given().next().unwrap_or_default(),
-        }
-    }
-
-    /// Returns the spec with every default filled in and references as they were written: what a reload compares.
+    /// Returns the spec with every default filled in, for display: references as the file writes them, secrets masked.
     pub fn normalised(&self) -> String {
         serde_json::to_string(&self.spec).expect("a spec is a tree of plain values")
     }
@@ -207,9 +199,11 @@ pub fn parse(name: String, document: Document) -> Result<Loaded, Vec<Problem>> {
     };
     if is_empty {
         let problem = Problem::new(&document.file, "the file is empty");
-        return Err(vec![
-            problem.help("a pipeline has at least a source and a sink, such as `source.json` and `sink.stdout`"),
-        ]);
+        return Err(vec![problem.help(format!(
+            "a pipeline has at least a source and a sink, such as `source.{}` and `sink.{}`",
+            SourceSpec::KINDS[0],
+            SinkSpec::KINDS[0]
+        ))]);
     }
     let spec = document.deserialize_with_hints(where_it_belongs)?;
     Ok(Loaded { name, document, spec })
@@ -227,7 +221,7 @@ fn where_it_belongs(key: &str) -> Option<String> {
         "filter"
     } else if ["group", "source_id", "stop"].contains(&key) {
         return Some(format!("`{key}` stands at the top of the file, before the first table"));
-    } else if has(serde_json::to_value(Settings::default())) {
+    } else if has(serde_json::to_value(DaemonSettings::default())) {
         return Some(format!("`{key}` is the daemon's: it belongs in `{}`", settings::DEFAULT_FILE));
     } else {
         return None;

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::json;
 
-use super::{Attempts, Checkpoint, CheckpointSpec, Stop};
+use super::{Attempts, Checkpoint, CheckpointSpec, SinkSpec, Stop};
 use crate::config::scalar::DurationText;
+use crate::connector::prose::listed;
 
 /// Completes the schema of a whole file: what takes more than one key.
 pub(super) fn pipeline(schema: &mut Schema) {
@@ -62,13 +63,15 @@ impl JsonSchema for Checkpoint {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let able = SinkSpec::defaults().into_iter().filter(|sink| sink.transactional().is_some());
+        let able = listed(&able.map(|sink| format!("`sink.{sink}`")).collect::<Vec<_>>(), "or");
         json_schema!({
             "title": "checkpoint",
             "description": "Where progress is kept.",
             "oneOf": [
                 {
                     "const": "sink",
-                    "description": "In the sink's own transactions: exactly once. It goes with `sink.sqlite`.",
+                    "description": format!("In the sink's own transactions: exactly once. It goes with {able}."),
                 },
                 generator.subschema_for::<CheckpointSpec>(),
             ],

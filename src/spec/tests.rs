@@ -1,13 +1,9 @@
 pub(crate) mod accepted;
-mod across;
+mod checked;
 mod folder;
-mod shape;
-mod syntax;
-mod values;
 
 use std::path::{Path, PathBuf};
 
-use expect_test::Expect;
 use tempfile::TempDir;
 
 use super::*;
@@ -36,7 +32,10 @@ impl Files {
 
     fn problems(&self, path: &Path) -> Vec<Problem> {
         match load(path) {
-            Ok(loaded) => check(&loaded, &self.root.path().join("data")),
+            Ok(loaded) => match check(loaded, &self.root.path().join("data")) {
+                Ok(outcome) => outcome.advice,
+                Err(problems) => problems,
+            },
             Err(problems) => problems,
         }
     }
@@ -46,19 +45,4 @@ impl Files {
         let root = format!("{}/", self.root.path().display());
         problems.iter().map(|problem| problem.render(Style::Plain).replace(&root, "")).collect()
     }
-}
-
-/// Shows what is wrong with one file; a script and feeds stand beside it.
-fn check_file(name: &str, content: impl AsRef<[u8]>, expected: Expect) {
-    let beside: [(&str, &[u8]); 3] = [("ok.rhai", b"fn handle(stream, events) {}"), ("a", b""), ("events", b"")];
-    let files = Files::new(&[&[(name, content.as_ref())], &beside[..]].concat());
-    expected.assert_eq(&files.render(&files.problems(&files.folder())));
-}
-
-fn check_toml(content: &str, expected: Expect) {
-    check_file("a.toml", content, expected);
-}
-
-fn check_yaml(content: &str, expected: Expect) {
-    check_file("a.yaml", content, expected);
 }

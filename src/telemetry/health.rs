@@ -1,14 +1,14 @@
-//! What state a pipeline is in, and what all of that means for who watches the daemon.
+//! The states of a pipeline, and their summary for `/health` and `/readyz`.
 //!
-//! * [`State`]: the life of a pipeline. Every [`Verb`] is legal in every state (R58); [`State::after`] says what it does.
-//! * [`PipelineStatus`]: the facts of one pipeline, each with the moment since when it is one.
-//! * [`judge`]: makes `/health` and `/readyz` of them (R66).
+//! * [`State`]: the life of a pipeline. Every [`Command`] is legal in every state (R58); [`State::after`] holds the table.
+//! * [`PipelineStatus`]: the facts of one pipeline, each with the time since which it holds.
+//! * [`judge`]: derives the answers of `/health` and `/readyz` (R66).
 //!
-//! Who asks passes the time in and compares it with moments that the pipeline noted (R67): a loop that stands still
-//! cannot make itself look well, because it would have to answer to do so.
+//! The caller of [`judge`] passes the time. It is compared with times that the pipeline noted itself (R67), so a driver
+//! that hangs cannot look healthy.
 
 mod judge;
 mod state;
 
-pub use judge::{Health, Judgement, Limits, Outage, PipelineStatus, Verdict, judge};
-pub use state::{Effect, State, Verb};
+pub use judge::{Health, Judgement, Limits, Outage, PipelineHealth, PipelineStatus, judge};
+pub use state::{Command, State, Transition};

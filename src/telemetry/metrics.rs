@@ -1,4 +1,4 @@
-//! What the daemon counts, for Prometheus.
+//! The metrics of the daemon, for Prometheus.
 //!
 //! Call sites speak in words of ours: [`Metrics::pipeline`] gives a [`PipelineMetrics`], that a [`TrancheMetrics`] per
 //! tranche, and both have resolved their series once. No name and no label is written outside this module, and no stream

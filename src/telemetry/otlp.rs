@@ -31,14 +31,14 @@ use client::{Client, Sent};
 
 /// Spans that may wait.
 const QUEUED: usize = 8_192;
-/// How many spans a request carries at most, and how long they are gathered for.
+/// The most spans of one request, and the longest time to gather them.
 const BATCH: usize = 512;
 const GATHERED: Duration = Duration::from_secs(1);
-/// How long what is queued may take to leave when the daemon stops: less than what a stop waits for its tasks.
+/// The time for the queued spans at a stop of the daemon. It is shorter than the time that a stop gives its tasks.
 const LAST_WORDS: Duration = Duration::from_millis(800);
 const OUTAGE: Backoff = Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(30) };
 
-/// What is exported, and where to.
+/// The collector, and the attributes of the exported spans.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The collector's url, `/v1/traces` not included.
@@ -56,7 +56,7 @@ pub struct Options {
 /// Sends spans. Made by [`start`], run by a task.
 pub struct Exporter {
     spans: mpsc::Receiver<Span>,
-    /// What is to be sent next.
+    /// The spans of the next request.
     batch: Vec<Span>,
     exporter: SpanExporter,
     client: Client,
@@ -116,7 +116,7 @@ impl Exporter {
     async fn send_all(&mut self, stop: &CancellationToken) {
         let mut random = fastrand::Rng::new();
         let mut failures = 0;
-        // What is being sent is not broken off: it would come twice.
+        // A request in flight is not cancelled: its spans would be sent twice.
         while let Some(true) = stop.run_until_cancelled(self.gather()).await {
             match self.send().await {
                 Sending::Done => failures = 0,
@@ -145,7 +145,7 @@ impl Exporter {
                 && self.spans.recv_many(&mut self.batch, room).await > 0
             {}
         };
-        // What is there by then is enough.
+        // The spans gathered by then are enough.
         drop(tokio::time::timeout(GATHERED, full).await);
         true
     }
@@ -195,7 +195,7 @@ impl Exporter {
     }
 }
 
-/// What is to be done about a batch that was sent.
+/// The next step for a batch that was sent.
 enum Sending {
     /// It was accepted, or never will be.
     Done,

@@ -1,4 +1,4 @@
-//! What a user types, and what comes of it.
+//! The command line, from a user's command to its result.
 
 use std::path::Path;
 

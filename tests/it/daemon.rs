@@ -165,6 +165,11 @@ impl Daemon {
 
     /// Sends a request and returns the status and the body.
     pub(crate) fn request(&self, head: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
+        self.request_with(head, headers, body.as_bytes())
+    }
+
+    /// Like [`request`](Self::request), with a body of bytes.
+    pub(crate) fn request_with(&self, head: &str, headers: &[(&str, &str)], body: &[u8]) -> (u16, String) {
         use std::io::Write;
         let mut stream = std::net::TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
@@ -175,7 +180,9 @@ impl Daemon {
         for (name, value) in headers {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
-        write!(stream, "{text}\r\n{body}").unwrap();
+        write!(stream, "{text}\r\n").unwrap();
+        // The daemon may refuse a large body, and close, before it has read all of it.
+        let _all_sent = stream.write_all(body).is_ok();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let status = answer.split(' ').nth(1).unwrap().parse().unwrap();

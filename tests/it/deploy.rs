@@ -1,11 +1,11 @@
-//! What operators are given: that tools of others accept it, and that it agrees with the program.
+//! The files for operators: tools of others accept them, and they agree with the program.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use propulsiond::config::settings::{Listen, Settings};
+use propulsiond::config::settings::{DaemonSettings, Listen};
 use serde_json::Value;
 
 use crate::daemon::{Daemon, Place, check, program, run};
@@ -47,7 +47,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("`{value}` is no text"))
 }
 
-/// What the Dockerfile says about the image.
+/// The image, as the Dockerfile describes it.
 pub(crate) struct Image {
     text: String,
 }
@@ -69,9 +69,9 @@ impl Image {
     }
 
     /// Returns the settings that the program has in the image.
-    fn settings(&self) -> Settings {
+    fn settings(&self) -> DaemonSettings {
         let variables = self.variables().into_iter().map(|(name, value)| (name.into(), value.into()));
-        Settings::load(None, variables, &Default::default()).unwrap()
+        DaemonSettings::load(None, variables, &Default::default()).unwrap()
     }
 
     fn address(&self) -> SocketAddr {
@@ -91,7 +91,7 @@ fn the_image_agrees_with_the_program() {
     let image = Image::read();
     let (address, settings) = (image.address(), image.settings());
     assert!(address.ip().is_unspecified(), "it must be reached from outside of the container");
-    let Listen::At(default) = Settings::default().listen else { panic!() };
+    let Listen::At(default) = DaemonSettings::default().listen else { panic!() };
     assert_eq!(address.port(), default.port());
     assert_eq!(image.last("EXPOSE"), address.port().to_string());
     assert_eq!(Path::new(image.last("VOLUME")), settings.data_dir());
@@ -101,7 +101,7 @@ fn the_image_agrees_with_the_program() {
     let rust = format!("rust:{}", env!("CARGO_PKG_RUST_VERSION"));
     assert!(image.text.contains(&format!("FROM {rust}-")), "the compiler is not {rust}");
     check(&run(program().args(["health", "--help"])), 0, &["Ask the daemon"]);
-    // What is not sent to the builder cannot be copied.
+    // A file that is not sent to the builder cannot be copied.
     let sent = read(".dockerignore");
     for line in image.text.lines().filter(|line| line.starts_with("COPY ") && !line.contains("--from=")) {
         let words: Vec<_> = line.split_whitespace().collect();
@@ -139,7 +139,7 @@ fn the_manifests_agree_with_the_image_and_with_each_other() {
     let (spec, pod) = (&deployment["spec"], &deployment["spec"]["template"]["spec"]);
     assert_eq!(spec["strategy"]["type"], "Recreate", "the data folder has one owner");
     assert_eq!(pod["enableServiceLinks"], false);
-    assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() > Settings::default().drain.as_secs());
+    assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() > DaemonSettings::default().drain.as_secs());
     let user = format!("{}:{}", pod["securityContext"]["runAsUser"], pod["securityContext"]["runAsGroup"]);
     assert_eq!(user, image.last("USER"));
     assert_eq!(pod["securityContext"]["fsGroup"], pod["securityContext"]["runAsGroup"]);
@@ -252,7 +252,7 @@ fn compose_agrees_with_the_image_and_with_prometheus() {
     assert_eq!(service["ports"][0], format!("127.0.0.1:{port}:{port}"));
     assert_eq!(Path::new(text(&service["volumes"][0])), Path::new(&format!("data:{}", image.last("VOLUME"))));
     let grace = humantime::parse_duration(text(&service["stop_grace_period"])).unwrap();
-    assert!(grace > Settings::default().drain, "it is killed while it drains");
+    assert!(grace > DaemonSettings::default().drain, "it is killed while it drains");
     for (name, service) in compose["services"].as_object().unwrap() {
         assert_eq!(service["read_only"], true, "{name}");
         assert_eq!(service["cap_drop"][0], "ALL", "{name}");
@@ -330,12 +330,15 @@ fn the_unit_agrees_with_the_program() {
     check(&run(program().args(words)), 0, &["Usage"]);
     let variables: Vec<_> =
         of_unit(&unit, "Environment").into_iter().map(|pair| pair.split_once('=').unwrap()).collect();
-    let settings =
-        Settings::load(None, variables.iter().map(|(name, value)| (name.into(), value.into())), &Default::default());
+    let settings = DaemonSettings::load(
+        None,
+        variables.iter().map(|(name, value)| (name.into(), value.into())),
+        &Default::default(),
+    );
     let state = Path::new("/var/lib").join(of_unit(&unit, "StateDirectory")[0]);
     assert_eq!(settings.unwrap().data_dir(), state);
     let stop = humantime::parse_duration(of_unit(&unit, "TimeoutStopSec")[0]).unwrap();
-    assert!(stop > Settings::default().drain, "it is killed while it drains");
+    assert!(stop > DaemonSettings::default().drain, "it is killed while it drains");
 }
 
 #[test]

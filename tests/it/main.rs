@@ -1,22 +1,24 @@
-//! What is tested from outside: one binary, as each one relinks the package.
+//! The tests from outside. They are one binary, because each binary links the package again.
 #![expect(clippy::unwrap_used, reason = "what helpers of tests unwrap fails the test, as in the tests themselves")]
 
+mod broken;
 mod cli;
 mod contract;
 mod corpus;
 mod daemon;
 mod deploy;
 mod doctor;
+mod failures;
 mod handler_tests;
 mod jobs;
 mod kill;
 mod measure;
 mod metrics;
-mod mistakes;
 mod readme;
 mod restarts;
 mod samples;
 mod scaffold;
+mod secrets;
 mod serving;
 mod shipped;
 mod sim;

@@ -25,7 +25,7 @@ pub(crate) fn run(command: &mut Command) -> Output {
     if std::env::var_os("PROPULSIOND_MEASURE").is_some() {
         let test = std::thread::current().name().unwrap_or_default().to_owned();
         let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
-        let is_mistake = test.starts_with("mistakes::") || matches!(output.status.code(), Some(2 | 3));
+        let is_mistake = test.starts_with("broken::") || matches!(output.status.code(), Some(2 | 3));
         let so_far = if is_mistake { most_so_far(took, peak) } else { String::new() };
         eprintln!("{:>6} ms {peak:>6} KiB  {test}: {}{so_far}", took.as_millis(), arguments.join(" "));
         assert!(
@@ -61,7 +61,7 @@ fn watched(command: &mut Command) -> (Output, Duration, u64) {
         if clock.now().since(Timestamp::ZERO) > LIMIT && !std::mem::replace(&mut late, true) {
             signal(id, "KILL");
         }
-        // Nobody sends: this waits a moment.
+        // Nothing is ever sent: this waits a millisecond.
         assert!(ticks.recv_timeout(Duration::from_millis(1)).is_err());
     };
     let took = clock.now().since(Timestamp::ZERO);

@@ -77,7 +77,7 @@ fn the_pipeline_of_the_readme_checks_and_runs_on_the_sample_feed() {
 }
 
 #[test]
-fn what_the_first_command_shows_is_what_it_says() {
+fn the_first_command_shows_the_documented_output() {
     let place = Place::new(&[]);
     copy_folder(&root().join("pipelines"), &place.path("pipelines"));
     let output = place.run(&["--until-tail"]);

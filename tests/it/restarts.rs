@@ -1,4 +1,4 @@
-//! What becomes of a pipeline that fails to start, in time that a test makes pass.
+//! Restarts of a pipeline that fails to start, in paused time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -103,7 +103,7 @@ fn nothing_is_overwritten_and_what_is_in_the_way_is_named() {
 }
 
 #[test]
-fn what_was_made_is_told_to_machines_as_well() {
+fn json_output_lists_the_created_files() {
     let place = bare();
     let output = new(&place, &["shop", "--config", "mine", "--json"]);
     check(&output, 0, &[]);

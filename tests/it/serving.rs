@@ -1,4 +1,6 @@
-//! What the daemon answers over HTTP, and to whom.
+//! The HTTP endpoints: their answers, and the clients that get them.
+
+use std::io::Write;
 
 use crate::daemon::{Daemon, Place, check as said, handled, program, run};
 use crate::metrics::promtool;
@@ -30,6 +32,21 @@ fn events_can_be_pushed_and_a_bad_line_is_named() {
 }
 
 #[test]
+fn x6_a_gzip_body_is_taken_and_a_large_one_refused_in_json() {
+    let place = place();
+    let daemon = place.start(&[]);
+    let push = "POST /pipelines/inbox/events";
+    let large = " ".repeat((16 << 20) + 1);
+    check(daemon.request(push, &JSON, &large), 413, r#"{"error":"the body is larger than 16 MiB"#);
+    check(daemon.request(push, &[JSON[0], ("content-encoding", "gzip")], EVENT), 400, "not valid gzip");
+    check(daemon.request(push, &[JSON[0], ("content-encoding", "br")], EVENT), 415, "`gzip`");
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(EVENT.as_bytes()).unwrap();
+    let headers = [JSON[0], ("content-encoding", "gzip")];
+    check(daemon.request_with(push, &headers, &encoder.finish().unwrap()), 202, r#"{"taken":1}"#);
+}
+
+#[test]
 fn a_web_page_can_neither_push_events_nor_read_data() {
     let place = place();
     let daemon = place.start(&[]);
@@ -43,12 +60,12 @@ fn a_web_page_can_neither_push_events_nor_read_data() {
         let port = daemon.address.rsplit(':').next().unwrap();
         check(daemon.request(&format!("GET {path}"), &[("host", &format!("localhost:{port}"))], ""), 200, "");
     }
-    // What is not data is anybody's.
+    // Health shows no data, and answers every client.
     check(daemon.request("GET /health", &[evil], ""), 200, "running");
 }
 
 #[test]
-fn what_is_not_there_is_said_and_what_is() {
+fn an_unknown_path_or_name_is_answered_with_the_known_ones() {
     let place = place();
     let daemon = place.start(&[]);
     check(daemon.request("POST /pipelines/other/events", &JSON, EVENT), 404, "`inbox`");
@@ -129,7 +146,7 @@ fn ask_health(place: &Place, arguments: &[&str]) -> std::process::Output {
 }
 
 #[test]
-fn r66_the_verb_health_says_what_the_daemon_says_and_fails_when_it_has_failed() {
+fn r66_health_prints_the_daemons_answer_and_fails_if_a_pipeline_has_failed() {
     let place = place();
     place.write("halting.toml", "[source.memory]\n[handler.rhai]\nscript = \"fails.rhai\"\n[sink.null]\n");
     place.write("fails.rhai", "fn handle(stream, events) { throw #{ class: \"permanent\", why: \"no\" }; }");
@@ -159,15 +176,15 @@ fn r66_the_verb_health_says_what_the_daemon_says_and_fails_when_it_has_failed() 
 }
 
 #[test]
-fn the_verb_health_fails_where_nobody_answers_and_says_where_it_asked() {
+fn health_fails_without_a_daemon_and_names_the_address() {
     let place = place();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let output = ask_health(&place, &["--listen", &port]);
-    said(&output, 1, &[&format!("error: the daemon does not answer at `{port}`, where `listen` says: ")]);
+    said(&output, 1, &[&format!("error: the daemon does not answer at `{port}`, the address of `listen`: ")]);
     let output = ask_health(&place, &["--listen", &port, "--json"]);
     said(&output, 1, &[r#"{"error":"the daemon does not answer at "#]);
     let output = ask_health(&place, &["--listen", "off"]);
-    said(&output, 1, &["error: `listen` is \"off\": there is nobody to ask"]);
+    said(&output, 1, &["error: `listen` is \"off\": the daemon cannot answer"]);
 }
 
 #[test]

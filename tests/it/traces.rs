@@ -105,7 +105,7 @@ fn a_trace_goes_on_from_the_event_through_the_call_to_the_request() {
 }
 
 #[test]
-fn what_carries_no_trace_is_sampled_and_what_its_sender_does_not_record_is_not() {
+fn calls_without_a_trace_are_sampled_and_calls_of_unrecorded_traces_are_not_recorded() {
     let (collector, target) = (Collector::start(), Collector::start());
     target.answer(500);
     let place = pipeline(&target.url, &format!("{}{}", traced("order-1", "00"), event("order-2", "{}")));
@@ -124,13 +124,13 @@ fn what_carries_no_trace_is_sampled_and_what_its_sender_does_not_record_is_not()
         call (consumer) error.type="exception" propulsiond.attempt=1 propulsiond.event_type="OrderPlaced" propulsiond.first_index=0 propulsiond.next_index=1 propulsiond.outcome="failed" propulsiond.pipeline="orders" propulsiond.stream="order-2" propulsiond.streams=1 failed: POST : answered 500 Internal Server Error
         call (consumer) error.type="exception" propulsiond.attempt=2 propulsiond.event_type="OrderPlaced" propulsiond.first_index=0 propulsiond.next_index=1 propulsiond.outcome="skipped" propulsiond.pipeline="orders" propulsiond.stream="order-2" propulsiond.streams=1 failed: POST : answered 500 Internal Server Error"#]].assert_eq(&calls.join("\n"));
     assert!(spans.iter().any(|span| span.name == "commit"), "{}", tree(&spans));
-    // Who does not record a trace still passes it on.
+    // An unrecorded trace is passed on all the same.
     let parents: Vec<_> = target.requests().iter().map(|request| request.header("traceparent").to_owned()).collect();
     assert!(parents.contains(&format!("00-{TRACE}-{SENDER}-00")), "{parents:?}");
 }
 
 #[test]
-fn where_the_sink_holds_the_progress_a_call_has_its_commit() {
+fn a_call_has_its_commit_if_the_sink_holds_the_progress() {
     let collector = Collector::start();
     let toml = "stop = \"tail\"\ncheckpoint = \"sink\"\n[source.json]\npath = \"orders.jsonl\"\n\
                 [handler.rhai]\nscript = \"orders.rhai\"\n[sink.sqlite]\npath = \"orders.db\"\n\

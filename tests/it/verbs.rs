@@ -90,7 +90,7 @@ fn man_prints_the_main_page_and_writes_one_for_each_verb() {
     assert_eq!(std::fs::read_to_string(pages.join("propulsiond.1")).unwrap(), page);
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
-    check(&run(program().arg("man").arg(file.join("man1"))), 3, &["cannot make the folder"]);
+    check(&run(program().arg("man").arg(file.join("man1"))), 3, &["cannot create the directory"]);
 }
 
 #[test]

@@ -1,79 +1,33 @@
-//! Where something of ours may lie.
+//! The repositories of progress in the data directory.
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::Read;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::Pipelines;
-use crate::connector::diagnosis::{Bounded, Finding, Severity};
-use crate::connector::{file, json, sqlite};
-use crate::spec::{Checkpoint, Loaded};
+use crate::connector::CheckpointSpec;
+use crate::connector::stored::Repository;
+use crate::spec::Definition;
 
-/// What every SQLite database begins with.
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-
-/// The files and folders to be looked at, each once.
-pub(super) struct Places {
-    pub(super) databases: BTreeSet<PathBuf>,
-    /// Folders with a file for each checkpoint.
-    pub(super) checkpoints: BTreeSet<PathBuf>,
-}
-
-impl Places {
-    /// Those that pipelines name, those that they use without naming them, and databases of ours beside them.
-    pub(super) fn of(data: &Path, pipelines: &[Loaded]) -> Self {
-        let mut databases = BTreeSet::from([data.join(&*sqlite::CheckpointSettings::default().path)]);
-        let mut checkpoints = BTreeSet::from([data.join(&*file::store::Settings::default().path)]);
-        for loaded in pipelines {
-            databases.extend(loaded.spec.sink.sqlite.as_ref().map(|sink| data.join(&*sink.path)));
-            if let Checkpoint::Store(store) = &loaded.spec.checkpoint {
-                databases.extend(store.sqlite.as_ref().map(|store| data.join(&*store.path)));
-                checkpoints.extend(store.file.as_ref().map(|store| data.join(&*store.path)));
-            }
-        }
-        for entry in fs::read_dir(data).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if is_database(&path) && sqlite::inspect::is_ours(&path) {
-                databases.insert(path);
-            }
-        }
-        Self { databases: once(databases), checkpoints: once(checkpoints) }
+/// Returns every repository of progress once: those that pipelines use, and those of each kind in the data directory that
+/// no file names.
+pub(super) fn repositories(data: &Path, pipelines: &[Definition]) -> Vec<Arc<dyn Repository>> {
+    let unnamed = CheckpointSpec::defaults().into_iter().flat_map(|store| store.discover(data));
+    let used = pipelines.iter().flat_map(|pipeline| {
+        // A sink that could hold progress may hold that of another time.
+        let sink = pipeline.sink.transactional().and_then(|sink| sink.repository(data));
+        [pipeline.progress.repository(data), sink].into_iter().flatten()
+    });
+    let all: BTreeMap<PathBuf, _> = unnamed.chain(used).map(|found| (found.path().to_owned(), found)).collect();
+    let mut once = BTreeMap::new();
+    for (path, found) in all {
+        once.entry(resolved(&path)).or_insert(found);
     }
+    let mut once: Vec<_> = once.into_values().collect();
+    once.sort_by(|a, b| a.path().cmp(b.path()));
+    once
 }
 
-/// Numbers of files that were kept for pipelines that are no more.
-pub(super) fn numbers_of_nobody(data: &Path, pipelines: &Pipelines) -> Vec<Finding> {
-    let mut found = Bounded::default();
-    if pipelines.unsure.is_some() {
-        return Vec::new();
-    }
-    for entry in fs::read_dir(json::inspect::numbers_folder(data)).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let is_known = pipelines.loaded.iter().any(|loaded| loaded.spec.source.json.is_some() && *loaded.name == *name);
-        if !is_known {
-            found.push(|| {
-                let what = format!("file numbers are kept for `{}`, which is no pipeline that reads files", name.display());
-                let means = "they are of use if it comes back, and harmless otherwise: the folder can be removed with its checkpoints";
-                Finding::new(Severity::Note, &entry.path(), what, means)
-            });
-        }
-    }
-    found.finish()
-}
-
-fn is_database(path: &Path) -> bool {
-    let mut first = [0; MAGIC.len()];
-    path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first == *MAGIC
-}
-
-/// Drops paths that lead to the same place as another.
-fn once(paths: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
-    let mut seen = BTreeSet::new();
-    paths.into_iter().filter(|path| seen.insert(resolved(path))).collect()
-}
-
-/// Returns what a path leads to, as far as that exists.
+/// Returns the target of a path, as far as that exists.
 pub(super) fn resolved(path: &Path) -> PathBuf {
     path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
 }

@@ -1,45 +1,46 @@
 //! What follows from failures: the effective error policy in words (R18). `pipeline::policy` is what it describes.
 
-use super::progress;
-use super::voice::{Voice, counted, sentences};
-use crate::spec::{Attempts, Checkpoint, Order, Then};
+use super::subject::Subject;
+use crate::connector::kind::Malformed;
+use crate::connector::prose::{counted, sentences};
+use crate::spec::{Attempts, Order, Then};
 
 /// How long the delays around reads, claims and commits that fail grow.
 const OUTAGE: &str = "after 100 milliseconds at first and 30 seconds at most";
 
-pub(super) fn failing(voice: &Voice<'_>) -> String {
-    if !can_fail(voice) {
+pub(super) fn failing(subject: &Subject<'_>) -> String {
+    if !can_fail(subject) {
         return sentences([
             "None can fail but one that is malformed: there is no handler, and this sink takes everything.",
-            what_then_means(voice),
+            what_then_means(subject),
         ]);
     }
-    let attempts = match voice.spec.errors.retry.attempts {
+    let attempts = match subject.spec().errors.retry.attempts {
         Attempts::AtMost(attempts) => {
-            format!("Once an event has failed {}, {}.", counted(attempts.get().into(), "time"), then(voice))
+            format!("Once an event has failed {}, {}.", counted(attempts.get().into(), "time"), then(subject))
         }
         Attempts::Unlimited => format!(
             "It is tried without end, while the rest goes on until reading is {} ahead of it.",
-            counted(voice.spec.schedule.max_ahead_events.get() as u64, "event")
+            counted(subject.spec().schedule.max_ahead_events.get() as u64, "event")
         ),
     };
-    let hopeless = hopeless(voice).map(|what| {
-        let then = then(voice);
-        format!("At the first failure that trying again cannot mend, {then} without more attempts: {what}.")
+    let permanent = permanent(subject).map(|errors| {
+        let then = then(subject);
+        format!("On a permanent error {then} without a retry: {errors}.")
     });
-    sentences([&*again(voice), &*attempts, &*hopeless.unwrap_or_default(), what_then_means(voice)])
+    sentences([&*again(subject), &*attempts, &*permanent.unwrap_or_default(), what_then_means(subject)])
 }
 
-fn can_fail(voice: &Voice<'_>) -> bool {
-    voice.has_script() || !matches!(voice.spec.sink.given().next(), Some("null" | "stats"))
+fn can_fail(subject: &Subject<'_>) -> bool {
+    subject.has_script || subject.definition.sink.can_fail()
 }
 
-fn again(voice: &Voice<'_>) -> String {
-    let retry = &voice.spec.errors.retry;
-    let initial = voice.duration(&["errors", "retry", "initial"], retry.initial);
-    let max = voice.duration(&["errors", "retry", "max"], retry.max);
-    let what = if voice.has_script() { "A call or a write" } else { "A write" };
-    let one_by_one = match voice.spec.schedule.order {
+fn again(subject: &Subject<'_>) -> String {
+    let retry = &subject.spec().errors.retry;
+    let initial = subject.duration(&["errors", "retry", "initial"], retry.initial);
+    let max = subject.duration(&["errors", "retry", "max"], retry.max);
+    let what = if subject.has_script { "A call or a write" } else { "A write" };
+    let one_by_one = match subject.spec().schedule.order {
         Order::None => "",
         Order::Stream | Order::Tranche => {
             " From then on its events come one by one, so that the others do not suffer for the one at fault."
@@ -48,38 +49,32 @@ fn again(voice: &Voice<'_>) -> String {
     format!(
         "{what} that fails holds up {}, and is made again after {initial}, then after twice as long each time up to {max}, each \
          delay shortened at random by up to half.{one_by_one}",
-        voice.held_up()
+        subject.held_up()
     )
 }
 
-/// Says which errors are permanent, where any can be.
-fn hopeless(voice: &Voice<'_>) -> Option<&'static str> {
-    Some(match (voice.has_script(), voice.spec.sink.given().next()) {
-        (true, Some("http")) => {
-            "a mistake in the script, its `malformed` or `throw` of that class, or an answer that `permanent` names"
+/// Names the permanent errors, if there can be any.
+fn permanent(subject: &Subject<'_>) -> Option<String> {
+    match (subject.has_script, subject.sink.permanent) {
+        (true, Some(error)) => {
+            Some(format!("a mistake in the script, its `malformed` or `throw` of that class, or {error}"))
         }
-        (true, Some("sqlite")) => {
-            "a mistake in the script, its `malformed` or `throw` of that class, or a statement that cannot work"
-        }
-        (true, _) => "a mistake in the script, or its `malformed` or `throw` of that class",
-        (false, Some("http")) => "an answer that `permanent` names",
-        (false, Some("sqlite")) => "a row that the table does not take",
-        (false, Some("file")) => "a stream whose name makes no path",
-        (false, _) => return None,
-    })
+        (true, None) => Some("a mistake in the script, or its `malformed` or `throw` of that class".to_owned()),
+        (false, error) => error.map(str::to_owned),
+    }
 }
 
 /// Says what `then` does, after "then".
-fn then(voice: &Voice<'_>) -> &'static str {
-    match voice.spec.errors.then {
+fn then(subject: &Subject<'_>) -> &'static str {
+    match subject.spec().errors.then {
         Then::Halt => "the pipeline halts",
         Then::Skip => "it is skipped",
         Then::Park => "its stream is parked",
     }
 }
 
-fn what_then_means(voice: &Voice<'_>) -> &'static str {
-    match (voice.spec.errors.then, voice.spec.schedule.order) {
+fn what_then_means(subject: &Subject<'_>) -> &'static str {
+    match (subject.spec().errors.then, subject.spec().schedule.order) {
         (Then::Halt, _) => {
             "To halt is to finish what runs, store the progress and stop, with the event not handled: `/health` says why and answers \
              503, other pipelines go on, a finite job ends with exit code 1. The next start meets the same event."
@@ -99,81 +94,57 @@ fn what_then_means(voice: &Voice<'_>) -> &'static str {
     }
 }
 
-pub(super) fn malformed(voice: &Voice<'_>) -> String {
-    if voice.spec.source.json.is_none() {
-        let why = match voice.source_is_in_memory() {
-            true => "None gets in: a post with a line that cannot be read is refused as a whole.",
-            false => "This source makes none.",
-        };
-        return why.to_owned();
-    }
-    let then = match voice.spec.errors.then {
+pub(super) fn malformed(subject: &Subject<'_>) -> String {
+    let (record, place) = match subject.source.malformed {
+        Malformed::Never(why) => return why.to_owned(),
+        Malformed::Delivered { record, place } => (record, place),
+    };
+    let then = match subject.spec().errors.then {
         Then::Halt => "the pipeline halts",
         Then::Skip => "it is skipped",
         Then::Park => "it is parked",
     };
-    format!(
-        "A line that cannot be read is an event that cannot be handled: {then} at once, with its file and line named."
-    )
+    format!("{record} is an event that cannot be handled: {then} at once, with {place} named.")
 }
 
-pub(super) fn away(voice: &Voice<'_>) -> String {
-    sentences([&*sink(voice), throttled(voice), &*store(voice), &*source(voice)])
+pub(super) fn away(subject: &Subject<'_>) -> String {
+    sentences([&*sink(subject), subject.sink.throttled, &*store(subject), &*source(subject)])
 }
 
-fn sink(voice: &Voice<'_>) -> String {
-    let what = match voice.spec.sink.given().next() {
-        Some("http") => "the server cannot be reached, or answers 401, 407, 502, 503 or 504",
-        Some("sqlite") => "the sink's database cannot be written",
-        Some("file") => "the sink's file cannot be written",
-        Some("stdout") => "standard output is closed",
-        _ => return String::new(),
-    };
-    let retry = &voice.spec.errors.retry;
+fn sink(subject: &Subject<'_>) -> String {
+    let Some(what) = subject.sink.unavailable else { return String::new() };
+    let retry = &subject.spec().errors.retry;
     format!(
         "Where {what}, no event is to blame and no attempt is spent: everything waits, and one call at a time tries again, with delays \
          from {} to {}. `/health` says so.",
-        voice.duration(&["errors", "retry", "initial"], retry.initial),
-        voice.duration(&["errors", "retry", "max"], retry.max)
+        subject.duration(&["errors", "retry", "initial"], retry.initial),
+        subject.duration(&["errors", "retry", "max"], retry.max)
     )
 }
 
-fn throttled(voice: &Voice<'_>) -> &'static str {
-    match voice.spec.sink.http {
-        Some(_) => {
-            "An answer of 429 spends no attempt either: everything pauses, for as long as `Retry-After` says, and then half as many \
-             requests go out at the same time, more again as they succeed."
-        }
-        None => "",
-    }
-}
-
-fn store(voice: &Voice<'_>) -> String {
-    match &voice.spec.checkpoint {
-        Checkpoint::Sink => String::new(),
-        Checkpoint::Store(_) if voice.progress_is_in_memory() => String::new(),
-        Checkpoint::Store(_) => format!(
-            "Where progress cannot be stored {}, handling goes on, storing is tried again {OUTAGE}, and what a crash would repeat grows.",
-            progress::store(voice)
-        ),
-    }
-}
-
-fn source(voice: &Voice<'_>) -> String {
-    if voice.spec.source.json.is_none() {
+fn store(subject: &Subject<'_>) -> String {
+    if subject.sink_holds_progress() || !subject.progress_is_durable() {
         return String::new();
     }
-    format!("Where the files cannot be read, reading is tried again {OUTAGE}, for ever.")
+    format!(
+        "Where progress cannot be stored {}, handling goes on, storing is tried again {OUTAGE}, and what a crash would repeat grows.",
+        subject.store.place
+    )
 }
 
-pub(super) fn stuck(voice: &Voice<'_>) -> String {
-    let limit = voice.duration(&["errors", "stuck_after"], voice.spec.errors.stuck_after);
-    let then = match voice.spec.errors.then {
+fn source(subject: &Subject<'_>) -> String {
+    let Some(when) = subject.source.unavailable else { return String::new() };
+    format!("Where {when}, reading is tried again {OUTAGE}, for ever.")
+}
+
+pub(super) fn stuck(subject: &Subject<'_>) -> String {
+    let limit = subject.duration(&["errors", "stuck_after"], subject.spec().errors.stuck_after);
+    let then = match subject.spec().errors.then {
         Then::Halt => "the pipeline halts",
         Then::Skip => "its first event is skipped, once no call of it runs any more",
         Then::Park => "it is parked, once no call of it runs any more",
     };
-    let thread = match voice.has_script() {
+    let thread = match subject.has_script {
         true => "A thread whose call does not come back for that long is given up and replaced.",
         false => "",
     };

@@ -1,20 +1,21 @@
 //! How much happens at the same time, and how much is held in memory.
 
-use super::voice::{Voice, counted, sentences};
+use super::subject::Subject;
+use crate::connector::prose::{counted, sentences, thousands};
 use crate::spec::Order;
 
-pub(super) fn limits(voice: &Voice<'_>) -> String {
-    sentences([&*calls(voice), writes(voice), &*per_call(voice), &*ahead(voice), &*purge(voice)])
+pub(super) fn limits(subject: &Subject<'_>) -> String {
+    sentences([&*calls(subject), subject.sink.overlap, &*per_call(subject), &*ahead(subject), &*purge(subject)])
 }
 
-fn calls(voice: &Voice<'_>) -> String {
-    let schedule = &voice.spec.schedule;
+fn calls(subject: &Subject<'_>) -> String {
+    let schedule = &subject.spec().schedule;
     let concurrency = schedule.concurrency.get() as u64;
     let tranche = match schedule.order {
         Order::Tranche => " There is one call at a time for each tranche.",
         Order::Stream | Order::None => "",
     };
-    match &voice.spec.handler.rhai {
+    match &subject.spec().handler.rhai {
         Some(rhai) => {
             let threads = match rhai.threads {
                 Some(threads) => counted(threads.get() as u64, "thread"),
@@ -26,45 +27,36 @@ fn calls(voice: &Voice<'_>) -> String {
     }
 }
 
-fn writes(voice: &Voice<'_>) -> &'static str {
-    match voice.spec.sink.given().next() {
-        Some("http") => "At most `schedule.concurrency` of what was decided is being sent at the same time.",
-        Some("sqlite") => "One transaction at a time takes what has gathered.",
-        Some("stdout" | "file" | "stats") => "One write at a time takes what has gathered.",
-        _ => "",
-    }
-}
-
-fn per_call(voice: &Voice<'_>) -> String {
-    let schedule = &voice.spec.schedule;
+fn per_call(subject: &Subject<'_>) -> String {
+    let schedule = &subject.spec().schedule;
     if schedule.order == Order::None {
         return "A call gets one event of a stream.".to_owned();
     }
     let bytes = schedule.max_bytes.map(|bytes| {
-        let bytes = voice.size(&["schedule", "max_bytes"], bytes);
+        let bytes = subject.size(&["schedule", "max_bytes"], bytes);
         format!(", and no more than {bytes} of them unless one alone is larger")
     });
     let events = counted(schedule.max_events.get() as u64, "event");
     format!("A call gets at most {events} of a stream{}.", bytes.unwrap_or_default())
 }
 
-fn ahead(voice: &Voice<'_>) -> String {
-    let schedule = &voice.spec.schedule;
+fn ahead(subject: &Subject<'_>) -> String {
+    let schedule = &subject.spec().schedule;
     format!(
         "For each tranche, reading pauses while {} or {} of events are held that are not handled, or it is {} ahead of the position.",
         batches(schedule.read_ahead.get() as u64),
-        voice.size(&["schedule", "read_ahead_bytes"], schedule.read_ahead_bytes),
+        subject.size(&["schedule", "read_ahead_bytes"], schedule.read_ahead_bytes),
         counted(schedule.max_ahead_events.get() as u64, "event")
     )
 }
 
 fn batches(number: u64) -> String {
-    if number == 1 { "1 batch".to_owned() } else { format!("{} batches", super::voice::thousands(number)) }
+    if number == 1 { "1 batch".to_owned() } else { format!("{} batches", thousands(number)) }
 }
 
-fn purge(voice: &Voice<'_>) -> String {
-    let Some(purge) = voice.spec.schedule.purge else { return String::new() };
-    let purge = voice.interval(&["schedule", "purge"], purge);
+fn purge(subject: &Subject<'_>) -> String {
+    let Some(purge) = subject.spec().schedule.purge else { return String::new() };
+    let purge = subject.interval(&["schedule", "purge"], purge);
     format!(
         "Every {purge}, streams without work are forgotten; an event that the feed repeats after that is not known as one."
     )

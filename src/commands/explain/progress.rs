@@ -1,53 +1,27 @@
 //! Where it is kept how far a pipeline is.
 
-use super::voice::{Voice, names, sentences};
-use crate::connector::{file, sqlite};
-use crate::spec::{Checkpoint, CheckpointSpec};
+use super::subject::Subject;
+use crate::connector::prose::sentences;
 
-pub(super) fn progress(voice: &Voice<'_>) -> String {
-    let store = store(voice);
-    let group = voice.spec.group.as_ref().map_or(&*voice.loaded.name, |group| group.written());
-    let source = match &voice.spec.source_id {
-        Some(id) => id.written(),
-        None => voice.loaded.source_id(),
-    };
+pub(super) fn progress(subject: &Subject<'_>) -> String {
+    let store = &subject.store.place;
+    let group = subject.spec().group.as_ref().map_or(subject.pipeline, |group| group.written());
+    let source = subject.definition.written_source_id();
     let kept =
         format!("Its progress is kept {store}, for each tranche under the group `{group}` and the source `{source}`.");
-    let begins = match voice.source_is_in_memory() || voice.progress_is_in_memory() {
+    let begins = match !subject.source_is_durable() || !subject.progress_is_durable() {
         true => "",
         false => "Without stored progress it begins at the beginning.",
     };
-    sentences([&*kept, &*when(voice), holds(voice), begins, fence(voice)])
+    sentences([&*kept, &*when(subject), holds(subject), begins, fence(subject)])
 }
 
-/// Says in what the progress is.
-pub(super) fn store(voice: &Voice<'_>) -> String {
-    let store = match &voice.spec.checkpoint {
-        Checkpoint::Sink => {
-            let path = voice.spec.sink.sqlite.as_ref().map(|sqlite| sqlite.path.written()).unwrap_or_default();
-            return format!("by the sink, in {} of the data directory", names([path], "and"));
-        }
-        Checkpoint::Store(store) => store,
-    };
-    match store {
-        CheckpointSpec { memory: Some(_), .. } => "in memory".to_owned(),
-        CheckpointSpec { file: Some(file::store::Settings { path }), .. } => {
-            format!("in the folder `{}` of the data directory", path.written())
-        }
-        store => {
-            let default = sqlite::CheckpointSettings::default();
-            let path = &store.sqlite.as_ref().unwrap_or(&default).path;
-            format!("in the SQLite file `{}` of the data directory", path.written())
-        }
-    }
-}
-
-fn when(voice: &Voice<'_>) -> String {
-    if voice.progress_is_in_memory() {
+fn when(subject: &Subject<'_>) -> String {
+    if !subject.progress_is_durable() {
         return "It is gone with the process, and every start begins at the beginning.".to_owned();
     }
-    let interval = voice.interval(&["schedule", "commit_interval"], voice.spec.schedule.commit_interval);
-    if voice.sink_holds_progress() {
+    let interval = subject.interval(&["schedule", "commit_interval"], subject.spec().schedule.commit_interval);
+    if subject.sink_holds_progress() {
         return format!(
             "It is stored in each transaction that writes, and every {interval} where nothing is to be written but progress was made."
         );
@@ -55,8 +29,8 @@ fn when(voice: &Voice<'_>) -> String {
     format!("It is stored every {interval} while it changes, and when the pipeline stops.")
 }
 
-fn holds(voice: &Voice<'_>) -> &'static str {
-    if voice.spec.contract().ordinals {
+fn holds(subject: &Subject<'_>) -> &'static str {
+    if subject.has_ordinals() {
         "Beside a position it holds which of the events behind that are handled, so one slow stream does not make a restart \
          repeat the others."
     } else {
@@ -65,8 +39,8 @@ fn holds(voice: &Voice<'_>) -> &'static str {
     }
 }
 
-fn fence(voice: &Voice<'_>) -> &'static str {
-    if voice.progress_is_in_memory() {
+fn fence(subject: &Subject<'_>) -> &'static str {
+    if !subject.progress_is_durable() {
         return "";
     }
     "One process at a time owns it: whoever claims it later fences this one, which then stores nothing more and says by whom."

@@ -7,19 +7,20 @@ use std::path::Path;
 use expect_test::{Expect, ExpectFile, expect, expect_file};
 
 use super::*;
-use crate::spec::{check, load_file};
+use crate::spec::{check, define, load_file};
 
 /// Explains a file `a.toml` of a folder with a script `ok.rhai` in it; paths are relative to that folder.
 fn explained(text: &str) -> (Explanation, String) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.toml");
     std::fs::write(&file, text).unwrap();
-    std::fs::write(folder.path().join("ok.rhai"), "fn handle(stream, events) {}").unwrap();
+    let script =
+        if text.contains("streams_per_call") { "fn handle_batch(spans) {}" } else { "fn handle(stream, events) {}" };
+    std::fs::write(folder.path().join("ok.rhai"), script).unwrap();
     std::fs::write(folder.path().join("in.jsonl"), "").unwrap();
     let loaded = load_file(&file).unwrap();
-    let problems = check(std::slice::from_ref(&loaded), &folder.path().join("data"));
-    assert!(!problems.iter().any(crate::config::document::Problem::is_error), "{problems:?}");
-    let explanation = explain(&loaded);
+    let outcome = check(vec![loaded], &folder.path().join("data")).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let explanation = explain(outcome.definitions().next().unwrap());
     let shown = explanation.render().replace(&format!("{}/", folder.path().display()), "");
     (explanation, shown)
 }
@@ -239,8 +240,9 @@ fn every_value_of_the_normalised_form_is_there_with_its_line() {
 fn the_shipped_pipelines_are_explained() {
     for name in ["orders", "notices"] {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("pipelines/{name}.toml"));
-        let shown =
-            explain(&load_file(&file).unwrap()).render().replace(&format!("{}/", env!("CARGO_MANIFEST_DIR")), "");
+        let shown = explain(&define(load_file(&file).unwrap()).unwrap())
+            .render()
+            .replace(&format!("{}/", env!("CARGO_MANIFEST_DIR")), "");
         expect_file![format!("tests/{name}.txt")].assert_eq(&shown);
     }
 }

@@ -1,16 +1,17 @@
 //! Every value that has a say, and where it comes from.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::voice::Voice;
+use super::subject::Subject;
 use crate::config::document::{Document, Format, Kind, Node, without_secrets};
 use crate::config::scalar::Text;
-use crate::config::template::Template;
-use crate::connector::sqlite;
-use crate::spec::{Checkpoint, Order, PipelineSpec};
+use crate::connector::kind::Unset;
+use crate::connector::{self, CheckpointSpec};
+use crate::spec::{Checkpoint, Definition, Order, PipelineSpec, Progress};
 
 /// A value, and where it comes from.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -55,10 +56,11 @@ const ABSENT: [(&str, &str, &str); 8] = [
 ];
 
 /// Returns every value of a pipeline in the order in which its types declare them.
-pub(super) fn values(voice: &Voice<'_>) -> Vec<Setting> {
+pub(super) fn values(subject: &Subject<'_>) -> Vec<Setting> {
     let mut settings = Vec::new();
     let mut path = Vec::new();
-    each_leaf(&effective(voice), &mut path, &mut |path, value| settings.push(setting(voice, path, value)));
+    let unset = unset(subject);
+    each_leaf(&effective(subject), &mut path, &mut |path, value| settings.push(setting(subject, &unset, path, value)));
     for (path, behind, means) in ABSENT {
         if settings.iter().any(|setting| setting.path == path) {
             continue;
@@ -76,20 +78,30 @@ pub(super) fn values(voice: &Voice<'_>) -> Vec<Setting> {
 
 /// Returns the spec with what others make of the values that it leaves out. As a tree of our own, because that keeps the
 /// order of its keys; JSON is YAML.
-fn effective(voice: &Voice<'_>) -> Node {
-    let mut spec = voice.spec.clone();
-    spec.group.get_or_insert_with(|| Text::literal(&voice.loaded.name));
-    spec.source_id.get_or_insert_with(|| Text::literal(voice.loaded.source_id()));
-    spec.schedule.write_positions.get_or_insert(voice.spec.keeps_write_positions());
-    if let Checkpoint::Store(store) = &mut spec.checkpoint
-        && store.given().next().is_none()
-    {
-        store.sqlite = Some(sqlite::CheckpointSettings::default());
-    }
-    if let Some(file) = &mut spec.sink.file {
-        file.path = file.path.take().or_else(|| Template::parse(&format!("{}.jsonl", voice.loaded.name)).ok());
+fn effective(subject: &Subject<'_>) -> Node {
+    let mut spec = subject.spec().clone();
+    spec.group.get_or_insert_with(|| Text::literal(subject.pipeline));
+    spec.source_id.get_or_insert_with(|| Text::literal(&subject.definition.source_id()));
+    spec.schedule.write_positions.get_or_insert(subject.keeps_write_positions());
+    if spec.checkpoint == Checkpoint::default() {
+        spec.checkpoint = Checkpoint::Store(connector::default_store());
     }
     tree(&spec)
+}
+
+/// Returns the connectors' settings that the file leaves out, by their paths.
+fn unset(subject: &Subject<'_>) -> BTreeMap<String, Unset> {
+    let Definition { source, sink, progress, .. } = subject.definition;
+    let mut unset = BTreeMap::new();
+    let mut add = |role: &str, key: &str, settings: Vec<Unset>| {
+        unset.extend(settings.into_iter().map(|setting| (format!("{role}.{key}.{}", setting.key), setting)));
+    };
+    add("source", source.key, source.unset(subject.pipeline));
+    add("sink", sink.key, sink.unset(subject.pipeline));
+    if let Progress::Store(store) = progress {
+        add("checkpoint", store.key, store.unset(subject.pipeline));
+    }
+    unset
 }
 
 fn tree(spec: &PipelineSpec) -> Node {
@@ -111,20 +123,22 @@ fn each_leaf(node: &Node, path: &mut Vec<String>, f: &mut impl FnMut(&[String], 
     }
 }
 
-fn setting(voice: &Voice<'_>, path: &[String], value: Value) -> Setting {
+fn setting(subject: &Subject<'_>, unset: &BTreeMap<String, Unset>, path: &[String], value: Value) -> Setting {
     let keys: Vec<_> = path.iter().map(String::as_str).collect();
-    let document = &voice.loaded.document;
+    let document = &subject.definition.loaded.document;
     let from = match document.line_of(&keys) {
         Some(line) => Origin::File { file: document.file.display().to_string(), line },
         None => Origin::Default,
     };
-    let value = match voice.reference(&keys) {
+    let value = match subject.reference(&keys) {
         // What it stands for may be a secret; what was hidden stays hidden.
         Some(written) if value != "<secret>" => Value::from(written),
         _ => value,
     };
     let shown = shown_path(path);
-    let because = because(voice, &shown, &from);
+    let unset = unset.get(&shown).filter(|_| from == Origin::Default);
+    let value = unset.and_then(|unset| unset.value.clone()).unwrap_or(value);
+    let because = unset.map(|unset| unset.because).or_else(|| because(subject, &shown, &from));
     Setting { value: concealed(keys.last().copied().unwrap_or_default(), value), path: shown, from, because }
 }
 
@@ -156,37 +170,33 @@ fn shown_path(path: &[String]) -> String {
     keys.collect::<Vec<_>>().join(".")
 }
 
-fn because(voice: &Voice<'_>, path: &str, from: &Origin) -> Option<&'static str> {
+fn because(subject: &Subject<'_>, path: &str, from: &Origin) -> Option<&'static str> {
     let is_default = *from == Origin::Default;
+    let default_store = format!("checkpoint.{}.path", CheckpointSpec::KINDS[0]);
     Some(match path {
-        "schedule.write_positions" => return write_positions(voice, is_default),
+        "schedule.write_positions" => return write_positions(subject, is_default),
         _ if !is_default => return None,
         "group" => "the pipeline's name",
         "source_id" => "the source's kind",
-        "checkpoint.sqlite.path" if voice.loaded.document.node(&["checkpoint"]).is_none() => "no store is named",
+        _ if path == default_store && subject.document.node(&["checkpoint"]).is_none() => "no store is named",
         "errors.then" => "nothing is passed over unless a file says so",
         "handler" => "the events themselves go to the sink",
         "sink" => "nothing is written",
-        "source.json.pattern" => "those that end in `.jsonl` or `.ndjson`, also with `.gz` behind",
-        "source.generate.count" => "without end",
-        "source.generate.rate" => "as fast as they are taken",
         "handler.rhai.threads" => "as many as there are cores, at most `schedule.concurrency`",
-        "sink.file.path" => "the pipeline's name",
-        "sink.http.path" => "the url's own alone",
-        "sink.http.auth" => "no credentials are sent",
-        "sink.http.proxy" => "none is used, whatever the environment says",
         _ => return None,
     })
 }
 
-fn write_positions(voice: &Voice<'_>, is_default: bool) -> Option<&'static str> {
-    let schedule = &voice.spec.schedule;
-    let keeps = voice.spec.keeps_write_positions();
-    Some(match (voice.sink_holds_progress(), schedule.order) {
-        _ if keeps && is_default && voice.spec.waits_for_all() => "`require_all` has to know how far each stream is",
+fn write_positions(subject: &Subject<'_>, is_default: bool) -> Option<&'static str> {
+    let schedule = &subject.spec().schedule;
+    let keeps = subject.keeps_write_positions();
+    Some(match (subject.sink_holds_progress(), schedule.order) {
+        _ if keeps && is_default && subject.spec().waits_for_all() => {
+            "`require_all` has to know how far each stream is"
+        }
         (false, _) if is_default => "kept only where the sink holds the progress",
         (true, Order::Tranche | Order::None) if is_default => "kept only with `order = \"stream\"`",
-        (true, Order::Stream) if is_default && voice.spec.contract().repeats => {
+        (true, Order::Stream) if is_default && subject.repeats() => {
             "the sink holds the progress, and the feed may repeat events"
         }
         (true, Order::Stream) if is_default => "the feed repeats no events",

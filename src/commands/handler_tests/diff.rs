@@ -1,35 +1,26 @@
-//! Two lists of lines, and what differs.
+//! The difference between two lists of lines.
 
-/// How many lines that are the same are shown around those that are not.
+use std::time::Duration;
+
+use similar::{ChangeTag, TextDiff};
+
+/// Equal lines shown around each difference.
 const CONTEXT: usize = 3;
 
-/// Longer lists are not aligned line by line: nobody reads that.
-const MOST: usize = 2_000;
+/// The time for a minimal difference. Later the rest is a replacement as a whole: nobody reads one of that size.
+const MAX_TIME: Duration = Duration::from_millis(500);
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mark {
-    Same,
-    Gone,
-    New,
-}
-
-/// Returns the lines of both: `-` marks those of `before` only, `+` those of `after` only. Long runs that are the same
-/// are cut.
+/// Returns the lines of both lists: `-` marks those of `before` only, `+` those of `after` only. Long equal runs are cut.
 pub(super) fn of(before: &[String], after: &[String]) -> String {
     let marked = align(before, after);
     let near = |at: usize| {
         let from = at.saturating_sub(CONTEXT);
-        marked[from..marked.len().min(at + CONTEXT + 1)].iter().any(|(mark, _)| *mark != Mark::Same)
+        marked[from..marked.len().min(at + CONTEXT + 1)].iter().any(|(tag, _)| *tag != ChangeTag::Equal)
     };
     let mut out: Vec<String> = Vec::new();
-    for (at, (mark, line)) in marked.iter().enumerate() {
+    for (at, (tag, line)) in marked.iter().enumerate() {
         if near(at) {
-            let sign = match mark {
-                Mark::Same => ' ',
-                Mark::Gone => '-',
-                Mark::New => '+',
-            };
-            out.push(format!("{sign} {line}"));
+            out.push(format!("{tag} {line}"));
         } else if out.last().is_none_or(|last| last != "  …") {
             out.push("  …".to_owned());
         }
@@ -37,45 +28,11 @@ pub(super) fn of(before: &[String], after: &[String]) -> String {
     out.join("\n")
 }
 
-fn align<'a>(before: &'a [String], after: &'a [String]) -> Vec<(Mark, &'a str)> {
-    let start = before.iter().zip(after).take_while(|(a, b)| a == b).count();
-    let (rest, others) = (&before[start..], &after[start..]);
-    let end = rest.iter().rev().zip(others.iter().rev()).take_while(|(a, b)| a == b).count();
-    let (rest, others) = (&rest[..rest.len() - end], &others[..others.len() - end]);
-    let same = |lines: &'a [String]| lines.iter().map(|line| (Mark::Same, line.as_str()));
-    let mut out: Vec<_> = same(&before[..start]).collect();
-    if rest.len() > MOST || others.len() > MOST {
-        out.extend(rest.iter().map(|line| (Mark::Gone, line.as_str())));
-        out.extend(others.iter().map(|line| (Mark::New, line.as_str())));
-    } else {
-        align_middle(rest, others, &mut out);
-    }
-    out.extend(same(&before[before.len() - end..]));
-    out
-}
-
-/// By the longest common subsequence.
-fn align_middle<'a>(before: &'a [String], after: &'a [String], out: &mut Vec<(Mark, &'a str)>) {
-    let mut common = vec![vec![0_u16; after.len() + 1]; before.len() + 1];
-    for i in (0..before.len()).rev() {
-        for j in (0..after.len()).rev() {
-            common[i][j] =
-                if before[i] == after[j] { common[i + 1][j + 1] + 1 } else { common[i + 1][j].max(common[i][j + 1]) };
-        }
-    }
-    let (mut i, mut j) = (0, 0);
-    while i < before.len() || j < after.len() {
-        if i < before.len() && j < after.len() && before[i] == after[j] {
-            out.push((Mark::Same, &before[i]));
-            (i, j) = (i + 1, j + 1);
-        } else if j == after.len() || (i < before.len() && common[i + 1][j] >= common[i][j + 1]) {
-            out.push((Mark::Gone, &before[i]));
-            i += 1;
-        } else {
-            out.push((Mark::New, &after[j]));
-            j += 1;
-        }
-    }
+fn align(before: &[String], after: &[String]) -> Vec<(ChangeTag, String)> {
+    let before: Vec<_> = before.iter().map(String::as_str).collect();
+    let after: Vec<_> = after.iter().map(String::as_str).collect();
+    let diff = TextDiff::configure().timeout(MAX_TIME).diff_slices(&before, &after);
+    diff.iter_all_changes().map(|change| (change.tag(), change.value().to_owned())).collect()
 }
 
 #[cfg(test)]
@@ -94,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_shown_with_a_little_of_what_does_not() {
+    fn a_difference_is_shown_with_the_lines_around_it() {
         check("abc", "axc", expect!["  a,- b,+ x,  c"]);
         check("", "ab", expect!["+ a,+ b"]);
         check("ab", "", expect!["- a,- b"]);
@@ -104,14 +61,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn either_side_can_be_read_off_the_alignment(before in "[abc]{0,12}", after in "[abc]{0,12}") {
+        fn an_alignment_contains_both_sides(before in "[abc]{0,12}", after in "[abc]{0,12}") {
             let (before, after) = (lines(&before), lines(&after));
             let aligned = align(&before, &after);
-            let side = |other: Mark| -> Vec<String> {
-                aligned.iter().filter(|(mark, _)| *mark != other).map(|(_, line)| (*line).to_owned()).collect()
+            let side = |other: ChangeTag| -> Vec<String> {
+                aligned.iter().filter(|(tag, _)| *tag != other).map(|(_, line)| line.clone()).collect()
             };
-            prop_assert_eq!(&side(Mark::New), &before);
-            prop_assert_eq!(&side(Mark::Gone), &after);
+            prop_assert_eq!(&side(ChangeTag::Insert), &before);
+            prop_assert_eq!(&side(ChangeTag::Delete), &after);
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::config::filter::{Filter, Verdict};
 use crate::config::scalar;
 use crate::event::{Assembler, Event, Kind, Text};
 use crate::position::Ordinal;
-use crate::spec::{Loaded, Order};
+use crate::spec::{Definition, Loaded, Order};
 use crate::work::{Work, WorkId, WorkKind};
 
 /// What time it is in a case that does not say: the beginning of 2026.
@@ -55,11 +55,10 @@ pub(super) enum Ends {
 ///
 /// # Errors
 /// Everything that is wrong with the file.
-pub(super) fn cases(file: &Path, loaded: &Loaded) -> Result<Vec<Case>, Vec<Problem>> {
+pub(super) fn cases(file: &Path, definition: &Definition) -> Result<Vec<Case>, Vec<Problem>> {
     let format = Format::of(file).unwrap_or(Format::Toml);
     let document = Document::read(file, format).map_err(|problem| vec![problem])?;
     let TestFile { test } = document.deserialize()?;
-    let filter = Filter::compile(&loaded.spec.filter).unwrap_or_default();
     let root = At { document: &document, node: Some(&document.root), path: String::new() };
     if test.is_empty() {
         let help = "a test is a table `[[test]]` with `name`, `stream`, `events` and `emits`";
@@ -74,7 +73,8 @@ pub(super) fn cases(file: &Path, loaded: &Loaded) -> Result<Vec<Case>, Vec<Probl
         if let Some(line) = names.insert(spec.name.clone(), name.place().line) {
             problems.push(name.problem(format!("the test in line {line} has this name as well")));
         }
-        match (Planner { loaded, filter: &filter }).case(spec, &at) {
+        let planner = Planner { loaded: &definition.loaded, filter: &definition.filter };
+        match planner.case(spec, &at) {
             Ok(case) => cases.push(case),
             Err(wrong) => problems.extend(wrong),
         }

@@ -4,7 +4,7 @@ use super::Plan;
 use super::compare;
 use super::plan::{Case, Stream};
 use super::report::Tested;
-use super::sink::Rehearsal;
+use crate::connector::kind::DryRun;
 use crate::handler::{Decision, Decisions, HandlerError, HandlerErrorKind};
 use crate::script::{STACK_BYTES, Script};
 use crate::work::Work;
@@ -14,8 +14,8 @@ pub(super) fn run(plan: &Plan, filter: Option<&str>) -> Vec<Tested> {
     let wanted = |case: &&Case| filter.is_none_or(|text| case.name.contains(text) || plan.pipeline.contains(text));
     std::thread::scope(|scope| {
         let all = || {
-            let sink = Rehearsal::of(&plan.sink);
-            plan.cases.iter().filter(wanted).map(|case| tested(plan, &sink, case)).collect()
+            let sink = plan.sink.dry_run();
+            plan.cases.iter().filter(wanted).map(|case| tested(plan, sink.as_deref(), case)).collect()
         };
         let thread = std::thread::Builder::new().name("tests".to_owned()).stack_size(STACK_BYTES);
         let spawned = thread.spawn_scoped(scope, all).map(std::thread::ScopedJoinHandle::join);
@@ -27,14 +27,14 @@ pub(super) fn run(plan: &Plan, filter: Option<&str>) -> Vec<Tested> {
     })
 }
 
-fn tested(plan: &Plan, sink: &Rehearsal, case: &Case) -> Tested {
+fn tested(plan: &Plan, sink: Option<&dyn DryRun>, case: &Case) -> Tested {
     let results = call(&plan.script.at(case.now), &case.streams);
     let several = case.streams.len() > 1;
     let differences = case.streams.iter().zip(&results).flat_map(|(stream, result)| {
         let of = if several { format!("of stream `{}`: ", stream.name) } else { String::new() };
         let mut differences = compare::differences(stream, result.as_ref());
         let emitted = result.as_ref().and_then(|result| result.as_ref().ok()).map(|decision| &decision.effects);
-        let refused = emitted.and_then(|effects| sink.refuses(&stream.name, effects));
+        let refused = emitted.zip(sink).and_then(|(effects, sink)| sink.check(&stream.name, effects).err());
         differences.extend(refused.map(|why| format!("the sink would refuse what it emitted: {why}")));
         differences.into_iter().map(move |difference| format!("{of}{difference}"))
     });

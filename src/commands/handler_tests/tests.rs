@@ -1,5 +1,3 @@
-mod mistakes;
-
 use std::path::Path;
 
 use expect_test::{Expect, expect};

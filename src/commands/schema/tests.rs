@@ -343,7 +343,7 @@ fn every_shipped_file_is_valid() {
     let is_setting = |rest: &&str| !rest.starts_with(' ');
     let all = shipped.lines().map(|line| line.strip_prefix('#').filter(is_setting).unwrap_or(line));
     check_valid(&settings(), "config", &all.collect::<Vec<_>>().join("\n"), Format::Toml);
-    let defaults = serde_json::to_value(Settings::default()).unwrap();
+    let defaults = serde_json::to_value(DaemonSettings::default()).unwrap();
     assert_eq!(validate(&settings(), &defaults), Vec::<String>::new());
 }
 

@@ -7,7 +7,7 @@ use serde::ser::{SerializeMap as _, SerializeSeq as _, Serializer};
 
 use super::de::Segment;
 
-/// Where something stands in its text, in bytes.
+/// A range of bytes of the text.
 pub type Span = Range<usize>;
 
 /// A value of a document.
@@ -17,7 +17,7 @@ pub struct Node {
     pub kind: Kind,
 }
 
-/// What a [`Node`] is.
+/// The value of a [`Node`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
     /// YAML only: nothing stands there.

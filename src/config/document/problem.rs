@@ -1,12 +1,14 @@
-//! A mistake in a file, and how it is shown.
+//! An error or a warning about a place in a file, and its text and JSON forms.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use annotate_snippets::{Annotation, AnnotationKind, Level, Origin, Renderer, Snippet};
+
 use super::node::Span;
 use super::secrets::masked;
 
-/// A mistake: what is wrong, where, and what was probably meant.
+/// An error or a warning: the message, the place, and a suggestion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub severity: Severity,
@@ -16,16 +18,16 @@ pub struct Problem {
     /// Lowercase, no full stop, names in backticks.
     pub message: String,
     pub help: Option<String>,
-    /// The keys that lead there, as in `sink.http.url`; empty for the file as a whole.
+    /// The keys that lead to the place, as in `sink.http.url`; empty for the file as a whole.
     pub path: String,
 }
 
-/// What follows from a problem.
+/// The consequence of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Nothing runs before it is mended.
+    /// Nothing runs until the file is corrected.
     Error,
-    /// It runs, but probably not as it was meant to. No exit code depends on it.
+    /// The pipeline runs, but probably not as intended. No exit code depends on it.
     Warning,
 }
 
@@ -38,7 +40,7 @@ impl Severity {
     }
 }
 
-/// Where in a file something stands.
+/// A place in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// From 1.
@@ -47,11 +49,11 @@ pub struct Place {
     pub column: usize,
     /// In characters of that line, at least 1.
     pub span_len: usize,
-    /// The line as it is written, without secrets.
+    /// The line as written, with secrets masked.
     pub text: String,
 }
 
-/// How problems are shown.
+/// The style of rendered problems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     Plain,
@@ -69,12 +71,12 @@ impl Problem {
         self.severity == Severity::Error
     }
 
-    /// Makes advice of it.
+    /// Returns the problem as a warning.
     pub fn as_warning(self) -> Self {
         Self { severity: Severity::Warning, ..self }
     }
 
-    /// Says where in the file it is.
+    /// Adds the place.
     pub fn at(mut self, place: Place) -> Self {
         self.place = Some(Box::new(place));
         self
@@ -85,41 +87,29 @@ impl Problem {
         self
     }
 
-    /// Returns the problem for people: message, place, line, caret and help, each line ended.
+    /// Returns the problem as text: message, place, line, caret and help, each line ended.
     pub fn render(&self, style: Style) -> String {
-        let paint = |code: &str, text: &str| match style {
-            Style::Plain => text.to_owned(),
-            Style::Colour => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
+        let (message, file) = (one_line(&self.message), self.file.display().to_string());
+        let level = if self.is_error() { Level::ERROR } else { Level::WARNING };
+        let title = level.primary_title(&message);
+        let group = match &self.place {
+            Some(place) => title.element(place.snippet(&file, &self.path)),
+            None if self.path.is_empty() => title.element(Origin::path(&file)),
+            None => title.element(Origin::path(format!("{file} ({})", self.path))),
         };
-        let (bold, red, yellow, blue, green) = ("1", "1;31", "1;33", "1;34", "1;32");
-        let tone = if self.is_error() { red } else { yellow };
-        let width = self.place.as_ref().map_or(1, |place| place.line.to_string().len());
-        let mut lines =
-            vec![format!("{}: {}", paint(tone, self.severity.as_str()), paint(bold, &printable(&self.message)))];
-        let mut at = printable(&self.file.display().to_string());
-        if let Some(place) = &self.place {
-            at.push_str(&format!(":{}:{}", place.line, place.column));
-        }
-        if !self.path.is_empty() {
-            at.push_str(&format!(" ({})", printable(&self.path)));
-        }
-        lines.push(format!("{:width$}{} {at}", "", paint(blue, "-->")));
-        if let Some(place) = &self.place {
-            let (text, before, length) = place.shown();
-            lines.push(format!("{} {text}", paint(blue, &format!("{} |", place.line))));
-            lines.push(format!(
-                "{} {before}{}",
-                paint(blue, &format!("{:width$} |", "")),
-                paint(tone, &"^".repeat(length))
-            ));
-        }
-        if let Some(help) = &self.help {
-            lines.push(format!("{:width$} {} {}: {}", "", paint(blue, "="), paint(green, "help"), printable(help)));
-        }
-        lines.iter().fold(String::new(), |out, line| out + line.trim_end() + "\n")
+        let help = self.help.as_deref().map(one_line);
+        let group = match &help {
+            Some(help) => group.element(Level::HELP.message(help)),
+            None => group,
+        };
+        let renderer = match style {
+            Style::Plain => Renderer::plain(),
+            Style::Colour => Renderer::styled(),
+        };
+        renderer.term_width(WIDTH).render(&[group]) + "\n"
     }
 
-    /// Returns the problem for machines.
+    /// Returns the problem as JSON.
     pub fn to_json(&self) -> serde_json::Value {
         let place = self.place.as_ref();
         serde_json::json!({
@@ -135,24 +125,20 @@ impl Problem {
     }
 }
 
-/// One line: where, and what.
+/// Writes the place and the message on one line.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file.display())?;
         if let Some(place) = &self.place {
             write!(f, ":{}:{}", place.line, place.column)?;
         }
-        write!(f, ": {}", printable(&self.message))
+        write!(f, ": {}", one_line(&self.message))
     }
 }
 
 impl std::error::Error for Problem {}
 
 impl Place {
-    /// How much of a long line is shown, and how much of that before the place.
-    const WINDOW: usize = 140;
-    const BEFORE: usize = 60;
-
     /// Returns the place of a line and column, from 1, of a text.
     pub fn at(text: &str, line: usize, column: usize) -> Self {
         let line_start: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
@@ -180,37 +166,19 @@ impl Place {
         }
     }
 
-    /// Returns the line or a window of it, what to put before the caret, and the caret's length.
-    fn shown(&self) -> (String, String, usize) {
-        let chars: Vec<char> = self.text.chars().collect();
-        let before = self.column - 1;
-        let from = if chars.len() > Self::WINDOW { before.saturating_sub(Self::BEFORE) } else { 0 };
-        let to = chars.len().min(from + Self::WINDOW);
-        let mut text: String = chars[from.min(to)..to].iter().map(|c| visible(*c)).collect();
-        let mut skipped: String = chars[from.min(to)..before.clamp(from.min(to), to)]
-            .iter()
-            .map(|c| if *c == '\t' { '\t' } else { ' ' })
-            .collect();
-        if before > to {
-            skipped.push_str(&" ".repeat(before - to));
-        }
-        if from > 0 {
-            text.insert_str(0, "… ");
-            skipped.insert_str(0, "  ");
-        }
-        if to < chars.len() {
-            text.push_str(" …");
-        }
-        (text, skipped, self.span_len.min(to.saturating_sub(before).max(1)))
+    /// Returns the line with a caret under the place, and the keys that lead there beside the caret.
+    fn snippet<'a>(&'a self, file: &str, path: &'a str) -> Snippet<'a, Annotation<'a>> {
+        let byte = |column: usize| self.text.char_indices().nth(column).map_or(self.text.len(), |(at, _)| at);
+        let span = byte(self.column - 1)..byte(self.column - 1 + self.span_len);
+        let caret = AnnotationKind::Primary.span(span).label((!path.is_empty()).then_some(path));
+        Snippet::source(&self.text).path(file.to_owned()).line_start(self.line).annotation(caret)
     }
 }
 
-/// Files may hold anything, also what a terminal would obey.
-fn visible(c: char) -> char {
-    let reorders = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if (c.is_control() && c != '\t') || reorders { '\u{fffd}' } else { c }
-}
+/// The columns of a rendered line. Longer lines are cut around the caret.
+const WIDTH: usize = 140;
 
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c == '\n' { ' ' } else { visible(c) }).collect()
+/// Returns a text on one line. The renderer replaces other control characters.
+fn one_line(text: &str) -> String {
+    text.replace('\n', " ")
 }

@@ -1,4 +1,4 @@
-//! YAML to tree.
+//! Parses YAML into a tree.
 
 use std::fmt;
 
@@ -9,43 +9,66 @@ use super::node::{Entry, Kind, Node, Span, SyntaxError};
 
 pub(super) fn parse(text: &str) -> Result<Node, SyntaxError> {
     let options = serde_saphyr::options! {
-        // `no`, `on` and `off` are words, as YAML 1.2 has it.
+        // `no`, `on` and `off` are text in YAML 1.2.
         strict_booleans: true,
         with_snippet: false,
-        // A pipeline file has tens of values. What is more is an accident or an attack.
+        // A pipeline file has tens of values. A file above these limits is an accident or an attack.
         budget: serde_saphyr::budget! { max_depth: 64, max_nodes: 20_000, max_events: 60_000, max_aliases: 1_000 },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 20_000, max_replay_stack_depth: 8 },
     };
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
-        Ok(raw) => Ok(node(raw)),
+        Ok(raw) => node(text, raw),
         Err(error) => Err(syntax_error(text, error.without_snippet())),
     }
 }
 
-/// A value as the parser hands it over.
+/// A value from the parser.
 enum Raw {
     Leaf(Kind),
     List(Vec<Spanned<Raw>>),
     Table(Vec<(Spanned<Key>, Spanned<Raw>)>),
 }
 
-fn node(raw: Spanned<Raw>) -> Node {
+fn node(text: &str, raw: Spanned<Raw>) -> Result<Node, SyntaxError> {
     let span = span_of(&raw.referenced);
     let kind = match raw.value {
+        Raw::Leaf(kind @ (Kind::Int(_) | Kind::Float(_))) => number(text, span_of(&raw.defined), kind)?,
         Raw::Leaf(kind) => kind,
-        Raw::List(items) => Kind::List(items.into_iter().map(node).collect()),
+        Raw::List(items) => Kind::List(items.into_iter().map(|item| node(text, item)).collect::<Result<_, _>>()?),
         Raw::Table(entries) => Kind::Table(
             entries
                 .into_iter()
-                .map(|(key, value)| Entry {
-                    key_span: span_of(&key.referenced),
-                    key: key.value.0.into(),
-                    value: node(value),
+                .map(|(key, value)| {
+                    Ok(Entry { key_span: span_of(&key.referenced), key: key.value.0.into(), value: node(text, value)? })
                 })
-                .collect(),
+                .collect::<Result<_, _>>()?,
         ),
     };
-    Node { span, kind }
+    Ok(Node { span, kind })
+}
+
+/// Returns a number as YAML 1.2 defines it. The parser also takes `1_000` for a number, and `007` for the float 7.0.
+fn number(text: &str, span: Span, kind: Kind) -> Result<Kind, SyntaxError> {
+    let written = text.get(span.clone()).unwrap_or_default();
+    if written.contains('_') {
+        return Ok(Kind::Text(written.into()));
+    }
+    let digits = written.trim_start_matches(['+', '-']);
+    let is_padded = digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_padded {
+        return Ok(kind);
+    }
+    // An integer in YAML 1.2, octal in YAML 1.1, and probably a code whose zeros matter, such as a postcode (X5).
+    let plain = digits.trim_start_matches('0');
+    let help = format!(
+        "write `\"{written}\"` for text, or the number without leading zeros: `{}`",
+        match plain {
+            "" => "0",
+            plain => plain,
+        }
+    );
+    let message = "a number with leading zeros is ambiguous".to_owned();
+    Err(SyntaxError { message, span: Some(span), help: Some(help) })
 }
 
 fn span_of(location: &Location) -> Span {
@@ -117,7 +140,7 @@ impl<'de> Visitor<'de> for RawVisitor {
     }
 }
 
-/// A key, also where YAML takes it for something else than text: `null:` is the sink of that name.
+/// A key as text, also if YAML gives it another type: `null:` is the name of a sink.
 struct Key(String);
 
 impl<'de> Deserialize<'de> for Key {
@@ -184,7 +207,7 @@ fn syntax_error(text: &str, error: &serde_saphyr::Error) -> SyntaxError {
         Error::UnknownAnchor { .. } => {
             ("nothing has this anchor".to_owned(), Some("text that begins with `*` stands in quotes"))
         }
-        error => in_our_words(UserMessageFormatter.format_message(error).into_owned()),
+        error => reworded(UserMessageFormatter.format_message(error).into_owned()),
     };
     let span = error.location().map(|location| match location.span().byte_offset() {
         Some(_) => span_of(&location),
@@ -194,8 +217,8 @@ fn syntax_error(text: &str, error: &serde_saphyr::Error) -> SyntaxError {
     SyntaxError { message, span, help: help.map(str::to_owned) }
 }
 
-/// The parser's own messages speak of productions of the grammar.
-fn in_our_words(message: String) -> (String, Option<&'static str>) {
+/// Replaces messages of the parser that name productions of the grammar.
+fn reworded(message: String) -> (String, Option<&'static str>) {
     let (ours, help) = match message.as_str() {
         m if m.starts_with("unexpected character") => {
             ("text cannot begin with this character", Some("put the text in quotes"))
@@ -216,7 +239,7 @@ fn in_our_words(message: String) -> (String, Option<&'static str>) {
     (ours.to_owned(), help)
 }
 
-/// The scanner's errors come without a byte offset.
+/// Returns the byte offset of a line and column: errors of the scanner have no offset.
 fn offset_of(text: &str, line: u64, column: u64) -> Span {
     let number = |number: u64| usize::try_from(number.saturating_sub(1)).unwrap_or(usize::MAX);
     let line_start: usize = text.split_inclusive('\n').take(number(line)).map(str::len).sum();

@@ -76,7 +76,7 @@ pub(super) fn masked(text: &str, start: usize, line: &str) -> String {
     let hide = |captures: &Captures<'_>| format!("{}{}", &captures[1], hidden(&captures[2]));
     let named = if holds_secrets(text, start, line) { &ANY } else { &NAMED };
     let line = named.replace_all(line, hide);
-    // What follows `host:` is a port, unless an `@` comes after it.
+    // The part after `host:` is a port, unless an `@` follows.
     IN_URL
         .replace_all(&line, |captures: &Captures<'_>| {
             let end = captures.get(0).map_or(0, |all| all.end());

@@ -1,4 +1,4 @@
-//! What the scalars of settings look like in a JSON Schema: a reference may stand wherever text does.
+//! The JSON Schema of the scalars: a reference may stand wherever text does.
 
 use std::borrow::Cow;
 
@@ -6,18 +6,18 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::{SecretText, Text};
 
-/// Any text that holds a reference: what it stands for is only known where it is resolved.
+/// The pattern of a reference. Its value is known only where it is resolved.
 const REFERENCE: &str = r"\$\{";
 
-/// For `#[schemars(with = "setting::DurationText")]`: what [`duration`](super::duration) reads.
+/// The schema of [`duration`](super::duration), for `#[schemars(with = "scalar::DurationText")]`.
 #[derive(Debug)]
 pub struct DurationText;
 
-/// For `#[schemars(with = "setting::SizeText")]`: what [`size`](super::size) reads.
+/// The schema of [`size`](super::size), for `#[schemars(with = "scalar::SizeText")]`.
 #[derive(Debug)]
 pub struct SizeText;
 
-/// For `#[schemars(with = "setting::IntervalText")]`: what [`interval`](super::interval) reads.
+/// The schema of [`interval`](super::interval), for `#[schemars(with = "scalar::IntervalText")]`.
 #[derive(Debug)]
 pub struct IntervalText;
 
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use crate::config::scalar::{duration, size};
 
-    /// Asserts that the pattern of a type takes exactly what its parser does.
+    /// Asserts that the pattern of a type accepts the same texts as its parser.
     fn check<T: JsonSchema>(parse: impl Fn(&str) -> bool, texts: &[&str]) {
         let schema = schemars::schema_for!(T);
         let pattern = regex::Regex::new(schema.get("pattern").unwrap().as_str().unwrap()).unwrap();
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_patterns_take_what_the_parsers_take() {
+    fn the_patterns_accept_the_same_texts_as_the_parsers() {
         let durations = [
             "5s",
             "250ms",

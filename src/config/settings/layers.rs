@@ -1,4 +1,4 @@
-//! How the layers come together.
+//! Merges the layers of the settings: defaults, file, environment, flags.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -8,7 +8,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Error, Figment, Metadata, Profile, Provider};
 use serde::Serialize;
 
-use super::{DEFAULT_FILE, LogFormat, PREFIX, Settings};
+use super::{BadLevel, DEFAULT_FILE, DaemonSettings, LogFormat, LogLevels, PREFIX};
 use crate::config::document::{Document, Format, Problem, closest};
 
 /// The settings that flags override.
@@ -29,18 +29,18 @@ pub(super) fn load(
     file: Option<&Path>,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
     flags: &Flags,
-) -> Result<Settings, Vec<Problem>> {
-    let mut figment = Figment::from(Serialized::defaults(Settings::default()));
+) -> Result<DaemonSettings, Vec<Problem>> {
+    let mut figment = Figment::from(Serialized::defaults(DaemonSettings::default()));
     let document = read(file)?;
     if let Some(document) = &document {
-        // figment names no line: what is wrong in the file is told from its own tree, before the layers mix.
-        document.deserialize_with_hints::<Settings>(where_it_belongs)?;
+        // figment names no line. The errors of the file come from its own tree, before the layers are merged.
+        document.deserialize_with_hints::<DaemonSettings>(hint)?;
         figment = figment.merge(Layer::new(FILE, &document.root).map_err(|problem| vec![problem])?);
     }
     let environment = Environment::read(variables).map_err(|problem| vec![problem])?;
     let flags = Layer::new(FLAGS, &flags.nested()).map_err(|problem| vec![problem])?;
     let figment = figment.merge(environment).merge(flags);
-    let settings: Settings = figment
+    let settings: DaemonSettings = figment
         // Variables are text; a number or a bool is read from it where one is expected.
         .extract_lossy()
         .map_err(|errors| errors.into_iter().map(|error| explain(&error)).collect::<Vec<_>>())?;
@@ -49,8 +49,8 @@ pub(super) fn load(
     if mistakes.is_empty() { Ok(settings) } else { Err(mistakes) }
 }
 
-/// Returns where a key belongs that is none of the daemon's settings.
-fn where_it_belongs(key: &str) -> Option<String> {
+/// Returns help for an unknown key that exists in a pipeline's file or in another section.
+fn hint(key: &str) -> Option<String> {
     const OF_PIPELINES: [&str; 10] =
         ["source", "sink", "handler", "checkpoint", "filter", "schedule", "errors", "group", "source_id", "stop"];
     if OF_PIPELINES.contains(&key) {
@@ -77,12 +77,12 @@ fn paths() -> Vec<Vec<String>> {
         }
     }
     let mut found = vec![vec!["http".to_owned(), "token".to_owned()]];
-    let defaults = serde_json::to_value(Settings::default()).expect("settings are a tree of plain values");
+    let defaults = serde_json::to_value(DaemonSettings::default()).expect("settings are a tree of plain values");
     walk(&defaults, &mut Vec::new(), &mut found);
     found
 }
 
-/// Returns advice about variables that look like settings but are none: one underscore where two belong.
+/// Returns advice about variables that have one underscore in place of two.
 pub(super) fn unread(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<Problem> {
     let known: Vec<_> = paths().iter().map(|path| variable_of(path)).collect();
     let single = |variable: &str| variable.replace("__", "_");
@@ -98,7 +98,7 @@ pub(super) fn unread(variables: impl IntoIterator<Item = (OsString, OsString)>) 
         .collect()
 }
 
-/// A value that its type allows, and nothing else does.
+/// A value that its type allows, and a cross-check refuses.
 struct Mistake {
     path: &'static [&'static str],
     why: String,
@@ -106,7 +106,7 @@ struct Mistake {
 }
 
 impl Mistake {
-    /// Says where the value comes from.
+    /// Returns the problem with the origin of the value: a flag, a line of the file, or a variable.
     fn locate(self, figment: &Figment, document: Option<&Document>) -> Problem {
         let origin = figment.find_metadata(&self.path.join("."));
         let path: Vec<_> = self.path.iter().map(|key| (*key).to_owned()).collect();
@@ -119,40 +119,23 @@ impl Mistake {
     }
 }
 
-fn mistakes(settings: &Settings) -> Vec<Mistake> {
+fn mistakes(settings: &DaemonSettings) -> Vec<Mistake> {
     let mut found = Vec::new();
     if settings.data_dir.is_empty() && !settings.data_dir.is_hole() {
         found.push(Mistake { path: &["data_dir"], why: "`data_dir` must not be empty".to_owned(), help: None });
     }
     if !settings.log.level.is_hole() {
         let level = &settings.log.level;
-        let wrong = level.split(',').find_map(|directive| wrong_level(directive.trim()));
-        // What a reference stands for is not shown.
-        let wrong = wrong.map(|(why, help)| match level.has_references() {
-            true => (format!("what `{}` stands for is no log level", level.written()), None),
-            false => (why, help),
-        });
-        found.extend(wrong.map(|(why, help)| Mistake { path: &["log", "level"], why, help }));
+        if let Err(BadLevel { message, help }) = LogLevels::parse(level) {
+            // The value of a reference may be a secret.
+            let (why, help) = match level.has_references() {
+                true => (format!("the value of `{}` is not a log level", level.written()), None),
+                false => (message, help),
+            };
+            found.push(Mistake { path: &["log", "level"], why, help });
+        }
     }
     found
-}
-
-/// Returns what is wrong with one of the parts of `log.level`. A word alone would be taken for a target, and nothing else
-/// be logged.
-fn wrong_level(directive: &str) -> Option<(String, Option<String>)> {
-    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
-    let (target, level) = directive.rsplit_once('=').map_or((None, directive), |(target, level)| (Some(target), level));
-    if LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)) {
-        let understood = tracing_subscriber::EnvFilter::builder().parse(directive);
-        return understood.err().map(|_| (format!("`{directive}` is not understood"), None));
-    }
-    let near = closest(level, &LEVELS);
-    let help = match (near, target) {
-        (Some(near), Some(target)) => format!("did you mean `{target}={near}`?"),
-        (Some(near), None) => format!("did you mean `{near}`?"),
-        (None, _) => "write a level, or one for a target as in `info,propulsiond::pipeline=debug`".to_owned(),
-    };
-    Some((format!("`{level}` is no level: expected `{}`", LEVELS.join("`, `")), Some(help)))
 }
 
 pub(super) fn read(file: Option<&Path>) -> Result<Option<Document>, Vec<Problem>> {
@@ -185,7 +168,7 @@ fn remove_absent(value: &mut serde_json::Value) {
     }
 }
 
-/// A layer that is there already.
+/// A layer of values in memory.
 struct Layer {
     name: &'static str,
     values: Dict,
@@ -210,7 +193,7 @@ impl Provider for Layer {
     }
 }
 
-/// `PROPULSIOND__SECTION__KEY`. Every value is text, so that a token of digits stays one.
+/// The variables `PROPULSIOND__SECTION__KEY`. Every value stays text, because a token can consist of digits.
 struct Environment {
     values: Dict,
 }
@@ -279,7 +262,7 @@ fn explain(error: &Error) -> Problem {
     }
 }
 
-/// Returns the expectation in words; figment's lossy reading has said what it found.
+/// Returns the expectation in words. The lossy reading of figment has lost the found type.
 fn in_words(expected: &str) -> &str {
     if expected.starts_with("struct ") { "keys of its own: the name of a section takes no value" } else { expected }
 }
@@ -300,7 +283,7 @@ fn renamed(path: &[String], name: &str) -> String {
     format!("did you mean `{}`?", variable_of(&path))
 }
 
-/// Returns the variable that was meant by one whose underscores stand elsewhere.
+/// Returns the variable that resembles one with misplaced underscores.
 fn near_variable(path: &[String]) -> Option<String> {
     let known: Vec<_> = paths().iter().map(|path| variable_of(path)).collect();
     let near = closest(&variable_of(path), &known.iter().map(String::as_str).collect::<Vec<_>>())?;

@@ -11,24 +11,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::scalar::{DurationText, SecretText, Text, duration};
 
-/// `[otlp]`: where traces are exported to. Without an endpoint nothing is.
+/// `[otlp]`: the export of traces, to no collector by default.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OtlpSettings {
-    /// Where traces are sent: the url of a collector that takes OTLP over HTTP, `/v1/traces` not included.
+    /// The URL of a collector that takes OTLP over HTTP, without `/v1/traces`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Text>")]
     pub endpoint: Option<Endpoint>,
-    /// The share of calls that is recorded where the events carry no trace, 0 to 1. Those that do are recorded if their
+    /// The sampling ratio (0 to 1) for calls whose events carry no trace. A call whose events carry one is recorded if its
     /// sender's part is.
     pub sample: Share,
-    /// What the daemon is called in traces.
+    /// The name of the daemon in traces.
     pub service_name: Text,
-    /// How long a request to the collector may take.
+    /// The longest time of a request to the collector.
     #[serde(with = "duration")]
     #[schemars(with = "DurationText")]
     pub timeout: Duration,
-    /// Sent with every request.
+    /// Headers of every request.
     pub headers: BTreeMap<String, SecretText>,
     /// More resource attributes, such as `deployment.environment.name`.
     pub attributes: BTreeMap<String, Text>,
@@ -47,7 +47,7 @@ impl Default for OtlpSettings {
     }
 }
 
-/// The url of a collector.
+/// The URL of a collector.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Endpoint(Text);
@@ -63,13 +63,13 @@ impl<'de> Deserialize<'de> for Endpoint {
         let text = Text::deserialize(deserializer)?;
         if cfg!(not(feature = "otlp")) {
             return Err(de::Error::custom(
-                "this build exports no traces: build it with `--features otlp`, or take `[otlp]` out",
+                "this build exports no traces: build it with `--features otlp`, or remove `[otlp]`",
             ));
         }
         if text.trim_end_matches('/').ends_with("/v1/traces") {
             let written = text.written();
             return Err(de::Error::custom(format_args!(
-                "`{written}` ends in `/v1/traces`, which is put behind it: leave that out"
+                "`{written}` ends in `/v1/traces`, which is appended: remove it"
             )));
         }
         let is_url =
@@ -77,7 +77,7 @@ impl<'de> Deserialize<'de> for Endpoint {
         if is_url || text.is_hole() {
             return Ok(Self(text));
         }
-        Err(de::Error::custom(format_args!("`{}` is not a url such as \"http://127.0.0.1:4318\"", text.written())))
+        Err(de::Error::custom(format_args!("`{}` is not a URL such as \"http://127.0.0.1:4318\"", text.written())))
     }
 }
 

@@ -5,19 +5,20 @@ use expect_test::{Expect, expect};
 use super::*;
 use crate::config::document::Style;
 
-fn load(file: Option<&str>, variables: &[(&str, &str)], flags: &Flags) -> Result<Settings, Vec<Problem>> {
+fn load(file: Option<&str>, variables: &[(&str, &str)], flags: &Flags) -> Result<DaemonSettings, Vec<Problem>> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("propulsiond.toml");
     std::fs::write(&path, file.unwrap_or_default()).unwrap();
     let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    Settings::load(Some(&path), variables, flags)
+    DaemonSettings::load(Some(&path), variables, flags)
 }
 
 /// Says how the settings differ from the defaults.
 fn check(file: &str, variables: &[(&str, &str)], flags: &Flags, expected: Expect) {
     let settings = load(Some(file), variables, flags).unwrap();
-    let lines = |settings: &Settings| toml::to_string(settings).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
-    let defaults = lines(&Settings::default());
+    let lines =
+        |settings: &DaemonSettings| toml::to_string(settings).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
+    let defaults = lines(&DaemonSettings::default());
     let changed: Vec<_> = lines(&settings).into_iter().filter(|line| !defaults.contains(line)).collect();
     expected.assert_eq(&changed.join("\n"));
 }
@@ -67,7 +68,7 @@ fn the_shipped_file_shows_every_default() {
         .map(|line| format!("{}\n", line.strip_prefix('#').unwrap_or(line)))
         .collect();
     let shown: toml::Table = uncommented.parse().unwrap();
-    let mut defaults = toml::Table::try_from(Settings::default()).unwrap();
+    let mut defaults = toml::Table::try_from(DaemonSettings::default()).unwrap();
     // A secret has no default; its line shows how one is given.
     let token = toml::Table::from_iter([("token".to_owned(), "${file:/run/secrets/propulsiond-token}".into())]);
     defaults.insert("http".to_owned(), token.into());
@@ -76,7 +77,7 @@ fn the_shipped_file_shows_every_default() {
     assert_eq!(shown, defaults);
     assert_eq!(
         load(Some(&shipped), &[], &Flags::default()).unwrap(),
-        Settings::default(),
+        DaemonSettings::default(),
         "all of it is commented out"
     );
 }
@@ -89,23 +90,30 @@ fn r59_mistakes_of_the_file_name_their_place() {
         &Flags::default(),
         expect![[r#"
             error: unknown key `listn`
-             --> propulsiond.toml:1:1 (listn)
+             --> propulsiond.toml:1:1
+              |
             1 | listn = 'off'
-              | ^^^^^
+              | ^^^^^ listn
+              |
               = help: did you mean `listen`?
             error: expected a duration such as "5s", found the number 25
-             --> propulsiond.toml:2:9 (drain)
+             --> propulsiond.toml:2:9
+              |
             2 | drain = 25
-              |         ^^
+              |         ^^ drain
             error: `jsn` is not one of `text` or `json`
-             --> propulsiond.toml:4:10 (log.format)
+             --> propulsiond.toml:4:10
+              |
             4 | format = 'jsn'
-              |          ^^^^^
+              |          ^^^^^ log.format
+              |
               = help: did you mean `json`?
             error: expected a string, found a number
-             --> propulsiond.toml:5:9 (log.level)
+             --> propulsiond.toml:5:9
+              |
             5 | level = 3
-              |         ^
+              |         ^ log.level
+              |
               = help: put it in quotes
         "#]],
     );
@@ -116,6 +124,7 @@ fn r59_mistakes_of_the_file_name_their_place() {
         expect![[r#"
             error: the name of the table has no closing `]`
              --> propulsiond.toml:1:5
+              |
             1 | [log
               |     ^
         "#]],
@@ -130,8 +139,8 @@ fn mistakes_of_the_environment_name_their_variable() {
             "debug",
             expect![[r#"
                 error: no setting has this name
-                 --> PROPULSIOND__LOG__LEVL
-                  = help: did you mean `PROPULSIOND__LOG__LEVEL`?
+                --> PROPULSIOND__LOG__LEVL
+                 = help: did you mean `PROPULSIOND__LOG__LEVEL`?
             "#]],
         ),
         (
@@ -139,32 +148,32 @@ fn mistakes_of_the_environment_name_their_variable() {
             "soon",
             expect![[r#"
                 error: `soon` is not a duration such as "5s", "250ms" or "1h 30m"
-                 --> PROPULSIOND__DRAIN
+                --> PROPULSIOND__DRAIN
             "#]],
         ),
         (
             "PROPULSIOND__LOG",
             "debug",
             expect![[r#"
-            error: expected keys of its own: the name of a section takes no value
-             --> PROPULSIOND__LOG
-        "#]],
+                error: expected keys of its own: the name of a section takes no value
+                --> PROPULSIOND__LOG
+            "#]],
         ),
         (
             "PROPULSIOND__LOG__FORMAT",
             "xml",
             expect![[r#"
                 error: expected one of `text` or `json`
-                 --> PROPULSIOND__LOG__FORMAT
+                --> PROPULSIOND__LOG__FORMAT
             "#]],
         ),
         (
             "PROPULSIOND__LISTEN",
             "9464",
             expect![[r#"
-            error: `9464` is not an address such as "127.0.0.1:9464", nor "off"
-             --> PROPULSIOND__LISTEN
-        "#]],
+                error: `9464` is not an address such as "127.0.0.1:9464", nor "off"
+                --> PROPULSIOND__LISTEN
+            "#]],
         ),
     ] {
         check_bad("", &[(name, value)], &Flags::default(), expected);
@@ -178,20 +187,21 @@ fn a_token_that_is_empty_is_a_mistake_in_a_file_and_in_a_variable() {
         &[],
         &Flags::default(),
         expect![[r#"
-        error: the token is empty: leave it out, or give it a value that nobody can guess
-         --> propulsiond.toml:2:9 (http.token)
-        2 | token = "${PROPULSIOND_TEST_NO_TOKEN:-}"
-          |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-    "#]],
+            error: the token is empty: leave it out, or set a value that cannot be guessed
+             --> propulsiond.toml:2:9
+              |
+            2 | token = "${PROPULSIOND_TEST_NO_TOKEN:-}"
+              |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ http.token
+        "#]],
     );
     check_bad(
         "",
         &[("PROPULSIOND__HTTP__TOKEN", " ")],
         &Flags::default(),
         expect![[r#"
-        error: the token is empty: leave it out, or give it a value that nobody can guess
-         --> PROPULSIOND__HTTP__TOKEN
-    "#]],
+            error: the token is empty: leave it out, or set a value that cannot be guessed
+            --> PROPULSIOND__HTTP__TOKEN
+        "#]],
     );
 }
 
@@ -203,17 +213,17 @@ fn mistakes_of_flags_name_their_flag() {
         &Flags { drain: Some("5".to_owned()), ..Flags::default() },
         expect![[r#"
             error: `5` is not a duration such as "5s", "250ms" or "1h 30m"
-             --> --drain
+            --> --drain
         "#]],
     );
 }
 
 #[test]
 fn a_file_that_was_named_must_exist() {
-    let problems = Settings::load(Some(Path::new("/no/such.toml")), [], &Flags::default()).unwrap_err();
+    let problems = DaemonSettings::load(Some(Path::new("/no/such.toml")), [], &Flags::default()).unwrap_err();
     expect![[r#"
         error: cannot read the file: no such file or directory
-         --> /no/such.toml
+        --> /no/such.toml
     "#]]
     .assert_eq(&problems[0].render(Style::Plain));
 }
@@ -244,23 +254,28 @@ fn mistakes_about_traces_name_their_place() {
         &[],
         &Flags::default(),
         expect![[r#"
-            error: `collector:4318` is not a url such as "http://127.0.0.1:4318"
-             --> propulsiond.toml:2:12 (otlp.endpoint)
+            error: `collector:4318` is not a URL such as "http://127.0.0.1:4318"
+             --> propulsiond.toml:2:12
+              |
             2 | endpoint = 'collector:4318'
-              |            ^^^^^^^^^^^^^^^^
+              |            ^^^^^^^^^^^^^^^^ otlp.endpoint
             error: 1.5 is not a share between 0 and 1, such as 0.01
-             --> propulsiond.toml:3:10 (otlp.sample)
+             --> propulsiond.toml:3:10
+              |
             3 | sample = 1.5
-              |          ^^^
+              |          ^^^ otlp.sample
             error: unknown key `header`
-             --> propulsiond.toml:4:1 (otlp.header)
+             --> propulsiond.toml:4:1
+              |
             4 | header = {}
-              | ^^^^^^
+              | ^^^^^^ otlp.header
+              |
               = help: did you mean `headers`?
             error: `never` is not a duration such as "5s", nor "off"
-             --> propulsiond.toml:6:18 (log.stats_interval)
+             --> propulsiond.toml:6:18
+              |
             6 | stats_interval = 'never'
-              |                  ^^^^^^^
+              |                  ^^^^^^^ log.stats_interval
         "#]],
     );
 }
@@ -273,11 +288,12 @@ fn an_endpoint_is_the_collectors_own() {
         &[],
         &Flags::default(),
         expect![[r#"
-        error: `http://127.0.0.1:4318/v1/traces` ends in `/v1/traces`, which is put behind it: leave that out
-         --> propulsiond.toml:2:12 (otlp.endpoint)
-        2 | endpoint = 'http://127.0.0.1:4318/v1/traces'
-          |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-    "#]],
+            error: `http://127.0.0.1:4318/v1/traces` ends in `/v1/traces`, which is appended: remove it
+             --> propulsiond.toml:2:12
+              |
+            2 | endpoint = 'http://127.0.0.1:4318/v1/traces'
+              |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ otlp.endpoint
+        "#]],
     );
 }
 

@@ -17,6 +17,7 @@
 mod appender;
 mod files;
 pub mod inspect;
+mod kind;
 mod mend;
 
 use std::num::NonZeroUsize;

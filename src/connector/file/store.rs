@@ -7,6 +7,7 @@
 
 mod document;
 pub mod inspect;
+mod kind;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};

@@ -1,8 +1,8 @@
 //! Requests, made of events or of what a handler emitted.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
 
@@ -265,16 +265,12 @@ fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> 
     Ok((name, value))
 }
 
-/// Encodes what a header cannot hold, and `%`, so that different keys stay different.
+/// The characters that a header cannot hold, and `%`, so that different keys stay different.
+const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
+
 fn key_value(key: &str) -> HeaderValue {
-    let mut encoded = String::with_capacity(key.len());
-    for byte in key.bytes() {
-        match byte {
-            b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
-            _ => write!(encoded, "%{byte:02X}").expect("memory can be written to"),
-        }
-    }
-    HeaderValue::from_str(&encoded).expect("what a header cannot hold was encoded")
+    let encoded = utf8_percent_encode(key, ESCAPED).to_string();
+    HeaderValue::from_str(&encoded).expect("the escaped key has visible ASCII characters and spaces only")
 }
 
 #[cfg(test)]

@@ -38,6 +38,24 @@ pub fn lost(settings: &Settings, context: &Context, tranche: &str, position: &Po
     }
 }
 
+/// Reports the file numbers of pipelines that no longer exist.
+pub fn leftovers(data: &Path, is_owner: &dyn Fn(&str) -> bool) -> Vec<Finding> {
+    let mut found = Bounded::default();
+    for entry in std::fs::read_dir(numbers_folder(data)).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(is_owner) {
+            continue;
+        }
+        found.push(|| {
+            let what = format!("file numbers are kept for `{}`, which is no pipeline that reads files", name.display());
+            let means =
+                "they are of use if it comes back, and harmless otherwise: the folder can be removed with its checkpoints";
+            Finding::new(Severity::Note, &entry.path(), what, means)
+        });
+    }
+    found.finish()
+}
+
 /// Looks over the files of numbers of one pipeline.
 pub fn inspect(folder: &Path) -> Vec<Finding> {
     let mut found = Bounded::default();

@@ -47,12 +47,7 @@ impl Fixture {
     }
 
     fn context(&self) -> Context {
-        Context {
-            pipeline: "p".into(),
-            group: "g".into(),
-            folder: self.folder.path().to_owned(),
-            data: self.folder.path().join("data"),
-        }
+        Context::new("p", self.folder.path(), self.folder.path().join("data"))
     }
 
     fn step(&mut self) -> Result<Step, SourceError> {

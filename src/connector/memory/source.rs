@@ -7,6 +7,7 @@
 //! read again when the pipeline restarts, as long as there was no need for its room; it does not survive the process.
 
 mod inbox;
+mod kind;
 #[cfg(test)]
 mod tests;
 

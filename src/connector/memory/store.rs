@@ -5,6 +5,7 @@
 //! [`Fault`] says so; the same calls give the same results.
 
 mod faults;
+mod kind;
 mod parked;
 mod sink;
 

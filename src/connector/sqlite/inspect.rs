@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, OpenFlags, Row};
 
 use super::failure::Failure;
@@ -74,9 +75,18 @@ pub fn inspect(path: &Path, in_use: bool, mend: bool) -> Inspected {
     inspected
 }
 
+/// Returns the progress that a database holds, by group and source. An unreadable database holds none: [`inspect`] reports
+/// it.
+pub fn kept_in(path: &Path) -> Vec<Kept> {
+    if !path.exists() {
+        return Vec::new();
+    }
+    open(path).and_then(|connection| kept(&connection)).unwrap_or_default()
+}
+
 /// Calls `f` with tranche and position of what is kept under a group and source, for the first `most` tranches. What
 /// cannot be read is passed over: [`inspect`] tells of it.
-pub fn positions(path: &Path, group: &str, source: &str, most: usize, mut f: impl FnMut(&str, &Position)) {
+pub fn positions(path: &Path, group: &str, source: &str, most: usize, f: &mut dyn FnMut(&str, &Position)) {
     let Ok(connection) = open(path) else { return };
     let keys = keys(&connection, "WHERE consumer_group = ?1 AND source = ?2", &[&group, &source], most);
     for (group, source, tranche) in keys.unwrap_or_default() {
@@ -104,15 +114,11 @@ fn open(path: &Path) -> Result<Connection, Failure> {
 
 fn escaped(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
-    let mut out = String::new();
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => out.push((*byte).into()),
-            other => out.push_str(&format!("%{other:02x}")),
-        }
-    }
-    out
+    percent_encode(path.as_os_str().as_bytes(), ESCAPED).to_string()
 }
+
+/// The bytes of a path that are escaped in a URI.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 fn path_of_log(path: &Path) -> PathBuf {
     let mut log = path.as_os_str().to_owned();

@@ -84,7 +84,7 @@ fn r76_names_beyond_the_limit_are_counted_together() {
 
 #[tokio::test]
 async fn counts_are_logged_once_they_changed() {
-    let context = Context { pipeline: "p".into(), group: "g".into(), folder: ".".into(), data: "data".into() };
+    let context = Context::new("p", ".", "data");
     let sink = StatsSink::new(&Settings { interval: Duration::from_millis(2) }, &context).unwrap();
     assert_eq!(sink.write(&[one("a-1", "T")]).await, [Ok(Written::All)]);
     let logged = async {

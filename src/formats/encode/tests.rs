@@ -179,7 +179,7 @@ fn any_json() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn what_is_written_reads_as_the_same_event(
+    fn a_written_event_reads_as_the_same_event(
         texts in prop::array::uniform6(any::<String>()),
         (data, meta) in (prop::option::of(any_json()), prop::option::of(any_json())),
         index in 0..i64::MAX,

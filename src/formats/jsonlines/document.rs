@@ -8,6 +8,8 @@
 
 use std::io::Read;
 
+use base64::Engine as _;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 
 use super::scan::{Bad, Scanner, Shape, Token, one_value};
@@ -222,28 +224,11 @@ fn inflate(text: &str) -> Result<Vec<u8>, &'static str> {
     if json.len() as u64 > MAX_BODY { Err("expected a compressed body of at most 64 MiB") } else { Ok(json) }
 }
 
+/// Decodes base64 as any writer leaves it: with or without padding, and with any bits after the last byte.
 fn base64(text: &str) -> Option<Vec<u8>> {
-    let digits = text.trim_end_matches('=').as_bytes();
-    let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
-    for group in digits.chunks(4) {
-        let mut bits = 0_u32;
-        for &digit in group {
-            let value = match digit {
-                b'A'..=b'Z' => digit - b'A',
-                b'a'..=b'z' => digit - b'a' + 26,
-                b'0'..=b'9' => digit - b'0' + 52,
-                b'+' => 62,
-                b'/' => 63,
-                _ => return None,
-            };
-            bits = bits << 6 | u32::from(value);
-        }
-        match group.len() {
-            4 => bytes.extend_from_slice(&bits.to_be_bytes()[1..]),
-            3 => bytes.extend_from_slice(&(bits << 6).to_be_bytes()[1..3]),
-            2 => bytes.extend_from_slice(&(bits << 12).to_be_bytes()[1..2]),
-            _ => return None,
-        }
-    }
-    Some(bytes)
+    const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone)
+        .with_decode_allow_trailing_bits(true);
+    const ENGINE: GeneralPurpose = GeneralPurpose::new(&base64::alphabet::STANDARD, LENIENT);
+    ENGINE.decode(text.trim_end_matches('=')).ok()
 }

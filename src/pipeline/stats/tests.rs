@@ -3,11 +3,11 @@ use std::collections::BTreeMap;
 use expect_test::{Expect, expect};
 
 use super::*;
+use crate::config::settings::LogFormat;
 use crate::position::{Position, Progress, TrancheId};
 use crate::scheduler::TrancheReport;
 use crate::source::Lag;
 use crate::telemetry::health::State;
-use crate::telemetry::logging::Format;
 use crate::telemetry::logging::tests::captured;
 use crate::telemetry::metrics::Recent;
 
@@ -19,7 +19,7 @@ fn standing(state: State) -> Standing {
     Standing { state, reason: "because".to_owned(), since: at(0), restarts: 0 }
 }
 
-/// What was counted after so many events, a tenth of them in calls that failed.
+/// The counts after that many events, a tenth of them in failed calls.
 fn totals(events: u64) -> Totals {
     let recent = Recent { min: 0.0001, mean: 0.0042, stddev: 0.0031, p50: 0.004, p95: 0.009, p99: 0.012, max: 0.0304 };
     let calls = |kind: &str, calls| KindTotals { kind: kind.into(), calls, recent: Some(recent) };
@@ -147,7 +147,7 @@ fn reading(seconds: u64, events: u64, state: State, view: View) -> Reading {
 }
 
 /// Asserts what is logged at each of these readings.
-fn check(format: Format, readings: &[Reading], expected: &Expect) {
+fn check(format: LogFormat, readings: &[Reading], expected: &Expect) {
     let mut stats = Stats::new(readings[0].clone());
     let logged = captured(format, false, "info", |_| {
         let span = crate::runtime::supervise::pipeline_span("orders");
@@ -157,10 +157,10 @@ fn check(format: Format, readings: &[Reading], expected: &Expect) {
 }
 
 #[test]
-fn stats_are_lines_that_are_read_at_a_glance() {
+fn text_stats_are_lines_of_fields() {
     let readings = [reading(60, 4_000, State::Running, view(0)), reading(120, 16_000, State::Running, busy())];
     check(
-        Format::Text,
+        LogFormat::Text,
         &readings,
         &expect![[r#"
         TIME  INFO stats: events state=running seconds=60.0 handled=12000 per_second=200 calls=7200 not_ok=1200 running=1 writing=3 unhandled=340 batches=2 late=2 waits_for="connection refused" pipeline=orders
@@ -178,10 +178,10 @@ fn stats_are_lines_that_are_read_at_a_glance() {
 }
 
 #[test]
-fn stats_in_json_are_fields() {
+fn json_stats_are_fields() {
     let readings = [reading(60, 4_000, State::Running, view(0)), reading(120, 16_000, State::Running, busy())];
     check(
-        Format::Json,
+        LogFormat::Json,
         &readings,
         &expect![[r#"
         {"batches":2,"calls":7200,"handled":12000,"late":2,"level":"INFO","message":"stats: events","not_ok":1200,"per_second":200,"pipeline":"orders","running":1,"seconds":60.0,"state":"running","target":"propulsiond::stats","time":"TIME","unhandled":340,"waits_for":"connection refused","writing":3}
@@ -199,13 +199,13 @@ fn stats_in_json_are_fields() {
 }
 
 #[test]
-fn r68_nothing_is_said_of_a_pipeline_that_did_nothing() {
+fn r68_an_idle_pipeline_logs_nothing() {
     let idle = |seconds| reading(seconds, 4_000, State::Running, view(0));
-    check(Format::Text, &[idle(60), idle(120), idle(180)], &expect![""]);
+    check(LogFormat::Text, &[idle(60), idle(120), idle(180)], &expect![""]);
 }
 
 #[test]
-fn what_is_wrong_is_said_again_though_nothing_happens() {
+fn a_lasting_failure_is_logged_again_although_nothing_happens() {
     let stuck = |seconds| {
         let streams = Snapshot {
             failing: state(1, seconds, seconds),
@@ -215,7 +215,7 @@ fn what_is_wrong_is_said_again_though_nothing_happens() {
         reading(seconds, 4_000, State::Running, View { streams, ..view(0) })
     };
     check(
-        Format::Text,
+        LogFormat::Text,
         &[stuck(60), stuck(120)],
         &expect![[r#"
         TIME  INFO stats: events state=running seconds=60.0 handled=0 per_second=0 calls=0 running=0 writing=0 unhandled=0 batches=2 pipeline=orders
@@ -227,10 +227,10 @@ fn what_is_wrong_is_said_again_though_nothing_happens() {
 }
 
 #[test]
-fn a_change_of_state_is_said_though_nothing_was_counted() {
+fn a_change_of_state_is_logged_although_nothing_was_counted() {
     let readings = [reading(60, 4_000, State::Running, view(0)), reading(120, 4_000, State::Paused, view(0))];
     check(
-        Format::Text,
+        LogFormat::Text,
         &readings,
         &expect![[r#"
         TIME  INFO stats: events state=paused seconds=60.0 handled=0 per_second=0 calls=0 running=0 writing=0 unhandled=0 batches=2 pipeline=orders
@@ -241,7 +241,7 @@ fn a_change_of_state_is_said_though_nothing_was_counted() {
 }
 
 #[test]
-fn of_many_tranches_those_farthest_ahead_are_shown_and_the_rest_counted() {
+fn the_tranches_farthest_ahead_are_shown_and_the_others_counted() {
     let mut view = view(0);
     let one = view.tranches.remove(0);
     view.tranches = (0..20)
@@ -252,7 +252,7 @@ fn of_many_tranches_those_farthest_ahead_are_shown_and_the_rest_counted() {
         })
         .collect();
     let mut stats = Stats::new(reading(60, 4_000, State::Running, view.clone()));
-    let logged = captured(Format::Text, false, "info", |_| stats.log(reading(120, 8_000, State::Running, view)));
+    let logged = captured(LogFormat::Text, false, "info", |_| stats.log(reading(120, 8_000, State::Running, view)));
     let shown: Vec<_> = logged.lines().filter(|line| line.contains("stats: tranche ")).collect();
     assert_eq!(shown.len(), TRANCHES);
     assert!(shown[0].contains("tranche=\"19\"") && shown[15].contains("tranche=\"04\""), "{logged}");

@@ -1,4 +1,4 @@
-//! What a task's failure means, and what becomes of it on a stop.
+//! The kinds of tasks: the consequence of a failure, and the reaction to a stop.
 
 /// The sorts of tasks there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,7 +29,7 @@ pub enum TaskKind {
     Committer,
 }
 
-/// What it means that a task failed.
+/// The consequence of a task's failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnError {
     /// The daemon cannot go on.
@@ -40,7 +40,7 @@ pub enum OnError {
     Log,
 }
 
-/// What becomes of a running task when its group stops.
+/// The reaction of a running task to the stop of its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnStop {
     /// It sees the group's token, ends by itself, and is waited for.
@@ -87,7 +87,7 @@ impl TaskKind {
             | Self::Call
             | Self::Writer
             | Self::Committer => OnStop::Drain,
-            // What they wait for need not come: dropping them loses no event and no change.
+            // These wait for input that may never come. Dropping them loses no event and no change.
             Self::Watcher | Self::Chore | Self::Source | Self::Reader => OnStop::Abort,
         }
     }

@@ -90,7 +90,7 @@ async fn a_pipelines_failure_is_not_the_daemons_and_not_its_neighbours() {
 }
 
 #[tokio::test]
-async fn what_stops_the_daemon_reaches_it_from_anywhere() {
+async fn a_failure_that_stops_the_daemon_reaches_its_group_from_anywhere() {
     let daemon = Group::daemon();
     daemon.pipeline("orders").spawn(TaskKind::Keeper, "keeper of orders", async { panic!("lost") });
     assert_eq!(failure_of(&daemon).await, "`keeper of orders` panicked: lost");
@@ -122,7 +122,7 @@ async fn stopping_a_pipeline_stops_nothing_else() {
 }
 
 #[tokio::test]
-async fn what_drains_is_waited_for_and_what_aborts_is_dropped() {
+async fn draining_tasks_are_awaited_and_aborting_tasks_dropped() {
     let group = Group::daemon();
     let (finish, finished) = oneshot::channel::<()>();
     let (held, dropped) = oneshot::channel::<()>();

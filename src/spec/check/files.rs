@@ -1,82 +1,172 @@
-//! Files that several pipelines write to, or one as two things.
+//! Files that two settings name, in one pipeline or in two.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::super::Loaded;
-use super::super::connectors::{Role, WrittenFile};
-use super::lexical;
+use super::super::{Definition, Progress};
+use super::identity::FileId;
 use crate::config::document::Problem;
+use crate::connector::kind::{KindFile, Usage};
 
-/// Who writes to a file.
-struct Writer<'a> {
-    pipeline: &'a Loaded,
-    file: WrittenFile,
+/// A file, and the setting that names it.
+struct Use<'a> {
+    pipeline: &'a Definition,
+    role: Role,
+    /// The keys that lead to the setting.
+    at: Vec<&'static str>,
 }
 
-impl Writer<'_> {
-    fn problem(&self, why: String) -> Problem {
-        self.pipeline.document.problem(&self.file.at, why)
+/// The role of a file in a pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Connector(Usage),
+    Script,
+    /// The pipeline file itself.
+    Document,
+}
+
+impl Role {
+    /// Returns whether the pipeline writes the file.
+    fn is_written(self) -> bool {
+        !matches!(self, Self::Script | Self::Document | Self::Connector(Usage::Input))
     }
 }
 
-/// Returns what comes of files that more than one part writes to.
-pub(super) fn shared(pipelines: &[Loaded], data: &Path) -> Vec<Problem> {
-    let mut writers: BTreeMap<PathBuf, Vec<Writer<'_>>> = BTreeMap::new();
+impl Use<'_> {
+    fn problem(&self, why: impl Into<String>) -> Problem {
+        self.pipeline.loaded.document.problem(&self.at, why)
+    }
+}
+
+/// Returns the conflicts between settings that name one file, however they spell it.
+pub(super) fn shared(pipelines: &[Definition], data: &Path) -> Vec<Problem> {
+    let mut files: BTreeMap<FileId, Vec<Use<'_>>> = BTreeMap::new();
     for pipeline in pipelines {
-        for file in pipeline.spec.written(&pipeline.name) {
-            writers.entry(lexical(&data.join(&file.path))).or_default().push(Writer { pipeline, file });
+        for (path, used) in uses(pipeline, data) {
+            files.entry(FileId::of(&path)).or_default().push(used);
         }
     }
-    let lock = lexical(&data.join("propulsiond.lock"));
+    let lock = FileId::of(&data.join("propulsiond.lock"));
     let mut problems = Vec::new();
-    for (path, writers) in &writers {
-        if *path == lock {
-            let ours =
-                |writer: &Writer<'_>| writer.problem("this is the file that the daemon holds as its lock".to_owned());
-            problems.extend(writers.iter().map(ours));
+    for (file, uses) in &files {
+        if *file == lock {
+            let written = uses.iter().filter(|used| used.role.is_written());
+            problems.extend(written.map(|used| used.problem("this is the file that the daemon holds as its lock")));
             continue;
         }
-        for (number, writer) in writers.iter().enumerate().skip(1) {
-            problems.extend(writers[..number].iter().find_map(|before| conflict(before, writer)));
+        for (number, used) in uses.iter().enumerate() {
+            problems.extend(uses[..number].iter().find_map(|before| conflict(before, used)));
         }
     }
     problems
 }
 
-/// Returns what is wrong with two that write to the same file.
-fn conflict(first: &Writer<'_>, second: &Writer<'_>) -> Option<Problem> {
-    let is_one = first.pipeline.name == second.pipeline.name;
-    let other = &first.pipeline.name;
-    match (first.file.role, second.file.role) {
-        (Role::Lines, Role::Lines) => {
-            let problem = second.problem(format!("the pipeline `{other}` appends to this file, and one alone may"));
-            Some(problem.help("give each a file of its own; one source reads several if they stand in one folder"))
+fn uses<'a>(pipeline: &'a Definition, data: &Path) -> Vec<(std::path::PathBuf, Use<'a>)> {
+    let folder = pipeline.loaded.folder();
+    let document = Use { pipeline, role: Role::Document, at: Vec::new() };
+    let mut uses = vec![(pipeline.loaded.file().to_owned(), document)];
+    if let Some(script) = pipeline.spec().script().filter(|script| !script.is_hole() && !script.is_empty()) {
+        let at = vec!["handler", "rhai", "script"];
+        uses.push((folder.join(&**script), Use { pipeline, role: Role::Script, at }));
+    }
+    let mut add = |role: &'static str, key: &'static str, files: Vec<KindFile>| {
+        for file in files.into_iter().filter(|file| !file.path.is_empty()) {
+            let base = if file.usage == Usage::Input { folder } else { data };
+            let at = [role, key].into_iter().chain(file.key).collect();
+            uses.push((base.join(&file.path), Use { pipeline, role: Role::Connector(file.usage), at }));
         }
-        (Role::Lines, _) | (_, Role::Lines) => {
-            // What is said of lines stands where the file of lines is named.
-            let (lines, database) = if first.file.role == Role::Lines { (first, second) } else { (second, first) };
-            let whose = if is_one { String::new() } else { format!(" of the pipeline `{}`", database.pipeline.name) };
-            let what = if database.file.role == Role::Checkpoints { "checkpoint database" } else { "database" };
-            Some(lines.problem(format!("this file is the {what}{whose}, not one of lines")))
+    };
+    add("source", pipeline.source.key, pipeline.source.files(pipeline.name()));
+    add("sink", pipeline.sink.key, pipeline.sink.files(pipeline.name()));
+    if let Progress::Store(store) = &pipeline.progress {
+        add("checkpoint", store.key, store.files(pipeline.name()));
+    }
+    uses
+}
+
+/// Returns the conflict of two settings that name one file.
+fn conflict(first: &Use<'_>, second: &Use<'_>) -> Option<Problem> {
+    match (first.role, second.role) {
+        (first_role, second_role) if !first_role.is_written() && !second_role.is_written() => None,
+        (Role::Connector(first_usage), Role::Connector(second_usage)) => {
+            written_twice((first, first_usage), (second, second_usage))
         }
-        (Role::Projection, Role::Checkpoints) if is_one => {
-            let problem =
-                first.problem("this database holds the progress as well, but not in the same transactions".to_owned());
-            Some(
-                problem.help("write `checkpoint = \"sink\"`, and every event has its effect exactly once").as_warning(),
-            )
-        }
-        (Role::Projection, Role::Checkpoints) => Some(with_progress(first, second)),
-        (Role::Checkpoints, Role::Projection) => Some(with_progress(second, first)),
-        (Role::Projection, Role::Projection) | (Role::Checkpoints, Role::Checkpoints) => None,
+        (Role::Connector(_), role) => Some(over_text(first, second, role)),
+        (role, Role::Connector(_)) => Some(over_text(second, first, role)),
+        _ => None,
     }
 }
 
-/// Tables that are made anew by removing their file take the progress of others with them.
-fn with_progress(projection: &Writer<'_>, checkpoints: &Writer<'_>) -> Problem {
-    let whose = &checkpoints.pipeline.name;
+/// Returns the conflict of a written file that is a pipeline's own text.
+fn over_text(writer: &Use<'_>, text: &Use<'_>, role: Role) -> Problem {
+    let noun = if role == Role::Script { "script" } else { "file" };
+    writer
+        .problem(format!("this is the {noun} of the pipeline `{}`, which a write would destroy", text.pipeline.name()))
+}
+
+type Used<'a> = (&'a Use<'a>, Usage);
+
+fn written_twice(first: Used<'_>, second: Used<'_>) -> Option<Problem> {
+    let is_one_pipeline = first.0.pipeline.name() == second.0.pipeline.name();
+    match (first.1, second.1) {
+        (Usage::Lines, Usage::Lines) => {
+            let other = first.0.pipeline.name();
+            let problem = second.0.problem(format!("the pipeline `{other}` appends to this file, and one alone may"));
+            Some(problem.help("give each a file of its own; one source reads several if they stand in one folder"))
+        }
+        // Within one pipeline, the check of that pipeline has reported it. A pipeline may read the output of another.
+        (Usage::Input, Usage::Lines) | (Usage::Lines, Usage::Input) => None,
+        (Usage::Input, usage) => Some(over_input(second.0, usage, first.0, is_one_pipeline)),
+        (usage, Usage::Input) => Some(over_input(first.0, usage, second.0, is_one_pipeline)),
+        (Usage::Lines, usage) => Some(not_lines(first.0, usage, second.0, is_one_pipeline)),
+        (usage, Usage::Lines) => Some(not_lines(second.0, usage, first.0, is_one_pipeline)),
+        (Usage::Projection, Usage::Checkpoints) => Some(with_progress(first.0, second.0, is_one_pipeline)),
+        (Usage::Checkpoints, Usage::Projection) => Some(with_progress(second.0, first.0, is_one_pipeline)),
+        (first_usage, second_usage) if first_usage == second_usage => None,
+        (Usage::CheckpointDirectory, _) => Some(not_a_directory(second.0, first.0)),
+        (_, _) => Some(not_a_directory(first.0, second.0)),
+    }
+}
+
+fn noun(usage: Usage) -> &'static str {
+    match usage {
+        Usage::Input => "feed",
+        Usage::Lines => "file of lines",
+        Usage::Projection => "database",
+        Usage::Checkpoints => "checkpoint database",
+        Usage::CheckpointDirectory => "checkpoint folder",
+    }
+}
+
+/// Returns the possessive that names another pipeline.
+fn owner(of: &Use<'_>, is_one_pipeline: bool) -> String {
+    if is_one_pipeline { String::new() } else { format!(" of the pipeline `{}`", of.pipeline.name()) }
+}
+
+fn over_input(writer: &Use<'_>, usage: Usage, reader: &Use<'_>, is_one_pipeline: bool) -> Problem {
+    let (noun, owner) = (noun(usage), owner(reader, is_one_pipeline));
+    let problem = writer.problem(format!("the source{owner} reads this as its feed, so it cannot be the {noun}"));
+    problem.help("name another path")
+}
+
+fn not_lines(lines: &Use<'_>, usage: Usage, other: &Use<'_>, is_one_pipeline: bool) -> Problem {
+    lines.problem(format!("this file is the {}{}, not one of lines", noun(usage), owner(other, is_one_pipeline)))
+}
+
+fn not_a_directory(database: &Use<'_>, directory: &Use<'_>) -> Problem {
+    let name = directory.pipeline.name();
+    database.problem(format!("this is the checkpoint folder of the pipeline `{name}`, not a database"))
+}
+
+/// Advises about tables and progress in one file. Whoever rebuilds the tables by removing their file removes the progress.
+fn with_progress(projection: &Use<'_>, checkpoints: &Use<'_>, is_one_pipeline: bool) -> Problem {
+    if is_one_pipeline {
+        let why = "this database holds the progress as well, but not in the same transactions";
+        let help = "write `checkpoint = \"sink\"`, and every event has its effect exactly once";
+        return projection.problem(why).help(help).as_warning();
+    }
+    let owner = checkpoints.pipeline.name();
     let why =
-        format!("this database holds the progress of the pipeline `{whose}` as well: who removes one removes both");
+        format!("this database holds the progress of the pipeline `{owner}` as well: who removes one removes both");
     projection.problem(why).help("give the tables a file of their own").as_warning()
 }

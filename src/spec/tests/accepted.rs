@@ -251,9 +251,10 @@ fn a_pipeline_is_named_by_its_file_and_keyed_by_group_and_source() {
         ("b.toml", b"group = 'g'\nsource_id = 's'\n[source.generate]\n[sink.null]\n"),
     ]);
     let loaded = load(&files.folder()).unwrap();
-    let keys: Vec<_> = loaded.iter().map(|it| (&*it.name, it.group(), it.source_id())).collect();
-    assert_eq!(keys, [("a", "a", "generate"), ("b", "g", "s")]);
-    assert_eq!(loaded[0].folder(), files.folder());
+    let defined: Vec<_> = loaded.into_iter().map(|loaded| crate::spec::define(loaded).unwrap()).collect();
+    let keys: Vec<_> = defined.iter().map(|it| (it.name(), it.group(), it.source_id())).collect();
+    assert_eq!(keys, [("a", "a", "generate".to_owned()), ("b", "g", "s".to_owned())]);
+    assert_eq!(defined[0].loaded.folder(), files.folder());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! From the facts of pipelines to an answer.
+//! Derives the health of pipelines, and of the daemon, from facts.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,53 +9,54 @@ use serde::{Deserialize, Serialize};
 use super::State;
 use crate::clock::Timestamp;
 
-/// How well a pipeline, or all of them together, is. Ordered: the worst is the greatest.
+/// The health of a pipeline or of the daemon. The worst is the greatest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     Healthy,
-    /// It copes, or is told to wait; nobody has to get up.
+    /// The daemon copes, or the pipeline is paused. The operator need not act.
     Degraded,
-    /// Work is not being done, and will not be without a person.
+    /// Work is not done, and will not be done unless the operator acts.
     Failed,
 }
 
-/// Something outside that does not work.
+/// A failing dependency: a source, a store or a sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outage {
     pub since: Timestamp,
-    /// What was said when it was last tried, without secrets.
+    /// The latest error, without secrets.
     pub why: String,
 }
 
-/// The facts of one pipeline. A `since` is when a condition began that still holds.
+/// The facts of one pipeline. A `since` is the time at which a condition began that still holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PipelineStatus {
     pub name: Arc<str>,
     pub state: State,
-    /// Why it is in that state, in words; never empty (R34).
+    /// The reason of the state; never empty (R34).
     pub reason: String,
     pub since: Timestamp,
-    /// When its loop last answered a question or reported by itself.
+    /// The time of the driver's latest answer or report.
     pub answered: Timestamp,
-    /// How often in a row it failed and was started again.
+    /// Consecutive failures, each followed by a restart.
     pub restarts: u32,
-    /// Reading fails.
+    /// The failure to read from the source.
     pub source_failing: Option<Outage>,
-    /// Progress cannot be committed (R8).
+    /// The failure to commit progress (R8).
     pub checkpoint_failing: Option<Outage>,
-    /// The sink or store that handlers need cannot be reached.
+    /// The outage for which the circuit breaker is open.
     pub breaker_open: Option<Outage>,
-    /// There is more to read or to handle, as the source or the scheduler says, and nothing has been handled (R28).
+    /// The time since which nothing was handled, although the source or the scheduler has events (R28).
     pub no_progress: Option<Timestamp>,
-    /// Streams whose last call failed, and that succeed without progress.
+    /// Streams whose last call failed.
     pub failing_streams: usize,
+    /// Streams whose calls succeed without progress.
     pub stalled_streams: usize,
     pub parked_streams: usize,
 }
 
 impl PipelineStatus {
-    /// Returns the status of a pipeline that has nothing to complain of.
+    /// Returns the status of a healthy pipeline.
     pub fn new(name: impl Into<Arc<str>>, state: State, reason: impl Into<String>, since: Timestamp) -> Self {
         Self {
             name: name.into(),
@@ -75,14 +76,14 @@ impl PipelineStatus {
     }
 }
 
-/// From when on a condition counts as a failure rather than something that is coped with.
+/// The limits above which a condition is a failure rather than a degradation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// A running loop that has not answered for this long is not well, and after `stuck` has failed.
+    /// The longest silence of a healthy driver. After `stuck`, the pipeline has failed.
     pub answer: Duration,
-    /// A source, checkpoint store or sink that could not be reached for this long; work that made no progress.
+    /// The longest outage, or time without progress, that counts as a degradation.
     pub stuck: Duration,
-    /// Restarts in a row.
+    /// Consecutive restarts that count as a failure.
     pub restarts: u32,
 }
 
@@ -92,26 +93,26 @@ impl Default for Limits {
     }
 }
 
-/// What is said about one pipeline.
+/// The health of one pipeline, as `/health` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct Verdict {
+pub struct PipelineHealth {
     pub name: String,
     pub health: Health,
-    /// It does what it is for, or is done with it.
+    /// The pipeline works, or has nothing left to do.
     pub ready: bool,
     pub state: State,
-    /// Seconds that it has been in that state.
+    /// Seconds since the state was entered.
     pub state_seconds: u64,
-    /// Why the state, then all that is wrong, the worst first. Never empty.
+    /// The reason of the state, then all complaints, the worst first. Never empty.
     pub reasons: Vec<String>,
 }
 
-/// What is said about the daemon.
+/// The health of the daemon, as `/health` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Judgement {
     pub health: Health,
     pub ready: bool,
-    pub pipelines: Vec<Verdict>,
+    pub pipelines: Vec<PipelineHealth>,
 }
 
 impl Judgement {
@@ -131,11 +132,11 @@ impl fmt::Display for Health {
     }
 }
 
-/// For people: a line for each pipeline, and one for each thing that is wrong with it.
+/// Writes a line for each pipeline, and one for each of its complaints.
 impl fmt::Display for Judgement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = self.pipelines.iter().map(|verdict| verdict.name.chars().count()).max().unwrap_or(0);
-        for Verdict { name, health, reasons, .. } in &self.pipelines {
+        let width = self.pipelines.iter().map(|pipeline| pipeline.name.chars().count()).max().unwrap_or(0);
+        for PipelineHealth { name, health, reasons, .. } in &self.pipelines {
             let mut reasons = reasons.iter();
             writeln!(f, "{name:width$}  {health:8}  {}", reasons.next().map_or("", String::as_str))?;
             for reason in reasons {
@@ -147,24 +148,24 @@ impl fmt::Display for Judgement {
     }
 }
 
-/// Judges pipelines by their facts: the daemon is as well as the worst of them, and ready when all are (R66).
+/// Derives the daemon's health: that of its worst pipeline. It is ready if all pipelines are (R66).
 pub fn judge(pipelines: &[PipelineStatus], limits: &Limits, now: Timestamp) -> Judgement {
-    let pipelines: Vec<_> = pipelines.iter().map(|status| verdict(status, limits, now)).collect();
+    let pipelines: Vec<_> = pipelines.iter().map(|status| health_of(status, limits, now)).collect();
     Judgement {
-        health: pipelines.iter().map(|verdict| verdict.health).max().unwrap_or(Health::Healthy),
-        ready: pipelines.iter().all(|verdict| verdict.ready),
+        health: pipelines.iter().map(|pipeline| pipeline.health).max().unwrap_or(Health::Healthy),
+        ready: pipelines.iter().all(|pipeline| pipeline.ready),
         pipelines,
     }
 }
 
-fn verdict(status: &PipelineStatus, limits: &Limits, now: Timestamp) -> Verdict {
+fn health_of(status: &PipelineStatus, limits: &Limits, now: Timestamp) -> PipelineHealth {
     let mut complaints = complaints(status, limits, now);
     complaints.sort_by_key(|(health, _)| std::cmp::Reverse(*health));
     let worst = complaints.first().map_or(Health::Healthy, |(health, _)| *health);
     let health = of_state(status.state).max(worst);
     let mut reasons = vec![format!("{}: {}", status.state, status.reason)];
     reasons.extend(complaints.into_iter().map(|(_, reason)| reason));
-    Verdict {
+    PipelineHealth {
         name: status.name.to_string(),
         health,
         ready: is_ready(status.state) && health < Health::Failed,
@@ -189,21 +190,21 @@ fn is_ready(state: State) -> bool {
     }
 }
 
-/// States in which a loop runs that could answer.
-fn has_loop(state: State) -> bool {
+/// Returns whether a driver runs in this state, so that it could answer.
+fn has_driver(state: State) -> bool {
     matches!(state, State::Running | State::Paused | State::Draining)
 }
 
 fn complaints(status: &PipelineStatus, limits: &Limits, now: Timestamp) -> Vec<(Health, String)> {
     let mut found = Vec::new();
     let silence = now.since(status.answered);
-    if has_loop(status.state) && silence > limits.answer {
-        found.push((by_age(silence, limits), format!("its loop has not answered for {}", words(silence))));
+    if has_driver(status.state) && silence > limits.answer {
+        found.push((by_age(silence, limits), format!("the driver has not answered for {}", words(silence))));
     }
     let outages = [
         (&status.source_failing, "reading has failed for"),
         (&status.checkpoint_failing, "progress could not be committed for"),
-        (&status.breaker_open, "what its handlers need could not be reached for"),
+        (&status.breaker_open, "the sink, or a store of the handler, has been unavailable for"),
     ];
     for (outage, text) in outages {
         if let Some(Outage { since, why }) = outage {
@@ -262,13 +263,13 @@ mod tests {
 
     fn check(status: &PipelineStatus, expected: &Expect) {
         let judged = judge(std::slice::from_ref(status), &Limits::default(), NOW);
-        let verdict = &judged.pipelines[0];
+        let pipeline = &judged.pipelines[0];
         expected.assert_eq(&format!(
             "{:?} {} {}: {}",
             judged.health,
             if judged.ready { "ready" } else { "unready" },
             judged.status_code(),
-            verdict.reasons.join("; ")
+            pipeline.reasons.join("; ")
         ));
     }
 
@@ -278,19 +279,19 @@ mod tests {
     }
 
     #[test]
-    fn r67_a_loop_that_stands_still_is_found_by_its_silence() {
+    fn r67_a_hanging_driver_is_detected_by_its_silence() {
         check(
             &PipelineStatus { answered: ago(11), ..running() },
-            &expect!["Degraded ready 200: running: started; its loop has not answered for 11s"],
+            &expect!["Degraded ready 200: running: started; the driver has not answered for 11s"],
         );
         check(
             &PipelineStatus { answered: ago(301), ..running() },
-            &expect!["Failed unready 503: running: started; its loop has not answered for 5m 1s"],
+            &expect!["Failed unready 503: running: started; the driver has not answered for 5m 1s"],
         );
     }
 
     #[test]
-    fn r67_a_pipeline_without_a_loop_is_not_blamed_for_silence() {
+    fn r67_a_pipeline_without_a_driver_may_be_silent() {
         let status = PipelineStatus { answered: ago(900), ..running() };
         check(
             &PipelineStatus { state: State::Finished, reason: "at its tail".into(), ..status },
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn r8_commits_that_fail_turn_yellow_then_red() {
+    fn r8_failing_commits_degrade_then_fail_the_pipeline() {
         check(
             &PipelineStatus { checkpoint_failing: Some(outage(30)), ..running() },
             &expect![
@@ -315,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn r28_work_without_progress_is_a_failure_in_the_end() {
+    fn r28_a_pipeline_without_progress_fails_in_the_end() {
         check(
             &PipelineStatus { no_progress: Some(ago(600)), ..running() },
             &expect!["Failed unready 503: running: started; there is work, but nothing has been handled for 10m"],
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn r36_a_pipeline_that_restarts_again_and_again_has_failed() {
+    fn r36_a_pipeline_that_restarts_repeatedly_has_failed() {
         let status = PipelineStatus { state: State::Restarting, reason: "`reader 0` panicked".into(), ..running() };
         check(
             &PipelineStatus { restarts: 1, ..status.clone() },
@@ -347,14 +348,14 @@ mod tests {
         check(
             &status,
             &expect![
-                "Failed unready 503: halted: event 4 of stream `a-1` cannot be handled; what its handlers need could not be reached for 6m 40s: connection refused; streams failing: 2"
+                "Failed unready 503: halted: event 4 of stream `a-1` cannot be handled; the sink, or a store of the handler, has been unavailable for 6m 40s: connection refused; streams failing: 2"
             ],
         );
     }
 
     #[test]
-    fn r66_the_daemon_is_as_well_as_the_worst_pipeline_and_each_has_its_reason() {
-        let halted = PipelineStatus::new("billing", State::Halted, "it was told so", ago(5));
+    fn r66_the_daemon_has_the_health_of_its_worst_pipeline_and_each_has_a_reason() {
+        let halted = PipelineStatus::new("billing", State::Halted, "told to halt", ago(5));
         let judged = judge(&[running(), halted], &Limits::default(), NOW);
         expect![[r#"
             {
@@ -378,7 +379,7 @@ mod tests {
                   "state": "halted",
                   "state_seconds": 5,
                   "reasons": [
-                    "halted: it was told so"
+                    "halted: told to halt"
                   ]
                 }
               ]
@@ -388,23 +389,23 @@ mod tests {
     }
 
     #[test]
-    fn r66_people_get_a_line_for_each_pipeline_and_one_for_each_complaint() {
+    fn r66_text_has_a_line_for_each_pipeline_and_one_for_each_complaint() {
         let billing = PipelineStatus {
             failing_streams: 2,
             breaker_open: Some(outage(30)),
-            ..PipelineStatus::new("billing", State::Halted, "it was told so", ago(5))
+            ..PipelineStatus::new("billing", State::Halted, "told to halt", ago(5))
         };
         let judged = judge(&[running(), billing], &Limits::default(), NOW);
         expect![[r#"
             orders   healthy   running: started
-            billing  failed    halted: it was told so
-                               what its handlers need could not be reached for 30s: connection refused
+            billing  failed    halted: told to halt
+                               the sink, or a store of the handler, has been unavailable for 30s: connection refused
                                streams failing: 2
             failed and not ready
         "#]]
         .assert_eq(&judged.to_string());
         let read = serde_json::from_str::<Judgement>(&serde_json::to_string(&judged).unwrap()).unwrap();
-        assert_eq!(read, judged, "what is served is what is read");
+        assert_eq!(read, judged, "the JSON form is complete");
     }
 
     #[test]

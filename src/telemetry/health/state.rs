@@ -4,48 +4,48 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a pipeline is in its life. None is without an exit (R34).
+/// The state of a pipeline. Each has an exit (R34).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Its parts are being connected, its tranches claimed.
+    /// The source, store and sink are being connected, the tranches claimed.
     Starting,
     Running,
-    /// Somebody asked it to wait: nothing is read or handled; what was handled is committed.
+    /// The operator paused it: nothing is read or handled, and handled events are committed.
     Paused,
-    /// No longer reads; calls in flight end and are committed.
+    /// Reading has ended; calls in flight end, and their progress is committed.
     Draining,
-    /// It failed, or was asked to: it is being taken down or waits, and starts again by itself (R36).
+    /// A run failed or is being replaced; the next one starts by itself after a delay (R36).
     Restarting,
-    /// Somebody else owns its tranches now (C15).
+    /// Another process owns the tranches (C15).
     Fenced,
-    /// Its policy stopped it (`then = "halt"`) until a person acts (C22).
+    /// The error policy stopped it (`then = "halt"`) until the operator acts (C22).
     Halted,
     /// A finite job that is done.
     Finished,
-    /// Somebody asked it to stop, or its file is gone.
+    /// The operator stopped it, or its file was removed.
     Stopped,
 }
 
-/// What may be asked of a pipeline.
+/// A command to a pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verb {
+pub enum Command {
     Pause,
     Resume,
     Restart,
-    /// Its files changed, and those that changed are sound.
+    /// The changed files of the pipeline passed `check`.
     Reload,
     Stop,
 }
 
-/// What a [`Verb`] does.
+/// The effect of a [`Command`] in a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// The pipeline is on its way into this state.
+pub enum Transition {
+    /// The pipeline enters this state.
     Becomes(State),
-    /// The same state, but a delay that it waits for is cut short.
+    /// The state stays, and the delay before the next start ends at once.
     Hurries,
-    /// The same state: what was asked for is so already, or comes after what is going on. (A reload is taken in in
+    /// The state stays: it is the wanted one, or the command is obeyed after the current step. (A reload is applied in
     /// place, or followed by a restart, as the difference demands.)
     Stays,
 }
@@ -63,7 +63,7 @@ impl State {
         Self::Stopped,
     ];
 
-    /// Returns the name by which metrics, logs and the API know it.
+    /// Returns the name in metrics, logs and the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -78,33 +78,35 @@ impl State {
         }
     }
 
-    /// Returns what a verb does in this state. There is no state in which one is refused.
-    pub const fn after(self, verb: Verb) -> Effect {
-        use Effect::{Becomes, Hurries, Stays};
-        match (verb, self) {
-            (Verb::Pause, Self::Starting | Self::Running | Self::Restarting | Self::Fenced) => Becomes(Self::Paused),
-            (Verb::Pause, _) => Stays,
+    /// Returns the effect of a command in this state. No state refuses one.
+    pub const fn after(self, command: Command) -> Transition {
+        use Transition::{Becomes, Hurries, Stays};
+        match (command, self) {
+            (Command::Pause, Self::Starting | Self::Running | Self::Restarting | Self::Fenced) => Becomes(Self::Paused),
+            (Command::Pause, _) => Stays,
 
-            (Verb::Resume, Self::Paused) => Becomes(Self::Running),
-            (Verb::Resume, Self::Fenced | Self::Halted) => Becomes(Self::Starting),
-            (Verb::Resume | Verb::Restart | Verb::Reload, Self::Restarting) => Hurries,
-            (Verb::Resume, _) => Stays,
+            (Command::Resume, Self::Paused) => Becomes(Self::Running),
+            (Command::Resume, Self::Fenced | Self::Halted) => Becomes(Self::Starting),
+            (Command::Resume | Command::Restart | Command::Reload, Self::Restarting) => Hurries,
+            (Command::Resume, _) => Stays,
 
-            (Verb::Restart, Self::Starting | Self::Running | Self::Paused) => Becomes(Self::Restarting),
-            (Verb::Restart, Self::Fenced) => Becomes(Self::Starting),
-            (Verb::Restart | Verb::Reload, Self::Halted | Self::Finished | Self::Stopped) => Becomes(Self::Starting),
-            (Verb::Restart, Self::Draining) => Stays,
+            (Command::Restart, Self::Starting | Self::Running | Self::Paused) => Becomes(Self::Restarting),
+            (Command::Restart, Self::Fenced) => Becomes(Self::Starting),
+            (Command::Restart | Command::Reload, Self::Halted | Self::Finished | Self::Stopped) => {
+                Becomes(Self::Starting)
+            }
+            (Command::Restart, Self::Draining) => Stays,
 
-            // A fenced pipeline does not claim because a file was touched (C15).
-            (Verb::Reload, Self::Starting | Self::Running | Self::Paused | Self::Draining | Self::Fenced) => Stays,
+            // A changed file is no reason for a fenced pipeline to claim again (C15).
+            (Command::Reload, Self::Starting | Self::Running | Self::Paused | Self::Draining | Self::Fenced) => Stays,
 
-            (Verb::Stop, Self::Starting | Self::Running | Self::Paused) => Becomes(Self::Draining),
-            (Verb::Stop, Self::Restarting | Self::Fenced | Self::Halted | Self::Finished) => Becomes(Self::Stopped),
-            (Verb::Stop, Self::Draining | Self::Stopped) => Stays,
+            (Command::Stop, Self::Starting | Self::Running | Self::Paused) => Becomes(Self::Draining),
+            (Command::Stop, Self::Restarting | Self::Fenced | Self::Halted | Self::Finished) => Becomes(Self::Stopped),
+            (Command::Stop, Self::Draining | Self::Stopped) => Stays,
         }
     }
 
-    /// Returns whether a pipeline may go from this state into that one, by a verb or by itself.
+    /// Returns whether a pipeline may enter `next` from this state, by a command or by itself.
     pub fn may_become(self, next: Self) -> bool {
         self.successors().contains(&next)
     }
@@ -139,17 +141,17 @@ mod tests {
 
     use super::*;
 
-    const VERBS: [Verb; 5] = [Verb::Pause, Verb::Resume, Verb::Restart, Verb::Reload, Verb::Stop];
+    const COMMANDS: [Command; 5] = [Command::Pause, Command::Resume, Command::Restart, Command::Reload, Command::Stop];
 
     #[test]
-    fn r58_every_verb_is_legal_in_every_state() {
+    fn r58_every_command_is_legal_in_every_state() {
         let mut table = String::from("             pause       resume      restart     reload      stop\n");
         for state in State::ALL {
-            let row: Vec<_> = VERBS
-                .map(|verb| match state.after(verb) {
-                    Effect::Becomes(next) => format!("{next:<12}"),
-                    Effect::Hurries => format!("{:<12}", "(hurries)"),
-                    Effect::Stays => format!("{:<12}", "-"),
+            let row: Vec<_> = COMMANDS
+                .map(|command| match state.after(command) {
+                    Transition::Becomes(next) => format!("{next:<12}"),
+                    Transition::Hurries => format!("{:<12}", "(hurries)"),
+                    Transition::Stays => format!("{:<12}", "-"),
                 })
                 .into();
             table += format!("{state:<13}{}", row.concat()).trim_end();
@@ -171,23 +173,23 @@ mod tests {
     }
 
     #[test]
-    fn what_a_verb_does_is_a_legal_transition() {
+    fn every_command_causes_a_legal_transition() {
         for state in State::ALL {
-            for verb in VERBS {
-                if let Effect::Becomes(next) = state.after(verb) {
-                    assert!(state.may_become(next), "{verb:?} takes `{state}` to `{next}`");
-                    assert_ne!(state, next, "{verb:?}");
+            for command in COMMANDS {
+                if let Transition::Becomes(next) = state.after(command) {
+                    assert!(state.may_become(next), "{command:?} takes `{state}` to `{next}`");
+                    assert_ne!(state, next, "{command:?}");
                 }
             }
         }
     }
 
     #[test]
-    fn r34_no_state_is_without_an_exit_and_a_paused_pipeline_can_stop() {
+    fn r34_every_state_has_an_exit_and_a_paused_pipeline_can_stop() {
         for state in State::ALL {
             assert!(State::ALL.into_iter().any(|next| state.may_become(next)), "{state}");
             let stops = state == State::Stopped
-                || matches!(state.after(Verb::Stop), Effect::Becomes(State::Draining | State::Stopped))
+                || matches!(state.after(Command::Stop), Transition::Becomes(State::Draining | State::Stopped))
                 || state == State::Draining;
             assert!(stops, "{state}");
         }

@@ -1,4 +1,4 @@
-//! Which repeated lines are shown, and how many were not.
+//! Limits repeated log lines, and counts the ones that are not shown.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use crate::clock::Timestamp;
 /// For how long the lines of one kind are counted together.
 pub const WINDOW: Duration = Duration::from_secs(10);
 
-/// How many lines of one kind are shown in a window.
+/// The lines of one kind that are shown in a window.
 const SHOWN: u32 = 5;
 
-/// How many kinds are told apart at a time.
+/// The most kinds that are counted apart at a time.
 const KINDS: usize = 512;
 
-/// What makes two lines the same kind: their place in the code, and their pipeline.
+/// The kind of a line: its call site, and its pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Kind {
     pub callsite: Identifier,
@@ -116,7 +116,7 @@ impl Repeats {
             let Held { level, message, count } = held;
             self.closed.push(Summary { level, pipeline, message, count });
         } else if let Some(last) = self.closed.last_mut() {
-            // Nobody takes them: all that is left is to count.
+            // The summaries are not taken in time: counting is all that is left.
             last.count += held.count;
         }
     }

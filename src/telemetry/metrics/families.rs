@@ -31,7 +31,7 @@ pub(super) struct Families {
     all: Vec<Box<dyn AnyFamily>>,
 }
 
-/// What there is one of in the process, where traces are exported.
+/// The families of the process, about exported traces.
 pub(super) struct Spans {
     pub(super) exported: Family<IntCounter>,
     pub(super) dropped: Family<IntCounter>,
@@ -69,7 +69,7 @@ pub(super) struct Feed {
     pub(super) ahead_bytes: Family<Gauge>,
 }
 
-/// How far each tranche is, and whether that is kept.
+/// The families about positions and commits.
 pub(super) struct Checkpoint {
     pub(super) age: Family<Age>,
     pub(super) commits: Family<IntCounter>,
@@ -80,7 +80,7 @@ pub(super) struct Checkpoint {
     pub(super) set_bytes: Family<Gauge>,
 }
 
-/// What there is one of per pipeline.
+/// The families with one series per pipeline.
 pub(super) struct Pipeline {
     pub(super) state: Family<Gauge>,
     pub(super) config_hash: Family<Gauge>,

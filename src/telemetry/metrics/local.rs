@@ -1,4 +1,4 @@
-//! What is counted per call, collected without synchronisation.
+//! Counts of single calls, collected without synchronisation.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use prometheus::local::LocalHistogram;
 use super::PipelineMetrics;
 use super::summary::LocalLatency;
 
-/// What a scheduler's loop spends its time on.
+/// The activities on which a driver spends its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activity {
     /// Regrouping events by stream.
@@ -63,7 +63,7 @@ impl Stage {
     }
 }
 
-/// What one loop counts for its pipeline. Nothing is seen from outside before it is flushed, which dropping it does, too.
+/// The counts of one driver. They become visible when they are flushed; dropping the value flushes them, too.
 #[derive(Debug)]
 pub struct LocalMetrics {
     pipeline: PipelineMetrics,

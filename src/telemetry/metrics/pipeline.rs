@@ -18,7 +18,7 @@ use crate::position::TrancheId;
 use crate::scheduler::Snapshot;
 use crate::telemetry::health::State;
 
-/// How many kinds of results, and names of a script's counters, are told apart; more are counted as [`OTHER`].
+/// The most kinds of results, and of counters of a script. Further kinds count as [`OTHER`].
 const MOST_KINDS: usize = 32;
 const MOST_NAMES: usize = 100;
 const OTHER: &str = "other";

@@ -1,4 +1,4 @@
-//! What a single series may be.
+//! The types of a single series.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use crate::clock::{Clock, Timestamp, wall};
 
-/// What all series of a family have in common.
+/// The common parts of all series of a family.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Description {
     pub(super) name: &'static str,
@@ -104,7 +104,7 @@ impl Series for Reading {
     }
 }
 
-/// How long ago something began, by the monotonic clock; 0 while there is no such thing.
+/// The age of something that began at a time of the monotonic clock; 0 before it begins.
 #[derive(Clone, Debug)]
 pub(super) struct Age {
     clock: Clock,
@@ -136,7 +136,7 @@ impl Series for Age {
     }
 }
 
-/// How old something is by the time of day; no value until there is such a thing.
+/// The age of something by the time of day; no value before it exists.
 #[derive(Clone, Debug)]
 pub(super) struct WallAge {
     /// Milliseconds since 1970; `i64::MIN`: no such thing.

@@ -1,4 +1,4 @@
-//! How many streams are in which state, under the names that Propulsion has for states.
+//! The number of streams in each state, under Propulsion's names of the states.
 
 use prometheus::Gauge;
 

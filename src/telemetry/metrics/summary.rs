@@ -40,7 +40,7 @@ struct Recorded {
 
 #[derive(Debug)]
 struct Step {
-    /// How many steps after the clock's start this is.
+    /// The number of the step since the clock's start.
     number: u64,
     values: Values<u32>,
 }
@@ -201,7 +201,7 @@ pub(super) struct LocalLatency {
     micros: Vec<u32>,
 }
 
-/// How many durations are collected before they are flushed unasked.
+/// The most durations that are collected before an automatic flush.
 const COLLECTED: usize = 4_096;
 
 impl LocalLatency {
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_collected_locally_arrives_when_it_is_flushed() {
+    fn locally_collected_values_arrive_with_the_flush() {
         let description = Description { name: "a", help: "b", labels: &[], buckets: &[0.1, 1.0] };
         let clock = Clock::start();
         let latency =

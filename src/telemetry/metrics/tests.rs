@@ -383,7 +383,7 @@ fn r37_counters_outlive_a_restart_and_begin_anew_under_another_group() {
 }
 
 #[test]
-fn what_is_removed_is_gone_and_the_rest_stays() {
+fn removed_series_are_gone_and_the_others_stay() {
     let fixture = Fixture::new();
     let billing = fixture.metrics.pipeline("billing", "billing");
     billing.tranche("shop", &TrancheId::new("0")).committed();

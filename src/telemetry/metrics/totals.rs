@@ -1,4 +1,4 @@
-//! What was counted of a pipeline so far: for lines that say what came since the last ones.
+//! The counts of a pipeline so far, for log lines about the difference to earlier ones.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use super::local::Activity;
 use super::summary::Recent;
 use crate::position::TrancheId;
 
-/// What was counted of a pipeline since the process began.
+/// The counts of a pipeline since the process began.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Totals {
     /// Events handled.
@@ -31,7 +31,7 @@ pub struct KindTotals {
     pub recent: Option<Recent>,
 }
 
-/// What was counted of a tranche.
+/// The counts of a tranche.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TrancheTotals {
     /// Pages with events, and those.

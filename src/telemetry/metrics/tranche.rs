@@ -21,13 +21,13 @@ use crate::source::{Lag, LagUnit};
 #[derive(Clone, Copy, Debug)]
 pub struct PageRead<'a> {
     pub events: usize,
-    /// What reading it took.
+    /// The duration of the read.
     pub took: Duration,
-    /// Where reading goes on.
+    /// The position at which reading resumes.
     pub resume_at: &'a Position,
     /// The time that its newest event carries, if it carries one.
     pub newest: Option<OffsetDateTime>,
-    /// How much is still unread, if that is known.
+    /// The size of the backlog, if the source knows it.
     pub lag: Option<Lag>,
 }
 

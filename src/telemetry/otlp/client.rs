@@ -11,10 +11,10 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use super::Options;
 use crate::runtime::http_client;
 
-/// How much of an answer is read.
+/// The longest part of an answer that is read.
 const MOST_READ: usize = 64 * 1024;
 
-/// What became of a request: the encoder keeps no more of it than that it failed.
+/// The outcome of a request. The encoder itself reports only success or failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
     Answered(u16),

@@ -47,7 +47,7 @@ pub(super) trait Harness: Sync {
 type Result = std::result::Result<Written, HandlerError>;
 
 fn context(folder: &std::path::Path) -> Context {
-    Context { pipeline: "shop".into(), group: "shop-v1".into(), folder: folder.into(), data: folder.into() }
+    Context { group: "shop-v1".into(), ..Context::new("shop", folder, folder) }
 }
 
 fn event(stream: &str, index: i64, kind: Kind) -> Event {

@@ -1,4 +1,4 @@
-//! What a killed daemon left behind: what its sinks hold, and what is stored of the progress.
+//! The state that a killed daemon leaves: the contents of its sinks, and the stored progress.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -14,7 +14,7 @@ use rusqlite::Connection;
 
 use super::feed::{self, Feed, Line};
 
-/// How far a pipeline is, as it is stored.
+/// The stored progress of a pipeline.
 #[derive(Default)]
 pub(super) struct Progress {
     upto: Ordinal,
@@ -24,9 +24,7 @@ pub(super) struct Progress {
 impl Progress {
     /// Reads what a pipeline stored in a database.
     pub(super) fn load(databases: &Databases, pipeline: &str, database: &str) -> Self {
-        let folder = databases.0.path().to_owned();
-        let context =
-            Context { pipeline: pipeline.into(), group: pipeline.into(), folder: folder.clone(), data: folder };
+        let context = Context::new(pipeline, databases.0.path(), databases.0.path());
         let settings = CheckpointSettings { path: Text::literal(database), ..CheckpointSettings::default() };
         let store = SqliteCheckpoints::new(&settings, &context);
         let key = CheckpointKey { group: pipeline.into(), source: "json".into(), tranche: TrancheId::new("0") };
@@ -61,7 +59,7 @@ impl Databases {
     }
 }
 
-/// What a sink holds, as far as it was looked at. Each look takes in what was added since the last one.
+/// The contents of a sink up to the last look. Each look adds the lines since the one before.
 #[derive(Default)]
 pub(super) struct Held {
     /// The next index of each stream: all events before it are there.
@@ -72,7 +70,7 @@ pub(super) struct Held {
     open: bool,
     /// A file's last line is cut.
     is_cut: bool,
-    /// What may be written again until the next look, each once.
+    /// The lines that may be written again until the next look, each once.
     may_repeat: HashSet<(usize, i64)>,
     pub(super) repeated: u64,
 }

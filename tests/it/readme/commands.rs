@@ -1,18 +1,18 @@
-//! What a command of a page needs to be true: ours are run; of those of others, what they name must be there.
+//! Checks the commands of a page: the program's own are run, and the files that other commands name must exist.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Parser as _;
-use propulsiond::cli::{Cli, Verb};
-use propulsiond::config::settings::{Listen, Settings};
+use propulsiond::cli::{self, Cli};
+use propulsiond::config::settings::{DaemonSettings, Listen};
 
 use super::page::{Part, is_assignment, is_program, root};
 use crate::daemon::{Daemon, Place, check, copy_folder, program, run};
 use crate::deploy::{Image, manifest};
 
-/// Where commands run: a copy of the sample that ran to its tail, a daemon beside it, and a root for what is installed.
+/// The scene of commands: a copy of the sample that ran to its tail, a daemon beside it, and a root for installed files.
 pub(super) struct Scene {
     place: Place,
     daemon: OnceCell<Daemon>,
@@ -23,7 +23,7 @@ pub(super) struct Scene {
 
 type Judged = Result<(), String>;
 
-/// What the pages write for something of the reader's.
+/// The placeholders of the pages for values of the reader's own.
 const STAND_INS: [(&str, &str); 6] = [
     ("NAME", "orders"),
     ("PIPELINE", "orders"),
@@ -110,14 +110,16 @@ impl Scene {
         let mut arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         let line =
             Cli::try_parse_from([&["propulsiond"][..], &arguments].concat()).map_err(|error| error.to_string())?;
-        match line.verb() {
-            Verb::Run(args) if args.until_tail => check(&run(&mut self.anywhere(&arguments)), 0, &["finished: "]),
-            Verb::Run(_) => {
+        match line.selected() {
+            cli::Command::Run(args) if args.until_tail => {
+                check(&run(&mut self.anywhere(&arguments)), 0, &["finished: "])
+            }
+            cli::Command::Run(_) => {
                 let daemon = Daemon::start(self.anywhere(&arguments));
                 daemon.until("/readyz", |status, _| status == 200);
                 assert_eq!(daemon.stop("INT").0, Some(0));
             }
-            Verb::Health => {
+            cli::Command::Health => {
                 arguments.extend(["--listen", &self.daemon().address]);
                 check(&self.run_here(&arguments), 0, &["healthy and ready"]);
             }
@@ -138,7 +140,7 @@ impl Scene {
             _ => return Err("the test does not know these arguments of curl".to_owned()),
         };
         let (address, path) = url.split_once('/').ok_or("a path is missing")?;
-        let Listen::At(default) = Settings::default().listen else { unreachable!("it listens by default") };
+        let Listen::At(default) = DaemonSettings::default().listen else { unreachable!("it listens by default") };
         if !address.ends_with(&format!(":{}", default.port())) {
             return Err(format!("the daemon listens on port {}", default.port()));
         }
@@ -188,7 +190,7 @@ impl Scene {
                 }
                 "--stop-timeout" => {
                     let patience: u64 = value.parse().map_err(|_| "the time is no number")?;
-                    assert!(patience > Settings::default().drain.as_secs(), "it is killed while it drains");
+                    assert!(patience > DaemonSettings::default().drain.as_secs(), "it is killed while it drains");
                     true
                 }
                 "-p" => {

@@ -19,7 +19,7 @@ pub(super) struct Part {
     pub(super) text: String,
 }
 
-/// What stands between fences.
+/// The text between fences.
 pub(super) struct Block {
     pub(super) language: String,
     pub(super) lines: Vec<Part>,

@@ -88,7 +88,7 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
     Some(request)
 }
 
-/// What is looked at of a span.
+/// The tested parts of a span.
 #[derive(Debug)]
 pub(super) struct Span {
     pub(super) trace: String,

@@ -14,13 +14,12 @@ fn r18_the_error_policy_is_said_in_words() {
         (
             "failing_event",
             expect![[r#"
-                  A call or a write that fails holds up its stream, and is made again after 1 second, then after twice as long
-                  each time up to 1 minute, each delay shortened at random by up to half. From then on its events come one by
-                  one, so that the others do not suffer for the one at fault. Once an event has failed 3 times, it is skipped.
-                  At the first failure that trying again cannot mend, it is skipped without more attempts: a mistake in the
-                  script, its `malformed` or `throw` of that class, or an answer that `permanent` names. To skip is to pass
-                  that one event without effect: it counts as handled, `propulsiond_skipped_total` counts it, and the log
-                  names it (target `propulsiond::audit`).
+                A call or a write that fails holds up its stream, and is made again after 1 second, then after twice as long
+                each time up to 1 minute, each delay shortened at random by up to half. From then on its events come one by
+                one, so that the others do not suffer for the one at fault. Once an event has failed 3 times, it is skipped.
+                On a permanent error it is skipped without a retry: a mistake in the script, its `malformed` or `throw` of
+                that class, or an answer that `permanent` names. To skip is to pass that one event without effect: it counts
+                as handled, `propulsiond_skipped_total` counts it, and the log names it (target `propulsiond::audit`).
             "#]],
         ),
         (
@@ -92,13 +91,13 @@ fn r18_the_error_policy_is_said_in_words() {
         &format!("{JSON}[sink.file]\npath = 'o/{{id}}'\n"),
         "failing_event",
         expect![[r#"
-              A write that fails holds up its stream, and is made again after 100 milliseconds, then after twice as long
-              each time up to 30 seconds, each delay shortened at random by up to half. From then on its events come one
-              by one, so that the others do not suffer for the one at fault. Once an event has failed 10 times, the
-              pipeline halts. At the first failure that trying again cannot mend, the pipeline halts without more
-              attempts: a stream whose name makes no path. To halt is to finish what runs, store the progress and stop,
-              with the event not handled: `/health` says why and answers 503, other pipelines go on, a finite job ends
-              with exit code 1. The next start meets the same event.
+            A write that fails holds up its stream, and is made again after 100 milliseconds, then after twice as long
+            each time up to 30 seconds, each delay shortened at random by up to half. From then on its events come one
+            by one, so that the others do not suffer for the one at fault. Once an event has failed 10 times, the
+            pipeline halts. On a permanent error the pipeline halts without a retry: a stream whose name makes no path.
+            To halt is to finish what runs, store the progress and stop, with the event not handled: `/health` says why
+            and answers 503, other pipelines go on, a finite job ends with exit code 1. The next start meets the same
+            event.
         "#]],
     );
     check_part(

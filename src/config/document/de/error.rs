@@ -123,7 +123,7 @@ impl Error for DeError {
         let expected = expectation(expected);
         let help = help_for(&found, &expected);
         let found = match found {
-            // Where text is expected, a number may be a secret as well.
+            // A number in place of text may be a secret as well.
             Unexpected::Signed(_) | Unexpected::Unsigned(_) | Unexpected::Float(_) if expected == "a string" => {
                 "a number".to_owned()
             }

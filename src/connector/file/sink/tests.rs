@@ -26,7 +26,7 @@ fn decided(stream: &str, number: i64) -> Decided {
 }
 
 fn sink(folder: &Path, settings: &str) -> FileSink {
-    let context = Context { pipeline: "p".into(), group: "g".into(), folder: folder.into(), data: folder.join("data") };
+    let context = Context::new("p", folder, folder.join("data"));
     FileSink::new(&toml::from_str(settings).unwrap(), &context).unwrap()
 }
 

@@ -1,6 +1,7 @@
 //! What stands in a key's file.
 
 use anyhow::{Context, bail, ensure};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -197,12 +198,8 @@ impl Document {
 pub(super) fn file_name(key: &CheckpointKey) -> String {
     let mut name = String::new();
     for part in [&*key.group, &*key.source, key.tranche.as_str()] {
-        for byte in part.bytes() {
-            match byte {
-                b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => name.push(byte.into()),
-                other => name.push_str(&format!("%{other:02x}")),
-            }
-        }
+        // Existing files have their escapes in small letters. All capitals of a name are escaped themselves.
+        name.push_str(&utf8_percent_encode(part, ESCAPED).to_string().to_ascii_lowercase());
         name.push('~');
     }
     name.pop();
@@ -215,6 +212,18 @@ pub(super) fn file_name(key: &CheckpointKey) -> String {
         name.push_str(&format!("~~{hash:016x}"));
     }
     name + ".json"
+}
+
+/// The bytes of a key that are escaped in the name of its file.
+const ESCAPED: &AsciiSet = &with_capitals(NON_ALPHANUMERIC.remove(b'-').remove(b'_'));
+
+const fn with_capitals(mut set: AsciiSet) -> AsciiSet {
+    let mut letter = b'A';
+    while letter <= b'Z' {
+        set = set.add(letter);
+        letter += 1;
+    }
+    set
 }
 
 /// Bytes of a name; most file systems take 255.

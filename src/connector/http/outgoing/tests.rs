@@ -1,3 +1,5 @@
+use std::fmt::Write as _;
+
 use expect_test::{Expect, expect};
 
 use super::*;
@@ -9,7 +11,7 @@ use crate::sink::Effects;
 use crate::work::{Work, WorkId, WorkKind};
 
 fn context() -> Context {
-    Context { pipeline: "p".into(), group: "g".into(), folder: ".".into(), data: "data".into() }
+    Context { group: "g".into(), ..Context::new("p", ".", "data") }
 }
 
 fn maker(settings: &str) -> anyhow::Result<Maker> {

@@ -113,7 +113,7 @@ pub(super) const EFFECTS: &str = "CREATE TABLE IF NOT EXISTS effects (
     stream TEXT NOT NULL CHECK (stream NOT LIKE 'bad-%'), n INTEGER NOT NULL, PRIMARY KEY (stream, n))";
 
 pub(super) fn context(data: &Path) -> Context {
-    Context { pipeline: "orders".into(), group: "g".into(), folder: data.to_owned(), data: data.to_owned() }
+    Context { group: "g".into(), ..Context::new("orders", data, data) }
 }
 
 pub(super) fn sqlite_sink(data: &Path, init: &[&str]) -> SqliteSink {

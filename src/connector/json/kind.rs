@@ -1,0 +1,115 @@
+//! The answers of source `json` about itself.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Index, OnReplaced, Settings, inspect};
+use crate::connector::Context;
+use crate::connector::diagnosis::Finding;
+use crate::connector::kind::{
+    BadSetting, Kind, KindFile, LostPosition, Malformed, Scope, SourceKind, SourcePhrases, Unset, Usage, required,
+};
+use crate::connector::prose::{Prose, counted, sentences};
+use crate::position::Position;
+use crate::source::{Contract, Source};
+
+impl Kind for Settings {
+    fn check(&self) -> Vec<BadSetting> {
+        required("path", &self.path).into_iter().chain(super::check(self)).collect()
+    }
+
+    fn files(&self, _pipeline: &str) -> Vec<KindFile> {
+        vec![KindFile::named("path", &self.path, Usage::Input)]
+    }
+
+    fn unset(&self, _pipeline: &str) -> Vec<Unset> {
+        vec![Unset::means("pattern", "those that end in `.jsonl` or `.ndjson`, also with `.gz` behind")]
+    }
+
+    fn inspect(&self, context: &Context, _scope: Scope) -> Vec<Finding> {
+        inspect::inspect(&inspect::numbers_folder(&context.data).join(&*context.pipeline))
+    }
+
+    fn inspect_leftovers(&self, data: &Path, is_owner: &dyn Fn(&str) -> bool) -> Vec<Finding> {
+        inspect::leftovers(data, is_owner)
+    }
+}
+
+impl SourceKind for Settings {
+    fn contract(&self) -> Contract {
+        Settings::contract(self)
+    }
+
+    fn phrases(&self, prose: &Prose<'_>) -> SourcePhrases {
+        let once = match self.on_replaced {
+            OnReplaced::Restart => {
+                "Each line is an event of its own, even if another says the same; a file that is read again, as \
+                 `on_replaced` asks for, is new events, which have their effect again."
+            }
+            OnReplaced::Fail => "Each line is an event of its own, even if another says the same.",
+        };
+        SourcePhrases {
+            reads: reads(self, prose),
+            once,
+            malformed: Malformed::Delivered { record: "A line that cannot be read", place: "its file and line" },
+            unavailable: Some("the files cannot be read"),
+        }
+    }
+
+    fn build(&self, context: &Context) -> anyhow::Result<Arc<dyn Source>> {
+        Ok(Arc::new(super::source(self, context, context.finite)?))
+    }
+
+    fn lost(&self, context: &Context, tranche: &str, position: &Position) -> Option<LostPosition> {
+        let why = inspect::lost(self, context, tranche, position)?;
+        let remedy = "put the file back as it was; or write `on_replaced = \"restart\"` in `[source.json]`, and what is \
+            there now is read from its start";
+        Some(LostPosition { why, remedy })
+    }
+}
+
+fn reads(settings: &Settings, prose: &Prose<'_>) -> String {
+    let pattern = settings
+        .pattern
+        .as_ref()
+        .map(|pattern| format!("Of a folder, the files named like `{}` are read.", pattern.written()));
+    let skip = match settings.skip {
+        0 => String::new(),
+        1 => "The first line of each file is left out.".to_owned(),
+        lines => format!("The first {} of each file are passed.", counted(lines, "line")),
+    };
+    let index = match settings.index {
+        Index::Field => "Each line says the index of its event in its stream.",
+        Index::Line => {
+            "No line says an index: it is made of the number of the file and that of the line, so indexes grow but do not \
+             follow each other."
+        }
+    };
+    let replaced = match settings.on_replaced {
+        OnReplaced::Fail => {
+            "Where a file that was being read is replaced, cut short or gone, or one is added before it, the pipeline halts."
+        }
+        OnReplaced::Restart => {
+            "A file that is replaced, cut short or added before the one being read is read from its start, as new events."
+        }
+    };
+    sentences([&*files(settings, prose), &*pattern.unwrap_or_default(), &*skip, index, replaced])
+}
+
+fn files(settings: &Settings, prose: &Prose<'_>) -> String {
+    let written = settings.path.written();
+    let beside = !Path::new(written).is_absolute() && !settings.path.has_references();
+    let place = if beside { format!("`{written}` beside the pipeline's file") } else { format!("`{written}`") };
+    let path = prose.folder.join(&*settings.path);
+    let log = match settings.tranche_per_file {
+        true => "each by itself and all at the same time",
+        false => "as one log, in the order of their names",
+    };
+    if settings.path.is_hole() || !path.exists() {
+        format!("It reads the file or folder {place}, a JSON object a line. The files of a folder are read {log}.")
+    } else if path.is_dir() {
+        format!("It reads the files of the folder {place}: {log}, a JSON object a line.")
+    } else {
+        format!("It reads the file {place}, a JSON object a line.")
+    }
+}

@@ -1,0 +1,70 @@
+//! The answers of source `memory` about itself.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use super::{Index, MemoryInbox, Settings};
+use crate::connector::Context;
+use crate::connector::kind::{BadSetting, Kind, Malformed, SourceKind, SourcePhrases};
+use crate::connector::prose::{Prose, counted, sentences};
+use crate::source::{Contract, Inbox, Source};
+
+impl Kind for Settings {
+    fn check(&self) -> Vec<BadSetting> {
+        super::check(self)
+    }
+}
+
+impl SourceKind for Settings {
+    fn contract(&self) -> Contract {
+        Settings::contract(self)
+    }
+
+    fn is_durable(&self) -> bool {
+        false
+    }
+
+    fn is_pushed(&self) -> bool {
+        true
+    }
+
+    fn phrases(&self, prose: &Prose<'_>) -> SourcePhrases {
+        let index = match self.index {
+            Index::Field => "Each says its index in its stream.",
+            Index::Arrival => {
+                "None says an index: it is made of the time of arrival, so indexes grow but do not follow each other."
+            }
+        };
+        let limit = format!(
+            "At most {} wait, in {} of memory; more are refused until there is room.",
+            counted(self.max_events.get() as u64, "event"),
+            prose.size(&["max_bytes"], self.max_bytes)
+        );
+        SourcePhrases {
+            reads: sentences([
+                &*format!("It takes events that are posted to `/pipelines/{}/events`.", prose.pipeline),
+                index,
+                &*limit,
+            ]),
+            once: "The source has every event once.",
+            malformed: Malformed::Never("None gets in: a post with a line that cannot be read is refused as a whole."),
+            unavailable: None,
+        }
+    }
+
+    fn build(&self, context: &Context) -> anyhow::Result<Arc<dyn Source>> {
+        Ok(Arc::new(shared(self, context).source()))
+    }
+
+    fn inbox(&self, context: &Context) -> Option<Arc<dyn Inbox>> {
+        Some(shared(self, context))
+    }
+}
+
+/// Returns the inbox of the pipeline. Pushed events outlive a restart of the pipeline, and so does their inbox: the API
+/// keeps it in use.
+fn shared(settings: &Settings, context: &Context) -> Arc<MemoryInbox> {
+    let name = format!("inbox of {}", context.pipeline);
+    let inbox = context.clients.get_or_make(&name, || Ok(MemoryInbox::new(settings, &context.pipeline)));
+    inbox.unwrap_or_else(|never: Infallible| match never {})
+}

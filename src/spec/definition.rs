@@ -1,0 +1,145 @@
+//! Pipelines whose files passed the checks: their parts as values.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Loaded, Order, PipelineSpec};
+use crate::config::filter::Filter;
+use crate::connector::kind::{StoreFacts, StorePlace, TransactionalKind};
+use crate::connector::prose::Prose;
+use crate::connector::stored::Repository;
+use crate::connector::{Chosen, SinkKind, SourceKind, StoreKind};
+use crate::script::Script;
+
+/// A pipeline with exactly one source, store and sink. Its script is not compiled.
+#[derive(Clone, Debug)]
+pub struct Definition {
+    pub loaded: Loaded,
+    pub source: Chosen<dyn SourceKind>,
+    /// The file's sink. One that discards everything, if the file has only a handler.
+    pub sink: Chosen<dyn SinkKind>,
+    pub progress: Progress,
+    pub filter: Arc<Filter>,
+}
+
+/// The keeper of the progress.
+#[derive(Clone, Debug)]
+pub enum Progress {
+    /// `[checkpoint.…]`, or the default store.
+    Store(Chosen<dyn StoreKind>),
+    /// `checkpoint = "sink"`: effects and progress are one transaction.
+    Sink(Arc<dyn TransactionalKind>),
+}
+
+impl Progress {
+    /// Returns the abilities of the store, or of the sink as a store.
+    pub fn facts(&self) -> StoreFacts {
+        match self {
+            Self::Store(store) => store.facts(),
+            Self::Sink(sink) => sink.facts(),
+        }
+    }
+
+    /// Returns the local repository of the progress.
+    pub fn repository(&self, data: &Path) -> Option<Arc<dyn Repository>> {
+        match self {
+            Self::Store(store) => store.repository(data),
+            Self::Sink(sink) => sink.repository(data),
+        }
+    }
+
+    pub fn is_sink(&self) -> bool {
+        matches!(self, Self::Sink(_))
+    }
+}
+
+impl Definition {
+    pub fn spec(&self) -> &PipelineSpec {
+        &self.loaded.spec
+    }
+
+    pub fn name(&self) -> &str {
+        &self.loaded.name
+    }
+
+    /// Returns the consumer group.
+    pub fn group(&self) -> &str {
+        self.loaded.group()
+    }
+
+    /// Returns the source part of the key of the progress.
+    pub fn source_id(&self) -> String {
+        match &self.spec().source_id {
+            Some(id) => id.identity().to_owned(),
+            None => self.source.default_source_id().unwrap_or_else(|| self.source.key.to_owned()),
+        }
+    }
+
+    /// Returns the source part of the key as the file writes it.
+    pub fn written_source_id(&self) -> String {
+        self.spec().source_id.as_ref().map_or_else(|| self.source_id(), |id| id.written().to_owned())
+    }
+
+    /// Returns whether the file names a sink.
+    pub fn names_sink(&self) -> bool {
+        !self.spec().sink.given().is_empty()
+    }
+
+    /// Returns whether (stream, next index) is kept beside the progress: see [`keeps_write_positions`].
+    pub fn keeps_write_positions(&self) -> bool {
+        keeps_write_positions(self.spec(), &*self.source, &self.progress)
+    }
+
+    /// Returns the local place of the progress, in the data directory.
+    pub fn local_store(&self, data: &Path) -> Option<PathBuf> {
+        match self.progress.facts().place {
+            StorePlace::Local(path) => Some(data.join(path)),
+            StorePlace::Process => None,
+        }
+    }
+
+    /// Returns the wording of the pipeline's values.
+    pub fn prose<'a>(&'a self, table: &'a [&'a str]) -> Prose<'a> {
+        Prose {
+            document: &self.loaded.document,
+            table,
+            pipeline: self.name(),
+            folder: self.loaded.folder(),
+            has_script: self.spec().handler.rhai.is_some(),
+        }
+    }
+}
+
+/// Returns whether (stream, next index) is kept beside the progress: in the sink's transaction, so that events that the
+/// feed repeats are recognised (C13), or in a durable store, so that `require_all` resumes after a restart.
+pub(super) fn keeps_write_positions(spec: &PipelineSpec, source: &dyn SourceKind, progress: &Progress) -> bool {
+    let schedule = &spec.schedule;
+    match progress {
+        Progress::Store(store) => spec.waits_for_all() && store.facts().write_positions,
+        Progress::Sink(_) => {
+            let wanted = source.contract().repeats || schedule.require_all;
+            schedule.order == Order::Stream && schedule.write_positions.unwrap_or(wanted)
+        }
+    }
+}
+
+/// A pipeline that can run: its script is compiled as well.
+#[derive(Clone)]
+pub struct Checked {
+    pub definition: Definition,
+    /// `None`: the events themselves go to the sink.
+    pub script: Option<Script>,
+}
+
+/// Two pipelines are equal if a run of one cannot be told from a run of the other. References compare by their values, so
+/// that a rotated secret is a change; a script compares with its modules.
+impl PartialEq for Checked {
+    fn eq(&self, other: &Self) -> bool {
+        let definition = |checked: &Self| {
+            let Loaded { name, document, spec } = checked.definition.loaded.clone();
+            (name, document.file, spec)
+        };
+        let script = |checked: &Self| checked.script.as_ref().map(Script::hash);
+        definition(self) == definition(other) && script(self) == script(other)
+    }
+}
