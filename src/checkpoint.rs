@@ -62,6 +62,38 @@ pub struct Commit<'a> {
     pub write_positions: &'a [(Box<str>, WritePosition)],
 }
 
+/// The most bytes of an encoded set that a store without a tighter limit keeps (C14).
+pub const MAX_SET_BYTES: usize = 64 * 1_024;
+
+/// The owner that a fenced error names for a key without a claim.
+pub const NEVER_CLAIMED: &str = "no owner: the key was never claimed here";
+/// The owner that a fenced error names for a key whose later owner has gone.
+pub const RELEASED: &str = "a later owner, which has released the key";
+/// The owner that a fenced error names for a position that does not come from a commit (C12).
+pub const MOVED: &str = "another program, which moved the position";
+
+/// The place of a commit in the chain of its key (C11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitOrder {
+    /// The commit follows the stored one.
+    Next,
+    /// The commit is the stored one.
+    Repeat,
+}
+
+impl CommitOrder {
+    /// Returns the place of commit `sequence` after commit `stored`; `None` if it breaks the chain. Commits are numbered
+    /// from 1, so that 0 is never a repeat.
+    pub fn of(sequence: u64, stored: u64) -> Option<Self> {
+        match sequence {
+            0 => None,
+            repeated if repeated == stored => Some(Self::Repeat),
+            next if Some(next) == stored.checked_add(1) => Some(Self::Next),
+            _ => None,
+        }
+    }
+}
+
 /// Keeps the progress of tranches.
 ///
 /// Calls about one key never overlap, except that several processes may claim it. Each write MUST compare fence and

@@ -34,7 +34,38 @@ impl Value {
         }
     }
 
-    /// Returns what kind of value this is, for messages.
+    /// Checks that JSON can hold every number in the value. JSON has neither NaN nor infinities, and encoding them as
+    /// `null` would turn a wrong number into a missing one.
+    ///
+    /// # Errors
+    /// A message that names the first such number and its place.
+    pub fn check_numbers(&self) -> Result<(), String> {
+        let Some((path, number)) = self.non_finite() else { return Ok(()) };
+        let place = if path.is_empty() { "it".to_owned() } else { format!("`{path}`") };
+        Err(format!("{place} is `{number}`, which JSON cannot hold"))
+    }
+
+    /// Returns the first number that is not finite, with its path.
+    fn non_finite(&self) -> Option<(String, f64)> {
+        let join = |key: &dyn std::fmt::Display, (path, number): (String, f64)| {
+            let separator = if path.is_empty() { "" } else { "." };
+            (format!("{key}{separator}{path}"), number)
+        };
+        match self {
+            Self::Float(number) if !number.is_finite() => Some((String::new(), *number)),
+            Self::List(items) => {
+                let found = items.iter().enumerate();
+                found.filter_map(|(at, item)| item.non_finite().map(|found| join(&at, found))).next()
+            }
+            Self::Map(entries) => {
+                let found = entries.iter();
+                found.filter_map(|(key, item)| item.non_finite().map(|found| join(key, found))).next()
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the kind of the value, for messages.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",

@@ -1,4 +1,4 @@
-//! Files: a sink of JSON lines, and a checkpoint store of one JSON file per tranche.
+//! Files: a sink of lines, and a checkpoint store with one JSON file per tranche.
 
 pub mod sink;
 pub mod store;

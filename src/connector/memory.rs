@@ -1,4 +1,4 @@
-//! Memory: events that are pushed in, and progress that ends with the process.
+//! Memory: a source of pushed events, and a store and a sink whose contents end with the process.
 
 pub mod source;
 pub mod store;

@@ -1,26 +1,30 @@
-//! SQLite: the checkpoint store that is there without a server, and projections into tables.
+//! SQLite: the checkpoint store that needs no server, and a sink that writes projections into tables.
 //!
 //! * [`SqliteCheckpoints`] keeps progress, write positions and parked events in one file of the data directory.
-//! * [`SqliteSink`] runs the statements that a handler emits (`#{ sql: "...", params: [...] }`), or keeps the events
-//!   themselves in a table. It can hold the progress, so that effects and progress are stored together or not at all.
+//! * [`SqliteSink`] runs the statements that a handler emits (`#{ sql: "...", params: [...] }`), or stores the events
+//!   themselves in a table. It can hold the progress: effects and progress then commit in one transaction.
 //!
-//! All that blocks happens on one named thread per database file, which whoever uses the file shares: SQLite has one
-//! writer at a time anyway, and what waits for it can go into one transaction. Nothing is opened before it is used, and
-//! what could not be opened is tried again with the next request: a store that is out of reach fails requests, never
-//! the start.
+//! One named thread per file does all blocking work, and all users of the file share it. SQLite has one writer at a
+//! time anyway, and waiting commits can share a transaction. The first request opens the file. A file that cannot be
+//! opened fails that request, never the start, and the next request tries again.
 
 mod batch;
-mod checkpoints;
 mod database;
-mod failure;
+mod digits;
+mod dry_run;
+mod errors;
+mod idle;
+mod init;
 pub mod inspect;
 mod kind;
+mod marker;
 mod open;
 mod parked;
 mod progress;
-mod rehearsal;
 mod sink;
+mod sql;
 mod statement;
+mod store;
 mod worker;
 mod writer;
 
@@ -32,65 +36,37 @@ use serde::{Deserialize, Serialize};
 use super::BadSetting;
 use crate::config::scalar::{self, Text};
 
-pub use checkpoints::SqliteCheckpoints;
 pub use database::closed;
-pub use rehearsal::Rehearsal;
+pub use dry_run::SqliteDryRun;
 pub use sink::SqliteSink;
+pub use store::SqliteCheckpoints;
 
-/// Returns what of the settings cannot be used. Statements are parsed, and run nowhere.
+/// Returns the settings that are invalid on their own. Statements are parsed and never run.
 pub fn check(settings: &SinkSettings) -> Vec<BadSetting> {
-    if settings.init.is_empty() {
-        return Vec::new();
-    }
-    let Ok(nowhere) = rusqlite::Connection::open_in_memory() else { return Vec::new() };
-    let init = settings.init.iter().enumerate().filter(|(_, sql)| !sql.is_hole());
-    init.filter_map(|(index, sql)| {
-        let why = syntax_error(&nowhere, sql)?;
-        Some(BadSetting::new(&["init", &index.to_string()], format!("this is not SQL: {why}")))
-    })
-    .collect()
+    init::check(settings)
 }
 
-/// Returns why a text is not SQL. What refers to tables may be right where there are some.
-fn syntax_error(nowhere: &rusqlite::Connection, sql: &str) -> Option<String> {
-    use rusqlite::fallible_iterator::FallibleIterator as _;
-    let mut statements = rusqlite::Batch::new(nowhere, sql);
-    loop {
-        let message = match statements.next() {
-            Ok(Some(_)) => continue,
-            Ok(None) => return None,
-            Err(rusqlite::Error::SqlInputError { msg, .. }) => msg,
-            Err(_) => return None,
-        };
-        let is_syntax = message.contains("syntax error")
-            || message.starts_with("unrecognized token")
-            || message.starts_with("incomplete input");
-        return is_syntax.then_some(message);
-    }
-}
-
-/// How durable a commit is when it is reported as done.
+/// The durability of an acknowledged commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Synchronous {
-    /// It survives the end of the process, but the last ones may not survive the loss of power. They are lost in
-    /// order, effects and progress together.
+    /// A process crash loses no commit. A power failure can lose the last ones, effects and progress together.
     Normal,
-    /// It survives the loss of power.
+    /// A power failure loses no commit.
     #[default]
     Full,
 }
 
-/// `[checkpoint.sqlite]`: progress in an SQLite file. The default.
+/// `[checkpoint.sqlite]`: progress in an SQLite file. This is the default store.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "SqliteCheckpoint")]
 pub struct CheckpointSettings {
     /// The database's file, in the data directory unless absolute.
     pub path: Text,
-    /// How durable a commit is.
+    /// The durability of a commit.
     pub synchronous: Synchronous,
-    /// How long to wait for another process that writes to the file.
+    /// The time to wait for another process that writes to the file.
     #[serde(with = "scalar::duration")]
     #[schemars(with = "scalar::DurationText")]
     pub busy_timeout: Duration,
@@ -106,31 +82,31 @@ impl Default for CheckpointSettings {
     }
 }
 
-/// `[sink.sqlite]`: a projection in an SQLite file: the statements that a handler emits, or the events themselves in a
-/// table. It can hold the progress: `checkpoint = "sink"`.
+/// `[sink.sqlite]`: a projection in an SQLite file. Runs the statements that a handler emits, or stores the events
+/// themselves in a table. It can hold the progress: `checkpoint = "sink"`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "SqliteSink")]
 pub struct SinkSettings {
     /// The database's file, in the data directory unless absolute.
     pub path: Text,
-    /// How durable a write is.
+    /// The durability of a write.
     pub synchronous: Synchronous,
-    /// Statements that are run before the first write of each start, such as `CREATE TABLE IF NOT EXISTS`. Tests of the
-    /// handler compile what it emits against the tables that these make.
+    /// Statements that run in one transaction before the first write of each start, such as
+    /// `CREATE TABLE IF NOT EXISTS`. Tests of the handler compile its statements against these tables.
     pub init: Vec<Text>,
-    /// The table that holds the events where no handler decides. It is made when the first event comes.
+    /// The table for the events of a pipeline without a handler. The first event creates it.
     pub table: Text,
-    /// How long to wait for another process that writes to the file.
+    /// The time to wait for another process that writes to the file.
     #[serde(with = "scalar::duration")]
     #[schemars(with = "scalar::DurationText")]
     pub busy_timeout: Duration,
-    /// Memory for pages of the file. Whoever opens the file first decides.
+    /// Memory for pages of the file. The first user of a file decides.
     #[serde(with = "scalar::size")]
     #[schemars(with = "scalar::SizeText")]
     pub cache: u64,
-    /// How far the write-ahead log may grow before it is written back. A page that changes often is then written back
-    /// once for many commits. Whoever opens the file first decides.
+    /// The size at which the write-ahead log is written back into the file. A page that changes often is then written
+    /// back once for many commits. An idle sink writes its log back at once. The first user of a file decides.
     #[serde(with = "scalar::size")]
     #[schemars(with = "scalar::SizeText")]
     pub log: u64,

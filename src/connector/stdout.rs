@@ -1,8 +1,8 @@
-//! Sink `stdout`: a line on standard output for each effect, or for each event where there is no handler.
+//! Sink `stdout`: a line on standard output for each effect, or for each event of a pipeline without a handler.
 //!
-//! Lines leave whole, those of one write together, also where several pipelines write there. Once nobody reads them
-//! any more (a closed pipe) the sink is unavailable: that is no fault of an event, and no event is given up for it.
-//! What was written before a failure cannot be taken back, so lines may come twice.
+//! The lines of one write leave together, also if several pipelines write to standard output. After its reader has closed
+//! the pipe, the sink is unavailable: no event is at fault. A failed write may have printed some of its lines, so that
+//! lines can appear twice.
 //!
 //! ```toml
 //! [sink.stdout]
@@ -25,12 +25,15 @@ use crate::handler::{HandlerError, HandlerErrorKind};
 use crate::runtime::blocking;
 use crate::sink::{Decided, Effects, Sink, Written};
 
-/// `[sink.stdout]`: a line on standard output for each effect, or for each event where there is no handler.
+/// The most decisions of one write.
+const MAX_BATCH: usize = 1_024;
+
+/// `[sink.stdout]`: a line on standard output for each effect, or for each event of a pipeline without a handler.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "StdoutSink")]
 pub struct Settings {
-    /// How emitted values become lines. Events are JSON either way.
+    /// The format of emitted values. Events are always JSON.
     pub format: Format,
 }
 
@@ -58,7 +61,7 @@ impl SinkKind for Settings {
     }
 }
 
-/// See the module's documentation.
+/// Prints lines. See the module's documentation.
 pub struct StdoutSink {
     format: Format,
     out: Arc<Mutex<Box<dyn Write + Send>>>,
@@ -69,9 +72,23 @@ impl StdoutSink {
         Ok(Self::to(settings, Box::new(io::stdout())))
     }
 
-    /// Writes to something else instead.
+    /// Makes a sink that writes to `out` instead of standard output.
     pub fn to(settings: &Settings, out: Box<dyn Write + Send>) -> Self {
         Self { format: settings.format, out: Arc::new(Mutex::new(out)) }
+    }
+
+    fn encode(&self, decided: &Decided, lines: &mut Vec<u8>) -> Result<(), HandlerError> {
+        let Decided { work, effects, .. } = decided;
+        match effects {
+            Effects::Events => {
+                encode::event_lines(&work.events, lines);
+                Ok(())
+            }
+            Effects::Emitted(values) => encode::value_lines(values, self.format, lines).map_err(|why| {
+                let message = format!("cannot print an effect of stream `{}`: {why}", work.stream());
+                HandlerError::new(HandlerErrorKind::Permanent, message)
+            }),
+        }
     }
 
     async fn print(&self, lines: Vec<u8>) -> Result<(), HandlerError> {
@@ -79,7 +96,7 @@ impl StdoutSink {
         let why = match printed {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-                "standard output is closed: nobody reads it any more".to_owned()
+                "standard output is closed: its reader has gone".to_owned()
             }
             Ok(Err(error)) => format!("write to standard output: {error}"),
             Err(error) => format!("write to standard output: {error}"),
@@ -91,24 +108,20 @@ impl StdoutSink {
 #[async_trait]
 impl Sink for StdoutSink {
     fn max_batch(&self) -> usize {
-        1024
+        MAX_BATCH
     }
 
     async fn write(&self, decided: &[Decided]) -> Vec<Result<Written, HandlerError>> {
         let mut lines = Vec::new();
-        for Decided { work, effects, .. } in decided {
-            match effects {
-                Effects::Events => encode::event_lines(&work.events, &mut lines),
-                Effects::Emitted(values) => encode::value_lines(values, self.format, &mut lines),
-            }
-        }
+        let encoded: Vec<_> = decided.iter().map(|decided| self.encode(decided, &mut lines)).collect();
         let printed = if lines.is_empty() { Ok(()) } else { self.print(lines).await };
-        decided
-            .iter()
-            .map(|decided| match &printed {
-                Err(error) if !decided.effects.is_empty() => Err(HandlerError::new(error.kind(), error.message())),
-                _ => Ok(Written::All),
-            })
-            .collect()
+        let results = encoded.into_iter().zip(decided).map(|(encoded, decided)| match (encoded, &printed) {
+            (Err(error), _) => Err(error),
+            (Ok(()), Err(error)) if !decided.effects.is_empty() => {
+                Err(HandlerError::new(error.kind(), error.message()))
+            }
+            _ => Ok(Written::All),
+        });
+        results.collect()
     }
 }

@@ -67,7 +67,11 @@ pub fn event_lines(events: &[Event], out: &mut Vec<u8>) {
 }
 
 /// Appends a line for each value.
-pub fn value_lines(values: &[Value], format: Format, out: &mut Vec<u8>) {
+///
+/// # Errors
+/// A value holds a number that JSON cannot hold; nothing is appended.
+pub fn value_lines(values: &[Value], format: Format, out: &mut Vec<u8>) -> Result<(), String> {
+    values.iter().try_for_each(Value::check_numbers)?;
     for value in values {
         match (value, format) {
             (Value::Text(text), Format::Text) => out.extend_from_slice(text.as_bytes()),
@@ -75,6 +79,7 @@ pub fn value_lines(values: &[Value], format: Format, out: &mut Vec<u8>) {
         }
         out.push(b'\n');
     }
+    Ok(())
 }
 
 /// Appends a value as JSON.

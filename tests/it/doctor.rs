@@ -104,11 +104,11 @@ fn a_folder_in_use_is_looked_at_and_not_mended() {
 }
 
 #[test]
-fn r73_a_torn_line_is_cut_off_and_nothing_is_lost() {
+fn r73_a_truncated_line_is_removed_and_nothing_is_lost() {
     let place = after_a_run(LINES);
     append(&place.path("data/p.jsonl"), "{\"stream\":\"a-1\",\"ind");
-    check(&doctor(&place, &[]), 1, &["the last line is torn: 20 bytes", "data/p.jsonl", "--fix: cuts it off"]);
-    check(&doctor(&place, &["--fix"]), 0, &["mended: it was cut off", "nothing left to do"]);
+    check(&doctor(&place, &[]), 1, &["the last line is truncated: 20 bytes", "data/p.jsonl", "--fix: removes it"]);
+    check(&doctor(&place, &["--fix"]), 0, &["mended: it was removed", "nothing left to do"]);
     check(&doctor(&place, &[]), 0, &["nothing left to do"]);
     assert_eq!(place.read("data/p.jsonl").lines().count(), 2);
     check_goes_on(&place, 3);
@@ -148,7 +148,7 @@ fn r73_a_damaged_page_is_told_and_left_alone() {
         file.write_all_at(&[0xa5; 4096], page as u64 * 4096).unwrap();
     }
     let damaged = std::fs::read(&path).unwrap();
-    check(&doctor(&place, &["--fix"]), 1, &["error: the database is damaged", "rows.db", "restore the file"]);
+    check(&doctor(&place, &["--fix"]), 1, &["error: the database is corrupt", "rows.db", "restore the file"]);
     assert_eq!(std::fs::read(&path).unwrap(), damaged);
     std::fs::write(&path, vec![0x5a; bytes.len()]).unwrap();
     check(&doctor(&place, &[]), 1, &["error: the database cannot be read: file is not a database"]);
@@ -158,7 +158,7 @@ fn r73_a_damaged_page_is_told_and_left_alone() {
 fn a_database_of_a_newer_version_is_told() {
     let place = after_a_run(LINES);
     sql(&place, "data/propulsiond.db", "UPDATE propulsiond_schema SET version = 99");
-    check(&doctor(&place, &["--fix"]), 1, &["written by a newer propulsiond", "version 99", "propulsiond.db"]);
+    check(&doctor(&place, &["--fix"]), 1, &["a newer propulsiond wrote it", "version 99", "propulsiond.db"]);
 }
 
 /// Returns the statement that a finding advises, between two texts.
@@ -173,7 +173,7 @@ fn r82_progress_that_cannot_be_read_is_named_and_the_advice_helps() {
     let output = doctor(&place, &["--fix"]);
     check(&output, 1, &["the progress of `p/json/0` cannot be read: the set of handled ordinals is damaged"]);
     let said = text(&output);
-    sql(&place, "data/propulsiond.db", advised(&said, "handled above it: ", ";"));
+    sql(&place, "data/propulsiond.db", advised(&said, "handled events above it: ", ";"));
     check(&doctor(&place, &[]), 0, &["nothing left to do"]);
     check_goes_on(&place, 3);
 
@@ -189,8 +189,8 @@ fn write_positions_that_cannot_be_read_are_named_and_the_advice_helps() {
     let place = after_a_run(ROWS);
     sql(&place, "data/rows.db", "UPDATE propulsiond_write_positions SET next = 'x' WHERE stream = 'a-1'");
     let output = doctor(&place, &[]);
-    check(&output, 1, &["how far stream `a-1` of `p/json` is cannot be read"]);
-    sql(&place, "data/rows.db", advised(&text(&output), "its effect twice: ", "\n"));
+    check(&output, 1, &["the write position of stream `a-1` of `p/json` cannot be read"]);
+    sql(&place, "data/rows.db", advised(&text(&output), "take effect twice: ", "\n"));
     check(&doctor(&place, &[]), 0, &["nothing left to do"]);
 }
 
@@ -261,14 +261,18 @@ fn r73_checkpoint_files_that_are_damaged_or_left_over_are_found() {
     let place = after_a_run(&format!("{LINES}[checkpoint.file]\n"));
     let file = place.path("data/checkpoints/p~json~0.json");
     std::fs::write(file.with_extension("tmp"), "{").unwrap();
-    check(&doctor(&place, &[]), 1, &["a file was left by a write", "p~json~0.tmp", "--fix: removes it"]);
-    check(&doctor(&place, &["--fix"]), 0, &["mended: it was removed"]);
+    check(&doctor(&place, &[]), 1, &["an interrupted write left this file", "p~json~0.tmp", "--fix: deletes it"]);
+    check(&doctor(&place, &["--fix"]), 0, &["mended: it was deleted"]);
     assert!(!file.with_extension("tmp").exists());
     check_goes_on(&place, 3);
 
     let whole = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
-    check(&doctor(&place, &["--fix"]), 1, &["the checkpoint cannot be read: it is torn", "p~json~0.json", "decide: "]);
+    check(
+        &doctor(&place, &["--fix"]),
+        1,
+        &["the checkpoint cannot be read: it is truncated", "p~json~0.json", "decide: "],
+    );
     std::fs::write(&file, whole.replace("\"p\"", "\"other\"")).unwrap();
     check(&doctor(&place, &[]), 1, &["it belongs to other/json/0, whose file is `other~json~0.json`"]);
     std::fs::rename(&file, place.path("data/checkpoints/other~json~0.json")).unwrap();

@@ -334,7 +334,7 @@ fn what_is_emitted_must_suit_the_sink() {
     check(
         "\"text\"",
         expect![[
-            r#"the sink would refuse what it emitted: the `sqlite` sink takes `#{ sql: "...", params: [...] }`, not a string"#
+            r#"the sink would refuse what it emitted: the `sqlite` sink expects `#{ sql: "...", params: [...] }`, not a string"#
         ]],
     );
     check(
@@ -356,7 +356,7 @@ fn what_is_emitted_must_suit_the_sink() {
     check(
         "#{ sql: \"INSRT INTO t VALUES (1, 2)\" }",
         expect![
-            "the sink would refuse what it emitted: cannot run `INSRT INTO t VALUES (1, 2)`: `insrt` may not be used in effects"
+            "the sink would refuse what it emitted: cannot run `INSRT INTO t VALUES (1, 2)`: `insrt` is not allowed in effects"
         ],
     );
     check(
@@ -369,7 +369,7 @@ fn what_is_emitted_must_suit_the_sink() {
         "[sink.sqlite]\n",
         "#{ sql: \"SELECT 1\" }",
         expect![
-            "the sink would refuse what it emitted: cannot run `SELECT 1`: it only reads, and nobody would see the result"
+            "the sink would refuse what it emitted: cannot run `SELECT 1`: it only reads, and its result would go nowhere"
         ],
     );
     let http = "[sink.http]\nurl = \"${PROPULSIOND_TEST_UNSET}\"\n";

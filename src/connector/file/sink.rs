@@ -1,24 +1,26 @@
-//! Sink `file`: a line in a file for each effect, or for each event where there is no handler.
+//! Sink `file`: a line in a file for each effect, or for each event of a pipeline without a handler.
 //!
-//! * Lines are appended, those of one write together. One that failed half-way (a full disk) is cut off again, and a
-//!   torn line that a crash left at the end is mended before the first write: what it was comes again.
-//! * The file is locked while it is open: two pipelines cannot write one file.
-//! * A file that was renamed or removed (log rotation) is left behind, and a new one begun, with the next write.
-//! * With placeholders in the path there is a file per stream or category, in folders that no name can leave (R65).
+//! * A write appends its lines together. After a failure (a full disk) the sink cuts them off again. Before its first
+//!   write, it repairs a truncated last line that a crash left: the events of that line are redelivered.
+//! * An open file is locked, so that two pipelines cannot write to one file.
+//! * After a rename or removal of the file (log rotation), the next write begins a new file.
+//! * With placeholders in the path, each stream or category has its own file, in a directory that no name can leave (R65).
+//!   A name that is too long for the file system is shortened and gets a hash.
 //!
 //! ```toml
 //! [sink.file]
-//! path = "out/{category}.jsonl"   # in the data directory; left out: the pipeline's name with `.jsonl`
+//! path = "out/{category}.jsonl"   # in the data directory; default: the pipeline's name with `.jsonl`
 //! format = "json"                 # json: every line is JSON; text: emitted strings as they are
-//! fsync = "batch"                 # batch: before anything counts as written; never; or { every = "1s" }
-//! max_open = 64                   # files kept open at the same time
+//! fsync = "batch"                 # batch: before a write is acknowledged; never; or { every = "1s" }
+//! max_open = 64                   # the most files open at the same time
 //! ```
 
 mod appender;
 mod files;
 pub mod inspect;
 mod kind;
-mod mend;
+mod names;
+mod repair;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -41,31 +43,34 @@ use crate::runtime::blocking;
 use crate::runtime::ticker::Ticker;
 use crate::sink::{Decided, Effects, Sink, Written};
 
-/// `[sink.file]`: a line in a file for each effect, or for each event where there is no handler. Lines are appended.
+/// The most decisions of one write, and so of one sync.
+const MAX_BATCH: usize = 1_024;
+
+/// `[sink.file]`: a line in a file for each effect, or for each event of a pipeline without a handler.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "FileSink")]
 pub struct Settings {
-    /// The file, within the data directory. `{stream}`, `{category}` and `{id}` may follow a literal folder. Left out:
+    /// The file, within the data directory. `{stream}`, `{category}` and `{id}` may follow a literal directory. Default:
     /// the pipeline's name with `.jsonl`.
     pub path: Option<Template>,
-    /// How emitted values become lines. Events are JSON either way.
+    /// The format of emitted values. Events are always JSON.
     pub format: Format,
-    /// When what was written is made to survive the loss of power.
+    /// The time at which written lines become durable against a power failure.
     pub fsync: Fsync,
-    /// Files kept open at the same time; those not written to for longest are closed.
+    /// The most files that are open at the same time. The sink closes the least recently written one.
     pub max_open: NonZeroUsize,
 }
 
-/// When what was written is made to survive the machine's end. The process's own end it survives in any case.
+/// The time at which written lines become durable against a power failure. A process crash never loses one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fsync {
-    /// When the operating system sees fit.
+    /// The operating system decides.
     Never,
-    /// Before it counts as written.
+    /// Before each write is acknowledged.
     Batch,
-    /// At intervals: what counts as written may be lost for that long.
+    /// At intervals: a power failure can lose the writes of one interval.
     Every(
         #[serde(with = "scalar::duration")]
         #[schemars(with = "scalar::DurationText")]
@@ -79,23 +84,23 @@ impl Default for Settings {
             path: None,
             format: Format::Json,
             fsync: Fsync::Batch,
-            max_open: NonZeroUsize::new(64).expect("it is 64"),
+            max_open: NonZeroUsize::new(64).expect("64 is not zero"),
         }
     }
 }
 
-/// See the module's documentation.
+/// Appends lines to files. See the module's documentation.
 pub struct FileSink {
     path: Template,
-    folder: PathBuf,
+    data_dir: PathBuf,
     format: Format,
-    // Before `files`, so that the thread has ended when they go.
+    // Declared before `files`, so that its thread ends before the files close.
     _syncing: Option<Ticker>,
     files: Arc<Mutex<Files>>,
 }
 
 impl FileSink {
-    /// Touches no file: that is for the first write, which can be tried again.
+    /// Opens no file yet. A file that cannot be opened fails the writes, which the pipeline retries.
     pub fn new(settings: &Settings, context: &Context) -> anyhow::Result<Self> {
         let path = match &settings.path {
             Some(path) => path.clone(),
@@ -110,23 +115,26 @@ impl FileSink {
             }
             Fsync::Never | Fsync::Batch => None,
         };
-        Ok(Self { path, folder: context.output(""), format: settings.format, _syncing: syncing, files })
+        Ok(Self { path, data_dir: context.output(""), format: settings.format, _syncing: syncing, files })
     }
 
-    /// Renders what there is to write, by file.
+    /// Encodes the lines of each decision and groups them by file.
     fn sort(&self, decided: &[Decided]) -> Sorted {
         let mut sorted = Sorted { lines: Vec::new(), to: Vec::with_capacity(decided.len()) };
         let mut known = HashMap::new();
         let mut lines = Vec::new();
         for Decided { work, effects, .. } in decided {
-            match effects {
-                Effects::Events => encode::event_lines(&work.events, &mut lines),
+            let encoded = match effects {
+                Effects::Events => {
+                    encode::event_lines(&work.events, &mut lines);
+                    Ok(())
+                }
                 Effects::Emitted(values) => encode::value_lines(values, self.format, &mut lines),
-            }
-            let to = if lines.is_empty() {
-                Ok(None)
-            } else {
-                self.file_of(work.stream(), &mut known, &mut sorted).map(Some)
+            };
+            let to = match encoded {
+                Err(why) => Err(cannot_encode(work.stream(), &why)),
+                Ok(()) if lines.is_empty() => Ok(None),
+                Ok(()) => self.file_of(work.stream(), &mut known, &mut sorted).map(Some),
             };
             if let Ok(Some(file)) = to {
                 sorted.lines[file].1.append(&mut lines);
@@ -150,33 +158,40 @@ impl FileSink {
             .path
             .render(stream)
             .map_err(|error| HandlerError::new(HandlerErrorKind::Permanent, error.to_string()))?;
-        let file = *known.entry_ref(path.as_str()).or_insert(sorted.lines.len());
+        let path = names::fitted(&path);
+        let file = *known.entry_ref(&*path).or_insert(sorted.lines.len());
         if file == sorted.lines.len() {
-            sorted.lines.push((self.folder.join(path), Vec::new()));
+            sorted.lines.push((self.data_dir.join(&*path), Vec::new()));
         }
         Ok(file)
     }
 
-    /// Appends each file's lines; one result per file.
+    /// Appends the lines of each file. Returns one result per file.
     async fn append(&self, lines: Vec<(PathBuf, Vec<u8>)>) -> Vec<Result<(), FileError>> {
         let count = lines.len();
         let appended = blocking::with(&self.files, move |files| {
             lines.iter().map(|(path, lines)| files.append(path, lines)).collect::<Vec<_>>()
         });
-        appended.await.unwrap_or_else(|error| (0..count).map(|_| Err(FileError::gave_up(&error))).collect())
+        appended.await.unwrap_or_else(|error| (0..count).map(|_| Err(FileError::no_thread(&error))).collect())
     }
 }
 
-/// Lines by file, and for each decision which file its lines are in, if it has any.
+fn cannot_encode(stream: &str, why: &str) -> HandlerError {
+    HandlerError::new(HandlerErrorKind::Permanent, format!("cannot write an effect of stream `{stream}`: {why}"))
+}
+
+/// The lines of a write.
 struct Sorted {
+    /// The lines of each file.
     lines: Vec<(PathBuf, Vec<u8>)>,
+    /// The number of each decision's file; `None` without lines.
     to: Vec<Result<Option<usize>, HandlerError>>,
 }
 
 #[async_trait]
 impl Sink for FileSink {
     fn max_batch(&self) -> usize {
-        1024
+        MAX_BATCH
     }
 
     async fn write(&self, decided: &[Decided]) -> Vec<Result<Written, HandlerError>> {
@@ -190,10 +205,10 @@ impl Sink for FileSink {
             .collect()
     }
 
-    /// Also gives the files' locks up, so that another sink can take them over.
+    /// Releases the locks of the files, too, so that another sink can acquire them.
     async fn close(&self) -> Result<(), HandlerError> {
         let closed = blocking::with(&self.files, Files::close).await;
-        closed.unwrap_or_else(|error| Err(FileError::gave_up(&error))).map_err(|error| error.to_handler_error())
+        closed.unwrap_or_else(|error| Err(FileError::no_thread(&error))).map_err(|error| error.to_handler_error())
     }
 }
 

@@ -1,9 +1,9 @@
-//! A checkpoint store that people can read: a folder with one JSON file per key.
+//! A checkpoint store in a format that people can read: a directory with one JSON file per key.
 //!
-//! A file is replaced as a whole: written beside, made durable, renamed, and the folder made durable. A claim's number
-//! stands in the file, and a lock file keeps two processes from changing the same folder at the same time, so that an
-//! older claim cannot overwrite a newer one. Write positions and parked events are not kept: each would make every
-//! commit rewrite all of them.
+//! A commit replaces a file as a whole: it writes a new file, syncs it, renames it, and syncs the directory. A file holds
+//! the fence of its claim. A lock file keeps two processes from changing the directory at the same time, so that an older
+//! claim cannot overwrite a newer one. The store holds neither write positions nor parked events, because every commit
+//! would rewrite all of them.
 
 mod document;
 pub mod inspect;
@@ -21,26 +21,26 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{
-    CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Claimed, Commit, Fence, Owner,
+    CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Claimed, Commit, CommitOrder, Fence,
+    MAX_SET_BYTES, Owner,
 };
 use crate::config::scalar::Text;
 use crate::connector::Context;
 use crate::position::Progress;
 
-use document::{Document, Step};
+use document::Document;
 
-/// How large an encoded set may be (C14).
-const MAX_SET_BYTES: usize = 64 * 1_024;
-/// How long to wait for another process's change, and how often to look.
-const PATIENCE: Duration = Duration::from_secs(5);
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// The longest wait for another process's lock.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause between two attempts to lock. A file lock cannot wake a waiting task.
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
-/// `[checkpoint.file]`: progress in a folder, a JSON file for each tranche, that people can read.
+/// `[checkpoint.file]`: progress in a directory, in one JSON file per tranche, which people can read.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "FileCheckpoint")]
 pub struct Settings {
-    /// The folder, in the data directory unless absolute.
+    /// The directory, within the data directory unless absolute.
     pub path: Text,
 }
 
@@ -50,20 +50,20 @@ impl Default for Settings {
     }
 }
 
-/// Keeps progress in a folder.
+/// Keeps progress in a directory.
 ///
-/// A break in the chain of commits (C11) is reported as an unknown outcome: the key is to be read before it goes on.
+/// A commit that breaks the chain (C11) has an unknown outcome: the driver reads the key before it commits again.
 #[derive(Debug)]
 pub struct FileCheckpoints {
-    folder: Arc<Path>,
-    /// Held while something changes, so that only other processes have to be waited for by looking again.
+    directory: Arc<Path>,
+    /// Held during a change, so that only the changes of other processes meet the lock file.
     changing: tokio::sync::Mutex<()>,
 }
 
 impl FileCheckpoints {
-    /// Makes nothing yet; what is wrong with the folder fails the requests that need it.
+    /// Creates nothing yet. A directory that cannot be used fails the requests that need it.
     pub fn new(settings: &Settings, context: &Context) -> Self {
-        Self { folder: context.output(&settings.path).into(), changing: tokio::sync::Mutex::default() }
+        Self { directory: context.output(&settings.path).into(), changing: tokio::sync::Mutex::default() }
     }
 
     /// Runs `work` on a thread that may block.
@@ -72,13 +72,13 @@ impl FileCheckpoints {
         doing: String,
         work: impl FnOnce(&Path) -> Result<T, CheckpointError> + Send + 'static,
     ) -> Result<T, CheckpointError> {
-        let folder = Arc::clone(&self.folder);
-        tokio::task::spawn_blocking(move || work(&folder)).await.unwrap_or_else(|error| {
+        let directory = Arc::clone(&self.directory);
+        tokio::task::spawn_blocking(move || work(&directory)).await.unwrap_or_else(|error| {
             Err(CheckpointError::new(CheckpointErrorKind::OutcomeUnknown, doing).caused_by(error))
         })
     }
 
-    /// Runs `work` while nobody else, in this process or another, changes the folder.
+    /// Runs `work` while no other task or process changes the directory.
     async fn changing<T: Send + 'static>(
         &self,
         doing: String,
@@ -86,10 +86,10 @@ impl FileCheckpoints {
     ) -> Result<T, CheckpointError> {
         let _changing = self.changing.lock().await;
         let lock = self.lock(&doing).await?;
-        let work = move |folder: &Path| {
-            // Held until the work has ended, also if nobody waits for it any more.
+        let work = move |directory: &Path| {
+            // The work outlives a cancelled caller, and so must the lock.
             let _lock = lock;
-            work(folder)
+            work(directory)
         };
         self.blocking(doing, work).await
     }
@@ -100,12 +100,12 @@ impl FileCheckpoints {
         loop {
             match lock.try_lock() {
                 Ok(()) => return Ok(lock),
-                Err(TryLockError::WouldBlock) if waited < PATIENCE => {
-                    tokio::time::sleep(LOOK_AGAIN).await;
-                    waited += LOOK_AGAIN;
+                Err(TryLockError::WouldBlock) if waited < LOCK_TIMEOUT => {
+                    tokio::time::sleep(LOCK_PAUSE).await;
+                    waited += LOCK_PAUSE;
                 }
                 Err(error) => {
-                    let path = self.folder.join(LOCK);
+                    let path = self.directory.join(LOCK);
                     let cause = match error {
                         TryLockError::WouldBlock => anyhow::anyhow!("another process holds `{}`", path.display()),
                         TryLockError::Error(error) => anyhow::Error::new(error).context(path.display().to_string()),
@@ -117,7 +117,7 @@ impl FileCheckpoints {
     }
 
     fn doing(&self, what: &str, key: &CheckpointKey, preposition: &str) -> String {
-        format!("cannot {what} {key} {preposition} `{}`", self.folder.display())
+        format!("cannot {what} {key} {preposition} `{}`", self.directory.display())
     }
 }
 
@@ -129,7 +129,7 @@ impl CheckpointStore for FileCheckpoints {
 
     async fn load(&self, key: &CheckpointKey) -> Result<Option<Progress>, CheckpointError> {
         let (doing, wanted) = (self.doing("load", key, "from"), key.clone());
-        let load = move |folder: &Path| Ok(read(folder, &wanted)?.and_then(|document| document.progress()));
+        let load = move |directory: &Path| Ok(read(directory, &wanted)?.and_then(|document| document.progress()));
         self.blocking(doing, load).await
     }
 
@@ -137,10 +137,10 @@ impl CheckpointStore for FileCheckpoints {
         let mut results = Vec::with_capacity(keys.len());
         for key in keys {
             let (doing, key, owner) = (self.doing("claim", key, "in"), key.clone(), owner.clone());
-            let claim = move |folder: &Path| {
-                let mut document = read(folder, &key)?.unwrap_or_else(|| Document::new(&key));
+            let claim = move |directory: &Path| {
+                let mut document = read(directory, &key)?.unwrap_or_else(|| Document::new(&key));
                 let claimed = document.claim(&owner);
-                write(folder, &key, &document).map(|()| claimed)
+                write(directory, &key, &document).map(|()| claimed)
             };
             results.push(self.changing(doing, claim).await);
         }
@@ -153,11 +153,11 @@ impl CheckpointStore for FileCheckpoints {
             let doing = self.doing("commit", commit.key, "to");
             let (key, fence, sequence) = (commit.key.clone(), commit.fence, commit.sequence);
             let (named, progress) = (doing.clone(), commit.progress.clone());
-            let store = move |folder: &Path| {
-                let mut document = read(folder, &key)?.unwrap_or_else(|| Document::new(&key));
+            let store = move |directory: &Path| {
+                let mut document = read(directory, &key)?.unwrap_or_else(|| Document::new(&key));
                 match document.commit(&named, fence, sequence, &progress)? {
-                    Step::Next => write(folder, &key, &document),
-                    Step::Repeat => Ok(()),
+                    CommitOrder::Next => write(directory, &key, &document),
+                    CommitOrder::Repeat => Ok(()),
                 }
             };
             results.push(self.changing(doing, store).await);
@@ -167,17 +167,17 @@ impl CheckpointStore for FileCheckpoints {
 
     async fn last_commit(&self, key: &CheckpointKey) -> Result<Option<(Fence, u64)>, CheckpointError> {
         let (doing, wanted) = (self.doing("look up", key, "in"), key.clone());
-        let look = move |folder: &Path| Ok(read(folder, &wanted)?.map(|document| document.last_commit()));
+        let look = move |directory: &Path| Ok(read(directory, &wanted)?.map(|document| document.last_commit()));
         self.blocking(doing, look).await
     }
 
     async fn release(&self, key: &CheckpointKey, fence: Fence) -> Result<(), CheckpointError> {
         let (doing, key) = (self.doing("release", key, "in"), key.clone());
         let named = doing.clone();
-        let release = move |folder: &Path| {
-            let mut document = read(folder, &key)?.unwrap_or_else(|| Document::new(&key));
+        let release = move |directory: &Path| {
+            let mut document = read(directory, &key)?.unwrap_or_else(|| Document::new(&key));
             document.release(&named, fence)?;
-            write(folder, &key, &document)
+            write(directory, &key, &document)
         };
         self.changing(doing, release).await
     }
@@ -185,19 +185,20 @@ impl CheckpointStore for FileCheckpoints {
 
 const LOCK: &str = ".lock";
 
-fn open_lock(folder: &Path) -> Result<File, CheckpointError> {
+fn open_lock(directory: &Path) -> Result<File, CheckpointError> {
     let open = || -> anyhow::Result<File> {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
-        let path = folder.join(LOCK);
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("cannot create the directory `{}`", directory.display()))?;
+        let path = directory.join(LOCK);
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true);
         options.open(&path).with_context(|| format!("cannot open `{}`", path.display()))
     };
-    open().map_err(|cause| unavailable(&format!("cannot lock `{}`", folder.display()), cause))
+    open().map_err(|cause| unavailable(&format!("cannot lock `{}`", directory.display()), cause))
 }
 
-fn read(folder: &Path, key: &CheckpointKey) -> Result<Option<Document>, CheckpointError> {
-    let path = folder.join(document::file_name(key));
+fn read(directory: &Path, key: &CheckpointKey) -> Result<Option<Document>, CheckpointError> {
+    let path = directory.join(document::file_name(key));
     let doing = || format!("cannot read `{}`", path.display());
     let text = match std::fs::read(&path) {
         Ok(text) => text,
@@ -209,15 +210,15 @@ fn read(folder: &Path, key: &CheckpointKey) -> Result<Option<Document>, Checkpoi
         .map_err(|cause| CheckpointError::new(CheckpointErrorKind::Unreadable, doing()).caused_by(cause))
 }
 
-fn write(folder: &Path, key: &CheckpointKey, document: &Document) -> Result<(), CheckpointError> {
-    let path = folder.join(document::file_name(key));
+fn write(directory: &Path, key: &CheckpointKey, document: &Document) -> Result<(), CheckpointError> {
+    let path = directory.join(document::file_name(key));
     let beside = path.with_extension("tmp");
     let doing = format!("cannot write `{}`", path.display());
     let text = document.render().map_err(|error| unavailable(&doing, error.into()))?;
     write_durably(&beside, &text).map_err(|error| unavailable(&doing, error.into()))?;
-    // From here on the new one may be what a reader finds, now or after the power was lost.
+    // After the rename a reader, or a recovery from a power failure, may find the new file (C11).
     std::fs::rename(&beside, &path)
-        .and_then(|()| sync_folder(folder))
+        .and_then(|()| sync_directory(directory))
         .map_err(|error| CheckpointError::new(CheckpointErrorKind::OutcomeUnknown, doing).caused_by(error))
 }
 
@@ -228,12 +229,12 @@ fn write_durably(path: &PathBuf, text: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(unix)]
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
 }
 
 #[cfg(not(unix))]
-fn sync_folder(_folder: &Path) -> io::Result<()> {
+fn sync_directory(_folder: &Path) -> io::Result<()> {
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! What can be set of sink `http`.
+//! The settings of sink `http`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Where requests go: a url that is set, and a path after it that must stay below it (R65).
+//! The url of a request: the configured one, with a path that must stay below its own (R65).
 
 use std::fmt;
 
@@ -9,11 +9,11 @@ use crate::config::template::Template;
 use crate::connector::BadSetting;
 use crate::handler::HandlerError;
 
-/// A url, and what follows its path.
+/// The configured url, and the template of the path after it.
 pub(super) struct Target {
     url: Url,
     path: Option<Template>,
-    /// Host, port and path as messages may show them.
+    /// The host, port and path that messages may show.
     shown: String,
 }
 
@@ -22,7 +22,7 @@ impl Target {
         let written = &settings.url;
         let bad = |why: String| BadSetting::new(&["url"], why);
         if written.is_empty() {
-            return Err(bad("`url` is missing: it says where to send to".to_owned()));
+            return Err(bad("`url` is missing".to_owned()));
         }
         if !written.contains("://") {
             let meant = if written.has_references() { "example.com/hook" } else { &**written };
@@ -44,7 +44,7 @@ impl Target {
             let help = format!("write `/{}`", path.written());
             return Err(BadSetting::new(&["path"], "`path` must begin with a slash").help(help));
         }
-        // What a reference stands for may be a secret, and some hosts keep theirs in the path.
+        // The value of a reference may be a secret, and some hosts keep theirs in the path.
         let path = if written.has_references() { "/…" } else { url.path() };
         let shown = format!("{}{}", host(&url), path.trim_end_matches('/'));
         Ok(Self { url, path: settings.path.clone(), shown })
@@ -54,7 +54,7 @@ impl Target {
         self.url.scheme() == "https"
     }
 
-    /// Returns where what concerns a stream goes, and how to show that.
+    /// Returns the url for a stream's events, and its form for messages.
     pub(super) fn of_stream(&self, stream: &str) -> Result<(Url, String), HandlerError> {
         let Some(template) = &self.path else {
             return Ok((self.url.clone(), self.shown.clone()));
@@ -64,7 +64,7 @@ impl Target {
         Ok((url, if template.has_references() { format!("{}/…", self.shown) } else { shown }))
     }
 
-    /// Returns the url with a path, and perhaps a query, after its own.
+    /// Returns the url with a path and an optional query after its own, and its form for messages.
     pub(super) fn below(&self, path: &str) -> Result<(Url, String), HandlerError> {
         let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
         if !path.starts_with('/') {
@@ -73,9 +73,9 @@ impl Target {
         let own = self.url.path().trim_end_matches('/');
         let mut url = self.url.clone();
         url.set_path(&format!("{own}{path}"));
-        // Dots were resolved by now, in all their spellings.
+        // `set_path` resolved the dots, in all their spellings.
         if !url.path().strip_prefix(own).is_some_and(|rest| rest.starts_with('/')) {
-            return Err(permanent(format!("the path `{path}` leads out of that of the url")));
+            return Err(permanent(format!("the path `{path}` leads out of the url's path")));
         }
         if let Some(query) = query {
             let query = self.url.query().map_or_else(|| query.to_owned(), |own| format!("{own}&{query}"));
@@ -90,7 +90,7 @@ impl Target {
     }
 }
 
-/// Shows what messages may: the url's query may hold a key.
+/// Shows the form for messages, because the url's query may hold a key.
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown)
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn r65_a_path_cannot_leave_that_of_the_url() {
-        let out = |path| format!("the path `{path}` leads out of that of the url");
+        let out = |path| format!("the path `{path}` leads out of the url's path");
         for path in ["/..", "/../y", "/a/../../y", "/%2e%2e/y", "/.%2E/y", "/\\..\\..\\y", "/../xy"] {
             check_below("http://h/x", path, Err(&out(path)));
         }
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_makes_a_path_of_a_stream() {
+    fn a_template_renders_the_path_of_a_stream() {
         let target = target("url = \"http://h/x\"\npath = \"/orders/{id}\"").unwrap();
         assert_eq!(target.of_stream("order-a/b").unwrap().0.as_str(), "http://h/x/orders/a%2Fb");
         for stream in ["order-..", "order"] {
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn r63_a_url_from_elsewhere_shows_its_host_only() {
+    fn r63_a_url_from_a_reference_shows_only_its_host() {
         let target =
             target("url = \"${PROPULSIOND_NOT_SET:-https://h/T0/secret?k=secret}\"\npath = \"/o/{id}\"").unwrap();
         let (url, shown) = target.of_stream("a-1").unwrap();
@@ -154,9 +154,9 @@ mod tests {
     }
 
     #[test]
-    fn a_url_that_cannot_be_sent_to_says_why() {
+    fn an_invalid_url_is_refused_with_its_reason() {
         for (settings, why) in [
-            ("", "`url` is missing: it says where to send to"),
+            ("", "`url` is missing"),
             ("url = \"h:80\"", "`url` must begin with http:// or https://"),
             ("url = \"ftp://h\"", "`url` must begin with http:// or https://"),
             ("url = \"http://no url\"", "`url` is not a url: invalid international domain name"),

@@ -1,9 +1,9 @@
-//! The trace that a request is part of.
+//! The trace context of a request.
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::answer::Verdict;
-use super::outgoing::Outgoing;
+use super::request::Outgoing;
+use super::response::ResponseError;
 use crate::event::Event;
 use crate::trace::{self, Carried, Kind, Open};
 use crate::work::Work;
@@ -22,20 +22,20 @@ pub(super) fn open(work: &Work, outgoing: &Outgoing) -> Option<Open> {
     Some(span)
 }
 
-/// Ends it with what became of the request.
-pub(super) fn end(span: Option<Open>, status: Option<u16>, result: &Result<(), Verdict>) {
+/// Ends the span with the result of the request.
+pub(super) fn end(span: Option<Open>, status: Option<u16>, result: &Result<(), ResponseError>) {
     let Some(mut span) = span else { return };
     if let Some(status) = status {
         span.set("http.response.status_code", i64::from(status));
     }
-    if let Err(verdict) = result {
-        span.fail(verdict.kind().as_str(), verdict.why());
+    if let Err(error) = result {
+        span.fail(error.kind().as_str(), error.why());
     }
     span.end_now("request");
 }
 
-/// Says in a request's headers which trace it is part of: below its own span, if it has one, else below what the first of
-/// its events brought that brought a trace. Headers that say so already stay.
+/// Adds the trace context to a request's headers: that of its own span, or else that of the first event that has one. A
+/// `traceparent` that the pipeline set stays.
 pub(super) fn propagate(headers: &mut HeaderMap, span: Option<&Open>, events: &[Event]) {
     if headers.contains_key(TRACEPARENT) {
         return;
@@ -53,7 +53,7 @@ pub(super) fn propagate(headers: &mut HeaderMap, span: Option<&Open>, events: &[
 fn insert(headers: &mut HeaderMap, parent: &str, state: Option<&str>) {
     headers.remove(TRACESTATE);
     for (name, value) in [(TRACEPARENT, Some(parent)), (TRACESTATE, state)] {
-        // What was found to be valid has only characters that a header can hold.
+        // A valid context has only characters that a header can hold, so that none is lost here.
         if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
             headers.insert(name, value);
         }

@@ -1,8 +1,8 @@
-//! Progress, parked events and effects in memory: for simulations, tests, and pipelines that may forget.
+//! Progress, parked events and effects in memory: for simulations, tests, and pipelines without durable progress.
 //!
-//! Everything is behind one lock, so that effects and progress are stored together or not at all. Clones share what is
-//! kept: whoever "restarts" a pipeline finds it again. Nothing here waits, starts threads or asks a clock, unless a
-//! [`Fault`] says so; the same calls give the same results.
+//! One lock guards everything, so that effects and progress are stored together or not at all. Clones share the contents,
+//! so that a restarted pipeline finds them. Without a [`Fault`] nothing here waits, starts threads or reads a clock: the
+//! same calls give the same results.
 
 mod faults;
 mod kind;
@@ -17,19 +17,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{
-    CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Claimed, Commit, Fence, Owner, ParkedStore,
+    CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Claimed, Commit, CommitOrder, Fence,
+    MAX_SET_BYTES, MOVED, NEVER_CLAIMED, Owner, ParkedStore, RELEASED,
 };
 use crate::connector::Context;
 use crate::position::{Progress, WritePosition};
 
 pub use faults::{Fault, Operation};
-use faults::{Faults, Verdict};
+use faults::{Faults, InjectedFault};
 pub use sink::{Effect, MemorySink};
 
-/// How large an encoded set may be (C14).
-const MAX_SET_BYTES: usize = 64 * 1_024;
-
-/// `[checkpoint.memory]`: progress that is gone with the process. There is nothing to set.
+/// `[checkpoint.memory]`: progress that ends with the process. It has no settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "MemoryCheckpoint")]
@@ -65,16 +63,8 @@ struct Row {
     owner: Option<Arc<str>>,
     sequence: u64,
     progress: Option<Progress>,
-    /// A stranger moved the position since the claim.
+    /// Whether another program moved the position since the claim.
     moved: bool,
-}
-
-/// What a commit is to those before it.
-#[derive(Debug, PartialEq, Eq)]
-enum Step {
-    Next,
-    /// It is stored already.
-    Repeat,
 }
 
 impl MemoryCheckpoints {
@@ -82,22 +72,22 @@ impl MemoryCheckpoints {
         Self::default()
     }
 
-    /// Returns a sink that keeps its effects beside this store's progress.
+    /// Returns a sink that stores its effects beside this store's progress.
     pub fn sink(&self) -> MemorySink {
         MemorySink::over(self.clone())
     }
 
-    /// Asks `decide` before every operation from here on what is to go wrong with it.
+    /// Lets `decide` choose a fault for every operation from here on.
     pub fn inject(&self, decide: impl FnMut(&Operation<'_>) -> Option<Fault> + Send + 'static) {
         self.shared.faults.inject(decide);
     }
 
-    /// Makes every operation that is held go on, and holds no more of those that wait already.
+    /// Resumes every operation that is held now.
     pub fn release_held(&self) {
         self.shared.faults.release_held();
     }
 
-    /// Moves a position as a stranger would, who knows nothing of sets and fences (C12).
+    /// Moves a position as another program does, which knows neither sets nor fences (C12).
     pub fn move_position(&self, key: &CheckpointKey, progress: Option<crate::position::Position>) {
         let mut state = self.shared.state();
         let row = state.rows.entry(names(key)).or_default();
@@ -105,12 +95,12 @@ impl MemoryCheckpoints {
         row.moved = true;
     }
 
-    /// Returns who owns a key, if anybody does.
+    /// Returns the owner of a key, if it has one.
     pub fn owner(&self, key: &CheckpointKey) -> Option<Arc<str>> {
         self.shared.state().rows.get(&names(key)).and_then(|row| row.owner.clone())
     }
 
-    /// Goes through the fault that is due, if any, before and after `work` is done on the state.
+    /// Runs `work` on the state, with the fault that is due.
     async fn operate<T>(
         &self,
         operation: Operation<'_>,
@@ -119,11 +109,11 @@ impl MemoryCheckpoints {
     ) -> Result<T, CheckpointError> {
         let unavailable = |kind| CheckpointError::new(kind, format!("cannot {doing} in memory"));
         match self.shared.faults.due(&operation).await {
-            Verdict::Go => work(&mut self.shared.state()),
-            Verdict::Reject => {
+            InjectedFault::Go => work(&mut self.shared.state()),
+            InjectedFault::Reject => {
                 Err(unavailable(CheckpointErrorKind::Unavailable).caused_by(anyhow::anyhow!("rejected")))
             }
-            Verdict::FailAfterwards => {
+            InjectedFault::FailAfterwards => {
                 work(&mut self.shared.state())?;
                 let kind = if matches!(operation, Operation::Commit(_)) {
                     CheckpointErrorKind::OutcomeUnknown
@@ -132,8 +122,8 @@ impl MemoryCheckpoints {
                 };
                 Err(unavailable(kind).caused_by(anyhow::anyhow!("failed after the write")))
             }
-            Verdict::Unknown => {
-                let cause = anyhow::anyhow!("failed before the write, which nobody knows");
+            InjectedFault::Unknown => {
+                let cause = anyhow::anyhow!("failed before the write, with an unknown outcome");
                 Err(unavailable(CheckpointErrorKind::OutcomeUnknown).caused_by(cause))
             }
         }
@@ -159,38 +149,34 @@ impl State {
         let fenced = |by: &str| {
             let kind = CheckpointErrorKind::Fenced { by: by.to_owned(), since: None };
             CheckpointError::new(kind, format!("cannot change {key} in memory"))
-                .caused_by(anyhow::anyhow!("it is owned by {by}"))
+                .caused_by(anyhow::anyhow!("the owner is {by}"))
         };
         match self.rows.get_mut(&names(key)) {
-            Some(row) if row.fence != fence.0 => {
-                Err(fenced(row.owner.as_deref().unwrap_or("somebody who has released it since")))
-            }
-            Some(row) if row.moved => Err(fenced("another program, which moved the position")),
+            Some(row) if row.fence != fence.0 => Err(fenced(row.owner.as_deref().unwrap_or(RELEASED))),
+            Some(row) if row.moved => Err(fenced(MOVED)),
             Some(row) => Ok(row),
-            None => Err(fenced("nobody: it was never claimed here")),
+            None => Err(fenced(NEVER_CLAIMED)),
         }
     }
 
-    fn check(&mut self, commit: &Commit<'_>) -> Result<Step, CheckpointError> {
+    fn check(&mut self, commit: &Commit<'_>) -> Result<CommitOrder, CheckpointError> {
         let refuse = |kind, why: String| {
             let doing = format!("cannot commit {} in memory", commit.key);
             Err(CheckpointError::new(kind, doing).caused_by(anyhow::Error::msg(why)))
         };
         let size = if commit.progress.handled.is_empty() { 0 } else { commit.progress.handled.encode().len() };
         if size > MAX_SET_BYTES {
-            let why = format!("the set of handled ordinals has {size} bytes, of {MAX_SET_BYTES} that it may have");
+            let why = format!("the set of handled ordinals has {size} bytes, the limit is {MAX_SET_BYTES}");
             return refuse(CheckpointErrorKind::Unavailable, why);
         }
         let stored = self.owned(commit.key, commit.fence)?.sequence;
-        match commit.sequence {
-            0 => refuse(CheckpointErrorKind::OutcomeUnknown, "commits are numbered from 1".to_owned()),
-            repeated if repeated == stored => Ok(Step::Repeat),
-            next if next == stored + 1 => Ok(Step::Next),
-            other => {
-                let why = format!("the stored commit is number {stored}, which {other} does not follow");
+        CommitOrder::of(commit.sequence, stored).map_or_else(
+            || {
+                let why = format!("commit {} does not follow the stored commit {stored}", commit.sequence);
                 refuse(CheckpointErrorKind::OutcomeUnknown, why)
-            }
-        }
+            },
+            Ok,
+        )
     }
 
     fn store(&mut self, commit: &Commit<'_>) {
@@ -230,7 +216,7 @@ impl CheckpointStore for MemoryCheckpoints {
         let mut results = Vec::with_capacity(commits.len());
         for commit in commits {
             let store = |state: &mut State| {
-                if state.check(commit)? == Step::Next {
+                if state.check(commit)? == CommitOrder::Next {
                     state.store(commit);
                 }
                 Ok(())

@@ -1,4 +1,4 @@
-//! Decisions on their way to the database's thread: flat, so that a row costs no allocation.
+//! The decisions of a write, flattened so that a row costs no allocation.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,20 +8,23 @@ use crate::effect::Value;
 use crate::event::{Event, Kind};
 use crate::sink::{Decided, Effects};
 
-/// What several decisions want written.
+/// The operations of several decisions.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub(super) steps: Vec<Step>,
-    /// The parameters of all statements. Those with names are preceded by them.
+    pub(super) operations: Vec<SqlOperation>,
+    /// The parameters of all statements. The name of a named one precedes it.
     pub(super) values: Vec<Value>,
-    /// The steps of each decision, or why it cannot be written.
+    /// The operations of each decision, or the reason for which it cannot be written.
     pub(super) decisions: Vec<Result<Range<usize>, String>>,
     pub(super) has_events: bool,
 }
 
+/// One row or statement of a decision.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(super) enum SqlOperation {
+    /// Runs a statement of the handler.
     Run { sql: Arc<str>, parameters: Parameters },
+    /// Stores an event in the sink's table.
     Keep(Event),
 }
 
@@ -32,11 +35,20 @@ pub(super) enum Parameters {
     Named(Range<usize>),
 }
 
+impl Parameters {
+    /// Returns the range of the values, with the names if they have names.
+    pub(super) fn range(&self) -> Range<usize> {
+        match self {
+            Self::Positional(range) | Self::Named(range) => range.clone(),
+        }
+    }
+}
+
 impl Batch {
     pub(super) fn new(decided: &[Decided]) -> Self {
         let mut batch = Self { decisions: Vec::with_capacity(decided.len()), ..Self::default() };
         for decision in decided {
-            let start = batch.steps.len();
+            let start = batch.operations.len();
             let planned = match &decision.effects {
                 Effects::Events => {
                     batch.keep(decision);
@@ -44,33 +56,36 @@ impl Batch {
                 }
                 Effects::Emitted(values) => values.iter().try_for_each(|value| batch.plan(value)),
             };
-            let end = batch.steps.len();
+            let end = batch.operations.len();
             batch.decisions.push(planned.map(|()| start..end));
         }
         batch
     }
 
-    /// Takes the effects of one decision alone.
+    /// Makes a batch of the effects of one decision.
     ///
     /// # Errors
-    /// Why they cannot be written.
+    /// The reason for which the sink refuses an effect.
     pub(super) fn of_effects(effects: &[Value]) -> Result<Self, String> {
         let mut batch = Self::default();
         effects.iter().try_for_each(|effect| batch.plan(effect))?;
         Ok(batch)
     }
 
-    /// Unfolds are no events, and of what a filter excluded there is nothing to keep.
+    /// Adds the decision's events. Unfolds are not events, and a placeholder has no body.
     fn keep(&mut self, decision: &Decided) {
         let kept =
             decision.work.events.iter().filter(|event| event.kind() == Kind::Event && event.index() < decision.next);
-        self.steps.extend(kept.map(|event| Step::Keep(event.clone())));
+        self.operations.extend(kept.map(|event| SqlOperation::Keep(event.clone())));
         self.has_events = true;
     }
 
     fn plan(&mut self, effect: &Value) -> Result<(), String> {
         let Value::Map(entries) = effect else {
-            return Err(format!("the `sqlite` sink takes `#{{ sql: \"...\", params: [...] }}`, not {}", effect.kind()));
+            return Err(format!(
+                "the `sqlite` sink expects `#{{ sql: \"...\", params: [...] }}`, not {}",
+                effect.kind()
+            ));
         };
         let (mut sql, mut params) = (None, None);
         for (key, value) in entries {
@@ -79,13 +94,15 @@ impl Batch {
                 ("sql", other) => return Err(format!("`sql` must be a string, not {}", other.kind())),
                 ("params", value) => params = Some(value),
                 (other, _) => {
-                    return Err(format!("the `sqlite` sink knows `sql` and `params`, not `{other}`"));
+                    return Err(format!(
+                        "unknown key `{other}` in an effect of the `sqlite` sink, expected `sql` or `params`"
+                    ));
                 }
             }
         }
         let sql = sql.ok_or("an effect for the `sqlite` sink has no `sql`")?;
         let parameters = self.parameters(params).map_err(|why| format!("cannot run `{}`: {why}", shorten(sql)))?;
-        self.steps.push(Step::Run { sql: Arc::clone(sql), parameters });
+        self.operations.push(SqlOperation::Run { sql: Arc::clone(sql), parameters });
         Ok(())
     }
 
@@ -95,14 +112,14 @@ impl Batch {
             None | Some(Value::Null) => Ok(Parameters::Positional(start..start)),
             Some(Value::List(items)) => {
                 for (number, item) in items.iter().enumerate() {
-                    self.values.push(scalar(item).ok_or_else(|| refused(format_args!("{}", number + 1), item))?);
+                    self.values.push(scalar(item, format_args!("{}", number + 1))?);
                 }
                 Ok(Parameters::Positional(start..self.values.len()))
             }
             Some(Value::Map(entries)) => {
                 for (name, item) in entries {
                     self.values.push(Value::Text(Arc::clone(name)));
-                    self.values.push(scalar(item).ok_or_else(|| refused(format_args!("`{name}`"), item))?);
+                    self.values.push(scalar(item, format_args!("`{name}`"))?);
                 }
                 Ok(Parameters::Named(start..self.values.len()))
             }
@@ -111,10 +128,15 @@ impl Batch {
     }
 }
 
-fn scalar(value: &Value) -> Option<Value> {
-    (!matches!(value, Value::List(_) | Value::Map(_))).then(|| value.clone())
-}
-
-fn refused(which: std::fmt::Arguments<'_>, value: &Value) -> String {
-    format!("parameter {which} is {}, which no column can hold (make it JSON text)", value.kind())
+/// Returns a parameter's value, if a column can hold it. SQLite would store NULL for a NaN.
+fn scalar(value: &Value, name: std::fmt::Arguments<'_>) -> Result<Value, String> {
+    match value {
+        Value::List(_) | Value::Map(_) => {
+            Err(format!("parameter {name} is {}, which no column can hold (make it JSON text)", value.kind()))
+        }
+        Value::Float(number) if !number.is_finite() => {
+            Err(format!("parameter {name} is `{number}`, which is not a number that a column can hold"))
+        }
+        value => Ok(value.clone()),
+    }
 }

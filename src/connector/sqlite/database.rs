@@ -1,4 +1,4 @@
-//! One database file and the thread that owns its connection, shared by all who use the file.
+//! A database file and the thread that owns its connection. All stores and sinks of the file share both.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::Synchronous;
 use super::batch::Batch;
-use super::failure::{Failure, Trouble};
+use super::errors::{Failure, FailureKind};
 use super::open::{Open, Setup};
 use super::parked::ParkedRow;
 use super::progress::StoredCommit;
@@ -20,18 +20,20 @@ use super::worker::{Access, Ending, Request, Worker};
 use crate::handler::HandlerError;
 use crate::sink::{TransactionError, Written};
 
-/// How many requests may wait for the thread before those who ask wait for room.
-const WAITING: usize = 1_024;
+/// The capacity of a thread's queue. Callers wait for room in a full one.
+const MAX_QUEUED_REQUESTS: usize = 1_024;
 
-/// How a connection is set up.
+/// The settings of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tuning {
     pub(super) busy_timeout: Duration,
-    /// Bytes for pages, and of the log before it is written back.
+    /// The size of the page cache, in bytes.
     pub(super) cache: u64,
+    /// The size at which the log is written back, in bytes.
     pub(super) log: u64,
 }
 
+/// The handle of a database's thread.
 #[derive(Debug)]
 pub(super) struct Database {
     path: PathBuf,
@@ -39,18 +41,18 @@ pub(super) struct Database {
     transactions: AtomicU64,
 }
 
-/// A database that is in use, or was, and its thread.
+/// A thread that was started, whether or not it has ended.
 struct Known {
     database: Weak<Database>,
     thread: JoinHandle<()>,
-    /// Its sender goes with the thread, after the connection.
+    /// Closes with the thread, after the connection.
     end: oneshot::Receiver<()>,
 }
 
 static DATABASES: LazyLock<Mutex<HashMap<PathBuf, Known>>> = LazyLock::new(Mutex::default);
 
 impl Database {
-    /// Returns the database of a file: the one that is in use, if any. Opens nothing.
+    /// Returns the database of a file, shared with its other users. Opens no file.
     pub(super) fn at(path: &Path, tuning: Tuning) -> Arc<Self> {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let mut databases = DATABASES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,17 +66,18 @@ impl Database {
             },
             None => None,
         };
-        let (requests, waiting) = mpsc::channel(WAITING);
+        let (requests, waiting) = mpsc::channel(MAX_QUEUED_REQUESTS);
         let database = Arc::new(Self { path: path.clone(), requests, transactions: AtomicU64::new(0) });
         let worker = Worker::new(path.clone(), tuning, waiting);
         let (ended, end) = oneshot::channel::<()>();
         let span = tracing::error_span!(parent: None, "database", path = %path.display());
         let thread = std::thread::Builder::new().name(thread_name(&path)).spawn(move || {
+            // Dropped last, after the worker and its connection.
             let _ended = ended;
             let _entered = span.enter();
-            // Two connections would do no harm, but the former's end may take its time.
+            // Two connections would do no harm. But the former one may still write its log back, which locks the file.
             if former.is_some_and(|thread| thread.join().is_err()) {
-                tracing::error!("the thread of the database panicked; a new one goes on");
+                tracing::error!("the thread of the database panicked, a new one replaces it");
             }
             worker.run();
         });
@@ -82,6 +85,7 @@ impl Database {
             Ok(thread) => {
                 databases.insert(path, Known { database: Arc::downgrade(&database), thread, end });
             }
+            // The worker was dropped with its closure, so that every request fails as unavailable.
             Err(error) => tracing::error!(%error, path = %path.display(), "cannot start the database's thread"),
         }
         database
@@ -101,7 +105,7 @@ impl Database {
         let job = Box::new(move |open: Result<&mut Open, Failure>| {
             let result = open.and_then(work);
             let reopen = result.as_ref().is_err_and(|failure| failure.reopen);
-            // Nobody waits any more: what was asked for is done all the same.
+            // A cancelled caller drops its receiver. The work is done all the same.
             drop(reply.send(result));
             reopen
         });
@@ -109,7 +113,7 @@ impl Database {
         answer.await.map_err(|_| self.ended())?
     }
 
-    /// Commits progress, together with whatever other commits wait.
+    /// Commits progress, in one transaction with the other commits that wait.
     pub(super) async fn commit(
         &self,
         commits: Vec<StoredCommit>,
@@ -117,16 +121,16 @@ impl Database {
     ) -> Result<Vec<Result<(), Failure>>, Failure> {
         let (reply, answer) = oneshot::channel();
         self.send(Request::Commit { commits, synchronous, reply }).await?;
-        answer.await.map_err(|_| Failure { trouble: Trouble::OutcomeUnknown, ..self.ended() })
+        answer.await.map_err(|_| Failure { kind: FailureKind::OutcomeUnknown, ..self.ended() })
     }
 
-    /// Begins a transaction, once those before it have ended.
+    /// Begins a transaction after the earlier ones have ended.
     pub(super) async fn begin(
         self: &Arc<Self>,
         setup: Arc<Setup>,
         synchronous: Synchronous,
     ) -> Result<Running, Failure> {
-        // The room for the end is taken before the beginning: an end can always be sent, also by a destructor.
+        // The slot of the end is reserved before the transaction begins, so that a destructor can send it without waiting.
         let permit = self.requests.clone().reserve_owned().await.map_err(|_| self.ended())?;
         let id = self.transactions.fetch_add(1, Ordering::Relaxed);
         let running = Running { id, database: Arc::clone(self), end: Some(permit) };
@@ -145,21 +149,21 @@ impl Database {
     }
 }
 
-/// Waits until the connections of databases that nobody uses any more are closed: the last one to a file writes its log back
-/// and removes it. Returns the files of which that is not so in time.
+/// Waits until the connections of unused databases are closed. The last connection to a file writes the log back and
+/// deletes it. Returns the files whose connections did not close in time.
 pub async fn closed(within: Duration) -> Vec<PathBuf> {
     let unused: Vec<_> = {
         let mut databases = DATABASES.lock().unwrap_or_else(PoisonError::into_inner);
         databases.extract_if(|_, known| known.database.strong_count() == 0).collect()
     };
     let still = unused.into_iter().map(|(path, known)| async move {
-        // Nobody sends: the sender goes.
+        // The channel carries no message. It closes when the database's thread exits and drops its sender.
         tokio::time::timeout(within, known.end).await.is_err().then_some(path)
     });
     futures_util::future::join_all(still).await.into_iter().flatten().collect()
 }
 
-/// A transaction that is open on the database's thread. Dropped without a commit, it is rolled back.
+/// An open transaction on the database's thread. Rolls back if it is dropped without a commit.
 pub(super) struct Running {
     id: u64,
     database: Arc<Database>,
@@ -193,6 +197,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(permit) = self.end.take() {
+            // The returned sender is not needed any more.
             drop(permit.send(Request::End { id: self.id, ending: Ending::Rollback }));
         }
     }
@@ -215,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_a_databases_thread_fails_those_who_wait_and_is_got_over_by_the_next() {
+    async fn a_thread_that_ends_fails_its_waiting_requests_and_the_next_request_starts_another() {
         let folder = tempfile::tempdir().unwrap();
         let first = database(folder.path());
         assert!(Arc::ptr_eq(&first, &database(folder.path())), "one thread for each file");
@@ -226,10 +231,10 @@ mod tests {
         let panics = first.ask(Access::Change, |_| -> Result<(), Failure> { panic!("on purpose") });
         let commits = first.commit(vec![StoredCommit::new(&commit)], Synchronous::Full);
         let (panicked, committed) = tokio::join!(panics, commits);
-        assert_eq!(panicked.unwrap_err().trouble, Trouble::Unavailable);
-        assert_eq!(committed.unwrap_err().trouble, Trouble::OutcomeUnknown, "it was on its way");
+        assert_eq!(panicked.unwrap_err().kind, FailureKind::Unavailable);
+        assert_eq!(committed.unwrap_err().kind, FailureKind::OutcomeUnknown, "it was on its way");
         let later = first.ask(Access::Read, |_| Ok(())).await;
-        assert_eq!(later.unwrap_err().trouble, Trouble::Unavailable);
+        assert_eq!(later.unwrap_err().kind, FailureKind::Unavailable);
         let setup = Arc::new(Setup::default());
         assert!(first.begin(setup, Synchronous::Full).await.is_err());
 

@@ -1,50 +1,53 @@
-//! Looking a database file over while nobody uses it, or beside who does. Reads rows one by one, and changes nothing but
-//! what it is told to mend.
+//! Inspects a database file, also while a daemon uses it. Reads rows one by one. Changes the file only to repair it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, OpenFlags, Row};
 
-use super::failure::Failure;
-use super::open::{APPLICATION_ID, VERSION};
-use super::progress;
+use super::errors::Failure;
+use super::open::{APPLICATION_ID, VERSION, path_of_log};
+use super::{marker, progress};
 use crate::checkpoint::CheckpointKey;
 use crate::connector::diagnosis::{Bounded, Finding, MOST, Remedy, Severity};
 use crate::position::{Position, TrancheId};
 
-/// What is kept under one group and source.
+/// The progress under one group and source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     pub group: String,
     pub source: String,
     pub tranches: u64,
-    /// One of them.
+    /// The name of one of the tranches.
     pub tranche: String,
-    /// When the latest of them was last written, RFC 3339; `None`: another program wrote it.
+    /// The time of the newest commit, RFC 3339; `None`: another program wrote it.
     pub last_commit: Option<String>,
 }
 
-/// What was found in a database file.
+/// The result of an inspection.
 #[derive(Debug, Default)]
 pub struct Inspected {
     pub findings: Vec<Finding>,
-    /// What progress it holds.
+    /// The progress in the file.
     pub kept: Vec<Kept>,
 }
 
-/// Returns whether a file is a database that holds tables of ours.
+/// Returns whether a file is a database with the daemon's tables.
 pub fn is_ours(path: &Path) -> bool {
     let Ok(connection) = open(path) else { return false };
     number(&connection, "PRAGMA application_id").is_ok_and(|id| id == i64::from(APPLICATION_ID))
         || has_table(&connection, "propulsiond_schema")
 }
 
-/// Looks a file over. `in_use`: somebody may be writing to it; then what is not at rest is no finding. `mend`: do what
-/// can be done.
-pub fn inspect(path: &Path, in_use: bool, mend: bool) -> Inspected {
+/// Inspects a file. `in_use`: a daemon may be writing to it, so that a log beside it is normal. `repair`: repairs the
+/// problems that need no decision.
+pub fn inspect(path: &Path, in_use: bool, repair: bool) -> Inspected {
     let mut inspected = Inspected::default();
     if !path.exists() {
+        return inspected;
+    }
+    if let Err(failure) = marker::refuse_emptied(path) {
+        inspected.findings.push(cannot_be_read(path, &failure));
         return inspected;
     }
     let log = path_of_log(path);
@@ -70,7 +73,7 @@ pub fn inspect(path: &Path, in_use: bool, mend: bool) -> Inspected {
     }
     drop(connection);
     if let Some(bytes) = left {
-        inspected.findings.push(log_left(path, &log, bytes, is_whole, mend));
+        inspected.findings.push(log_left(path, &log, bytes, is_whole, repair));
     }
     inspected
 }
@@ -84,8 +87,8 @@ pub fn kept_in(path: &Path) -> Vec<Kept> {
     open(path).and_then(|connection| kept(&connection)).unwrap_or_default()
 }
 
-/// Calls `f` with tranche and position of what is kept under a group and source, for the first `most` tranches. What
-/// cannot be read is passed over: [`inspect`] tells of it.
+/// Calls `f` with tranche and position of the first `most` tranches of a group and source. Skips unreadable rows, which
+/// [`inspect`] reports.
 pub fn positions(path: &Path, group: &str, source: &str, most: usize, f: &mut dyn FnMut(&str, &Position)) {
     let Ok(connection) = open(path) else { return };
     let keys = keys(&connection, "WHERE consumer_group = ?1 AND source = ?2", &[&group, &source], most);
@@ -100,14 +103,14 @@ pub fn positions(path: &Path, group: &str, source: &str, most: usize, f: &mut dy
     }
 }
 
-/// Opens a file for reading. One without a log is at rest, and read as it is, so that no files appear beside it.
+/// Opens a file for reading. A file without a log is opened as immutable, so that SQLite creates no files beside it.
 fn open(path: &Path) -> Result<Connection, Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let path = std::path::absolute(path).map_err(|error| Failure::unavailable(error.to_string()))?;
     let immutable = if path_of_log(&path).exists() { "" } else { "?immutable=1" };
     let connection = Connection::open_with_flags(format!("file:{}{immutable}", escaped(&path)), flags)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    // The first look at the file, which may not be a database.
+    // SQLite reads the file only now, and it may not be a database.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(connection)
 }
@@ -120,25 +123,19 @@ fn escaped(path: &Path) -> String {
 /// The bytes of a path that are escaped in a URI.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-fn path_of_log(path: &Path) -> PathBuf {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    log.into()
-}
-
-const RESTORE: &str = "restore the file from a backup; without one, move it away with what is beside it (`-wal`, `-shm`): its \
-    pipelines then start at their origins. `sqlite3 FILE .recover` shows what can still be read";
+const RESTORE: &str = "restore the file from a backup; without one, move it away with the files beside it (`-wal`, `-shm`): \
+    its pipelines then start at their origins. `sqlite3 FILE .recover` shows the rows that can still be read";
 
 fn cannot_be_read(path: &Path, failure: &Failure) -> Finding {
-    let means = "the pipelines that keep their progress or their results in it cannot go on";
+    let means = "the pipelines that keep progress or results in it cannot run";
     Finding::new(Severity::Error, path, format!("the database cannot be read: {}", failure.why), means).person(RESTORE)
 }
 
 fn integrity(connection: &Connection, path: &Path) -> Vec<Finding> {
     let mut found = Bounded::default();
     let damaged = |why: &str| {
-        let means = "what stands in the damaged part is lost, and reading it fails";
-        Finding::new(Severity::Error, path, format!("the database is damaged: {}", why.replace('\n', ", ")), means)
+        let means = "the rows in the corrupt part are lost, and reading them fails";
+        Finding::new(Severity::Error, path, format!("the database is corrupt: {}", why.replace('\n', ", ")), means)
             .person(RESTORE)
     };
     let checked = connection.prepare("PRAGMA integrity_check(20)").and_then(|mut statement| {
@@ -164,24 +161,18 @@ fn look(connection: &Connection, path: &Path) -> Result<(Vec<Finding>, Vec<Kept>
     }
     let version = number(connection, "SELECT coalesce(max(version), 0) FROM propulsiond_schema")?;
     if version > VERSION {
-        let what = format!(
-            "it was written by a newer propulsiond: its tables have version {version}, this one knows {VERSION}"
-        );
-        let means = "this program does not touch it, and the pipelines that need it cannot run";
+        let what =
+            format!("a newer propulsiond wrote it: its tables have version {version}, this program knows {VERSION}");
+        let means = "this program does not change it, and the pipelines that need it cannot run";
         findings.push(
             Finding::new(Severity::Error, path, what, means)
-                .person("run the newer program, or restore a backup of before"),
+                .person("run the newer program, or restore an older backup"),
         );
         return Ok((findings, Vec::new()));
     }
     if version < VERSION {
-        let what = format!("its tables have version {version}, of which the present one is {VERSION}");
-        findings.push(Finding::new(
-            Severity::Note,
-            path,
-            what,
-            "they are brought up to date when a pipeline uses them",
-        ));
+        let what = format!("its tables have version {version}, the current version is {VERSION}");
+        findings.push(Finding::new(Severity::Note, path, what, "the next pipeline that uses them upgrades them"));
     }
     findings.extend(unreadable(connection, path)?);
     findings.extend(write_positions(connection, path)?);
@@ -206,14 +197,14 @@ const KEYS: &str = "(SELECT consumer_group, source, tranche FROM propulsiond_pro
 
 fn keys(
     connection: &Connection,
-    which: &str,
+    condition: &str,
     values: &[&dyn rusqlite::ToSql],
     most: usize,
 ) -> Result<Vec<Names>, Failure> {
     if !has_table(connection, "propulsiond_progress") || !has_table(connection, "propulsion_checkpoint") {
         return Ok(Vec::new());
     }
-    let mut statement = connection.prepare(&format!("SELECT * FROM {KEYS} {which} LIMIT {most}"))?;
+    let mut statement = connection.prepare(&format!("SELECT * FROM {KEYS} {condition} LIMIT {most}"))?;
     let rows = statement.query_map(values, names)?;
     Ok(rows.filter_map(Result::ok).collect())
 }
@@ -222,7 +213,7 @@ fn names(row: &Row<'_>) -> rusqlite::Result<Names> {
     Ok((row.get(0)?, row.get(1)?, row.get(2)?))
 }
 
-/// Rows of progress that no pipeline could go on from (R82).
+/// Finds rows of progress that no pipeline can resume from (R82).
 fn unreadable(connection: &Connection, path: &Path) -> Result<Vec<Finding>, Failure> {
     let mut found = Bounded::default();
     if !has_table(connection, "propulsiond_progress") || !has_table(connection, "propulsion_checkpoint") {
@@ -234,7 +225,7 @@ fn unreadable(connection: &Connection, path: &Path) -> Result<Vec<Finding>, Fail
         let (group, source, tranche) = match names(row) {
             Ok(names) => names,
             Err(error) => {
-                found.push(|| damaged_row(path, "a row of progress has a name that is no text", &error.to_string()));
+                found.push(|| damaged_row(path, "a row of progress has a name that is not text", &error.to_string()));
                 continue;
             }
         };
@@ -242,12 +233,13 @@ fn unreadable(connection: &Connection, path: &Path) -> Result<Vec<Finding>, Fail
         if let Err(failure) = progress::load(connection, &key) {
             found.push(|| {
                 let what = format!("the progress of `{key}` cannot be read: {}", failure.why);
-                let means = "its pipeline does not go on: it does not guess where it was";
-                let filter = where_is(&key);
+                let means = "its pipeline does not run, because it cannot know its position";
+                let filter = row_filter(&key);
                 Finding::new(Severity::Error, path, what, means).person(format!(
-                    "decide, and run the statement in this file while no daemon uses it. To keep the position and repeat what \
-                     was handled above it: UPDATE propulsiond_progress SET handled = NULL WHERE {filter}; to start at the \
-                     origin: DELETE FROM propulsiond_progress WHERE {filter}; DELETE FROM propulsion_checkpoint WHERE {filter}"
+                    "decide, and run the statement in this file while no daemon uses it. To keep the position and repeat \
+                     the handled events above it: UPDATE propulsiond_progress SET handled = NULL WHERE {filter}; to start \
+                     at the origin: DELETE FROM propulsiond_progress WHERE {filter}; DELETE FROM propulsion_checkpoint \
+                     WHERE {filter}"
                 ))
             });
         }
@@ -256,11 +248,11 @@ fn unreadable(connection: &Connection, path: &Path) -> Result<Vec<Finding>, Fail
 }
 
 fn damaged_row(path: &Path, what: &str, why: &str) -> Finding {
-    let means = "whoever reads it fails";
+    let means = "every read of it fails";
     Finding::new(Severity::Error, path, format!("{what}: {why}"), means).person(RESTORE)
 }
 
-fn where_is(key: &CheckpointKey) -> String {
+fn row_filter(key: &CheckpointKey) -> String {
     let CheckpointKey { group, source, tranche } = key;
     format!(
         "consumer_group = {} AND source = {} AND tranche = {}",
@@ -270,7 +262,7 @@ fn where_is(key: &CheckpointKey) -> String {
     )
 }
 
-/// Writes a text as SQL does.
+/// Quotes a text as SQL.
 pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
@@ -288,12 +280,17 @@ fn write_positions(connection: &Connection, path: &Path) -> Result<Vec<Finding>,
     while let Some(row) = rows.next()? {
         let (group, source, stream) = names(row).unwrap_or_default();
         found.push(|| {
-            let what = format!("how far stream `{stream}` of `{group}/{source}` is cannot be read");
+            let what = format!("the write position of stream `{stream}` of `{group}/{source}` cannot be read");
             let means = "the pipeline fails at the next event of that stream";
-            let filter = format!("consumer_group = {} AND source = {} AND stream = {}", quoted(&group), quoted(&source), quoted(&stream));
+            let filter = format!(
+                "consumer_group = {} AND source = {} AND stream = {}",
+                quoted(&group),
+                quoted(&source),
+                quoted(&stream)
+            );
             Finding::new(Severity::Error, path, what, means).person(format!(
-                "decide, and run the statement in this file while no daemon uses it. An event that the feed repeats may then have \
-                 its effect twice: DELETE FROM propulsiond_write_positions WHERE {filter}"
+                "decide, and run the statement in this file while no daemon uses it. A redelivered event may then take \
+                 effect twice: DELETE FROM propulsiond_write_positions WHERE {filter}"
             ))
         });
     }
@@ -323,9 +320,9 @@ fn parked(connection: &Connection, path: &Path) -> Result<Vec<Finding>, Failure>
     let more = usize::try_from(all).unwrap_or(usize::MAX).saturating_sub(streams.len());
     let more = if more > 0 { format!(" and {more} streams more") } else { String::new() };
     let what = format!("{events} events of {all} streams are parked: {}{more}", streams.join(", "));
-    let means = "they failed, or queue behind one that did, and the rest went on without them";
+    let means = "each failed, or queues behind a failed event of its stream; the other streams advance without them";
     Ok(vec![
-        Finding::new(Severity::Warning, path, what, means).person("mend why they failed; they stay here until then"),
+        Finding::new(Severity::Warning, path, what, means).person("correct the cause; they stay parked until then"),
     ])
 }
 
@@ -350,12 +347,12 @@ fn kept(connection: &Connection) -> Result<Vec<Kept>, Failure> {
     Ok(rows.filter_map(Result::ok).collect())
 }
 
-fn log_left(path: &Path, log: &Path, bytes: u64, is_whole: bool, mend: bool) -> Finding {
+fn log_left(path: &Path, log: &Path, bytes: u64, is_whole: bool, repair: bool) -> Finding {
     let what = format!("a write-ahead log of {bytes} bytes is left: the database was not closed");
-    let means = "nothing is lost: what stands in it counts, and is written back when the database is next used";
+    let means = "nothing is lost: the log counts, and the next use of the database writes it back";
     let finding = Finding::new(Severity::Note, log, what, means);
-    match (is_whole, mend) {
-        (false, _) => finding.person("leave it beside its database, which is damaged: it may hold what is needed"),
+    match (is_whole, repair) {
+        (false, _) => finding.person("leave it beside its database, which is corrupt: it may hold the missing rows"),
         (true, false) => finding.remedy(Remedy::Fix("writes it back into the database".to_owned())),
         (true, true) => match write_back(path) {
             Ok(()) => finding.remedy(Remedy::Fixed("it was written back into the database".to_owned())),

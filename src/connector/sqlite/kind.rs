@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{CheckpointSettings, Rehearsal, SinkSettings, SqliteCheckpoints, SqliteSink, Synchronous, inspect};
+use super::{CheckpointSettings, SinkSettings, SqliteCheckpoints, SqliteDryRun, SqliteSink, Synchronous, inspect};
 use crate::checkpoint::CheckpointStore;
 use crate::connector::Context;
 use crate::connector::diagnosis::Finding;
@@ -121,7 +121,7 @@ impl SinkKind for SinkSettings {
     }
 
     fn dry_run(&self) -> Option<Box<dyn DryRun>> {
-        Some(Box::new(Rehearsal::new(self)))
+        Some(Box::new(SqliteDryRun::new(self)))
     }
 }
 
@@ -154,9 +154,9 @@ impl TransactionalKind for SinkSettings {
     }
 }
 
-impl DryRun for Rehearsal {
+impl DryRun for SqliteDryRun {
     fn check(&self, _stream: &str, effects: &[Value]) -> Result<(), String> {
-        Rehearsal::check(self, effects)
+        SqliteDryRun::check(self, effects)
     }
 }
 

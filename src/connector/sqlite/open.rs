@@ -1,18 +1,19 @@
-//! Opening a database file: how the connection is set up, and the tables of our own in it.
+//! An open database file: the connection's settings, and the daemon's own tables in the file.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::Synchronous;
 use super::database::Tuning;
-use super::failure::{self, Failure, Trouble};
+use super::errors::{self, Failure, FailureKind};
+use super::{Synchronous, marker};
 
-/// Marks a file as ours: `prop` in ASCII.
+/// The mark of a file that propulsiond created: `prop` in ASCII.
 pub(super) const APPLICATION_ID: i32 = 0x7072_6f70;
-/// The version of our tables.
+/// The version of the daemon's tables.
 pub(super) const VERSION: i64 = 3;
 
 const SCHEMA: &str = "
@@ -70,66 +71,91 @@ CREATE TABLE IF NOT EXISTS propulsiond_parked (
 );
 ";
 
-/// What version 1 lacks: it knew no gaps, and kept a position only where all below it was handled.
+/// The upgrade from version 1, which kept no gaps: every index below `next` was handled.
 const FROM_VERSION_1: &str = "
 ALTER TABLE propulsiond_write_positions ADD COLUMN first INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE propulsiond_write_positions ADD COLUMN gaps TEXT;
 ";
 
-/// What version 2 lacks: it took a stream as parked from the smallest ordinal among its rows.
+/// The upgrade from version 2, which parked a stream from the smallest ordinal among its rows.
 const FROM_VERSION_2: &str = "
 ALTER TABLE propulsiond_parked ADD COLUMN from_major INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE propulsiond_parked ADD COLUMN from_minor INTEGER NOT NULL DEFAULT 0;
 UPDATE propulsiond_parked SET from_major = major, from_minor = minor;
 ";
 
-/// What a sink wants done before its first write.
+/// The longest busy timeout that SQLite's 32 bits of milliseconds hold with room to spare.
+const MAX_BUSY_TIMEOUT: Duration = Duration::from_secs(3_600);
+/// The number of compiled statements that a connection keeps.
+const STATEMENT_CACHE: usize = 256;
+
+/// The statements of a sink.
 #[derive(Debug, Default)]
 pub(super) struct Setup {
+    /// The statements that run before the first write.
     pub(super) init: Vec<String>,
-    /// Makes the table of events.
+    /// The statement that creates the table of events.
     pub(super) create: String,
-    /// Puts one event into it.
+    /// The statement that stores one event.
     pub(super) insert: Arc<str>,
 }
 
-/// An open connection, and what has been seen to on it.
+/// An open connection and its state.
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) connection: Connection,
     path: PathBuf,
+    busy_timeout: Duration,
+    /// The level that the connection is set to.
     synchronous: Synchronous,
     has_schema: bool,
+    /// Whether the log may hold pages that the file lacks.
+    has_log: bool,
+    /// The sinks whose `init` ran on this connection.
     set_up: Vec<Arc<Setup>>,
 }
 
 impl Open {
+    /// Opens a file, or creates it with its directory.
+    ///
+    /// # Errors
+    /// A file that is empty, but held progress before, is unreadable (C17).
     pub(super) fn new(path: &Path, tuning: Tuning) -> Result<Self, Failure> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|error| {
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).map_err(|error| {
                 Failure::unavailable(error.to_string())
-                    .while_doing(format_args!("cannot make the folder `{}`", folder.display()))
+                    .while_doing(format_args!("cannot create the directory `{}`", directory.display()))
             })?;
         }
+        marker::refuse_emptied(path)?;
+        let has_log = std::fs::metadata(path_of_log(path)).is_ok_and(|log| log.len() > 0);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(tuning.busy_timeout.min(std::time::Duration::from_secs(3_600)))?;
+        let busy_timeout = tuning.busy_timeout.min(MAX_BUSY_TIMEOUT);
+        connection.busy_timeout(busy_timeout)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
         if mode != "wal" {
             return Err(Failure::unavailable(format!("its file system cannot hold a write-ahead log (`{mode}`)")));
         }
         let page: u64 = connection.query_row("PRAGMA page_size", [], |row| row.get::<_, u32>(0))?.max(512).into();
-        // SQLite takes 32 bits, and nothing below its own defaults makes sense.
+        // The lower limits are SQLite's defaults. The upper ones fit its 32 bits.
         let kibibytes = (tuning.cache / 1_024).clamp(2_000, 1 << 30);
         let pages = (tuning.log / page).clamp(1_000, 1 << 30);
         connection.execute_batch(&format!(
             "PRAGMA cache_size = -{kibibytes}; PRAGMA wal_autocheckpoint = {pages};
              PRAGMA temp_store = MEMORY; PRAGMA synchronous = FULL;"
         ))?;
-        connection.set_prepared_statement_cache_capacity(256);
-        let path = path.to_owned();
-        Ok(Self { connection, path, synchronous: Synchronous::Full, has_schema: false, set_up: Vec::new() })
+        connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+        Ok(Self {
+            connection,
+            path: path.to_owned(),
+            busy_timeout,
+            synchronous: Synchronous::Full,
+            has_schema: false,
+            has_log,
+            set_up: Vec::new(),
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -152,6 +178,7 @@ impl Open {
         }
     }
 
+    /// Begins a transaction whose commit is as durable as `synchronous` says.
     pub(super) fn begin(&mut self, synchronous: Synchronous) -> Result<(), Failure> {
         if self.synchronous != synchronous {
             let level = match synchronous {
@@ -166,16 +193,38 @@ impl Open {
 
     pub(super) fn commit(&mut self) -> Result<(), Failure> {
         let committed = match self.connection.prepare_cached("COMMIT") {
-            Ok(mut statement) => statement.raw_execute().map_err(failure::of_commit),
+            Ok(mut statement) => statement.raw_execute().map_err(errors::of_commit),
             Err(error) => Err(error.into()),
         };
+        self.has_log = true;
         if committed.is_err() {
             self.rollback();
         }
         committed.map(|_| ())
     }
 
-    /// Ends a transaction, if SQLite has not done that already.
+    /// Returns whether the log may hold pages that the file lacks.
+    pub(super) fn has_log(&self) -> bool {
+        self.has_log
+    }
+
+    /// Writes the log back into the file and truncates it, as far as other processes' transactions allow. Waits for none
+    /// of them.
+    pub(super) fn write_back(&mut self) {
+        let written = self.connection.busy_timeout(Duration::ZERO).and_then(|()| {
+            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
+        });
+        // A failure costs nothing: the log counts, and the next idle time or the close of the file writes it back.
+        match written {
+            Ok(busy) => self.has_log = busy != 0,
+            Err(error) => tracing::debug!(%error, "the log could not be written back"),
+        }
+        if let Err(error) = self.connection.busy_timeout(self.busy_timeout) {
+            tracing::warn!(%error, "the busy timeout could not be restored");
+        }
+    }
+
+    /// Rolls a transaction back, unless SQLite did so already.
     pub(super) fn rollback(&mut self) {
         if !self.connection.is_autocommit()
             && let Err(failure) = run(&self.connection, "ROLLBACK")
@@ -184,10 +233,11 @@ impl Open {
         }
     }
 
-    /// Sees to it that our tables are there, and ours to read.
+    /// Creates the daemon's tables, or upgrades them, once per connection.
     pub(super) fn with_schema(&mut self) -> Result<&mut Self, Failure> {
         if !self.has_schema {
             self.create_schema()?;
+            marker::write(&self.path);
             self.has_schema = true;
         }
         Ok(self)
@@ -205,19 +255,19 @@ impl Open {
                 stored = number("SELECT coalesce(max(version), 0) FROM propulsiond_schema")?;
                 refuse_newer(stored)?;
             } else if number("SELECT count(*) FROM sqlite_schema")? == 0 {
-                // Other people's databases keep their own numbers.
+                // A database of another program keeps its own numbers.
                 connection.execute_batch(&format!(
                     "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"
                 ))?;
             }
             connection.execute_batch(SCHEMA)?;
-            let steps: &[&str] = match stored {
+            let upgrades: &[&str] = match stored {
                 1 => &[FROM_VERSION_1, FROM_VERSION_2],
                 2 => &[FROM_VERSION_2],
                 _ => &[],
             };
-            if !steps.is_empty() {
-                steps.iter().try_for_each(|step| connection.execute_batch(step))?;
+            if !upgrades.is_empty() {
+                upgrades.iter().try_for_each(|upgrade| connection.execute_batch(upgrade))?;
                 connection.execute_batch(&format!("UPDATE propulsiond_schema SET version = {VERSION};"))?;
                 if is_ours {
                     connection.execute_batch(&format!("PRAGMA user_version = {VERSION};"))?;
@@ -230,7 +280,7 @@ impl Open {
         })
     }
 
-    /// Runs a sink's statements, the first time that it is seen on this connection.
+    /// Runs a sink's `init` statements, once per connection.
     pub(super) fn set_up(&mut self, setup: &Arc<Setup>) -> Result<(), Failure> {
         if self.set_up.iter().any(|done| Arc::ptr_eq(done, setup)) {
             return Ok(());
@@ -239,11 +289,11 @@ impl Open {
             setup.init.iter().try_for_each(|sql| {
                 connection.execute_batch(sql).map_err(|error| {
                     let failure = Failure::from(error).while_doing(format_args!(
-                        "the statement `{}` of `init` does not work",
+                        "the statement `{}` of `init` failed",
                         super::statement::shorten(sql)
                     ));
-                    // A table that cannot be made is no event's fault: everything waits until somebody mends it.
-                    Failure { trouble: Trouble::Unavailable, ..failure }
+                    // No event is at fault for a table that cannot be created. All writes wait until it can.
+                    Failure { kind: FailureKind::Unavailable, ..failure }
                 })
             })
         })?;
@@ -256,13 +306,20 @@ impl Open {
 fn refuse_newer(version: i64) -> Result<(), Failure> {
     if version > VERSION {
         return Err(Failure::unreadable(format!(
-            "it was written by a newer propulsiond (its tables have version {version}, this one knows {VERSION})"
+            "a newer propulsiond wrote it (its tables have version {version}, this program knows {VERSION})"
         )));
     }
     Ok(())
 }
 
-/// Runs a statement that is used again and again.
+/// Returns the path of a database's write-ahead log.
+pub(super) fn path_of_log(path: &Path) -> PathBuf {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
+}
+
+/// Runs a statement without parameters, compiled once.
 pub(super) fn run(connection: &Connection, sql: &str) -> Result<(), Failure> {
     connection.prepare_cached(sql)?.raw_execute()?;
     Ok(())

@@ -1,4 +1,4 @@
-//! Parked events as rows, beside the progress that passes them.
+//! Parked events as rows beside the progress that passes them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use rusqlite::{Connection, Row, params};
 
 use super::Synchronous;
 use super::database::Database;
-use super::failure::Failure;
+use super::errors::Failure;
 use super::progress;
 use super::worker::Access;
 use crate::checkpoint::{CheckpointError, CheckpointKey, Fence, Parked, ParkedStore, ParkedStream};
 use crate::event::{Assembler, Event, Kind, Text};
 use crate::position::Ordinal;
 
-/// An event to be parked that can go to another thread.
+/// An event to park that can go to the database's thread.
 #[derive(Debug)]
 pub(super) struct ParkedRow {
     pub(super) key: CheckpointKey,
@@ -43,7 +43,7 @@ impl ParkedStore for SqliteParked {
     async fn load(&self, key: &CheckpointKey) -> Result<Vec<ParkedStream>, CheckpointError> {
         let wanted = key.clone();
         let streams = self.database.ask(Access::Read, move |open| load(&open.with_schema()?.connection, &wanted)).await;
-        streams.map_err(|failure| self.error(failure, "cannot load what is parked of", key))
+        streams.map_err(|failure| self.error(failure, "cannot load the parked streams of", key))
     }
 
     async fn append(&self, key: &CheckpointKey, fence: Fence, events: &[Parked<'_>]) -> Result<(), CheckpointError> {
@@ -60,7 +60,7 @@ impl ParkedStore for SqliteParked {
         let (wanted, name) = (key.clone(), Box::<str>::from(stream));
         let events =
             self.database.ask(Access::Read, move |open| read(&open.with_schema()?.connection, &wanted, &name)).await;
-        events.map_err(|failure| self.error(failure, "cannot read what is parked of", key))
+        events.map_err(|failure| self.error(failure, "cannot read parked events of", key))
     }
 }
 
@@ -74,7 +74,7 @@ impl SqliteParked {
     }
 }
 
-/// Appends an event, unless it is there already (C21).
+/// Appends an event, unless the same event is stored (C21).
 pub(super) fn append(connection: &Connection, row: &ParkedRow) -> Result<(), Failure> {
     let ParkedRow { key, fence, event, from, why } = row;
     progress::check_fence(connection, key, *fence)?;
@@ -146,7 +146,7 @@ fn read(connection: &Connection, key: &CheckpointKey, stream: &str) -> Result<Ve
 fn event(row: &Row<'_>) -> Result<Event, Failure> {
     let text = |column| row.get_ref(column).and_then(|value| Ok(value.as_str()?));
     let blob = |column| row.get_ref(column).and_then(|value| Ok(value.as_blob()?));
-    let kind = kind(row.get(8)?).ok_or_else(|| Failure::unreadable("a parked event is of a kind that is not known"))?;
+    let kind = kind(row.get(8)?).ok_or_else(|| Failure::unreadable("a parked event has an unknown kind"))?;
     Assembler::new(text(0)?, text(1)?)
         .text(Text::Id, text(2)?)
         .text(Text::Correlation, text(3)?)
@@ -155,14 +155,15 @@ fn event(row: &Row<'_>) -> Result<Event, Failure> {
         .data(blob(6)?)
         .meta(blob(7)?)
         .build(kind, Ordinal::new(unordered(row.get(9)?), row.get(10)?), row.get(11)?)
-        .map_err(|error| Failure::unreadable(format!("a parked event is damaged: {error}")))
+        .map_err(|error| Failure::unreadable(format!("a parked event is corrupt: {error}")))
 }
 
-/// SQLite's integers are signed: shifted by half the range, all majors keep their order.
+/// Converts a major to a signed integer of SQLite. The shift by half the range keeps the order of all majors.
 fn ordered(major: u64) -> i64 {
     (major ^ (1 << 63)).cast_signed()
 }
 
+/// Reverses [`ordered`].
 fn unordered(stored: i64) -> u64 {
     stored.cast_unsigned() ^ (1 << 63)
 }

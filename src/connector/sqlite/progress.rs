@@ -1,37 +1,36 @@
-//! Claims, commits and what they leave, as rows.
+//! Claims and commits as rows.
 //!
-//! `propulsion_checkpoint` is the row that the .NET library keeps; `propulsiond_progress` stands beside it, with the
-//! claim, the number of the last commit, and the set of handled ordinals together with the position it belongs to. If
-//! the two positions differ, a stranger moved the first, and the set is void (C12).
+//! `propulsion_checkpoint` is the row of the .NET library. `propulsiond_progress` stands beside it. It holds the claim,
+//! the number of the last commit, and the set of handled ordinals with the position that the set belongs to. If the two
+//! positions differ, another program moved the first one, and the set is void (C12).
 
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::failure::{Failure, Trouble};
-use crate::checkpoint::{CheckpointKey, Claimed, Commit, Fence, Owner};
+use super::errors::{Failure, FailureKind};
+use crate::checkpoint::{
+    CheckpointKey, Claimed, Commit, CommitOrder, Fence, MAX_SET_BYTES, MOVED, NEVER_CLAIMED, Owner, RELEASED,
+};
 use crate::clock;
 use crate::position::{OrdinalSet, Position, Progress, WritePosition};
 
-/// How large an encoded set may be (C14).
-pub(super) const MAX_SET_BYTES: usize = 64 * 1_024;
-
-/// A commit that can go to another thread.
+/// A commit that can go to the database's thread.
 #[derive(Debug)]
 pub(super) struct StoredCommit {
     pub(super) key: CheckpointKey,
     pub(super) fence: Fence,
     sequence: u64,
     position: Option<Position>,
-    /// Encoded; empty if the set is.
+    /// The encoded set; empty if the set is.
     handled: Vec<u8>,
-    /// The names of all streams that moved, one after the other.
+    /// The names of all streams that advanced, concatenated.
     streams: String,
     write_positions: Vec<StoredStream>,
 }
 
-/// How far a stream is.
+/// The write position of a stream.
 #[derive(Debug)]
 struct StoredStream {
     name_len: usize,
@@ -64,7 +63,7 @@ fn encode(set: &OrdinalSet) -> Vec<u8> {
     if set.is_empty() { Vec::new() } else { set.encode() }
 }
 
-/// What is stored under a key.
+/// The rows of a key.
 struct Stored {
     claim: Option<Claim>,
     /// The position of the .NET row; `None` if there is no such row.
@@ -77,7 +76,7 @@ struct Claim {
     owner: Option<String>,
     since: String,
     handled: Vec<u8>,
-    /// What the row was when the claim or its last commit was made.
+    /// The .NET row as the claim, or its last commit, left it.
     expected: Option<Option<Position>>,
 }
 
@@ -94,29 +93,23 @@ impl Stored {
     }
 }
 
-/// What a commit is to those before it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    Next,
-    /// It is stored already.
-    Repeat,
-}
-
+/// Returns the progress of a key; `None` if it was never committed.
 pub(super) fn load(connection: &Connection, key: &CheckpointKey) -> Result<Option<Progress>, Failure> {
     read(connection, key)?.progress()
 }
 
-/// Returns the fence that holds the key, and the number of the commit that is stored.
+/// Returns the fence of the key's owner and the number of the stored commit.
 pub(super) fn last_commit(connection: &Connection, key: &CheckpointKey) -> Result<Option<(Fence, u64)>, Failure> {
     Ok(read(connection, key)?.claim.map(|claim| (Fence(claim.fence), claim.sequence)))
 }
 
+/// Claims a key for `owner` under the next fence.
 pub(super) fn claim(connection: &Connection, key: &CheckpointKey, owner: &Owner) -> Result<Claimed, Failure> {
     let stored = read(connection, key)?;
     let progress = stored.progress()?;
     let (fence, sequence) = stored.claim.as_ref().map_or((0, 0), |claim| (claim.fence, claim.sequence));
     let fence = Fence(fence + 1);
-    // A stranger's position is taken over here, and with it the set, which is void if it is not that position's.
+    // The claim adopts a position that another program stored. `progress` voided the set that belongs to the old one.
     let handled = progress.as_ref().map(|progress| encode(&progress.handled)).unwrap_or_default();
     connection
         .prepare_cached(
@@ -141,32 +134,31 @@ pub(super) fn claim(connection: &Connection, key: &CheckpointKey, owner: &Owner)
     Ok(Claimed { fence, progress, sequence })
 }
 
-/// Says whether a commit may be stored.
-pub(super) fn check(connection: &Connection, commit: &StoredCommit) -> Result<Step, Failure> {
+/// Returns the place of a commit in its key's chain.
+///
+/// # Errors
+/// The commit may not be stored: another owner, a break in the chain, a set that is too large.
+pub(super) fn check(connection: &Connection, commit: &StoredCommit) -> Result<CommitOrder, Failure> {
     if commit.handled.len() > MAX_SET_BYTES {
         return Err(Failure::unavailable(format!(
-            "the set of handled ordinals has {} bytes, of {MAX_SET_BYTES} that it may have",
+            "the set of handled ordinals has {} bytes, the limit is {MAX_SET_BYTES}",
             commit.handled.len()
         )));
     }
     let stored = read(connection, &commit.key)?;
     let claim = owned(&stored, commit.fence)?;
     if claim.expected != stored.row {
-        return Err(fenced("another program, which moved the position", None));
+        return Err(fenced(MOVED, None));
     }
-    if commit.sequence == claim.sequence && claim.sequence > 0 {
-        return Ok(Step::Repeat);
-    }
-    if commit.sequence != claim.sequence + 1 {
-        return Err(Failure::new(
-            Trouble::OutcomeUnknown,
-            format!("the stored commit is number {}, which {} does not follow", claim.sequence, commit.sequence),
-        ));
-    }
-    Ok(Step::Next)
+    CommitOrder::of(commit.sequence, claim.sequence).ok_or_else(|| {
+        Failure::new(
+            FailureKind::OutcomeUnknown,
+            format!("commit {} does not follow the stored commit {}", commit.sequence, claim.sequence),
+        )
+    })
 }
 
-/// Stores a commit that was checked.
+/// Stores a commit that [`check`] placed after the stored one.
 pub(super) fn store(connection: &Connection, commit: &StoredCommit) -> Result<(), Failure> {
     let key = &commit.key;
     let position = Cell(commit.position.as_ref());
@@ -212,6 +204,7 @@ fn store_write_positions(connection: &Connection, commit: &StoredCommit) -> Resu
     Ok(())
 }
 
+/// Removes the owner of a key. Its progress stays.
 pub(super) fn release(connection: &Connection, key: &CheckpointKey, fence: Fence) -> Result<(), Failure> {
     owned(&read(connection, key)?, fence)?;
     connection
@@ -223,6 +216,7 @@ pub(super) fn release(connection: &Connection, key: &CheckpointKey, fence: Fence
     Ok(())
 }
 
+/// Returns the write position of each stream, in order.
 pub(super) fn write_positions(
     connection: &Connection,
     key: &CheckpointKey,
@@ -241,10 +235,10 @@ pub(super) fn write_positions(
 
 fn write_position(stream: &str, first: i64, next: i64, gaps: &str) -> Result<WritePosition, Failure> {
     let read = WritePosition::gaps_from_text(gaps).map(|gaps| WritePosition { first, next, gaps });
-    read.ok_or_else(|| Failure::unreadable(format!("the gaps `{gaps}` of stream `{stream}` are no ranges of indexes")))
+    read.ok_or_else(|| Failure::unreadable(format!("the gaps `{gaps}` of stream `{stream}` are not ranges of indexes")))
 }
 
-/// Refuses who does not own the key (any more).
+/// Refuses a fence that does not own the key, or no longer does.
 pub(super) fn check_fence(connection: &Connection, key: &CheckpointKey, fence: Fence) -> Result<(), Failure> {
     owned(&read(connection, key)?, fence).map(|_| ())
 }
@@ -253,15 +247,15 @@ fn owned(stored: &Stored, fence: Fence) -> Result<&Claim, Failure> {
     match &stored.claim {
         Some(claim) if claim.fence == fence.0 => Ok(claim),
         Some(claim) => {
-            let by = claim.owner.as_deref().unwrap_or("somebody who has released it since");
+            let by = claim.owner.as_deref().unwrap_or(RELEASED);
             Err(fenced(by, OffsetDateTime::parse(&claim.since, &Rfc3339).ok()))
         }
-        None => Err(fenced("nobody: it was never claimed here", None)),
+        None => Err(fenced(NEVER_CLAIMED, None)),
     }
 }
 
 fn fenced(by: &str, since: Option<OffsetDateTime>) -> Failure {
-    Failure::new(Trouble::Fenced { by: by.to_owned(), since }, format!("it is owned by {by}"))
+    Failure::new(FailureKind::Fenced { by: by.to_owned(), since }, format!("the owner is {by}"))
 }
 
 fn read(connection: &Connection, key: &CheckpointKey) -> Result<Stored, Failure> {
@@ -272,10 +266,11 @@ fn read(connection: &Connection, key: &CheckpointKey) -> Result<Stored, Failure>
          LEFT JOIN propulsion_checkpoint c ON c.source = ?1 AND c.tranche = ?2 AND c.consumer_group = ?3",
     )?;
     let mut rows = statement.query(params![&*key.source, key.tranche.as_str(), &*key.group])?;
-    let row = rows.next()?.ok_or_else(|| Failure::unreadable("a row that is always there is not"))?;
+    // The query starts from `SELECT 1`, so it always has one row.
+    let row = rows.next()?.ok_or_else(|| Failure::unreadable("the progress query returned no row"))?;
     read_row(row).map_err(|error| match error {
         rusqlite::Error::SqliteFailure(..) => error.into(),
-        // A column of another type, or a number out of its range.
+        // Another program stored a value of another type, or a number out of range.
         other => Failure::unreadable(other.to_string()),
     })
 }
@@ -305,7 +300,7 @@ fn position(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Position>> 
     }
 }
 
-/// A position as it is stored: an integer, text, or nothing for the origin.
+/// The stored form of a position: an integer, text, or NULL for the origin.
 #[derive(Clone, Copy)]
 struct Cell<'a>(Option<&'a Position>);
 
@@ -320,7 +315,7 @@ impl ToSql for Cell<'_> {
 }
 
 fn signed(number: u64) -> Result<i64, Failure> {
-    i64::try_from(number).map_err(|_| Failure::unavailable(format!("the number {number} is too large to be stored")))
+    i64::try_from(number).map_err(|_| Failure::unavailable(format!("the number {number} exceeds SQLite's integers")))
 }
 
 fn unsigned(column: usize, stored: i64) -> rusqlite::Result<u64> {

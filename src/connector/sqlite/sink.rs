@@ -1,16 +1,16 @@
-//! The sink: plain, or holding the progress.
+//! The sink, alone or as the holder of the progress.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::batch::Batch;
-use super::checkpoints::SqliteCheckpoints;
 use super::database::{Database, Running, Tuning};
-use super::failure::Failure;
+use super::errors::Failure;
 use super::open::Setup;
 use super::parked::ParkedRow;
 use super::progress::StoredCommit;
+use super::store::SqliteCheckpoints;
 use super::worker::Access;
 use super::writer;
 use super::{SinkSettings, Synchronous};
@@ -19,7 +19,8 @@ use crate::connector::Context;
 use crate::handler::HandlerError;
 use crate::sink::{Decided, ParkedChange, Sink, Transaction, TransactionError, TransactionalSink, Written};
 
-/// How many decisions a plain write takes into one transaction.
+/// The most decisions of one write, and so of one transaction. The statements of a thousand decisions take far longer than
+/// a sync, so that larger transactions gain nothing, and one that fails costs more to repeat.
 const MAX_BATCH: usize = 1_000;
 
 /// Writes projections into an SQLite database.
@@ -32,7 +33,7 @@ pub struct SqliteSink {
 }
 
 impl SqliteSink {
-    /// Opens nothing yet; what is wrong with the file, or with `init`, makes writes wait as unavailable.
+    /// Opens no file yet. A file that cannot be used, or an `init` that fails, makes the writes unavailable.
     pub fn new(settings: &SinkSettings, context: &Context) -> Self {
         let tuning = Tuning { busy_timeout: settings.busy_timeout, cache: settings.cache, log: settings.log };
         let database = Database::at(&context.output(&settings.path), tuning);
@@ -64,7 +65,7 @@ impl Sink for SqliteSink {
 
     async fn close(&self) -> Result<(), HandlerError> {
         let flushed = self.database.ask(Access::Change, |open| {
-            // Writes the log back, for which SQLite makes it durable first.
+            // Writing the log back makes it durable first, whatever `synchronous` says.
             open.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).map_err(Failure::from)
         });
         flushed.await.map_err(|failure| failure.to_handler_error(self.database.path()))

@@ -1,4 +1,4 @@
-//! One statement of a script: checked, compiled once, bound and run.
+//! The statements of a handler: checked, compiled once, bound and run.
 
 use std::sync::Arc;
 
@@ -6,65 +6,80 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ToSql};
 
 use super::batch::Parameters;
-use super::failure::{Failure, Trouble};
+use super::errors::{Failure, FailureKind};
+use super::{digits, sql};
 use crate::effect::Value;
 
-/// How many statements a batch keeps at hand.
-const AT_HAND: usize = 16;
-
-/// Names of our own, which no script may touch.
-const OURS: [&str; 2] = ["propulsiond_", "propulsion_checkpoint"];
+/// The most compiled statements that a batch keeps, which are found without hashing their text.
+const MAX_KEPT_STATEMENTS: usize = 16;
 
 /// The statements of a batch, compiled and checked.
 pub(super) struct Statements<'c> {
     connection: &'c Connection,
-    at_hand: Vec<(Arc<str>, Statement<'c>)>,
+    kept: Vec<(Arc<str>, Statement<'c>)>,
 }
 
+/// A compiled statement.
 pub(super) struct Statement<'c> {
     pub(super) compiled: CachedStatement<'c>,
-    parameters: usize,
 }
 
 impl<'c> Statements<'c> {
     pub(super) fn new(connection: &'c Connection) -> Self {
-        Self { connection, at_hand: Vec::new() }
+        Self { connection, kept: Vec::new() }
     }
 
+    /// Runs a statement of the handler.
     pub(super) fn run(&mut self, sql: &Arc<str>, parameters: &Parameters, values: &[Value]) -> Result<(), Failure> {
-        let ran = self.get(sql).and_then(|statement| statement.run(parameters, values));
+        let large = digits::large_integers(&values[parameters.range()]);
+        let ran = match self.get(sql) {
+            Ok(statement) if large.is_empty() => statement.run(parameters, values),
+            Ok(_) => self.run_with_large_integers(sql, parameters, values, &large),
+            Err(failure) => Err(failure),
+        };
         ran.map_err(|failure| cannot_run(sql, failure))
     }
 
-    /// Does what [`run`](Self::run) does, but for running what makes no tables.
-    pub(super) fn rehearse(
+    /// Runs a statement, and refuses it if one of the large integers became a float in a row that it wrote.
+    fn run_with_large_integers(
         &mut self,
         sql: &Arc<str>,
         parameters: &Parameters,
         values: &[Value],
+        large: &[&str],
     ) -> Result<(), Failure> {
+        // A statement on a virtual table cannot return its rows. Such a table stores values without an affinity.
+        let Some(mut returning) = digits::returning(self.connection, sql) else {
+            return self.get(sql)?.run(parameters, values);
+        };
+        bind(&mut returning, parameters, values)?;
+        digits::check_rows(&mut returning, large)
+    }
+
+    /// Compiles and binds a statement as [`run`](Self::run) does, but runs only one that changes the schema.
+    pub(super) fn dry_run(&mut self, sql: &Arc<str>, parameters: &Parameters, values: &[Value]) -> Result<(), Failure> {
         let bound = self.get(sql).and_then(|statement| {
             statement.bind(parameters, values)?;
-            let makes_tables = ["create", "alter", "drop"].contains(&&*first_word(sql));
-            if makes_tables { statement.execute() } else { Ok(()) }
+            let changes_schema = ["create", "alter", "drop"].contains(&&*sql::first_word(sql));
+            if changes_schema { statement.execute() } else { Ok(()) }
         });
         bound.map_err(|failure| cannot_run(sql, failure))
     }
 
     pub(super) fn get(&mut self, sql: &Arc<str>) -> Result<&mut Statement<'c>, Failure> {
-        let found = self.at_hand.iter().position(|(text, _)| Arc::ptr_eq(text, sql) || text == sql);
+        let found = self.kept.iter().position(|(text, _)| Arc::ptr_eq(text, sql) || text == sql);
         let at = match found {
             Some(at) => at,
             None => {
                 let statement = Statement::new(self.connection, sql)?;
-                if self.at_hand.len() == AT_HAND {
-                    self.at_hand.remove(0);
+                if self.kept.len() == MAX_KEPT_STATEMENTS {
+                    self.kept.remove(0);
                 }
-                self.at_hand.push((Arc::clone(sql), statement));
-                self.at_hand.len() - 1
+                self.kept.push((Arc::clone(sql), statement));
+                self.kept.len() - 1
             }
         };
-        Ok(&mut self.at_hand[at].1)
+        Ok(&mut self.kept[at].1)
     }
 }
 
@@ -73,9 +88,9 @@ impl<'c> Statement<'c> {
         refuse(sql)?;
         let compiled = connection.prepare_cached(sql)?;
         if compiled.readonly() {
-            return Err(Failure::new(Trouble::Statement, "it only reads, and nobody would see the result"));
+            return Err(Failure::new(FailureKind::Statement, "it only reads, and its result would go nowhere"));
         }
-        Ok(Self { parameters: compiled.parameter_count(), compiled })
+        Ok(Self { compiled })
     }
 
     fn run(&mut self, parameters: &Parameters, values: &[Value]) -> Result<(), Failure> {
@@ -84,58 +99,60 @@ impl<'c> Statement<'c> {
     }
 
     fn bind(&mut self, parameters: &Parameters, values: &[Value]) -> Result<(), Failure> {
-        match parameters {
-            Parameters::Positional(range) => {
-                self.expect(range.len())?;
-                for (number, value) in values[range.clone()].iter().enumerate() {
-                    self.compiled.raw_bind_parameter(number + 1, Bound(value))?;
-                }
-            }
-            Parameters::Named(range) => self.bind_named(&values[range.clone()])?,
-        }
-        Ok(())
+        bind(&mut self.compiled, parameters, values)
     }
 
     fn execute(&mut self) -> Result<(), Failure> {
         self.compiled.raw_execute().map(|_| ()).map_err(|error| match error {
             rusqlite::Error::ExecuteReturnedResults => {
-                Failure::new(Trouble::Statement, "it returns rows, and nobody would see them")
+                Failure::new(FailureKind::Statement, "it returns rows, which would go nowhere")
             }
             other => other.into(),
         })
     }
+}
 
-    /// Binds names and values that alternate. As names are unique and all are needed, equal numbers leave none over.
-    fn bind_named(&mut self, pairs: &[Value]) -> Result<(), Failure> {
-        for number in 1..=self.parameters {
-            let value = match self.compiled.parameter_name(number) {
-                Some(name) if !name.starts_with('?') => find(pairs, name).ok_or_else(|| {
-                    Failure::new(Trouble::Statement, format!("it has a parameter `{name}` that `params` does not name"))
-                })?,
-                _ => {
-                    return Err(Failure::new(
-                        Trouble::Statement,
-                        "its parameters have no names: give `params` as an array",
-                    ));
-                }
-            };
-            self.compiled.raw_bind_parameter(number, Bound(value))?;
+fn bind(compiled: &mut rusqlite::Statement<'_>, parameters: &Parameters, values: &[Value]) -> Result<(), Failure> {
+    match parameters {
+        Parameters::Positional(range) => {
+            expect(compiled, range.len())?;
+            for (number, value) in values[range.clone()].iter().enumerate() {
+                compiled.raw_bind_parameter(number + 1, Bound(value))?;
+            }
+            Ok(())
         }
-        self.expect(pairs.len() / 2)
-    }
-
-    fn expect(&self, given: usize) -> Result<(), Failure> {
-        if given == self.parameters {
-            return Ok(());
-        }
-        Err(Failure::new(
-            Trouble::Statement,
-            format!("it has {} parameters, but `params` gives {given}", self.parameters),
-        ))
+        Parameters::Named(range) => bind_named(compiled, &values[range.clone()]),
     }
 }
 
-/// Finds a value by the name that the statement has for it; `:name` and `name` are the same.
+/// Binds pairs of a name and a value. Names are unique and all are needed, so equal counts leave no pair unused.
+fn bind_named(compiled: &mut rusqlite::Statement<'_>, pairs: &[Value]) -> Result<(), Failure> {
+    for number in 1..=compiled.parameter_count() {
+        let value = match compiled.parameter_name(number) {
+            Some(name) if !name.starts_with('?') => find(pairs, name).ok_or_else(|| {
+                Failure::new(FailureKind::Statement, format!("`params` lacks its parameter `{name}`"))
+            })?,
+            _ => {
+                return Err(Failure::new(
+                    FailureKind::Statement,
+                    "its parameters have no names: give `params` as an array",
+                ));
+            }
+        };
+        compiled.raw_bind_parameter(number, Bound(value))?;
+    }
+    expect(compiled, pairs.len() / 2)
+}
+
+fn expect(compiled: &rusqlite::Statement<'_>, given: usize) -> Result<(), Failure> {
+    let needed = compiled.parameter_count();
+    if given == needed {
+        return Ok(());
+    }
+    Err(Failure::new(FailureKind::Statement, format!("it has {needed} parameters, but `params` gives {given}")))
+}
+
+/// Finds the value of a statement's parameter. The prefix (`:name`, `@name`, `$name`) is optional in `params`.
 fn find<'a>(pairs: &'a [Value], name: &str) -> Option<&'a Value> {
     pairs
         .chunks_exact(2)
@@ -147,47 +164,29 @@ fn cannot_run(sql: &str, failure: Failure) -> Failure {
     failure.while_doing(format_args!("cannot run `{}`", shorten(sql)))
 }
 
-/// Checks what can be told of a statement without the tables that it is about.
+/// Checks a statement as far as possible without its tables.
 pub(super) fn check_form(sql: &str) -> Result<(), Failure> {
     refuse(sql).map_err(|failure| cannot_run(sql, failure))
 }
 
-/// Refuses what may not come from a script, whatever SQLite would make of it: it could end the transaction, or change
-/// what the daemon keeps.
+/// Refuses a statement that could end the transaction or change the daemon's own tables.
 fn refuse(sql: &str) -> Result<(), Failure> {
-    let word = first_word(sql);
+    let word = sql::first_word(sql);
     if !["insert", "update", "delete", "replace", "with", "create", "alter", "drop"].contains(&&*word) {
         let why = match &*word {
-            "select" | "values" | "explain" => "it only reads, and nobody would see the result".to_owned(),
+            "select" | "values" | "explain" => "it only reads, and its result would go nowhere".to_owned(),
             "" => "there is no statement in it".to_owned(),
-            word => format!("`{word}` may not be used in effects"),
+            word => format!("`{word}` is not allowed in effects"),
         };
-        return Err(Failure::new(Trouble::Statement, why));
+        return Err(Failure::new(FailureKind::Statement, why));
     }
-    let lower = sql.to_ascii_lowercase();
-    if OURS.iter().any(|name| lower.contains(name)) {
-        return Err(Failure::new(Trouble::Statement, "names that begin with `propulsiond_` are the daemon's own"));
+    if sql::names_daemon_table(sql) {
+        return Err(Failure::new(FailureKind::Statement, sql::RESERVED));
     }
     Ok(())
 }
 
-/// Returns the first word after blanks and comments, in lower case.
-fn first_word(sql: &str) -> String {
-    let mut rest = sql;
-    loop {
-        rest = rest.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == ';');
-        rest = if let Some(comment) = rest.strip_prefix("--") {
-            comment.split_once('\n').map_or("", |(_, after)| after)
-        } else if let Some(comment) = rest.strip_prefix("/*") {
-            comment.split_once("*/").map_or("", |(_, after)| after)
-        } else {
-            break;
-        };
-    }
-    rest.chars().take_while(char::is_ascii_alphabetic).map(|c| c.to_ascii_lowercase()).collect()
-}
-
-/// Returns a statement as messages show it: on one line, and not all of a long one.
+/// Returns a statement as messages show it: on one line, and shortened.
 pub(super) fn shorten(sql: &str) -> String {
     const SHOWN: usize = 60;
     let mut line = sql.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -198,6 +197,7 @@ pub(super) fn shorten(sql: &str) -> String {
     line
 }
 
+/// A scalar value as a statement's parameter.
 struct Bound<'a>(&'a Value);
 
 impl ToSql for Bound<'_> {
@@ -210,7 +210,7 @@ impl ToSql for Bound<'_> {
             Value::Text(text) => ValueRef::Text(text.as_bytes()),
             Value::Bytes(bytes) => ValueRef::Blob(bytes),
             Value::List(_) | Value::Map(_) => {
-                return Err(rusqlite::Error::ToSqlConversionFailure("it is no scalar".into()));
+                return Err(rusqlite::Error::ToSqlConversionFailure("it is not a scalar".into()));
             }
         }))
     }

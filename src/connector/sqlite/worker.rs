@@ -9,29 +9,31 @@ use tokio::sync::{mpsc, oneshot};
 use super::Synchronous;
 use super::batch::Batch;
 use super::database::{Results, Tuning};
-use super::failure::{Failure, Trouble};
+use super::errors::{Failure, FailureKind};
+use super::idle::Requests;
 use super::open::{Open, Setup};
 use super::parked::{self, ParkedRow};
-use super::progress::{self, Step, StoredCommit};
+use super::progress::{self, StoredCommit};
 use super::writer;
-use crate::checkpoint::{CheckpointError, CheckpointKey};
+use crate::checkpoint::{CheckpointError, CheckpointKey, CommitOrder};
 use crate::sink::TransactionError;
 
-/// How many requests to commit are taken into one transaction.
-const GROUP: usize = 256;
+/// The most requests to commit that one transaction takes.
+const MAX_COMMIT_GROUP: usize = 256;
 
-/// Whether a request can be served while somebody's transaction is open.
+/// The access that a job needs, which decides whether it waits for an open transaction.
 ///
-/// What is kept here changes only at a transaction's very end, so that until then a read sees what is committed.
+/// Progress changes at a transaction's very end. A read before that end sees committed data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     Read,
     Change,
 }
 
-/// Returns whether the connection must be opened anew.
+/// Work on the connection. Returns whether the connection must be opened again.
 pub(super) type Job = Box<dyn FnOnce(Result<&mut Open, Failure>) -> bool + Send>;
 
+/// A request to the database's thread.
 pub(super) enum Request {
     Job { access: Access, job: Job },
     Commit { commits: Vec<StoredCommit>, synchronous: Synchronous, reply: CommitReply },
@@ -42,36 +44,39 @@ pub(super) enum Request {
 
 type CommitReply = oneshot::Sender<Vec<Result<(), Failure>>>;
 
+/// The end of a transaction.
 pub(super) enum Ending {
     Commit { commits: Vec<StoredCommit>, parked: Vec<ParkedRow>, reply: oneshot::Sender<Result<(), TransactionError>> },
     Rollback,
 }
 
+/// Serves one database's requests, one at a time.
 pub(super) struct Worker {
     path: PathBuf,
     tuning: Tuning,
-    requests: mpsc::Receiver<Request>,
-    /// What came while a transaction was open, and waits for its end.
+    requests: Requests,
+    /// The requests that arrived during a transaction and wait for its end.
     deferred: VecDeque<Request>,
     open: Option<Open>,
     transaction: Option<Transaction>,
 }
 
-/// The transaction that is open.
+/// The open transaction.
 struct Transaction {
     id: u64,
     setup: Arc<Setup>,
     wrote: bool,
-    /// Why it cannot be committed any more.
+    /// The reason for which it can no longer commit.
     over: Option<Failure>,
 }
 
 impl Worker {
     pub(super) fn new(path: PathBuf, tuning: Tuning, requests: mpsc::Receiver<Request>) -> Self {
+        let requests = Requests::new(requests);
         Self { path, tuning, requests, deferred: VecDeque::new(), open: None, transaction: None }
     }
 
-    /// Serves requests until nobody is left who could send one.
+    /// Serves requests until every sender is dropped.
     pub(super) fn run(mut self) {
         while let Some(request) = self.next() {
             self.serve(request);
@@ -84,7 +89,9 @@ impl Worker {
         {
             return Some(request);
         }
-        self.requests.blocking_recv()
+        // A transaction holds the write lock, so the log cannot be written back during one.
+        let idle = self.open.as_mut().filter(|_| self.transaction.is_none());
+        self.requests.next(idle)
     }
 
     fn serve(&mut self, request: Request) {
@@ -98,10 +105,10 @@ impl Worker {
             Request::Commit { commits, synchronous, reply } => self.commit_group(commits, synchronous, reply),
             Request::Begin { id, setup, synchronous, reply } => {
                 let begun = self.begin(id, setup, synchronous);
-                // If nobody waits for it any more, its end is on its way.
+                // A caller that was cancelled sends the end of this transaction from its destructor.
                 drop(reply.send(begun));
             }
-            // Its beginning failed, or was never waited for.
+            // The transaction did not begin, or its caller was cancelled before it began.
             Request::Write { .. } | Request::End { ending: Ending::Rollback, .. } => {}
             Request::End { ending: Ending::Commit { reply, .. }, .. } => {
                 let over = Failure::unavailable("the transaction is over");
@@ -124,7 +131,7 @@ impl Worker {
         if self.open.is_none() {
             self.open = Some(Open::new(&self.path, self.tuning)?);
         }
-        Ok(self.open.as_mut().expect("it was opened just now"))
+        Ok(self.open.as_mut().expect("the connection was opened above"))
     }
 
     fn close(&mut self) {
@@ -134,12 +141,13 @@ impl Worker {
         }
     }
 
-    /// Commits what was asked for, and what else waits to be committed.
+    /// Commits this request together with the requests to commit that wait behind it.
     fn commit_group(&mut self, commits: Vec<StoredCommit>, synchronous: Synchronous, reply: CommitReply) {
         let mut group = vec![(commits, reply)];
+        // The whole group is as durable as its strictest member asks for.
         let mut strictest = synchronous;
-        while group.len() < GROUP {
-            match self.deferred.pop_front().or_else(|| self.requests.try_recv().ok()) {
+        while group.len() < MAX_COMMIT_GROUP {
+            match self.deferred.pop_front().or_else(|| self.requests.try_next()) {
                 Some(Request::Commit { commits, synchronous, reply }) => {
                     strictest = strictest.max(synchronous);
                     group.push((commits, reply));
@@ -162,6 +170,7 @@ impl Worker {
                 Ok(results) => results.next().unwrap_or_default(),
                 Err(failure) => commits.iter().map(|_| Err(failure.clone())).collect(),
             };
+            // A caller that was cancelled needs no answer; the commit stands.
             drop(reply.send(mine));
         }
     }
@@ -181,7 +190,7 @@ impl Worker {
     }
 
     fn write(&mut self, batch: &Batch) -> Results {
-        let transaction = self.transaction.as_mut().expect("it was found to be open");
+        let transaction = self.transaction.as_mut().expect("the caller checked that the transaction is open");
         let written = match (&transaction.over, &self.open) {
             (Some(over), _) => Err(over.clone()),
             (None, None) => Err(Failure::unavailable("the database was closed")),
@@ -206,7 +215,7 @@ impl Worker {
     }
 
     fn end(&mut self, ending: Ending) {
-        let transaction = self.transaction.take().expect("it was found to be open");
+        let transaction = self.transaction.take().expect("the caller checked that the transaction is open");
         match (ending, &mut self.open) {
             (Ending::Rollback, None) => {}
             (Ending::Rollback, Some(open)) => open.rollback(),
@@ -215,6 +224,8 @@ impl Worker {
                 if done.is_err() {
                     open.rollback();
                 }
+                // After an I/O error at COMMIT only recovery tells whether the commit counts (C11). Recovery needs a
+                // new connection.
                 if matches!(done, Err(TransactionError::OutcomeUnknown(_))) {
                     self.close();
                 }
@@ -228,7 +239,7 @@ impl Worker {
     }
 }
 
-/// Stores what may be stored of several requests in one transaction. What is refused is refused by itself.
+/// Stores the commits of several requests in one transaction. A refused commit stops no other.
 fn commit_all<'a>(
     open: &mut Open,
     synchronous: Synchronous,
@@ -236,9 +247,9 @@ fn commit_all<'a>(
 ) -> Result<Vec<Vec<Result<(), Failure>>>, Failure> {
     open.with_schema()?.transaction(synchronous, |connection| {
         let commit = |commit: &StoredCommit| match progress::check(connection, commit) {
-            Ok(Step::Repeat) => Ok(Ok(())),
-            Ok(Step::Next) => progress::store(connection, commit).map(Ok),
-            // Refused, or unreadable: nothing was written for it. A database that does not work ends them all.
+            Ok(CommitOrder::Repeat) => Ok(Ok(())),
+            Ok(CommitOrder::Next) => progress::store(connection, commit).map(Ok),
+            // A failure of the database ends the transaction for all. A refused commit wrote nothing.
             Err(failure) if failure.reopen => Err(failure),
             Err(failure) => Ok(Err(failure)),
         };
@@ -246,16 +257,18 @@ fn commit_all<'a>(
     })
 }
 
-/// Checks every fence, stores the progress and what is parked, and commits.
+/// Checks every fence, stores progress and parked events, and commits.
 fn commit_transaction(open: &mut Open, commits: &[StoredCommit], parked: &[ParkedRow]) -> Result<(), TransactionError> {
     let path = open.path().to_owned();
     let mut fenced = Vec::new();
     for commit in commits {
         match progress::check(&open.connection, commit) {
-            Ok(Step::Next) => progress::store(&open.connection, commit).map_err(|failure| failed(&failure, &path))?,
-            Ok(Step::Repeat) => {
-                // The effects of the stored commit are there; whether they are these, only its owner can say.
-                let why = format!("the commit of {} is stored already", commit.key);
+            Ok(CommitOrder::Next) => {
+                progress::store(&open.connection, commit).map_err(|failure| failed(&failure, &path))?;
+            }
+            Ok(CommitOrder::Repeat) => {
+                // The effects of the stored commit are present. Only the owner can tell whether they equal these.
+                let why = format!("the commit of {} is already stored", commit.key);
                 return Err(TransactionError::OutcomeUnknown(anyhow::Error::msg(why)));
             }
             Err(failure) => fenced.push(fenced_or(failure, &commit.key, &path)?),
@@ -277,7 +290,7 @@ fn commit_transaction(open: &mut Open, commits: &[StoredCommit], parked: &[Parke
 type FencedKey = (CheckpointKey, CheckpointError);
 
 fn fenced_or(failure: Failure, key: &CheckpointKey, path: &Path) -> Result<FencedKey, TransactionError> {
-    if matches!(failure.trouble, Trouble::Fenced { .. }) {
+    if matches!(failure.kind, FailureKind::Fenced { .. }) {
         let error = failure.into_checkpoint_error(format_args!("cannot commit {key} to"), path);
         return Ok((key.clone(), error));
     }
@@ -285,8 +298,65 @@ fn fenced_or(failure: Failure, key: &CheckpointKey, path: &Path) -> Result<Fence
 }
 
 fn failed(failure: &Failure, path: &Path) -> TransactionError {
-    match failure.trouble {
-        Trouble::OutcomeUnknown => TransactionError::OutcomeUnknown(anyhow::Error::msg(failure.why.clone())),
+    match failure.kind {
+        FailureKind::OutcomeUnknown => TransactionError::OutcomeUnknown(anyhow::Error::msg(failure.why.clone())),
         _ => TransactionError::Failed(failure.to_handler_error(path)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::checkpoint::{Commit, Fence, Owner};
+    use crate::position::{Position, Progress, TrancheId};
+
+    fn key(tranche: &str) -> CheckpointKey {
+        CheckpointKey { group: "g".into(), source: "s".into(), tranche: TrancheId::new(tranche) }
+    }
+
+    fn first_commit(key: &CheckpointKey) -> StoredCommit {
+        let progress = Progress::at(Position::Number(1));
+        StoredCommit::new(&Commit { key, fence: Fence(1), sequence: 1, progress: &progress, write_positions: &[] })
+    }
+
+    /// Commits a group with one request for each level. Returns SQLite's level of that transaction.
+    fn commit_as_group(levels: &[Synchronous]) -> i64 {
+        let folder = tempfile::tempdir().unwrap();
+        let (requests, waiting) = mpsc::channel(8);
+        let tuning = Tuning { busy_timeout: Duration::from_secs(1), cache: 0, log: 0 };
+        let mut worker = Worker::new(folder.path().join("p.db"), tuning, waiting);
+        let keys: Vec<_> = (0..levels.len()).map(|number| key(&number.to_string())).collect();
+        let open = worker.open().unwrap().with_schema().unwrap();
+        for key in &keys {
+            let claimed = open
+                .transaction(Synchronous::Normal, |connection| progress::claim(connection, key, &Owner("a".into())));
+            assert_eq!(claimed.unwrap().fence, Fence(1));
+        }
+        let mut answers = Vec::new();
+        for (key, synchronous) in keys.iter().zip(levels) {
+            let (reply, answer) = oneshot::channel();
+            let commit = Request::Commit { commits: vec![first_commit(key)], synchronous: *synchronous, reply };
+            assert!(requests.try_send(commit).is_ok());
+            answers.push(answer);
+        }
+        // Serving the first request takes the others into its transaction.
+        let first = worker.next().unwrap();
+        worker.serve(first);
+        for mut answer in answers {
+            assert_eq!(answer.try_recv().unwrap(), [Ok(())]);
+        }
+        worker.open().unwrap().connection.query_row("PRAGMA synchronous", [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn a_group_commit_is_as_durable_as_its_strictest_member() {
+        const NORMAL: i64 = 1;
+        const FULL: i64 = 2;
+        use Synchronous::{Full, Normal};
+        assert_eq!(commit_as_group(&[Normal, Normal]), NORMAL);
+        assert_eq!(commit_as_group(&[Normal, Full, Normal]), FULL);
+        assert_eq!(commit_as_group(&[Full, Normal]), FULL);
     }
 }

@@ -1,7 +1,7 @@
-//! Runs the statements of decisions, such that one that fails leaves nothing behind and spoils no other.
+//! Runs the operations of decisions, such that a failed decision leaves nothing behind and spoils no other.
 //!
-//! A savepoint per decision costs more than most decisions do, and hardly any decision fails. So all of a batch are
-//! run without; if one fails, all are undone and run again, each in a savepoint of its own.
+//! A savepoint costs more than most decisions, and few decisions fail. The writer therefore runs a batch without
+//! savepoints. If a decision fails, the writer rolls the batch back and runs each decision in a savepoint of its own.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,17 +11,17 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, params};
 
 use super::Synchronous;
-use super::batch::{Batch, Step};
+use super::batch::{Batch, SqlOperation};
 use super::database::Results;
-use super::failure::{Failure, Trouble};
+use super::errors::{Failure, FailureKind};
 use super::open::{Open, Setup, run};
 use super::statement::{Statement, Statements};
 use crate::event::{Event, Text};
 use crate::handler::{HandlerError, HandlerErrorKind};
 use crate::sink::Written;
 
-/// Writes a batch in a transaction of its own. If it cannot be committed because of what is in it (a deferred
-/// constraint), each decision gets its own.
+/// Writes a batch in a transaction of its own. If its contents fail the commit (a deferred constraint), each decision
+/// gets its own transaction.
 pub(super) fn write_alone(
     open: &mut Open,
     setup: &Arc<Setup>,
@@ -62,10 +62,10 @@ fn write_and_commit(
     }
 }
 
-/// Writes decisions into the transaction that is open; `first` says that nothing else was written into it yet.
+/// Writes decisions into the open transaction. `first`: the transaction holds no earlier write.
 ///
 /// # Errors
-/// The transaction is over: because of the database, or undone by one of its statements.
+/// The transaction is over: the database failed, or a statement rolled it back.
 pub(super) fn write(
     open: &Open,
     setup: &Setup,
@@ -77,6 +77,7 @@ pub(super) fn write(
     writer.prepare()?;
     let mut culprits = BTreeMap::new();
     let mut results = writer.run_all();
+    // Each round but the last adds a culprit, so that the loop ends.
     while let Err((at, failure)) = results {
         writer.undo(at, failure, &mut culprits)?;
         results = writer.run_each(&culprits, open);
@@ -93,22 +94,22 @@ struct Writer<'a> {
     first: bool,
 }
 
-/// Which decision failed, and how.
+/// The decision that stopped a run, and its failure.
 type Stopped = (usize, Failure);
 
 impl Writer<'_> {
     fn prepare(&self) -> Result<(), Failure> {
         if self.batch.has_events {
-            // A table that cannot be made is no event's fault: everything waits until somebody mends it.
+            // No event is at fault for a table that cannot be created. All writes wait until it can.
             run(self.connection, &self.setup.create).map_err(|failure| {
-                let failure = failure.while_doing("cannot make the table of events");
-                Failure { trouble: Trouble::Unavailable, ..failure }
+                let failure = failure.while_doing("cannot create the table of events");
+                Failure { kind: FailureKind::Unavailable, ..failure }
             })?;
         }
         run(self.connection, "SAVEPOINT batch")
     }
 
-    /// Runs all decisions until one fails.
+    /// Runs the decisions until one fails.
     fn run_all(&self) -> Result<Results, Stopped> {
         let mut statements = Statements::new(self.connection);
         let planned = self.batch.decisions[self.decisions.clone()].iter();
@@ -116,8 +117,8 @@ impl Writer<'_> {
             .clone()
             .zip(planned)
             .map(|(at, planned)| match planned {
-                Ok(steps) => self
-                    .run_steps(&mut statements, steps.clone())
+                Ok(operations) => self
+                    .run_operations(&mut statements, operations.clone())
                     .map(|()| Ok(Written::All))
                     .map_err(|failure| (at, failure)),
                 Err(refused) => Ok(Err(permanent(refused))),
@@ -125,7 +126,7 @@ impl Writer<'_> {
             .collect()
     }
 
-    /// Runs each decision in a savepoint of its own, but for the culprits. Stops only if the transaction is over.
+    /// Runs each decision except the culprits in a savepoint of its own. Stops only if the transaction is over.
     fn run_each(&self, culprits: &BTreeMap<usize, Failure>, open: &Open) -> Result<Results, Stopped> {
         let mut statements = Statements::new(self.connection);
         let mut results = Vec::with_capacity(self.decisions.len());
@@ -133,7 +134,7 @@ impl Writer<'_> {
             let result = match (&self.batch.decisions[at], culprits.get(&at)) {
                 (Err(refused), _) => Err(permanent(refused)),
                 (Ok(_), Some(failure)) => Err(failure.to_handler_error(open.path())),
-                (Ok(steps), None) => match self.run_alone(&mut statements, steps.clone()) {
+                (Ok(operations), None) => match self.run_alone(&mut statements, operations.clone()) {
                     Ok(()) => Ok(Written::All),
                     Err(failure) if failure.is_of_the_database() || self.connection.is_autocommit() => {
                         return Err((at, failure));
@@ -146,9 +147,9 @@ impl Writer<'_> {
         Ok(results)
     }
 
-    fn run_alone(&self, statements: &mut Statements<'_>, steps: Range<usize>) -> Result<(), Failure> {
+    fn run_alone(&self, statements: &mut Statements<'_>, operations: Range<usize>) -> Result<(), Failure> {
         run(self.connection, "SAVEPOINT decision")?;
-        let done = self.run_steps(statements, steps);
+        let done = self.run_operations(statements, operations);
         if done.is_err() && !self.connection.is_autocommit() {
             run(self.connection, "ROLLBACK TO decision")?;
         }
@@ -158,18 +159,18 @@ impl Writer<'_> {
         done
     }
 
-    fn run_steps(&self, statements: &mut Statements<'_>, steps: Range<usize>) -> Result<(), Failure> {
-        for step in &self.batch.steps[steps] {
-            match step {
-                Step::Run { sql, parameters } => statements.run(sql, parameters, &self.batch.values)?,
-                Step::Keep(event) => keep(statements.get(&self.setup.insert)?, event)?,
+    fn run_operations(&self, statements: &mut Statements<'_>, operations: Range<usize>) -> Result<(), Failure> {
+        for operation in &self.batch.operations[operations] {
+            match operation {
+                SqlOperation::Run { sql, parameters } => statements.run(sql, parameters, &self.batch.values)?,
+                SqlOperation::Keep(event) => keep(statements.get(&self.setup.insert)?, event)?,
             }
         }
         Ok(())
     }
 
-    /// Undoes what was written of the batch. A decision that undid the transaction itself (`OR ROLLBACK`) becomes a
-    /// culprit, which is not run again.
+    /// Rolls the batch back. A decision that rolled the whole transaction back (`OR ROLLBACK`) becomes a culprit, and
+    /// does not run again.
     fn undo(&self, at: usize, failure: Failure, culprits: &mut BTreeMap<usize, Failure>) -> Result<(), Failure> {
         if failure.is_of_the_database() {
             return Err(failure);
@@ -178,8 +179,11 @@ impl Writer<'_> {
             return run(self.connection, "ROLLBACK TO batch");
         }
         if !self.first {
-            // What was written before is gone, too, and cannot be written again from here.
-            return Err(Failure { trouble: Trouble::Undone, ..failure.while_doing("the transaction was undone") });
+            // The earlier writes of the transaction are lost, too, and only the caller can repeat them.
+            return Err(Failure {
+                kind: FailureKind::RolledBack,
+                ..failure.while_doing("a statement rolled the transaction back")
+            });
         }
         culprits.insert(at, failure);
         run(self.connection, "BEGIN IMMEDIATE")?;
@@ -191,7 +195,7 @@ fn permanent(why: &str) -> HandlerError {
     HandlerError::new(HandlerErrorKind::Permanent, why)
 }
 
-/// Makes the statements of a sink that keeps the events themselves.
+/// Makes a sink's statements.
 pub(super) fn setup(init: Vec<String>, table: &str) -> Setup {
     let table = format!("\"{}\"", table.replace('"', "\"\""));
     let create = format!(
@@ -221,14 +225,14 @@ fn keep(statement: &mut Statement<'_>, event: &Event) -> Result<(), Failure> {
         text(Text::Correlation),
         text(Text::Causation),
         text(Text::Timestamp),
-        // Ordinals beyond what SQLite can count are of no source that there is.
+        // No source counts beyond SQLite's integers.
         i64::try_from(event.at().major).ok(),
         event.at().minor,
     ])?;
     Ok(())
 }
 
-/// Text where it is text, so that SQLite's JSON functions can read it; nothing where there is none.
+/// Returns a body as text if it is UTF-8, for SQLite's JSON functions; as NULL if it is empty.
 fn body(bytes: &[u8]) -> ToSqlOutput<'_> {
     ToSqlOutput::Borrowed(match std::str::from_utf8(bytes) {
         Ok("") => ValueRef::Null,

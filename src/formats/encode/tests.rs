@@ -114,24 +114,32 @@ fn values_become_lines_in_the_format_asked_for() {
     let values = [
         Value::from("a \"b\""),
         Value::Int(-3),
-        Value::Float(f64::NAN),
         Value::Map(vec![("z".into(), Value::Bool(true)), ("a".into(), Value::List(vec![Value::Null]))]),
     ];
-    let lines = |format| rendered(|out| value_lines(&values, format, out));
+    let lines = |format| rendered(|out| value_lines(&values, format, out).unwrap());
     expect![[r#"
         "a \"b\""
         -3
-        null
         {"z":true,"a":[null]}
     "#]]
     .assert_eq(&lines(Format::Json));
     expect![[r#"
         a "b"
         -3
-        null
         {"z":true,"a":[null]}
     "#]]
     .assert_eq(&lines(Format::Text));
+}
+
+#[test]
+fn l13_a_number_that_json_cannot_hold_is_an_error_and_appends_nothing() {
+    let values = [Value::Int(1), Value::List(vec![Value::Float(1.0), Value::Float(f64::NEG_INFINITY)])];
+    for format in [Format::Json, Format::Text] {
+        let mut out = Vec::new();
+        assert_eq!(value_lines(&values, format, &mut out), Err("`1` is `-inf`, which JSON cannot hold".to_owned()));
+        assert!(out.is_empty());
+    }
+    assert_eq!(Value::Float(f64::NAN).check_numbers(), Err("it is `NaN`, which JSON cannot hold".to_owned()));
 }
 
 proptest! {

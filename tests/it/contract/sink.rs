@@ -1,4 +1,4 @@
-//! What every sink must do, run against each of them, and what becomes of each when the outside fails it.
+//! The contract of a sink, run against each of them.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -20,12 +20,12 @@ use propulsiond::position::Ordinal;
 use propulsiond::sink::{Decided, Effects, Sink, Written};
 use propulsiond::work::{Work, WorkId, WorkKind};
 
-/// A sink, and the outside that it writes to.
+/// A sink and its back end.
 #[async_trait]
 pub(super) trait Harness: Sync {
     fn sink(&self) -> &dyn Sink;
 
-    /// Returns what the outside has seen so far, in order of arrival: streams and indexes.
+    /// Returns the streams and indexes that the back end has received, in order of arrival.
     fn seen(&self) -> Vec<(String, i64)>;
 
     /// Returns an effect that shows up in `seen` as that stream and index.
@@ -38,7 +38,7 @@ pub(super) trait Harness: Sync {
         unreachable!("this sink can write anything")
     }
 
-    /// Makes the outside fail until it is mended.
+    /// Makes the back end fail until `mend`.
     fn break_down(&self);
 
     fn mend(&self);
@@ -66,18 +66,18 @@ fn of_events(events: Vec<Event>) -> Decided {
     Decided { next: work.next, work, effects: Effects::Events, accepted: 0 }
 }
 
-/// Events of a stream, as they come where there is no handler.
+/// Events of a stream, in the decision of a pipeline without a handler.
 fn events(stream: &str, indexes: std::ops::Range<i64>) -> Decided {
     of_events(indexes.map(|index| event(stream, index, Kind::Event)).collect())
 }
 
-/// One event, about which this was emitted.
+/// One event with the effects that a handler emitted for it.
 fn emitted(stream: &str, index: i64, values: Vec<Value>) -> Decided {
     let work = work(vec![event(stream, index, Kind::Event)]);
     Decided { next: work.next, work, effects: Effects::Emitted(values), accepted: 0 }
 }
 
-/// Writes in groups of what the sink takes at a time.
+/// Writes in groups of the size that the sink takes.
 async fn write(sink: &dyn Sink, decided: &[Decided]) -> Vec<Result> {
     let mut results = Vec::new();
     for group in decided.chunks(sink.max_batch()) {
@@ -102,7 +102,7 @@ async fn events_of_a_stream_arrive_in_order(harness: impl Harness) {
     assert_eq!(harness.seen(), seen(&[("a-1", 0), ("a-1", 1), ("b-1", 5), ("a-1", 2), ("a-1", 3)]));
 }
 
-async fn what_was_emitted_arrives_in_order(harness: impl Harness) {
+async fn emitted_effects_arrive_in_order(harness: impl Harness) {
     let effects = |numbers: [i64; 3]| numbers.map(|number| harness.effect("x-1", number)).into();
     write_all(harness.sink(), &[emitted("a-1", 0, effects([3, 1, 2])), emitted("b-1", 0, effects([6, 5, 4]))]).await;
     let numbers: Vec<_> = harness.seen().into_iter().map(|(_, number)| number).collect();
@@ -121,21 +121,21 @@ async fn unfolds_are_not_written(harness: impl Harness) {
     assert_eq!(harness.seen(), seen(&[("a-1", 0)]));
 }
 
-async fn what_comes_again_is_written_again_in_order(harness: impl Harness) {
+async fn redelivered_events_are_written_again_in_order(harness: impl Harness) {
     for _ in 0..2 {
         write_all(harness.sink(), &[events("a-1", 0..2)]).await;
     }
     assert_eq!(harness.seen(), seen(&[("a-1", 0), ("a-1", 1), ("a-1", 0), ("a-1", 1)]));
 }
 
-async fn r42_what_can_never_be_written_is_permanent_and_spoils_no_other(harness: impl Harness) {
+async fn r42_an_invalid_decision_is_permanent_and_spoils_no_other(harness: impl Harness) {
     let results = write(harness.sink(), &[events("a-1", 0..1), harness.unfit(), events("b-1", 0..1)]).await;
     let kinds: Vec<_> = results.iter().map(|result| result.as_ref().map_err(HandlerError::kind)).collect();
     assert_eq!(kinds, [Ok(&Written::All), Err(HandlerErrorKind::Permanent), Ok(&Written::All)]);
     assert_eq!(harness.seen(), seen(&[("a-1", 0), ("b-1", 0)]));
 }
 
-async fn r42_an_outage_is_no_fault_of_an_event_and_passes(harness: impl Harness) {
+async fn r42_an_outage_is_unavailable_until_it_ends(harness: impl Harness) {
     harness.break_down();
     for result in write(harness.sink(), &[events("a-1", 0..1), events("b-1", 0..1)]).await {
         assert_eq!(result.unwrap_err().kind(), HandlerErrorKind::Unavailable);
@@ -146,13 +146,13 @@ async fn r42_an_outage_is_no_fault_of_an_event_and_passes(harness: impl Harness)
     assert_eq!(harness.seen()[before..], seen(&[("a-1", 0), ("b-1", 0)]));
 }
 
-async fn a_write_that_is_given_up_harms_nothing(harness: impl Harness) {
+async fn a_cancelled_write_harms_nothing(harness: impl Harness) {
     for polls in 0..4 {
         let group = [events("a-1", 0..2)];
         let before = harness.seen().len();
         let mut given_up = harness.sink().write(&group);
         for _ in 0..polls {
-            // Where the write is complete already, there is nothing to give up.
+            // A complete write cannot be cancelled.
             if futures_util::poll!(&mut given_up).is_ready() {
                 break;
             }
@@ -167,7 +167,7 @@ async fn a_write_that_is_given_up_harms_nothing(harness: impl Harness) {
     }
 }
 
-async fn what_was_written_is_there_after_close_and_more_can_follow(harness: impl Harness) {
+async fn a_closed_sink_keeps_its_writes_and_takes_more(harness: impl Harness) {
     write_all(harness.sink(), &[events("a-1", 0..1)]).await;
     harness.sink().close().await.unwrap();
     assert_eq!(harness.seen(), seen(&[("a-1", 0)]));
@@ -189,13 +189,13 @@ macro_rules! sink_contract {
     ($harness:expr) => {
         super::sink_contract!($harness;
             events_of_a_stream_arrive_in_order,
-            what_was_emitted_arrives_in_order,
+            emitted_effects_arrive_in_order,
             a_decision_without_effects_is_written,
             unfolds_are_not_written,
-            what_comes_again_is_written_again_in_order,
-            r42_an_outage_is_no_fault_of_an_event_and_passes,
-            a_write_that_is_given_up_harms_nothing,
-            what_was_written_is_there_after_close_and_more_can_follow,
+            redelivered_events_are_written_again_in_order,
+            r42_an_outage_is_unavailable_until_it_ends,
+            a_cancelled_write_harms_nothing,
+            a_closed_sink_keeps_its_writes_and_takes_more,
         );
     };
 }

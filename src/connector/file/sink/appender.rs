@@ -1,54 +1,53 @@
-//! One open file, to which whole lines are appended or nothing.
+//! One open file. An append writes all its lines or none.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::mend::{Mended, mend};
+use super::repair::{Repair, repair};
 use crate::formats::encode::Format;
 
 /// An open and locked file.
 #[derive(Debug)]
 pub(super) struct Appender {
     file: File,
-    /// It has an end that can be cut: not a device or a pipe.
+    /// Whether it has an end to cut, unlike a device or a pipe.
     regular: bool,
 }
 
 impl Appender {
-    /// Opens the file, or makes it and the folders above it; locks it; mends its end. With `durable`, a file that is
-    /// new is known to its folder before it returns.
+    /// Opens or creates the file, locks it, and repairs its end. `durable`: syncs the directory of a new file.
     pub(super) fn open(path: &Path, format: Format, durable: bool) -> io::Result<Self> {
+        // A rotation can replace the file between its opening and its locking, but hardly three times in a row.
         const ATTEMPTS: usize = 3;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        make_folder(folder, durable)?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        make_directory(directory, durable)?;
         for _ in 0..ATTEMPTS {
             let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
             lock(&file)?;
             let metadata = file.metadata()?;
             let mut appender = Self { file, regular: metadata.is_file() };
-            // It may have been rotated between the two.
             if !appender.is_at(path) {
                 continue;
             }
             if appender.regular {
-                appender.mend(path, format)?;
+                appender.repair(path, format)?;
             }
             if durable && appender.regular && metadata.len() == 0 {
-                sync_folder(folder)?;
+                sync_directory(directory)?;
             }
             return Ok(appender);
         }
-        Err(io::Error::other("it is replaced faster than it can be opened"))
+        Err(io::Error::other("another program replaces it faster than it can be opened"))
     }
 
-    fn mend(&mut self, path: &Path, format: Format) -> io::Result<()> {
+    fn repair(&mut self, path: &Path, format: Format) -> io::Result<()> {
         let path = path.display();
-        match mend(&mut self.file, format)? {
-            Mended::Nothing => {}
-            Mended::Completed => tracing::warn!(%path, "the last line had no end, it has one now"),
-            Mended::Cut { bytes } => tracing::warn!(%path, bytes, "the last line was torn, it is cut off"),
+        match repair(&mut self.file, format)? {
+            Repair::Nothing => {}
+            Repair::Completed => tracing::warn!(%path, "the last line lacked its newline, which was added"),
+            Repair::Cut { bytes } => tracing::warn!(%path, bytes, "the last line was truncated, and was removed"),
         }
         Ok(())
     }
@@ -61,7 +60,7 @@ impl Appender {
         }
     }
 
-    /// Appends whole lines, durably if `sync`. After an error none of them is in the file, or it is to be mended.
+    /// Appends whole lines, durably if `sync`. After an error the file holds none of them, or needs a repair.
     pub(super) fn append(&mut self, lines: &[u8], sync: bool) -> io::Result<()> {
         if self.regular { append_or_undo(&mut self.file, lines, sync) } else { self.file.write_all(lines) }
     }
@@ -73,26 +72,26 @@ impl Appender {
 
 fn lock(file: &File) -> io::Result<()> {
     file.try_lock().map_err(|error| match error {
-        TryLockError::WouldBlock => io::Error::other("another pipeline or process is writing it"),
+        TryLockError::WouldBlock => io::Error::other("another pipeline or process writes to it"),
         TryLockError::Error(error) => error,
     })
 }
 
-fn make_folder(folder: &Path, durable: bool) -> io::Result<()> {
-    let missing: Vec<_> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
-    fs::create_dir_all(folder)?;
+fn make_directory(directory: &Path, durable: bool) -> io::Result<()> {
+    let missing: Vec<_> = directory.ancestors().take_while(|directory| !directory.exists()).collect();
+    fs::create_dir_all(directory)?;
     if durable {
-        missing.iter().filter_map(|folder| folder.parent()).try_for_each(sync_folder)?;
+        missing.iter().filter_map(|directory| directory.parent()).try_for_each(sync_directory)?;
     }
     Ok(())
 }
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    let here = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     File::open(here)?.sync_all()
 }
 
-/// What can be appended to, and cut.
+/// A file whose end can grow and be cut.
 trait Tail: Write {
     fn end(&self) -> io::Result<u64>;
     fn sync(&self) -> io::Result<()>;
@@ -118,9 +117,7 @@ fn append_or_undo(file: &mut impl Tail, lines: &[u8], sync: bool) -> io::Result<
     let appended = file.write_all(lines).and_then(|()| if sync { file.sync() } else { Ok(()) });
     appended.map_err(|error| match file.cut(end) {
         Ok(()) => error,
-        Err(uncut) => {
-            io::Error::new(error.kind(), format!("{error}; and what was written could not be cut off: {uncut}"))
-        }
+        Err(uncut) => io::Error::new(error.kind(), format!("{error}; the written part could not be removed: {uncut}")),
     })
 }
 
@@ -130,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    /// A disk with room for so many bytes, whose sync can be made to fail.
+    /// A disk with a limited size, whose sync can fail.
     struct Disk {
         room: usize,
         bytes: RefCell<Vec<u8>>,
@@ -165,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_the_disk_has_no_room_for_leaves_nothing_behind() {
+    fn a_line_beyond_the_disks_size_leaves_nothing_behind() {
         let mut disk = Disk { room: 10, bytes: RefCell::default(), syncs: true };
         append_or_undo(&mut disk, b"{\"a\":1}\n", true).unwrap();
         let error = append_or_undo(&mut disk, b"{\"b\":2}\n", true).unwrap_err();
@@ -177,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_not_durable_was_not_written() {
+    fn a_line_whose_sync_fails_is_removed() {
         let mut disk = Disk { room: 100, bytes: RefCell::default(), syncs: false };
         append_or_undo(&mut disk, b"1\n", true).unwrap_err();
         assert!(disk.bytes.borrow().is_empty());

@@ -1,4 +1,4 @@
-//! The files that a sink has open.
+//! The open files of a sink.
 
 use std::fmt::Display;
 use std::io;
@@ -11,7 +11,7 @@ use super::{Fsync, Settings};
 use crate::formats::encode::Format;
 use crate::handler::{HandlerError, HandlerErrorKind};
 
-/// Why lines are not in their file.
+/// The failure of an operation on a file.
 #[derive(Debug)]
 pub(super) struct FileError {
     kind: HandlerErrorKind,
@@ -21,15 +21,15 @@ pub(super) struct FileError {
 impl FileError {
     fn new(doing: &str, path: &Path, error: &io::Error) -> Self {
         let kind = match error.kind() {
-            // Another try would have the same name. All else is for the machine's keeper to mend.
+            // A retry would have the same name. The operator can correct all other causes.
             io::ErrorKind::InvalidFilename | io::ErrorKind::InvalidInput => HandlerErrorKind::Permanent,
             _ => HandlerErrorKind::Unavailable,
         };
         Self { kind, message: format!("{doing} `{}`: {error}", path.display()) }
     }
 
-    /// Nobody was there to do the work.
-    pub(super) fn gave_up(why: &dyn Display) -> Self {
+    /// The thread for blocking work panicked or was not there.
+    pub(super) fn no_thread(why: &dyn Display) -> Self {
         Self { kind: HandlerErrorKind::Unavailable, message: format!("write files: {why}") }
     }
 
@@ -38,7 +38,7 @@ impl FileError {
     }
 }
 
-/// Opens files as they are needed and closes those not used for longest. All of it blocks.
+/// Opens files on demand and closes the least recently used ones. All methods block.
 #[derive(Debug)]
 pub(super) struct Files {
     open: HashMap<PathBuf, Open>,
@@ -46,16 +46,17 @@ pub(super) struct Files {
     format: Format,
     fsync: Fsync,
     writes: u64,
-    /// What went wrong while nobody asked, to be told with the next write.
-    untold: Option<FileError>,
+    /// A failure between two writes, which the next write reports.
+    unreported: Option<FileError>,
 }
 
+/// An open file.
 #[derive(Debug)]
 struct Open {
     appender: Appender,
-    /// Something was written since it was last synced.
+    /// Whether it holds writes that are not synced.
     dirty: bool,
-    /// The number of the write that used it last.
+    /// The number of its last write.
     used: u64,
 }
 
@@ -67,13 +68,13 @@ impl Files {
             format: settings.format,
             fsync: settings.fsync,
             writes: 0,
-            untold: None,
+            unreported: None,
         }
     }
 
-    /// Appends whole lines. After an error none of them is in the file, or the next write cuts off what is.
+    /// Appends whole lines. After an error the file holds none of them, or the next write cuts them off.
     pub(super) fn append(&mut self, path: &Path, lines: &[u8]) -> Result<(), FileError> {
-        if let Some(error) = self.untold.take() {
+        if let Some(error) = self.unreported.take() {
             return Err(error);
         }
         self.leave_if_rotated(path)?;
@@ -81,7 +82,7 @@ impl Files {
         let file = self.opened(path)?;
         file.dirty |= !sync;
         if let Err(error) = file.appender.append(lines, sync) {
-            // Opened again, it is mended first.
+            // Opening the file again repairs its end.
             self.open.remove(path);
             return Err(FileError::new("append to", path, &error));
         }
@@ -90,7 +91,7 @@ impl Files {
 
     fn leave_if_rotated(&mut self, path: &Path) -> Result<(), FileError> {
         if self.open.get(path).is_some_and(|file| !file.appender.is_at(path)) {
-            tracing::info!(path = %path.display(), "the file was moved away, a new one begins");
+            tracing::info!(path = %path.display(), "the file was renamed or removed, a new one begins");
             self.leave(path)?;
         }
         Ok(())
@@ -113,7 +114,7 @@ impl Files {
                 .map_err(|error| FileError::new("open", path, &error))?;
             self.open.insert(path.to_owned(), Open { appender, dirty: false, used: 0 });
         }
-        let file = self.open.get_mut(path).expect("it was just put there");
+        let file = self.open.get_mut(path).expect("the file was inserted above");
         file.used = self.writes;
         Ok(file)
     }
@@ -121,30 +122,31 @@ impl Files {
     fn make_room(&mut self) -> Result<(), FileError> {
         while self.open.len() >= self.max_open {
             let oldest = self.open.iter().min_by_key(|(_, file)| file.used).map(|(path, _)| path.clone());
-            self.leave(&oldest.expect("at least one may be open, and so many are"))?;
+            self.leave(&oldest.expect("`max_open` is at least 1, and that many files are open"))?;
         }
         Ok(())
     }
 
-    /// Makes durable what is not yet; what fails is told with the next write.
+    /// Syncs all dirty files. The next write reports a failure.
     pub(super) fn sync_at_interval(&mut self) {
         let dirty: Vec<_> = self.open.iter().filter(|(_, file)| file.dirty).map(|(path, _)| path.clone()).collect();
         for path in dirty {
-            let file = self.open.get_mut(&path).expect("it was there just now");
+            let file = self.open.get_mut(&path).expect("the path comes from this map");
             file.dirty = false;
             if let Err(error) = file.appender.sync() {
                 let error = FileError::new("sync", &path, &error);
-                tracing::warn!(error = error.message, "what was written may not be durable");
+                tracing::warn!(error = error.message, "sync failed, recent lines may not be durable");
+                // After a failed sync the kernel may report later ones as successful, so the file is opened anew.
                 self.open.remove(&path);
-                self.untold = Some(error);
+                self.unreported = Some(error);
             }
         }
     }
 
-    /// Makes durable what is not yet, and closes everything.
+    /// Syncs and closes all files.
     pub(super) fn close(&mut self) -> Result<(), FileError> {
         let paths: Vec<_> = self.open.keys().cloned().collect();
-        let mut closed = self.untold.take().map_or(Ok(()), Err);
+        let mut closed = self.unreported.take().map_or(Ok(()), Err);
         for path in paths {
             closed = closed.and(self.leave(&path));
         }

@@ -1,27 +1,27 @@
-//! Looking over the files of a sink while it does not run.
+//! Inspects the files of a sink that does not run.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::Path;
 
 use super::Settings;
-use super::mend::{Mended, look, mend};
+use super::repair::{Repair, look, repair};
 use crate::config::template::Template;
 use crate::connector::Context;
 use crate::connector::diagnosis::{Bounded, Finding, Remedy, Severity};
 use crate::formats::encode::Format;
 
-/// How many files are looked at where a sink has one per stream.
-const MOST_FILES: usize = 100_000;
+/// The most files that an inspection reads of a sink with a file per stream.
+const MAX_FILES: usize = 100_000;
 
-/// Looks for torn last lines. `repair`: mend them, as the sink does before its first write.
-pub fn inspect(settings: &Settings, context: &Context, repair: bool) -> Vec<Finding> {
+/// Looks for truncated last lines. `fix`: repairs them, as the sink does before its first write.
+pub fn inspect(settings: &Settings, context: &Context, fix: bool) -> Vec<Finding> {
     let mut found = Bounded::default();
     let mut judge = |path: &Path| {
-        let torn = if repair { mended(path, settings.format) } else { seen(path, settings.format) };
-        match torn {
-            Ok(Mended::Nothing) => {}
-            Ok(torn) => found.push(|| torn_line(path, torn, repair)),
+        let last_line = if fix { repaired(path, settings.format) } else { seen(path, settings.format) };
+        match last_line {
+            Ok(Repair::Nothing) => {}
+            Ok(repair) => found.push(|| truncated_line(path, repair, fix)),
             Err(error) => found.push(|| cannot_be_read(path, &error)),
         }
     };
@@ -34,26 +34,26 @@ pub fn inspect(settings: &Settings, context: &Context, repair: bool) -> Vec<Find
 }
 
 fn judge_if_there(path: &Path, judge: &mut dyn FnMut(&Path)) {
-    // A pipe or a device has no end that could be torn.
+    // A pipe or a device has no last line.
     if fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
         judge(path);
     }
 }
 
-/// Judges the files that the template makes, and no others that stand among them.
+/// Judges the files that the template can name, and no others beside them.
 fn walk(template: &Template, data: &Path, judge: &mut dyn FnMut(&Path)) {
-    let mut folders = vec![data.join(template.folder())];
-    let mut looked_at = 0;
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+    let mut directories = vec![data.join(template.folder())];
+    let mut inspected = 0;
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let path = entry.path();
             let Ok(kind) = entry.file_type() else { continue };
             let relative = path.strip_prefix(data).unwrap_or(&path).to_str();
             if kind.is_dir() {
-                folders.push(path);
+                directories.push(path);
             } else if kind.is_file() && relative.is_some_and(|path| template.matches(path)) {
-                looked_at += 1;
-                if looked_at > MOST_FILES {
+                inspected += 1;
+                if inspected > MAX_FILES {
                     return;
                 }
                 judge(&path);
@@ -62,39 +62,39 @@ fn walk(template: &Template, data: &Path, judge: &mut dyn FnMut(&Path)) {
     }
 }
 
-fn seen(path: &Path, format: Format) -> io::Result<Mended> {
+fn seen(path: &Path, format: Format) -> io::Result<Repair> {
     look(&mut File::open(path)?, format)
 }
 
-fn mended(path: &Path, format: Format) -> io::Result<Mended> {
+fn repaired(path: &Path, format: Format) -> io::Result<Repair> {
     let mut file = OpenOptions::new().read(true).append(true).open(path)?;
     file.try_lock().map_err(|error| match error {
         fs::TryLockError::WouldBlock => io::Error::other("another process writes to it"),
         fs::TryLockError::Error(error) => error,
     })?;
-    mend(&mut file, format)
+    repair(&mut file, format)
 }
 
-fn torn_line(path: &Path, torn: Mended, repaired: bool) -> Finding {
-    let (what, would, did) = match torn {
-        Mended::Cut { bytes } => (
-            format!("the last line is torn: {bytes} bytes without an end"),
-            "cuts it off, as the sink does before its first write",
-            "it was cut off",
+fn truncated_line(path: &Path, repair: Repair, fixed: bool) -> Finding {
+    let (what, would, did) = match repair {
+        Repair::Cut { bytes } => (
+            format!("the last line is truncated: {bytes} bytes without a newline"),
+            "removes it, as the sink does before its first write",
+            "it was removed",
         ),
         _ => (
             "the last line is whole, but lacks its newline".to_owned(),
             "adds the newline, as the sink does before its first write",
-            "it has its newline",
+            "the newline was added",
         ),
     };
-    let means = "a write did not come to its end; what it was did not count as written and comes again";
-    let remedy = if repaired { Remedy::Fixed(did.to_owned()) } else { Remedy::Fix(would.to_owned()) };
+    let means = "a write was interrupted and not acknowledged; its events are redelivered";
+    let remedy = if fixed { Remedy::Fixed(did.to_owned()) } else { Remedy::Fix(would.to_owned()) };
     Finding::new(Severity::Warning, path, what, means).remedy(remedy)
 }
 
 fn cannot_be_read(path: &Path, error: &io::Error) -> Finding {
-    let means = "it is not known whether its last line is whole";
-    Finding::new(Severity::Warning, path, format!("the file cannot be looked at: {error}"), means)
-        .person("see to it that the file can be read and written")
+    let means = "its last line was not checked";
+    Finding::new(Severity::Warning, path, format!("the file cannot be inspected: {error}"), means)
+        .person("make the file readable and writable")
 }

@@ -40,7 +40,7 @@ fn read(folder: &TempDir, path: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_file_that_was_renamed_or_removed_is_begun_anew() {
+async fn a_write_after_a_rename_or_removal_begins_a_new_file() {
     let folder = tempfile::tempdir().unwrap();
     let sink = sink(folder.path(), "fsync = \"never\"");
     let path = folder.path().join("data/p.jsonl");
@@ -49,14 +49,14 @@ async fn a_file_that_was_renamed_or_removed_is_begun_anew() {
     write(&sink, "a-1", 2).await.unwrap();
     fs::remove_file(&path).unwrap();
     write(&sink, "a-1", 3).await.unwrap();
-    // What `copytruncate` does.
+    // As logrotate's `copytruncate` does.
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
     write(&sink, "a-1", 4).await.unwrap();
     assert_eq!((read(&folder, "p.jsonl.1"), read(&folder, "p.jsonl")), ("1\n".into(), "4\n".into()));
 }
 
 #[tokio::test]
-async fn r73_a_torn_line_is_mended_before_the_first_write() {
+async fn r73_the_first_write_repairs_a_truncated_line() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("data")).unwrap();
     fs::write(folder.path().join("data/p.jsonl"), "1\n{\"a\":").unwrap();
@@ -71,7 +71,7 @@ async fn two_sinks_do_not_write_one_file_until_the_first_has_closed() {
     write(&first, "a-1", 1).await.unwrap();
     let (kind, message) = write(&second, "a-1", 2).await.unwrap_err();
     assert_eq!(kind, HandlerErrorKind::Unavailable);
-    assert!(message.ends_with("data/p.jsonl`: another pipeline or process is writing it"), "{message}");
+    assert!(message.ends_with("data/p.jsonl`: another pipeline or process writes to it"), "{message}");
     first.close().await.unwrap();
     write(&second, "a-1", 2).await.unwrap();
     assert_eq!(read(&folder, "p.jsonl"), "1\n2\n");
@@ -87,8 +87,7 @@ async fn r65_files_by_stream_stay_in_their_folder_and_few_are_open() {
     assert_eq!(read(&folder, "out/a/1"), "1\n4\n");
     assert_eq!(read(&folder, "out/a/..%2Fx"), "2\n");
     assert_eq!(sink.files.lock().await.count(), 2);
-    let long = format!("a-{}", "x".repeat(1000));
-    for stream in ["a-..", "a", &long] {
+    for stream in ["a-..", "a"] {
         assert_eq!(write(&sink, stream, 5).await.unwrap_err().0, HandlerErrorKind::Permanent, "{stream}");
     }
     sink.close().await.unwrap();
@@ -96,7 +95,7 @@ async fn r65_files_by_stream_stay_in_their_folder_and_few_are_open() {
 }
 
 #[tokio::test]
-async fn one_decision_that_has_no_file_spoils_no_other() {
+async fn a_decision_without_a_file_spoils_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let sink = sink(folder.path(), "path = \"out/{id}\"");
     let results = sink.write(&[decided("a-1", 1), decided("a-..", 2), decided("a-2", 3), decided("a-1", 4)]).await;
@@ -116,7 +115,7 @@ async fn a_full_disk_is_unavailable() {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_made_is_unavailable() {
+async fn a_directory_that_cannot_be_created_is_unavailable() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("data"), "").unwrap();
     let (kind, message) = write(&sink(folder.path(), ""), "a-1", 1).await.unwrap_err();
@@ -125,7 +124,7 @@ async fn a_folder_that_cannot_be_made_is_unavailable() {
 }
 
 #[tokio::test]
-async fn what_is_synced_at_intervals_is_clean_after_one() {
+async fn a_file_is_clean_after_a_sync_interval() {
     let folder = tempfile::tempdir().unwrap();
     let sink = sink(folder.path(), "fsync = { every = \"5ms\" }");
     write(&sink, "a-1", 1).await.unwrap();
@@ -147,4 +146,28 @@ fn fsync_is_written_as_it_is_read() {
     }
     assert!(toml::from_str::<Settings>("fsync = \"always\"").is_err());
     assert!(toml::from_str::<Settings>("path = \"{stream}\"").is_err());
+}
+
+#[tokio::test]
+async fn x6_a_stream_with_a_long_name_has_its_own_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(folder.path(), "path = \"out/{id}.jsonl\"");
+    let names = ["ж".repeat(43), "ж".repeat(44), "x".repeat(1000)].map(|id| format!("a-{id}"));
+    for (number, stream) in (0..).zip(&names) {
+        write(&sink, stream, number).await.unwrap();
+    }
+    assert_eq!(fs::read_dir(folder.path().join("data/out")).unwrap().count(), 3);
+}
+
+#[tokio::test]
+async fn l13_an_effect_with_nan_is_permanent_and_spoils_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(folder.path(), "");
+    let average = Value::Map(vec![("avg".into(), Value::Float(f64::NAN))]);
+    let bad = Decided { effects: Effects::Emitted(vec![Value::Int(1), average]), ..decided("till-1", 1) };
+    let results = sink.write(&[bad, decided("a-1", 2)]).await;
+    let error = results[0].as_ref().unwrap_err();
+    assert_eq!(error.kind(), HandlerErrorKind::Permanent);
+    assert_eq!(error.message(), "cannot write an effect of stream `till-1`: `avg` is `NaN`, which JSON cannot hold");
+    assert_eq!(read(&folder, "p.jsonl"), "2\n");
 }

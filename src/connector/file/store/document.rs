@@ -1,4 +1,4 @@
-//! What stands in a key's file.
+//! The contents of a key's file.
 
 use anyhow::{Context, bail, ensure};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -6,13 +6,19 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::MAX_SET_BYTES;
-use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, Claimed, Fence, Owner};
+use crate::checkpoint::{
+    CheckpointError, CheckpointErrorKind, CheckpointKey, Claimed, CommitOrder, Fence, MAX_SET_BYTES, NEVER_CLAIMED,
+    Owner, RELEASED,
+};
 use crate::clock;
 use crate::position::{OrdinalSet, Position, Progress, TrancheId};
 
+/// The newest version of the format that this program reads and writes.
 const VERSION: u32 = 1;
+/// The most bytes of a name without its ending; most file systems take 255.
+const MAX_NAME_BYTES: usize = 200;
 
+/// The claim and the progress of one key.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Document {
     version: u32,
@@ -23,28 +29,21 @@ pub(super) struct Document {
     owner: Option<String>,
     since: Option<String>,
     sequence: u64,
-    /// Whether anything was ever committed.
+    /// Whether the key was ever committed.
     committed: bool,
-    /// A number, a token, or nothing for the origin.
-    position: Option<Place>,
-    /// The set of handled ordinals, encoded, in hexadecimal digits.
+    /// A number, a token, or `null` for the origin.
+    position: Option<StoredPosition>,
+    /// The encoded set of handled ordinals, in hexadecimal digits.
     handled: String,
     updated_at: Option<String>,
 }
 
+/// The stored form of a position.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(untagged)]
-enum Place {
+enum StoredPosition {
     Number(i64),
     Token(String),
-}
-
-/// What a commit is to those before it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    Next,
-    /// It is stored already.
-    Repeat,
 }
 
 impl Document {
@@ -65,6 +64,7 @@ impl Document {
         }
     }
 
+    /// Reads the document of `key`.
     pub(super) fn parse(text: &[u8], key: &CheckpointKey) -> anyhow::Result<Self> {
         let document = Self::parse_any(text)?;
         if document.key() != *key {
@@ -73,18 +73,15 @@ impl Document {
         Ok(document)
     }
 
-    /// Reads a document, whosever it is.
+    /// Reads the document of any key.
     pub(super) fn parse_any(text: &[u8]) -> anyhow::Result<Self> {
         #[derive(Deserialize)]
         struct Versioned {
             version: u32,
         }
-        let Versioned { version } = serde_json::from_slice(text).context("it is torn, or was never a checkpoint")?;
-        ensure!(
-            version <= VERSION,
-            "it was written by a newer propulsiond (version {version}, this one knows {VERSION})"
-        );
-        let document: Self = serde_json::from_slice(text).context("it is damaged")?;
+        let Versioned { version } = serde_json::from_slice(text).context("it is truncated, or is no checkpoint")?;
+        ensure!(version <= VERSION, "a newer propulsiond wrote it (version {version}, this program knows {VERSION})");
+        let document: Self = serde_json::from_slice(text).context("it is corrupt")?;
         document.set()?;
         Ok(document)
     }
@@ -97,7 +94,7 @@ impl Document {
         }
     }
 
-    /// Returns when it was last committed to, RFC 3339.
+    /// Returns the time of the last commit, RFC 3339.
     pub(super) fn updated_at(&self) -> Option<&str> {
         self.updated_at.as_deref()
     }
@@ -112,17 +109,17 @@ impl Document {
         if self.handled.is_empty() {
             return Ok(OrdinalSet::new());
         }
-        let bytes = from_hex(&self.handled).context("its set of handled ordinals is damaged")?;
+        let bytes = from_hex(&self.handled).context("its set of handled ordinals is corrupt")?;
         Ok(OrdinalSet::decode(&bytes)?)
     }
 
     pub(super) fn progress(&self) -> Option<Progress> {
         let position = match &self.position {
             None => None,
-            Some(Place::Number(number)) => Some(Position::Number(*number)),
-            Some(Place::Token(token)) => Some(Position::token(&**token)),
+            Some(StoredPosition::Number(number)) => Some(Position::Number(*number)),
+            Some(StoredPosition::Token(token)) => Some(Position::token(&**token)),
         };
-        let handled = self.set().expect("a document's set was decoded when it was read");
+        let handled = self.set().expect("`parse_any` decoded the set");
         self.committed.then_some(Progress { position, handled })
     }
 
@@ -133,41 +130,41 @@ impl Document {
         Claimed { fence: Fence(self.fence), progress: self.progress(), sequence: self.sequence }
     }
 
-    /// Takes a commit in, if it is the next.
+    /// Applies a commit that follows the stored one.
     pub(super) fn commit(
         &mut self,
         doing: &str,
         fence: Fence,
         sequence: u64,
         progress: &Progress,
-    ) -> Result<Step, CheckpointError> {
+    ) -> Result<CommitOrder, CheckpointError> {
         let handled = if progress.handled.is_empty() { Vec::new() } else { progress.handled.encode() };
         let refuse = |kind, why: String| Err(CheckpointError::new(kind, doing).caused_by(anyhow::Error::msg(why)));
         if handled.len() > MAX_SET_BYTES {
-            let why =
-                format!("the set of handled ordinals has {} bytes, of {MAX_SET_BYTES} that it may have", handled.len());
+            let why = format!("the set of handled ordinals has {} bytes, the limit is {MAX_SET_BYTES}", handled.len());
             return refuse(CheckpointErrorKind::Unavailable, why);
         }
         self.owned(doing, fence)?;
-        if sequence == self.sequence && sequence > 0 {
-            return Ok(Step::Repeat);
-        }
-        if sequence != self.sequence + 1 {
-            let why = format!("the stored commit is number {}, which {sequence} does not follow", self.sequence);
-            return refuse(CheckpointErrorKind::OutcomeUnknown, why);
+        match CommitOrder::of(sequence, self.sequence) {
+            Some(CommitOrder::Next) => {}
+            Some(CommitOrder::Repeat) => return Ok(CommitOrder::Repeat),
+            None => {
+                let why = format!("commit {sequence} does not follow the stored commit {}", self.sequence);
+                return refuse(CheckpointErrorKind::OutcomeUnknown, why);
+            }
         }
         self.sequence = sequence;
         self.committed = true;
         self.position = progress.position.as_ref().map(|position| match position {
-            Position::Number(number) => Place::Number(*number),
-            Position::Token(token) => Place::Token(token.to_string()),
+            Position::Number(number) => StoredPosition::Number(*number),
+            Position::Token(token) => StoredPosition::Token(token.to_string()),
         });
         self.handled = to_hex(&handled);
         self.updated_at = Some(now());
-        Ok(Step::Next)
+        Ok(CommitOrder::Next)
     }
 
-    /// Returns the fence that holds the key, and the number of the commit that is stored.
+    /// Returns the fence of the key's owner and the number of the stored commit.
     pub(super) fn last_commit(&self) -> (Fence, u64) {
         (Fence(self.fence), self.sequence)
     }
@@ -184,17 +181,17 @@ impl Document {
         }
         let by = match &self.owner {
             Some(owner) => owner.clone(),
-            None if self.fence == 0 => "nobody: it was never claimed here".to_owned(),
-            None => "somebody who has released it since".to_owned(),
+            None if self.fence == 0 => NEVER_CLAIMED.to_owned(),
+            None => RELEASED.to_owned(),
         };
         let since = self.since.as_deref().and_then(|since| OffsetDateTime::parse(since, &Rfc3339).ok());
-        let cause = anyhow::anyhow!("it is owned by {by}");
+        let cause = anyhow::anyhow!("the owner is {by}");
         Err(CheckpointError::new(CheckpointErrorKind::Fenced { by, since }, doing).caused_by(cause))
     }
 }
 
-/// Returns the name of a key's file: its parts, with whatever a file system could take amiss written as `%xx`. Capitals
-/// are among that, as some file systems do not tell them from small letters.
+/// Returns the name of a key's file: the parts of the key, percent-encoded for every file system. Capital letters are
+/// encoded as well, because some file systems ignore case.
 pub(super) fn file_name(key: &CheckpointKey) -> String {
     let mut name = String::new();
     for part in [&*key.group, &*key.source, key.tranche.as_str()] {
@@ -203,12 +200,12 @@ pub(super) fn file_name(key: &CheckpointKey) -> String {
         name.push('~');
     }
     name.pop();
-    if name.len() > LONGEST {
-        // The file says whose it is: two names that share this are told from each other, if not both kept.
+    if name.len() > MAX_NAME_BYTES {
+        // The document names its key, so that a collision of two hashes is an error and never a mix-up.
         let hash = name
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        name.truncate(LONGEST);
+        name.truncate(MAX_NAME_BYTES);
         name.push_str(&format!("~~{hash:016x}"));
     }
     name + ".json"
@@ -225,9 +222,6 @@ const fn with_capitals(mut set: AsciiSet) -> AsciiSet {
     }
     set
 }
-
-/// Bytes of a name; most file systems take 255.
-const LONGEST: usize = 200;
 
 fn to_hex(bytes: &[u8]) -> String {
     let digit = |nibble: u8| char::from_digit(nibble.into(), 16).expect("a nibble is one hexadecimal digit");

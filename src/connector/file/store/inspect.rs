@@ -1,4 +1,4 @@
-//! Looking a folder of checkpoints over.
+//! Inspects a directory of checkpoints.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -9,31 +9,31 @@ use crate::checkpoint::CheckpointKey;
 use crate::connector::diagnosis::{Bounded, Finding, Remedy, Severity};
 use crate::position::Position;
 
-/// Larger files are none of ours: the set in one is bounded.
-const LARGEST: u64 = 1 << 20;
+/// The size above which a file is no checkpoint, because its set is bounded.
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// A checkpoint that can be read.
+/// A readable checkpoint.
 #[derive(Clone, Debug)]
 pub struct Kept {
     pub key: CheckpointKey,
     pub position: Option<Position>,
-    /// When it was last committed to, RFC 3339.
+    /// The time of the last commit, RFC 3339.
     pub last_commit: Option<String>,
 }
 
-/// Looks a folder over, and calls `kept` with each checkpoint in it. `in_use`: somebody may be writing to it. `mend`:
-/// remove what a write that did not come to its end left.
-pub fn inspect(folder: &Path, in_use: bool, mend: bool, kept: &mut dyn FnMut(&Path, &Kept)) -> Vec<Finding> {
+/// Inspects a directory, and calls `kept` with each checkpoint in it. `in_use`: a daemon may be writing to it.
+/// `repair`: deletes the files that incomplete writes left.
+pub fn inspect(directory: &Path, in_use: bool, repair: bool, kept: &mut dyn FnMut(&Path, &Kept)) -> Vec<Finding> {
     let mut damaged = Bounded::default();
     let mut left = Bounded::default();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
         match path.extension().and_then(|ending| ending.to_str()) {
             Some("json") => match read(&path) {
                 Ok(found) => kept(&path, &found),
                 Err(error) => damaged.push(|| cannot_be_read(&path, &error)),
             },
-            Some("tmp") if !in_use => left.push(|| unfinished(&path, mend)),
+            Some("tmp") if !in_use => left.push(|| unfinished(&path, repair)),
             _ => {}
         }
     }
@@ -44,8 +44,8 @@ pub fn inspect(folder: &Path, in_use: bool, mend: bool, kept: &mut dyn FnMut(&Pa
 
 fn read(path: &Path) -> anyhow::Result<Kept> {
     let mut text = Vec::new();
-    File::open(path)?.take(LARGEST + 1).read_to_end(&mut text)?;
-    anyhow::ensure!(text.len() as u64 <= LARGEST, "it is larger than a checkpoint can be");
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut text)?;
+    anyhow::ensure!(text.len() as u64 <= MAX_FILE_BYTES, "it is larger than a checkpoint can be");
     let document = Document::parse_any(&text)?;
     let key = document.key();
     let name = document::file_name(&key);
@@ -55,21 +55,21 @@ fn read(path: &Path) -> anyhow::Result<Kept> {
 }
 
 fn cannot_be_read(path: &Path, error: &anyhow::Error) -> Finding {
-    let means = "its pipeline does not go on: it does not guess where it was";
-    Finding::new(Severity::Error, path, format!("the checkpoint cannot be read: {error:#}"), means)
-        .person("decide: restore the file from a backup, or remove it while no daemon uses it, which starts its pipeline at the origin")
+    let means = "its pipeline does not run, because it cannot know its position";
+    Finding::new(Severity::Error, path, format!("the checkpoint cannot be read: {error:#}"), means).person(
+        "decide: restore the file from a backup, or delete it while no daemon uses it, which starts its pipeline at the \
+         origin",
+    )
 }
 
-fn unfinished(path: &Path, mend: bool) -> Finding {
-    let means =
-        "a commit did not come to its end; the checkpoint beside it is whole, and what was not committed comes again";
-    let finding =
-        Finding::new(Severity::Warning, path, "a file was left by a write that did not come to its end", means);
-    if !mend {
-        return finding.remedy(Remedy::Fix("removes it".to_owned()));
+fn unfinished(path: &Path, repair: bool) -> Finding {
+    let means = "a commit was interrupted; the checkpoint beside it is whole, and uncommitted events are redelivered";
+    let finding = Finding::new(Severity::Warning, path, "an interrupted write left this file", means);
+    if !repair {
+        return finding.remedy(Remedy::Fix("deletes it".to_owned()));
     }
     match fs::remove_file(path) {
-        Ok(()) => finding.remedy(Remedy::Fixed("it was removed".to_owned())),
-        Err(error) => finding.person(format!("it could not be removed: {error}")),
+        Ok(()) => finding.remedy(Remedy::Fixed("it was deleted".to_owned())),
+        Err(error) => finding.person(format!("it could not be deleted: {error}")),
     }
 }

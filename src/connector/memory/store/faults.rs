@@ -1,4 +1,4 @@
-//! What goes wrong on request.
+//! Faults that tests and simulations inject.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +10,7 @@ use crate::checkpoint::CheckpointKey;
 use crate::handler::HandlerErrorKind;
 use crate::sink::Decided;
 
-/// What is about to be done.
+/// An operation that is about to run.
 #[derive(Clone, Copy, Debug)]
 pub enum Operation<'a> {
     Load(&'a CheckpointKey),
@@ -18,43 +18,44 @@ pub enum Operation<'a> {
     Commit(&'a CheckpointKey),
     Release(&'a CheckpointKey),
     WritePositions(&'a CheckpointKey),
-    /// Of any of the parked store's.
+    /// Any operation of the parked store.
     Parked(&'a CheckpointKey),
     /// One decision of a write.
     Write(&'a Decided),
     Begin,
-    /// A transaction of a [`MemorySink`](super::MemorySink), or the one that holds a plain write.
+    /// The commit of a transaction of a [`MemorySink`](super::MemorySink), or of a plain write.
     Transaction,
 }
 
-/// What is to go wrong.
+/// A fault of one operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It fails as unavailable, and nothing is done.
+    /// The operation fails as unavailable and changes nothing.
     Reject,
-    /// A decision fails like this, and nothing of it is written. For [`Operation::Write`].
+    /// A decision fails with this kind and writes nothing. For [`Operation::Write`].
     Refuse(HandlerErrorKind),
-    /// It is done, and reported as failed: as an unknown outcome where that may be said (C11).
+    /// The operation succeeds and reports a failure: an unknown outcome where the trait knows one (C11).
     FailAfterWrite,
-    /// Nothing is done, and the outcome is reported as unknown.
+    /// The operation changes nothing and reports an unknown outcome.
     UnknownBeforeWrite,
-    /// It waits until [`release_held`](super::MemoryCheckpoints::release_held), then goes on as if nothing had been.
+    /// The operation waits until [`release_held`](super::MemoryCheckpoints::release_held), then succeeds.
     Hold,
-    /// It takes this long (of tokio's time, which a test may pause).
+    /// The operation takes this long, in tokio's time, which a test may pause.
     Slow(Duration),
 }
 
 type Decide = Box<dyn FnMut(&Operation<'_>) -> Option<Fault> + Send>;
 
+/// The chooser of faults, and the operations that it holds.
 pub(super) struct Faults {
     decide: Mutex<Option<Decide>>,
-    /// Counts how often what is held was released.
+    /// The number of releases of held operations so far.
     releases: watch::Sender<u64>,
 }
 
-/// What is left to be done once an operation has waited its time.
+/// The rest of a fault, after its wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum InjectedFault {
     Go,
     Reject,
     FailAfterwards,
@@ -82,28 +83,28 @@ impl Faults {
         self.releases.send_modify(|releases| *releases += 1);
     }
 
-    /// Returns what is to go wrong with an operation.
+    /// Returns the fault of an operation.
     pub(super) fn decide(&self, operation: &Operation<'_>) -> Option<Fault> {
         let mut decide = self.decide.lock().unwrap_or_else(PoisonError::into_inner);
         decide.as_mut().and_then(|decide| decide(operation))
     }
 
-    /// Waits as long as a fault says, and returns what else it says.
-    pub(super) async fn due(&self, operation: &Operation<'_>) -> Verdict {
-        let Some(fault) = self.decide(operation) else { return Verdict::Go };
+    /// Waits as the operation's fault requires, and returns the rest of the fault.
+    pub(super) async fn due(&self, operation: &Operation<'_>) -> InjectedFault {
+        let Some(fault) = self.decide(operation) else { return InjectedFault::Go };
         match fault {
-            Fault::Reject | Fault::Refuse(_) => Verdict::Reject,
-            Fault::FailAfterWrite => Verdict::FailAfterwards,
-            Fault::UnknownBeforeWrite => Verdict::Unknown,
+            Fault::Reject | Fault::Refuse(_) => InjectedFault::Reject,
+            Fault::FailAfterWrite => InjectedFault::FailAfterwards,
+            Fault::UnknownBeforeWrite => InjectedFault::Unknown,
             Fault::Hold => {
                 let mut releases = self.releases.subscribe();
-                // The sender lives as long as this.
+                // The sender is a field of `self`, so that it cannot close before this returns.
                 drop(releases.changed().await);
-                Verdict::Go
+                InjectedFault::Go
             }
             Fault::Slow(delay) => {
                 tokio::time::sleep(delay).await;
-                Verdict::Go
+                InjectedFault::Go
             }
         }
     }

@@ -17,12 +17,12 @@ pub(super) type Streams = BTreeMap<Box<str>, Queue>;
 #[derive(Debug)]
 pub(super) struct Queue {
     from: Ordinal,
-    /// By ordinal, index and whether it is an unfold.
+    /// The events by ordinal, index and whether they are unfolds.
     events: BTreeMap<(Ordinal, i64, bool), (Event, Arc<str>)>,
 }
 
 impl State {
-    /// Appends events, but for those that are there already (C21).
+    /// Appends the events that are not stored yet (C21).
     pub(super) fn park(
         &mut self,
         key: &CheckpointKey,
@@ -53,7 +53,7 @@ impl ParkedStore for MemoryCheckpoints {
             });
             Ok(parked.collect())
         };
-        self.operate(Operation::Parked(key), &format!("load what is parked of {key}"), load).await
+        self.operate(Operation::Parked(key), &format!("load the parked streams of {key}"), load).await
     }
 
     async fn append(&self, key: &CheckpointKey, fence: Fence, events: &[Parked<'_>]) -> Result<(), CheckpointError> {
@@ -66,6 +66,6 @@ impl ParkedStore for MemoryCheckpoints {
             let queue = state.parked.get(&names(key)).and_then(|streams| streams.get(stream));
             Ok(queue.into_iter().flat_map(|queue| queue.events.values()).map(|(event, _)| event.clone()).collect())
         };
-        self.operate(Operation::Parked(key), &format!("read what is parked of {key}"), read).await
+        self.operate(Operation::Parked(key), &format!("read parked events of {key}"), read).await
     }
 }

@@ -1,28 +1,28 @@
-//! A sink whose effects stand beside the progress, under the same lock.
+//! A sink that stores effects beside the progress, under the same lock.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::faults::{Fault, Operation, Verdict};
-use super::{MemoryCheckpoints, State, Step};
-use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Commit};
+use super::faults::{Fault, InjectedFault, Operation};
+use super::{MemoryCheckpoints, State};
+use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Commit, CommitOrder};
 use crate::effect::Value;
 use crate::handler::{HandlerError, HandlerErrorKind};
 use crate::position::Ordinal;
 use crate::sink::{Decided, Effects, ParkedChange, Sink, Transaction, TransactionError, TransactionalSink, Written};
 
-/// How many decisions a plain write takes.
+/// The most decisions of one write.
 const MAX_BATCH: usize = 1_000;
 
-/// What a decision left.
+/// The effect of one decision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Effect {
     pub stream: Box<str>,
     /// The index and ordinal of each event below the decision's next index.
     pub events: Vec<(i64, Ordinal)>,
     pub next: i64,
-    /// What the handler emitted. Without a handler the events themselves are the effect.
+    /// The emitted values. Without a handler the events themselves are the effect.
     pub emitted: Vec<Value>,
 }
 
@@ -41,7 +41,7 @@ impl Effect {
     }
 }
 
-/// Keeps effects in memory, plain or with the progress.
+/// Stores effects in memory, alone or with the progress.
 #[derive(Clone, Debug)]
 pub struct MemorySink {
     checkpoints: MemoryCheckpoints,
@@ -52,17 +52,17 @@ impl MemorySink {
         Self { checkpoints }
     }
 
-    /// Returns the store of the progress beside the effects, which also injects faults.
+    /// Returns the store that holds the progress beside the effects, and that injects faults.
     pub fn checkpoints(&self) -> &MemoryCheckpoints {
         &self.checkpoints
     }
 
-    /// Returns all effects so far, in the order in which they were committed.
+    /// Returns all effects so far, in the order of their commits.
     pub fn effects(&self) -> Vec<Effect> {
         self.checkpoints.shared.state().effects.clone()
     }
 
-    /// Judges decisions one by one; what is accepted is appended to `accepted`.
+    /// Accepts or refuses each decision. Appends the effects of the accepted ones to `accepted`.
     async fn accept(&self, decided: &[Decided], accepted: &mut Vec<Effect>) -> Vec<Result<Written, HandlerError>> {
         let mut results = Vec::with_capacity(decided.len());
         for decision in decided {
@@ -101,11 +101,11 @@ impl Sink for MemorySink {
     async fn write(&self, decided: &[Decided]) -> Vec<Result<Written, HandlerError>> {
         let mut accepted = Vec::new();
         let results = self.accept(decided, &mut accepted).await;
-        let verdict = self.checkpoints.shared.faults.due(&Operation::Transaction).await;
-        if matches!(verdict, Verdict::Go | Verdict::FailAfterwards) {
+        let fault = self.checkpoints.shared.faults.due(&Operation::Transaction).await;
+        if matches!(fault, InjectedFault::Go | InjectedFault::FailAfterwards) {
             self.checkpoints.shared.state().effects.append(&mut accepted);
         }
-        if verdict == Verdict::Go { results } else { decided.iter().map(|_| Err(Self::unavailable())).collect() }
+        if fault == InjectedFault::Go { results } else { decided.iter().map(|_| Err(Self::unavailable())).collect() }
     }
 }
 
@@ -117,13 +117,13 @@ impl TransactionalSink for MemorySink {
 
     async fn begin(&self) -> Result<Box<dyn Transaction>, HandlerError> {
         match self.checkpoints.shared.faults.due(&Operation::Begin).await {
-            Verdict::Go => Ok(Box::new(MemoryTransaction { sink: self.clone(), effects: Vec::new() })),
+            InjectedFault::Go => Ok(Box::new(MemoryTransaction { sink: self.clone(), effects: Vec::new() })),
             _ => Err(Self::unavailable()),
         }
     }
 }
 
-/// Effects that are nobody's before the commit.
+/// The effects of a transaction before its commit.
 struct MemoryTransaction {
     sink: MemorySink,
     effects: Vec<Effect>,
@@ -143,14 +143,14 @@ impl Transaction for MemoryTransaction {
         let shared = &self.sink.checkpoints.shared;
         let unknown =
             || TransactionError::OutcomeUnknown(anyhow::anyhow!("the memory sink was told to lose its answer"));
-        let verdict = shared.faults.due(&Operation::Transaction).await;
-        match verdict {
-            Verdict::Reject => return Err(TransactionError::Failed(MemorySink::unavailable())),
-            Verdict::Unknown => return Err(unknown()),
-            Verdict::Go | Verdict::FailAfterwards => {}
+        let fault = shared.faults.due(&Operation::Transaction).await;
+        match fault {
+            InjectedFault::Reject => return Err(TransactionError::Failed(MemorySink::unavailable())),
+            InjectedFault::Unknown => return Err(unknown()),
+            InjectedFault::Go | InjectedFault::FailAfterwards => {}
         }
         shared.state().commit(self.effects, commits, parked)?;
-        if verdict == Verdict::FailAfterwards { Err(unknown()) } else { Ok(()) }
+        if fault == InjectedFault::FailAfterwards { Err(unknown()) } else { Ok(()) }
     }
 }
 
@@ -165,9 +165,9 @@ impl State {
         let mut fenced = Vec::new();
         for commit in commits {
             match self.check(commit) {
-                Ok(Step::Next) => {}
-                Ok(Step::Repeat) => {
-                    let why = format!("the commit of {} is stored already", commit.key);
+                Ok(CommitOrder::Next) => {}
+                Ok(CommitOrder::Repeat) => {
+                    let why = format!("the commit of {} is already stored", commit.key);
                     return Err(TransactionError::OutcomeUnknown(anyhow::Error::msg(why)));
                 }
                 Err(error) => fenced.push(fenced_or(commit.key, error)?),

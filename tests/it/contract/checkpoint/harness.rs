@@ -1,4 +1,4 @@
-//! What the cases need of a store, whichever it is.
+//! The stores and helpers of the contract cases.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

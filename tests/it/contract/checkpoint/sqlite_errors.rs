@@ -1,4 +1,4 @@
-//! Databases that cannot be used: said so, with the file's name, and used again once they can be.
+//! Databases that cannot be used: each error names the file, and the next request tries again.
 
 use std::path::Path;
 use std::time::Duration;
@@ -24,7 +24,7 @@ fn store(data: &Path, path: &str) -> SqliteCheckpoints {
     SqliteCheckpoints::new(&settings, &context(data))
 }
 
-/// Checks what is said of a database, whatever is asked of it.
+/// Checks the error of every request to a database.
 async fn check(data: &Path, path: &str, kind: &CheckpointErrorKind, why: &str) {
     let store = store(data, path);
     let key = key("g", "s", "0");
@@ -52,7 +52,7 @@ async fn a_database_of_a_newer_version_is_refused() {
 }
 
 #[tokio::test]
-async fn databases_of_older_versions_are_brought_up_to_date_with_what_is_in_them() {
+async fn a_database_of_an_older_version_is_upgraded_with_its_contents() {
     let write_positions =
         ["next INTEGER NOT NULL", "next INTEGER NOT NULL, first INTEGER NOT NULL DEFAULT 0, gaps TEXT"];
     for (version, columns) in (1..).zip(write_positions) {
@@ -95,7 +95,7 @@ async fn databases_of_older_versions_are_brought_up_to_date_with_what_is_in_them
 }
 
 #[tokio::test]
-async fn somebody_elses_database_keeps_its_numbers() {
+async fn a_database_of_another_program_keeps_its_numbers() {
     let folder = TempDir::new().unwrap();
     let theirs = Connection::open(folder.path().join("p.db")).unwrap();
     theirs.execute_batch("PRAGMA application_id = 7; PRAGMA user_version = 99; CREATE TABLE mine (a);").unwrap();
@@ -113,7 +113,7 @@ async fn a_file_that_is_no_database_is_unreadable() {
 }
 
 #[tokio::test]
-async fn a_damaged_database_is_unreadable() {
+async fn a_corrupt_database_is_unreadable() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("whole.db");
     {
@@ -130,7 +130,7 @@ async fn a_damaged_database_is_unreadable() {
 }
 
 #[tokio::test]
-async fn a_damaged_set_is_unreadable() {
+async fn a_corrupt_set_is_unreadable() {
     let folder = TempDir::new().unwrap();
     let store = store(folder.path(), "p.db");
     let key = key("g", "s", "0");
@@ -146,10 +146,10 @@ async fn a_damaged_set_is_unreadable() {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_made_is_unavailable_until_it_can() {
+async fn a_directory_that_cannot_be_created_is_unavailable_until_it_can() {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("file"), "").unwrap();
-    check(folder.path(), "file/p.db", &CheckpointErrorKind::Unavailable, "cannot make the folder").await;
+    check(folder.path(), "file/p.db", &CheckpointErrorKind::Unavailable, "cannot create the directory").await;
     let waiting = store(folder.path(), "file/p.db");
     assert!(waiting.load(&key("g", "s", "0")).await.is_err());
     std::fs::remove_file(folder.path().join("file")).unwrap();
@@ -157,29 +157,29 @@ async fn a_folder_that_cannot_be_made_is_unavailable_until_it_can() {
 }
 
 #[tokio::test]
-async fn a_path_that_is_a_folder_is_unavailable() {
+async fn a_path_that_is_a_directory_is_unavailable() {
     let folder = TempDir::new().unwrap();
     std::fs::create_dir(folder.path().join("p.db")).unwrap();
     check(folder.path(), "p.db", &CheckpointErrorKind::Unavailable, "unable to open").await;
 }
 
 #[tokio::test]
-async fn a_database_that_somebody_writes_to_is_unavailable_until_they_are_done() {
+async fn a_database_is_unavailable_while_another_process_writes_to_it() {
     let folder = TempDir::new().unwrap();
     let store = store(folder.path(), "p.db");
     let key = key("g", "s", "0");
     let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
-    let somebody = Connection::open(folder.path().join("p.db")).unwrap();
-    somebody.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let other = Connection::open(folder.path().join("p.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert_eq!(kind(commit_one(&store, &key, fence, 1, &at(1)).await), CheckpointErrorKind::Unavailable);
     assert_eq!(store.load(&key).await.unwrap(), None, "readers do not wait for a writer");
-    somebody.execute_batch("COMMIT").unwrap();
+    other.execute_batch("COMMIT").unwrap();
     commit_one(&store, &key, fence, 1, &at(1)).await.unwrap();
 }
 
 /// Fills a database whose size is limited. The limit is one of the connection, which `init` can set.
 #[tokio::test]
-async fn a_full_disk_is_unavailable_stores_nothing_and_is_got_over() {
+async fn a_full_disk_is_unavailable_and_stores_nothing_until_it_has_room() {
     let folder = TempDir::new().unwrap();
     let sink = sqlite_sink(folder.path(), &["CREATE TABLE IF NOT EXISTS t (a)", "PRAGMA max_page_count = 40"]);
     let key = key("g", "s", "0");
@@ -227,4 +227,131 @@ async fn a_full_disk_is_unavailable_stores_nothing_and_is_got_over() {
     assert_eq!(sink.write(&[room]).await, [Ok(Written::All)]);
     commit_one(&*sink.checkpoints(), &key, fence, 1, &at(1)).await.unwrap();
     assert_eq!(sink.checkpoints().load(&key).await.unwrap(), Some(at(1)));
+}
+
+/// Waits until no connection to a file in `directory` is open.
+async fn wait_until_closed(directory: &Path) {
+    let open = propulsiond::connector::sqlite::closed(Duration::from_secs(30)).await;
+    assert!(!open.iter().any(|path| path.starts_with(directory)), "{open:?}");
+}
+
+/// Commits one position, and closes the database.
+async fn with_progress(data: &Path) -> propulsiond::checkpoint::Fence {
+    let store = store(data, "p.db");
+    let key = key("g", "s", "0");
+    let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
+    commit_one(&store, &key, fence, 1, &at(1)).await.unwrap();
+    drop(store);
+    wait_until_closed(data).await;
+    fence
+}
+
+#[tokio::test]
+async fn l12_c17_an_empty_file_that_held_progress_is_refused_with_the_remedy() {
+    let folder = TempDir::new().unwrap();
+    with_progress(folder.path()).await;
+    std::fs::write(folder.path().join("p.db"), "").unwrap();
+    check(folder.path(), "p.db", &CheckpointErrorKind::Unreadable, "held progress before").await;
+    check(folder.path(), "p.db", &CheckpointErrorKind::Unreadable, "delete it together with").await;
+    wait_until_closed(folder.path()).await;
+    assert_eq!(std::fs::metadata(folder.path().join("p.db")).unwrap().len(), 0, "a refused file stays as it is");
+
+    let remedy = ["p.db", "p.db-held"].map(|name| folder.path().join(name));
+    remedy.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    assert_eq!(store(folder.path(), "p.db").load(&key("g", "s", "0")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn l12_an_empty_file_that_never_held_progress_becomes_a_database() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("p.db"), "").unwrap();
+    assert_eq!(store(folder.path(), "p.db").load(&key("g", "s", "0")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn l12_a_deleted_file_begins_at_the_origin() {
+    let folder = TempDir::new().unwrap();
+    with_progress(folder.path()).await;
+    std::fs::remove_file(folder.path().join("p.db")).unwrap();
+    assert_eq!(store(folder.path(), "p.db").load(&key("g", "s", "0")).await.unwrap(), None);
+}
+
+/// Runs a test of this file in a process whose files cannot grow beyond 200 KiB. The kernel refuses a longer write with an
+/// error that SQLite takes for one of the device. Returns whether this is that process.
+#[cfg(unix)]
+fn with_limited_files(test: &str) -> bool {
+    const LIMITED: &str = "PROPULSIOND_TEST_LIMITED_FILES";
+    if std::env::var_os(LIMITED).is_some() {
+        return true;
+    }
+    // An ignored signal stays ignored after `exec`, so that a long write fails and does not end the process.
+    let output = std::process::Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 400; exec \"$@\"", "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("contract::checkpoint::sqlite_errors::{test}")])
+        .env(LIMITED, "1")
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && shown.contains("1 passed"),
+        "{shown}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    false
+}
+
+/// A decision whose pages do not fit a limited log. They stay in the cache until the commit.
+#[cfg(unix)]
+fn inserts_much() -> propulsiond::sink::Decided {
+    let blob = Value::Bytes(vec![1; 300_000].into());
+    decided("a-1", 0, vec![statement("INSERT INTO t VALUES (?)", vec![blob])])
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn c11_an_io_error_at_the_commit_of_a_transaction_leaves_the_outcome_unknown() {
+    if !with_limited_files("c11_an_io_error_at_the_commit_of_a_transaction_leaves_the_outcome_unknown") {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let sink = sqlite_sink(folder.path(), &["CREATE TABLE IF NOT EXISTS t (a)"]);
+    let (key, progress) = (key("g", "s", "0"), at(1));
+    let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
+    let mut transaction = sink.begin().await.unwrap();
+    assert_eq!(transaction.write(&[inserts_much()]).await, [Ok(Written::All)]);
+    let failed = transaction.commit(&[commit(&key, fence, 1, &progress)], &[]).await;
+    assert!(matches!(failed, Err(propulsiond::sink::TransactionError::OutcomeUnknown(_))), "{failed:?}");
+    // The connection was opened again, and its recovery shows that nothing was committed.
+    assert_eq!(sink.checkpoints().load(&key).await.unwrap(), None);
+    let mut transaction = sink.begin().await.unwrap();
+    assert_eq!(transaction.write(&[decided("a-1", 0, vec![])]).await, [Ok(Written::All)]);
+    transaction.commit(&[commit(&key, fence, 1, &progress)], &[]).await.unwrap();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn c11_an_io_error_at_the_commit_of_progress_leaves_the_outcome_unknown() {
+    if !with_limited_files("c11_an_io_error_at_the_commit_of_progress_leaves_the_outcome_unknown") {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let store = store(folder.path(), "p.db");
+    let key = key("g", "s", "0");
+    let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
+    // Commits grow the log up to its limit; the first one beyond fails.
+    let runs: Vec<_> = (0..15_000_u64).map(|run| (run * 3 + 2, run * 3 + 3)).collect();
+    let progress = Progress { position: None, handled: set(&runs) };
+    for sequence in 1..100 {
+        match commit_one(&store, &key, fence, sequence, &progress).await {
+            Ok(()) => {}
+            Err(error) => {
+                assert_eq!(error.kind, CheckpointErrorKind::OutcomeUnknown, "{error:?}");
+                let stored = store.last_commit(&key).await.unwrap().unwrap();
+                assert_eq!(stored, (fence, sequence - 1), "the recovery tells");
+                return;
+            }
+        }
+    }
+    panic!("the log never reached its limit");
 }

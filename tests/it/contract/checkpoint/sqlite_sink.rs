@@ -1,6 +1,7 @@
-//! What the SQLite sink makes of effects: which it runs, which it refuses and in what words.
+//! The effects of the SQLite sink: the accepted ones, and the messages for the refused ones.
 
 use std::path::Path;
+use std::time::Duration;
 
 use expect_test::{Expect, expect};
 use propulsiond::clock::Timestamp;
@@ -37,7 +38,7 @@ fn rows(database: &Path, sql: &str) -> Vec<String> {
     rows.unwrap().map(Result::unwrap).collect()
 }
 
-/// Writes each effect as a decision of its own, among one that works, and shows what is said of each.
+/// Writes each effect as a decision of its own, beside a valid one, and compares the results.
 async fn check(effects: &[Value], expected: Expect) {
     let folder = TempDir::new().unwrap();
     let sink = sqlite_sink(folder.path(), &[TABLE]);
@@ -45,7 +46,7 @@ async fn check(effects: &[Value], expected: Expect) {
     let mut decisions = vec![works];
     decisions.extend((0..).zip(effects).map(|(index, effect)| decided("a-1", index, vec![effect.clone()])));
     let results = sink.write(&decisions).await;
-    assert_eq!(results[0], Ok(Written::All), "it is spoilt by none");
+    assert_eq!(results[0], Ok(Written::All), "no refused decision spoils it");
     let lines = results[1..].iter().map(|result| match result {
         Ok(written) => format!("{written:?}\n"),
         Err(error) => format!("{}: {error}\n", error.kind().as_str()),
@@ -56,7 +57,7 @@ async fn check(effects: &[Value], expected: Expect) {
 }
 
 #[tokio::test]
-async fn effects_of_the_wrong_shape_are_permanent_and_say_what_is_wrong() {
+async fn effects_of_the_wrong_shape_are_permanent_and_named() {
     let sql = "INSERT INTO t VALUES (?, ?)";
     check(
         &[
@@ -71,12 +72,12 @@ async fn effects_of_the_wrong_shape_are_permanent_and_say_what_is_wrong() {
             map(&[("sql", sql.into()), ("params", map(&[("a", map(&[]))]))]),
         ],
         expect![[r#"
-            permanent: the `sqlite` sink takes `#{ sql: "...", params: [...] }`, not an integer
-            permanent: the `sqlite` sink takes `#{ sql: "...", params: [...] }`, not nothing
+            permanent: the `sqlite` sink expects `#{ sql: "...", params: [...] }`, not an integer
+            permanent: the `sqlite` sink expects `#{ sql: "...", params: [...] }`, not nothing
             permanent: an effect for the `sqlite` sink has no `sql`
             permanent: an effect for the `sqlite` sink has no `sql`
             permanent: `sql` must be a string, not an integer
-            permanent: the `sqlite` sink knows `sql` and `params`, not `parameters`
+            permanent: unknown key `parameters` in an effect of the `sqlite` sink, expected `sql` or `params`
             permanent: cannot run `INSERT INTO t VALUES (?, ?)`: `params` must be an array or a map, not an integer
             permanent: cannot run `INSERT INTO t VALUES (?, ?)`: parameter 2 is an array, which no column can hold (make it JSON text)
             permanent: cannot run `INSERT INTO t VALUES (?, ?)`: parameter `a` is a map, which no column can hold (make it JSON text)
@@ -116,12 +117,12 @@ async fn statements_that_cannot_work_are_permanent_and_named() {
             permanent: cannot run `INSERT INTO nowhere VALUES (1)`: no such table: nowhere
             permanent: cannot run `INSERT INTO t (c) VALUES (1)`: table t has no column named c
             permanent: cannot run `INSERT INTO t VALUES (1, 2); INSERT INTO t VALUES (3, 4)`: it is more than one statement
-            permanent: cannot run `INSERT INTO t VALUES (1, 2) RETURNING a`: it returns rows, and nobody would see them
+            permanent: cannot run `INSERT INTO t VALUES (1, 2) RETURNING a`: it returns rows, which would go nowhere
             permanent: cannot run `INSERT INTO t VALUES (1, 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…`: incomplete input
-            permanent: cannot run `gibberish`: `gibberish` may not be used in effects
+            permanent: cannot run `gibberish`: `gibberish` is not allowed in effects
             permanent: cannot run ``: there is no statement in it
             permanent: cannot run `-- nothing /* at all */ ;`: there is no statement in it
-            permanent: cannot run `INSERT INTO t VALUES (:a, :b)`: it has a parameter `:b` that `params` does not name
+            permanent: cannot run `INSERT INTO t VALUES (:a, :b)`: `params` lacks its parameter `:b`
             permanent: cannot run `INSERT INTO t VALUES (:a, :b)`: it has 2 parameters, but `params` gives 3
             permanent: cannot run `INSERT INTO t VALUES (?, ?)`: its parameters have no names: give `params` as an array
         "#]],
@@ -130,7 +131,7 @@ async fn statements_that_cannot_work_are_permanent_and_named() {
 }
 
 #[tokio::test]
-async fn statements_that_are_not_a_scripts_business_are_refused() {
+async fn statements_that_could_end_the_transaction_or_change_our_tables_are_refused() {
     let statements = [
         "SELECT * FROM t",
         "WITH x AS (SELECT 1) SELECT * FROM x",
@@ -152,29 +153,29 @@ async fn statements_that_are_not_a_scripts_business_are_refused() {
         "DELETE FROM \"Propulsion_Checkpoint\"",
     ];
     check(&statements.map(|sql| statement(sql, vec![])), expect![[r#"
-        permanent: cannot run `SELECT * FROM t`: it only reads, and nobody would see the result
-        permanent: cannot run `WITH x AS (SELECT 1) SELECT * FROM x`: it only reads, and nobody would see the result
-        permanent: cannot run `VALUES (1)`: it only reads, and nobody would see the result
-        permanent: cannot run `EXPLAIN INSERT INTO t VALUES (1, 2)`: it only reads, and nobody would see the result
-        permanent: cannot run `BEGIN`: `begin` may not be used in effects
-        permanent: cannot run `COMMIT`: `commit` may not be used in effects
-        permanent: cannot run `end`: `end` may not be used in effects
-        permanent: cannot run `/* sly */ rollback`: `rollback` may not be used in effects
-        permanent: cannot run `SAVEPOINT s`: `savepoint` may not be used in effects
-        permanent: cannot run `RELEASE batch`: `release` may not be used in effects
-        permanent: cannot run `ATTACH 'x.db' AS x`: `attach` may not be used in effects
-        permanent: cannot run `DETACH x`: `detach` may not be used in effects
-        permanent: cannot run `PRAGMA synchronous = OFF`: `pragma` may not be used in effects
-        permanent: cannot run `VACUUM INTO 'x.db'`: `vacuum` may not be used in effects
-        permanent: cannot run `REINDEX`: `reindex` may not be used in effects
-        permanent: cannot run `ANALYZE`: `analyze` may not be used in effects
+        permanent: cannot run `SELECT * FROM t`: it only reads, and its result would go nowhere
+        permanent: cannot run `WITH x AS (SELECT 1) SELECT * FROM x`: it only reads, and its result would go nowhere
+        permanent: cannot run `VALUES (1)`: it only reads, and its result would go nowhere
+        permanent: cannot run `EXPLAIN INSERT INTO t VALUES (1, 2)`: it only reads, and its result would go nowhere
+        permanent: cannot run `BEGIN`: `begin` is not allowed in effects
+        permanent: cannot run `COMMIT`: `commit` is not allowed in effects
+        permanent: cannot run `end`: `end` is not allowed in effects
+        permanent: cannot run `/* sly */ rollback`: `rollback` is not allowed in effects
+        permanent: cannot run `SAVEPOINT s`: `savepoint` is not allowed in effects
+        permanent: cannot run `RELEASE batch`: `release` is not allowed in effects
+        permanent: cannot run `ATTACH 'x.db' AS x`: `attach` is not allowed in effects
+        permanent: cannot run `DETACH x`: `detach` is not allowed in effects
+        permanent: cannot run `PRAGMA synchronous = OFF`: `pragma` is not allowed in effects
+        permanent: cannot run `VACUUM INTO 'x.db'`: `vacuum` is not allowed in effects
+        permanent: cannot run `REINDEX`: `reindex` is not allowed in effects
+        permanent: cannot run `ANALYZE`: `analyze` is not allowed in effects
         permanent: cannot run `UPDATE propulsiond_progress SET fence = 0`: names that begin with `propulsiond_` are the daemon's own
         permanent: cannot run `DELETE FROM "Propulsion_Checkpoint"`: names that begin with `propulsiond_` are the daemon's own
     "#]]).await;
 }
 
 #[tokio::test]
-async fn every_kind_of_value_arrives_as_it_is() {
+async fn every_kind_of_value_arrives_unchanged() {
     let folder = TempDir::new().unwrap();
     let sink = sqlite_sink(folder.path(), &["CREATE TABLE v (place INTEGER PRIMARY KEY, value)"]);
     let values = [
@@ -235,7 +236,7 @@ async fn check_contained(init: &str, culprit: &str) {
 }
 
 #[tokio::test]
-async fn a_statement_that_undoes_the_transaction_or_keeps_half_of_itself_spoils_no_other() {
+async fn a_statement_that_rolls_back_or_keeps_half_of_itself_spoils_no_other() {
     let full = "INSERT INTO t VALUES ('taken', 0)";
     check_contained(full, "INSERT OR ROLLBACK INTO t VALUES ('new', 1), ('taken', 1)").await;
     check_contained(full, "INSERT OR FAIL INTO t VALUES ('new', 1), ('taken', 1)").await;
@@ -244,7 +245,7 @@ async fn a_statement_that_undoes_the_transaction_or_keeps_half_of_itself_spoils_
 }
 
 #[tokio::test]
-async fn what_is_undone_with_earlier_writes_fails_the_transaction() {
+async fn a_statement_that_rolls_back_earlier_writes_fails_the_transaction() {
     let folder = TempDir::new().unwrap();
     let sink = sqlite_sink(folder.path(), &[EFFECTS, TABLE, "INSERT INTO t VALUES ('taken', 0)"]);
     let mut transaction = sink.begin().await.unwrap();
@@ -272,13 +273,13 @@ async fn a_deferred_constraint_is_the_fault_of_one_decision() {
 }
 
 #[tokio::test]
-async fn an_init_that_does_not_work_makes_everything_wait() {
+async fn a_failed_init_makes_every_write_unavailable() {
     let folder = TempDir::new().unwrap();
     let sink = sqlite_sink(folder.path(), &["CREATE TABLE x (a)", "CREATE TABL y (a)"]);
     for _ in 0..2 {
         let error = sink.write(&[decided("a-1", 0, vec![])]).await.remove(0).unwrap_err();
         assert_eq!(error.kind(), HandlerErrorKind::Unavailable);
-        assert!(error.message().contains("`CREATE TABL y (a)` of `init` does not work: near \"TABL\""), "{error}");
+        assert!(error.message().contains("`CREATE TABL y (a)` of `init` failed: near \"TABL\""), "{error}");
         let error = sink.begin().await.err().unwrap();
         assert_eq!(error.kind(), HandlerErrorKind::Unavailable);
     }
@@ -309,7 +310,7 @@ fn events(stream: &str, first: i64, data: &[&[u8]], next: i64) -> Decided {
 }
 
 #[tokio::test]
-async fn without_a_handler_the_events_are_kept_once_each_and_as_far_as_decided() {
+async fn without_a_handler_each_event_below_the_next_index_is_stored_once() {
     let folder = TempDir::new().unwrap();
     let settings = SinkSettings { table: Text::literal("the \"log\""), ..SinkSettings::default() };
     let sink = SqliteSink::new(&settings, &context(folder.path()));
@@ -326,11 +327,102 @@ async fn without_a_handler_the_events_are_kept_once_each_and_as_far_as_decided()
 }
 
 #[tokio::test]
-async fn more_statements_than_are_kept_at_hand_all_work() {
+async fn more_statements_than_the_batch_keeps_all_work() {
     let folder = TempDir::new().unwrap();
     let sink = sqlite_sink(folder.path(), &[TABLE]);
     let texts: Vec<_> = (0..400).map(|n| format!("INSERT INTO t VALUES (?, {n})")).collect();
     let effects = (0..).zip(&texts).map(|(n, sql)| statement(sql, vec![Value::Int(n)])).collect();
     assert_eq!(sink.write(&[decided("a-1", 0, effects)]).await, [Ok(Written::All)]);
     assert_eq!(rows(&folder.path().join("projections.db"), "SELECT count(*) FROM t WHERE a = b"), ["Integer(400)"]);
+}
+
+#[tokio::test]
+async fn l13_numbers_that_a_column_cannot_hold_are_permanent_and_named() {
+    let sql = "INSERT INTO t VALUES (?, ?)";
+    check(
+        &[
+            statement(sql, vec!["average".into(), Value::Float(f64::NAN)]),
+            statement(sql, vec!["average".into(), Value::Float(f64::INFINITY)]),
+            map(&[("sql", "INSERT INTO t VALUES (:a, 1)".into()), ("params", map(&[("a", Value::Float(f64::NAN))]))]),
+        ],
+        expect![[r#"
+            permanent: cannot run `INSERT INTO t VALUES (?, ?)`: parameter 2 is `NaN`, which is not a number that a column can hold
+            permanent: cannot run `INSERT INTO t VALUES (?, ?)`: parameter 2 is `inf`, which is not a number that a column can hold
+            permanent: cannot run `INSERT INTO t VALUES (:a, 1)`: parameter `a` is `NaN`, which is not a number that a column can hold
+        "#]],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn l13_an_integer_beyond_64_bits_keeps_its_digits_or_fails() {
+    const LARGE: &str = "9223372036854775809";
+    let folder = TempDir::new().unwrap();
+    let table = "CREATE TABLE v (id INTEGER PRIMARY KEY, whole INTEGER, text TEXT, plain)";
+    let sink = sqlite_sink(folder.path(), &[table, "INSERT INTO v VALUES (1, 1, '1', 1)"]);
+    let by_name = |sql: &str| map(&[("sql", sql.into()), ("params", map(&[("large", LARGE.into())]))]);
+    let upsert = "INSERT INTO v VALUES (1, ?, '', 0) ON CONFLICT (id) DO UPDATE SET whole = excluded.whole";
+    let effects = [
+        statement("INSERT INTO v (whole, text) VALUES (?, 'x'); -- all", vec![LARGE.into()]),
+        by_name("UPDATE v SET whole = :large WHERE id = 1 -- one"),
+        statement(upsert, vec![LARGE.into()]),
+        statement("INSERT INTO v (text, plain) VALUES (?, ?)", vec![LARGE.into(), LARGE.into()]),
+        statement("DELETE FROM v WHERE text = ?", vec!["12345678901234567890".into()]),
+    ];
+    let decisions: Vec<_> = (0..).zip(effects).map(|(index, effect)| decided("a-1", index, vec![effect])).collect();
+    let results = sink.write(&decisions).await;
+    for result in &results[..3] {
+        let error = result.as_ref().unwrap_err();
+        assert_eq!(error.kind(), HandlerErrorKind::Permanent);
+        let why =
+            format!("column `whole` would store `{LARGE}`, an integer beyond 64 bits, as a float: declare it TEXT");
+        assert!(error.message().ends_with(&why), "{error}");
+    }
+    assert_eq!(results[3..], [Ok(Written::All), Ok(Written::All)]);
+    let stored = rows(&folder.path().join("projections.db"), "SELECT whole, text, plain FROM v ORDER BY id");
+    assert_eq!(stored, ["Integer(1) \"1\" Integer(1)", &*format!("Null \"{LARGE}\" \"{LARGE}\"")]);
+}
+
+/// Counts the effects in the database's file alone, as a program does that does not read the log.
+fn effects_without_log(folder: &Path) -> u32 {
+    let copy = TempDir::new().unwrap();
+    let path = copy.path().join("copy.db");
+    std::fs::copy(folder.join("projections.db"), &path).unwrap();
+    let connection = rusqlite::Connection::open(path).unwrap();
+    let count = connection.query_row("SELECT count(*) FROM effects", [], |row| row.get(0));
+    // Before the first write back, the file lacks even the table.
+    count.unwrap_or(0)
+}
+
+/// Waits until the database's file alone holds this many effects.
+async fn wait_until_written_back(folder: &Path, expected: u32) {
+    let written_back = async {
+        while effects_without_log(folder) < expected {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), written_back).await.unwrap();
+}
+
+#[tokio::test]
+async fn w2_an_idle_sink_writes_its_log_back_into_the_file() {
+    let folder = TempDir::new().unwrap();
+    let sink = sqlite_sink(folder.path(), &[EFFECTS]);
+    for round in 1..=2 {
+        let decisions: Vec<_> = (0..100).map(|n| inserts("a-1", i64::from(round * 100 + n))).collect();
+        assert!(sink.write(&decisions).await.iter().all(Result::is_ok));
+        wait_until_written_back(folder.path(), round * 100).await;
+    }
+}
+
+#[tokio::test]
+async fn w2_a_reader_of_an_old_version_delays_the_write_back_and_blocks_no_write() {
+    let folder = TempDir::new().unwrap();
+    let sink = sqlite_sink(folder.path(), &[EFFECTS]);
+    assert_eq!(sink.write(&[inserts("a-1", 0)]).await, [Ok(Written::All)]);
+    let reader = rusqlite::Connection::open(folder.path().join("projections.db")).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM effects;").unwrap();
+    assert_eq!(sink.write(&[inserts("a-1", 1)]).await, [Ok(Written::All)]);
+    reader.execute_batch("COMMIT").unwrap();
+    wait_until_written_back(folder.path(), 2).await;
 }

@@ -1,8 +1,10 @@
-//! What every checkpoint store must do.
+//! The contract of a checkpoint store.
 
 use std::sync::Arc;
 
-use propulsiond::checkpoint::{CheckpointErrorKind, CheckpointKey, CheckpointStore, Commit, Fence, Owner, Parked};
+use propulsiond::checkpoint::{
+    CheckpointErrorKind, CheckpointKey, CheckpointStore, Commit, Fence, NEVER_CLAIMED, Owner, Parked, RELEASED,
+};
 use propulsiond::config::scalar::Text;
 use propulsiond::connector::file::store::{self, FileCheckpoints};
 use propulsiond::connector::memory::store::{Fault, Operation};
@@ -27,7 +29,7 @@ macro_rules! every_store {
 
 every_store! {
     an_unknown_key_is_none,
-    what_is_committed_loads,
+    a_committed_progress_loads,
     keys_do_not_collide_whatever_they_are_called,
     a_claim_returns_what_is_stored_and_a_greater_fence_each_time,
     c11_a_repeat_of_the_stored_commit_is_harmless,
@@ -48,7 +50,7 @@ async fn an_unknown_key_is_none(harness: Harness) {
     assert_eq!(store.load(&key).await.unwrap(), None, "a claim commits nothing");
 }
 
-async fn what_is_committed_loads(harness: Harness) {
+async fn a_committed_progress_loads(harness: Harness) {
     let key = key("g", "s", "0");
     let fence = harness.open().claim(&key, &owner("a")).await.unwrap().fence;
     let sets = [set(&[]), set(&[(5, 5), (7, 9)])];
@@ -137,7 +139,7 @@ async fn c11_a_gap_in_the_chain_is_refused(harness: Harness) {
 
 async fn c15_an_older_claim_can_change_nothing(harness: Harness) {
     let (store, key) = (harness.open(), key("g", "s", "0"));
-    assert!(fenced_by(commit_one(&*store, &key, Fence(1), 1, &at(1)).await).starts_with("nobody"));
+    assert_eq!(fenced_by(commit_one(&*store, &key, Fence(1), 1, &at(1)).await), NEVER_CLAIMED);
     let old = store.claim(&key, &owner("a")).await.unwrap().fence;
     commit_one(&*store, &key, old, 1, &at(1)).await.unwrap();
     let new = store.claim(&key, &owner("b")).await.unwrap().fence;
@@ -206,7 +208,7 @@ async fn a_released_key_keeps_its_progress_and_has_no_owner(harness: Harness) {
     assert_eq!((claimed.progress, claimed.sequence), (Some(at(1)), 1));
     store.release(&key, claimed.fence).await.unwrap();
     let by = fenced_by(commit_one(&*store, &key, fence, 2, &at(2)).await);
-    assert_eq!(by, "somebody who has released it since");
+    assert_eq!(by, RELEASED);
 }
 
 async fn one_refused_commit_does_not_hold_up_the_others(harness: Harness) {
@@ -241,7 +243,7 @@ mod more {
 
     stores_that_keep_more! {
         c13_write_positions_are_kept_with_the_commit,
-        c21_what_is_parked_twice_is_there_once_and_in_order,
+        c21_an_event_that_is_parked_twice_is_stored_once_in_order,
         c21_a_stream_is_parked_from_the_smallest_ordinal_that_was_not_handled,
     }
 
@@ -265,7 +267,7 @@ mod more {
         assert_eq!(harness.open().write_positions(&tranche, &["a-1"]).await.unwrap(), [Some(upto(4))]);
     }
 
-    async fn c21_what_is_parked_twice_is_there_once_and_in_order(harness: Harness) {
+    async fn c21_an_event_that_is_parked_twice_is_stored_once_in_order(harness: Harness) {
         let (store, key) = (harness.open(), key("g", "s", "0"));
         let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
         let parked = store.parked().unwrap();
@@ -322,7 +324,7 @@ mod more {
 }
 
 #[tokio::test]
-async fn c12_a_stranger_who_moves_the_position_voids_the_set_and_fences_its_owner() {
+async fn c12_a_program_that_moves_the_position_voids_the_set_and_fences_its_owner() {
     let folder = TempDir::new().unwrap();
     let store = SqliteCheckpoints::new(&CheckpointSettings::default(), &context(folder.path()));
     let key = key("g", "s", "0");
@@ -353,7 +355,7 @@ async fn c12_a_stranger_who_moves_the_position_voids_the_set_and_fences_its_owne
 }
 
 #[tokio::test]
-async fn c12_a_row_that_a_stranger_made_is_where_a_claim_begins() {
+async fn c12_a_claim_begins_at_the_row_of_another_program() {
     let folder = TempDir::new().unwrap();
     let store = SqliteCheckpoints::new(&CheckpointSettings::default(), &context(folder.path()));
     let key = key("g", "s", "0");
@@ -399,7 +401,7 @@ async fn claim_at_last(store: &SqliteCheckpoints, key: &CheckpointKey, owner: &O
 }
 
 #[tokio::test]
-async fn commits_that_wait_together_are_all_stored() {
+async fn commits_of_one_group_are_all_stored() {
     let harness = Harness::sqlite();
     let store = harness.open();
     let keys: Vec<_> = (0..300).map(|tranche| key("g", "s", &tranche.to_string())).collect();
@@ -416,7 +418,7 @@ async fn commits_that_wait_together_are_all_stored() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_torn_is_unreadable_and_named() {
+async fn a_truncated_file_is_unreadable_and_named() {
     let folder = TempDir::new().unwrap();
     let store = FileCheckpoints::new(&store::Settings::default(), &context(folder.path()));
     let key = key("g", "s", "0");
@@ -449,7 +451,7 @@ async fn a_file_that_is_torn_is_unreadable_and_named() {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_made_is_unavailable_and_named() {
+async fn a_directory_that_cannot_be_created_is_unavailable_and_named() {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("file"), "").unwrap();
     let settings = store::Settings { path: Text::literal("file/below") };
@@ -460,7 +462,7 @@ async fn a_folder_that_cannot_be_made_is_unavailable_and_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_process_that_holds_the_folder_is_waited_for_and_then_named() {
+async fn a_process_that_holds_the_lock_is_waited_for_and_then_named() {
     let harness = Harness::file();
     let Harness::File(folder) = &harness else { unreachable!() };
     let (store, key) = (harness.open(), key("g", "s", "0"));
@@ -476,7 +478,7 @@ async fn another_process_that_holds_the_folder_is_waited_for_and_then_named() {
 }
 
 #[tokio::test]
-async fn faults_of_the_memory_store_are_what_they_say() {
+async fn each_fault_of_the_memory_store_does_as_documented() {
     let store = propulsiond::connector::memory::store::MemoryCheckpoints::default();
     let key = key("g", "s", "0");
     let fence = store.claim(&key, &owner("a")).await.unwrap().fence;

@@ -1,4 +1,4 @@
-//! What every sink must do that holds the progress: effects and progress together, or neither.
+//! The contract of a sink that holds the progress: it commits effects and progress together, or neither.
 
 use propulsiond::checkpoint::{CheckpointErrorKind, Commit, Fence, Parked, ParkedStream};
 use propulsiond::connector::memory::store::{Fault, Operation};
@@ -26,10 +26,10 @@ every_sink! {
     c11_a_transaction_for_a_stored_commit_is_not_written_again,
     c11_a_transaction_that_breaks_the_chain_leaves_nothing,
     c13_write_positions_belong_to_the_transaction,
-    c21_what_is_parked_belongs_to_the_transaction,
+    c21_parked_events_belong_to_the_transaction,
     progress_without_effects_can_be_committed,
     a_plain_write_reports_each_decision,
-    others_wait_for_the_end_of_a_transaction_but_reads_do_not,
+    only_reads_do_not_wait_for_the_end_of_a_transaction,
 }
 
 /// Writes one effect and commits it as the given step of the chain.
@@ -164,7 +164,7 @@ async fn c13_write_positions_belong_to_the_transaction(harness: Harness) {
     assert_eq!(sink.checkpoints().write_positions(&key, &["a-1"]).await.unwrap(), [Some(WritePosition::upto(1))]);
 }
 
-async fn c21_what_is_parked_belongs_to_the_transaction(harness: Harness) {
+async fn c21_parked_events_belong_to_the_transaction(harness: Harness) {
     let (sink, key, progress) = (harness.open_sink(), key("g", "s", "0"), at(1));
     let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
     let parked = sink.checkpoints().parked().unwrap();
@@ -206,7 +206,7 @@ async fn a_plain_write_reports_each_decision(harness: Harness) {
     sink.close().await.unwrap();
 }
 
-async fn others_wait_for_the_end_of_a_transaction_but_reads_do_not(harness: Harness) {
+async fn only_reads_do_not_wait_for_the_end_of_a_transaction(harness: Harness) {
     let (sink, one, two, progress) = (harness.open_sink(), key("g", "s", "0"), key("g", "s", "1"), at(1));
     let fence = sink.checkpoints().claim(&one, &owner("a")).await.unwrap().fence;
     let other = sink.checkpoints().claim(&two, &owner("a")).await.unwrap().fence;

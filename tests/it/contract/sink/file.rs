@@ -74,10 +74,10 @@ mod by_id {
     super::super::sink_contract!(super::by_stream();
         a_decision_without_effects_is_written,
         unfolds_are_not_written,
-        what_comes_again_is_written_again_in_order,
-        r42_what_can_never_be_written_is_permanent_and_spoils_no_other,
-        a_write_that_is_given_up_harms_nothing,
-        what_was_written_is_there_after_close_and_more_can_follow,
+        redelivered_events_are_written_again_in_order,
+        r42_an_invalid_decision_is_permanent_and_spoils_no_other,
+        a_cancelled_write_harms_nothing,
+        a_closed_sink_keeps_its_writes_and_takes_more,
     );
 }
 

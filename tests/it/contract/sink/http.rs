@@ -1,4 +1,4 @@
-//! Sink `http`, against a server that fails as it is told.
+//! Sink `http`, against a server with scripted answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +62,7 @@ impl Harness for Http {
     }
 }
 
-/// Reads what events a request carried, in either form.
+/// Reads the events of a request, in either form.
 fn read_body(body: &str) -> Vec<(String, i64)> {
     let json: serde_json::Value = serde_json::from_str(body).unwrap();
     let Some(events) = json["e"].as_array() else { return vec![read_line(body)] };
@@ -73,13 +73,13 @@ fn read_body(body: &str) -> Vec<(String, i64)> {
 mod per_event {
     super::super::sink_contract!(super::http("").await;
         events_of_a_stream_arrive_in_order,
-        what_was_emitted_arrives_in_order,
+        emitted_effects_arrive_in_order,
         a_decision_without_effects_is_written,
         unfolds_are_not_written,
-        what_comes_again_is_written_again_in_order,
-        r42_what_can_never_be_written_is_permanent_and_spoils_no_other,
-        r42_an_outage_is_no_fault_of_an_event_and_passes,
-        what_was_written_is_there_after_close_and_more_can_follow,
+        redelivered_events_are_written_again_in_order,
+        r42_an_invalid_decision_is_permanent_and_spoils_no_other,
+        r42_an_outage_is_unavailable_until_it_ends,
+        a_closed_sink_keeps_its_writes_and_takes_more,
     );
 }
 
@@ -88,9 +88,9 @@ mod per_span {
         events_of_a_stream_arrive_in_order,
         a_decision_without_effects_is_written,
         unfolds_are_not_written,
-        what_comes_again_is_written_again_in_order,
-        r42_an_outage_is_no_fault_of_an_event_and_passes,
-        what_was_written_is_there_after_close_and_more_can_follow,
+        redelivered_events_are_written_again_in_order,
+        r42_an_outage_is_unavailable_until_it_ends,
+        a_closed_sink_keeps_its_writes_and_takes_more,
     );
 }
 
@@ -110,11 +110,11 @@ async fn a_request_is_what_the_settings_say() {
 }
 
 #[tokio::test]
-async fn c24_a_retry_has_the_key_of_what_it_repeats_and_more_events_have_another() {
+async fn c24_a_retry_keeps_its_key_and_a_longer_span_has_another() {
     let spans = http("per = \"span\"").await;
     spans.server.reply([Reply::Status(500), Reply::Status(500)]);
     for decided in [events("a-1", 5..6), events("a-1", 5..6), events("a-1", 5..7)] {
-        // What became of it is for other tests.
+        // Only the keys matter here; other tests look at the results.
         drop(spans.write(decided).await);
     }
     assert_eq!(spans.keys(), ["shop-v1/a-1:5-6", "shop-v1/a-1:5-6", "shop-v1/a-1:5-7"]);
@@ -129,7 +129,22 @@ async fn c24_a_retry_has_the_key_of_what_it_repeats_and_more_events_have_another
 }
 
 #[tokio::test]
-async fn what_was_accepted_before_a_failure_counts_as_written() {
+async fn l8_c28_a_failed_decision_continues_after_its_accepted_effects_with_the_same_keys() {
+    let http = http("").await;
+    let effects = || (0..3).map(|number| http.effect("x", number)).collect();
+    http.server.reply([Reply::Status(200), Reply::Status(500), Reply::Status(500)]);
+    let error = http.write(emitted("a-1", 5, effects())).await.unwrap_err();
+    assert_eq!(error.accepted_effects(), 1);
+    let error = http.write(Decided { accepted: 1, ..emitted("a-1", 5, effects()) }).await.unwrap_err();
+    assert_eq!(error.accepted_effects(), 1, "earlier writes count");
+    assert_eq!(http.write(Decided { accepted: 1, ..emitted("a-1", 5, effects()) }).await, Ok(Written::All));
+    let keys = [0, 1, 1, 1, 2].map(|number| format!("shop-v1/a-1:5-6#{number}"));
+    assert_eq!(http.keys(), keys);
+    assert_eq!(http.seen().into_iter().map(|(_, index)| index).collect::<Vec<_>>(), [0, 1, 1, 1, 2]);
+}
+
+#[tokio::test]
+async fn events_accepted_before_a_failure_are_written() {
     let http = http("").await;
     http.server.reply([Reply::Status(200), Reply::Status(200), Reply::Status(422)]);
     assert_eq!(http.write(events("a-1", 5..9)).await, Ok(Written::Upto(7)));
@@ -140,7 +155,7 @@ async fn what_was_accepted_before_a_failure_counts_as_written() {
 }
 
 #[tokio::test]
-async fn a_span_that_a_filter_made_a_hole_in_is_written_up_to_the_hole() {
+async fn a_span_with_a_filtered_event_is_written_up_to_it() {
     let http = http("per = \"span\"").await;
     let holed = || of_events([5, 6, 8, 9].map(|index| event("a-1", index, Kind::Event)).into());
     http.server.reply([Reply::Status(200), Reply::Status(500)]);
@@ -151,7 +166,7 @@ async fn a_span_that_a_filter_made_a_hole_in_is_written_up_to_the_hole() {
 }
 
 #[tokio::test]
-async fn events_in_read_order_are_written_all_or_not_at_all() {
+async fn events_in_read_order_are_written_together_or_not_at_all() {
     let http = http("").await;
     http.server.reply([Reply::Status(200), Reply::Status(500)]);
     let mixed = of_events([6, 5].map(|index| event("a-1", index, Kind::Event)).into());
@@ -160,7 +175,7 @@ async fn events_in_read_order_are_written_all_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn r45_what_throttles_says_for_how_long() {
+async fn r45_a_throttling_answer_names_its_delay() {
     let http = http("").await;
     http.server.reply([
         Reply::With(429, &[("retry-after", "7")], ""),
@@ -203,7 +218,7 @@ async fn a_request_that_is_not_answered_in_time_timed_out() {
 }
 
 #[tokio::test]
-async fn c24_a_write_that_is_given_up_is_repeated_under_its_key() {
+async fn c24_a_cancelled_write_is_repeated_under_its_key() {
     let http = http("").await;
     http.server.reply([Reply::Hold]);
     let group = [events("a-1", 0..2)];
@@ -244,7 +259,7 @@ async fn a_slow_answer_is_waited_for() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_a_failure_that_may_pass() {
+async fn an_answer_that_breaks_off_is_transient() {
     let http = http("").await;
     http.server.reply([Reply::BreakOff(200), Reply::BreakOff(422)]);
     let error = http.write(events("a-1", 0..1)).await.unwrap_err();
@@ -256,13 +271,41 @@ async fn an_answer_that_breaks_off_is_a_failure_that_may_pass() {
 }
 
 #[tokio::test]
-async fn an_answer_without_end_is_not_read_to_it() {
+async fn an_answer_without_end_is_read_up_to_the_limit() {
     let http = http("").await;
     http.server.reply([Reply::Endless(200), Reply::Endless(500)]);
     assert_eq!(http.write(events("a-1", 0..1)).await, Ok(Written::All));
     let error = http.write(events("a-1", 0..1)).await.unwrap_err();
     assert_eq!(error.kind(), HandlerErrorKind::Transient);
     assert!(error.message().ends_with("xxx…") && error.message().len() < 1000, "{}", error.message());
+}
+
+#[tokio::test]
+async fn x6_an_answer_with_many_headers_is_accepted() {
+    let http = http("").await;
+    http.server.reply([Reply::Headers(200, 150), Reply::Headers(200, 900)]);
+    for _ in 0..2 {
+        assert_eq!(http.write(events("a-1", 0..1)).await, Ok(Written::All));
+    }
+}
+
+#[tokio::test]
+async fn x6_the_text_of_a_compressed_error_is_shown() {
+    let http = http("").await;
+    http.server.reply([Reply::Gzip(422, "{\"error\":\"the parcel is unknown\"}")]);
+    let error = http.write(events("a-1", 0..1)).await.unwrap_err();
+    assert!(error.message().ends_with("422 Unprocessable Entity: {\"error\":\"the parcel is unknown\"}"), "{error}");
+}
+
+#[tokio::test]
+async fn l13_an_effect_with_nan_sends_none_of_its_decision() {
+    let http = http("").await;
+    let body = |value| Value::Map(vec![("body".into(), Value::Map(vec![("avg".into(), value)]))]);
+    let error = http.write(emitted("till-1", 0, vec![body(Value::Int(1)), body(Value::Float(f64::NAN))])).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), HandlerErrorKind::Permanent);
+    assert!(error.message().ends_with("`body.avg` is `NaN`, which JSON cannot hold"), "{error}");
+    assert!(http.server.arrived().is_empty());
 }
 
 #[tokio::test]
@@ -276,7 +319,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_unavailable() {
+async fn a_server_that_refuses_connections_is_unavailable() {
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     for (url, about) in [(format!("http://{gone}"), "refused"), ("http://nowhere.invalid".to_owned(), "")] {
         let error = sink(&url, "path = \"/o/{id}\"").write(&[events("a-1", 0..1)]).await.remove(0).unwrap_err();
@@ -296,7 +339,7 @@ async fn a_server_that_does_not_speak_tls_is_unavailable() {
 }
 
 #[tokio::test]
-async fn r65_what_is_emitted_cannot_go_to_another_place() {
+async fn r65_an_emitted_path_cannot_leave_the_url() {
     let server = Server::start().await;
     let sink = sink(&format!("{}/hooks", server.url), "");
     for path in ["/../admin", "/%2e%2e/admin", "//../../admin", "@evil.example/"] {
@@ -344,7 +387,7 @@ async fn a_request_carries_the_trace_of_the_first_of_its_events_that_has_one() {
 }
 
 #[tokio::test]
-async fn what_is_no_valid_trace_is_not_passed_on() {
+async fn an_invalid_trace_context_is_not_passed_on() {
     let invalid = PARENTS[0].replacen("00", "ff", 1);
     let events = vec![
         with_meta(0, &format!("{{\"traceparent\":\"{invalid}\",\"tracestate\":\"a=1\"}}")),
@@ -356,7 +399,7 @@ async fn what_is_no_valid_trace_is_not_passed_on() {
 }
 
 #[tokio::test]
-async fn a_trace_is_not_passed_on_where_that_is_off_and_gives_way_to_what_was_set() {
+async fn a_trace_context_is_not_passed_on_if_disabled_or_set_elsewhere() {
     let events = || of_events(vec![with_trace(0, 0, "a=1")]);
     check_traces("trace_context = false", vec![events()], &[("", "")]).await;
     check_traces("headers = { traceparent = \"mine\" }", vec![events()], &[("mine", "")]).await;

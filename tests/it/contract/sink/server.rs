@@ -1,4 +1,4 @@
-//! An HTTP server that keeps what it is sent, and fails as it is told.
+//! An HTTP server that records its requests, with scripted answers.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -30,11 +30,15 @@ impl Arrived {
     }
 }
 
-/// How a request is answered.
+/// The answer to a request.
 #[derive(Clone)]
 pub(crate) enum Reply {
     Status(u16),
     With(u16, &'static [(&'static str, &'static str)], &'static str),
+    /// With this many headers.
+    Headers(u16, usize),
+    /// With a body that is compressed with gzip.
+    Gzip(u16, &'static str),
     /// With the request's headers and body.
     Echo(u16),
     /// Never.
@@ -77,12 +81,12 @@ impl Server {
         Self { url, state, _serving: serving }
     }
 
-    /// Says how the next requests are answered; those after them get a 200.
+    /// Queues answers to the next requests.
     pub(crate) fn reply(&self, replies: impl IntoIterator<Item = Reply>) {
         self.state.replies.lock().unwrap().extend(replies);
     }
 
-    /// Says how requests are answered for which nothing else was said.
+    /// Sets the answer to requests without a queued one.
     pub(crate) fn otherwise(&self, reply: Reply) {
         *self.state.otherwise.lock().unwrap() = reply;
     }
@@ -115,6 +119,17 @@ async fn answer(state: Arc<State>, request: Request) -> Response<Body> {
     match reply {
         Reply::Status(status) => respond(status, &[], Body::empty()),
         Reply::With(status, headers, body) => respond(status, headers, Body::from(body)),
+        Reply::Headers(status, count) => {
+            let response = (0..count).fold(Response::builder().status(status), |response, number| {
+                response.header(format!("x-h{number}"), "v")
+            });
+            response.body(Body::empty()).unwrap()
+        }
+        Reply::Gzip(status, text) => {
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            io::Write::write_all(&mut gzip, text.as_bytes()).unwrap();
+            respond(status, &[("content-encoding", "gzip")], Body::from(gzip.finish().unwrap()))
+        }
         Reply::Echo(status) => respond(status, &[], Body::from(echo)),
         Reply::Hold => std::future::pending().await,
         Reply::Slow(go) => {
@@ -123,7 +138,7 @@ async fn answer(state: Arc<State>, request: Request) -> Response<Body> {
         }
         Reply::BreakOff(status) => {
             let half = stream::iter([Ok(Bytes::from_static(b"half of"))]);
-            // What there is so far leaves as soon as there is a wait for more.
+            // The server sends the first half only when it has to wait for the second.
             let rest = stream::once(async {
                 tokio::task::yield_now().await;
                 Err(io::Error::other("on purpose"))

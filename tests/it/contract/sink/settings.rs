@@ -40,7 +40,7 @@ fn they_can_be_read_and_show_the_defaults() {
 }
 
 #[test]
-fn what_is_not_known_is_refused() {
+fn an_unknown_setting_is_refused() {
     for text in ["formt = \"json\"", "format = \"xml\""] {
         assert!(toml::from_str::<stdout::Settings>(text).is_err());
         assert!(toml::from_str::<file::sink::Settings>(text).is_err());

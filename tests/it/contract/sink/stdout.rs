@@ -80,7 +80,7 @@ async fn the_lines_of_a_group_leave_in_one_write() {
 }
 
 #[tokio::test]
-async fn a_closed_pipe_is_said_to_be_one() {
+async fn s19_a_closed_pipe_is_named_and_no_event_is_at_fault() {
     let (reader, writer) = io::pipe().unwrap();
     let sink = StdoutSink::to(&Settings::default(), Box::new(writer));
     write_all(&sink, &[events("a-1", 0..1)]).await;
@@ -88,12 +88,12 @@ async fn a_closed_pipe_is_said_to_be_one() {
     let results = write(&sink, &[events("a-1", 1..2), emitted("a-1", 2, vec![])]).await;
     let error = results[0].as_ref().unwrap_err();
     assert_eq!(error.kind(), HandlerErrorKind::Unavailable);
-    assert_eq!(error.message(), "standard output is closed: nobody reads it any more");
-    assert_eq!(results[1], Ok(Written::All), "nothing was to be written of it");
+    assert_eq!(error.message(), "standard output is closed: its reader has gone");
+    assert_eq!(results[1], Ok(Written::All), "it has no effects");
 }
 
 #[tokio::test]
-async fn a_pipe_that_is_full_holds_up_the_write_alone() {
+async fn a_full_pipe_delays_the_write_and_not_its_caller() {
     let (mut reader, writer) = io::pipe().unwrap();
     let sink = StdoutSink::to(&Settings::default(), Box::new(writer));
     let long = "x".repeat(1 << 20);

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::database::{Database, Tuning};
-use super::failure::Failure;
+use super::errors::Failure;
 use super::parked::SqliteParked;
-use super::progress::{self, MAX_SET_BYTES, StoredCommit};
+use super::progress::{self, StoredCommit};
 use super::worker::Access;
 use super::{CheckpointSettings, Synchronous};
-use crate::checkpoint::{CheckpointError, CheckpointKey, CheckpointStore, Claimed, Commit, Fence, Owner, ParkedStore};
+use crate::checkpoint::{
+    CheckpointError, CheckpointKey, CheckpointStore, Claimed, Commit, Fence, MAX_SET_BYTES, Owner, ParkedStore,
+};
 use crate::connector::Context;
 use crate::position::{Progress, WritePosition};
 
 /// Keeps progress in an SQLite database.
 ///
-/// A break in the chain of commits (C11) is reported as an unknown outcome: the key is to be read before it goes on.
+/// A commit that breaks the chain (C11) has an unknown outcome: the driver reads the key before it commits again.
 #[derive(Debug)]
 pub struct SqliteCheckpoints {
     database: Arc<Database>,
@@ -24,8 +26,9 @@ pub struct SqliteCheckpoints {
 }
 
 impl SqliteCheckpoints {
-    /// Opens nothing yet; what is wrong with the file fails the requests that need it.
+    /// Opens no file yet. A file that cannot be used fails the requests that need it.
     pub fn new(settings: &CheckpointSettings, context: &Context) -> Self {
+        // Progress takes few pages, so that a small cache and log do.
         let tuning = Tuning { busy_timeout: settings.busy_timeout, cache: 8 << 20, log: 16 << 20 };
         Self::over(Database::at(&context.output(&settings.path), tuning), settings.synchronous)
     }

@@ -62,7 +62,7 @@ fn check_emitted(settings: &str, value: serde_json::Value, expected: Expect) {
 fn check_refused(value: serde_json::Value, expected: &str) {
     let error = emitted("max_body = \"4B\"", value).unwrap_err();
     assert_eq!(error.kind(), HandlerErrorKind::Permanent);
-    assert_eq!(error.message(), format!("effect 2 of stream `order-1` is no request: {expected}"));
+    assert_eq!(error.message(), format!("effect 2 of stream `order-1` is not a valid request: {expected}"));
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn c24_an_event_has_the_key_of_its_index() {
 }
 
 #[test]
-fn c24_a_span_has_the_key_of_where_it_begins_and_what_comes_next() {
+fn c24_a_span_has_the_key_of_its_first_and_next_index() {
     check_events(
         "per = \"span\"\nmethod = \"PUT\"",
         "order-1",
@@ -133,16 +133,16 @@ fn headers_and_credentials_go_with_every_request() {
 #[test]
 fn headers_that_cannot_be_sent_are_refused_without_showing_them() {
     for (settings, why) in [
-        ("headers = { \"a b\" = \"x\" }", "`a b` is no name for a header"),
+        ("headers = { \"a b\" = \"x\" }", "`a b` is not a valid header name"),
         (
             "headers = { a = \"secret\\n\" }",
-            "the value of `a` has characters that no header can hold, such as a line end",
+            "the value of `a` has characters that a header cannot hold, such as a line end",
         ),
-        ("headers = { Host = \"x\" }", "the header `host` is not for a pipeline to set"),
-        ("auth = { bearer = \"secret\\n\" }", "`auth` has characters that no header can hold, such as a line end"),
+        ("headers = { Host = \"x\" }", "the header `host` cannot be set by a pipeline"),
+        ("auth = { bearer = \"secret\\n\" }", "`auth` has characters that a header cannot hold, such as a line end"),
         (
             "auth = { bearer = \"x\" }\nheaders = { Authorization = \"y\" }",
-            "both `auth` and `headers` say what `Authorization` is",
+            "both `auth` and `headers` set `Authorization`",
         ),
         ("method = \"A B\"", "`method` must be a word in capital letters, such as \"POST\""),
     ] {
@@ -153,7 +153,7 @@ fn headers_that_cannot_be_sent_are_refused_without_showing_them() {
 }
 
 #[test]
-fn what_is_emitted_says_what_to_send() {
+fn an_effect_sets_the_parts_of_its_request() {
     check_emitted(
         "",
         serde_json::json!({ "body": { "b": 1, "a": [null] } }),
@@ -187,20 +187,49 @@ fn what_is_emitted_says_what_to_send() {
 }
 
 #[test]
-fn what_is_emitted_and_is_no_request_is_permanent() {
+fn an_effect_that_is_not_a_valid_request_is_permanent() {
     use serde_json::json;
     check_refused(json!("hi"), "it is a string, not a map with `body`, `path`, `method`, `headers`");
-    check_refused(json!({ "bdy": 1 }), "`bdy` is none of `body`, `path`, `method`, `headers`");
+    check_refused(json!({ "bdy": 1 }), "unknown key `bdy`, expected `body`, `path`, `method` or `headers`");
     check_refused(json!({ "path": 1 }), "its `path` is an integer");
     check_refused(json!({ "path": "x" }), "the path `x` does not begin with a slash");
-    check_refused(json!({ "method": "A B" }), "`A B` is no method");
     check_refused(
         json!({ "headers": { "a": "\n" } }),
-        "the value of `a` has characters that no header can hold, such as a line end",
+        "the value of `a` has characters that a header cannot hold, such as a line end",
     );
     check_refused(
         json!({ "headers": { "Content-Length": 1 } }),
-        "the header `content-length` is not for a pipeline to set",
+        "the header `content-length` cannot be set by a pipeline",
     );
     check_refused(json!({ "body": "12345" }), "POST h: the body of 5 bytes is larger than `max_body`, 4 bytes");
+}
+
+#[test]
+fn x6_an_emitted_method_is_in_capital_letters_like_the_configured_one() {
+    use serde_json::json;
+    for method in ["post", "A B", ""] {
+        let why = format!("its `method` is `{method}`, not a word in capital letters such as \"POST\"");
+        check_refused(json!({ "method": method }), &why);
+        let refused = maker(&format!("method = \"{method}\"")).unwrap_err();
+        assert_eq!(refused.to_string(), "`method` must be a word in capital letters, such as \"POST\"");
+    }
+}
+
+#[test]
+fn l13_a_number_that_json_cannot_hold_is_refused_and_named() {
+    let nested = Value::List(vec![Value::Int(1), Value::Map(vec![("avg".into(), Value::Float(f64::NAN))])]);
+    let body = Value::Map(vec![("body".into(), nested)]);
+    let error = check_effects("till-1", &[body]).unwrap_err();
+    assert_eq!(error.kind(), HandlerErrorKind::Permanent);
+    assert_eq!(
+        error.message(),
+        "effect 0 of stream `till-1` is not a valid request: `body.1.avg` is `NaN`, which JSON cannot hold"
+    );
+    let header = Value::Map(vec![("headers".into(), Value::Map(vec![("X".into(), Value::Float(f64::INFINITY))]))]);
+    assert!(
+        check_effects("till-1", &[header])
+            .unwrap_err()
+            .message()
+            .ends_with("`headers.X` is `inf`, which JSON cannot hold")
+    );
 }

@@ -1,4 +1,4 @@
-//! Requests, made of events or of what a handler emitted.
+//! Requests, made of events or of emitted effects.
 
 use std::sync::Arc;
 
@@ -18,18 +18,18 @@ use crate::sink::Decided;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// A request to be sent.
+/// A request before it is sent.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
-    /// Method, host and path, for messages.
+    /// The method, host and path that messages may show.
     pub(super) shown: String,
 }
 
-/// Makes requests.
+/// Makes requests by the settings of the sink.
 #[derive(Debug)]
 pub(super) struct Maker {
     target: Target,
@@ -40,7 +40,7 @@ pub(super) struct Maker {
     group: Arc<str>,
 }
 
-/// Splits a run of events into what one request carries each.
+/// Splits a run of events into the pieces that one request each carries.
 pub(super) fn pieces(per: Per, events: &[Event]) -> Box<dyn Iterator<Item = &[Event]> + Send + '_> {
     match per {
         Per::Event => Box::new(events.chunks(1).filter(|event| event[0].kind() == Kind::Event)),
@@ -86,12 +86,12 @@ impl Maker {
         })
     }
 
-    /// Makes the request for the effect of that number of a decision.
+    /// Makes the request for effect `number` of a decision.
     pub(super) fn emitted(&self, decided: &Decided, number: usize, value: &Value) -> Result<Outgoing, HandlerError> {
         let stream = decided.work.stream();
         let key = format!("{}{}-{}#{number}", self.key(stream), decided.work.first(), decided.next);
         let made = self.make(stream, &key, value).and_then(|outgoing| self.checked(outgoing));
-        made.map_err(|error| no_request(stream, number, &error))
+        made.map_err(|error| invalid_effect(stream, number, &error))
     }
 
     fn make(&self, stream: &str, key: &str, value: &Value) -> Result<Outgoing, HandlerError> {
@@ -127,7 +127,7 @@ impl Maker {
     }
 }
 
-/// What a handler wants of a request.
+/// The parts of an emitted request.
 struct Wanted<'a> {
     method: Option<Method>,
     path: Option<&'a str>,
@@ -141,6 +141,7 @@ impl<'a> Wanted<'a> {
             let kind = value.kind();
             return Err(permanent(format!("it is {kind}, not a map with `body`, `path`, `method`, `headers`")));
         };
+        value.check_numbers().map_err(permanent)?;
         let mut wanted = Self { method: None, path: None, body: &Value::Null, headers: Vec::new() };
         for (name, value) in entries {
             match (&**name, value) {
@@ -148,8 +149,9 @@ impl<'a> Wanted<'a> {
                 (_, Value::Null) => {}
                 ("path", Value::Text(text)) => wanted.path = Some(text),
                 ("method", Value::Text(text)) => {
-                    let method = Method::from_bytes(text.as_bytes());
-                    wanted.method = Some(method.map_err(|_| permanent(format!("`{text}` is no method")))?);
+                    wanted.method = Some(parse_method(text).map_err(|_| {
+                        permanent(format!("its `method` is `{text}`, not a word in capital letters such as \"POST\""))
+                    })?);
                 }
                 ("headers", Value::Map(entries)) => {
                     let headers = entries.iter().map(|(name, value)| header(name, &text_of(value)));
@@ -158,25 +160,28 @@ impl<'a> Wanted<'a> {
                 ("path" | "method" | "headers", value) => {
                     return Err(permanent(format!("its `{name}` is {}", value.kind())));
                 }
-                _ => return Err(permanent(format!("`{name}` is none of `body`, `path`, `method`, `headers`"))),
+                _ => {
+                    let why = format!("unknown key `{name}`, expected `body`, `path`, `method` or `headers`");
+                    return Err(permanent(why));
+                }
             }
         }
         Ok(wanted)
     }
 }
 
-/// Checks that effects have the form of requests. Whether their paths are below the sink's url is not known here.
+/// Checks the form of emitted requests. Without the url, it cannot check that their paths stay below it.
 pub(super) fn check_effects(stream: &str, effects: &[Value]) -> Result<(), HandlerError> {
     effects.iter().enumerate().try_for_each(|(number, value)| {
-        Wanted::read(value).map(drop).map_err(|error| no_request(stream, number, &error))
+        Wanted::read(value).map(drop).map_err(|error| invalid_effect(stream, number, &error))
     })
 }
 
-fn no_request(stream: &str, number: usize, error: &HandlerError) -> HandlerError {
-    permanent(format!("effect {number} of stream `{stream}` is no request: {}", error.message()))
+fn invalid_effect(stream: &str, number: usize, error: &HandlerError) -> HandlerError {
+    permanent(format!("effect {number} of stream `{stream}` is not a valid request: {}", error.message()))
 }
 
-/// Returns a body's bytes, and what they are.
+/// Returns a body's bytes and content type.
 fn body_of(value: &Value) -> (Vec<u8>, Option<&'static str>) {
     match value {
         Value::Null => (Vec::new(), None),
@@ -190,27 +195,36 @@ fn body_of(value: &Value) -> (Vec<u8>, Option<&'static str>) {
     }
 }
 
+/// Returns the text of a header's value: a string as it is, any other value as JSON.
 fn text_of(value: &Value) -> String {
+    if let Value::Text(text) = value {
+        return text.to_string();
+    }
     let mut text = Vec::new();
-    encode::value_lines(std::slice::from_ref(value), encode::Format::Text, &mut text);
-    text.pop();
+    encode::value(value, &mut text);
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Methods that a request with a body has.
+/// The methods that a misspelled one may stand for.
 const METHODS: [&str; 5] = ["POST", "PUT", "PATCH", "DELETE", "GET"];
 
+/// A text that is no method: methods are words in capital letters.
+struct BadMethod;
+
+/// Parses a method. Methods are case-sensitive, and a server may know others than the common ones.
+fn parse_method(text: &str) -> Result<Method, BadMethod> {
+    let is_word = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
+    is_word.then(|| Method::from_bytes(text.as_bytes()).ok()).flatten().ok_or(BadMethod)
+}
+
+/// Returns the configured method.
 pub(super) fn method(settings: &Settings) -> Result<Method, BadSetting> {
-    let written = &settings.method;
-    // Any word in capitals may be a method that somebody's server knows.
-    if !written.is_empty() && written.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
-        return Method::from_bytes(written.as_bytes()).map_err(|error| BadSetting::new(&["method"], error.to_string()));
-    }
-    let meant = closest(written, &METHODS);
-    let bad = BadSetting::new(&["method"], "`method` must be a word in capital letters, such as \"POST\"");
-    Err(match meant {
-        Some(name) => bad.help(format!("did you mean \"{name}\"?")),
-        None => bad,
+    parse_method(&settings.method).map_err(|BadMethod| {
+        let bad = BadSetting::new(&["method"], "`method` must be a word in capital letters, such as \"POST\"");
+        match closest(&settings.method, &METHODS) {
+            Some(name) => bad.help(format!("did you mean \"{name}\"?")),
+            None => bad,
+        }
     })
 }
 
@@ -223,7 +237,7 @@ fn headers(settings: &Settings) -> Result<HeaderMap, BadSetting> {
     Ok(headers)
 }
 
-/// Returns what is sent with every request, or why it cannot be.
+/// Returns the headers of every request, and those of the settings that are invalid.
 pub(super) fn fixed_headers(settings: &Settings) -> Vec<Result<(HeaderName, HeaderValue), BadSetting>> {
     let of = |name: &str, value: &str, path: &[&str]| header(name, value).map_err(|why| BadSetting::new(path, why));
     let named = settings.headers.iter();
@@ -239,26 +253,26 @@ pub(super) fn fixed_headers(settings: &Settings) -> Vec<Result<(HeaderName, Head
     };
     headers.push(match settings.headers.keys().find(|name| name.eq_ignore_ascii_case(AUTHORIZATION.as_str())) {
         Some(name) => {
-            let bad = BadSetting::new(&["headers", name], "both `auth` and `headers` say what `Authorization` is");
+            let bad = BadSetting::new(&["headers", name], "both `auth` and `headers` set `Authorization`");
             Err(bad.help("remove one of the two"))
         }
         None => header("authorization", &credentials).map_err(|_| {
-            BadSetting::new(&["auth"], "`auth` has characters that no header can hold, such as a line end")
+            BadSetting::new(&["auth"], "`auth` has characters that a header cannot hold, such as a line end")
         }),
     });
     headers
 }
 
-/// Reads a header. Its value is never shown.
+/// Parses a header. The error never shows its value.
 fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
     let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
-        return Err(format!("`{name}` is no name for a header"));
+        return Err(format!("`{name}` is not a valid header name"));
     };
     if is_reserved(&name) {
-        return Err(format!("the header `{name}` is not for a pipeline to set"));
+        return Err(format!("the header `{name}` cannot be set by a pipeline"));
     }
     let Ok(mut value) = HeaderValue::from_str(value) else {
-        return Err(format!("the value of `{name}` has characters that no header can hold, such as a line end"));
+        return Err(format!("the value of `{name}` has characters that a header cannot hold, such as a line end"));
     };
     value.set_sensitive(name != CONTENT_TYPE);
     debug_assert!(name != AUTHORIZATION || value.is_sensitive());

@@ -1,36 +1,36 @@
-//! What of the statements that a handler emits the sink would refuse, found out without the sink's file.
+//! A check of emitted statements without the sink's file, for the tests of a handler.
 
 use rusqlite::Connection;
 
 use super::SinkSettings;
-use super::batch::{Batch, Step};
+use super::batch::{Batch, SqlOperation};
 use super::statement::{self, Statements};
 use crate::effect::Value;
 
-/// A database in memory, with the tables of `init`.
+/// An in-memory database with the tables of `init`.
 #[derive(Debug)]
-pub struct Rehearsal {
-    /// `None`: which tables there are is not known here, as `init` makes none.
+pub struct SqliteDryRun {
+    /// `None`: `init` creates no tables, so that the tables of the sink are unknown here.
     tables: Option<Connection>,
 }
 
-impl Rehearsal {
+impl SqliteDryRun {
     pub fn new(settings: &SinkSettings) -> Self {
         Self { tables: tables(settings) }
     }
 
-    /// Checks the effects of one call: their form, and, where the tables are known, that each statement compiles and
-    /// has all its parameters. Nothing is run but what makes tables.
+    /// Checks the effects of one call. If the tables are known, each statement must compile and have all its parameters.
+    /// Runs only statements that create, alter or drop tables.
     ///
     /// # Errors
-    /// What the sink would say.
+    /// The message with which the sink would refuse the effects.
     pub fn check(&self, effects: &[Value]) -> Result<(), String> {
         let batch = Batch::of_effects(effects)?;
         let mut statements = self.tables.as_ref().map(Statements::new);
-        for step in &batch.steps {
-            let Step::Run { sql, parameters } = step else { continue };
+        for operation in &batch.operations {
+            let SqlOperation::Run { sql, parameters } = operation else { continue };
             match &mut statements {
-                Some(statements) => statements.rehearse(sql, parameters, &batch.values),
+                Some(statements) => statements.dry_run(sql, parameters, &batch.values),
                 None => statement::check_form(sql),
             }
             .map_err(|failure| failure.why)?;

@@ -1,0 +1,60 @@
+//! The marker beside a database that held progress (C17).
+//!
+//! A database that propulsiond created is never empty. An empty file beside a marker was truncated, for example by a
+//! failed restore. SQLite would take it for a new database, and its pipelines would handle every event again.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::errors::Failure;
+use super::open::path_of_log;
+
+/// Refuses a database file that lost its contents.
+pub(super) fn refuse_emptied(path: &Path) -> Result<(), Failure> {
+    let marker = path_of_marker(path);
+    match fs::metadata(path) {
+        Ok(file) if file.is_file() && file.len() == 0 => {}
+        // The operator deleted the database to begin at the origin. A marker that stays would refuse the new database
+        // after a crash before its first write.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // No marker, or one that cannot be deleted: neither stands in the way of the new database.
+            let _deleted = fs::remove_file(marker);
+            return Ok(());
+        }
+        _ => return Ok(()),
+    }
+    // SQLite deletes the log of an empty file, so the log shows earlier commits, too.
+    let has_log = fs::metadata(path_of_log(path)).is_ok_and(|log| log.len() > 0);
+    if !has_log && !marker.exists() {
+        return Ok(());
+    }
+    Err(Failure::unreadable(format!(
+        "the file is empty, but it held progress before: its pipelines would handle every event again. Restore it from \
+         a backup; to begin at the origin, delete it together with `{}`",
+        if has_log { path_of_log(path) } else { marker }.display()
+    )))
+}
+
+/// Writes the marker of a database, unless it exists.
+pub(super) fn write(path: &Path) {
+    let marker = path_of_marker(path);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let text = format!("`{name}` holds progress of propulsiond. To begin at the origin, delete both files.\n");
+    let written = fs::File::create_new(&marker).and_then(|mut file| {
+        io::Write::write_all(&mut file, text.as_bytes())?;
+        file.sync_all()
+    });
+    match written {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        // The marker only guards against a later loss of the file. Progress does not depend on it.
+        Err(error) => tracing::warn!(%error, marker = %marker.display(), "cannot write the marker of the database"),
+    }
+}
+
+fn path_of_marker(path: &Path) -> PathBuf {
+    let mut marker = path.as_os_str().to_owned();
+    marker.push("-held");
+    marker.into()
+}
