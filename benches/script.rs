@@ -1,7 +1,7 @@
-//! How many calls a second the sample script of the documentation takes: one event a call, on one and two threads.
+//! The calls a second of the documentation's sample script: one event a call, on one and two threads.
 //!
-//! `cargo bench --bench script`; prints calls/s, and beside them those of a script that does nothing. What a call takes
-//! of a processor is measured apart from the time that passes, as other work may run beside it.
+//! `cargo bench --bench script` prints them beside those of a script that does nothing. The processor time of a call is
+//! measured apart from the elapsed time, as other work may run beside it.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Barrier};

@@ -1,7 +1,7 @@
-//! Time. The only module that asks a clock.
+//! Time. Only this module reads a clock.
 //!
-//! Ages, delays and deadlines are [`Timestamp`]s of a monotonic [`Clock`], which a test may pause with tokio's
-//! timers; only what people and other systems read is [`wall`] time.
+//! Ages, delays and deadlines are [`Timestamp`]s of a monotonic [`Clock`], which a test may pause with tokio's timers.
+//! Operators and other systems read [`wall`] time.
 
 use std::time::{Duration, SystemTime};
 
@@ -27,7 +27,7 @@ impl Timestamp {
         self.0
     }
 
-    /// Returns how long ago `earlier` was; zero if it is yet to come.
+    /// Returns the time since `earlier`; zero if it is in the future.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -41,7 +41,7 @@ impl std::ops::Add<Duration> for Timestamp {
     }
 }
 
-/// From when to when something went on.
+/// A period of time, with both ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Period {
     pub began: Timestamp,

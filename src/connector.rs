@@ -31,7 +31,7 @@ pub use context::{Clients, Context};
 pub use kind::{BadSetting, SinkKind, SourceKind, StoreKind};
 
 kinds! {
-    /// `[source.…]`: where events come from, one of these.
+    /// `[source.…]`: the source of the events, one of these.
     #[schemars(transform = exactly_one)]
     SourceSpec: SourceKind {
         json: json::Settings = "Events from files of JSON lines.",
@@ -41,17 +41,17 @@ kinds! {
 }
 
 kinds! {
-    /// `[checkpoint.…]`: where progress is kept, one of these.
+    /// `[checkpoint.…]`: the store of the progress, one of these. The first is the default.
     #[schemars(transform = at_most_one)]
     CheckpointSpec: StoreKind {
         sqlite: sqlite::CheckpointSettings = "An SQLite file.",
-        memory: memory::store::Settings = "Memory: every start begins anew.",
-        file: file::store::Settings = "A folder of JSON files.",
+        memory: memory::store::Settings = "Memory: every start begins at the origin.",
+        file: file::store::Settings = "A directory of JSON files.",
     }
 }
 
 kinds! {
-    /// `[sink.…]`: what is written to, one of these.
+    /// `[sink.…]`: the sink of the effects, one of these.
     #[schemars(transform = exactly_one)]
     SinkSpec: SinkKind {
         stdout: stdout::Settings = "Lines on standard output.",
@@ -59,7 +59,7 @@ kinds! {
         sqlite: sqlite::SinkSettings = "Statements, or the events themselves, in an SQLite file. It can hold the progress.",
         http: http::Settings = "HTTP requests.",
         stats: stats::Settings = "Counts by category and type, in the log.",
-        null: null::Settings = "Nowhere: for measuring, and trying things out.",
+        null: null::Settings = "Nothing: for measurements and trials.",
     }
 }
 

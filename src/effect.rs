@@ -1,11 +1,11 @@
-//! A tree of values, like JSON's: what a handler emits and a sink writes.
+//! Effects: the values, a tree like JSON's, that a handler emits and a sink writes.
 
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde::ser::{SerializeMap, SerializeSeq};
 
-/// A value. Maps keep the order in which their keys were given, or that of the keys where they came from a script.
+/// A value. Maps keep the order of their keys: that of the source, or the keys' own order if they came from a script.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     Null,
@@ -104,7 +104,7 @@ impl From<serde_json::Value> for Value {
     }
 }
 
-/// As JSON. Blobs become arrays of numbers, as serde has it; floats that JSON cannot hold become `null`.
+/// Writes the value as JSON. Blobs become arrays of numbers, as in serde; floats that JSON cannot hold become `null`.
 impl Serialize for Value {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {

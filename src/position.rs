@@ -1,16 +1,17 @@
-//! Where an event stands in its tranche, where reading resumes, and what has been handled in between.
+//! Positions: the place of an event in its tranche, the point at which reading resumes, and the handled ordinals above
+//! it.
 //!
-//! * [`Ordinal`]: the place of one event in its tranche; strictly increasing in read order, and never
-//!   denoting another event later (C1).
-//! * [`Position`]: where reading resumes; opaque to all but the source that made it.
-//! * [`OrdinalSet`]: ordinals above a position that are handled already, as runs.
-//! * [`Progress`]: a position and the set that belongs to it (C12). It is what checkpoint stores hold.
-//! * [`WritePosition`]: how far one stream is handled, for feeds that repeat events (C13).
+//! * [`Ordinal`]: the place of one event in its tranche. Ordinals strictly increase in read order and never denote
+//!   another event later (C1).
+//! * [`Position`]: the point at which reading resumes. Only the source that made it interprets it.
+//! * [`OrdinalSet`]: the handled ordinals above a position, as runs.
+//! * [`Progress`]: a position and the set that belongs to it (C12). Checkpoint stores hold progress.
+//! * [`WritePosition`]: the handled indexes of one stream, for feeds that repeat events (C13).
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Names an independently readable and checkpointable part of a source (a partition, a category, a file).
+/// The name of an independently readable and checkpointable part of a source (a partition, a category, a file).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TrancheId(Arc<str>);
 
@@ -58,7 +59,7 @@ impl fmt::Display for Ordinal {
     }
 }
 
-/// Where reading of a tranche resumes. Only its source may interpret or compare it.
+/// The point at which reading of a tranche resumes. Only its source may interpret or compare it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Position {
     Number(i64),
@@ -80,7 +81,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// Where reading of a tranche starts.
+/// The point at which reading of a tranche starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartAt {
     /// Nothing was ever committed: the tranche's first event.
@@ -88,18 +89,16 @@ pub enum StartAt {
     Position(Position),
 }
 
-/// Ordinals that are handled, as ascending, disjoint runs with both ends included.
-///
-/// A run covers every ordinal of its tranche between its ends, also those that no event carries.
+/// The handled ordinals, as ascending, disjoint runs with both ends included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OrdinalSet {
     runs: Vec<(Ordinal, Ordinal)>,
 }
 
-/// An [`OrdinalSet`] whose encoded form could not be read.
+/// The error of an encoded [`OrdinalSet`] that cannot be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the set of handled ordinals is damaged: {0}")]
-pub struct DamagedSet(&'static str);
+#[error("the set of handled ordinals is corrupt: {0}")]
+pub struct CorruptSet(&'static str);
 
 impl OrdinalSet {
     pub const fn new() -> Self {
@@ -135,19 +134,19 @@ impl OrdinalSet {
         after > 0 && self.runs[after - 1].1 >= ordinal
     }
 
-    /// Encodes the set: a version byte, then each run as the differences of its ends to what went before, in LEB128.
+    /// Encodes the set: a version byte, then the ends of each run as differences to the end before, in LEB128.
     pub fn encode(&self) -> Vec<u8> {
         self.encode_within(usize::MAX).0
     }
 
-    /// Leaves out the last runs, if it would be longer than `max` when it is encoded (C14): what they cover is not known
-    /// to be handled then.
+    /// Drops the last runs if the encoded set would be longer than `max` (C14). The dropped ordinals count as unhandled
+    /// after a restart.
     pub fn fit(&mut self, max: usize) {
         let fitting = self.encode_within(max).1;
         self.runs.truncate(fitting);
     }
 
-    /// Encodes as many of the first runs as fit into `max` bytes, and returns how many these are.
+    /// Encodes as many of the first runs as fit into `max` bytes, and returns their number.
     fn encode_within(&self, max: usize) -> (Vec<u8>, usize) {
         let mut out = Vec::with_capacity(1 + self.runs.len() * 4);
         out.push(SET_VERSION);
@@ -169,10 +168,10 @@ impl OrdinalSet {
         (out, self.runs.len())
     }
 
-    pub fn decode(bytes: &[u8]) -> Result<Self, DamagedSet> {
-        let (&version, mut rest) = bytes.split_first().ok_or(DamagedSet("it is empty"))?;
+    pub fn decode(bytes: &[u8]) -> Result<Self, CorruptSet> {
+        let (&version, mut rest) = bytes.split_first().ok_or(CorruptSet("it is empty"))?;
         if version != SET_VERSION {
-            return Err(DamagedSet("its version is unknown"));
+            return Err(CorruptSet("its version is unknown"));
         }
         let mut set = Self::new();
         let mut at = Ordinal::default();
@@ -180,8 +179,8 @@ impl OrdinalSet {
             let mut ends = [Ordinal::default(); 2];
             for end in &mut ends {
                 let major = take(&mut rest)?;
-                let minor = u32::try_from(take(&mut rest)?).map_err(|_| DamagedSet("a minor is too large"))?;
-                let overflow = DamagedSet("an ordinal is too large");
+                let minor = u32::try_from(take(&mut rest)?).map_err(|_| CorruptSet("a minor is too large"))?;
+                let overflow = CorruptSet("an ordinal is too large");
                 at = if major == 0 {
                     Ordinal::new(at.major, at.minor.checked_add(minor).ok_or(overflow)?)
                 } else {
@@ -190,7 +189,7 @@ impl OrdinalSet {
                 *end = at;
             }
             if set.last().is_some_and(|last| last >= ends[0]) {
-                return Err(DamagedSet("its runs do not ascend"));
+                return Err(CorruptSet("its runs do not ascend"));
             }
             set.runs.push((ends[0], ends[1]));
         }
@@ -208,10 +207,10 @@ fn put(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-fn take(bytes: &mut &[u8]) -> Result<u64, DamagedSet> {
+fn take(bytes: &mut &[u8]) -> Result<u64, CorruptSet> {
     let mut number = 0_u64;
     for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first().ok_or(DamagedSet("it is cut short"))?;
+        let (&byte, rest) = bytes.split_first().ok_or(CorruptSet("it is truncated"))?;
         *bytes = rest;
         let bits = u64::from(byte & 0x7f);
         if shift == 63 && bits > 1 {
@@ -222,10 +221,10 @@ fn take(bytes: &mut &[u8]) -> Result<u64, DamagedSet> {
             return Ok(number);
         }
     }
-    Err(DamagedSet("a number is too large"))
+    Err(CorruptSet("a number is too large"))
 }
 
-/// How far a tranche is handled: everything before `position`, and of what follows the ordinals in `handled`.
+/// The progress of a tranche: everything before `position` is handled, and so are the later ordinals in `handled`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// `None`: the tranche's origin.
@@ -239,26 +238,26 @@ impl Progress {
     }
 }
 
-/// How far a stream is handled, by the indexes of its events: what tells a repeated event from a late one (C5, C13).
+/// The handled indexes of a stream. They tell a repeated event from a late one (C5, C13).
 ///
-/// The indexes from `first` up to `next` were handled, or passed, but for those in `gaps`; nothing is known of others.
+/// The indexes from `first` up to `next` were handled or passed, except those in `gaps`. Other indexes are unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WritePosition {
     pub first: i64,
     /// The next index of interest.
     pub next: i64,
-    /// Half-open ranges between `first` and `next`, ascending, none of them empty. One that ends at `next` is not missing: events
-    /// that were filtered passed there, which supersede no unfolds (C3).
+    /// Half-open ranges between `first` and `next`, ascending, none of them empty. A range that ends at `next` is not
+    /// missing: filtered events passed there, which supersede no unfolds (C3).
     pub gaps: Vec<(i64, i64)>,
 }
 
 impl WritePosition {
-    /// All below an index is handled.
+    /// Returns the position of a stream with everything below `next` handled.
     pub fn upto(next: i64) -> Self {
         Self { first: 0, next, gaps: Vec::new() }
     }
 
-    /// Returns the gaps, but for what filtered events passed at the end, and where that begins.
+    /// Returns the gaps, apart from the trailing placeholders, and the index at which those placeholders begin.
     pub fn split(&self) -> (&[(i64, i64)], i64) {
         match self.gaps.split_last() {
             Some((&(from, next), gaps)) if next == self.next => (gaps, from),
@@ -266,13 +265,13 @@ impl WritePosition {
         }
     }
 
-    /// Writes the gaps down, as in `3..5 9..12`; empty if there are none.
+    /// Writes the gaps as text, such as `3..5 9..12`; empty if there are none.
     pub fn gaps_as_text(&self) -> String {
         let ranges: Vec<_> = self.gaps.iter().map(|(from, next)| format!("{from}..{next}")).collect();
         ranges.join(" ")
     }
 
-    /// Reads what [`gaps_as_text`](Self::gaps_as_text) wrote. `None` if somebody else wrote it.
+    /// Reads the text that [`gaps_as_text`](Self::gaps_as_text) wrote. Returns `None` for any other text.
     pub fn gaps_from_text(text: &str) -> Option<Vec<(i64, i64)>> {
         let range = |text: &str| {
             let (from, next) = text.split_once("..")?;
@@ -315,13 +314,13 @@ mod tests {
         assert_eq!(position.gaps_as_text(), "3..5 9..12");
         assert_eq!(WritePosition::gaps_from_text("3..5 9..12"), Some(position.gaps));
         assert_eq!(WritePosition::gaps_from_text(""), Some(vec![]));
-        for damaged in ["3", "3..", "5..3", "3..3", "3..5 4..6", "9..12 3..5", "a..b", "3-5"] {
-            assert_eq!(WritePosition::gaps_from_text(damaged), None, "{damaged}");
+        for corrupt in ["3", "3..", "5..3", "3..3", "3..5 4..6", "9..12 3..5", "a..b", "3-5"] {
+            assert_eq!(WritePosition::gaps_from_text(corrupt), None, "{corrupt}");
         }
     }
 
     #[test]
-    fn damaged_sets_are_refused() {
+    fn corrupt_sets_are_refused() {
         for bytes in [
             &[][..],
             &[9],
@@ -336,7 +335,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_decodes_to_the_same_set(mut ends in prop::collection::btree_set((any::<u64>(), any::<u32>()), 0..40)) {
+        fn an_encoded_set_decodes_to_the_same_set(mut ends in prop::collection::btree_set((any::<u64>(), any::<u32>()), 0..40)) {
             if ends.len() % 2 == 1 {
                 ends.pop_last();
             }
@@ -346,7 +345,7 @@ mod tests {
         }
 
         #[test]
-        fn c14_a_set_that_is_made_to_fit_loses_its_last_runs_and_no_more(count in 0..200_u64, max in 0..900_usize) {
+        fn c14_a_set_cut_to_fit_loses_its_last_runs_only(count in 0..200_u64, max in 0..900_usize) {
             let runs: Vec<_> = (0..count).map(|at| ((at * at * 99, 0), (at * at * 99 + 50, 7))).collect();
             let (whole, mut fitted) = (set(&runs), set(&runs));
             fitted.fit(max);

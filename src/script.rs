@@ -55,6 +55,7 @@
 //! A script reads no files, opens no connections and cannot wait. It is bounded in time (`timeout`) and by [`Limits`].
 
 mod api;
+mod builtins;
 mod call;
 mod check;
 mod convert;
@@ -63,6 +64,7 @@ mod failure;
 mod handler;
 mod intern;
 mod json;
+mod memory;
 mod metrics;
 mod number;
 mod objects;
@@ -107,9 +109,10 @@ pub const MAX_EXPRESSION_DEPTH: usize = 64;
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "ScriptLimits")]
 pub struct Limits {
-    /// Steps of a call; a turn of a small loop takes about ten. They also bound what no other limit does, such as a map
-    /// that grows by `map[key] = value`.
+    /// Steps of a call; a turn of a small loop takes about ten.
     pub operations: u64,
+    /// Bytes of all variables and everything that they hold.
+    pub memory_bytes: usize,
     /// How deep functions may call each other.
     pub call_depth: usize,
     /// How deep expressions may be nested.
@@ -126,7 +129,7 @@ pub struct Limits {
     pub functions: usize,
     /// Files that a script may import.
     pub modules: usize,
-    /// Bytes of text that the effects of one call may hold.
+    /// Bytes of the effects of one call.
     pub emitted_bytes: usize,
 }
 
@@ -134,6 +137,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             operations: 10_000_000,
+            memory_bytes: 256 << 20,
             call_depth: 32,
             expression_depth: 64,
             string_bytes: 16 << 20,
@@ -211,8 +215,18 @@ impl Script {
             return Err(ScriptError { problems });
         }
         let script = Self(Arc::new(Inner { file: sources.main().name.clone(), sources, host, options }));
-        script.0.program()?;
+        script.try_top_level()?;
         Ok(script)
+    }
+
+    /// Runs the top-level statements once, on a stack as large as that of the threads that run them later.
+    fn try_top_level(&self) -> Result<(), Problem> {
+        let inner = Arc::clone(&self.0);
+        let thread = std::thread::Builder::new().name("compile-script".to_owned()).stack_size(STACK_BYTES);
+        let Ok(thread) = thread.spawn(move || inner.program().map(drop)) else {
+            return Err(Problem::of(&self.0.file, "no thread can be started to try the top-level statements"));
+        };
+        thread.join().unwrap_or_else(|_| Err(Problem::of(&self.0.file, "the script engine failed")))
     }
 
     /// Returns the same script for which time stands still: `time.now()` says `now` (R78).

@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use crate::event::{Event, Indexes};
-use crate::position::{Position, StartAt, TrancheId};
+use crate::position::{Ordinal, Position, StartAt, TrancheId};
 
 /// The properties that a source promises of its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,12 @@ pub trait Source: Send + Sync {
     /// MUST NOT perform I/O: the pipeline calls it from its loop. The reader connects in its first
     /// [`next`](TrancheReader::next).
     fn open(&self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader>;
+
+    /// As [`Self::open`], for a tranche whose stored set covers ordinals up to `handled`. A source that numbers the parts of
+    /// a tranche itself gives no new part a number that the set may cover (C1).
+    fn open_above(&self, tranche: &TrancheId, from: StartAt, _handled: Option<Ordinal>) -> Box<dyn TrancheReader> {
+        self.open(tranche, from)
+    }
 
     /// Notes that the pipeline gave up an assignment.
     ///

@@ -1,7 +1,7 @@
-//! Pipeline files: what they may say ([`PipelineSpec`]), how they are found and read, and what is wrong with them.
+//! Pipeline files: their form ([`PipelineSpec`]), their search, and their checks.
 //!
-//! One file is one pipeline, parsed from its own text alone: no inheritance, no defaults from elsewhere. What a type can
-//! say about a value, it says while the file is read; what takes two values, or two files, is [`check`].
+//! One file is one pipeline, parsed from its own text alone: no inheritance, no defaults from elsewhere. A type judges its
+//! values while the file is read. [`check`] judges rules of two values or two files, and returns [`Checked`] pipelines.
 
 mod check;
 mod definition;
@@ -38,28 +38,28 @@ pub use scripts::compile_script;
 #[serde(deny_unknown_fields, default)]
 #[schemars(transform = schema::pipeline)]
 pub struct PipelineSpec {
-    /// The consumer group: what progress is kept under. Another group starts at the beginning. Left out: the pipeline's
+    /// The consumer group, part of the key of the progress. Another group starts at the origin. Left out: the pipeline's
     /// name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<Text>,
-    /// The source part of the key that progress is kept under. Left out: the source's kind.
+    /// The source part of the key of the progress. Left out: the source's kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_id: Option<Text>,
-    /// When the pipeline ends by itself.
+    /// The time at which the pipeline ends by itself.
     pub stop: Stop,
-    /// Where events come from.
+    /// The source of the events.
     pub source: SourceSpec,
-    /// Where progress is kept. Left out: in the SQLite file `propulsiond.db` of the data directory.
+    /// The store of the progress. Left out: the SQLite file `propulsiond.db` of the data directory.
     pub checkpoint: Checkpoint,
-    /// Which streams and events are taken. Left out: all.
+    /// The streams and events that pass. Left out: all.
     pub filter: filter::Settings,
-    /// What may be handled at the same time, and how far reading runs ahead of it.
+    /// The limits of simultaneous work and of reading ahead.
     pub schedule: ScheduleSpec,
-    /// What follows from a failure.
+    /// The reaction to failures.
     pub errors: ErrorsSpec,
-    /// What decides about the events. Left out: the events themselves go to the sink.
+    /// The handler that decides about events. Left out: the events themselves go to the sink.
     pub handler: HandlerSpec,
-    /// What is written to. Left out: nothing is written; the handler does it all.
+    /// The sink of the effects. Left out: effects are discarded.
     pub sink: SinkSpec,
 }
 
@@ -75,7 +75,7 @@ impl PipelineSpec {
     }
 }
 
-/// `[handler.…]`: what decides about events.
+/// `[handler.…]`: the handler that decides about events.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("oneOf" = [{ "required": ["rhai"] }]))]
@@ -90,14 +90,14 @@ impl HandlerSpec {
     pub const KINDS: &'static [&'static str] = &["rhai"];
 }
 
-/// When a pipeline ends by itself.
+/// The time at which a pipeline ends by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stop {
-    /// Never: it follows what is added.
+    /// Never: it follows new events.
     #[default]
     Never,
-    /// At the tail, as each tranche comes to it.
+    /// At the tail of each tranche.
     Tail,
     /// After a time.
     After(#[serde(with = "duration")] Duration),
@@ -140,7 +140,7 @@ impl<'de> Visitor<'de> for StopVisitor {
     }
 }
 
-/// Where progress is kept.
+/// The keeper of the progress.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Checkpoint {
     /// `checkpoint = "sink"`: in the sink's transactions.
@@ -194,46 +194,46 @@ impl<'de> Visitor<'de> for CheckpointVisitor {
     }
 }
 
-/// `[schedule]`: what may be handled at the same time, and how far reading runs ahead of it.
+/// `[schedule]`: the limits of simultaneous work and of reading ahead.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleSpec {
-    /// What keeps its order.
+    /// The order that the pipeline keeps.
     pub order: Order,
-    /// How many streams one call of the handler gets. More than one: the script has `handle_batch`.
+    /// The streams of one handler call. With more than one, the script has `handle_batch`.
     pub streams_per_call: NonZeroUsize,
-    /// How many calls may run at the same time.
+    /// The most simultaneous calls.
     pub concurrency: NonZeroUsize,
-    /// How many batches may be held unhandled, for each tranche.
+    /// The most batches with unhandled events, for each tranche.
     pub read_ahead: NonZeroUsize,
-    /// How many bytes of events may be held unhandled, for each tranche.
+    /// The most bytes of unhandled events, for each tranche.
     #[serde(with = "size")]
     #[schemars(with = "SizeText")]
     pub read_ahead_bytes: u64,
-    /// How many events reading may be ahead of the position of its tranche: how far the others may go on while one stream
-    /// is stuck.
+    /// The most events between a tranche's position and its newest read: the other streams go on so far while one stream is
+    /// stuck.
     pub max_ahead_events: NonZeroUsize,
-    /// How many events of one stream one call gets at most.
+    /// The most events of one stream in a call.
     pub max_events: NonZeroUsize,
-    /// How many bytes of one stream's events one call gets at most; one event is always offered. Left out: no limit.
+    /// The most bytes of one stream's events in a call; one event is always offered. Left out: no limit.
     #[serde(with = "optional_size", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "SizeText")]
     pub max_bytes: Option<u64>,
-    /// How often progress is stored. What was handled since is handled again after a crash, unless the sink holds the
-    /// progress.
+    /// The interval of commits. A crash repeats the events that were handled since the last commit, unless the sink holds
+    /// the progress.
     #[serde(with = "duration")]
     #[schemars(with = "DurationText")]
     pub commit_interval: Duration,
-    /// Offers the events of a stream only where none is missing before them, from index 0 on. How far each stream is is
-    /// kept beside the progress, which must be in SQLite or in the sink.
+    /// Offers an event only after all earlier ones of its stream, from index 0 on. The position of each stream is kept
+    /// beside the progress, which must be in SQLite or in the sink.
     pub require_all: bool,
-    /// Keeps how far each stream is beside the progress, so that an event that the feed repeats has no effect again.
-    /// Only where the sink holds the progress, and `order` is `"stream"`. Left out: there, if the feed may repeat events.
-    /// `require_all` keeps it in any case.
+    /// Keeps the position of each stream beside the progress, so that a duplicate in the feed has no second effect. Only if
+    /// the sink holds the progress and `order` is `"stream"`. Left out: true there if the feed may repeat events.
+    /// `require_all` keeps positions in any case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_positions: Option<bool>,
-    /// How often streams without work are forgotten, to save memory; events that the feed repeats later are then handled
-    /// again. Left out: never.
+    /// The interval at which idle streams are forgotten, to save memory. Later duplicates of their events are handled again.
+    /// Left out: never.
     #[serde(with = "optional_duration", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "DurationText")]
     pub purge: Option<Duration>,
@@ -259,7 +259,7 @@ impl Default for ScheduleSpec {
     }
 }
 
-/// What keeps its order.
+/// The order that a pipeline keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
@@ -271,15 +271,15 @@ pub enum Order {
     None,
 }
 
-/// `[errors]`: what follows from a failure.
+/// `[errors]`: the reaction to failures.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ErrorsSpec {
-    /// How often a failing event is tried again, and after which delays.
+    /// The number and the delays of retries.
     pub retry: RetrySpec,
-    /// What becomes of an event that no retry helped.
+    /// The action for an event whose retries are spent.
     pub then: Then,
-    /// How long a stream may be offered without progress before `then` applies.
+    /// The longest time for which a stream may be offered without progress. After it, `then` applies.
     #[serde(with = "duration")]
     #[schemars(with = "DurationText")]
     pub stuck_after: Duration,
@@ -291,11 +291,11 @@ impl Default for ErrorsSpec {
     }
 }
 
-/// `errors.retry`: how often, and after which delays.
+/// `errors.retry`: the number and the delays of retries.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetrySpec {
-    /// The delay after the first failure; it doubles from then on. Each is shortened at random, by up to half.
+    /// The delay after the first failure. It doubles from then on, and each delay is shortened at random by up to half.
     #[serde(with = "duration")]
     #[schemars(with = "DurationText")]
     pub initial: Duration,
@@ -303,7 +303,7 @@ pub struct RetrySpec {
     #[serde(with = "duration")]
     #[schemars(with = "DurationText")]
     pub max: Duration,
-    /// How often an event may fail, the first time included, before `errors.then` acts; or `"unlimited"`.
+    /// The attempts before `errors.then` acts, the first included; or `"unlimited"`.
     pub attempts: Attempts,
 }
 
@@ -323,7 +323,7 @@ impl RetrySpec {
     }
 }
 
-/// How often an event may fail.
+/// The number of attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempts {
     Unlimited,
@@ -376,7 +376,7 @@ impl Visitor<'_> for AttemptsVisitor {
     }
 }
 
-/// A word that is none of those that are known, where something else than a word may stand as well.
+/// Returns the error of an unknown word, if another type of value is allowed as well.
 fn other_word<E: de::Error>(text: &str, words: &'static [&'static str], expected: &dyn de::Expected) -> E {
     match closest(text, words) {
         Some(_) => E::unknown_variant(text, words),
@@ -384,15 +384,15 @@ fn other_word<E: de::Error>(text: &str, words: &'static [&'static str], expected
     }
 }
 
-/// What becomes of an event that no retry helped.
+/// The action for an event whose retries are spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Then {
-    /// It and what follows in its stream is kept aside, and the rest goes on.
+    /// The event and all later ones of its stream are kept aside, and the rest goes on.
     Park,
-    /// The pipeline stops until a person acts.
+    /// The pipeline stops until the operator acts.
     Halt,
-    /// It is passed over, counted and listed.
+    /// The event is skipped, counted and listed.
     Skip,
 }
 

@@ -1,15 +1,15 @@
-//! Traces: the W3C context that events carry, and the spans that tell what became of them.
+//! Traces: the W3C context that events carry, and the spans of the work on them.
 //!
-//! Without a [`Recorder`], which the daemon makes only where traces are exported, there are no spans: a piece of work has an
-//! empty place for one. With it, what is sampled carries a [`Traced`] along, and each part that works on it records spans
-//! below that. Recording never waits: what the queue has no room for is dropped and counted.
+//! The daemon makes a [`Recorder`] only if it exports traces. Without a recorder there are no spans, and a piece of
+//! work has an empty place for one. With a recorder, sampled work carries a [`Traced`], and each part that works on it
+//! records spans below that. Recording never waits: a span that finds no room in the queue is dropped and counted.
 
-mod carried;
+mod propagation;
 mod context;
 mod recorder;
 mod span;
 
-pub use carried::{Carried, carried};
 pub use context::Context;
+pub use propagation::Propagation;
 pub use recorder::Recorder;
 pub use span::{Attribute, Kind, Open, Parent, Span, Traced};

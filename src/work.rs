@@ -1,4 +1,4 @@
-//! Units of work: what the scheduler hands out, and handlers and sinks pass on.
+//! Units of work, which the scheduler hands out and handlers and sinks pass on.
 
 use smallvec::SmallVec;
 
@@ -6,43 +6,41 @@ use crate::clock::Timestamp;
 use crate::event::{Event, category, stream_id};
 use crate::trace::Traced;
 
-/// Names a piece of work while it is out: one stream of one call.
+/// The identity of a piece of work in flight: one stream of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkId {
     pub slot: u32,
-    /// Distinguishes the uses of a slot, so that a late answer is never taken for another's.
+    /// The number of the slot's use, so that a late answer is never taken for another's.
     pub generation: u32,
 }
 
-/// What is to be done with a piece of work.
+/// The treatment that a piece of work needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkKind {
-    /// Offer it to the handler, then the sink.
+    /// Offer the work to the handler, then the sink.
     Handle,
-    /// Its stream is parked: append it to the parked store.
+    /// Append the work to the parked store: its stream is parked.
     Park,
-    /// A record that its source could not read: the error policy decides.
+    /// Apply the error policy: its source could not read the record.
     Malformed,
 }
 
-/// A contiguous run of one stream's events, to be handled together.
-///
-/// Events excluded by a filter may be missing from the run. The events are never empty, and all of one stream.
+/// A contiguous run of one stream's events, which are handled together.
 #[derive(Debug)]
 pub struct Work {
     pub id: WorkId,
     pub kind: WorkKind,
-    /// In index order; unfolds come last. Exceptions are orders other than `stream`, where it is read order.
+    /// The events in index order, unfolds last. In orders other than `stream`: in read order.
     pub events: Vec<Event>,
-    /// The index of interest once all of this is handled.
+    /// The next index of interest once all of this is handled.
     pub next: i64,
-    /// How often the first of these events has failed already.
+    /// The number of earlier failures of the first of these events.
     pub failures: u32,
-    /// When the oldest of these events was read.
+    /// The time at which the oldest of these events was read.
     pub read_at: Timestamp,
-    /// The events came below what their stream had already passed, over a gap (C5).
+    /// The events came below the write position of their stream, in a gap (C5).
     pub late: bool,
-    /// The spans that are open for it, where traces are exported and this is one of those that are recorded.
+    /// The open spans, if traces are exported and this work is sampled.
     pub trace: Option<Box<Traced>>,
 }
 
@@ -65,7 +63,7 @@ impl Work {
         self.events[0].index()
     }
 
-    /// Returns whether the work is one event, alone or with its unfolds: if it fails, it is known which event it was.
+    /// Returns whether the work is one event, alone or with its unfolds, so that a failure is that event's.
     pub fn is_single(&self) -> bool {
         self.events[1..].iter().all(Event::is_unfold)
     }
@@ -75,5 +73,5 @@ impl Work {
     }
 }
 
-/// What a handler is called with: the work of `streams_per_call` streams, usually one.
+/// The argument of a handler: the work of `streams_per_call` streams, usually one.
 pub type Streams = SmallVec<[Work; 1]>;

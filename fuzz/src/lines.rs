@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use propulsiond::event::{Event, Kind, Text};
 use propulsiond::formats::encode;
-use propulsiond::formats::jsonlines::{self, Indexing, Place};
+use propulsiond::formats::jsonlines::{self, Indexing, LineOrigin};
 
 const TEXTS: [Text; 6] = [Text::Stream, Text::Type, Text::Id, Text::Timestamp, Text::Correlation, Text::Causation];
 
@@ -13,8 +13,8 @@ pub fn json_lines(input: &[u8]) {
         let (mut events, mut start) = (Vec::new(), 0);
         for (number, line) in input.split(|byte| *byte == b'\n').enumerate() {
             let before = events.len();
-            let place = Place { major: number as u64 + 1, indexing };
-            if let Err(bad) = jsonlines::parse(body.slice(start..start + line.len()), place, &mut events) {
+            let origin = LineOrigin { major: number as u64 + 1, indexing };
+            if let Err(bad) = jsonlines::parse(body.slice(start..start + line.len()), origin, &mut events) {
                 assert_eq!(events.len(), before, "a bad line appends nothing");
                 assert!(!bad.to_string().is_empty());
             }
@@ -45,9 +45,9 @@ fn check_event(event: &Event) {
     encode::event_line(event, &mut line);
     assert!(!line.contains(&b'\n'), "a line is one line");
     let mut again = Vec::new();
-    let place = Place { major: 1, indexing: Indexing::Field };
+    let origin = LineOrigin { major: 1, indexing: Indexing::Field };
     let shown = String::from_utf8_lossy(&line).into_owned();
-    jsonlines::parse(line.into(), place, &mut again).unwrap_or_else(|bad| panic!("{bad}: {shown}"));
+    jsonlines::parse(line.into(), origin, &mut again).unwrap_or_else(|bad| panic!("{bad}: {shown}"));
     let [again] = &again[..] else { panic!("one event became {}: {shown}", again.len()) };
     assert_eq!((again.index(), TEXTS.map(|field| again.text(field).to_owned())), (event.index(), texts), "{shown}");
     assert_eq!(joined(again.data()), joined(event.data()), "{shown}");

@@ -68,8 +68,7 @@ pub fn run(cli: &Cli, settings: &DaemonSettings, advice: Vec<Problem>, output: O
 }
 
 fn check(settings: &DaemonSettings, mut problems: Vec<Problem>, args: &CheckArgs, output: Output) -> ExitStatus {
-    let check = || problems_of_paths(settings, &args.paths);
-    problems.extend(if args.allow_missing_env { scalar::allowing_missing(check) } else { check() });
+    problems.extend(problems_of_paths(settings, args));
     if problems.is_empty() && !output.json {
         eprintln!("no problems found");
         return ExitStatus::Ok;
@@ -78,11 +77,12 @@ fn check(settings: &DaemonSettings, mut problems: Vec<Problem>, args: &CheckArgs
 }
 
 /// Returns the problems of pipeline files, their scripts and their tests.
-fn problems_of_paths(settings: &DaemonSettings, paths: &[PathBuf]) -> Vec<Problem> {
+fn problems_of_paths(settings: &DaemonSettings, CheckArgs { paths, allow_missing_env }: &CheckArgs) -> Vec<Problem> {
     let mut loaded: Vec<Loaded> = Vec::new();
     let mut problems = Vec::new();
     for path in paths.iter().filter(|path| !handler_tests::is_test(path)) {
-        match spec::load(path) {
+        let load = || spec::load(path);
+        match if *allow_missing_env { scalar::allowing_missing(load) } else { load() } {
             Ok(found) => loaded.extend(found),
             Err(wrong) => problems.extend(wrong),
         }
@@ -104,20 +104,21 @@ fn problems_of_paths(settings: &DaemonSettings, paths: &[PathBuf]) -> Vec<Proble
 }
 
 fn explain(settings: &DaemonSettings, args: &ExplainArgs, output: Output) -> ExitStatus {
-    let explained = || explanation(settings, args);
-    match if args.allow_missing_env { scalar::allowing_missing(explained) } else { explained() } {
+    match explanation(settings, args) {
         Ok(explanation) if output.json => print(&(explanation.to_json() + "\n")),
         Ok(explanation) => print(&explanation.render()),
         Err(problems) => output.problems(&problems),
     }
 }
 
+/// Explains a pipeline. Advice about it is a matter for `check`.
 fn explanation(settings: &DaemonSettings, args: &ExplainArgs) -> Result<Explanation, Vec<Problem>> {
     let file = find(&args.config, &args.pipeline).map_err(|problem| vec![problem])?;
-    let loaded = spec::load_file(&file)?;
+    let load = || spec::load_file(&file);
+    let loaded = if args.allow_missing_env { scalar::allowing_missing(load)? } else { load()? };
     let outcome = spec::check(vec![loaded], &settings.data_dir())?;
-    let definition = outcome.definitions().next().filter(|_| outcome.advice.is_empty());
-    definition.map(explain::explain).ok_or_else(|| outcome.advice.clone())
+    let definition = outcome.definitions().next().expect("a pipeline without errors passes the checks");
+    Ok(explain::explain(definition))
 }
 
 /// Returns the file of a pipeline, given its name or the path of its file.

@@ -25,29 +25,29 @@ use crate::spec::{self, Definition};
 
 use keys::Keys;
 
-/// What was found, and what is left of it.
+/// The result of an inspection.
 #[derive(Debug)]
 pub struct Diagnosis {
     pub data: PathBuf,
-    /// Who holds the data folder, such as `process 17`.
+    /// The holder of the data directory, such as `process 17`.
     pub holder: Option<String>,
     pub findings: Vec<Finding>,
 }
 
-/// Why nothing was looked at.
+/// The reason for which nothing was inspected.
 #[derive(Debug)]
 pub enum NotLooked {
-    /// The pipelines that were named are not there.
+    /// The named pipelines do not exist.
     Files(Vec<Problem>),
-    /// The data folder cannot be read, or is in use and was to be mended.
+    /// The data directory cannot be read, or a repair was asked for while it is in use.
     Environment(anyhow::Error),
 }
 
-/// Looks over the data folder and what the pipelines at `config` keep. `fix`: mend what can be mended; nobody else may use
-/// the folder meanwhile.
+/// Inspects the data directory and everything that the pipelines at `config` keep. `fix`: repair damage; no other process
+/// may use the directory meanwhile.
 ///
 /// # Errors
-/// Nothing could be looked at.
+/// Nothing could be inspected.
 pub fn examine(data: &Path, config: &Path, fix: bool) -> Result<Diagnosis, NotLooked> {
     let pipelines = Pipelines::load(config).map_err(NotLooked::Files)?;
     if let Some(missing) = missing(data)? {
@@ -175,7 +175,11 @@ impl Look<'_> {
             .flat_map(|kind| {
                 let is_owner = |name: &str| {
                     let of_kind = |definition: &&Definition| definition.source.key == kind.key;
-                    self.pipelines.defined.iter().filter(of_kind).any(|definition| definition.name() == name)
+                    self.pipelines
+                        .defined
+                        .iter()
+                        .filter(of_kind)
+                        .any(|definition| [definition.name(), definition.group()].contains(&name))
                 };
                 kind.inspect_leftovers(self.data, &is_owner)
             })

@@ -1,9 +1,8 @@
-//! What a pipeline file comes to, in plain words: what it reads, decides with and writes, where its progress is, what it
-//! promises of each event, what a crash costs, what follows from each kind of failure, and every value with the place
-//! that it comes from.
+//! A pipeline in plain words: its source, handler, sink and progress, its promises for each event, the cost of a crash, the
+//! reaction to each kind of failure, and every value with its origin.
 //!
-//! Every claim here is one that the pipeline keeps ([`pipeline`](crate::pipeline), its error policy) or a connector makes
-//! ([`Contract`](crate::source::Contract)). References are shown as they were written, never what they stand for (R63).
+//! Every claim is one that the pipeline keeps ([`pipeline`](crate::pipeline), its error policy) or that a connector makes in
+//! its phrases ([`kind`](crate::connector::kind)). References are shown as the file writes them, never their values (R63).
 
 mod delivery;
 mod errors;
@@ -26,14 +25,14 @@ pub use values::{Origin, Setting};
 pub struct Explanation {
     pub name: String,
     pub file: String,
-    /// What it does, one part after the other, and how much of it at a time.
+    /// The parts, one after the other, and the limits.
     pub words: Vec<Paragraph>,
     pub delivery: Delivery,
-    /// Every value that has a say, in the order of the file's tables.
+    /// Every effective value, in the order of the file's tables.
     pub values: Vec<Setting>,
 }
 
-/// Some sentences about one part of a pipeline.
+/// Sentences about one part of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Paragraph {
     pub about: &'static str,
@@ -60,17 +59,18 @@ pub fn explain(definition: &Definition) -> Explanation {
     }
 }
 
-/// How wide the text is for people, and how much of that the name of a paragraph takes.
+/// The width of rendered text, in characters.
 const WIDTH: usize = 110;
+/// The part of the width that the name of a paragraph takes.
 const LABEL: usize = 16;
 
 impl Explanation {
-    /// Returns the explanation for machines.
+    /// Returns the explanation as JSON.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("an explanation is a tree of plain values")
     }
 
-    /// Returns the explanation for people.
+    /// Returns the explanation as text.
     pub fn render(&self) -> String {
         let mut out = format!("{} ({})\n", self.name, self.file);
         let part = |wanted: fn(&str) -> bool, label: bool| -> Vec<(&'static str, String)> {
@@ -78,21 +78,21 @@ impl Explanation {
             parts.map(|paragraph| (if label { paragraph.about } else { "" }, paragraph.text.clone())).collect()
         };
         for (heading, paragraphs) in [
-            ("What it does", part(|about| about != "limits", true)),
-            ("What it promises", self.delivery.promises()),
-            ("What follows from failures", self.delivery.failures()),
-            ("How much at a time", part(|about| about == "limits", false)),
+            ("Parts", part(|about| about != "limits", true)),
+            ("Promises", self.delivery.promises()),
+            ("Failures", self.delivery.failures()),
+            ("Limits", part(|about| about == "limits", false)),
         ] {
             out.push_str(&format!("\n{heading}\n"));
             paragraphs.iter().for_each(|(about, text)| wrap(about, text, &mut out));
         }
-        out.push_str("\nEvery value, and where it comes from\n");
+        out.push_str("\nValues and their origin\n");
         out.push_str(&values::table(&self.values));
         out
     }
 }
 
-/// Appends text in lines that fit, beside the name of what it is about.
+/// Appends text in lines that fit the width, beside its name.
 fn wrap(about: &str, text: &str, out: &mut String) {
     let indent = if about.is_empty() { 2 } else { 2 + LABEL };
     let mut line = format!("  {about:LABEL$}").chars().take(indent).collect::<String>();

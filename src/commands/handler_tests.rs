@@ -1,8 +1,8 @@
 //! Handler tests: the cases that stand beside a pipeline, in `NAME.test.toml` or `NAME.test.yaml`.
 //!
-//! A case says which events of a stream the script is called with, and what is to come of it. The script is the
-//! pipeline's own, with its parameters, limits and mode, and the pipeline's filter comes before it; no source, store,
-//! sink or network is touched, and variables that only those need may be missing.
+//! A case gives the events of a stream that the script is called with, and the expected result. The script is the
+//! pipeline's own, with its parameters, limits and mode, behind the pipeline's filter. No source, store, sink or network is
+//! touched, and variables that only those need may be missing.
 //!
 //! ```toml
 //! [[test]]
@@ -18,16 +18,16 @@
 //!
 //! | key of a test | meaning |
 //! |---|---|
-//! | `name` | what is expected, in words; unique in its file |
-//! | `now` | what `time.now()` says, RFC 3339; `2026-01-01T00:00:00Z` if left out: time stands still |
+//! | `name` | the expectation in words; unique in its file |
+//! | `now` | the result of `time.now()`, RFC 3339; `2026-01-01T00:00:00Z` if left out: time stands still |
 //! | `stream` | the stream's name |
 //! | `first_index` | the index of the first event; 0 if left out |
-//! | `events` | what the script is called with; see below |
-//! | `emits` | what it emits: exactly this, in this order; nothing if left out |
-//! | `emits_some` | in place of `emits`: this is among what it emits, in this order; of a table, the keys that are given |
+//! | `events` | the events of the call; see below |
+//! | `emits` | exactly the emitted effects, in this order; none if left out |
+//! | `emits_some` | in place of `emits`: some of the emitted effects, in this order; a table gives some of its keys |
 //! | `returns` | `"all"` (if left out), `{ upto = 3 }` (also with `tag`), `{ defer = "5s" }`, `{ done = "tag" }`, `{ malformed = "why" }` |
 //! | `fails` | in place of `returns`: `{ class = "permanent", why = "text of the message", index = 2 }`, any of them |
-//! | `streams` | where a pipeline has `streams_per_call` over 1: a list of tables, each with what is said of one stream above |
+//! | `streams` | where a pipeline has `streams_per_call` over 1: a list of tables, each with the keys of one stream above |
 //!
 //! | key of an event | meaning |
 //! |---|---|
@@ -38,10 +38,10 @@
 //! | `timestamp` `id` `correlation` `causation` | text |
 //! | `unfold` | `true`: a snapshot, which comes after the events and takes no index |
 //!
-//! What the script emits must suit the pipeline's sink, too: the form that `sqlite` and `http` want is checked, and
-//! statements are compiled against the tables that the sink's `init` makes. They are not run.
+//! The effects must suit the pipeline's sink, too: the sink rehearses their writes without touching anything outside. SQL
+//! statements, for example, are compiled against the tables that the sink's `init` makes.
 //!
-//! Values are compared as JSON: `1` is not `1.0`. `{ "$json" = "null" }` stands for the value that its text is: TOML has
+//! Values are compared as JSON: `1` is not `1.0`. `{ "$json" = "null" }` stands for the value of its text: TOML has
 //! no null, and no numbers beyond 64 bits.
 
 mod compare;

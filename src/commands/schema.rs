@@ -1,8 +1,7 @@
-//! The JSON Schema of what people write: pipeline files and the daemon's settings, for editors.
+//! The JSON Schema of pipeline files and of the daemon's settings, for editors.
 //!
-//! It is made from the types that the files are read into: doc comments are the descriptions, defaults are shown in the
-//! form that a file has them in. An editor finds it by a comment in the first line of a file, once it was written to
-//! `pipeline.schema.json` beside it:
+//! It is made from the types of the files: doc comments are the descriptions, and defaults have the form that a file gives
+//! them. An editor finds the schema, as `pipeline.schema.json` beside a file, by a comment in the file's first line:
 //!
 //! ```toml
 //! #:schema ./pipeline.schema.json
@@ -11,7 +10,7 @@
 //! # yaml-language-server: $schema=./pipeline.schema.json
 //! ```
 //!
-//! A schema cannot say everything: [`check`](crate::spec::check()) judges what takes two values to judge.
+//! A schema cannot express every rule: [`check`](crate::spec::check()) judges those of two values.
 
 use schemars::generate::SchemaSettings;
 use schemars::transform::{Transform, transform_subschemas};
@@ -36,7 +35,7 @@ fn of<T: JsonSchema>() -> Value {
     settings.into_generator().into_root_schema_for::<T>().to_value()
 }
 
-/// Makes a schema of what serde reads one of what a file may hold, for people who read it in an editor.
+/// Turns the schema of serde's types into one of files, for readers in an editor.
 #[derive(Clone, Debug)]
 struct Plain;
 
@@ -46,15 +45,15 @@ impl Transform for Plain {
         without_empty_default(schema);
         in_one_line(schema);
         describe_only_key(schema);
-        // Widths of integers are no formats that a validator knows.
+        // Validators know no formats for the widths of integers.
         schema.remove("format");
         transform_subschemas(self, schema);
-        // After what is below: a table may be empty, as in `stdout:` of YAML, but a value may not.
+        // After the subschemas: a table may be empty, as in `stdout:` of YAML, but a value may not.
         empty_tables(schema);
     }
 }
 
-/// What may be left out is left out: no file says `null`.
+/// Removes `null`: a file leaves an optional value out.
 fn without_null(schema: &mut Schema) {
     if let Some(Value::Array(types)) = schema.get_mut("type") {
         types.retain(|one| one != "null");
@@ -76,7 +75,7 @@ fn without_null(schema: &mut Schema) {
     }
 }
 
-/// A text that is empty stands for one that is missing, and the defaults of a table are those of its keys.
+/// Removes defaults without information: an empty text stands for a missing one, and a table has the defaults of its keys.
 fn without_empty_default(schema: &mut Schema) {
     let says_nothing = |default: &Value| match default {
         Value::Null | Value::Object(_) => true,
@@ -88,7 +87,7 @@ fn without_empty_default(schema: &mut Schema) {
     }
 }
 
-/// Doc comments are wrapped for the width of source text; a paragraph is one line here.
+/// Joins the lines of each paragraph of a doc comment.
 fn in_one_line(schema: &mut Schema) {
     if let Some(Value::String(text)) = schema.get_mut("description") {
         let paragraphs: Vec<_> = text.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect();
@@ -96,7 +95,7 @@ fn in_one_line(schema: &mut Schema) {
     }
 }
 
-/// A choice that is a table with one key, such as `{ every = "1s" }`: what is said of the choice is said of the key.
+/// Gives the only key of a choice, such as `{ every = "1s" }`, the description of the choice.
 fn describe_only_key(schema: &mut Schema) {
     let Some(description) = schema.get("description").cloned() else { return };
     let Some(Value::Object(properties)) = schema.get_mut("properties") else { return };

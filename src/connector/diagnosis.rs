@@ -1,43 +1,43 @@
-//! What an inspection of files finds, in words for who has to do something about it.
+//! The findings of an inspection of stored data, in words for the operator.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-/// How much it matters.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Nothing has to be done.
+    /// Nothing needs to be done.
     Note,
-    /// Something waits for a person, or to be mended.
+    /// The operator has to decide, or `--fix` has to repair it.
     Warning,
-    /// A pipeline cannot go on, or something is lost.
+    /// A pipeline cannot go on, or data is lost.
     Error,
 }
 
-/// What is done about it, and by whom.
+/// The remedy of a finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Remedy {
     None,
-    /// What mending would do.
+    /// The repair that `--fix` would make.
     Fix(String),
-    /// What was done to mend it.
+    /// The repair that was made.
     Fixed(String),
-    /// What a person has to decide or to do.
+    /// The decision or action of the operator.
     Person(String),
 }
 
-/// One thing that was found.
+/// A finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub severity: Severity,
-    /// The file or folder.
+    /// The file or directory.
     pub path: PathBuf,
-    /// Lowercase, no full stop, names in backticks.
+    /// The fact: lowercase, no full stop, names in backticks.
     pub what: String,
-    /// What follows from it.
+    /// The consequence.
     pub means: String,
     pub remedy: Remedy,
 }
@@ -52,21 +52,21 @@ impl Finding {
         self
     }
 
-    /// Says what a person has to do.
+    /// Sets the action of the operator.
     pub fn person(self, what: impl Into<String>) -> Self {
         self.remedy(Remedy::Person(what.into()))
     }
 
-    /// Returns whether something is left to be done.
+    /// Returns whether something remains to be done.
     pub fn remains(&self) -> bool {
         self.severity > Severity::Note && !matches!(self.remedy, Remedy::Fixed(_))
     }
 }
 
-/// How many findings of one kind are told one by one.
+/// The most findings of one kind that are reported one by one.
 pub const MOST: usize = 20;
 
-/// Collects findings of one kind, the first [`MOST`] of them.
+/// The first [`MOST`] findings of one kind, and the number of the others.
 #[derive(Debug, Default)]
 pub struct Bounded {
     pub findings: Vec<Finding>,
@@ -74,12 +74,12 @@ pub struct Bounded {
 }
 
 impl Bounded {
-    /// Takes a finding in, which is made only if it is one of the first.
+    /// Adds a finding. It is made only if it is one of the first.
     pub fn push(&mut self, finding: impl FnOnce() -> Finding) {
         if self.findings.len() < MOST { self.findings.push(finding()) } else { self.more += 1 }
     }
 
-    /// Returns the findings; the last one says how many there are beyond them.
+    /// Returns the findings. The last one gives the number of the others.
     pub fn finish(mut self) -> Vec<Finding> {
         if self.more > 0
             && let Some(last) = self.findings.last_mut()
@@ -99,14 +99,14 @@ mod tests {
     }
 
     #[test]
-    fn notes_and_what_was_mended_leave_nothing_to_do() {
+    fn notes_and_repaired_findings_leave_nothing_to_do() {
         assert!(!finding(Severity::Note).person("look").remains());
         assert!(finding(Severity::Warning).remains() && finding(Severity::Error).person("decide").remains());
         assert!(!finding(Severity::Error).remedy(Remedy::Fixed("done".to_owned())).remains());
     }
 
     #[test]
-    fn of_many_findings_the_first_are_told_and_the_rest_counted() {
+    fn the_first_of_many_findings_are_reported_and_the_others_counted() {
         let mut found = Bounded::default();
         (0..MOST + 7).for_each(|_| found.push(|| finding(Severity::Note)));
         let findings = found.finish();

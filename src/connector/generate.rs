@@ -1,8 +1,8 @@
-//! Source `generate`: synthetic events. Which event comes at a place is a function of the seed and the place alone, so
-//! that reading resumes exactly, and a run can be repeated.
+//! Source `generate`: synthetic events. The event at a place is a function of the seed and the place alone, so that reading
+//! resumes exactly and runs repeat.
 //!
-//! Events come in rounds: each round has the next event of every stream of the tranche, in an order of its own, and then
-//! the round's duplicates. A position is the number of events that came before.
+//! Events come in rounds. A round has the next event of every stream of the tranche, in an order of its own, and then the
+//! round's duplicates. A position is the number of earlier events.
 
 mod kind;
 
@@ -24,34 +24,34 @@ use crate::source::{
     TrancheReader,
 };
 
-/// `[source.generate]`: synthetic events, the same ones for the same settings. For trying things out, and measuring.
+/// `[source.generate]`: synthetic events, the same ones for the same settings. For trials and measurements.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "GenerateSource")]
 pub struct Settings {
-    /// Another seed makes other events.
+    /// The seed. Another one gives other events.
     pub seed: u64,
-    /// How many streams there are, in all tranches together.
+    /// The number of streams, in all tranches together.
     pub streams: NonZeroU64,
-    /// How many tranches. A stream belongs to one of them.
+    /// The number of tranches. A stream belongs to one of them.
     pub tranches: NonZeroU32,
-    /// How many events, in all tranches together. Left out: they never end.
+    /// The number of events, in all tranches together. Left out: they never end.
     pub count: Option<u64>,
-    /// How many events a second, in all tranches together. Left out: as many as are taken.
+    /// The events per second, in all tranches together. Left out: as fast as they are read.
     pub rate: Option<NonZeroU64>,
-    /// How many bytes the body of an event has, if it takes no more than that.
+    /// The bytes of an event's body. A body that needs more is larger.
     pub size: usize,
-    /// Which share of the events repeats one that came before, from 0 to 0.99.
+    /// The share of events that repeat an earlier one, from 0 to 0.99.
     #[schemars(range(min = 0.0, max = 0.99))]
     pub duplicates: f64,
-    /// Which share of a stream's indexes is missing, from 0 to 0.99.
+    /// The share of a stream's indexes that are missing, from 0 to 0.99.
     #[schemars(range(min = 0.0, max = 0.99))]
     pub gaps: f64,
-    /// What the names of streams begin with, before the first `-`.
+    /// The category: the part of stream names before the first `-`.
     pub category: String,
-    /// The types that events may have.
+    /// The types of events.
     pub types: Vec<String>,
-    /// How many events make a batch.
+    /// The events of a batch.
     pub batch: NonZeroUsize,
 }
 
@@ -73,7 +73,7 @@ impl Default for Settings {
     }
 }
 
-/// Returns what of the settings cannot be used.
+/// Returns the settings that are invalid.
 pub fn check(settings: &Settings) -> Vec<BadSetting> {
     const LARGEST: usize = 16 << 20;
     let mut bad = Vec::new();
@@ -99,7 +99,7 @@ pub fn check(settings: &Settings) -> Vec<BadSetting> {
 }
 
 impl Settings {
-    /// Returns what the source promises.
+    /// Returns the promises of the source.
     pub fn contract(&self) -> Contract {
         Contract { ordinals: true, indexes: Indexes::Dense, repeats: self.duplicates > 0.0 }
     }
@@ -154,16 +154,16 @@ struct Reader {
     pace: Option<Pace>,
     batch: u64,
     from: StartAt,
-    /// The number of the event that comes next; `None` before the first batch.
+    /// The number of the next event; `None` before the first batch.
     at: Option<u64>,
     told_end: bool,
     clock: Clock,
 }
 
-/// When events are due.
+/// The pace of events.
 struct Pace {
     nanos_per_event: f64,
-    /// When the first event of this reader was due.
+    /// The time at which the first event of this reader was due.
     began: Option<Timestamp>,
     given: u64,
     told_tail: bool,
@@ -175,7 +175,7 @@ impl Pace {
         Self { nanos_per_event, began: None, given: 0, told_tail: false }
     }
 
-    /// Returns how many events are due and were not given.
+    /// Returns the number of due events that were not delivered.
     fn due(&mut self, now: Timestamp) -> u64 {
         let began = *self.began.get_or_insert(now);
         let due = (now.since(began).as_nanos() as f64 / self.nanos_per_event) as u64;
@@ -184,7 +184,7 @@ impl Pace {
 
     fn next_due(&self) -> Timestamp {
         let after = Duration::from_nanos(((self.given + 1) as f64 * self.nanos_per_event).ceil() as u64);
-        // Not one by one where they come fast.
+        // At a high rate, events come in batches and not one by one.
         let least = Duration::from_millis(10).as_nanos() as f64;
         self.began.unwrap_or_default()
             + after.max(Duration::from_nanos((self.given as f64 * self.nanos_per_event + least) as u64))
@@ -217,7 +217,7 @@ impl TrancheReader for Reader {
         }
         let events = self.sequence.batch(at, wanted);
         self.at = Some(at + wanted);
-        // Where the number of events is known, the tail is behind the last; else it is where none is due.
+        // The tail lies behind the last event if their number is known, else at the first event that is not due.
         let at_tail = match left {
             Some(left) => left == wanted,
             None => self.pace.is_some() && wanted < self.batch.min(room.events.max(1) as u64),
@@ -228,7 +228,7 @@ impl TrancheReader for Reader {
 }
 
 impl Reader {
-    /// The tail is reported once, also where there is nothing; then the tranche is closed.
+    /// The tail was reported. An empty tranche reports it once as well, and then ends.
     fn end(&mut self, at: u64) -> Next {
         if std::mem::replace(&mut self.told_end, true) {
             return Next::End;
@@ -255,7 +255,7 @@ fn start(from: &StartAt) -> Result<u64, SourceError> {
     }
 }
 
-/// What comes where in a tranche.
+/// The sequence of events of a tranche.
 #[derive(Debug)]
 struct Sequence {
     seed: u64,
@@ -264,7 +264,7 @@ struct Sequence {
     step: u64,
     streams: u64,
     count: Option<u64>,
-    /// How many duplicates a round has, and how many indexes a round skips, on average, in 2^32nds.
+    /// The average duplicates and skipped indexes of a round, in 2^32nds.
     duplicates: u128,
     gaps: u64,
     size: usize,
@@ -272,12 +272,12 @@ struct Sequence {
     types: Vec<String>,
 }
 
-/// One event, before it is written out.
+/// An event before its encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Drawn {
     stream: u64,
     index: u64,
-    /// Chooses type and body: the same for every copy of an event.
+    /// Chooses type and body. All copies of an event have the same.
     random: u64,
 }
 
@@ -323,7 +323,7 @@ impl Sequence {
         if place >= self.streams {
             place = mix(self.seed ^ mix(number)) % self.streams;
         }
-        // Turned and mirrored by chance, each round passes every stream.
+        // Each round passes every stream once, from a random start in a random direction.
         let chance = mix(self.seed ^ mix(!round));
         let turned = (place + chance % self.streams) % self.streams;
         let slot = if chance >> 63 == 1 { self.streams - 1 - turned } else { turned };
@@ -333,7 +333,7 @@ impl Sequence {
         Drawn { stream, index, random: mix(self.seed ^ mix(stream) ^ index) }
     }
 
-    /// Writes events into one buffer that they share.
+    /// Encodes events into one shared buffer.
     fn batch(&self, first: u64, count: u64) -> Vec<Event> {
         let mut buffer = Vec::with_capacity(count as usize * (self.size + self.category.len() + 48));
         let mut places = Vec::with_capacity(count as usize);

@@ -1,29 +1,39 @@
 //! Source `json`: events from files of JSON lines.
 //!
-//! A file is followed as it grows. A folder is read as one log: its files in the order of their names, the next one
-//! from when the one before is at its end. With `tranche_per_file` each file is a tranche of its own.
+//! The source follows a file as it grows. It reads a directory as one log: its files in the order of their names, each one
+//! after the end of the one before. With `tranche_per_file`, each file is a tranche of its own.
 //!
-//! **Ordinals and files (C1, C2).** A file gets its number, from 0 on, when it is first opened, and the data directory keeps
-//! it (`numbers`); the major of an ordinal is number·2^40 + line, the first line being line 1. The position keeps the file's number, name, identity and a hash of
-//! its first bytes, and how far every file before it was read, as long as those exist. A copy is the file that it is a copy
-//! of: it has the name, begins with the same bytes, and reaches as far as was read. What was handled ahead of the position in
-//! files behind it is not known of copies, and comes again. A file that was replaced by another, truncated or added to
-//! behind the reader's back, or a new one that sorts before the one being read, is a lost position; with
-//! `on_replaced = "restart"` it is read under a new number instead.
+//! **Ordinals and files (C1, C2).** A file gets its number, from 0 on, before its first line is read. The major of an
+//! ordinal is number·2^40 + line, the first line being line 1. The registry (`registry`) keeps the numbers under the
+//! group and the feed's path. The position keeps the number, name and identity of the current file, proofs
+//! of the bytes before the offset (`proof`), and a digest of the earlier files. Its size does not grow with their number.
 //!
-//! **Lines.** Blank lines and those that start with `#` are passed. A line that cannot be read becomes a malformed record
-//! that names file and line, and reading goes on behind it: what becomes of it is up to the pipeline's error policy.
-//! A last line without a newline waits for its rest; where a finite run ends at it, it counts if it is whole.
+//! A copy counts as the original: it has the same name and the same bytes up to the offset. After each read, and before
+//! any of its bytes count, the source compares both ends of the read part with the file. A file that was replaced,
+//! truncated or rewritten is a lost position, as is an earlier file that has grown, and a new file that sorts before the
+//! current one. With `on_replaced = "restart"`, the source reads such a file under a new number instead.
+//!
+//! A rewrite in place that keeps the first and the last 4,096 bytes before the offset is not found.
+//!
+//! **Lines.** The source passes blank lines and lines that start with `#`. A line that cannot be read becomes a malformed
+//! record that names file and line. A last line without a newline waits for its rest. At the end of a finite run it
+//! counts if it is complete.
+//!
+//! **Pipes.** A named pipe or `/dev/stdin` can be the `path`. A finite run ends when the last writer has closed the pipe.
+//! A pipe keeps no bytes: events that were read and not handled when the process ends are lost.
 
+mod earlier;
 mod files;
+mod gzip;
 mod input;
 pub mod inspect;
 mod kind;
 mod lines;
 mod log;
-mod numbers;
-mod place;
+mod position;
+mod proof;
 mod reader;
+mod registry;
 #[cfg(test)]
 mod tests;
 
@@ -42,34 +52,38 @@ use crate::config::scalar::{self, Text};
 use crate::connector::{BadSetting, Context, MAX_BATCH};
 use crate::event::Indexes;
 use crate::formats::jsonlines::Indexing;
-use crate::position::{StartAt, TrancheId};
+use crate::position::{Ordinal, StartAt, TrancheId};
 use crate::source::{Changes, Contract, Source, SourceError, SourceErrorKind, TrancheChange, TrancheReader};
 use files::Names;
-use log::Log;
+use log::{Log, LogEnd};
+use registry::RegistryPath;
 
-/// `[source.json]`: events from files of JSON lines. A file is followed as it grows; a folder is read as one log, its
+/// `[source.json]`: events from files of JSON lines. A file is followed as it grows. A directory is read as one log, its
 /// files in the order of their names.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "JsonSource", extend("required" = ["path"]))]
 pub struct Settings {
-    /// A file, or a folder whose files are read, beside the pipeline's file unless absolute. Files that end in `.gz` are decompressed.
+    /// The file, or the directory of files, relative to the pipeline's file. Files that end in `.gz` are decompressed. A
+    /// named pipe or `/dev/stdin` is read once: it keeps no events for a restart.
     pub path: Text,
-    /// Which files of a folder are read, with `*` and `?` in it. Left out: those that end in `.jsonl` or `.ndjson`, also
-    /// with `.gz` behind. Names that start with a dot never are.
+    /// The names of the files in a directory to read, with `*` and `?`. Default: names that end in `.jsonl` or `.ndjson`,
+    /// also with `.gz` behind. Names that start with a dot are never read.
     pub pattern: Option<Text>,
-    /// Reads the files of a folder at the same time and independently of each other, instead of as one log. A stream must
-    /// not be spread over several of them.
+    /// The order of the files of a directory.
+    pub sort: Sort,
+    /// Reads the files of a directory at the same time and independently of each other, instead of as one log. Each stream
+    /// must be in one file.
     pub tranche_per_file: bool,
-    /// Where the indexes of events come from.
+    /// The origin of the events' indexes.
     pub index: Index,
-    /// How many lines to pass at the start of each file.
+    /// The number of lines to pass at the start of each file.
     pub skip: u64,
-    /// What to do about a file that is not what it was.
+    /// The reaction to a file that was replaced, truncated or rewritten.
     pub on_replaced: OnReplaced,
-    /// How many events make a batch.
+    /// The number of events in a batch.
     pub batch: NonZeroUsize,
-    /// How often to look for more at the end.
+    /// The time between two looks for more at the end.
     #[serde(with = "scalar::duration")]
     #[schemars(with = "scalar::DurationText")]
     pub poll: Duration,
@@ -80,6 +94,7 @@ impl Default for Settings {
         Self {
             path: Text::literal(""),
             pattern: None,
+            sort: Sort::Name,
             tranche_per_file: false,
             index: Index::Field,
             skip: 0,
@@ -90,28 +105,39 @@ impl Default for Settings {
     }
 }
 
-/// Where the indexes of events come from. A line that breaks it is malformed.
+/// The origin of the events' indexes. A line that breaks it is malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "JsonIndex")]
 pub enum Index {
-    /// Every line says it: streams are dense.
+    /// Every line has a field `index`: streams are dense.
     Field,
-    /// No line says it; it is the file's number·2^40 + the line's: streams are sparse.
+    /// No line has an index; it is the file's number·2^40 + the line's: streams are sparse.
     Line,
 }
 
-/// What to do about a file that was replaced by another, truncated or added behind the reader's back.
+/// The order of the files of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "JsonSort")]
+pub enum Sort {
+    /// By the bytes of their names: `events-10` comes before `events-9`.
+    Name,
+    /// By their names with numbers compared by value: `events-9` comes before `events-10`.
+    Natural,
+}
+
+/// The reaction to a file that was replaced, truncated or rewritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnReplaced {
-    /// The position is lost: the pipeline halts, and a person decides.
+    /// The position is lost: the pipeline halts, and the operator decides.
     Fail,
-    /// Read it, under a new number.
+    /// Read the file again, under a new number.
     Restart,
 }
 
-/// Returns what of the settings cannot be used.
+/// Returns the settings that are invalid on their own.
 pub fn check(settings: &Settings) -> Vec<BadSetting> {
     let mut bad = Vec::new();
     if let Some(pattern) = settings.pattern.as_ref().filter(|pattern| !pattern.is_hole()) {
@@ -121,8 +147,8 @@ pub fn check(settings: &Settings) -> Vec<BadSetting> {
                 "this pattern matches no file: names that start with a dot are not read",
             ));
         } else if pattern.contains('/') {
-            let help = "name the folder with `path`; files in folders below it are not read";
-            bad.push(BadSetting::new(&["pattern"], "a pattern is for names of files, which hold no `/`").help(help));
+            let help = "name the directory with `path`; files in directories below it are not read";
+            bad.push(BadSetting::new(&["pattern"], "a pattern matches names of files, which hold no `/`").help(help));
         }
     }
     if settings.batch.get() > MAX_BATCH {
@@ -134,28 +160,47 @@ pub fn check(settings: &Settings) -> Vec<BadSetting> {
     bad
 }
 
-/// What the parts of a source share.
+/// Returns two file names that `sort = "name"` reads, or will read, in another order than that of their numbers.
+pub fn misordered(settings: &Settings, folder: &Path) -> Option<(String, String)> {
+    if settings.sort == Sort::Natural || settings.tranche_per_file {
+        return None;
+    }
+    let names = Names::quiet(settings.pattern.as_deref(), Sort::Name);
+    let listed = files::list(&folder.join(Path::new(&*settings.path)), &names).ok()?;
+    let mut pairs = listed.windows(2).map(|pair| (&pair[0].name, &pair[1].name));
+    if let Some((first, second)) = pairs.find(|(first, second)| files::natural(first, second).is_gt()) {
+        return Some((first.clone(), second.clone()));
+    }
+    let last = &listed.last()?.name;
+    files::longer_successor(last).filter(|next| next < last).map(|next| (next, last.clone()))
+}
+
+/// The settings as the parts of a source share them.
 #[derive(Debug)]
 struct Options {
     path: PathBuf,
-    /// The folder in which the numbers of files are kept, by tranche.
-    numbers: PathBuf,
+    /// The directory of the registries, one for each tranche.
+    registry: RegistryPath,
     names: Names,
     indexing: Indexing,
     skip: u64,
     restart: bool,
     batch: usize,
     poll: Duration,
-    /// The pipeline ends at the tail: what a torn last line waits for does not come.
+    /// The pipeline ends at the tail: the rest of a truncated last line will not come.
     finite: bool,
 }
 
 impl Options {
     fn new(settings: &Settings, context: &Context, finite: bool) -> Self {
+        let registries = inspect::numbers_folder(&context.data);
         Self {
             path: context.input(&settings.path),
-            numbers: inspect::numbers_folder(&context.data).join(&*context.pipeline),
-            names: Names::new(settings.pattern.as_deref()),
+            registry: RegistryPath {
+                current: registries.join(inspect::registry_name(&context.group)),
+                legacy: registries.join(&*context.pipeline),
+            },
+            names: Names::new(settings.pattern.as_deref(), settings.sort),
             indexing: match settings.index {
                 Index::Field => Indexing::Field,
                 Index::Line => Indexing::Line,
@@ -170,18 +215,18 @@ impl Options {
 }
 
 impl Settings {
-    /// Returns what the source promises.
+    /// Returns the promises of the source.
     pub fn contract(&self) -> Contract {
         let is_line = self.index == Index::Line;
         Contract { ordinals: true, indexes: if is_line { Indexes::Sparse } else { Indexes::Dense }, repeats: !is_line }
     }
 }
 
-/// Makes the source. `finite`: the pipeline stops at the tail, so that a whole last line counts without its newline.
+/// Builds the source. `finite`: the pipeline stops at the tail, so that a complete last line counts without its newline.
 pub fn source(settings: &Settings, context: &Context, finite: bool) -> anyhow::Result<JsonSource> {
     anyhow::ensure!(
         !settings.path.is_empty(),
-        "`path` is missing: name a file of JSON lines, or a folder of such files"
+        "`path` is missing: name a file of JSON lines, or a directory of such files"
     );
     let folder = settings.tranche_per_file.then(Mutex::default);
     Ok(JsonSource {
@@ -192,24 +237,24 @@ pub fn source(settings: &Settings, context: &Context, finite: bool) -> anyhow::R
     })
 }
 
-/// Reads all there is through the reader alone: the floor for what a pipeline on top of it can reach. Returns how many
-/// events and bytes that were.
+/// Reads everything through the log alone, which no pipeline on top of it can outrun. Returns the numbers of events and
+/// bytes.
 pub fn read_alone(settings: &Settings, context: &Context) -> Result<(u64, u64), SourceError> {
-    let mut log = Log::new(Arc::new(Options::new(settings, context, true)), None, &StartAt::Origin)?;
+    let mut log = Log::new(Arc::new(Options::new(settings, context, true)), None, &StartAt::Origin, None)?;
     let (mut events, mut bytes) = (0, 0);
     loop {
-        let step = log.step()?;
-        for batch in &step.batches {
+        let read = log.read()?;
+        for batch in &read.batches {
             events += batch.events.len() as u64;
             bytes += batch.events.iter().map(|event| event.held_bytes() as u64 + 1).sum::<u64>();
         }
-        if step.at_tail || step.ended {
+        if matches!(read.end, LogEnd::Tail | LogEnd::Ended) {
             return Ok((events, bytes));
         }
     }
 }
 
-/// See the module's documentation.
+/// The source; the module's documentation describes it.
 #[derive(Debug)]
 pub struct JsonSource {
     options: Arc<Options>,
@@ -227,7 +272,7 @@ struct Folder {
     looks: u64,
 }
 
-/// The name of the only tranche there is unless each file is one.
+/// The only tranche, unless each file is one.
 const WHOLE: &str = "0";
 
 #[async_trait]
@@ -251,8 +296,12 @@ impl Source for JsonSource {
     }
 
     fn open(&self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader> {
+        self.open_above(tranche, from, None)
+    }
+
+    fn open_above(&self, tranche: &TrancheId, from: StartAt, handled: Option<Ordinal>) -> Box<dyn TrancheReader> {
         let file = self.folder.is_some().then(|| tranche.as_str().to_owned());
-        Box::new(reader::Reader::new(Arc::clone(&self.options), file, from, self.clock))
+        Box::new(reader::Reader::new(Arc::clone(&self.options), file, from, handled, self.clock))
     }
 }
 
@@ -278,7 +327,7 @@ impl JsonSource {
 }
 
 fn tranches(options: &Options) -> Result<Vec<String>, SourceError> {
-    if files::is_folder(&options.path)? {
+    if files::is_directory(&options.path)? {
         Ok(files::list(&options.path, &options.names)?.into_iter().map(|file| file.name).collect())
     } else {
         Ok(vec![files::name_of(&options.path)])

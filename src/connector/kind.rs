@@ -31,7 +31,24 @@ pub trait Kind: Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Returns the Cargo feature that this binary lacks to build the connector.
+    /// Returns the settings that work but will probably surprise the operator. Relative paths start at `folder`.
+    fn advise(&self, _folder: &Path) -> Vec<BadSetting> {
+        Vec::new()
+    }
+
+    /// Returns the Cargo feature that this binary lacks to build the connector. `check` refuses a pipeline that needs it,
+    /// and `build` fails with [`NotBuilt`] without the feature:
+    ///
+    /// ```text
+    /// fn missing_feature(&self) -> Option<&'static str> {
+    ///     (!cfg!(feature = "kafka")).then_some("kafka")
+    /// }
+    ///
+    /// #[cfg(not(feature = "kafka"))]
+    /// fn build(&self, _context: &Context) -> anyhow::Result<Arc<dyn Source>> {
+    ///     Err(NotBuilt("kafka").into())
+    /// }
+    /// ```
     fn missing_feature(&self) -> Option<&'static str> {
         None
     }
@@ -52,7 +69,7 @@ pub trait Kind: Debug + Send + Sync {
     }
 
     /// Inspects the files of pipelines that no longer exist. `is_owner` tells whether a pipeline of this kind has that
-    /// name.
+    /// name or group.
     fn inspect_leftovers(&self, _data: &Path, _is_owner: &dyn Fn(&str) -> bool) -> Vec<Finding> {
         Vec::new()
     }
@@ -176,6 +193,11 @@ pub trait DryRun {
     /// The reason for which the sink would refuse them.
     fn check(&self, stream: &str, effects: &[effect::Value]) -> Result<(), String>;
 }
+
+/// The error of a `build` whose Cargo feature the binary lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this propulsiond was built without `{0}` (build it with `--features {0}`)")]
+pub struct NotBuilt(pub &'static str);
 
 /// The abilities of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Sink `null`: takes everything and keeps nothing. For pipelines whose handler does it all, and as the floor of
+//! Sink `null`: accepts everything and keeps nothing. For pipelines whose handler needs no sink, and as the baseline of
 //! measurements.
 //!
 //! ```toml
@@ -17,7 +17,7 @@ use super::prose::Prose;
 use crate::handler::HandlerError;
 use crate::sink::{Decided, Sink, Written};
 
-/// `[sink.null]`: takes everything and keeps nothing. There is nothing to set.
+/// `[sink.null]`: accepts everything and keeps nothing. It has no settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "NullSink")]
@@ -31,11 +31,7 @@ impl SinkKind for Settings {
     }
 
     fn phrases(&self, prose: &Prose<'_>) -> SinkPhrases {
-        let ending = if prose.has_script { "es" } else { "" };
-        SinkPhrases {
-            writes: format!("There is none to speak of: {} go{ending} nowhere.", prose.effects()),
-            ..SinkPhrases::default()
-        }
+        SinkPhrases { writes: format!("It discards {}.", prose.effects()), ..SinkPhrases::default() }
     }
 
     fn build(&self, context: &Context) -> anyhow::Result<Arc<dyn Sink>> {

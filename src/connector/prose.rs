@@ -57,7 +57,7 @@ impl<'a> Prose<'a> {
 
     /// Returns the subject that goes to the sink.
     pub fn effects(&self) -> &'static str {
-        if self.has_script { "what the script emits" } else { "the events" }
+        if self.has_script { "the effects of the script" } else { "the events" }
     }
 
     /// Returns a sentence about the lines that a sink writes.
@@ -65,10 +65,10 @@ impl<'a> Prose<'a> {
         match (self.has_script, format) {
             (true, Format::Text) => {
                 format!(
-                    "It writes a line {to} for each value that the script emits: strings as they are, all else as JSON."
+                    "It writes a line {to} for each effect of the script: strings as they are, other values as JSON."
                 )
             }
-            (true, Format::Json) => format!("It writes a line of JSON {to} for each value that the script emits."),
+            (true, Format::Json) => format!("It writes a line of JSON {to} for each effect of the script."),
             (false, _) => format!("It writes a line of JSON {to} for each event."),
         }
     }
@@ -77,7 +77,7 @@ impl<'a> Prose<'a> {
 /// Returns a sentence on acknowledged writes that a setting lets a power failure lose.
 pub fn lost_with_power(setting: &str, writes: &str) -> String {
     format!(
-        "If the machine loses power, {setting} lets {writes} be lost, and they do not come again where progress was stored meanwhile."
+        "A power failure may lose {writes} ({setting}). They do not come again if progress was committed meanwhile."
     )
 }
 

@@ -1,9 +1,8 @@
-//! Sink `stats`: counts what passes, by category and type, and writes nothing.
+//! Sink `stats`: counts events or effects by category and type, and writes nothing.
 //!
-//! Without a handler it counts events and their stored bytes; unfolds are not counted. With one it counts what was
-//! emitted, by the effect's `type`, else its `tag`, else what sort of value it is, in bytes of JSON. The counts are
-//! since the start of the sink: they are logged at intervals in which something came, and at the end, and can be asked
-//! for at any time. What comes again is counted again.
+//! Without a handler, the sink counts events and their stored bytes, but no unfolds. With a handler, it counts effects, in
+//! bytes of JSON, by their `type`, else their `tag`, else the sort of value. Counts begin with the sink. It logs them at
+//! the end of each interval with events, and at its end; they can be read at any time. Repeated events count again.
 //!
 //! ```toml
 //! [sink.stats]
@@ -32,17 +31,17 @@ use crate::handler::HandlerError;
 use crate::runtime::ticker::Ticker;
 use crate::sink::{Decided, Effects, Sink, Written};
 
-/// How many pairs of category and type are told apart. All others are counted as [`OTHER`].
+/// The most pairs of category and type that are counted apart. All others count as [`OTHER`].
 pub const MOST_ROWS: usize = 10_000;
-/// Category and type of what is not told apart.
+/// The category and type of all other events.
 pub const OTHER: &str = "(other)";
 
-/// `[sink.stats]`: counts what passes, by category and type, and writes nothing.
+/// `[sink.stats]`: counts events or effects by category and type, and writes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "StatsSink")]
 pub struct Settings {
-    /// How often the counts are logged.
+    /// The interval of the logs.
     #[serde(with = "scalar::duration")]
     #[schemars(with = "scalar::DurationText")]
     pub interval: Duration,
@@ -61,7 +60,7 @@ pub struct StatsSink {
     _logging: Ticker,
 }
 
-/// What was counted of one type in one category.
+/// The counts of one type in one category.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
     pub category: String,
@@ -69,7 +68,7 @@ pub struct Row {
     pub event_type: String,
     pub events: u64,
     pub bytes: u64,
-    /// When the first, and the last, of them passed.
+    /// The times of the first and the last of them.
     #[serde(serialize_with = "rfc3339")]
     pub first_seen: OffsetDateTime,
     #[serde(serialize_with = "rfc3339")]
@@ -114,11 +113,11 @@ impl Sink for StatsSink {
 }
 
 fn lock(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
-    // Counting cannot leave them in a state that is worse than a panic.
+    // A panic while counting leaves the counts usable, so a poisoned lock is no reason to lose them.
     counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Logs the counts if they changed since they were logged last.
+/// Logs the counts if they changed since the last log.
 fn log(counts: &Mutex<Counts>) {
     let rows = {
         let mut counts = lock(counts);
@@ -128,7 +127,11 @@ fn log(counts: &Mutex<Counts>) {
         counts.rows()
     };
     let events = rows.iter().map(|row| row.events).sum::<u64>();
-    tracing::info!(events, "counts by category and type\n{}", table::table(&rows));
+    tracing::info!(events, "counts by category and type");
+    // One event for each row: a line break within an event is escaped, as it may come from the data.
+    for row in table::table(&rows).lines() {
+        tracing::info!("{row}");
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -48,9 +48,9 @@ impl Kind for Settings {}
 impl SinkKind for Settings {
     fn phrases(&self, prose: &Prose<'_>) -> SinkPhrases {
         SinkPhrases {
-            writes: format!("{} Lines leave whole.", prose.lines("to standard output", self.format)),
-            overlap: "One write at a time takes what has gathered.",
-            repeat: "After a repeat the same line is there twice.",
+            writes: format!("{} Each line is printed whole.", prose.lines("to standard output", self.format)),
+            overlap: "One write at a time takes all waiting decisions.",
+            repeat: "A repeated event prints its line again.",
             unavailable: Some("standard output is closed"),
             ..SinkPhrases::default()
         }

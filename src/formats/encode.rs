@@ -42,13 +42,12 @@ pub fn event_line(event: &Event, out: &mut Vec<u8>) {
         }
     }
     let texts = [
-        ("id", Text::Id),
-        ("correlation", Text::Correlation),
-        ("causation", Text::Causation),
-        ("timestamp", Text::Timestamp),
+        ("id", event.text(Text::Id)),
+        ("correlation", event.text(Text::Correlation)),
+        ("causation", event.text(Text::Causation)),
+        ("timestamp", &*event.time_text()),
     ];
-    for (key, field) in texts {
-        let text = event.text(field);
+    for (key, text) in texts {
         if !text.is_empty() {
             name(key, out);
             json(text, out);

@@ -26,7 +26,7 @@ use crate::event::{Assembler, BadEvent, Event, EventBuilder, Kind, Text};
 use crate::position::Ordinal;
 use scan::{Bad, Scanner, Shape, Strings, Token};
 
-pub use body::{BadBody, is_blank_or_comment, parse_body};
+pub use body::{BadBody, is_blank_or_comment, parse_body, without_byte_order_mark};
 
 /// Where the indexes of events come from. Declared once; a line that breaks it is an error (C2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,9 +37,9 @@ pub enum Indexing {
     Line,
 }
 
-/// Where a line stands.
+/// The origin of a line: the part of its events' identity that its text does not hold.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct LineOrigin {
     /// The major of the ordinals of what the line holds.
     pub major: u64,
     pub indexing: Indexing,
@@ -92,7 +92,7 @@ impl From<BadEvent> for BadLine {
 }
 
 /// Appends what a line holds: one event, or those of a document. A bad line appends nothing.
-pub fn parse(line: Bytes, place: Place, events: &mut Vec<Event>) -> Result<(), BadLine> {
+pub fn parse(line: Bytes, origin: LineOrigin, events: &mut Vec<Event>) -> Result<(), BadLine> {
     let mut fields = Fields::default();
     let scanned = fields.scan(&line, Scanner::quick(&line)).or_else(|_| {
         fields = Fields::default();
@@ -100,16 +100,16 @@ pub fn parse(line: Bytes, place: Place, events: &mut Vec<Event>) -> Result<(), B
     });
     let read = match scanned {
         Err(bad) => Err(bad),
-        Ok(()) if fields.is_document() => document::parse(&line, &fields, place, events),
+        Ok(()) if fields.is_document() => document::parse(&line, &fields, origin, events),
         Ok(()) if fields.is_foreign_document() => Ok(()),
-        Ok(()) => return parse_event(line, &fields, place, events),
+        Ok(()) => return parse_event(line, &fields, origin, events),
     };
     read.map_err(|bad| fields.named(&line, bad))
 }
 
-fn parse_event(line: Bytes, fields: &Fields, place: Place, events: &mut Vec<Event>) -> Result<(), BadLine> {
-    let (kind, index) = fields.check(&line, place).map_err(|bad| fields.named(&line, bad))?;
-    let at = Ordinal::new(place.major, 0);
+fn parse_event(line: Bytes, fields: &Fields, origin: LineOrigin, events: &mut Vec<Event>) -> Result<(), BadLine> {
+    let (kind, index) = fields.check(&line, origin).map_err(|bad| fields.named(&line, bad))?;
+    let at = Ordinal::new(origin.major, 0);
     if fields.has_escapes() {
         let assembled = fields.assemble(&line).map_err(|bad| fields.named(&line, bad))?;
         events.push(assembled.build(kind, at, index)?);
@@ -203,7 +203,12 @@ impl Fields {
     fn scan_field<S: Strings>(&mut self, line: &[u8], scanner: &mut Scanner<'_, S>) -> Result<bool, BadLine> {
         let (name, escaped) = scanner.key()?;
         let quote = name.start - 1;
-        let key = if escaped { Key::of(decode(&line[quote..=name.end])?.as_bytes()) } else { Key::of(&line[name]) };
+        let key = if escaped {
+            // A key that cannot be decoded is none of the known ones.
+            decode(&line[quote..=name.end]).ok().and_then(|name| Key::of(name.as_bytes()))
+        } else {
+            Key::of(&line[name])
+        };
         let token = scanner.value(1)?;
         if let Some(key) = key
             && self.tokens[key as usize].replace(token).is_some()
@@ -241,7 +246,7 @@ impl Fields {
 
     /// Checks the kinds of the fields; returns what the line is, and its index.
     #[inline]
-    fn check(&self, line: &[u8], place: Place) -> Result<(Kind, i64), BadLine> {
+    fn check(&self, line: &[u8], origin: LineOrigin) -> Result<(Kind, i64), BadLine> {
         for (key, _) in TEXTS {
             match self.present(key) {
                 Some(Token { shape: Shape::Plain | Shape::Escaped, .. }) => {}
@@ -261,18 +266,18 @@ impl Fields {
                 return Err(BadLine::new("expected true or false as `unfold`").at(token.start as usize));
             }
         };
-        Ok((kind, self.index(line, place)?))
+        Ok((kind, self.index(line, origin)?))
     }
 
-    fn index(&self, line: &[u8], place: Place) -> Result<i64, BadLine> {
-        match (place.indexing, self.present(Key::Index)) {
+    fn index(&self, line: &[u8], origin: LineOrigin) -> Result<i64, BadLine> {
+        match (origin.indexing, self.present(Key::Index)) {
             (Indexing::Field, Some(token)) => match integer(line, token, "expected an integer as `index`")? {
                 index @ 0.. => Ok(index),
                 ..0 => Err(BadLine::new("expected an `index` of at least 0").at(token.start as usize)),
             },
             (Indexing::Field, None) => Err(BadLine::new("expected `index`")),
             (Indexing::Line, None) => {
-                i64::try_from(place.major).map_err(|_| BadLine::new("the number of the line is too large"))
+                i64::try_from(origin.major).map_err(|_| BadLine::new("the number of the line is too large"))
             }
             (Indexing::Line, Some(token)) => {
                 let why = "expected no `index`, as the line's number is taken for it";

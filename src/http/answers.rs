@@ -166,6 +166,7 @@ fn stream(report: &StreamReport) -> Value {
         "events": report.events,
         "bytes": report.bytes,
         "failures": report.failures,
+        "missing": report.missing,
         "age_seconds": report.age.as_secs_f64(),
     })
 }

@@ -10,7 +10,7 @@ use super::messages::PendingCommit;
 use super::set_room::{self, RESERVED_BYTES};
 use super::tranches::{Claim, Phase, Tranche, Tranches};
 use crate::clock::Timestamp;
-use crate::event::Event;
+use crate::event::{Event, Indexes};
 use crate::position::{Ordinal, OrdinalSet, Progress, TrancheId, WritePosition};
 use crate::scheduler::Scheduler;
 use crate::sink::Decided;
@@ -27,6 +27,8 @@ pub(super) struct Rules {
     pub(super) with_effects: bool,
     pub(super) write_positions: bool,
     pub(super) require_all: bool,
+    /// Decides the name under which a stream's write position is stored (C4).
+    pub(super) indexes: Indexes,
     pub(super) interval: Duration,
 }
 
@@ -203,6 +205,7 @@ impl Commits {
             state.claim.version = report.version;
             return None;
         }
+        let completed = scheduler.covered_events(tranche, &progress);
         Some(PendingCommit {
             key: state.key.clone(),
             fence,
@@ -210,7 +213,7 @@ impl Commits {
             progress,
             needed,
             version: report.version,
-            completed: report.completed_events,
+            completed,
             write_positions: Vec::new(),
             is_repeated: false,
         })
@@ -238,7 +241,7 @@ impl Commits {
             return;
         }
         for commit in commits.iter_mut().filter(|commit| !commit.is_repeated) {
-            commit.write_positions = scheduler.take_moved(&commit.key.tranche);
+            commit.write_positions = scheduler.take_dirty_streams(&commit.key.tranche);
         }
     }
 
@@ -256,7 +259,8 @@ impl Commits {
             let Some(tranche) = scheduler.tranche_of(work.id) else { continue };
             let Some(position) = scheduler.write_position_with(work.id, next) else { continue };
             if let Some(commit) = commits.iter_mut().find(|commit| *commit.tranche() == tranche) {
-                let moved: (Box<str>, WritePosition) = (work.stream().into(), position);
+                let name = self.rules.indexes.stored_name(&tranche, work.stream());
+                let moved: (Box<str>, WritePosition) = (name.into(), position);
                 commit.write_positions.push(moved);
             }
         }
@@ -312,7 +316,7 @@ fn held_claim<'a>(tranches: &'a mut Tranches, commit: &PendingCommit) -> Option<
 /// Returns whether a tranche has neither a call in flight nor progress to store.
 pub(super) fn is_quiet(scheduler: &Scheduler, state: &Tranche, tranche: &TrancheId) -> bool {
     let Some(report) = scheduler.tranche(tranche) else { return true };
-    report.out == 0 && report.version == state.claim.version && state.claim.unsure.is_none()
+    report.in_flight == 0 && report.version == state.claim.version && state.claim.unsure.is_none()
 }
 
 /// Returns whether a tranche that has ended is handled and stored completely.

@@ -41,7 +41,7 @@ use crate::position::TrancheId;
 use crate::runtime::supervise::{Group, TaskKind};
 use crate::scheduler::{self, Scheduler};
 use crate::sink::AnySink;
-use crate::source::{Changes, Source, TrancheChange};
+use crate::source::{Changes, Contract, Source, TrancheChange};
 use crate::telemetry::health::State;
 use crate::work::Streams;
 
@@ -51,6 +51,7 @@ pub(super) struct Driver {
     options: Options,
     scheduler: Scheduler,
     source: Arc<dyn Source>,
+    indexes: Indexes,
     changes: mpsc::Receiver<TrancheChange>,
     store: Arc<dyn CheckpointStore>,
     parked: Option<Arc<dyn ParkedStore>>,
@@ -127,11 +128,12 @@ impl Driver {
         let watch = watch::watch(Arc::clone(&parts.source), changes_in, events_in.clone(), random.u64(..));
         group.spawn(TaskKind::Source, "source", watch);
         let decider = decider(parts.handler, options, clock, &events_in, group);
-        let rules = commit_rules(options, &*store, &parts.sink, contract.ordinals);
+        let rules = commit_rules(options, &*store, &parts.sink, contract);
         Self {
             identity: identity.clone(),
             scheduler: scheduler_for(options, contract.indexes),
             source: parts.source,
+            indexes: contract.indexes,
             changes,
             parked: store.parked(),
             filter: Arc::new(RwLock::new(parts.filter)),
@@ -377,13 +379,14 @@ fn write_limits(sink: &AnySink) -> WriteLimits {
     }
 }
 
-fn commit_rules(options: &Options, store: &dyn CheckpointStore, sink: &AnySink, ordinals: bool) -> Rules {
+fn commit_rules(options: &Options, store: &dyn CheckpointStore, sink: &AnySink, contract: Contract) -> Rules {
     Rules {
-        plain_positions: store.max_set_bytes().is_none() || !ordinals,
+        plain_positions: store.max_set_bytes().is_none() || !contract.ordinals,
         max_set: store.max_set_bytes(),
         with_effects: matches!(sink, AnySink::Transactional(_)),
         write_positions: options.write_positions,
         require_all: options.require_all,
+        indexes: contract.indexes,
         interval: options.commit_interval,
     }
 }

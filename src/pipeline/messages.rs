@@ -175,7 +175,7 @@ pub(super) struct PendingCommit {
     pub(super) needed: OrdinalSet,
     /// The scheduler's version of the progress.
     pub(super) version: u64,
-    /// Events handled since the tranche was opened, as this progress has them.
+    /// The events handled since the tranche was opened that this progress covers.
     pub(super) completed: u64,
     pub(super) write_positions: Vec<(Box<str>, WritePosition)>,
     /// An earlier attempt has an unknown outcome. The retry must not differ from it (C11).

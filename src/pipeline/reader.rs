@@ -13,7 +13,7 @@ use super::policy::{self, BackEndReaction};
 use crate::checkpoint::{CheckpointError, CheckpointKey, CheckpointStore};
 use crate::clock::{Clock, Timestamp};
 use crate::config::filter::{Filter, Verdict};
-use crate::event::{self, Kind};
+use crate::event::{self, Indexes, Kind};
 use crate::position::{TrancheId, WritePosition};
 use crate::source::{Batch, Next, Room, SourceError, SourceErrorKind, TrancheReader};
 
@@ -28,6 +28,8 @@ pub(super) struct Reader {
     pub(super) filter: Arc<RwLock<Arc<Filter>>>,
     /// The store of write positions, if the feed may repeat events (C13).
     pub(super) known: Option<(Arc<dyn CheckpointStore>, CheckpointKey)>,
+    /// Decides the name under which a stream's write position is stored (C4).
+    pub(super) indexes: Indexes,
     /// Looks up streams that have placeholders only, too: with `require_all` these wait as well.
     pub(super) of_placeholders: bool,
     pub(super) clock: Clock,
@@ -135,7 +137,7 @@ impl Reader {
         let is_wanted = |event: &&event::Event| {
             event.kind() == Kind::Event || event.is_unfold() || self.of_placeholders && !event.stream().is_empty()
         };
-        look_up(&**store, key, batch.events.iter().filter(is_wanted), looked_up).await
+        look_up(&**store, key, self.indexes, batch.events.iter().filter(is_wanted), looked_up).await
     }
 
     async fn tell(&mut self, result: ReadResult) {
@@ -163,6 +165,7 @@ fn exclude(filter: &Filter, batch: &mut Batch) {
 async fn look_up<'a>(
     store: &dyn CheckpointStore,
     key: &CheckpointKey,
+    indexes: Indexes,
     events: impl Iterator<Item = &'a event::Event> + Send,
     looked_up: &mut HashSet<Box<str>>,
 ) -> Result<Vec<(Box<str>, WritePosition)>, SourceError> {
@@ -177,7 +180,9 @@ async fn look_up<'a>(
     if new.is_empty() {
         return Ok(Vec::new());
     }
-    let positions = store.write_positions(key, &new).await.map_err(|error| as_source_error(error, new.len()))?;
+    let names: Vec<_> = new.iter().map(|stream| indexes.stored_name(&key.tranche, stream)).collect();
+    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+    let positions = store.write_positions(key, &names).await.map_err(|error| as_source_error(error, new.len()))?;
     let known =
         new.iter().zip(positions).filter_map(|(stream, position)| Some(((*stream).into(), position?))).collect();
     if looked_up.len() >= MAX_LOOKED_UP {

@@ -117,7 +117,13 @@ fn fits<'a>(
         let has_oldest = oldest.is_some_and(|oldest| ordinals.contains(&oldest) || full.handled.contains(oldest));
         let stored = state.claim.committed.as_ref().and_then(|stored| stored.position.as_ref());
         let moves = stored != full.position.as_ref();
-        size <= if has_oldest || moves { max } else { max.saturating_sub(RESERVED_BYTES) }
+        // The stream of the oldest event goes first, in its own order: after out-of-order arrival by a later ordinal.
+        let mut of_tranche =
+            decided.clone().filter(|decided| scheduler.tranche_of(decided.work.id).as_ref() == Some(tranche));
+        let mut leads_to_oldest = || {
+            of_tranche.any(|decided| scheduler.explain(decided.work.stream(), decided.work.read_at).blocks.is_some())
+        };
+        size <= if has_oldest || moves || leads_to_oldest() { max } else { max.saturating_sub(RESERVED_BYTES) }
     })
 }
 

@@ -12,7 +12,7 @@ use crate::clock::{Clock, Period, Timestamp};
 use crate::handler::HandlerError;
 use crate::scheduler::Outcome;
 use crate::sink::{Decided, Written};
-use crate::trace::{Context, Kind, Open, Recorder, Traced, carried};
+use crate::trace::{Context, Kind, Open, Propagation, Recorder, Traced};
 use crate::work::{Streams, Work};
 
 /// The largest number of other traces, or calls of a commit, that a span names.
@@ -55,7 +55,7 @@ impl Spans {
     }
 
     fn open_span(&self, recorder: &Recorder, work: &Work, now: Timestamp) -> Option<Open> {
-        let mut found = work.events.iter().filter_map(|event| carried(event.meta()));
+        let mut found = work.events.iter().filter_map(|event| Propagation::from_meta(event.meta()));
         let first = found.next();
         if !recorder.samples(first.as_ref()) {
             return None;

@@ -1,9 +1,9 @@
-//! One read of a tranche: which of its ordinals are handled.
+//! Batches: one read of a tranche each, with a bit for each handled ordinal.
 
 use crate::clock::Timestamp;
-use crate::position::{Ordinal, Position};
+use crate::position::{Ordinal, OrdinalSet, Position};
 
-/// What is held of a batch until everything before its end is handled.
+/// The part of a batch that is held until everything before its end is handled.
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) tranche: u32,
@@ -11,20 +11,20 @@ pub(super) struct Batch {
     pub(super) nth: u64,
     pub(super) read_at: Timestamp,
     pub(super) resume_at: Position,
-    /// Events of it, and those that are not handled.
+    /// The number of its events, and of the unhandled ones.
     pub(super) events: u32,
     pub(super) outstanding: u32,
-    /// Events of those whose lane is in trouble or parked.
+    /// The number of unhandled events whose lane waits: in trouble, parked, or for a missing event.
     pub(super) waiting: u32,
     /// Empty reads that followed it.
     pub(super) followers: u32,
     pub(super) ordinals: Ordinals,
-    /// One bit per ordinal: it is handled.
+    /// A bit for each ordinal: whether it is handled.
     bits: Vec<u64>,
     /// The first word that is not full.
     low: u32,
-    /// Ordinals that several events have (the unfolds of a document), with how many of those are to be handled.
-    pub(super) shared: Vec<(u32, u32)>,
+    /// Ordinals that several events have (the unfolds of a document).
+    pub(super) shared: Vec<Shared>,
 }
 
 impl Batch {
@@ -45,7 +45,7 @@ impl Batch {
         }
     }
 
-    /// Returns whether something of it could be handled.
+    /// Returns whether it has an event that is neither handled nor waiting.
     pub(super) fn is_busy(&self) -> bool {
         self.outstanding > self.waiting
     }
@@ -54,22 +54,22 @@ impl Batch {
     pub(super) fn share_last(&mut self) -> u32 {
         let slot = self.ordinals.len() - 1;
         match self.shared.last_mut() {
-            Some(last) if last.0 == slot => last.1 += 1,
-            _ => self.shared.push((slot, 2)),
+            Some(last) if last.slot == slot => (last.events, last.unhandled) = (last.events + 1, last.unhandled + 1),
+            _ => self.shared.push(Shared { slot, events: 2, unhandled: 2 }),
         }
         slot
     }
 
-    /// Notes that one event of this ordinal is handled; returns whether all are.
+    /// Counts one event of this ordinal as handled. Returns whether all events of the ordinal are.
     pub(super) fn settle_shared(&mut self, slot: u32) -> bool {
-        let Ok(at) = self.shared.binary_search_by_key(&slot, |shared| shared.0) else { return true };
-        self.shared[at].1 -= 1;
-        self.shared[at].1 == 0
+        let Ok(at) = self.shared.binary_search_by_key(&slot, |shared| shared.slot) else { return true };
+        self.shared[at].unhandled -= 1;
+        self.shared[at].unhandled == 0
     }
 
     pub(super) fn unsettle_shared(&mut self, slot: u32) {
-        if let Ok(at) = self.shared.binary_search_by_key(&slot, |shared| shared.0) {
-            self.shared[at].1 += 1;
+        if let Ok(at) = self.shared.binary_search_by_key(&slot, |shared| shared.slot) {
+            self.shared[at].unhandled += 1;
         }
     }
 
@@ -112,7 +112,7 @@ impl Batch {
         }
     }
 
-    /// Lets the search for the first ordinal that is not handled begin later.
+    /// Moves the start of the search for the first unhandled ordinal forward.
     #[inline]
     pub(super) fn raise_low(&mut self) {
         while self.bits.get(self.low as usize) == Some(&u64::MAX) {
@@ -124,12 +124,22 @@ impl Batch {
         self.bits[slot as usize / 64] &= !(1 << (slot % 64));
     }
 
-    /// Returns the first ordinal that is not handled.
+    /// Returns the first unhandled ordinal.
     pub(super) fn first_unhandled(&self) -> Option<u32> {
         let words = &self.bits[self.low as usize..];
         let word = words.iter().position(|&word| word != u64::MAX)?;
         let slot = (self.low as usize + word) as u32 * 64 + words[word].trailing_ones();
         (slot < self.ordinals.len()).then_some(slot)
+    }
+
+    /// Returns how many events have an ordinal in a set.
+    pub(super) fn count_in(&self, set: &OrdinalSet) -> u64 {
+        let slots = set.runs().iter().map(|&(first, last)| {
+            let (from, to) = (self.ordinals.count_below(first), self.ordinals.count_up_to(last));
+            let shared = self.shared.iter().filter(|shared| (from..to).contains(&shared.slot));
+            u64::from(to - from) + shared.map(|shared| u64::from(shared.events) - 1).sum::<u64>()
+        });
+        slots.sum()
     }
 
     /// Calls `run` with the ends of each run of handled ordinals.
@@ -157,13 +167,21 @@ impl Batch {
     }
 }
 
+/// An ordinal that several events have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shared {
+    slot: u32,
+    events: u32,
+    unhandled: u32,
+}
+
 /// Ordinals in read order. Most follow each other, so that they are kept as stretches.
 #[derive(Debug, Default)]
 pub(super) struct Ordinals {
     stretches: Vec<Stretch>,
     len: u32,
     last: Ordinal,
-    /// How the last stretch goes on, and what it goes on with.
+    /// The step of the last stretch, and its next ordinal.
     step: Step,
     expected: Option<Ordinal>,
 }
@@ -199,28 +217,52 @@ impl Ordinals {
         self.last = at;
         self.expected = match self.step {
             Step::Unknown => None,
-            Step::Major => Some(Ordinal { major: at.major + 1, ..at }),
-            Step::Minor => Some(Ordinal { minor: at.minor + 1, ..at }),
+            // The greatest ordinals have no successor.
+            Step::Major => at.major.checked_add(1).map(|major| Ordinal { major, ..at }),
+            Step::Minor => at.minor.checked_add(1).map(|minor| Ordinal { minor, ..at }),
         };
         slot
     }
 
-    /// Begins a stretch, or finds out how the one that was begun goes on.
+    /// Begins a stretch, or determines the step of the current one.
     fn begin_stretch(&mut self, at: Ordinal, slot: u32) {
         let (last, step) = (self.last, self.step);
         self.step = match self.stretches.last_mut() {
             Some(_) if step != Step::Unknown => Step::Unknown,
-            Some(stretch) if at.major == last.major && at.minor == last.minor + 1 => {
+            Some(stretch) if at.major == last.major && Some(at.minor) == last.minor.checked_add(1) => {
                 stretch.step = Step::Minor;
                 return self.step = Step::Minor;
             }
-            Some(stretch) if at.minor == last.minor && at.major == last.major + 1 => {
+            Some(stretch) if at.minor == last.minor && Some(at.major) == last.major.checked_add(1) => {
                 stretch.step = Step::Major;
                 return self.step = Step::Major;
             }
             _ => Step::Unknown,
         };
         self.stretches.push(Stretch { first: at, slot, step: Step::Unknown });
+    }
+
+    /// Returns how many ordinals are below one.
+    pub(super) fn count_below(&self, at: Ordinal) -> u32 {
+        self.partition(|ordinal| ordinal < at)
+    }
+
+    /// Returns how many ordinals are at or below one.
+    pub(super) fn count_up_to(&self, at: Ordinal) -> u32 {
+        self.partition(|ordinal| ordinal <= at)
+    }
+
+    fn partition(&self, is_before: impl Fn(Ordinal) -> bool) -> u32 {
+        let (mut from, mut to) = (0, self.len);
+        while from < to {
+            let middle = from + (to - from) / 2;
+            if is_before(self.get(middle)) {
+                from = middle + 1;
+            } else {
+                to = middle;
+            }
+        }
+        from
     }
 
     pub(super) fn get(&self, slot: u32) -> Ordinal {

@@ -1,20 +1,19 @@
-//! Taking work back.
+//! Completion of calls.
 
 use std::collections::hash_map::Entry;
-use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::event::Event;
 use crate::work::{Work, WorkKind};
 
-use super::aside::{On, Parked, Trouble};
+use super::in_flight::InFlight;
 use super::lane::{LaneKind, Node, chain};
-use super::out::Out;
+use super::lane_extras::{On, Parked, Trouble};
 use super::settle::Marks;
 use super::slab::NONE;
 use super::{Outcome, Scheduler};
 
-/// Which of the events that come back are offered by themselves from now on.
+/// The returned events that are offered singly from now on.
 #[derive(Clone, Copy)]
 enum Isolate {
     Nothing,
@@ -22,33 +21,33 @@ enum Isolate {
     At(i64),
 }
 
-/// How many containers of events are kept for the next calls, and how large they may be.
+/// The number of event containers that are kept for the next calls, and the largest capacity to keep.
 const POOL: usize = 256;
 const POOLED: usize = 1024;
 
 impl Scheduler {
-    pub(super) fn take_back(&mut self, work: Work, outcome: Outcome, now: Timestamp) {
+    pub(super) fn finish_work(&mut self, work: Work, outcome: Outcome, now: Timestamp) {
         let mut events = work.events;
-        let out = self.outs.find(work.id).expect("work comes back once");
-        assert_eq!(events.len(), out.events as usize, "work comes back with the events that it went with");
-        if out.is_lone() {
+        let call = self.in_flight.find(work.id).expect("work is finished once");
+        assert_eq!(events.len(), call.events as usize, "work returns with the events that it was handed out with");
+        if call.is_singleton() {
             match outcome {
-                Outcome::Done { next } if out.ends_by(next) => {
-                    self.finish_lone(work.id, next);
+                Outcome::Done { next } if call.ends_by(next) => {
+                    self.finish_singleton(work.id, next);
                     return self.recycle(events);
                 }
-                _ => _ = self.give_lane_to_out(work.id.slot),
+                _ => _ = self.give_in_flight_lane(work.id.slot),
             }
         }
-        let out = self.outs.remove(work.id);
-        self.unlink(&out, work.id.slot);
-        if out.revoked {
-            self.forget_out(&out);
+        let call = self.in_flight.remove(work.id);
+        self.unlink(&call, work.id.slot);
+        if call.revoked {
+            self.forget_call(&call);
         } else {
-            self.ledger.tranche_mut(out.tranche).counts.out -= 1;
-            self.apply(&out, &mut events, outcome, now);
-            self.settle_lane(out.lane);
-            self.complete(out.tranche);
+            self.ledger.tranche_mut(call.tranche).counts.in_flight -= 1;
+            self.apply(&call, &mut events, outcome, now);
+            self.settle_lane(call.lane);
+            self.complete(call.tranche);
         }
         self.trim_timers();
         self.recycle(events);
@@ -62,70 +61,81 @@ impl Scheduler {
         }
     }
 
-    fn unlink(&mut self, out: &Out, slot: u32) {
-        let lane = &mut self.lanes[out.lane];
-        if lane.out == slot {
-            lane.out = out.sibling;
+    fn unlink(&mut self, call: &InFlight, slot: u32) {
+        let lane = &mut self.lanes[call.lane];
+        if lane.in_flight == slot {
+            lane.in_flight = call.sibling;
             return;
         }
-        let mut at = lane.out;
-        while self.outs.get(at).sibling != slot {
-            at = self.outs.get(at).sibling;
+        let mut at = lane.in_flight;
+        while self.in_flight.get(at).sibling != slot {
+            at = self.in_flight.get(at).sibling;
         }
-        self.outs.get_mut(at).sibling = out.sibling;
+        self.in_flight.get_mut(at).sibling = call.sibling;
     }
 
-    /// C6: a call whose tranche was taken away has ended, and counts for nothing.
-    fn forget_out(&mut self, out: &Out) {
-        for id in chain(&self.nodes, out.head).collect::<Vec<_>>() {
+    /// Ends a call whose tranche was revoked (C6). The call counts for nothing.
+    fn forget_call(&mut self, call: &InFlight) {
+        for id in chain(&self.nodes, call.head).collect::<Vec<_>>() {
             self.free_node(id);
         }
-        self.settle_lane(out.lane);
+        let lane = &self.lanes[call.lane];
+        let (kind, stream) = (lane.kind, lane.stream);
+        self.settle_lane(call.lane);
+        if kind == LaneKind::Tranche {
+            return self.release_tranche_lane(call.tranche);
+        }
+        // The sweep may have passed the stream while its call ran.
+        let known = self.streams.get(stream);
+        let is_over = kind == LaneKind::Stream && known.has_nothing_to_do();
+        if is_over && !self.ledger.epochs[known.epoch as usize].open {
+            self.forget_stream(stream);
+        }
     }
 
-    fn apply(&mut self, out: &Out, events: &mut Vec<Event>, outcome: Outcome, now: Timestamp) {
+    fn apply(&mut self, call: &InFlight, events: &mut Vec<Event>, outcome: Outcome, now: Timestamp) {
         match outcome {
             Outcome::Done { next } => {
-                assert!(next > out.first || out.ends_by(next), "what is done is at least one event");
-                self.done(out, events, next);
+                assert!(next > call.first || call.ends_by(next), "finished work handles at least one event");
+                self.done(call, events, next);
             }
             Outcome::Skip => {
                 // In read order other events may follow unfolds.
                 let is_single = events[1..].iter().all(Event::is_unfold);
-                let next = if is_single { out.next } else { events[0].next_index() };
-                self.done(out, events, next);
+                let next = if is_single { call.next } else { events[0].next_index() };
+                self.done(call, events, next);
             }
-            Outcome::Return => self.put_back(out, events, Isolate::Nothing),
+            Outcome::Return => self.put_back(call, events, Isolate::Nothing),
             Outcome::Defer { until } => {
-                self.put_back(out, events, Isolate::Nothing);
-                self.trouble(out, Trouble::Deferred, until, now);
+                self.put_back(call, events, Isolate::Nothing);
+                self.trouble(call, Trouble::Deferred, until, now);
             }
             Outcome::Wait { until } => {
-                self.put_back(out, events, Isolate::Nothing);
-                self.trouble(out, Trouble::Stalled, until, now);
+                self.put_back(call, events, Isolate::Nothing);
+                self.trouble(call, Trouble::Stalled, until, now);
             }
             Outcome::Failed { until, at_index } => {
                 let isolate = match at_index {
-                    _ if out.kind == WorkKind::Park => Isolate::Nothing,
+                    _ if call.kind == WorkKind::Park => Isolate::Nothing,
                     Some(index) if events.iter().any(|event| event.index() == index && !event.is_unfold()) => {
                         Isolate::At(index)
                     }
                     _ => Isolate::All,
                 };
-                self.put_back(out, events, isolate);
-                self.trouble(out, Trouble::Failing, until, now);
+                self.put_back(call, events, isolate);
+                self.trouble(call, Trouble::Failing, until, now);
             }
-            Outcome::Park => self.park(out, events, now),
+            Outcome::Park => self.park(call, events, now),
         }
     }
 
-    /// Everything below `next` is handled; the rest comes back.
-    fn done(&mut self, out: &Out, events: &mut Vec<Event>, next: i64) {
-        let all = out.ends_by(next);
-        let is_stream = self.lanes[out.lane].kind == LaneKind::Stream;
-        let (mut last, mut real, mut bytes) = (out.first, i64::MIN, 0);
+    /// Marks everything below `next` as handled, and restores the rest.
+    fn done(&mut self, call: &InFlight, events: &mut Vec<Event>, next: i64) {
+        let all = call.ends_by(next);
+        let is_stream = self.lanes[call.lane].kind == LaneKind::Stream;
+        let (mut last, mut real, mut bytes) = (call.first, i64::MIN, 0);
         let mut marks = Marks::default();
-        let mut id = out.head;
+        let mut id = call.head;
         let mut handed = events.drain(..);
         while id != NONE {
             let node = &mut self.nodes[id];
@@ -134,7 +144,7 @@ impl Scheduler {
             }
             let (following, batch, slot, flags) = (node.next, node.batch, node.slot, node.flags);
             if node.is_out() {
-                let event = handed.next().expect("as many events come back as were handed out");
+                let event = handed.next().expect("as many events return as were handed out");
                 bytes += event.held_bytes() as u64;
                 real = real.max(node.next_index());
                 last = last.max(node.index);
@@ -148,40 +158,45 @@ impl Scheduler {
             id = following;
         }
         self.flush_marks(&marks);
-        self.ledger.drop_tranche_bytes(out.tranche, bytes);
+        self.ledger.drop_tranche_bytes(call.tranche, bytes);
         if is_stream {
-            let real = if next > out.next { next } else { real };
-            self.advance(self.lanes[out.lane].stream, out.first, last, next, real);
-            self.settle_late(out.lane, out.first, next);
+            let real = if next > call.next { next } else { real };
+            self.advance(self.lanes[call.lane].stream, call.first, last, next, real);
+            self.settle_late(call.lane, call.first, next);
         }
         if id != NONE {
-            self.restore(out, id, &mut handed, Isolate::Nothing);
+            self.restore(call, id, &mut handed, Isolate::Nothing);
         }
         drop(handed);
-        self.recover(out.lane);
+        self.recover(call);
     }
 
-    /// There was progress. Trouble of another stream of the same call stays.
-    fn recover(&mut self, lane: u32) {
-        let aside = self.lanes[lane].aside;
-        if aside != NONE && self.asides[aside].ticket == 0 {
-            self.asides[aside].recover();
+    /// Notes that a call made progress. In read order, the trouble of another stream of the same call stays.
+    fn recover(&mut self, call: &InFlight) {
+        let lane = &self.lanes[call.lane];
+        if lane.extras == NONE {
+            return;
+        }
+        let extras = &mut self.lane_extras[lane.extras];
+        let is_its_own = lane.kind != LaneKind::Tranche || extras.victim.is_none_or(|victim| victim == call.first_at);
+        if is_its_own {
+            extras.recover();
         }
     }
 
-    fn put_back(&mut self, out: &Out, events: &mut Vec<Event>, isolate: Isolate) {
-        self.restore(out, out.head, &mut events.drain(..), isolate);
+    fn put_back(&mut self, call: &InFlight, events: &mut Vec<Event>, isolate: Isolate) {
+        self.restore(call, call.head, &mut events.drain(..), isolate);
     }
 
-    /// Puts a chain of nodes, from `first` on, back to where it was taken from, with the events that were handed out.
-    fn restore(&mut self, out: &Out, first: u32, events: &mut impl Iterator<Item = Event>, isolate: Isolate) {
+    /// Restores a chain of nodes, from `first` on, to its lane, with the events that were handed out.
+    fn restore(&mut self, call: &InFlight, first: u32, events: &mut impl Iterator<Item = Event>, isolate: Isolate) {
         let (mut id, mut last, mut len) = (first, NONE, 0);
         let (mut unfolds, mut unfolds_len) = (NONE, 0);
-        let (is_stream, mut bytes) = (self.lanes[out.lane].kind == LaneKind::Stream, 0);
+        let (is_stream, mut bytes) = (self.lanes[call.lane].kind == LaneKind::Stream, 0);
         while id != NONE {
             let node = &mut self.nodes[id];
             if node.is_out() {
-                let event = events.next().expect("as many events come back as were handed out");
+                let event = events.next().expect("as many events return as were handed out");
                 self.store.put_back(node, event);
             }
             bytes += self.store.bytes(node);
@@ -205,50 +220,66 @@ impl Scheduler {
             }
             id = next;
         }
-        self.lanes[out.lane].bytes += bytes;
-        if out.late {
-            self.restore_late(out.lane, first);
+        self.lanes[call.lane].bytes += bytes;
+        if call.late {
+            self.restore_late(call.lane, first);
         } else if len > 0 {
             self.nodes[last].next = NONE;
-            self.restore_events(out.lane, first, last, len);
+            self.restore_events(call.lane, first, last, len);
         }
         if unfolds != NONE {
-            self.restore_unfolds(out.lane, unfolds, unfolds_len);
+            self.restore_unfolds(call.lane, unfolds, unfolds_len);
         }
-        if is_stream && !out.late {
-            self.recall_late(out.lane);
+        if is_stream && !call.late {
+            self.recall_late(call.lane);
         }
     }
 
-    /// What arrived below a call that then made no progress was not jumped, and is not late.
+    /// Requeues events that arrived below a call that then made no progress. The call jumped no event, so they are not
+    /// late.
     fn recall_late(&mut self, lane_id: u32) {
         let lane = &self.lanes[lane_id];
-        if lane.aside == NONE || self.asides[lane.aside].late == NONE {
+        if lane.extras == NONE || self.lane_extras[lane.extras].late == NONE {
             return;
         }
-        let (aside, write) = (lane.aside, self.streams.get(lane.stream).write());
-        let late: Vec<_> = chain(&self.nodes, self.asides[aside].late).collect();
-        self.asides[aside].late = NONE;
+        let (extras, write) = (lane.extras, self.streams.get(lane.stream).write());
+        let late: Vec<_> = chain(&self.nodes, self.lane_extras[extras].late).collect();
+        self.lane_extras[extras].late = NONE;
         for id in late.into_iter().rev() {
             let index = self.nodes[id].index;
             if index < write {
-                self.nodes[id].next = self.asides[aside].late;
-                self.asides[aside].late = id;
+                self.nodes[id].next = self.lane_extras[extras].late;
+                self.lane_extras[extras].late = id;
                 continue;
             }
             self.nodes[id].next = NONE;
             let lane = &mut self.lanes[lane_id];
             lane.len -= 1;
-            assert!(lane.insert(&mut self.nodes, id), "a late event is queued once");
             self.late_events -= 1;
+            if !lane.insert(&mut self.nodes, id) {
+                // On a sparse source a repeat of an event in the middle of a call looks late while the call runs.
+                self.depend_on_repeated(lane_id, id);
+            }
         }
+    }
+
+    /// Releases a node whose index is queued already: its ordinal is handled when the queued event is.
+    fn depend_on_repeated(&mut self, lane_id: u32, id: u32) {
+        let &Node { index, batch, slot, .. } = &self.nodes[id];
+        if self.nodes[id].has(Node::WAITING) {
+            // `add_dependent` counts it as waiting again if the lane waits.
+            self.ledger.wait(batch, false);
+        }
+        self.lanes[lane_id].bytes -= self.drop_node(id);
+        self.duplicates += 1;
+        self.add_dependent(batch, slot, lane_id, On::Event(index));
     }
 
     fn restore_events(&mut self, lane_id: u32, first: u32, last: u32, len: u32) {
         let at = self.store.at(&self.nodes[first]);
         let lane = &self.lanes[lane_id];
         let before = match lane.kind {
-            // Runs of one call come back one by one, in any order.
+            // The streams of one call return one by one, in any order.
             LaneKind::Tranche => {
                 chain(&self.nodes, lane.head).take_while(|&id| self.store.at(&self.nodes[id]) < at).last()
             }
@@ -269,14 +300,14 @@ impl Scheduler {
     }
 
     fn restore_late(&mut self, lane_id: u32, id: u32) {
-        let aside = self.aside_of(lane_id);
+        let extras = self.extras_of(lane_id);
         let index = self.nodes[id].index;
-        let late = self.asides[aside].late;
+        let late = self.lane_extras[extras].late;
         let before = chain(&self.nodes, late).take_while(|&late| self.nodes[late].index < index).last();
         match before {
             None => {
                 self.nodes[id].next = late;
-                self.asides[aside].late = id;
+                self.lane_extras[extras].late = id;
             }
             Some(before) => {
                 self.nodes[id].next = self.nodes[before].next;
@@ -286,7 +317,7 @@ impl Scheduler {
         self.lanes[lane_id].len += 1;
     }
 
-    /// Unfolds come back: newer ones, or newer events, may have superseded them meanwhile.
+    /// Restores unfolds, unless newer unfolds or newer events have superseded them meanwhile.
     fn restore_unfolds(&mut self, lane_id: u32, first: u32, len: u32) {
         let index = self.nodes[first].index;
         let newer = self.lanes[lane_id].unfolds;
@@ -294,70 +325,70 @@ impl Scheduler {
         let lane = &mut self.lanes[lane_id];
         lane.unfolds = first;
         lane.len += len;
-        if lane.aside != NONE {
-            let riders = self.asides[lane.aside].riders.iter_mut().filter(|rider| rider.on == On::Out);
-            riders.for_each(|rider| rider.on = by.unwrap_or(On::Queued));
+        if lane.extras != NONE {
+            let dependents =
+                self.lane_extras[lane.extras].dependents.iter_mut().filter(|dependent| dependent.on == On::InFlight);
+            dependents.for_each(|dependent| dependent.on = by.unwrap_or(On::Queued));
         }
         if let Some(by) = by {
-            self.let_go_of_unfolds(lane_id, by);
+            self.release_unfolds(lane_id, by);
             self.lanes[lane_id].unfolds = newer;
         }
     }
 
     /// Notes that a call made no progress.
-    fn trouble(&mut self, out: &Out, trouble: Trouble, until: Timestamp, now: Timestamp) {
-        let is_tranche = self.lanes[out.lane].kind == LaneKind::Tranche;
+    fn trouble(&mut self, call: &InFlight, trouble: Trouble, until: Timestamp, now: Timestamp) {
+        let is_tranche = self.lanes[call.lane].kind == LaneKind::Tranche;
         let shown = self.clock.read(now);
-        let aside_id = self.aside_of(out.lane);
-        let aside = &mut self.asides[aside_id];
-        let is_pending = aside.ticket != 0;
-        let from = aside.counts_from.take().unwrap_or(out.clock);
-        aside.spent += Duration::from_nanos(shown.saturating_sub(from));
-        // What is to be parked waits for the store, and is no fault of the stream.
-        if trouble == Trouble::Stalled && out.kind == WorkKind::Handle {
-            aside.counts_from = Some(shown);
+        let extras_id = self.extras_of(call.lane);
+        let extras = &mut self.lane_extras[extras_id];
+        let is_pending = extras.ticket != 0;
+        // In read order several streams of one call may make no progress. The first of them in read order is the victim.
+        let is_victim = !is_tranche || extras.victim.is_none_or(|victim| call.first_at <= victim);
+        if is_victim {
+            extras.count_victim(call, trouble, shown);
         }
         if trouble == Trouble::Deferred {
-            aside.deferred_at = now;
+            extras.deferred_at = now;
         } else {
-            aside.since.get_or_insert(out.taken);
+            extras.since.get_or_insert(call.taken);
         }
-        // Of several streams of one call, the one that comes first in read order counts.
-        if trouble == Trouble::Failing && !(is_tranche && is_pending && aside.failed_at < out.first_at) {
-            aside.failures = if aside.failed_at == out.first_at { aside.failures.saturating_add(1) } else { 1 };
-            aside.failed_at = out.first_at;
+        // Of several failing streams of one call, the first in read order counts.
+        if trouble == Trouble::Failing && !(is_tranche && is_pending && extras.failed_at < call.first_at) {
+            extras.failures = if extras.failed_at == call.first_at { extras.failures.saturating_add(1) } else { 1 };
+            extras.failed_at = call.first_at;
         }
-        if !(is_pending && aside.trouble == Trouble::Failing) {
-            aside.trouble = trouble;
+        if !(is_pending && extras.trouble == Trouble::Failing) {
+            extras.trouble = trouble;
         }
-        aside.until = if is_pending { until.max(aside.until) } else { until };
-        aside.ticket = self.timers.set(aside.until, out.lane);
-        self.begin_waiting(out.lane);
+        extras.until = if is_pending { until.max(extras.until) } else { until };
+        extras.ticket = self.timers.set(extras.until, call.lane);
+        self.begin_waiting(call.lane);
     }
 
-    fn park(&mut self, out: &Out, events: &mut Vec<Event>, now: Timestamp) {
-        if self.lanes[out.lane].kind == LaneKind::Tranche {
-            if out.kind == WorkKind::Malformed {
-                self.nodes[out.head].flags |= Node::PARK;
+    fn park(&mut self, call: &InFlight, events: &mut Vec<Event>, now: Timestamp) {
+        if self.lanes[call.lane].kind == LaneKind::Tranche {
+            if call.kind == WorkKind::Malformed {
+                self.nodes[call.head].flags |= Node::PARK;
             } else {
-                let parked = &mut self.ledger.tranche_mut(out.tranche).parked;
+                let parked = &mut self.ledger.tranche_mut(call.tranche).parked;
                 match parked.entry(events[0].stream_bytes().into()) {
-                    Entry::Occupied(mut first) => *first.get_mut() = out.first_at.min(*first.get()),
-                    Entry::Vacant(place) => _ = place.insert(out.first_at),
+                    Entry::Occupied(mut first) => *first.get_mut() = call.first_at.min(*first.get()),
+                    Entry::Vacant(place) => _ = place.insert(call.first_at),
                 }
             }
-            self.put_back(out, events, Isolate::Nothing);
-            return self.recover(out.lane);
+            self.put_back(call, events, Isolate::Nothing);
+            return self.recover(call);
         }
-        self.put_back(out, events, Isolate::Nothing);
-        // What is queued out of order may have been read before the event that failed.
-        let read = self.queued(out.lane).into_iter().map(|id| self.store.at(&self.nodes[id])).min();
-        let aside = self.aside_of(out.lane);
-        let aside = &mut self.asides[aside];
-        aside.recover();
-        let first = aside.parked.map(|parked| parked.first).into_iter().chain(read).min();
-        let since = aside.parked.map_or(now, |parked| parked.since);
-        aside.parked = Some(Parked { first: first.unwrap_or(out.first_at), since });
-        self.begin_waiting(out.lane);
+        self.put_back(call, events, Isolate::Nothing);
+        // Events that are queued out of order may have been read before the failed one.
+        let read = self.queued(call.lane).into_iter().map(|id| self.store.at(&self.nodes[id])).min();
+        let extras = self.extras_of(call.lane);
+        let extras = &mut self.lane_extras[extras];
+        extras.recover();
+        let first = extras.parked.map(|parked| parked.first).into_iter().chain(read).min();
+        let since = extras.parked.map_or(now, |parked| parked.since);
+        extras.parked = Some(Parked { first: first.unwrap_or(call.first_at), since });
+        self.begin_waiting(call.lane);
     }
 }

@@ -1,50 +1,50 @@
-//! Taking a batch in: where each of its events belongs.
+//! Admission of a batch: finds the place of each of its events.
 
 use crate::clock::Timestamp;
 use crate::event::{Indexes, Kind};
-use crate::position::WritePosition;
+use crate::position::{Ordinal, WritePosition};
 
-use super::aside::{Aside, Gaps, On, Rider};
 use super::known::Busy;
 use super::lane::{Body, Lane, LaneKind, Node, chain};
+use super::lane_extras::{Dependent, Gaps, LaneExtras, On};
 use super::ready::class;
 use super::resolve::Resolved;
 use super::slab::NONE;
 use super::store::Brief;
 use super::{BrokenFeed, IngestBatch, Order, Scheduler};
 
-/// Where the events of a batch come from.
+/// The origin of a batch's events.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct BatchOrigin {
     pub(super) tranche: u32,
     pub(super) epoch: u32,
     pub(super) batch: u32,
     pub(super) now: Timestamp,
 }
 
-/// An event that is taken in.
+/// An event during its admission.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
     pub(super) index: i64,
-    /// What it holds of its read buffer.
+    /// The bytes of the read buffer that it keeps alive.
     pub(super) bytes: u64,
-    /// Its place among what its batch brought, and its ordinal's.
+    /// The place of the event in its batch, and the place of its ordinal.
     pub(super) at: u32,
     pub(super) slot: u32,
     pub(super) stream: u32,
     pub(super) kind: Kind,
 }
 
-/// What an event is to its stream, going by its index.
+/// The relation of an event to its stream, by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// At or above all that was offered; it may be queued already.
+pub(super) enum Freshness {
+    /// At or above all offered indexes. It may be queued already.
     Fresh,
     /// Handled, or passed.
     Handled,
-    /// A duplicate of one that is out, or late and queued.
+    /// A duplicate of an event that is in flight, or late and queued.
     Waits,
-    /// Below what the stream has passed, and never offered (C5).
+    /// Below the write position, and never offered (C5).
     Late,
 }
 
@@ -57,62 +57,85 @@ impl Scheduler {
             self.ledger.pass(tranche, batch.resume_at);
             return Ok(());
         }
+        let last_read = self.ledger.last_read(tranche);
         let (id, sequence) = self.ledger.begin(tranche, batch.events.len(), batch.resume_at, now);
         self.ready.begin(id, sequence, batch.events.len());
-        let place = Place { tranche, epoch: self.ledger.tranches[tranche as usize].epoch, batch: id, now };
+        let origin = BatchOrigin { tranche, epoch: self.ledger.tranches[tranche as usize].epoch, batch: id, now };
         let mut events = batch.events;
         let mut resolved = std::mem::take(&mut self.resolved);
-        let result = self.resolve(&place, &mut events, &mut resolved);
+        let numbered = self.resolve(&origin, &mut events, &mut resolved);
         self.store.begin(id, events);
-        let result = result.and_then(|()| self.admit_all(&place, &resolved));
+        let result = match numbered {
+            Ok(()) => self.admit_all(&origin, &resolved).map_err(|(admitted, broken)| {
+                self.reject_rest(&origin, &resolved[admitted..], last_read);
+                broken
+            }),
+            Err(broken) => {
+                self.ledger.unread(tranche, id, 0, last_read);
+                self.store.end(id);
+                Err(broken)
+            }
+        };
         resolved.clear();
         self.resolved = resolved;
         self.complete(tranche);
         result
     }
 
-    fn admit_all(&mut self, place: &Place, resolved: &[Resolved]) -> Result<(), BrokenFeed> {
-        let may_be_lone = self.may_be_lone(place.tranche);
+    /// Admits the events of a batch. If the feed is broken, the error has the number of events admitted before.
+    fn admit_all(&mut self, origin: &BatchOrigin, resolved: &[Resolved]) -> Result<(), (usize, BrokenFeed)> {
+        let may_be_singleton = self.may_be_singleton(origin.tranche);
         let mut next = 0;
         while let Some(&Resolved { slot, stream, recovered, .. }) = resolved.get(next) {
-            let Brief { index, bytes, kind } = self.store.brief(place.batch, next as u32);
+            let Brief { index, bytes, kind } = self.store.brief(origin.batch, next as u32);
             let arrival = Arrival { index, bytes, at: next as u32, slot, stream, kind };
             next += 1;
             if kind == Kind::Event && stream != NONE && !recovered {
-                if may_be_lone && self.admit_lone(place, &arrival) {
+                if may_be_singleton && self.admit_singleton(origin, &arrival) {
                     continue;
                 }
-                let appended = self.append_run(place, &arrival, &resolved[next..]);
+                let appended = self.append_run(origin, &arrival, &resolved[next..]);
                 if appended > 0 {
                     next += appended - 1;
                     continue;
                 }
             }
-            self.admit(place, &arrival, recovered)?;
+            self.admit(origin, &arrival, recovered).map_err(|broken| (next - 1, broken))?;
         }
         Ok(())
     }
 
-    /// Appends an event to its stream's lane, and what follows of the same stream, as long as nothing else has to be thought
-    /// of. Returns how many that were.
-    fn append_run(&mut self, place: &Place, first: &Arrival, following: &[Resolved]) -> usize {
+    /// Drops the events that a broken feed left unadmitted. Their ordinals count as unread, so that no progress covers them.
+    fn reject_rest(&mut self, origin: &BatchOrigin, rest: &[Resolved], last_read: Option<Ordinal>) {
+        let first = rest.first().expect("the event that broke the feed was not admitted");
+        self.ledger.unread(origin.tranche, origin.batch, first.slot, last_read);
+        let first_place = self.store.len(origin.batch) - rest.len();
+        for place in first_place..first_place + rest.len() {
+            let bytes = self.store.discard(origin.batch, place as u32);
+            self.ledger.drop_tranche_bytes(origin.tranche, bytes);
+        }
+    }
+
+    /// Appends an event and the following events of the same stream to the stream's lane, as far as no special case
+    /// applies. Returns the number of appended events.
+    fn append_run(&mut self, origin: &BatchOrigin, first: &Arrival, following: &[Resolved]) -> usize {
         let lane_id = self.find_lane(first.stream);
-        if lane_id == NONE || self.streams.get(first.stream).epoch != place.epoch {
+        if lane_id == NONE || self.streams.get(first.stream).epoch != origin.epoch {
             return 0;
         }
         let lane = &mut self.lanes[lane_id];
-        let is_plain = lane.tail != NONE && lane.aside == NONE && lane.unfolds == NONE && !lane.mixed;
+        let is_plain = lane.tail != NONE && lane.extras == NONE && lane.unfolds == NONE && !lane.mixed;
         if !is_plain || first.index <= lane.last {
             return 0;
         }
         let mut slots = following.iter().take_while(|next| next.repeats).map(|next| next.slot);
         let (mut slot, mut at) = (first.slot, first.at);
         loop {
-            let Brief { index, bytes, .. } = self.store.brief(place.batch, at);
+            let Brief { index, bytes, .. } = self.store.brief(origin.batch, at);
             if index <= lane.last {
                 break;
             }
-            let node = self.nodes.insert(Node::new(place.batch, slot, index, Body::Read(at)));
+            let node = self.nodes.insert(Node::new(origin.batch, slot, index, Body::Read(at)));
             lane.append(&mut self.nodes, node);
             lane.bytes += bytes;
             at += 1;
@@ -127,43 +150,43 @@ impl Scheduler {
         (at - first.at) as usize
     }
 
-    fn admit(&mut self, place: &Place, arrival: &Arrival, recovered: bool) -> Result<(), BrokenFeed> {
+    fn admit(&mut self, origin: &BatchOrigin, arrival: &Arrival, recovered: bool) -> Result<(), BrokenFeed> {
         if recovered {
-            self.admit_recovered(place, arrival);
+            self.admit_recovered(origin, arrival);
             return Ok(());
         }
         match (arrival.kind, self.options.order) {
-            (Kind::Event, Order::Stream) => return self.admit_event(place, arrival),
-            (Kind::Unfold, Order::Stream) => self.admit_unfold(place, arrival),
-            (Kind::Placeholder, Order::Stream) => self.admit_placeholder(place, arrival),
-            (_, Order::Tranche) => self.admit_in_read_order(place, arrival),
-            (Kind::Placeholder, Order::None) => self.settle_at_once(place, arrival),
-            (Kind::Malformed, Order::Stream) | (_, Order::None) => self.admit_single(place, arrival),
+            (Kind::Event, Order::Stream) => return self.admit_event(origin, arrival),
+            (Kind::Unfold, Order::Stream) => self.admit_unfold(origin, arrival),
+            (Kind::Placeholder, Order::Stream) => self.admit_placeholder(origin, arrival),
+            (_, Order::Tranche) => self.admit_in_read_order(origin, arrival),
+            (Kind::Placeholder, Order::None) => self.settle_at_once(origin, arrival),
+            (Kind::Malformed, Order::Stream) | (_, Order::None) => self.admit_single(origin, arrival),
         }
         Ok(())
     }
 
-    /// Counts an event as handled that need not be kept.
-    pub(super) fn settle_at_once(&mut self, place: &Place, arrival: &Arrival) {
-        self.discard(place, arrival);
-        self.ledger.mark(place.batch, arrival.slot, 1, 0);
+    /// Counts an event as handled, and releases it.
+    pub(super) fn settle_at_once(&mut self, origin: &BatchOrigin, arrival: &Arrival) {
+        self.discard(origin, arrival);
+        self.ledger.mark(origin.batch, arrival.slot, 1, 0);
     }
 
-    /// Lets an ordinal be handled when something else of its lane is; its event need not be kept.
-    pub(super) fn settle_with(&mut self, place: &Place, arrival: &Arrival, lane: u32, on: On) {
-        self.discard(place, arrival);
-        self.ride(place.batch, arrival.slot, lane, on);
+    /// Makes an ordinal depend on another event of its lane, and releases its own event.
+    pub(super) fn settle_with(&mut self, origin: &BatchOrigin, arrival: &Arrival, lane: u32, on: On) {
+        self.discard(origin, arrival);
+        self.add_dependent(origin.batch, arrival.slot, lane, on);
     }
 
-    fn discard(&mut self, place: &Place, arrival: &Arrival) {
-        let bytes = self.store.discard(place.batch, arrival.at);
-        self.ledger.drop_tranche_bytes(place.tranche, bytes);
+    fn discard(&mut self, origin: &BatchOrigin, arrival: &Arrival) {
+        let bytes = self.store.discard(origin.batch, arrival.at);
+        self.ledger.drop_tranche_bytes(origin.tranche, bytes);
     }
 
-    /// Lets go of a placeholder's buffer: its place is all that is needed.
-    pub(super) fn empty(&mut self, place: &Place, arrival: &Arrival) -> Arrival {
-        let bytes = self.store.empty(place.batch, arrival.at);
-        self.ledger.drop_tranche_bytes(place.tranche, bytes);
+    /// Releases a placeholder's buffer. Its place is all that is needed.
+    pub(super) fn empty(&mut self, origin: &BatchOrigin, arrival: &Arrival) -> Arrival {
+        let bytes = self.store.empty(origin.batch, arrival.at);
+        self.ledger.drop_tranche_bytes(origin.tranche, bytes);
         Arrival { bytes: 0, ..*arrival }
     }
 
@@ -175,11 +198,12 @@ impl Scheduler {
         id
     }
 
-    fn admit_single(&mut self, place: &Place, arrival: &Arrival) {
-        let name = self.store.read(place.batch, arrival.at).stream_bytes();
-        let stream = self.streams.add_anonymous(name, place.epoch);
-        let node = self.add_node(place.batch, arrival);
-        let mut lane = Lane::new(LaneKind::Single, stream, place.now);
+    fn admit_single(&mut self, origin: &BatchOrigin, arrival: &Arrival) {
+        let name = self.store.read(origin.batch, arrival.at).stream_bytes();
+        let stream = self.streams.add_anonymous(name, origin.epoch);
+        self.ledger.epochs[origin.epoch as usize].anonymous += 1;
+        let node = self.add_node(origin.batch, arrival);
+        let mut lane = Lane::new(LaneKind::Single, stream, origin.now);
         lane.append(&mut self.nodes, node);
         lane.bytes = arrival.bytes;
         let lane = self.lanes.insert(lane);
@@ -187,113 +211,119 @@ impl Scheduler {
         self.refresh(lane);
     }
 
-    fn admit_in_read_order(&mut self, place: &Place, arrival: &Arrival) {
-        let tranche = &self.ledger.tranches[place.tranche as usize];
+    fn admit_in_read_order(&mut self, origin: &BatchOrigin, arrival: &Arrival) {
+        let tranche = &self.ledger.tranches[origin.tranche as usize];
         let lane_id = tranche.lane;
         let is_empty = self.lanes[lane_id].is_idle();
-        let event = self.store.read(place.batch, arrival.at);
+        let event = self.store.read(origin.batch, arrival.at);
         let was_parked = tranche.parked.get(event.stream_bytes()).is_some_and(|&first| event.at() < first);
         let is_placeholder = arrival.kind == Kind::Placeholder;
         if was_parked || is_placeholder && is_empty {
-            return self.settle_at_once(place, arrival);
+            return self.settle_at_once(origin, arrival);
         }
-        let bytes = if is_placeholder { self.empty(place, arrival).bytes } else { arrival.bytes };
-        let node = self.add_node(place.batch, arrival);
+        let bytes = if is_placeholder { self.empty(origin, arrival).bytes } else { arrival.bytes };
+        let node = self.add_node(origin.batch, arrival);
         let lane = &mut self.lanes[lane_id];
         if is_empty {
-            lane.since = place.now;
+            lane.since = origin.now;
         }
         lane.append(&mut self.nodes, node);
         lane.bytes += bytes;
         self.refresh(lane_id);
     }
 
-    fn admit_event(&mut self, place: &Place, arrival: &Arrival) -> Result<(), BrokenFeed> {
+    fn admit_event(&mut self, origin: &BatchOrigin, arrival: &Arrival) -> Result<(), BrokenFeed> {
         let (index, stream) = (arrival.index, arrival.stream);
         let mut lane = self.find_lane(stream);
-        if self.streams.get(stream).epoch != place.epoch || lane != NONE && self.lanes[lane].mixed {
-            self.change_tranche(place, arrival)?;
+        if self.streams.get(stream).epoch != origin.epoch || lane != NONE && self.lanes[lane].mixed {
+            self.change_tranche(origin, arrival)?;
         }
-        if lane != NONE && self.was_parked(lane, place, arrival) {
-            self.admit_recovered(place, arrival);
+        if lane != NONE && self.was_parked(lane, origin, arrival) {
+            self.admit_recovered(origin, arrival);
             return Ok(());
         }
-        match self.verdict(stream, index) {
-            Verdict::Fresh => {
+        match self.freshness(stream, index) {
+            Freshness::Fresh => {
                 if lane == NONE {
-                    lane = self.lane_of(stream, place.now);
+                    lane = self.lane_of(stream, origin.now);
                 }
-                self.queue(place, lane, arrival);
+                self.queue(origin, lane, arrival);
             }
-            Verdict::Late => self.queue_late(place, arrival),
-            Verdict::Handled => {
+            Freshness::Late => self.queue_late(origin, arrival),
+            Freshness::Handled => {
                 self.duplicates += 1;
-                self.settle_at_once(place, arrival);
+                self.settle_at_once(origin, arrival);
             }
-            Verdict::Waits => {
+            Freshness::Waits => {
                 self.duplicates += 1;
-                self.settle_with(place, arrival, lane, On::Event(index));
+                self.compare_repeat(origin, arrival, lane);
+                self.settle_with(origin, arrival, lane, On::Event(index));
             }
         }
         Ok(())
     }
 
-    /// C21: an event of a parked stream below its first parked one was handled before that.
-    pub(super) fn was_parked(&self, lane: u32, place: &Place, arrival: &Arrival) -> bool {
-        let aside = self.lanes[lane].aside;
-        let parked = if aside == NONE { None } else { self.asides[aside].parked };
-        parked.is_some_and(|parked| self.store.read(place.batch, arrival.at).at() < parked.first)
+    /// Returns whether an event of a parked stream was handled before the parking: it is below the first parked one
+    /// (C21).
+    pub(super) fn was_parked(&self, lane: u32, origin: &BatchOrigin, arrival: &Arrival) -> bool {
+        let extras = self.lanes[lane].extras;
+        let parked = if extras == NONE { None } else { self.lane_extras[extras].parked };
+        parked.is_some_and(|parked| self.store.read(origin.batch, arrival.at).at() < parked.first)
     }
 
-    pub(super) fn verdict(&self, stream: u32, index: i64) -> Verdict {
+    pub(super) fn freshness(&self, stream: u32, index: i64) -> Freshness {
         let known = self.streams.get(stream);
         let dense = self.options.indexes == Indexes::Dense;
         let lane = (known.lane() != NONE).then(|| &self.lanes[known.lane()]);
-        let out = lane.filter(|lane| lane.out != NONE).map(|lane| self.outs.get(lane.out)).filter(|out| !out.revoked);
-        let aside = lane.filter(|lane| lane.aside != NONE).map(|lane| &self.asides[lane.aside]);
-        if out.is_some_and(|out| out.late && out.first == index) {
-            return Verdict::Waits;
+        let call = lane
+            .filter(|lane| lane.in_flight != NONE)
+            .map(|lane| self.in_flight.get(lane.in_flight))
+            .filter(|call| !call.revoked);
+        let extras = lane.filter(|lane| lane.extras != NONE).map(|lane| &self.lane_extras[lane.extras]);
+        if call.is_some_and(|call| call.late && call.first == index) {
+            return Freshness::Waits;
         }
-        if aside.is_some_and(|aside| chain(&self.nodes, aside.late).any(|late| self.nodes[late].index == index)) {
-            return Verdict::Waits;
+        if extras.is_some_and(|extras| chain(&self.nodes, extras.late).any(|late| self.nodes[late].index == index)) {
+            return Freshness::Waits;
         }
         if index < known.write() {
-            let was_offered = index >= known.first() && aside.is_none_or(|aside| !aside.gaps.contains(index));
-            return if was_offered { Verdict::Handled } else { Verdict::Late };
+            let was_offered = index >= known.first() && extras.is_none_or(|extras| !extras.gaps.contains(index));
+            return if was_offered { Freshness::Handled } else { Freshness::Late };
         }
-        match out.filter(|out| !out.late) {
-            // It will have been jumped: what is out may be above it.
-            Some(out) if index < out.first => Verdict::Late,
-            Some(out) if index < out.span_next => {
-                if dense || index + 1 == out.span_next {
-                    Verdict::Waits
+        match call.filter(|call| !call.late) {
+            // The call in flight will jump this index.
+            Some(call) if index < call.first => Freshness::Late,
+            Some(call) if index < call.span_next => {
+                if dense || index.saturating_add(1) == call.span_next {
+                    Freshness::Waits
                 } else {
-                    Verdict::Late
+                    Freshness::Late
                 }
             }
-            _ => Verdict::Fresh,
+            _ => Freshness::Fresh,
         }
     }
 
     /// Queues an event by its index, unless it is queued already.
-    pub(super) fn queue(&mut self, place: &Place, lane_id: u32, arrival: &Arrival) {
+    pub(super) fn queue(&mut self, origin: &BatchOrigin, lane_id: u32, arrival: &Arrival) {
         let index = arrival.index;
-        let node = self.add_node(place.batch, arrival);
+        let node = self.add_node(origin.batch, arrival);
         let lane = &mut self.lanes[lane_id];
         if lane.is_idle() {
-            lane.since = place.now;
+            lane.since = origin.now;
         }
         if !lane.insert(&mut self.nodes, node) {
+            self.compare_repeat(origin, arrival, lane_id);
             self.drop_node(node);
             self.duplicates += 1;
-            return self.ride(place.batch, arrival.slot, lane_id, On::Event(index));
+            return self.add_dependent(origin.batch, arrival.slot, lane_id, On::Event(index));
         }
         lane.bytes += arrival.bytes;
-        let (is_head, aside, unfolds) = (lane.head == node, lane.aside, lane.unfolds);
+        let (is_head, extras, unfolds) = (lane.head == node, lane.extras, lane.unfolds);
         if unfolds != NONE && arrival.kind == Kind::Event && self.nodes[unfolds].index <= index {
             self.supersede(lane_id, On::Event(index));
         }
-        if aside != NONE && self.asides[aside].waiting {
+        if extras != NONE && self.lane_extras[extras].waiting {
             self.start_waiting(node);
         }
         if is_head && self.nodes[node].is_placeholder() {
@@ -302,33 +332,33 @@ impl Scheduler {
         self.refresh(lane_id);
     }
 
-    fn queue_late(&mut self, place: &Place, arrival: &Arrival) {
+    fn queue_late(&mut self, origin: &BatchOrigin, arrival: &Arrival) {
         self.late_events += 1;
-        let lane_id = self.lane_of(arrival.stream, place.now);
-        let aside = self.aside_of(lane_id);
-        let node = self.add_node(place.batch, arrival);
+        let lane_id = self.lane_of(arrival.stream, origin.now);
+        let extras = self.extras_of(lane_id);
+        let node = self.add_node(origin.batch, arrival);
         let earlier = |&late: &u32| self.nodes[late].index < arrival.index;
-        let before = chain(&self.nodes, self.asides[aside].late).take_while(earlier).last();
+        let before = chain(&self.nodes, self.lane_extras[extras].late).take_while(earlier).last();
         match before {
             Some(before) => {
                 self.nodes[node].next = self.nodes[before].next;
                 self.nodes[before].next = node;
             }
             None => {
-                self.nodes[node].next = self.asides[aside].late;
-                self.asides[aside].late = node;
+                self.nodes[node].next = self.lane_extras[extras].late;
+                self.lane_extras[extras].late = node;
             }
         }
         let lane = &mut self.lanes[lane_id];
         lane.len += 1;
         lane.bytes += arrival.bytes;
-        if self.asides[aside].waiting {
+        if self.lane_extras[extras].waiting {
             self.start_waiting(node);
         }
         self.refresh(lane_id);
     }
 
-    /// Returns the lane of a stream, which is begun if there is none.
+    /// Returns the lane of a stream, and creates it if there is none.
     pub(super) fn lane_of(&mut self, stream: u32, now: Timestamp) -> u32 {
         let lane = self.find_lane(stream);
         if lane == NONE {
@@ -342,21 +372,21 @@ impl Scheduler {
         lane
     }
 
-    pub(super) fn aside_of(&mut self, lane: u32) -> u32 {
-        if self.lanes[lane].aside == NONE {
-            self.lanes[lane].aside = self.asides.insert(Aside::new(lane));
+    pub(super) fn extras_of(&mut self, lane: u32) -> u32 {
+        if self.lanes[lane].extras == NONE {
+            self.lanes[lane].extras = self.lane_extras.insert(LaneExtras::new(lane));
         }
-        self.lanes[lane].aside
+        self.lanes[lane].extras
     }
 
-    /// Lets an ordinal be handled when something else of its lane is.
-    pub(super) fn ride(&mut self, batch: u32, slot: u32, lane: u32, on: On) {
-        let aside = self.aside_of(lane);
-        let waiting = self.asides[aside].waiting;
+    /// Makes an ordinal depend on another event of its lane: it is handled when that event is.
+    pub(super) fn add_dependent(&mut self, batch: u32, slot: u32, lane: u32, on: On) {
+        let extras = self.extras_of(lane);
+        let waiting = self.lane_extras[extras].waiting;
         if waiting {
             self.ledger.wait(batch, true);
         }
-        self.asides[aside].riders.push(Rider { on, batch, slot, waiting });
+        self.lane_extras[extras].dependents.push(Dependent { on, batch, slot, waiting });
     }
 
     pub(super) fn is_idle(&self, stream: u32) -> bool {
@@ -377,7 +407,8 @@ impl Scheduler {
             {
                 self.adopt(stream, epoch);
             }
-            // What is queued may belong where nothing is known: it would be passed, and a repeat is better than that.
+            // Queued events may belong to a range that the position does not describe. Passing them would lose them; a
+            // repeat is harmless.
             let (gaps, real) = position.split();
             let is_whole = position.first <= 0 && gaps.is_empty();
             if !is_whole && !self.is_idle(stream)
@@ -385,10 +416,10 @@ impl Scheduler {
             {
                 continue;
             }
-            if !gaps.is_empty() || lane != NONE && self.lanes[lane].aside != NONE {
+            if !gaps.is_empty() || lane != NONE && self.lanes[lane].extras != NONE {
                 let lane = self.lane_of(stream, now);
-                let aside = self.aside_of(lane);
-                self.asides[aside].gaps = Gaps::new(gaps);
+                let extras = self.extras_of(lane);
+                self.lane_extras[extras].gaps = Gaps::new(gaps);
             }
             if lane != NONE {
                 self.settle_lane(lane);

@@ -1,4 +1,4 @@
-//! Answers to how things stand.
+//! Reports and explanations.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -7,14 +7,15 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::event::category;
 
-use super::aside::{Aside, Trouble};
+use super::in_flight::InFlight;
 use super::known::Busy;
 use super::lane::{Lane, LaneKind, Node, chain};
-use super::out::Out;
-use super::ready::Lone;
+use super::lane_extras::{LaneExtras, Trouble};
+use super::ready::Singleton;
 use super::report::{Explanation, Snapshot, StateTotals, StreamReport, StreamState, TrancheReport};
 use super::slab::NONE;
 use super::{Order, Scheduler};
+use crate::work::{Work, WorkKind};
 
 impl Scheduler {
     pub(super) fn report_tranche(&self, tranche: u32) -> TrancheReport {
@@ -28,7 +29,7 @@ impl Scheduler {
             bytes: usize::try_from(counts.bytes).unwrap_or(usize::MAX),
             ahead: counts.ahead,
             unhandled: counts.unhandled,
-            out: counts.out,
+            in_flight: counts.in_flight,
             set_runs: of.set_runs(),
             version: counts.version,
             completed_batches: counts.completed_batches,
@@ -41,53 +42,83 @@ impl Scheduler {
     pub(super) fn find_stuck(&self, after: Duration, now: Timestamp) -> Vec<StreamReport> {
         let mut stuck = Vec::new();
         for lane_id in self.lane_ids() {
-            let lane = &self.lanes[lane_id];
-            if lane.is_idle() {
-                continue; // What it stalled at was passed.
-            }
-            let spent = self.spent(lane, now);
+            let spent = self.spent(&self.lanes[lane_id], now);
             if spent > Duration::ZERO && spent >= after {
                 stuck.push((spent, self.report_lane(lane_id, now)));
             }
         }
-        for out in self.outs.lone().map(|slot| self.outs.get(slot)) {
-            let spent = self.clock.since(out.clock, now);
+        for call in self.in_flight.singletons().map(|slot| self.in_flight.get(slot)) {
+            let spent = self.clock.since(call.clock, now);
             if spent > Duration::ZERO && spent >= after {
-                stuck.push((spent, self.report_lone_out(out, now)));
+                stuck.push((spent, self.report_singleton_in_flight(call, now)));
             }
         }
         stuck.sort_by_key(|(spent, _)| Reverse(*spent));
         stuck.into_iter().map(|(_, report)| report).collect()
     }
 
-    /// Returns how long a lane has been offered without progress, with the call that runs.
+    /// Returns the time that a lane's first event was offered without progress, the call in flight included. An event
+    /// that was never tried has spent none.
     fn spent(&self, lane: &Lane, now: Timestamp) -> Duration {
-        let aside = self.aside(lane);
-        let before = aside.map_or(Duration::ZERO, |aside| aside.spent);
-        let out = self.out(lane.out).filter(|out| !out.revoked);
-        let from = aside.and_then(|aside| aside.counts_from).or(out.map(|out| out.clock));
-        before + from.map_or(Duration::ZERO, |from| self.clock.since(from, now))
+        let clock = |from| self.clock.since(from, now);
+        let calls = std::iter::successors(self.call(lane.in_flight), |call| self.call(call.sibling));
+        let running =
+            calls.filter(|call| !call.revoked && call.kind != WorkKind::Park).min_by_key(|call| call.first_at);
+        let victim = match running {
+            Some(call) => call.first_at,
+            None if lane.in_flight != NONE || lane.len == 0 => return Duration::ZERO,
+            None => self.store.at(&self.nodes[self.first_node_of(lane)]),
+        };
+        let extras = self.extras(lane);
+        let before = extras.map_or(Duration::ZERO, |extras| extras.spent_on(victim, clock));
+        let counts = extras.is_some_and(|extras| extras.victim == Some(victim) && extras.counts_from.is_some());
+        // While the victim's clock runs on between its calls, it covers the call in flight, too.
+        before + running.filter(|_| !counts).map_or(Duration::ZERO, |call| clock(call.clock))
+    }
+
+    pub(super) fn take_stuck_work(&mut self, after: Duration, now: Timestamp) -> Vec<(StreamReport, Work)> {
+        let mut stuck = Vec::new();
+        for lane_id in self.lane_ids().collect::<Vec<_>>() {
+            let lane = &self.lanes[lane_id];
+            let spent = self.spent(lane, now);
+            // A call that does not return keeps its stream (C6).
+            if lane.in_flight == NONE && spent > Duration::ZERO && spent >= after {
+                let report = self.report_lane(lane_id, now);
+                stuck.push((report, self.offer_first(lane_id, now)));
+            }
+        }
+        stuck
+    }
+
+    pub(super) fn find_missing(&self, now: Timestamp) -> Vec<StreamReport> {
+        if !self.options.require_all {
+            return Vec::new();
+        }
+        let is_missing = |&lane: &u32| self.misses_index(lane).is_some();
+        let mut missing: Vec<_> = self.lane_ids().filter(is_missing).map(|lane| self.report_lane(lane, now)).collect();
+        missing.sort_by(|a, b| b.age.cmp(&a.age).then_with(|| a.stream.cmp(&b.stream)));
+        missing
     }
 
     fn lane_ids(&self) -> impl Iterator<Item = u32> {
         (0..self.lanes.bound()).filter(|&lane| !self.lanes[lane].free)
     }
 
-    fn aside(&self, lane: &Lane) -> Option<&Aside> {
-        (lane.aside != NONE).then(|| &self.asides[lane.aside])
+    fn extras(&self, lane: &Lane) -> Option<&LaneExtras> {
+        (lane.extras != NONE).then(|| &self.lane_extras[lane.extras])
     }
 
     fn state(&self, lane_id: u32) -> StreamState {
         let lane = &self.lanes[lane_id];
-        let aside = self.aside(lane);
-        if aside.is_some_and(|aside| aside.parked.is_some()) {
+        let extras = self.extras(lane);
+        if extras.is_some_and(|extras| extras.parked.is_some()) {
             return StreamState::Parked;
         }
-        match aside.map_or(Trouble::None, |aside| aside.trouble) {
+        match extras.map_or(Trouble::None, |extras| extras.trouble) {
             Trouble::Failing => StreamState::Failing,
             Trouble::Stalled => StreamState::Stalled,
             Trouble::Deferred => StreamState::Deferred,
-            Trouble::None if lane.out != NONE => StreamState::Active,
+            Trouble::None if lane.in_flight != NONE => StreamState::Active,
             Trouble::None if lane.len == 0 => StreamState::Idle,
             Trouble::None if self.misses_events(lane_id) => StreamState::Waiting,
             Trouble::None => StreamState::Ready,
@@ -96,14 +127,14 @@ impl Scheduler {
 
     fn report_lane(&self, lane_id: u32, now: Timestamp) -> StreamReport {
         let lane = &self.lanes[lane_id];
-        let aside = self.aside(lane);
-        let outs = || std::iter::successors(self.out(lane.out), |out| self.out(out.sibling));
+        let extras = self.extras(lane);
+        let calls = || std::iter::successors(self.call(lane.in_flight), |call| self.call(call.sibling));
         let state = self.state(lane_id);
-        let since = match (state, aside) {
-            (StreamState::Parked, Some(aside)) => aside.parked.map(|parked| parked.since),
-            (StreamState::Failing | StreamState::Stalled, Some(aside)) => aside.since,
-            (StreamState::Deferred, Some(aside)) => Some(aside.deferred_at),
-            (StreamState::Active, _) => outs().map(|out| out.taken).min(),
+        let since = match (state, extras) {
+            (StreamState::Parked, Some(extras)) => extras.parked.map(|parked| parked.since),
+            (StreamState::Failing | StreamState::Stalled, Some(extras)) => extras.since,
+            (StreamState::Deferred, Some(extras)) => Some(extras.deferred_at),
+            (StreamState::Active, _) => calls().map(|call| call.taken).min(),
             _ => Some(lane.since),
         };
         let epoch = self.streams.get(lane.stream).epoch;
@@ -112,18 +143,19 @@ impl Scheduler {
             stream: self.streams.text(lane.stream).to_owned(),
             tranche: self.ledger.tranches[self.ledger.epochs[epoch as usize].tranche as usize].id.clone(),
             state,
-            running: lane.out != NONE,
+            running: lane.in_flight != NONE,
             head: (first != NONE).then(|| self.nodes[first].index),
-            events: lane.len as usize + outs().map(|out| out.events as usize).sum::<usize>(),
-            bytes: usize::try_from(lane.bytes + outs().map(|out| out.bytes).sum::<u64>()).unwrap_or(usize::MAX),
-            failures: aside.map_or(0, |aside| aside.failures),
+            events: lane.len as usize + calls().map(|call| call.events as usize).sum::<usize>(),
+            bytes: usize::try_from(lane.bytes + calls().map(|call| call.bytes).sum::<u64>()).unwrap_or(usize::MAX),
+            failures: extras.map_or(0, |extras| extras.failures),
             age: now.since(since.unwrap_or(now)),
-            until: aside.filter(|aside| aside.ticket != 0).map(|aside| aside.until),
+            until: extras.filter(|extras| extras.ticket != 0).map(|extras| extras.until),
+            missing: self.misses_index(lane_id),
         }
     }
 
-    fn out(&self, slot: u32) -> Option<&Out> {
-        (slot != NONE).then(|| self.outs.get(slot))
+    fn call(&self, slot: u32) -> Option<&InFlight> {
+        (slot != NONE).then(|| self.in_flight.get(slot))
     }
 
     pub(super) fn explain_stream(&self, name: &str, now: Timestamp) -> Explanation {
@@ -144,51 +176,54 @@ impl Scheduler {
         match known.busy() {
             Busy::Nothing => self.explain_idle(stream, write_position),
             Busy::Lane(lane) => {
-                let gaps = self.aside(&self.lanes[lane]).map(|aside| aside.gaps.ranges().to_vec()).unwrap_or_default();
+                let gaps =
+                    self.extras(&self.lanes[lane]).map(|extras| extras.gaps.ranges().to_vec()).unwrap_or_default();
                 Explanation { write_position, gaps, ..self.explain_lane(lane, now) }
             }
-            Busy::Lone { batch, at } => {
-                let lone = self.ready.lone_at(batch, at);
-                let explained = self.explain_lone(self.report_lone(lone, batch, at, now), batch, lone.slot);
+            Busy::Singleton { batch, at } => {
+                let singleton = self.ready.singleton_at(batch, at);
+                let explained =
+                    self.explain_singleton(self.report_singleton(singleton, batch, at, now), batch, singleton.slot);
                 Explanation { write_position, ..explained }
             }
-            Busy::LoneOut(slot) => {
-                let out = self.outs.get(slot);
-                let explained = self.explain_lone(self.report_lone_out(out, now), out.batch, out.slot);
+            Busy::SingletonInFlight(slot) => {
+                let call = self.in_flight.get(slot);
+                let explained =
+                    self.explain_singleton(self.report_singleton_in_flight(call, now), call.batch, call.slot);
                 Explanation { write_position, ..explained }
             }
         }
     }
 
-    fn explain_lone(&self, report: StreamReport, batch: u32, slot: u32) -> Explanation {
+    fn explain_singleton(&self, report: StreamReport, batch: u32, slot: u32) -> Explanation {
         let blocks = self.blocks(batch, slot).then(|| self.ledger.batch(batch).ordinals.get(slot));
         Explanation { state: report.state, report: Some(report), write_position: None, gaps: Vec::new(), blocks }
     }
 
-    /// Reports a lone event that is queued.
-    fn report_lone(&self, lone: Lone, batch: u32, at: u32, now: Timestamp) -> StreamReport {
+    /// Reports a queued singleton.
+    fn report_singleton(&self, singleton: Singleton, batch: u32, at: u32, now: Timestamp) -> StreamReport {
         let event = self.store.read(batch, at);
         StreamReport {
             head: Some(event.index()),
             events: 1,
             bytes: event.held_bytes(),
             age: now.since(self.ledger.batch(batch).read_at),
-            ..self.report_stream(lone.stream, StreamState::Ready)
+            ..self.report_stream(singleton.stream, StreamState::Ready)
         }
     }
 
-    /// Reports a lone event that is out.
-    fn report_lone_out(&self, out: &Out, now: Timestamp) -> StreamReport {
+    /// Reports a singleton in flight.
+    fn report_singleton_in_flight(&self, call: &InFlight, now: Timestamp) -> StreamReport {
         StreamReport {
             running: true,
             events: 1,
-            bytes: usize::try_from(out.bytes).unwrap_or(usize::MAX),
-            age: now.since(out.taken),
-            ..self.report_stream(out.lone, StreamState::Active)
+            bytes: usize::try_from(call.bytes).unwrap_or(usize::MAX),
+            age: now.since(call.taken),
+            ..self.report_stream(call.singleton, StreamState::Active)
         }
     }
 
-    /// Reports a stream without anything that it has to do.
+    /// Reports a stream without work.
     fn report_stream(&self, stream: u32, state: StreamState) -> StreamReport {
         let tranche = self.ledger.epochs[self.streams.get(stream).epoch as usize].tranche;
         StreamReport {
@@ -202,10 +237,11 @@ impl Scheduler {
             failures: 0,
             age: Duration::ZERO,
             until: None,
+            missing: None,
         }
     }
 
-    /// Returns whether what is known of a stream is not of a tranche that was let go.
+    /// Returns whether the knowledge of a stream is current, that is, not of a released tranche.
     fn is_current(&self, stream: u32) -> bool {
         let known = self.streams.get(stream);
         self.ledger.epochs[known.epoch as usize].open || !known.has_nothing_to_do()
@@ -227,7 +263,7 @@ impl Scheduler {
         }
     }
 
-    /// Explains what is queued under a name where streams are not kept apart: by its first event.
+    /// Explains the events queued under a name in orders that do not separate streams, by the first event.
     fn explain_other(&self, name: &str, now: Timestamp) -> Explanation {
         let is_it = |&lane: &u32| {
             let lane = &self.lanes[lane];
@@ -250,14 +286,18 @@ impl Scheduler {
     /// Returns the first unhandled ordinal of a tranche, if a lane has it.
     fn blocked_by(&self, lane_id: u32) -> Option<crate::position::Ordinal> {
         let lane = &self.lanes[lane_id];
-        let outs = std::iter::successors(self.out(lane.out), |out| self.out(out.sibling)).filter(|out| !out.revoked);
-        let out = outs.flat_map(|out| chain(&self.nodes, out.head));
-        // What was recovered may have outlived its batch.
-        let nodes = self.queued(lane_id).into_iter().chain(out).map(|id| &self.nodes[id]);
+        let calls = std::iter::successors(self.call(lane.in_flight), |call| self.call(call.sibling))
+            .filter(|call| !call.revoked);
+        let in_flight = calls.flat_map(|call| chain(&self.nodes, call.head));
+        // A recovered event may have outlived its batch.
+        let nodes = self.queued(lane_id).into_iter().chain(in_flight).map(|id| &self.nodes[id]);
         let nodes = nodes.filter(|node| !node.has(Node::RECOVERED)).map(|node| (node.batch, node.slot));
-        let riders =
-            self.aside(lane).into_iter().flat_map(|aside| &aside.riders).map(|rider| (rider.batch, rider.slot));
-        let mut places = nodes.chain(riders);
+        let dependents = self
+            .extras(lane)
+            .into_iter()
+            .flat_map(|extras| &extras.dependents)
+            .map(|dependent| (dependent.batch, dependent.slot));
+        let mut places = nodes.chain(dependents);
         places
             .find(|&(batch, slot)| self.blocks(batch, slot))
             .map(|(batch, slot)| self.ledger.batch(batch).ordinals.get(slot))
@@ -270,12 +310,16 @@ impl Scheduler {
 
     pub(super) fn take_snapshot(&self, most: usize, now: Timestamp) -> Snapshot {
         let known: usize = self.ledger.epochs.iter().filter(|epoch| epoch.open).map(|epoch| epoch.streams).sum();
-        let mut snapshot =
-            Snapshot { late_events: self.late_events, duplicates: self.duplicates, ..Snapshot::default() };
+        let mut snapshot = Snapshot {
+            late_events: self.late_events,
+            duplicates: self.duplicates,
+            conflicts: self.conflicts,
+            ..Snapshot::default()
+        };
         let mut totals = Totals::default();
-        let mut attention: [Vec<(Duration, Busy)>; 4] = Default::default();
+        let mut attention: [Vec<(Duration, Busy)>; 5] = Default::default();
         let mut largest = Vec::with_capacity(LARGEST + 1);
-        let mut busy = self.add_lone(&mut totals, &mut attention[2], &mut largest, now);
+        let mut busy = self.add_singleton(&mut totals, &mut attention[2], &mut largest, now);
         for lane_id in self.lane_ids() {
             let report = self.report_lane(lane_id, now);
             let lane = &self.lanes[lane_id];
@@ -289,6 +333,7 @@ impl Scheduler {
                 StreamState::Stalled => Some(1),
                 StreamState::Active => Some(2),
                 StreamState::Parked => Some(3),
+                StreamState::Waiting => Some(4),
                 _ => None,
             };
             if let Some(list) = list {
@@ -300,7 +345,7 @@ impl Scheduler {
             let name = self.streams.text(lane.stream);
             totals.add(report.state, &report, name);
             if report.running && report.state != StreamState::Active {
-                let taken = self.out(lane.out).map_or(now, |out| out.taken);
+                let taken = self.call(lane.in_flight).map_or(now, |call| call.taken);
                 totals.add(StreamState::Active, &StreamReport { age: now.since(taken), ..report }, name);
             }
         }
@@ -310,8 +355,8 @@ impl Scheduler {
         }
         let listed = attention.concat().into_iter().filter_map(|(_, busy)| match busy {
             Busy::Lane(lane) => Some(self.report_lane(lane, now)),
-            Busy::LoneOut(out) => Some(self.report_lone_out(self.outs.get(out), now)),
-            Busy::Nothing | Busy::Lone { .. } => None,
+            Busy::SingletonInFlight(call) => Some(self.report_singleton_in_flight(self.in_flight.get(call), now)),
+            Busy::Nothing | Busy::Singleton { .. } => None,
         });
         let mut streams: Vec<_> = listed.collect();
         streams.sort_by(|a, b| b.age.cmp(&a.age).then_with(|| a.stream.cmp(&b.stream)));
@@ -322,8 +367,8 @@ impl Scheduler {
         snapshot
     }
 
-    /// Adds the lone events to the totals, and those that are out to what is active. Returns how many there are.
-    fn add_lone<'a>(
+    /// Adds the singletons to the totals, and those in flight to the active streams. Returns their number.
+    fn add_singleton<'a>(
         &'a self,
         totals: &mut Totals<'a>,
         active: &mut Vec<(Duration, Busy)>,
@@ -332,25 +377,25 @@ impl Scheduler {
     ) -> usize {
         let mut streams = 0;
         for &batch in self.ledger.tranches.iter().flat_map(|tranche| tranche.batches()) {
-            for (at, lone) in self.ready.lone(batch) {
-                let report = self.report_lone(lone, batch, at, now);
+            for (at, singleton) in self.ready.singletons(batch) {
+                let report = self.report_singleton(singleton, batch, at, now);
                 keep_largest(largest, &report);
-                totals.add(report.state, &report, self.streams.text(lone.stream));
+                totals.add(report.state, &report, self.streams.text(singleton.stream));
                 streams += 1;
             }
         }
-        for slot in self.outs.lone() {
-            let out = self.outs.get(slot);
-            let report = self.report_lone_out(out, now);
-            totals.add(report.state, &report, self.streams.text(out.lone));
-            active.push((report.age, Busy::LoneOut(slot)));
+        for slot in self.in_flight.singletons() {
+            let call = self.in_flight.get(slot);
+            let report = self.report_singleton_in_flight(call, now);
+            totals.add(report.state, &report, self.streams.text(call.singleton));
+            active.push((report.age, Busy::SingletonInFlight(slot)));
             streams += 1;
         }
         streams
     }
 }
 
-/// How many of the streams with most bytes are listed.
+/// The number of streams in the list of those with most bytes.
 const LARGEST: usize = 5;
 
 fn keep_largest(largest: &mut Vec<StreamReport>, report: &StreamReport) {
@@ -361,7 +406,7 @@ fn keep_largest(largest: &mut Vec<StreamReport>, report: &StreamReport) {
     }
 }
 
-/// Totals while they are added up.
+/// Totals by state, while they are added up.
 #[derive(Default)]
 struct Totals<'a> {
     states: [(StateTotals, HashSet<&'a str>); 7],

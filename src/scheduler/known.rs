@@ -1,47 +1,48 @@
-//! What is known of one stream: how far it is handled, and where what it has to do is.
+//! The knowledge about one stream: its write position, and the place of its work.
 
 use crate::position::WritePosition;
 
 use super::slab::{Link, NONE};
 
-/// How far one stream is handled.
+/// The handled indexes of one stream, and the place of its work.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known {
     write: [u32; 2],
     pub(super) name: u32,
-    /// How many indexes below the write position were offered, or passed; saturated, which makes more events late, never fewer.
+    /// The number of indexes below the write position that were offered or passed. It saturates, which makes more
+    /// events late, never fewer.
     offered: u32,
-    /// The opening of the tranche that it belongs to.
+    /// The epoch that it belongs to.
     pub(super) epoch: u32,
-    /// Where what it has to do is, or the next free entry: see [`Busy`].
+    /// The place of its work, or the next free entry: see [`Busy`].
     busy: u32,
-    lone: u32,
+    singleton: u32,
     pub(super) name_len: u16,
-    /// How many indexes directly below the write position are placeholders: those supersede no unfolds (C3).
+    /// The number of placeholders directly below the write position. They supersede no unfolds (C3).
     trailing: u8,
     pub(super) free: bool,
 }
 
 const _: () = assert!(size_of::<Known>() == 32);
 
-/// What a stream has to do.
+/// The work that a stream has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Busy {
     Nothing,
     Lane(u32),
     /// One event, which needs no lane: at this place of a batch.
-    Lone {
+    Singleton {
         batch: u32,
         at: u32,
     },
-    /// One event, which is out.
-    LoneOut(u32),
+    /// One event, which is in flight.
+    SingletonInFlight(u32),
 }
 
-/// In the place of the batch: what is there is out.
+/// In place of the batch: the singleton is in flight.
 const OUT: u32 = NONE - 1;
 
-/// What an unknown write position is: smaller than any.
+/// An unknown write position: smaller than any index.
 pub(super) const UNKNOWN: i64 = -1;
 
 impl Known {
@@ -53,7 +54,7 @@ impl Known {
             offered: 0,
             epoch,
             busy: NONE,
-            lone: NONE,
+            singleton: NONE,
             name_len,
             trailing: 0,
             free: false,
@@ -62,21 +63,21 @@ impl Known {
 
     #[inline]
     pub(super) fn busy(&self) -> Busy {
-        match (self.busy, self.lone) {
+        match (self.busy, self.singleton) {
             (NONE, NONE) => Busy::Nothing,
             (lane, NONE) => Busy::Lane(lane),
-            (out, OUT) => Busy::LoneOut(out),
-            (at, batch) => Busy::Lone { batch, at },
+            (in_flight, OUT) => Busy::SingletonInFlight(in_flight),
+            (at, batch) => Busy::Singleton { batch, at },
         }
     }
 
     #[inline]
     pub(super) fn set_busy(&mut self, busy: Busy) {
-        (self.busy, self.lone) = match busy {
+        (self.busy, self.singleton) = match busy {
             Busy::Nothing => (NONE, NONE),
             Busy::Lane(lane) => (lane, NONE),
-            Busy::LoneOut(out) => (out, OUT),
-            Busy::Lone { batch, at } => (at, batch),
+            Busy::SingletonInFlight(in_flight) => (in_flight, OUT),
+            Busy::Singleton { batch, at } => (at, batch),
         };
     }
 
@@ -88,10 +89,10 @@ impl Known {
     /// Returns its lane; `NONE` if it has nothing to do.
     ///
     /// # Panics
-    /// If it has a lone event: that is to be looked at as such, or to get a lane.
+    /// If it has a singleton: the caller treats that as such, or gives it a lane first.
     #[inline]
     pub(super) fn lane(&self) -> u32 {
-        assert_eq!(self.lone, NONE, "a lone event gets a lane before it is looked at as others are");
+        assert_eq!(self.singleton, NONE, "a singleton gets a lane before it is treated as one");
         self.busy
     }
 
@@ -107,7 +108,7 @@ impl Known {
         self.write = [bits as u32, (bits >> 32) as u32];
     }
 
-    /// Returns where the indexes that were offered, or passed, begin.
+    /// Returns the first index of the offered or passed range.
     #[inline]
     pub(super) fn first(&self) -> i64 {
         self.write() - i64::from(self.offered)
@@ -118,19 +119,20 @@ impl Known {
         self.offered = u32::try_from(self.write() - first).unwrap_or(u32::MAX);
     }
 
-    /// Returns the index up to which real events were handled: unfolds below it are superseded.
+    /// Returns the index up to which real events were handled. Unfolds below it are superseded.
     #[inline]
     pub(super) fn superseded_below(&self) -> i64 {
         if self.trailing == u8::MAX { 0 } else { self.write() - i64::from(self.trailing) }
     }
 
-    /// Forgets how far it was handled.
+    /// Forgets the write position.
     pub(super) fn forget(&mut self) {
         self.set_write(UNKNOWN);
         (self.offered, self.trailing) = (0, 0);
     }
 
-    /// The usual case of [`advance`](Self::advance): what comes next, or first. Returns `false`, and does nothing, if it is another.
+    /// Handles the usual case of [`advance`](Self::advance): the next index, or the first one. Returns `false`, and
+    /// does nothing, in other cases.
     #[inline]
     pub(super) fn advance_by(&mut self, from: i64, next: i64, real: i64) -> bool {
         let write = self.write();
@@ -144,7 +146,7 @@ impl Known {
         true
     }
 
-    /// Notes that `[from, next)` was handled, real events of it up to `real`. Returns the gap that this left, if any.
+    /// Marks `[from, next)` as handled, with real events up to `real`. Returns the gap that this leaves, if any.
     #[inline]
     pub(super) fn advance(&mut self, from: i64, next: i64, real: i64) -> Option<(i64, i64)> {
         if self.advance_by(from, next, real) { None } else { self.advance_anyhow(from, next, real) }
@@ -168,7 +170,8 @@ impl Known {
         }
     }
 
-    /// As [`advance`](Self::advance) for indexes with holes: keeps the last stretch of which it is certain that all of it was offered.
+    /// Advances as [`advance`](Self::advance), for indexes with holes. Keeps the last stretch that was certainly
+    /// offered as a whole.
     pub(super) fn advance_sparse(&mut self, from: i64, last: i64, next: i64, real: i64) {
         let (write, first) = (self.write(), self.first());
         let real = real.max(if write == UNKNOWN { 0 } else { self.superseded_below() });
@@ -184,8 +187,11 @@ impl Known {
         }
     }
 
-    /// Notes what is known elsewhere to be handled, real events of it up to `real`. Returns whether that is news.
+    /// Raises the write position to one that a store knows, with real events up to `real`. Returns whether it was
+    /// greater.
     pub(super) fn raise(&mut self, first: i64, next: i64, real: i64) -> bool {
+        // A store's row is outside input: its numbers may be anything.
+        let (first, real) = (first.max(0), real.clamp(0, next.max(0)));
         if next <= self.write() || first > next {
             return false;
         }
@@ -195,7 +201,8 @@ impl Known {
         true
     }
 
-    /// Returns what a store may keep of it. Placeholders at the end are a gap of their own, as they supersede no unfolds (C3).
+    /// Returns the write position to store. Trailing placeholders are a gap of their own, as they supersede no unfolds
+    /// (C3).
     pub(super) fn position(&self, gaps: &[(i64, i64)]) -> Option<WritePosition> {
         let (first, next) = (self.first(), self.write());
         let real = self.superseded_below().max(first);
@@ -224,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_offered_is_a_stretch_and_a_jump_leaves_a_gap() {
+    fn offered_indexes_are_a_stretch_and_a_jump_leaves_a_gap() {
         let mut known = Known::new(0, 0, 0);
         let mut seen = Vec::new();
         for (from, next) in [(5, 7), (7, 8), (10, 12), (8, 9), (2, 3)] {

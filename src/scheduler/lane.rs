@@ -1,7 +1,7 @@
-//! What is queued: events in order, of which one call at a time may be out.
+//! Lanes: queues of events in order, each with at most one call in flight.
 //!
-//! A lane is usually a stream with something to do. With `order = "tranche"` it is a tranche, and an event that stands for
-//! itself (with `order = "none"`, or a record that could not be read) has one of its own.
+//! A lane is usually a busy stream. With `order = "tranche"` it is a tranche. An event that stands for itself (with
+//! `order = "none"`, or a malformed record) has a lane of its own.
 
 use crate::clock::Timestamp;
 use crate::event::{Kind, next_index};
@@ -11,14 +11,14 @@ use super::slab::{Link, NONE, Slab};
 pub(super) type Nodes = Slab<Node, 1024>;
 pub(super) type Lanes = Slab<Lane, 1024>;
 
-/// An event in a lane. While its event is out it stays behind, so that what comes back is settled without searching.
+/// An event in a lane. The node stays while its event is in flight, so that finishing the event needs no search.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) index: i64,
     pub(super) body: Body,
     pub(super) next: u32,
     pub(super) batch: u32,
-    /// Its ordinal's place in the batch.
+    /// The place of its ordinal in the batch.
     pub(super) slot: u32,
     pub(super) kind: Kind,
     pub(super) flags: u8,
@@ -26,34 +26,34 @@ pub(super) struct Node {
 
 const _: () = assert!(size_of::<Node>() == 32);
 
-/// Where the event of a node is.
+/// The place of a node's event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Body {
     Unused,
-    /// At this place of what its batch brought.
+    /// At this place of its batch's container.
     Read(u32),
     /// Apart from its batch, at this place of the store.
     Kept(u32),
-    /// Handed out.
-    Out,
+    /// In flight.
+    InFlight,
 }
 
 impl Node {
-    /// Its batch counts it as waiting.
+    /// Set if its batch counts it as waiting.
     pub(super) const WAITING: u8 = 1;
-    /// It failed, or together with others: it is offered by itself (C19).
+    /// Set if it failed, alone or with others: it is offered singly (C19).
     pub(super) const SINGLE: u8 = 2;
-    /// It could not be read and is to be parked.
+    /// Set if it is malformed and about to be parked.
     pub(super) const PARK: u8 = 4;
-    /// A placeholder for what was handled before the tranche was opened: it counts for its stream only, and may outlive its
-    /// batch.
+    /// A placeholder for an event that was handled before the tranche was opened. It counts for its stream only, and
+    /// may outlive its batch.
     pub(super) const RECOVERED: u8 = 8;
 
     pub(super) fn new(batch: u32, slot: u32, index: i64, body: Body) -> Self {
         Self { index, body, next: NONE, batch, slot, kind: Kind::Event, flags: 0 }
     }
 
-    /// Returns the next index of interest once this is handled.
+    /// Returns the next index of interest once this event is handled.
     #[inline]
     pub(super) fn next_index(&self) -> i64 {
         next_index(self.kind, self.index)
@@ -71,7 +71,7 @@ impl Node {
 
     #[inline]
     pub(super) fn is_out(&self) -> bool {
-        self.body == Body::Out
+        self.body == Body::InFlight
     }
 
     #[inline]
@@ -100,7 +100,7 @@ pub(super) enum LaneKind {
     Stream,
     /// One event that stands for itself.
     Single,
-    /// What a tranche brought, in read order.
+    /// The events of a tranche, in read order.
     Tranche,
 }
 
@@ -110,23 +110,23 @@ pub(super) struct Lane {
     pub(super) last: i64,
     /// Bytes that its queued events hold.
     pub(super) bytes: u64,
-    /// Since when it has had something to do.
+    /// The time since which it has had work.
     pub(super) since: Timestamp,
     pub(super) stream: u32,
     pub(super) head: u32,
     pub(super) tail: u32,
-    /// The newest unfolds, one set.
+    /// The newest set of unfolds.
     pub(super) unfolds: u32,
-    /// How many nodes are queued: events, unfolds and late ones.
+    /// The number of queued nodes: events, unfolds and late ones.
     pub(super) len: u32,
-    /// The work that is out.
-    pub(super) out: u32,
-    /// The batch it is ready under; `NONE` if it is not ready.
+    /// The work in flight.
+    pub(super) in_flight: u32,
+    /// The batch under which it is ready; `NONE` if it is not ready.
     pub(super) ready_batch: u32,
-    pub(super) aside: u32,
+    pub(super) extras: u32,
     pub(super) ready_class: u8,
     pub(super) kind: LaneKind,
-    /// Events of two tranches are queued in it.
+    /// Whether events of two tranches are queued in it.
     pub(super) mixed: bool,
     pub(super) free: bool,
 }
@@ -145,9 +145,9 @@ impl Lane {
             tail: NONE,
             unfolds: NONE,
             len: 0,
-            out: NONE,
+            in_flight: NONE,
             ready_batch: NONE,
-            aside: NONE,
+            extras: NONE,
             ready_class: 0,
             kind,
             mixed: false,
@@ -167,7 +167,7 @@ impl Lane {
         self.len += 1;
     }
 
-    /// Puts an event where its index belongs. Returns `false`, and does nothing, if that index is queued already.
+    /// Inserts an event by its index. Returns `false`, and does nothing, if that index is queued already.
     #[inline]
     pub(super) fn insert(&mut self, nodes: &mut Nodes, id: u32) -> bool {
         let index = nodes[id].index;
@@ -201,7 +201,7 @@ impl Lane {
         chain(nodes, self.head).find(|&id| nodes[id].index >= index).filter(|&id| nodes[id].index == index)
     }
 
-    /// Takes the first event's node off.
+    /// Removes the first event's node.
     pub(super) fn pop(&mut self, nodes: &Nodes) -> u32 {
         let id = self.head;
         self.head = nodes[id].next;
@@ -212,7 +212,7 @@ impl Lane {
         id
     }
 
-    /// Puts a chain of nodes back, before all that is queued.
+    /// Restores a chain of nodes, in front of the queue.
     pub(super) fn prepend(&mut self, nodes: &mut Nodes, first: u32, last: u32, len: u32) {
         nodes[last].next = self.head;
         if self.tail == NONE {
@@ -224,7 +224,7 @@ impl Lane {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.len == 0 && self.out == NONE
+        self.len == 0 && self.in_flight == NONE
     }
 }
 

@@ -1,4 +1,4 @@
-//! How far each tranche is handled: its batches in read order, and the progress that follows from them.
+//! The ledger of tranches: their batches in read order, and the progress that follows from them.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -8,26 +8,30 @@ use crate::position::{Ordinal, OrdinalSet, Position, Progress, TrancheId};
 use super::batch::Batch;
 use super::slab::NONE;
 
-/// A tranche, held or not: what it is called stays, so that a stream of it is known again while a call of it runs.
+/// A tranche, held or not. The entry stays while any stream refers to it, so that a call in flight keeps its stream.
 #[derive(Debug)]
 pub(super) struct Tranche {
     pub(super) id: TrancheId,
-    /// The opening that holds it; `NONE` while it is not held.
+    /// The epoch of its assignment; `NONE` while it is not held.
     pub(super) epoch: u32,
-    /// Nothing more of it is offered.
+    /// The number of its epochs that are open or have streams.
+    epochs: u32,
+    /// Whether it is about to be released: none of its events is offered.
     pub(super) leaving: bool,
-    /// What is queued in read order, with `order = "tranche"`.
+    /// The lane of its read order, with `order = "tranche"`.
     pub(super) lane: u32,
     /// Parked streams, with `order = "tranche"`.
     pub(super) parked: HashMap<Box<[u8]>, Ordinal>,
     pub(super) position: Option<Position>,
-    /// What was handled before it was opened, from the first run that may not have been read again.
+    /// The ordinals that were handled before it was opened, from the first run that reading may not have passed.
     recovered: OrdinalSet,
     recovered_from: usize,
     /// The ordinal read last.
     last: Option<Ordinal>,
-    /// Batches that are not complete, or behind one that is not.
+    /// Incomplete batches, and complete ones behind an incomplete one.
     pub(super) queue: VecDeque<u32>,
+    /// Events of the batches that the position has passed since the tranche was opened.
+    pub(super) passed_events: u64,
     begun: u64,
     /// The tranche is in [`Ledger::changed`].
     changed: bool,
@@ -36,13 +40,13 @@ pub(super) struct Tranche {
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
-    /// Batches with something that could be handled.
+    /// Batches with an event that is neither handled nor waiting.
     pub(super) busy: usize,
     pub(super) bytes: u64,
     pub(super) ahead: u64,
     pub(super) unhandled: u64,
-    /// Pieces of work that are out.
-    pub(super) out: usize,
+    /// Pieces of work in flight.
+    pub(super) in_flight: usize,
     /// Runs of handled ordinals in the queue.
     pub(super) runs: usize,
     pub(super) version: u64,
@@ -55,7 +59,7 @@ impl Tranche {
         self.epoch != NONE
     }
 
-    /// Returns whether an ordinal was handled before the tranche was opened. They are asked for in read order.
+    /// Returns whether an ordinal was handled before the tranche was opened. The caller asks in read order.
     #[inline]
     pub(super) fn covers(&mut self, at: Ordinal) -> bool {
         let runs = self.recovered.runs();
@@ -68,7 +72,7 @@ impl Tranche {
         runs.get(self.recovered_from).is_some_and(|run| run.0 <= at)
     }
 
-    /// Returns the recovered runs that were not read again yet, and whether the first of them was begun.
+    /// Returns the recovered runs that reading has not passed, and whether reading has begun the first of them.
     pub(super) fn remaining(&self) -> (&[(Ordinal, Ordinal)], bool) {
         let runs = &self.recovered.runs()[self.recovered_from..];
         match self.last {
@@ -90,13 +94,16 @@ impl Tranche {
     }
 }
 
-/// One opening of a tranche.
-#[derive(Debug)]
+/// One assignment of a tranche.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Epoch {
+    /// `NONE` while the epoch is unused.
     pub(super) tranche: u32,
     pub(super) open: bool,
     /// Streams that belong to it.
     pub(super) streams: usize,
+    /// Streams of it that cannot be found by name: of single events, and of its read order.
+    pub(super) anonymous: usize,
 }
 
 #[derive(Debug, Default)]
@@ -104,9 +111,12 @@ pub(super) struct Ledger {
     pub(super) tranches: Vec<Tranche>,
     ids: HashMap<TrancheId, u32>,
     pub(super) epochs: Vec<Epoch>,
+    /// Epochs and tranches without references, for reuse. Sources add and end tranches for as long as the process runs.
+    unused_epochs: Vec<u32>,
+    unused_tranches: Vec<u32>,
     pub(super) batches: Vec<Batch>,
     unused: Vec<u32>,
-    /// Batches that are done with; whoever refers to them forgets them before they are used again.
+    /// Finished batches. All references to them are cleared before they are reused.
     retired: Vec<u32>,
     begun: u64,
     /// Tranches that changed since they were last asked for.
@@ -148,8 +158,7 @@ impl Ledger {
 
     pub(super) fn open(&mut self, id: &TrancheId, progress: Option<Progress>) -> u32 {
         let tranche = self.find(id).unwrap_or_else(|| self.add(id));
-        let epoch = u32::try_from(self.epochs.len()).expect("tranches are opened fewer than 2^32 times");
-        self.epochs.push(Epoch { tranche, open: true, streams: 0 });
+        let epoch = self.add_epoch(tranche);
         let (position, recovered) =
             progress.map_or_else(Default::default, |progress| (progress.position, progress.handled));
         let opened = &mut self.tranches[tranche as usize];
@@ -157,16 +166,61 @@ impl Ledger {
         (opened.epoch, opened.position, opened.last) = (epoch, position, None);
         opened.leaving = false;
         (opened.recovered, opened.recovered_from) = (recovered, 0);
-        opened.counts = Counts::default();
+        (opened.counts, opened.passed_events) = (Counts::default(), 0);
         tranche
     }
 
+    fn add_epoch(&mut self, tranche: u32) -> u32 {
+        self.tranches[tranche as usize].epochs += 1;
+        let new = Epoch { tranche, open: true, streams: 0, anonymous: 0 };
+        match self.unused_epochs.pop() {
+            Some(epoch) => {
+                self.epochs[epoch as usize] = new;
+                epoch
+            }
+            None => {
+                self.epochs.push(new);
+                u32::try_from(self.epochs.len() - 1).expect("fewer than 2^32 epochs are referred to")
+            }
+        }
+    }
+
+    /// Notes that a stream that is found by its name no longer belongs to an epoch.
+    #[inline]
+    pub(super) fn leave_epoch(&mut self, epoch: u32) {
+        self.epochs[epoch as usize].streams -= 1;
+        self.release_epoch(epoch);
+    }
+
+    /// Notes that an anonymous stream no longer belongs to an epoch.
+    pub(super) fn leave_epoch_anonymously(&mut self, epoch: u32) {
+        self.epochs[epoch as usize].anonymous -= 1;
+        self.release_epoch(epoch);
+    }
+
+    /// Reuses an epoch once its tranche is closed and no stream refers to it, and the tranche once it has no epoch.
+    #[inline]
+    pub(super) fn release_epoch(&mut self, epoch: u32) {
+        let Epoch { tranche, open, streams, anonymous } = self.epochs[epoch as usize];
+        if open || streams > 0 || anonymous > 0 || tranche == NONE {
+            return;
+        }
+        self.epochs[epoch as usize].tranche = NONE;
+        self.unused_epochs.push(epoch);
+        let of = &mut self.tranches[tranche as usize];
+        of.epochs -= 1;
+        if of.epochs == 0 {
+            assert_eq!(of.lane, NONE, "a tranche that nothing refers to has no lane");
+            self.ids.remove(&of.id);
+            self.unused_tranches.push(tranche);
+        }
+    }
+
     fn add(&mut self, id: &TrancheId) -> u32 {
-        let tranche = u32::try_from(self.tranches.len()).expect("there are fewer than 2^32 tranches");
-        self.ids.insert(id.clone(), tranche);
-        self.tranches.push(Tranche {
+        let new = Tranche {
             id: id.clone(),
             epoch: NONE,
+            epochs: 0,
             leaving: false,
             lane: NONE,
             parked: HashMap::new(),
@@ -175,14 +229,26 @@ impl Ledger {
             recovered_from: 0,
             last: None,
             queue: VecDeque::new(),
+            passed_events: 0,
             begun: 0,
             changed: false,
             counts: Counts::default(),
-        });
+        };
+        let tranche = match self.unused_tranches.pop() {
+            Some(tranche) => {
+                self.tranches[tranche as usize] = new;
+                tranche
+            }
+            None => {
+                self.tranches.push(new);
+                u32::try_from(self.tranches.len() - 1).expect("fewer than 2^32 tranches are referred to")
+            }
+        };
+        self.ids.insert(id.clone(), tranche);
         tranche
     }
 
-    /// Lets a tranche go, with all of its batches.
+    /// Closes a tranche, and retires all of its batches.
     pub(super) fn close(&mut self, tranche: u32) {
         let closed = &mut self.tranches[tranche as usize];
         self.epochs[closed.epoch as usize].open = false;
@@ -206,7 +272,7 @@ impl Ledger {
         &mut self.tranches[tranche as usize]
     }
 
-    /// Notes a read that brought nothing.
+    /// Notes an empty read.
     pub(super) fn pass(&mut self, tranche: u32, resume_at: Position) {
         let passed = &mut self.tranches[tranche as usize];
         match passed.queue.back() {
@@ -225,7 +291,7 @@ impl Ledger {
         }
     }
 
-    /// Begins a batch; returns it with its age among all batches.
+    /// Begins a batch. Returns it, and its age among all batches.
     pub(super) fn begin(&mut self, tranche: u32, events: usize, resume_at: Position, now: Timestamp) -> (u32, u64) {
         let events = u32::try_from(events).expect("a batch has fewer than 2^32 events");
         let of = &mut self.tranches[tranche as usize];
@@ -249,7 +315,7 @@ impl Ledger {
         (batch, self.begun)
     }
 
-    /// Returns what gives the events of a batch their places.
+    /// Returns the means to number the events of a batch.
     pub(super) fn numbers(&mut self, tranche: u32, batch: u32) -> Numbers<'_> {
         Numbers { tranche: &mut self.tranches[tranche as usize], batch: &mut self.batches[batch as usize] }
     }
@@ -282,12 +348,12 @@ impl Ledger {
         }
     }
 
-    /// Marks an event that was out by itself and held so many bytes. Returns whether its batch has nothing left.
+    /// Marks a singleton in flight that held so many bytes. Returns whether its batch has nothing left.
     #[inline]
-    pub(super) fn mark_lone(&mut self, tranche: u32, batch_id: u32, slot: u32, bytes: u64) -> bool {
+    pub(super) fn mark_singleton(&mut self, tranche: u32, batch_id: u32, slot: u32, bytes: u64) -> bool {
         let batch = &mut self.batches[batch_id as usize];
         let counts = &mut self.tranches[tranche as usize].counts;
-        counts.out -= 1;
+        counts.in_flight -= 1;
         counts.bytes = counts.bytes.saturating_sub(bytes);
         let near = batch.neighbours(slot);
         let Some(near) = near.filter(|_| batch.outstanding > 1 && batch.waiting == 0 && batch.shared.is_empty()) else {
@@ -303,7 +369,7 @@ impl Ledger {
         false
     }
 
-    /// Sets bits, and counts the runs that this makes, joins or lengthens.
+    /// Sets bits, and counts the runs that this creates, joins or lengthens.
     #[inline]
     fn set(&mut self, batch_id: u32, slot: u32, count: u32) {
         let batch = &mut self.batches[batch_id as usize];
@@ -320,7 +386,7 @@ impl Ledger {
         counts.runs = counts.runs + 1 - usize::from(left) - usize::from(right);
     }
 
-    /// Returns whether the neighbour of a batch has its nearest ordinal handled.
+    /// Returns whether the nearest ordinal of a batch's neighbour is handled.
     fn ends_handled(&self, tranche: u32, nth: u64, towards: i64) -> bool {
         let tranche = &self.tranches[tranche as usize];
         let front = tranche.begun - tranche.queue.len() as u64;
@@ -332,7 +398,25 @@ impl Ledger {
         })
     }
 
-    /// Completes what is complete, in read order. Batches that are done with are then [`retired`](Self::retire).
+    /// Returns the ordinal that was read last.
+    pub(super) fn last_read(&self, tranche: u32) -> Option<Ordinal> {
+        self.tranches[tranche as usize].last
+    }
+
+    /// Reverts the reading of a batch's ordinals from place `slot` on, because a broken feed left them unadmitted.
+    /// `before` is the last ordinal read before the batch. The batch keeps its events, and so never completes.
+    pub(super) fn unread(&mut self, tranche: u32, batch: u32, slot: u32, before: Option<Ordinal>) {
+        let last = match slot {
+            0 => before,
+            slot => Some(self.batches[batch as usize].ordinals.get(slot - 1)),
+        };
+        let of = &mut self.tranches[tranche as usize];
+        of.last = last;
+        // A recovered run that only the unadmitted ordinals began is unread again: progress names it by itself.
+        of.recovered_from = of.recovered.runs().partition_point(|run| last.is_some_and(|last| run.1 < last));
+    }
+
+    /// Completes the leading handled batches, in read order. They are then [`retired`](Self::retire).
     #[inline]
     pub(super) fn complete(&mut self, tranche: u32) {
         let front = self.tranches[tranche as usize].queue.front();
@@ -356,6 +440,7 @@ impl Ledger {
             let batch = &mut self.batches[front as usize];
             of.counts.runs -= usize::from(!goes_on);
             of.counts.ahead -= u64::from(batch.events);
+            of.passed_events += u64::from(batch.events);
             of.counts.completed_batches += 1 + u64::from(batch.followers);
             of.counts.version += 1;
             of.position = Some(std::mem::replace(&mut batch.resume_at, Position::Number(0)));
@@ -363,7 +448,7 @@ impl Ledger {
         }
     }
 
-    /// Returns a batch that is done with, once; the place may be used again.
+    /// Returns a finished batch, once. Its place may be reused.
     #[inline]
     pub(super) fn retire(&mut self) -> Option<u32> {
         let batch = self.retired.pop()?;
@@ -371,7 +456,7 @@ impl Ledger {
         Some(batch)
     }
 
-    /// Counts events as waiting, or no longer so.
+    /// Counts one event more, or one less, as waiting.
     pub(super) fn wait(&mut self, batch: u32, more: bool) {
         let batch = &mut self.batches[batch as usize];
         let was_busy = batch.is_busy();
@@ -380,7 +465,7 @@ impl Ledger {
         } else {
             batch.waiting -= 1;
         }
-        assert!(batch.waiting <= batch.outstanding, "what waits is not handled");
+        assert!(batch.waiting <= batch.outstanding, "a waiting event is not handled");
         let counts = &mut self.tranches[batch.tranche as usize].counts;
         counts.busy -= usize::from(was_busy && !batch.is_busy());
         counts.busy += usize::from(!was_busy && batch.is_busy());
@@ -404,15 +489,15 @@ impl Ledger {
     }
 }
 
-/// Gives the events of a batch that is read their places.
+/// Numbers the events of a batch.
 pub(super) struct Numbers<'a> {
     pub(super) tranche: &'a mut Tranche,
     batch: &'a mut Batch,
 }
 
 impl Numbers<'_> {
-    /// Gives an event its place, or returns the ordinal read last if that does not ascend. Unfolds may share the ordinal of what
-    /// was before them (C3).
+    /// Gives an event its place. Returns the last ordinal as an error if the event's does not ascend. Unfolds may share
+    /// the ordinal of the event or unfold before them (C3).
     #[inline]
     pub(super) fn number(&mut self, at: Ordinal, is_unfold: bool) -> Result<u32, Ordinal> {
         match self.tranche.last {

@@ -1,17 +1,17 @@
 //! The bytes of stream names, packed into segments.
 
 const GRANULE: usize = 8;
-/// More than the longest name.
+/// The size of a segment, which is greater than the longest name.
 const SEGMENT: usize = 1 << 18;
 const GRANULES: usize = SEGMENT / GRANULE;
 
-/// Names by place. A place that was given back is used again for a name of about the same length.
+/// Names by place. A released place is reused for a name of about the same length.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     segments: Vec<Box<[u8]>>,
     /// Granules used in the last segment.
     used: usize,
-    /// Places that were given back, by the granules they have.
+    /// Released places, by their number of granules.
     free: Vec<Vec<u32>>,
 }
 
@@ -43,13 +43,19 @@ impl Names {
         &self.segments[place / GRANULES][place % GRANULES * GRANULE..][..usize::from(len)]
     }
 
+    /// Returns whether a place holds this name.
+    #[inline]
+    pub(super) fn is(&self, place: u32, len: u16, name: &[u8]) -> bool {
+        equal(self.get(place, len), name)
+    }
+
     #[inline]
     pub(super) fn first_byte(&self, place: u32) -> u8 {
         let place = place as usize;
         self.segments[place / GRANULES][place % GRANULES * GRANULE]
     }
 
-    /// Gives the place of a name of this length back.
+    /// Releases the place of a name of this length.
     pub(super) fn remove(&mut self, place: u32, len: u16) {
         let granules = granules(usize::from(len));
         if granules >= self.free.len() {
@@ -65,6 +71,26 @@ impl Names {
     }
 }
 
+/// Compares names. Most have 8 to 32 bytes: comparing those as words costs less than a call of `memcmp`.
+#[inline]
+fn equal(a: &[u8], b: &[u8]) -> bool {
+    let len = a.len();
+    if len != b.len() {
+        return false;
+    }
+    if !(8..=32).contains(&len) {
+        return a == b;
+    }
+    let (Some((a_end, b_end)), (a_words, _), (b_words, _)) =
+        (a.last_chunk::<8>().zip(b.last_chunk::<8>()), a.as_chunks::<8>(), b.as_chunks::<8>())
+    else {
+        return a == b;
+    };
+    let differ = |a: &[u8; 8], b: &[u8; 8]| u64::from_ne_bytes(*a) ^ u64::from_ne_bytes(*b);
+    // The last word overlaps the one before unless the length is a multiple of 8.
+    a_words.iter().zip(b_words).fold(differ(a_end, b_end), |all, (a, b)| all | differ(a, b)) == 0
+}
+
 /// An empty name takes a place, too, so that every name has one.
 #[inline]
 fn granules(len: usize) -> usize {
@@ -74,6 +100,20 @@ fn granules(len: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_equal_if_every_byte_is() {
+        for len in 0..70 {
+            let name: Vec<u8> = (0..len).collect();
+            assert!(equal(&name, &name.clone()));
+            assert!(!equal(&name, &[&name[..], &[0]].concat()));
+            for at in 0..usize::from(len) {
+                let mut other = name.clone();
+                other[at] ^= 0x80;
+                assert!(!equal(&name, &other), "{len} {at}");
+            }
+        }
+    }
 
     #[test]
     fn names_come_back_as_they_were_and_their_places_are_used_again() {

@@ -1,13 +1,13 @@
-//! What is offered next, and which events one offering holds.
+//! Selection of the next call, and of its events.
 
 use crate::clock::Timestamp;
 use crate::event::{Event, Indexes, Kind};
 use crate::work::{Streams, Work, WorkKind};
 
 use super::Scheduler;
-use super::aside::{On, Trouble};
-use super::lane::{LaneKind, Node};
-use super::out::Out;
+use super::in_flight::InFlight;
+use super::lane::{Lane, LaneKind, Node};
+use super::lane_extras::{On, Trouble};
 use super::ready::{Next, class};
 use super::slab::NONE;
 use super::store::Store;
@@ -16,18 +16,20 @@ impl Scheduler {
     pub(super) fn offer(&mut self, now: Timestamp) -> Option<Streams> {
         self.wake(now);
         match self.peek_ready()? {
-            Next::Lone { batch, at } if self.options.streams_per_call <= 1 => Some(self.offer_lone(batch, at, now)),
+            Next::Singleton { batch, at } if self.options.streams_per_call <= 1 => {
+                Some(self.offer_singleton(batch, at, now))
+            }
             next => Some(self.offer_several(next, now)),
         }
     }
 
-    /// Fills a call, beginning with what is next.
+    /// Fills a call, beginning with the next lane or singleton.
     fn offer_several(&mut self, first: Next, now: Timestamp) -> Streams {
         let (mut call, mut next) = (Streams::new(), Some(first));
         while let Some(offered) = next {
             let kind = match offered {
-                Next::Lone { batch, at } => {
-                    call.extend(self.offer_lone(batch, at, now));
+                Next::Singleton { batch, at } => {
+                    call.extend(self.offer_singleton(batch, at, now));
                     WorkKind::Handle
                 }
                 Next::Lane { lane, batch, class, at } => {
@@ -62,7 +64,7 @@ impl Scheduler {
         })
     }
 
-    /// Makes ready what has waited long enough.
+    /// Makes lanes ready whose time has come.
     #[inline]
     fn wake(&mut self, now: Timestamp) {
         if self.timers.first().is_some() {
@@ -73,44 +75,52 @@ impl Scheduler {
     fn sound_alarms(&mut self, now: Timestamp) {
         while let Some(alarm) = self.timers.first().filter(|alarm| alarm.at <= now) {
             self.timers.remove_first();
-            let aside = self.lanes[alarm.lane].aside;
-            if aside == NONE || self.asides[aside].ticket != alarm.ticket {
+            let extras = self.lanes[alarm.lane].extras;
+            if extras == NONE || self.lane_extras[extras].ticket != alarm.ticket {
                 continue;
             }
-            let aside = &mut self.asides[aside];
-            aside.ticket = 0;
-            if aside.trouble == Trouble::Deferred {
-                aside.trouble = Trouble::None;
+            let extras = &mut self.lane_extras[extras];
+            extras.ticket = 0;
+            if extras.trouble == Trouble::Deferred {
+                extras.trouble = Trouble::None;
             }
             self.refresh(alarm.lane);
         }
         self.trim_timers();
     }
 
-    /// Takes alarms off that nothing waits for any more, so that the first is one that counts.
+    /// Removes void alarms, so that the first alarm is a valid one.
     #[inline]
     pub(super) fn trim_timers(&mut self) {
         while let Some(alarm) = self.timers.first() {
-            let aside = self.lanes[alarm.lane].aside;
-            if aside != NONE && self.asides[aside].ticket == alarm.ticket {
+            let extras = self.lanes[alarm.lane].extras;
+            if extras != NONE && self.lane_extras[extras].ticket == alarm.ticket {
                 break;
             }
             self.timers.remove_first();
         }
     }
 
-    /// Finds out whether a lane is ready, and lets it be found if it is.
+    /// Updates whether a lane is ready, and lists it if so.
     #[inline]
     pub(super) fn refresh(&mut self, lane_id: u32) {
         let lane = &self.lanes[lane_id];
-        let is_ready = lane.out == NONE
+        let is_ready = lane.in_flight == NONE
             && lane.len > 0
-            && (lane.aside == NONE && !self.options.require_all || self.may_go(lane_id))
+            && (lane.extras == NONE && !self.options.require_all || self.may_go(lane_id))
             && !(self.leaving && self.is_leaving(lane_id));
         if !is_ready {
             self.lanes[lane_id].ready_batch = NONE;
+            if self.options.require_all && self.misses_index(lane_id).is_some() {
+                // Its batches must not fill the read-ahead: the missing event may be in one that is not read yet.
+                self.begin_waiting(lane_id);
+            }
             return;
         }
+        if self.options.require_all && lane.extras != NONE {
+            self.clear_waiting(lane_id);
+        }
+        let lane = &self.lanes[lane_id];
         let (batch, class) = match lane.ready_batch {
             NONE => (self.nodes[self.first_node(lane_id)].batch, class(lane.len)),
             batch => (batch, class(lane.len)),
@@ -122,12 +132,16 @@ impl Scheduler {
         }
     }
 
-    /// Returns what is offered first: what came late, then events, then unfolds.
+    /// Returns the node to offer first: late events, then events, then unfolds.
     #[inline]
     pub(super) fn first_node(&self, lane: u32) -> u32 {
-        let lane = &self.lanes[lane];
-        if lane.aside != NONE && self.asides[lane.aside].late != NONE {
-            return self.asides[lane.aside].late;
+        self.first_node_of(&self.lanes[lane])
+    }
+
+    #[inline]
+    pub(super) fn first_node_of(&self, lane: &Lane) -> u32 {
+        if lane.extras != NONE && self.lane_extras[lane.extras].late != NONE {
+            return self.lane_extras[lane.extras].late;
         }
         if lane.head != NONE { lane.head } else { lane.unfolds }
     }
@@ -135,7 +149,7 @@ impl Scheduler {
     /// Returns whether a lane waits neither for a time nor for events before its first (`require_all`).
     pub(super) fn may_go(&self, lane_id: u32) -> bool {
         let lane = &self.lanes[lane_id];
-        if lane.aside != NONE && self.asides[lane.aside].ticket != 0 {
+        if lane.extras != NONE && self.lane_extras[lane.extras].ticket != 0 {
             return false;
         }
         !self.misses_events(lane_id)
@@ -144,7 +158,7 @@ impl Scheduler {
     /// Returns whether events before a lane's first are missing and must come first.
     pub(super) fn misses_events(&self, lane_id: u32) -> bool {
         let lane = &self.lanes[lane_id];
-        let has_late = lane.aside != NONE && self.asides[lane.aside].late != NONE;
+        let has_late = lane.extras != NONE && self.lane_extras[lane.extras].late != NONE;
         if !self.options.require_all || lane.kind != LaneKind::Stream || has_late || lane.len == 0 {
             return false;
         }
@@ -152,11 +166,18 @@ impl Scheduler {
         first > self.streams.get(lane.stream).write().max(0)
     }
 
-    /// Returns what is to be done with a lane's first event.
+    /// Returns the index that a lane without a call in flight waits for, if events before its first are missing.
+    pub(super) fn misses_index(&self, lane_id: u32) -> Option<i64> {
+        let lane = &self.lanes[lane_id];
+        let is_missing = lane.in_flight == NONE && self.misses_events(lane_id);
+        is_missing.then(|| self.streams.get(lane.stream).write().max(0))
+    }
+
+    /// Returns the kind of work that a lane's first event needs.
     #[inline]
     pub(super) fn kind_of(&self, lane_id: u32) -> WorkKind {
         let lane = &self.lanes[lane_id];
-        if lane.aside != NONE && self.asides[lane.aside].parked.is_some() {
+        if lane.extras != NONE && self.lane_extras[lane.extras].parked.is_some() {
             return WorkKind::Park;
         }
         match self.nodes[self.first_node(lane_id)].kind {
@@ -169,27 +190,27 @@ impl Scheduler {
     pub(super) fn offer_lane(&mut self, lane_id: u32, kind: WorkKind, now: Timestamp) -> Work {
         let mut span = Span::new(self.pool.pop().unwrap_or_default(), self.options.max_bytes);
         let lane = &mut self.lanes[lane_id];
-        assert_eq!(lane.out, NONE, "a stream has one call at a time");
+        assert_eq!(lane.in_flight, NONE, "a stream has one call at a time");
         lane.ready_batch = NONE;
-        let aside = lane.aside;
-        let mut out = Out::new(lane_id, NONE, kind, now, self.clock.read(now));
-        if aside != NONE && self.asides[aside].late != NONE {
+        let extras = lane.extras;
+        let mut in_flight = InFlight::new(lane_id, NONE, kind, now, self.clock.read(now));
+        if extras != NONE && self.lane_extras[extras].late != NONE {
             self.take_late(lane_id, &mut span);
-            out.late = true;
+            in_flight.late = true;
         } else if lane.head == NONE {
             self.take_unfolds(lane_id, &mut span);
         } else {
             self.take_span(lane_id, &mut span);
         }
-        self.hand_out(out, span)
+        self.hand_out(in_flight, span)
     }
 
     /// Takes the first late event, by itself.
     fn take_late(&mut self, lane_id: u32, span: &mut Span) {
-        let aside = self.lanes[lane_id].aside;
-        let id = self.asides[aside].late;
+        let extras = self.lanes[lane_id].extras;
+        let id = self.lane_extras[extras].late;
         let node = &mut self.nodes[id];
-        self.asides[aside].late = node.next;
+        self.lane_extras[extras].late = node.next;
         span.event(&mut self.store, node);
         span.chain(node, id, NONE);
         self.lanes[lane_id].len -= 1;
@@ -217,7 +238,7 @@ impl Scheduler {
                 }
             }
             if is_placeholder {
-                span.next = node.index + 1;
+                span.next = node.next_index();
                 span.span_next = span.next;
             } else {
                 span.event(&mut self.store, node);
@@ -260,53 +281,56 @@ impl Scheduler {
             }
             (span.last, id) = (id, next);
         }
-        if lane.aside != NONE {
-            let riders = &mut self.asides[lane.aside].riders;
-            riders.iter_mut().filter(|rider| rider.on == On::Queued).for_each(|rider| rider.on = On::Out);
+        if lane.extras != NONE {
+            let dependents = &mut self.lane_extras[lane.extras].dependents;
+            dependents
+                .iter_mut()
+                .filter(|dependent| dependent.on == On::Queued)
+                .for_each(|dependent| dependent.on = On::InFlight);
         }
     }
 
     #[inline]
-    pub(super) fn hand_out(&mut self, mut out: Out, span: Span) -> Work {
-        let lane = &mut self.lanes[out.lane];
+    pub(super) fn hand_out(&mut self, mut in_flight: InFlight, span: Span) -> Work {
+        let lane = &mut self.lanes[in_flight.lane];
         lane.bytes -= span.bytes;
         let first = &span.events[0];
-        out.head = span.head;
-        out.events = span.events.len() as u32;
-        out.bytes = span.bytes;
-        (out.first, out.first_at) = (first.index(), first.at());
-        (out.span_next, out.real_next, out.next) = (span.span_next, span.real_next, span.next);
-        out.unfolds_at = span.unfolds_at;
+        in_flight.head = span.head;
+        in_flight.events = span.events.len() as u32;
+        in_flight.bytes = span.bytes;
+        (in_flight.first, in_flight.first_at) = (first.index(), first.at());
+        (in_flight.span_next, in_flight.real_next, in_flight.next) = (span.span_next, span.real_next, span.next);
+        in_flight.unfolds_at = span.unfolds_at;
         let batch = self.ledger.batch(self.nodes[span.head].batch);
         let read_at = batch.read_at;
-        out.tranche = batch.tranche;
-        self.ledger.tranche_mut(out.tranche).counts.out += 1;
-        out.sibling = lane.out;
-        let (kind, late, next) = (out.kind, out.late, out.next);
-        let failures = match lane.aside {
+        in_flight.tranche = batch.tranche;
+        self.ledger.tranche_mut(in_flight.tranche).counts.in_flight += 1;
+        in_flight.sibling = lane.in_flight;
+        let (kind, late, next) = (in_flight.kind, in_flight.late, in_flight.next);
+        let failures = match lane.extras {
             NONE => 0,
-            aside => Some(&self.asides[aside])
-                .filter(|aside| aside.failed_at == out.first_at)
-                .map_or(0, |aside| aside.failures),
+            extras => Some(&self.lane_extras[extras])
+                .filter(|extras| extras.failed_at == in_flight.first_at)
+                .map_or(0, |extras| extras.failures),
         };
-        let id = self.outs.insert(out);
-        lane.out = id.slot;
+        let id = self.in_flight.insert(in_flight);
+        lane.in_flight = id.slot;
         Work { id, kind, events: span.events, next, failures, read_at, late, trace: None }
     }
 }
 
-/// What one offering holds, while it is put together.
+/// The content of one offering, while it is put together.
 pub(super) struct Span {
     pub(super) events: Vec<Event>,
     pub(super) head: u32,
     pub(super) last: u32,
-    /// The next index: after everything, after events and placeholders, and after events.
+    /// The next index after everything, after events and placeholders, and after events alone.
     pub(super) next: i64,
     pub(super) span_next: i64,
     pub(super) real_next: i64,
     pub(super) unfolds_at: i64,
     pub(super) bytes: u64,
-    /// Stored bytes, and how many there may be.
+    /// The stored bytes, and their limit.
     size: usize,
     max_size: usize,
 }

@@ -1,35 +1,36 @@
-//! Events that are never offered, and keep their place in a dense stream: those that a filter excluded, and those that were
-//! handled before their tranche was opened.
+//! Placeholders: events that are never offered, and keep their place in a dense stream. A filter excluded them, or they
+//! were handled before their tranche was opened.
 
 use crate::event::Indexes;
 
 use super::Scheduler;
-use super::ingest::{Arrival, Place, Verdict};
+use super::ingest::{Arrival, BatchOrigin, Freshness};
 use super::lane::Node;
 use super::slab::NONE;
 
 impl Scheduler {
-    pub(super) fn admit_placeholder(&mut self, place: &Place, arrival: &Arrival) {
-        let lane = self.lane_for_placeholder(place, arrival);
+    pub(super) fn admit_placeholder(&mut self, origin: &BatchOrigin, arrival: &Arrival) {
+        let lane = self.lane_for_placeholder(origin, arrival);
         if lane == NONE {
-            return self.settle_at_once(place, arrival);
+            return self.settle_at_once(origin, arrival);
         }
-        let emptied = self.empty(place, arrival);
-        self.queue(place, lane, &emptied);
+        let emptied = self.empty(origin, arrival);
+        self.queue(origin, lane, &emptied);
     }
 
-    /// An event that was handled before its tranche was opened counts at once; where a stream is dense, its place is kept.
-    pub(super) fn admit_recovered(&mut self, place: &Place, arrival: &Arrival) {
+    /// Admits an event that was handled before its tranche was opened. It counts at once, and keeps its place in a
+    /// dense stream.
+    pub(super) fn admit_recovered(&mut self, origin: &BatchOrigin, arrival: &Arrival) {
         let lane = match self.options.indexes {
-            Indexes::Dense => self.lane_for_placeholder(place, arrival),
+            Indexes::Dense => self.lane_for_placeholder(origin, arrival),
             Indexes::Sparse => NONE,
         };
         if lane == NONE {
-            return self.settle_at_once(place, arrival);
+            return self.settle_at_once(origin, arrival);
         }
-        let emptied = self.empty(place, arrival);
-        self.ledger.mark(place.batch, arrival.slot, 1, 0);
-        let node = self.add_node(place.batch, &emptied);
+        let emptied = self.empty(origin, arrival);
+        self.ledger.mark(origin.batch, arrival.slot, 1, 0);
+        let node = self.add_node(origin.batch, &emptied);
         self.nodes[node].flags = Node::RECOVERED;
         self.store.set_apart(&mut self.nodes[node]);
         if !self.lanes[lane].insert(&mut self.nodes, node) {
@@ -42,27 +43,27 @@ impl Scheduler {
         self.refresh(lane);
     }
 
-    /// Returns the lane in which a placeholder has to wait its turn; `NONE` if it need not, and its stream has passed it.
-    fn lane_for_placeholder(&mut self, place: &Place, arrival: &Arrival) -> u32 {
+    /// Returns the lane in which a placeholder waits its turn; `NONE` if its stream has passed it already.
+    fn lane_for_placeholder(&mut self, origin: &BatchOrigin, arrival: &Arrival) -> u32 {
         let (stream, index) = (arrival.stream, arrival.index);
         if stream == NONE {
             return NONE;
         }
         let lane = self.find_lane(stream);
         let epoch = self.streams.get(stream).epoch;
-        if epoch != place.epoch && !self.ledger.epochs[epoch as usize].open {
-            self.adopt(stream, place.epoch);
+        if epoch != origin.epoch && !self.ledger.epochs[epoch as usize].open {
+            self.adopt(stream, origin.epoch);
         }
         let known = self.streams.get(stream);
         let has_queue = lane != NONE && !self.lanes[lane].is_idle();
         let is_next = !self.options.require_all || index <= known.write().max(0);
-        match self.verdict(stream, index) {
-            Verdict::Fresh if has_queue || !is_next => return self.lane_of(stream, place.now),
-            Verdict::Fresh => self.advance(stream, index, index, index + 1, 0),
-            Verdict::Late | Verdict::Handled | Verdict::Waits => {
-                if lane != NONE && self.lanes[lane].aside != NONE {
-                    let aside = self.lanes[lane].aside;
-                    self.asides[aside].gaps.remove(index, index + 1);
+        match self.freshness(stream, index) {
+            Freshness::Fresh if has_queue || !is_next => return self.lane_of(stream, origin.now),
+            Freshness::Fresh => self.advance(stream, index, index, index.saturating_add(1), 0),
+            Freshness::Late | Freshness::Handled | Freshness::Waits => {
+                if lane != NONE && self.lanes[lane].extras != NONE {
+                    let extras = self.lanes[lane].extras;
+                    self.lane_extras[extras].gaps.remove(index, index.saturating_add(1));
                 }
             }
         }

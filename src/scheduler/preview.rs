@@ -1,14 +1,14 @@
-//! The progress as it will be once calls that run are done (C9).
+//! Previews of the progress, as if calls in flight were done (C9).
 
 use crate::event::Indexes;
 use crate::position::{Progress, TrancheId, WritePosition};
 use crate::work::WorkId;
 
 use super::Scheduler;
-use super::aside::{Gaps, On};
+use super::in_flight::InFlight;
 use super::known::Known;
 use super::lane::{Body, Lane, LaneKind, Node, chain};
-use super::out::Out;
+use super::lane_extras::{Gaps, On};
 use super::slab::NONE;
 
 impl Scheduler {
@@ -16,8 +16,8 @@ impl Scheduler {
         let mut handled = std::mem::take(&mut self.handled);
         handled.clear();
         for &(work, next) in done {
-            if let Some(out) = self.outs.find(work).filter(|out| !out.revoked) {
-                self.collect(out, next, &mut handled);
+            if let Some(call) = self.in_flight.find(work).filter(|call| !call.revoked) {
+                self.collect(call, next, &mut handled);
             }
         }
         let progress = self.ledger.progress_with(&handled);
@@ -26,31 +26,35 @@ impl Scheduler {
         progress.into_iter().map(named).collect()
     }
 
-    /// Returns what a store may keep of how far the work's stream is, once that is done up to `next`.
+    /// Returns the write position to store for the work's stream, once the work is done up to `next`.
     ///
-    /// Trailing placeholders are left out, unless `require_all` counts on them.
+    /// It leaves trailing placeholders out, unless `require_all` depends on them.
     pub(super) fn preview_write_position(&self, work: WorkId, next: i64) -> Option<WritePosition> {
-        let out = self.outs.find(work).filter(|out| !out.revoked)?;
-        if out.is_lone() {
-            return out.ends_by(next).then(|| self.kept_of(out, out.lone, None, Gaps::default(), next, next))?;
+        let call = self.in_flight.find(work).filter(|call| !call.revoked)?;
+        if call.is_singleton() {
+            return call
+                .ends_by(next)
+                .then(|| self.kept_of(call, call.singleton, None, Gaps::default(), next, next))?;
         }
-        let lane = &self.lanes[out.lane];
+        let lane = &self.lanes[call.lane];
         if lane.kind != LaneKind::Stream {
             return None;
         }
-        let taken = chain(&self.nodes, out.head).map(|id| &self.nodes[id]).take_while(|node| node.next_index() <= next);
+        let taken =
+            chain(&self.nodes, call.head).map(|id| &self.nodes[id]).take_while(|node| node.next_index() <= next);
         let events = taken.filter(|node| node.is_out() && !node.is_unfold());
         let real = events.map(Node::next_index).max();
-        let real = if next > out.next { Some(next) } else { real }?;
-        let gaps = if lane.aside == NONE { Gaps::default() } else { self.asides[lane.aside].gaps.clone() };
-        let rest = chain(&self.nodes, out.head).find(|&id| !out.ends_by(next) && self.nodes[id].next_index() > next);
-        self.kept_of(out, lane.stream, Some(rest.unwrap_or(NONE)), gaps, next, real)
+        let real = if next > call.next { Some(next) } else { real }?;
+        let gaps = if lane.extras == NONE { Gaps::default() } else { self.lane_extras[lane.extras].gaps.clone() };
+        let rest = chain(&self.nodes, call.head).find(|&id| !call.ends_by(next) && self.nodes[id].next_index() > next);
+        self.kept_of(call, lane.stream, Some(rest.unwrap_or(NONE)), gaps, next, real)
     }
 
-    /// `rest` is what of the work's lane is not done, if it has one.
+    /// Previews the write position of a stream. `rest` is the unfinished part of the work's chain, if the work has a
+    /// lane.
     fn kept_of(
         &self,
-        out: &Out,
+        call: &InFlight,
         stream: u32,
         rest: Option<u32>,
         mut gaps: Gaps,
@@ -59,16 +63,16 @@ impl Scheduler {
     ) -> Option<WritePosition> {
         let mut known = *self.streams.get(stream);
         if self.options.indexes == Indexes::Dense {
-            gaps.remove(out.first, next);
-            if let Some((from, next)) = known.advance(out.first, next, real) {
+            gaps.remove(call.first, next);
+            if let Some((from, next)) = known.advance(call.first, next, real) {
                 gaps.add(from, next);
             }
         } else {
-            known.advance_sparse(out.first, next - 1, next, real);
+            known.advance_sparse(call.first, next - 1, next, real);
         }
         if self.options.require_all {
             if let Some(rest) = rest {
-                self.pass_queued(&self.lanes[out.lane], rest, &mut known, |_| {});
+                self.pass_queued(&self.lanes[call.lane], rest, &mut known, |_| {});
             }
             return known.position(gaps.ranges());
         }
@@ -77,16 +81,16 @@ impl Scheduler {
         (first < next).then_some(WritePosition { first, next, gaps })
     }
 
-    /// Collects the places of all that is handled once this work is done up to `next`.
-    fn collect(&self, out: &Out, next: i64, handled: &mut Vec<(u32, u32)>) {
-        if out.is_lone() {
-            if out.ends_by(next) {
-                handled.push((out.batch, out.slot));
+    /// Collects the places of all events that are handled once this work is done up to `next`.
+    fn collect(&self, call: &InFlight, next: i64, handled: &mut Vec<(u32, u32)>) {
+        if call.is_singleton() {
+            if call.ends_by(next) {
+                handled.push((call.batch, call.slot));
             }
             return;
         }
-        let (mut id, mut real) = (out.head, i64::MIN);
-        while id != NONE && (out.ends_by(next) || self.nodes[id].next_index() <= next) {
+        let (mut id, mut real) = (call.head, i64::MIN);
+        while id != NONE && (call.ends_by(next) || self.nodes[id].next_index() <= next) {
             let node = &self.nodes[id];
             if !node.has(Node::RECOVERED) {
                 handled.push((node.batch, node.slot));
@@ -96,22 +100,22 @@ impl Scheduler {
             }
             id = node.next;
         }
-        let lane = &self.lanes[out.lane];
+        let lane = &self.lanes[call.lane];
         match lane.kind {
             LaneKind::Single => {}
-            LaneKind::Tranche => self.collect_placeholders(out, id, handled),
-            LaneKind::Stream if id == out.head => {}
+            LaneKind::Tranche => self.collect_placeholders(call, id, handled),
+            LaneKind::Stream if id == call.head => {}
             LaneKind::Stream => {
-                let real = if next > out.next { next } else { real };
-                self.collect_passed(out, id, next, real, handled);
+                let real = if next > call.next { next } else { real };
+                self.collect_passed(call, id, next, real, handled);
             }
         }
     }
 
-    /// Placeholders that become a tranche's first go at once.
-    fn collect_placeholders(&self, out: &Out, rest: u32, handled: &mut Vec<(u32, u32)>) {
-        let lane = &self.lanes[out.lane];
-        let is_only = out.sibling == NONE && self.outs.get(lane.out).head == out.head;
+    /// Collects the placeholders that become a tranche's first, and so are passed at once.
+    fn collect_placeholders(&self, call: &InFlight, rest: u32, handled: &mut Vec<(u32, u32)>) {
+        let lane = &self.lanes[call.lane];
+        let is_only = call.sibling == NONE && self.in_flight.get(lane.in_flight).head == call.head;
         if !is_only {
             return;
         }
@@ -120,12 +124,12 @@ impl Scheduler {
         handled.extend(leading.map(|node| (node.batch, node.slot)));
     }
 
-    /// Collects what of a stream's queue goes with work that is done.
-    fn collect_passed(&self, out: &Out, rest: u32, next: i64, real: i64, handled: &mut Vec<(u32, u32)>) {
-        let lane = &self.lanes[out.lane];
+    /// Collects the queued events of a stream that become handled with work that is done.
+    fn collect_passed(&self, call: &InFlight, rest: u32, next: i64, real: i64, handled: &mut Vec<(u32, u32)>) {
+        let lane = &self.lanes[call.lane];
         let mut known = *self.streams.get(lane.stream);
-        let last = if out.ends_by(next) { out.span_next.max(out.first + 1) - 1 } else { next - 1 };
-        self.look_ahead(&mut known, out.first, last, next, real);
+        let last = if call.ends_by(next) { call.span_next.max(call.first.saturating_add(1)) - 1 } else { next - 1 };
+        self.look_ahead(&mut known, call.first, last, next, real);
         self.pass_queued(lane, rest, &mut known, |node| {
             if !node.has(Node::RECOVERED) {
                 handled.push((node.batch, node.slot));
@@ -135,40 +139,40 @@ impl Scheduler {
         if unfolds_pass {
             handled.extend(chain(&self.nodes, lane.unfolds).map(|id| (self.nodes[id].batch, self.nodes[id].slot)));
         }
-        if lane.aside == NONE {
+        if lane.extras == NONE {
             return;
         }
-        let aside = &self.asides[lane.aside];
-        let passed = |index: i64| (out.first..next).contains(&index);
-        let late = || chain(&self.nodes, aside.late).map(|id| &self.nodes[id]);
+        let extras = &self.lane_extras[lane.extras];
+        let passed = |index: i64| (call.first..next).contains(&index);
+        let late = || chain(&self.nodes, extras.late).map(|id| &self.nodes[id]);
         handled.extend(late().filter(|node| passed(node.index)).map(|node| (node.batch, node.slot)));
         let is_late = |index| late().any(|node| node.index == index && !passed(index));
-        let riders = aside.riders.iter().filter(|rider| match rider.on {
+        let dependents = extras.dependents.iter().filter(|dependent| match dependent.on {
             On::Event(index) => index < known.write() && !is_late(index),
             On::Queued => lane.unfolds == NONE || unfolds_pass,
-            On::Out => {
+            On::InFlight => {
                 let is_out = |id: u32| self.nodes[id].is_out() && self.nodes[id].is_unfold();
                 !chain(&self.nodes, rest).any(is_out)
             }
         });
-        handled.extend(riders.map(|rider| (rider.batch, rider.slot)));
+        handled.extend(dependents.map(|dependent| (dependent.batch, dependent.slot)));
     }
 
-    /// Passes what of a lane's queue need not be offered once its work is done but for `rest`, as
+    /// Passes the queued events that will need no offer once the work is done except for `rest`, as
     /// [`settle_head`](Self::settle_head) will.
     fn pass_queued(&self, lane: &Lane, rest: u32, known: &mut Known, mut passed: impl FnMut(&Node)) {
         for node in chain(&self.nodes, rest).chain(chain(&self.nodes, lane.head)).map(|id| &self.nodes[id]) {
             match node.body {
                 Body::Read(_) | Body::Kept(_) => {}
-                Body::Out if node.is_unfold() => continue,
-                Body::Out | Body::Unused => break,
+                Body::InFlight if node.is_unfold() => continue,
+                Body::InFlight | Body::Unused => break,
             }
             let (index, write) = (node.index, known.write());
             if index >= write {
                 if !node.is_placeholder() || self.options.require_all && index > write.max(0) {
                     break;
                 }
-                self.look_ahead(known, index, index, index + 1, 0);
+                self.look_ahead(known, index, index, index.saturating_add(1), 0);
             }
             passed(node);
         }

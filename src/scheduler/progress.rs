@@ -6,7 +6,7 @@ use super::batch::Batch;
 use super::ledger::Ledger;
 
 impl Ledger {
-    /// Returns the progress of a tranche.
+    /// Returns the current progress of a tranche.
     pub(super) fn progress(&self, tranche: u32) -> Progress {
         let of = &self.tranches[tranche as usize];
         let complete = of.queue.iter().take_while(|&&batch| self.batches[batch as usize].outstanding == 0).count();
@@ -21,13 +21,26 @@ impl Ledger {
         let (remaining, begun) = of.remaining();
         let mut remaining = remaining.iter();
         if begun && complete < of.queue.len() {
-            // What was read of the run is handled, so that it ends in the last run.
+            // The part of the run that was read is handled, so it is the last run of the queue.
             let &(_, last) = remaining.next().expect("the run that was begun is there");
             runs.lengthen(last);
         }
         runs.flush();
         remaining.for_each(|&(first, last)| runs.set.push(first, last));
         Progress { position, handled: runs.set }
+    }
+
+    /// Returns how many events since the tranche was opened `progress` covers: those of the batches that its position
+    /// passed, and those of later batches whose ordinals it names.
+    pub(super) fn covered_events(&self, tranche: u32, progress: &Progress) -> u64 {
+        let of = &self.tranches[tranche as usize];
+        let batches = || of.queue.iter().map(|&batch| &self.batches[batch as usize]);
+        // A position is never compared by size. If no batch ends at this one, it lies before the first of them.
+        let passed = batches().rposition(|batch| Some(&batch.resume_at) == progress.position.as_ref());
+        let passed = passed.map_or(0, |at| at + 1);
+        let before: u64 = batches().take(passed).map(|batch| u64::from(batch.events)).sum();
+        let named: u64 = batches().skip(passed).map(|batch| batch.count_in(&progress.handled)).sum();
+        of.passed_events + before + named
     }
 
     /// Returns the progress of tranches as if these ordinals were handled, too.
@@ -63,7 +76,7 @@ impl Ledger {
 #[derive(Default)]
 struct Runs {
     set: OrdinalSet,
-    /// The run that is not in the set yet, and whether it reaches the end of what was looked at.
+    /// The run that is not in the set yet, and whether it reaches the end of the batches seen so far.
     open: Option<(Ordinal, Ordinal)>,
     touches: bool,
 }

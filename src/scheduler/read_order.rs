@@ -5,16 +5,16 @@ use crate::event::Kind;
 use crate::work::{Streams, WorkKind};
 
 use super::Scheduler;
+use super::in_flight::InFlight;
 use super::lane::Node;
 use super::offer::Span;
-use super::out::Out;
 use super::slab::NONE;
 
 impl Scheduler {
-    /// Fills a call with runs of neighbours of the same stream, each stream once. What is parked, failed, or could not be read
-    /// comes alone.
+    /// Fills a call with runs of neighbouring events of the same stream, each stream once. A parked, failed or
+    /// malformed event comes alone.
     pub(super) fn offer_in_read_order(&mut self, lane: u32, now: Timestamp, call: &mut Streams) {
-        assert_eq!(self.lanes[lane].out, NONE, "a tranche in read order has one call at a time");
+        assert_eq!(self.lanes[lane].in_flight, NONE, "a tranche in read order has one call at a time");
         self.lanes[lane].ready_batch = NONE;
         while call.len() < self.options.streams_per_call.max(1) {
             let head = self.lanes[lane].head;
@@ -34,8 +34,8 @@ impl Scheduler {
                 let stream = self.lanes[lane].stream;
                 self.streams.rename(stream, span.events[0].stream_bytes());
             }
-            let out = Out::new(lane, NONE, kind, now, self.clock.read(now));
-            call.push(self.hand_out(out, span));
+            let in_flight = InFlight::new(lane, NONE, kind, now, self.clock.read(now));
+            call.push(self.hand_out(in_flight, span));
             if alone {
                 break;
             }

@@ -1,7 +1,7 @@
-//! Which lane is next: the oldest batch first, within it the longest queue, then the one that has waited longest.
+//! The choice of the next lane: the oldest batch first, within it the longest queue, then the longest wait.
 //!
-//! An entry is never moved or searched for. A lane notes where it is ready; an entry that it no longer agrees with is
-//! skipped when it is met, so that everything is O(1) amortised. A lone event (`lone`) needs no entry: it is found by its
+//! An entry is never moved or searched for. A lane notes its place in the lists, and an entry that disagrees with its
+//! lane is skipped when it is met, so that every step is O(1) amortised. A singleton needs no entry: it is found by its
 //! place in its batch.
 
 use std::cmp::Reverse;
@@ -11,11 +11,15 @@ use super::slab::{Link, NONE, Slab};
 
 const CLASSES: usize = 90;
 
-/// For how many events a batch keeps places for the next that takes its number.
+/// The number of places that a batch keeps for the next batch of its number.
 const KEPT: usize = 1 << 14;
 
-/// The class of lone events, which they share with lanes of one event.
-const LONE: u8 = 0;
+/// The number of singletons of a batch whose streams are fetched at a time, before they are offered one after the
+/// other.
+pub(super) const FETCHED_SINGLETONS: u32 = 16;
+
+/// The class of singletons, which they share with lanes of one event.
+const SINGLETON_CLASS: u8 = 0;
 
 /// Returns the class of a queue's length: exact up to 64, then by powers of two.
 #[inline]
@@ -23,18 +27,18 @@ pub(super) fn class(len: u32) -> u8 {
     if len <= 64 { len.saturating_sub(1) as u8 } else { (58 + len.ilog2()) as u8 }
 }
 
-/// An event that is all that its stream has to do.
+/// The only event of its stream's work.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Lone {
+pub(super) struct Singleton {
     pub(super) stream: u32,
-    /// Its ordinal's place in the batch.
+    /// The place of its ordinal in the batch.
     pub(super) slot: u32,
 }
 
-const NOT_LONE: Lone = Lone { stream: NONE, slot: NONE };
+const NO_SINGLETON: Singleton = Singleton { stream: NONE, slot: NONE };
 
-impl Lone {
-    /// In place of a lone event: the lane that it was given, which keeps its place.
+impl Singleton {
+    /// Returns the mark in place of a singleton: the lane that it was given, which keeps its place.
     fn lane(lane: u32) -> Self {
         Self { stream: NONE, slot: lane }
     }
@@ -44,7 +48,7 @@ impl Lone {
 struct Entry {
     lane: u32,
     next: u32,
-    /// The lone events before this place of the batch were ready earlier.
+    /// The singletons before this place of the batch were ready earlier.
     after: u32,
 }
 
@@ -68,60 +72,62 @@ struct List {
     tail: u32,
 }
 
-/// What is ready under one batch.
+/// The ready lanes and singletons of one batch.
 #[derive(Debug)]
 struct Bucket {
     sequence: u64,
-    /// Which lists have entries.
+    /// A bit for each list that has entries.
     filled: u128,
-    /// Whether the heap knows it.
+    /// Whether the heap has the batch.
     known: bool,
     lists: [List; CLASSES],
-    /// The lone events, by what the batch brought; how many there are, where the first may be, and behind the last.
-    lone: Vec<Lone>,
-    lone_left: u32,
-    lone_from: u32,
-    lone_end: u32,
+    /// The singletons by their places in the batch, their number, a lower bound of the first place, and the end of the
+    /// last.
+    singletons: Vec<Singleton>,
+    singletons_left: u32,
+    singletons_from: u32,
+    singletons_end: u32,
 }
 
 impl Bucket {
-    /// Returns the place of the first that is lone, or was, unless the first lane of its class was ready earlier.
+    /// Returns the place of the first singleton, or of a lane that was one, unless the first lane of its class was
+    /// ready earlier.
     #[inline]
-    fn first_lone(&mut self, entries: &Entries) -> Option<u32> {
-        if self.lone_left == 0 {
+    fn first_singleton(&mut self, entries: &Entries) -> Option<u32> {
+        if self.singletons_left == 0 {
             return None;
         }
-        while self.lone[self.lone_from as usize].slot == NONE {
-            self.lone_from += 1;
+        while self.singletons[self.singletons_from as usize].slot == NONE {
+            self.singletons_from += 1;
         }
-        let entry = self.lists[usize::from(LONE)].head;
-        (entry == NONE || entries[entry].after > self.lone_from).then_some(self.lone_from)
+        let entry = self.lists[usize::from(SINGLETON_CLASS)].head;
+        (entry == NONE || entries[entry].after > self.singletons_from).then_some(self.singletons_from)
     }
 
     #[inline]
-    fn remove_lone(&mut self, at: u32) -> Lone {
-        let lone = std::mem::replace(&mut self.lone[at as usize], NOT_LONE);
-        self.lone_left -= 1;
-        if self.lone_left == 0 && self.lists[usize::from(LONE)].head == NONE {
-            self.filled &= !(1 << LONE);
+    fn remove_singleton(&mut self, at: u32) -> Singleton {
+        let singleton = std::mem::replace(&mut self.singletons[at as usize], NO_SINGLETON);
+        self.singletons_left -= 1;
+        if self.singletons_left == 0 && self.lists[usize::from(SINGLETON_CLASS)].head == NONE {
+            self.filled &= !(1 << SINGLETON_CLASS);
         }
-        lone
+        singleton
     }
 }
 
 type Entries = Slab<Entry, 4096>;
 
-/// What is next.
+/// The next lane or singleton.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// A lane, which stands in a list, or in the place of the event that was lone.
+    /// A lane, which stands in a list or in the place of a singleton.
     Lane {
         lane: u32,
         batch: u32,
         class: u8,
         at: u32,
     },
-    Lone {
+    Singleton {
         batch: u32,
         at: u32,
     },
@@ -129,10 +135,10 @@ pub(super) enum Next {
 
 #[derive(Debug)]
 pub(super) struct Ready {
-    /// By batch.
+    /// Buckets by batch.
     buckets: Vec<Bucket>,
     entries: Entries,
-    /// Batches that may have something, by age.
+    /// Batches that may have an entry, by age.
     batches: BinaryHeap<Reverse<(u64, u32)>>,
 }
 
@@ -141,7 +147,7 @@ impl Ready {
         Self { buckets: Vec::new(), entries: Slab::new(), batches: BinaryHeap::new() }
     }
 
-    /// Begins a batch of so many events; a smaller sequence is an older batch.
+    /// Begins a batch of so many events. A smaller sequence is an older batch.
     pub(super) fn begin(&mut self, batch: u32, sequence: u64, events: usize) {
         let at = batch as usize;
         if at == self.buckets.len() {
@@ -151,79 +157,88 @@ impl Ready {
                 filled: 0,
                 known: false,
                 lists,
-                lone: Vec::new(),
-                lone_left: 0,
-                lone_from: 0,
-                lone_end: 0,
+                singletons: Vec::new(),
+                singletons_left: 0,
+                singletons_from: 0,
+                singletons_end: 0,
             });
         }
         let bucket = &mut self.buckets[at];
         assert_eq!(bucket.filled, 0, "a batch begins with nothing ready");
         (bucket.sequence, bucket.known) = (sequence, false);
-        (bucket.lone_from, bucket.lone_end) = (0, 0);
-        bucket.lone.clear();
-        bucket.lone.resize(events, NOT_LONE);
+        (bucket.singletons_from, bucket.singletons_end) = (0, 0);
+        bucket.singletons.clear();
+        bucket.singletons.resize(events, NO_SINGLETON);
     }
 
-    /// Ends a batch; what is left of its entries is void.
+    /// Ends a batch. Its remaining entries are void.
     pub(super) fn end(&mut self, batch: u32) {
         while self.buckets[batch as usize].filled != 0 {
             let bucket = &mut self.buckets[batch as usize];
             let class = bucket.filled.ilog2() as u8;
-            match if class == LONE { bucket.first_lone(&self.entries) } else { None } {
+            match if class == SINGLETON_CLASS { bucket.first_singleton(&self.entries) } else { None } {
                 Some(at) => {
-                    let lone = bucket.remove_lone(at);
-                    assert_eq!(lone.stream, NONE, "a batch that is done with has no lone events");
+                    let singleton = bucket.remove_singleton(at);
+                    assert_eq!(singleton.stream, NONE, "a finished batch has no singletons");
                 }
                 None => self.remove(batch, class, NONE),
             }
         }
-        let lone = &mut self.buckets[batch as usize].lone;
-        if lone.capacity() > KEPT {
-            *lone = Vec::new();
+        let singleton = &mut self.buckets[batch as usize].singletons;
+        if singleton.capacity() > KEPT {
+            *singleton = Vec::new();
         }
     }
 
-    /// Lets a lone event be found.
+    /// Adds a singleton.
     #[inline]
-    pub(super) fn add_lone(&mut self, batch: u32, at: u32, lone: Lone) {
+    pub(super) fn add_singleton(&mut self, batch: u32, at: u32, singleton: Singleton) {
         let bucket = &mut self.buckets[batch as usize];
-        bucket.lone[at as usize] = lone;
-        bucket.lone_left += 1;
-        bucket.lone_end = at + 1;
-        bucket.filled |= 1 << LONE;
+        bucket.singletons[at as usize] = singleton;
+        bucket.singletons_left += 1;
+        bucket.singletons_end = at + 1;
+        bucket.filled |= 1 << SINGLETON_CLASS;
         if !bucket.known {
             bucket.known = true;
             self.batches.push(Reverse((bucket.sequence, batch)));
         }
     }
 
-    /// Takes a lone event, to be offered.
+    /// Returns the streams of the next singletons from a place on. Places without a singleton have `NONE`.
     #[inline]
-    pub(super) fn take_lone(&mut self, batch: u32, at: u32) -> Lone {
-        let lone = self.buckets[batch as usize].remove_lone(at);
-        assert_ne!(lone.stream, NONE, "a lone event is taken once");
-        lone
+    pub(super) fn next_singletons(&self, batch: u32, at: u32) -> impl Iterator<Item = u32> + '_ {
+        let singletons = &self.buckets[batch as usize].singletons[at as usize..];
+        singletons.iter().take(FETCHED_SINGLETONS as usize).map(|singleton| singleton.stream)
     }
 
-    /// Puts a lane in the place of a lone event.
-    pub(super) fn replace_lone(&mut self, batch: u32, at: u32, lane: u32) {
-        self.buckets[batch as usize].lone[at as usize] = Lone::lane(lane);
+    /// Takes a singleton, to be offered.
+    #[inline]
+    pub(super) fn take_singleton(&mut self, batch: u32, at: u32) -> Singleton {
+        let singleton = self.buckets[batch as usize].remove_singleton(at);
+        assert_ne!(singleton.stream, NONE, "a singleton is taken once");
+        singleton
     }
 
-    pub(super) fn lone_at(&self, batch: u32, at: u32) -> Lone {
-        self.buckets[batch as usize].lone[at as usize]
+    /// Puts a lane in the place of a singleton.
+    pub(super) fn replace_singleton(&mut self, batch: u32, at: u32, lane: u32) {
+        self.buckets[batch as usize].singletons[at as usize] = Singleton::lane(lane);
     }
 
-    /// Returns the lone events of a batch, with their places.
-    pub(super) fn lone(&self, batch: u32) -> impl Iterator<Item = (u32, Lone)> + '_ {
-        (0..).zip(self.buckets[batch as usize].lone.iter().copied()).filter(|(_, lone)| lone.stream != NONE)
+    pub(super) fn singleton_at(&self, batch: u32, at: u32) -> Singleton {
+        self.buckets[batch as usize].singletons[at as usize]
+    }
+
+    /// Returns the singletons of a batch, with their places.
+    pub(super) fn singletons(&self, batch: u32) -> impl Iterator<Item = (u32, Singleton)> + '_ {
+        (0..)
+            .zip(self.buckets[batch as usize].singletons.iter().copied())
+            .filter(|(_, singleton)| singleton.stream != NONE)
     }
 
     #[inline]
     pub(super) fn push(&mut self, lane: u32, batch: u32, class: u8) {
         let bucket = &mut self.buckets[batch as usize];
-        let entry = self.entries.insert(Entry { lane, next: NONE, after: bucket.lone_end });
+        let entry = self.entries.insert(Entry { lane, next: NONE, after: bucket.singletons_end });
         let list = &mut bucket.lists[usize::from(class)];
         if list.head == NONE {
             list.head = entry;
@@ -238,8 +253,8 @@ impl Ready {
         }
     }
 
-    /// Returns what is next of that which is still `valid`, and leaves it there. Inlined, so that the answer does not go through
-    /// memory: it would be read before it has arrived there.
+    /// Returns the next lane or singleton that is still `valid`, and leaves it there. Inlined, because an answer passed
+    /// through memory would be read before the write has arrived there.
     #[inline(always)]
     pub(super) fn peek(&mut self, valid: impl Fn(u32, u32, u8) -> bool) -> Option<Next> {
         while let Some(&Reverse((sequence, batch))) = self.batches.peek() {
@@ -252,10 +267,10 @@ impl Ready {
                 continue;
             }
             let class = bucket.filled.ilog2() as u8;
-            let lone = if class == LONE { bucket.first_lone(&self.entries) } else { None };
-            let (lane, at) = match lone.map(|at| (bucket.lone[at as usize], at)) {
-                Some((lone, at)) if lone.stream != NONE => return Some(Next::Lone { batch, at }),
-                Some((lone, at)) => (lone.slot, at),
+            let singleton = if class == SINGLETON_CLASS { bucket.first_singleton(&self.entries) } else { None };
+            let (lane, at) = match singleton.map(|at| (bucket.singletons[at as usize], at)) {
+                Some((singleton, at)) if singleton.stream != NONE => return Some(Next::Singleton { batch, at }),
+                Some((singleton, at)) => (singleton.slot, at),
                 None => (self.entries[bucket.lists[usize::from(class)].head].lane, NONE),
             };
             if valid(lane, batch, class) {
@@ -266,12 +281,12 @@ impl Ready {
         None
     }
 
-    /// Takes a lane off that is [`next`](Self::peek).
+    /// Removes the [next](Self::peek) lane.
     #[inline]
     pub(super) fn remove(&mut self, batch: u32, class: u8, at: u32) {
         let bucket = &mut self.buckets[batch as usize];
         if at != NONE {
-            bucket.remove_lone(at);
+            bucket.remove_singleton(at);
             return;
         }
         let list = &mut bucket.lists[usize::from(class)];
@@ -279,7 +294,7 @@ impl Ready {
         list.head = self.entries[entry].next;
         if list.head == NONE {
             list.tail = NONE;
-            if class != LONE || bucket.lone_left == 0 {
+            if class != SINGLETON_CLASS || bucket.singletons_left == 0 {
                 bucket.filled &= !(1 << class);
             }
         }
@@ -304,20 +319,20 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_batch_is_first_then_the_longest_queue_then_the_first_come() {
+    fn the_oldest_batch_is_first_then_the_longest_queue_then_the_longest_wait() {
         let mut ready = Ready::new();
         ready.begin(0, 7, 1);
         ready.begin(1, 3, 4);
         for (at, stream) in [(0, 20), (1, 21)] {
-            ready.add_lone(1, at, Lone { stream, slot: at });
+            ready.add_singleton(1, at, Singleton { stream, slot: at });
         }
         for (lane, batch, class) in [(1, 0, 0), (2, 1, 0), (3, 1, 5), (4, 1, 0), (5, 1, 5), (6, 0, 9)] {
             ready.push(lane, batch, class);
         }
-        ready.add_lone(1, 3, Lone { stream: 22, slot: 3 });
+        ready.add_singleton(1, 3, Singleton { stream: 22, slot: 3 });
         ready.push(7, 1, 0);
-        ready.replace_lone(1, 0, 8);
-        ready.replace_lone(1, 1, 5);
+        ready.replace_singleton(1, 0, 8);
+        ready.replace_singleton(1, 1, 5);
         let mut order = Vec::new();
         while let Some(next) = ready.peek(|lane, _, _| lane != 5) {
             match next {
@@ -325,7 +340,7 @@ mod tests {
                     order.push(lane);
                     ready.remove(batch, class, at);
                 }
-                Next::Lone { batch, at } => order.push(ready.take_lone(batch, at).stream),
+                Next::Singleton { batch, at } => order.push(ready.take_singleton(batch, at).stream),
             }
         }
         assert_eq!(order, [3, 8, 2, 4, 22, 7, 6, 1]);

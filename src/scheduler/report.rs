@@ -1,83 +1,87 @@
-//! What the scheduler answers when it is asked how things stand.
+//! The scheduler's reports.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::position::{Ordinal, TrancheId};
 
-/// How a tranche stands.
+/// The state of a tranche.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrancheReport {
     pub tranche: TrancheId,
-    /// Batches with events that could be handled: those of which only waiting events (in trouble, parked) remain do not count.
+    /// Batches with an event that is neither handled nor waiting. An event waits if its stream is in trouble, parked,
+    /// or misses an earlier event.
     pub batches: usize,
-    /// Batches that are not complete, or behind one that is not.
+    /// Incomplete batches, and complete ones behind an incomplete one.
     pub batches_held: usize,
     /// Bytes of the events that are held unhandled.
     pub bytes: usize,
-    /// Events read since the position: how far reading is ahead.
+    /// Events read since the position: the distance by which reading is ahead.
     pub ahead: u64,
-    /// Events of those that are not handled yet.
+    /// The unhandled events among those.
     pub unhandled: u64,
-    /// Pieces of work that are out.
-    pub out: usize,
-    /// Runs that the set of handled ordinals has: what its encoded size follows from (C14).
+    /// Pieces of work in flight.
+    pub in_flight: usize,
+    /// The number of runs in the set of handled ordinals. The set's encoded size follows from it (C14).
     pub set_runs: usize,
-    /// Counts, since the tranche was opened, what changed its progress; equal numbers, equal progress.
+    /// The number of changes of the progress since the tranche was opened. Equal numbers mean equal progress.
     pub version: u64,
     /// Batches completed in order since the tranche was opened.
     pub completed_batches: u64,
-    /// Events handled since the tranche was opened, by whatever means.
+    /// Events that became handled since the tranche was opened, by whatever means.
     pub completed_events: u64,
-    /// The first ordinal that is not handled.
+    /// The first unhandled ordinal.
     pub blocked_at: Option<Ordinal>,
-    /// When the batch that holds it was read.
+    /// The time at which the batch of that ordinal was read.
     pub blocked_since: Option<Timestamp>,
 }
 
-/// Where a stream is.
+/// The state of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StreamState {
-    /// No event of it was seen, or it was purged.
+    /// No event of the stream was seen, or the stream was purged.
     Unknown,
-    /// Everything seen is handled.
+    /// Every event that was seen is handled.
     Idle,
-    /// It will be offered as soon as a slot is free.
+    /// The stream is offered as soon as a slot is free.
     Ready,
-    /// It has events, but those before them are missing (`require_all`).
+    /// The stream has events, but earlier ones are missing (`require_all`).
     Waiting,
-    /// A call of it runs.
+    /// A call of the stream runs.
     Active,
-    /// Its last call failed.
+    /// The last call failed.
     Failing,
-    /// Its last call succeeded without progress.
+    /// The last call succeeded without progress.
     Stalled,
-    /// Its handler asked for a later visit.
+    /// The handler asked for a later visit.
     Deferred,
     Parked,
 }
 
-/// One stream, for lists.
+/// A stream in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamReport {
     pub stream: String,
     pub tranche: TrancheId,
     pub state: StreamState,
-    /// A call of it runs at the moment.
+    /// Whether a call of it runs.
     pub running: bool,
-    /// The index of its first queued event, if it has any that is not out.
+    /// The index of its first queued event. Events in flight are not queued.
     pub head: Option<i64>,
     pub events: usize,
     pub bytes: usize,
-    /// How often its first event failed in a row.
+    /// The number of consecutive failures of its first event.
     pub failures: u32,
-    /// How long it has been in its state; for failing and stalled ones: since it last made progress (D-14).
+    /// The time in its state. Failing and stalled streams: the time since the last progress (D-14).
     pub age: Duration,
-    /// Until when it is not offered.
+    /// The time until which it is not offered.
     pub until: Option<Timestamp>,
+    /// The index that must come before its first event is offered (`require_all`).
+    pub missing: Option<i64>,
 }
 
-/// Why a stream is where it is.
+/// The explanation of a stream's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
     pub state: StreamState,
@@ -85,10 +89,40 @@ pub struct Explanation {
     pub report: Option<StreamReport>,
     /// The next index of interest.
     pub write_position: Option<i64>,
-    /// Indexes that were jumped and could still come late, as half-open ranges.
+    /// Jumped indexes, as half-open ranges. Their events could still come late.
     pub gaps: Vec<(i64, i64)>,
     /// The first ordinal of its tranche that this stream holds back, if it does.
     pub blocks: Option<Ordinal>,
+}
+
+/// A repeat that was dropped although it differs from the event of the same stream and index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    pub stream: String,
+    pub index: i64,
+    /// The event that is handled.
+    pub kept: Occurrence,
+    /// The event that differs, and counts as its repeat.
+    pub dropped: Occurrence,
+}
+
+/// The tranche and the ordinal of one event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Occurrence {
+    pub tranche: TrancheId,
+    pub at: Ordinal,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stream, index, kept, dropped } = self;
+        write!(
+            f,
+            "event {index} of stream `{stream}` has two contents: ordinal {} of tranche `{}` is handled, and ordinal {} of \
+             tranche `{}` is dropped as its repeat",
+            kept.at, kept.tranche, dropped.at, dropped.tranche
+        )
+    }
 }
 
 /// Totals of one state.
@@ -103,7 +137,7 @@ pub struct StateTotals {
     pub newest: Duration,
 }
 
-/// How everything stands.
+/// The state of all streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     pub idle: usize,
@@ -117,7 +151,10 @@ pub struct Snapshot {
     /// Late events offered so far (C5), and duplicates dropped.
     pub late_events: u64,
     pub duplicates: u64,
-    /// The streams that need attention: failing, stalled, active for long, parked; the oldest first.
+    /// The dropped duplicates that were found to differ from the events that they repeat.
+    pub conflicts: u64,
+    /// The streams that need attention: failing, stalled, active for long, parked, or without an earlier event that
+    /// `require_all` asks for; the oldest first.
     pub streams: Vec<StreamReport>,
     /// The few streams that most bytes wait of to be handled, ready or not; the largest first.
     pub largest: Vec<StreamReport>,

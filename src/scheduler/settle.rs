@@ -1,16 +1,16 @@
-//! What follows when something is handled: what may go with it, what is no longer needed.
+//! Completes handled events: marks them in their batches, advances write positions, frees nodes and lanes.
 
 use crate::clock::Timestamp;
 
-use super::aside::{On, Trouble};
 use super::known::Busy;
 use super::lane::{LaneKind, Node, chain};
+use super::lane_extras::{On, Trouble};
 use super::slab::NONE;
 use super::{Indexes, Scheduler};
 
-/// A lane that recovers stops counting its events as waiting once so few are left: doing so each time that a long queue
-/// recovers would cost its length each time.
-const CALM: u32 = 64;
+/// The longest queue of a recovered lane whose events stop counting as waiting. Each recovery of a longer queue would
+/// cost the queue's length.
+const MAX_QUEUE_TO_CLEAR_WAITING: u32 = 64;
 
 /// Events with successive places of one batch, to be marked together.
 #[derive(Default)]
@@ -22,7 +22,7 @@ pub(super) struct Marks {
 }
 
 impl Scheduler {
-    /// Adds an event that is handled; those before it are marked unless they stay together.
+    /// Adds a handled event. The earlier ones are marked unless the new one follows them directly.
     #[inline]
     pub(super) fn mark(&mut self, marks: &mut Marks, batch: u32, slot: u32, waiting: bool) {
         if marks.batch != batch || marks.slot + marks.count != slot || marks.count == 0 {
@@ -53,7 +53,7 @@ impl Scheduler {
         }
     }
 
-    /// Lets go of a node, and of its event if that is queued. Returns how much of its read buffer that held.
+    /// Frees a node, and its event if that is queued. Returns the bytes of the read buffer that the event held.
     #[inline]
     pub(super) fn free_node(&mut self, id: u32) -> u64 {
         let bytes = self.store.forget(&mut self.nodes[id]);
@@ -61,7 +61,7 @@ impl Scheduler {
         bytes
     }
 
-    /// As [`free_node`](Self::free_node), for one whose tranche is held, and counts what it held.
+    /// Frees a node whose tranche is held, and subtracts the bytes that its event held.
     pub(super) fn drop_node(&mut self, id: u32) -> u64 {
         let batch = self.nodes[id].batch;
         let bytes = self.free_node(id);
@@ -71,7 +71,7 @@ impl Scheduler {
         bytes
     }
 
-    /// Counts a queued node of a lane as handled, and lets go of it.
+    /// Counts a queued node of a lane as handled, and frees it.
     fn settle_node(&mut self, lane: u32, id: u32) {
         let node = &self.nodes[id];
         if !node.has(Node::RECOVERED) {
@@ -80,11 +80,11 @@ impl Scheduler {
         self.lanes[lane].bytes -= self.drop_node(id);
     }
 
-    /// Notes how far a stream is handled.
+    /// Advances the write position of a stream.
     #[inline]
     pub(super) fn advance(&mut self, stream: u32, from: i64, last: i64, next: i64, real: i64) {
         if self.options.require_all {
-            self.moved.insert(stream);
+            self.dirty_streams.insert(stream);
         }
         let known = self.streams.get_mut(stream);
         if self.options.indexes == Indexes::Sparse {
@@ -92,23 +92,23 @@ impl Scheduler {
         }
         let gap = known.advance(from, next, real);
         let lane = known.lane();
-        if lane != NONE && self.lanes[lane].aside != NONE {
-            let aside = self.lanes[lane].aside;
-            self.asides[aside].gaps.remove(from, next);
+        if lane != NONE && self.lanes[lane].extras != NONE {
+            let extras = self.lanes[lane].extras;
+            self.lane_extras[extras].gaps.remove(from, next);
         }
         if let Some((from, next)) = gap {
             let now = if lane == NONE { Timestamp::ZERO } else { self.lanes[lane].since };
             let lane = self.lane_of(stream, now);
-            let aside = self.aside_of(lane);
-            self.asides[aside].gaps.add(from, next);
+            let extras = self.extras_of(lane);
+            self.lane_extras[extras].gaps.add(from, next);
         }
     }
 
-    /// Does what is to be done once something of a lane was handled, put back, or passed.
+    /// Updates a lane after events of it were handled, restored, or passed.
     #[inline]
     pub(super) fn settle_lane(&mut self, lane: u32) {
         let of = &self.lanes[lane];
-        if of.kind == LaneKind::Stream && of.is_idle() && of.aside == NONE {
+        if of.kind == LaneKind::Stream && of.is_idle() && of.extras == NONE {
             return self.free_lane(lane);
         }
         self.settle_busy_lane(lane);
@@ -116,17 +116,17 @@ impl Scheduler {
 
     fn settle_busy_lane(&mut self, lane: u32) {
         self.settle_head(lane);
-        self.settle_riders(lane);
-        self.calm(lane);
+        self.settle_dependents(lane);
+        self.clear_waiting(lane);
         if !self.retire_lane(lane) {
             self.refresh(lane);
         }
     }
 
-    /// Passes what need not be offered: what the write position has passed, and placeholders whose turn it is.
+    /// Passes the leading events that need no offer: those below the write position, and placeholders whose turn it is.
     pub(super) fn settle_head(&mut self, lane_id: u32) {
         let lane = &self.lanes[lane_id];
-        if lane.out != NONE || lane.kind == LaneKind::Single {
+        if lane.in_flight != NONE || lane.kind == LaneKind::Single {
             return;
         }
         if lane.kind == LaneKind::Tranche {
@@ -141,7 +141,7 @@ impl Scheduler {
                 if !head.is_placeholder() || self.options.require_all && index > write.max(0) {
                     break;
                 }
-                self.advance(stream, index, index, index + 1, 0);
+                self.advance(stream, index, index, index.saturating_add(1), 0);
             }
             let id = self.lanes[lane_id].pop(&self.nodes);
             self.settle_node(lane_id, id);
@@ -157,7 +157,7 @@ impl Scheduler {
             passed = true;
         }
         if passed {
-            // The batch that it was ready under may be complete now.
+            // The batch under which the lane was ready may be complete now.
             self.lanes[lane_id].ready_batch = NONE;
         }
     }
@@ -172,12 +172,12 @@ impl Scheduler {
 
     /// Passes late events that a call has passed.
     pub(super) fn settle_late(&mut self, lane_id: u32, from: i64, next: i64) {
-        let aside = self.lanes[lane_id].aside;
-        if aside == NONE || self.asides[aside].late == NONE {
+        let extras = self.lanes[lane_id].extras;
+        if extras == NONE || self.lane_extras[extras].late == NONE {
             return;
         }
-        let late: Vec<_> = chain(&self.nodes, self.asides[aside].late).collect();
-        self.asides[aside].late = NONE;
+        let late: Vec<_> = chain(&self.nodes, self.lane_extras[extras].late).collect();
+        self.lane_extras[extras].late = NONE;
         let mut last = NONE;
         for id in late {
             if (from..next).contains(&self.nodes[id].index) {
@@ -187,7 +187,7 @@ impl Scheduler {
             }
             self.nodes[id].next = NONE;
             if last == NONE {
-                self.asides[aside].late = id;
+                self.lane_extras[extras].late = id;
             } else {
                 self.nodes[last].next = id;
             }
@@ -195,54 +195,54 @@ impl Scheduler {
         }
     }
 
-    fn settle_riders(&mut self, lane_id: u32) {
+    fn settle_dependents(&mut self, lane_id: u32) {
         let lane = &self.lanes[lane_id];
-        if lane.aside == NONE || self.asides[lane.aside].riders.is_empty() {
+        if lane.extras == NONE || self.lane_extras[lane.extras].dependents.is_empty() {
             return;
         }
         let write = self.streams.get(lane.stream).write();
-        let mut riders = std::mem::take(&mut self.asides[lane.aside].riders);
-        riders.retain(|rider| {
+        let mut dependents = std::mem::take(&mut self.lane_extras[lane.extras].dependents);
+        dependents.retain(|dependent| {
             let lane = &self.lanes[lane_id];
-            let handled = match rider.on {
+            let handled = match dependent.on {
                 On::Event(index) => index < write && !self.is_late(lane_id, index),
                 On::Queued => lane.unfolds == NONE,
-                On::Out => lane.out == NONE,
+                On::InFlight => lane.in_flight == NONE,
             };
             if handled {
-                self.ledger.mark(rider.batch, rider.slot, 1, u32::from(rider.waiting));
+                self.ledger.mark(dependent.batch, dependent.slot, 1, u32::from(dependent.waiting));
             }
             !handled
         });
-        let aside = self.lanes[lane_id].aside;
-        self.asides[aside].riders = riders;
+        let extras = self.lanes[lane_id].extras;
+        self.lane_extras[extras].dependents = dependents;
     }
 
-    /// Returns whether a late event of this index is queued or out.
+    /// Returns whether a late event of this index is queued or in flight.
     pub(super) fn is_late(&self, lane: u32, index: i64) -> bool {
         let lane = &self.lanes[lane];
-        let is_out = lane.out != NONE && {
-            let out = self.outs.get(lane.out);
-            out.late && !out.revoked && out.first == index
+        let is_out = lane.in_flight != NONE && {
+            let call = self.in_flight.get(lane.in_flight);
+            call.late && !call.revoked && call.first == index
         };
         is_out
-            || lane.aside != NONE
-                && chain(&self.nodes, self.asides[lane.aside].late).any(|id| self.nodes[id].index == index)
+            || lane.extras != NONE
+                && chain(&self.nodes, self.lane_extras[lane.extras].late).any(|id| self.nodes[id].index == index)
     }
 
-    /// Counts the events of a lane as waiting from now on, and lets go of the read buffers that they are in.
+    /// Counts the events of a lane as waiting from now on, and releases the read buffers that they are in.
     pub(super) fn begin_waiting(&mut self, lane_id: u32) {
-        let aside = self.aside_of(lane_id);
-        if self.asides[aside].waiting || self.lanes[lane_id].kind == LaneKind::Tranche {
+        let extras = self.extras_of(lane_id);
+        if self.lane_extras[extras].waiting || self.lanes[lane_id].kind == LaneKind::Tranche {
             return;
         }
-        self.asides[aside].waiting = true;
+        self.lane_extras[extras].waiting = true;
         for id in self.queued(lane_id) {
             self.start_waiting(id);
         }
-        for rider in &mut self.asides[aside].riders {
-            rider.waiting = true;
-            self.ledger.wait(rider.batch, true);
+        for dependent in &mut self.lane_extras[extras].dependents {
+            dependent.waiting = true;
+            self.ledger.wait(dependent.batch, true);
         }
     }
 
@@ -256,21 +256,25 @@ impl Scheduler {
         self.ledger.wait(node.batch, true);
     }
 
-    /// Stops counting the events of a lane as waiting, if it has recovered and few are left.
-    fn calm(&mut self, lane_id: u32) {
+    /// Stops counting the events of a lane as waiting, if the lane has recovered and few events are left.
+    pub(super) fn clear_waiting(&mut self, lane_id: u32) {
         let lane = &self.lanes[lane_id];
-        if lane.aside == NONE || lane.len > CALM || lane.out != NONE {
+        if lane.extras == NONE || lane.len > MAX_QUEUE_TO_CLEAR_WAITING || lane.in_flight != NONE {
             return;
         }
-        let aside_id = lane.aside;
-        let aside = &mut self.asides[aside_id];
-        if !aside.waiting || aside.parked.is_some() || aside.trouble != Trouble::None || aside.ticket != 0 {
+        let extras_id = lane.extras;
+        let extras = &self.lane_extras[extras_id];
+        if !extras.waiting || extras.parked.is_some() || extras.trouble != Trouble::None || extras.ticket != 0 {
             return;
         }
-        aside.waiting = false;
-        for rider in &mut aside.riders {
-            rider.waiting = false;
-            self.ledger.wait(rider.batch, false);
+        if self.misses_events(lane_id) {
+            return;
+        }
+        let extras = &mut self.lane_extras[extras_id];
+        extras.waiting = false;
+        for dependent in &mut extras.dependents {
+            dependent.waiting = false;
+            self.ledger.wait(dependent.batch, false);
         }
         for id in self.queued(lane_id) {
             let node = &mut self.nodes[id];
@@ -281,25 +285,26 @@ impl Scheduler {
         }
     }
 
-    /// Returns all nodes that a lane has queued.
+    /// Returns all queued nodes of a lane.
     pub(super) fn queued(&self, lane: u32) -> Vec<u32> {
         let lane = &self.lanes[lane];
-        let late = if lane.aside == NONE { NONE } else { self.asides[lane.aside].late };
+        let late = if lane.extras == NONE { NONE } else { self.lane_extras[lane.extras].late };
         [late, lane.head, lane.unfolds].into_iter().flat_map(|first| chain(&self.nodes, first)).collect()
     }
 
-    /// Lets go of what a lane no longer needs: of all of it, if there is nothing to do or to remember. Returns whether it is gone.
+    /// Frees the unused parts of a lane: all of it, if it has nothing to do or to remember. Returns whether the lane is
+    /// freed.
     pub(super) fn retire_lane(&mut self, lane_id: u32) -> bool {
         let lane = &self.lanes[lane_id];
-        if lane.aside != NONE {
-            let aside = &self.asides[lane.aside];
-            let is_void = aside.is_void() && aside.riders.is_empty() && !aside.waiting && aside.ticket == 0;
+        if lane.extras != NONE {
+            let extras = &self.lane_extras[lane.extras];
+            let is_void = extras.is_void() && extras.dependents.is_empty() && !extras.waiting && extras.ticket == 0;
             if !is_void {
                 return false;
             }
-            let aside = lane.aside;
-            self.lanes[lane_id].aside = NONE;
-            self.asides.release(aside);
+            let extras = lane.extras;
+            self.lanes[lane_id].extras = NONE;
+            self.lane_extras.release(extras);
         }
         let lane = &self.lanes[lane_id];
         if !lane.is_idle() || lane.kind == LaneKind::Tranche {
@@ -309,6 +314,12 @@ impl Scheduler {
         true
     }
 
+    pub(super) fn remove_anonymous(&mut self, stream: u32) {
+        let epoch = self.streams.get(stream).epoch;
+        self.streams.remove_anonymous(stream);
+        self.ledger.leave_epoch_anonymously(epoch);
+    }
+
     #[inline]
     pub(super) fn free_lane(&mut self, lane_id: u32) {
         let lane = &mut self.lanes[lane_id];
@@ -316,7 +327,7 @@ impl Scheduler {
         (lane.free, lane.ready_batch) = (true, NONE);
         let (stream, kind) = (lane.stream, lane.kind);
         match kind {
-            LaneKind::Single => self.streams.remove_anonymous(stream),
+            LaneKind::Single => self.remove_anonymous(stream),
             _ => self.streams.get_mut(stream).set_busy(Busy::Nothing),
         }
         self.lanes.release(lane_id);

@@ -1,16 +1,16 @@
 //! Storage that grows by segments.
 //!
-//! Doubling one large allocation would stop everything for tens of milliseconds at a million entries; here nothing that
-//! is stored ever moves. Places that were released are used again, the latest first, because it is warm.
+//! Doubling one large allocation would stop everything for tens of milliseconds at a million entries. Here no stored
+//! value ever moves. Released places are reused, the latest first, because it is in a cache.
 
 use std::ops::{Index, IndexMut};
 
 /// The id of nothing.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// Something that can name the next of its kind: while it is unused, the next unused one.
+/// A value that can name the next of its kind: while it is unused, the next unused one.
 pub(super) trait Link {
-    /// Returns what fills a place that was never used.
+    /// Returns the value of a place that was never used.
     fn vacant() -> Self;
     fn link(&self) -> u32;
     fn set_link(&mut self, next: u32);
@@ -38,7 +38,7 @@ impl<T: Link, const N: usize> Slab<T, N> {
         id
     }
 
-    /// Returns a place to be filled. What is in it is vacant, or was released.
+    /// Returns a place to be filled. Its value is vacant, or was released.
     #[inline]
     pub(super) fn claim(&mut self) -> u32 {
         self.used += 1;
@@ -59,13 +59,11 @@ impl<T: Link, const N: usize> Slab<T, N> {
     fn grow(&mut self) {
         assert!(self.segments.len() * N + N < NONE as usize, "a slab holds fewer than 2^32 entries");
         let segment: Vec<_> = std::iter::repeat_with(T::vacant).take(N).collect();
-        let Ok(segment) = segment.into_boxed_slice().try_into() else {
-            panic!("a segment has as many entries as it has")
-        };
+        let Ok(segment) = segment.into_boxed_slice().try_into() else { panic!("a segment has N entries") };
         self.segments.push(segment);
     }
 
-    /// Gives the place back. The value stays until the place is used again, so its owner empties it before.
+    /// Releases a place. The value stays until the place is reused, so its owner empties it before.
     #[inline]
     pub(super) fn release(&mut self, id: u32) {
         let next = self.free;

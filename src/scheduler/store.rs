@@ -1,8 +1,8 @@
-//! The events that are held.
+//! The events that the scheduler holds.
 //!
-//! They stay where they were read, in the container that came with their batch, until they are handed out: nothing is moved
-//! twice. A container goes when its last event has gone. What would keep one for long (an event whose lane waits, or that
-//! came back) is kept apart.
+//! They stay where they were read, in the container that came with their batch, until they are handed out: no event is
+//! moved twice. A container is freed with its last event. An event that would keep its container for long (its lane
+//! waits, or it was returned) is kept apart.
 
 use std::{iter, mem};
 
@@ -12,7 +12,7 @@ use crate::position::Ordinal;
 use super::lane::{Body, Node};
 use super::slab::{Link, NONE, Slab};
 
-/// What is left of the events that a batch brought.
+/// The remaining events of a batch.
 #[derive(Debug, Default)]
 struct Read {
     events: Vec<Event>,
@@ -64,18 +64,18 @@ impl Link for Kept {
     }
 }
 
-/// What the scheduler has to know of an event that was read.
+/// The facts that the scheduler needs of an event that was read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Brief {
     pub(super) index: i64,
-    /// What it holds of its read buffer.
+    /// The bytes of the read buffer that it keeps alive.
     pub(super) bytes: u64,
     pub(super) kind: Kind,
 }
 
 #[derive(Debug)]
 pub(super) struct Store {
-    /// By batch.
+    /// Events by batch.
     batches: Vec<Read>,
     kept: Slab<Kept, 64>,
 }
@@ -85,7 +85,7 @@ impl Store {
         Self { batches: Vec::new(), kept: Slab::new() }
     }
 
-    /// Takes in what a batch brought.
+    /// Stores the events of a batch.
     pub(super) fn begin(&mut self, batch: u32, events: Vec<Event>) {
         let at = batch as usize;
         if at == self.batches.len() {
@@ -94,9 +94,14 @@ impl Store {
         self.batches[at] = Read { left: events.len(), events };
     }
 
-    /// Lets go of what is left of a batch: of one that was not taken in to its end, or whose tranche was taken away.
+    /// Releases the remaining events of a batch: its feed was broken, or its tranche was revoked.
     pub(super) fn end(&mut self, batch: u32) {
         self.batches[batch as usize] = Read::default();
+    }
+
+    /// Returns how many events a batch brought, while any of them is held.
+    pub(super) fn len(&self, batch: u32) -> usize {
+        self.batches[batch as usize].events.len()
     }
 
     /// Returns how many events of a batch are held.
@@ -121,8 +126,8 @@ impl Store {
     pub(super) fn event(&self, node: &Node) -> &Event {
         match node.body {
             Body::Read(place) => self.read(node.batch, place),
-            Body::Kept(id) => self.kept[id].event.as_ref().expect("what is kept is there"),
-            Body::Out | Body::Unused => panic!("a queued node has its event"),
+            Body::Kept(id) => self.kept[id].event.as_ref().expect("a kept event is in the store"),
+            Body::InFlight | Body::Unused => panic!("a queued node has its event"),
         }
     }
 
@@ -136,31 +141,31 @@ impl Store {
         self.event(node).at()
     }
 
-    /// Hands an event that has no node out into a container.
+    /// Hands out an event without a node into a container.
     #[inline]
     pub(super) fn hand_out_read(&mut self, batch: u32, place: u32, into: &mut Vec<Event>) {
         self.batches[batch as usize].hand_out(place, into);
     }
 
-    /// Hands the event of a queued node out into a container.
+    /// Hands out the event of a queued node into a container.
     #[inline]
     pub(super) fn hand_out(&mut self, node: &mut Node, into: &mut Vec<Event>) {
-        match mem::replace(&mut node.body, Body::Out) {
+        match mem::replace(&mut node.body, Body::InFlight) {
             Body::Read(place) => self.hand_out_read(node.batch, place, into),
             Body::Kept(id) => into.push(self.take_kept(id)),
-            Body::Out | Body::Unused => panic!("a queued node has its event"),
+            Body::InFlight | Body::Unused => panic!("a queued node has its event"),
         }
     }
 
     fn take_kept(&mut self, id: u32) -> Event {
-        let event = self.kept[id].event.take().expect("what is kept is there");
+        let event = self.kept[id].event.take().expect("a kept event is in the store");
         self.kept.release(id);
         event
     }
 
-    /// Gives a node the event that came back to it.
+    /// Restores the event of a node.
     pub(super) fn put_back(&mut self, node: &mut Node, event: Event) {
-        assert_eq!(node.body, Body::Out, "what comes back was out");
+        assert_eq!(node.body, Body::InFlight, "a returned event was in flight");
         self.keep(node, event);
     }
 
@@ -169,7 +174,7 @@ impl Store {
         let mut event = match node.body {
             Body::Read(place) => self.batches[node.batch as usize].take(place),
             Body::Kept(id) => self.take_kept(id),
-            Body::Out | Body::Unused => panic!("a queued node has its event"),
+            Body::InFlight | Body::Unused => panic!("a queued node has its event"),
         };
         event.detach();
         self.keep(node, event);
@@ -179,7 +184,7 @@ impl Store {
         node.body = Body::Kept(self.kept.insert(Kept { event: Some(event), next: NONE }));
     }
 
-    /// Lets go of what an event that needs no node holds. Returns how much that was.
+    /// Releases the buffer of an event that needs no node. Returns the bytes that it held.
     #[inline]
     pub(super) fn discard(&mut self, batch: u32, place: u32) -> u64 {
         let read = &mut self.batches[batch as usize];
@@ -190,7 +195,7 @@ impl Store {
         bytes
     }
 
-    /// Lets go of the buffer of an event that stays. Returns how much it held.
+    /// Releases the buffer of an event that stays. Returns the bytes that it held.
     pub(super) fn empty(&mut self, batch: u32, place: u32) -> u64 {
         let event = &mut self.batches[batch as usize].events[place as usize];
         let bytes = event.held_bytes() as u64;
@@ -198,12 +203,12 @@ impl Store {
         bytes
     }
 
-    /// Lets go of the event of a node, if that has one. Returns how much it held.
+    /// Releases the event of a node, if it has one. Returns the bytes that it held.
     pub(super) fn forget(&mut self, node: &mut Node) -> u64 {
         match mem::replace(&mut node.body, Body::Unused) {
             Body::Read(place) => self.discard(node.batch, place),
             Body::Kept(id) => self.take_kept(id).held_bytes() as u64,
-            Body::Out | Body::Unused => 0,
+            Body::InFlight | Body::Unused => 0,
         }
     }
 }

@@ -1,5 +1,6 @@
-//! The scheduler as its caller sees it: a script in, what happened out.
+//! The scheduler as its caller sees it: a script goes in, a list of actions comes out.
 
+mod audit;
 mod covered;
 mod faults;
 mod invariants;
@@ -11,5 +12,5 @@ mod reports;
 mod script;
 mod spans;
 mod streams;
-mod tenure;
+mod assignment;
 mod walk;

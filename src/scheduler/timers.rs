@@ -1,11 +1,11 @@
-//! When something becomes ready by the mere passing of time.
+//! Timers: lanes that become ready at a later time.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::clock::Timestamp;
 
-/// One alarm of a lane. It is void unless the lane still waits for this very ticket.
+/// An alarm of a lane. It is void unless the lane still waits for its ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Alarm {
     pub(super) at: Timestamp,

@@ -12,6 +12,7 @@ use super::convert;
 use super::document::Document;
 use super::failure::from_thrown;
 use super::json;
+use super::memory;
 use super::metrics::{ScriptMetrics, is_name};
 use super::objects::{SpanObject, TimeObject, parse_time};
 use crate::clock;
@@ -80,7 +81,15 @@ fn no_sleep() -> Result<(), Failure> {
 /// A function of a script sees no variable outside of itself, nor does a closure capture what is none: both ask here.
 #[expect(deprecated, reason = "rhai marks what may change in a later version so")]
 fn register_names(engine: &mut Engine, host: Host) {
-    engine.on_var(move |name, index, _: EvalContext| Ok(if index == 0 { host.value(name) } else { None }));
+    engine.on_var(move |name, index, context: EvalContext| {
+        if index == 0
+            && let Some(value) = host.value(name)
+        {
+            return Ok(Some(value));
+        }
+        memory::on_access(name, &context)?;
+        Ok(None)
+    });
 }
 
 /// `debug` is a keyword of rhai's, which may not follow a dot; in `log.debug(..)` it does.

@@ -129,6 +129,13 @@ pub(super) struct Call {
     names: Interner<ImmutableString>,
 }
 
+/// The state that looking at events and converting values changes.
+#[derive(Clone, Copy)]
+pub(super) struct Trace {
+    looked_at: Option<usize>,
+    emitted_bytes: usize,
+}
+
 /// More slots than this are let go after a call.
 const KEPT_SLOTS: usize = 1_024;
 
@@ -198,6 +205,16 @@ impl Call {
         self.looked_at = None;
         self.emitted_bytes = 0;
         self.started = None;
+    }
+
+    /// Returns the state that looking at events and converting values changes.
+    pub(super) fn trace(&self) -> Trace {
+        Trace { looked_at: self.looked_at, emitted_bytes: self.emitted_bytes }
+    }
+
+    /// Undoes looks and conversions.
+    pub(super) fn restore(&mut self, trace: Trace) {
+        (self.looked_at, self.emitted_bytes) = (trace.looked_at, trace.emitted_bytes);
     }
 
     /// Returns whether the call has run for longer than `limit`. The first question starts the clock: calls that are

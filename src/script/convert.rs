@@ -9,6 +9,9 @@ use super::objects::{EventObject, EventsObject, StreamObject, TimeObject};
 use crate::effect::Value;
 use crate::event::Text;
 
+/// The bytes that each value takes besides its text.
+pub(super) const VALUE_BYTES: usize = size_of::<Value>();
+
 /// Converts what a script emits. Texts that come again (keys, SQL) are shared.
 pub(super) fn to_value(call: &mut Call, value: &Dynamic) -> Result<Value, Failure> {
     convert(call, value, 0)
@@ -23,6 +26,7 @@ fn convert(call: &mut Call, value: &Dynamic, depth: usize) -> Result<Value, Fail
     if depth > json::DEEPEST {
         return Err(misuse(format!("a value is nested more than {} levels deep", json::DEEPEST)));
     }
+    call.emitted_bytes += VALUE_BYTES;
     if let Ok(text) = value.as_immutable_string_ref() {
         call.emitted_bytes += text.len();
         return Ok(Value::Text(call.texts.get(&text)));
@@ -53,6 +57,10 @@ fn convert_rarer(call: &mut Call, value: &Dynamic, depth: usize) -> Result<Value
         return Ok(Value::Bool(value));
     }
     if let Ok(number) = value.as_float() {
+        // JSON and SQL have no such numbers: a sink would write null instead.
+        if !number.is_finite() {
+            return Err(misuse(format!("{number} cannot be emitted: it is not a finite number")));
+        }
         return Ok(Value::Float(number));
     }
     if let Ok(char) = value.as_char() {
@@ -88,9 +96,9 @@ fn event_value(call: &mut Call, object: EventObject, depth: usize) -> Result<Val
         (call.texts.get("index"), Value::Int(event.index())),
         (call.texts.get("type"), Value::Text(call.texts.get(event.event_type()))),
     ];
-    for (name, field) in [("id", Text::Id), ("timestamp", Text::Timestamp)] {
-        if !event.text(field).is_empty() {
-            entries.push((call.texts.get(name), event.text(field).into()));
+    for (name, text) in [("id", event.text(Text::Id)), ("timestamp", &*event.time_text())] {
+        if !text.is_empty() {
+            entries.push((call.texts.get(name), text.into()));
         }
     }
     for (name, part, bytes) in [("data", Part::Data, event.data()), ("meta", Part::Meta, event.meta())] {

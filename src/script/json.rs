@@ -14,6 +14,9 @@ use crate::formats::jsonlines::parts::{self, FieldPlace};
 /// How deep a value may be nested. Each level is scanned once more than the one around it.
 pub(super) const DEEPEST: usize = 64;
 
+/// The only defect that a string can have behind the scanner.
+const HALF_PAIR: &str = "a string in it holds one half of a surrogate pair";
+
 /// Parses a JSON text. An object becomes a map, in which the last of equal keys counts.
 pub(super) fn parse(text: &[u8]) -> Result<Dynamic, String> {
     let place = parts::value(text).map_err(shown)?;
@@ -53,7 +56,7 @@ fn text(raw: &str) -> Result<ImmutableString, String> {
     if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
         return Ok(inner.into());
     }
-    serde_json::from_str::<String>(raw).map(Into::into).map_err(|error| error.to_string())
+    serde_json::from_str::<String>(raw).map(Into::into).map_err(|_| HALF_PAIR.to_owned())
 }
 
 /// Returns the key of a field of `object`.
@@ -63,7 +66,7 @@ fn key(object: &[u8], field: FieldPlace) -> Result<Cow<'_, str>, String> {
         return utf8(&object[place]).map(Cow::Borrowed);
     }
     let quoted = &object[place.start - 1..=place.end];
-    serde_json::from_slice::<String>(quoted).map(Cow::Owned).map_err(|error| error.to_string())
+    serde_json::from_slice::<String>(quoted).map(Cow::Owned).map_err(|_| HALF_PAIR.to_owned())
 }
 
 fn utf8(text: &[u8]) -> Result<&str, String> {

@@ -106,7 +106,7 @@ const OF_EVENT: [(&str, Getter); 11] = [
     ("data", |event| document(event, Part::Data)),
     ("meta", |event| document(event, Part::Meta)),
     ("raw", |event| current(|call| call.event(event).map(|event| raw(event.data())))),
-    ("timestamp", |event| text(event, Text::Timestamp)),
+    ("timestamp", time),
     ("id", |event| text(event, Text::Id)),
     ("correlation", |event| text(event, Text::Correlation)),
     ("causation", |event| text(event, Text::Causation)),
@@ -189,6 +189,13 @@ fn text(event: Handle, field: Text) -> Result<Dynamic, Failure> {
     current(|call| {
         let text = call.event(event)?.text(field);
         Ok(if text.is_empty() { Dynamic::UNIT } else { text.into() })
+    })
+}
+
+fn time(event: Handle) -> Result<Dynamic, Failure> {
+    current(|call| {
+        let text = call.event(event)?.time_text();
+        Ok(if text.is_empty() { Dynamic::UNIT } else { text.as_ref().into() })
     })
 }
 

@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use rhai::packages::{Package, StandardPackage};
 use rhai::{
     AST, ASTNode, Caches, Dynamic, Engine, EvalAltResult, Expr, GlobalRuntimeState, ImmutableString, Module,
-    ModuleResolver, OptimizationLevel, Position, Scope, Shared,
+    ModuleResolver, OptimizationLevel, Position, Scope, Shared, Stmt,
 };
 
 use super::api::{self, Host};
@@ -21,14 +21,15 @@ use super::objects::{EventsObject, StreamObject};
 use super::problem::Problem;
 use super::quick::{self, Machine, Plan};
 use super::sources::Sources;
-use super::{Limits, Options, document, objects};
+use super::{Limits, Options, builtins, document, memory, objects};
 use crate::clock::Clock;
 
 /// The longest string that top-level statements may make, so that checking a script stays cheap whatever it does.
 const TOP_LEVEL_STRING_BYTES: usize = 4 << 20;
 
-/// How many operations pass between two looks at the clock.
-const OPERATIONS_A_LOOK: u64 = 256;
+/// The number of operations between two looks at the clock. One operation may be a built-in function that takes some
+/// milliseconds, so that there must not be many.
+const OPERATIONS_A_LOOK: u64 = 32;
 
 /// rhai's own functions, which take a while to list.
 static STANDARD: LazyLock<Shared<Module>> = LazyLock::new(|| StandardPackage::new().as_shared_module());
@@ -76,6 +77,8 @@ pub(super) struct Program {
     /// Its parameters, which stay from call to call, and while it runs its variables.
     scope: Scope<'static>,
     watch: Watch,
+    memory_bytes: usize,
+    has_captures: bool,
 }
 
 impl Program {
@@ -84,6 +87,7 @@ impl Program {
         let mut engine = engine(host, options);
         let asts = sources.parse(&engine, &host_scope(host))?;
         document::register(&mut engine, properties(&asts).iter());
+        let has_captures = asts.iter().any(has_captures);
         let ast = asts[0].clone();
         engine.set_module_resolver(Modules { sources: sources.clone(), asts, made: Mutex::default() });
         // Strings that are made while a script runs are not worth a lock.
@@ -94,8 +98,9 @@ impl Program {
         global.lib.push(Shared::clone(ast.shared_lib()));
         global.source = ast.source().map(ImmutableString::from);
         let entry = Entry::of(&ast, options);
+        let (watch, memory_bytes) = (Watch::start(options.timeout), options.limits.memory_bytes);
         let mut program =
-            Self { engine, global, caches, entry, scope: Scope::new(), watch: Watch::start(options.timeout) };
+            Self { engine, global, caches, entry, scope: Scope::new(), watch, memory_bytes, has_captures };
         program.engine.set_max_string_size(options.limits.string_bytes.min(TOP_LEVEL_STRING_BYTES));
         program.run_top_level(&ast, sources, options.timeout)?;
         program.engine.set_max_string_size(options.limits.string_bytes);
@@ -115,6 +120,7 @@ impl Program {
     #[expect(deprecated, reason = "the only way to keep the imports of a script for later calls")]
     fn run_top_level(&mut self, ast: &AST, sources: &Sources, timeout: Duration) -> Result<(), Problem> {
         current(|call| drop(call.end_batch(&mut [])));
+        memory::begin(self.memory_bytes, self.has_captures);
         let mut scope = Scope::new();
         let statements = ast.statements();
         let ran = self.engine.eval_statements_raw(&mut self.global, &mut self.caches, &mut scope, statements);
@@ -161,7 +167,9 @@ impl Program {
     /// Runs the entry on the state that all calls share. What rhai's own way of calling does besides (looking the function
     /// up, moving its arguments into a new scope) costs as much as a small script.
     fn run(&mut self) -> Result<Dynamic, Failure> {
-        let Self { engine, global, caches, entry, scope, watch } = self;
+        memory::begin(self.memory_bytes, self.has_captures);
+        quick::forget();
+        let Self { engine, global, caches, entry, scope, watch, .. } = self;
         global.num_operations = <_>::default();
         global.num_modules_loaded = 0;
         entry.body.run(Machine { engine, global, caches, scope, watch })
@@ -179,6 +187,7 @@ pub(super) fn engine(host: &Host, options: &Options) -> Engine {
     engine.disable_symbol("eval");
     objects::register(&mut engine);
     api::register(&mut engine, host);
+    builtins::register(&mut engine);
     limit(&mut engine, &options.limits);
     let watch = Watch::start(options.timeout);
     engine.on_progress(move |operations| watch.is_over(operations).then_some(Dynamic::UNIT));
@@ -204,6 +213,22 @@ pub(super) fn host_scope(host: &Host) -> Scope<'static> {
         scope.push_dynamic(name, host.value(name).unwrap_or_default());
     }
     scope
+}
+
+/// Returns whether closures keep variables, or function pointers keep arguments.
+fn has_captures(ast: &AST) -> bool {
+    let mut found = false;
+    ast.walk(&mut |nodes| {
+        found |= match nodes.last() {
+            Some(ASTNode::Stmt(Stmt::Share(_))) => true,
+            Some(
+                ASTNode::Stmt(Stmt::FnCall(call, _)) | ASTNode::Expr(Expr::FnCall(call, _) | Expr::MethodCall(call, _)),
+            ) => call.name == "curry",
+            _ => false,
+        };
+        !found
+    });
+    found
 }
 
 /// Returns every name that follows a dot.

@@ -8,9 +8,13 @@
 //! is no object, a text is too long). Reading has no effects: rhai then does the whole of it, and its are the errors, too.
 
 mod plan;
+mod push;
 
 #[cfg(test)]
 pub(super) use plan::plain;
+pub(super) use push::forget;
+
+use std::ops::ControlFlow;
 
 use rhai::{
     Caches, Dynamic, Engine, EvalAltResult, EvalContext, Expr, GlobalRuntimeState, ImmutableString, Position, Scope,
@@ -21,6 +25,7 @@ use super::convert;
 use super::objects::{EventObject, EventsObject, Getter, StreamObject};
 use super::program::Watch;
 use crate::effect::Value;
+use push::Push;
 
 /// The body of a function.
 pub(super) struct Plan(Vec<Step>);
@@ -28,8 +33,11 @@ pub(super) struct Plan(Vec<Step>);
 /// A statement, or a few that rhai runs. What has a form of its own also is as it was parsed, for rhai.
 enum Step {
     Each(Box<Each>),
+    Range(Box<Range>),
+    While(Box<While>),
     If(Box<If>),
     Emit(Box<Emit>),
+    Push(Box<Push>),
     Value(Box<(Formula, Expr)>),
     Rhai(Expr),
 }
@@ -42,12 +50,32 @@ struct Each {
     whole: Expr,
 }
 
+/// `for variable in from..to { .. }`
+struct Range {
+    variable: ImmutableString,
+    from: Formula,
+    to: Formula,
+    is_inclusive: bool,
+    body: Vec<Step>,
+    whole: Expr,
+}
+
+/// `while condition { .. }`
+struct While {
+    condition: Condition,
+    body: Vec<Step>,
+}
+
 struct If {
-    /// Absent: rhai finds out.
-    formula: Option<Formula>,
-    condition: Expr,
+    condition: Condition,
     then: Vec<Step>,
     otherwise: Vec<Step>,
+}
+
+struct Condition {
+    /// `None`: rhai evaluates it.
+    formula: Option<Formula>,
+    whole: Expr,
 }
 
 /// `emit(literal)`
@@ -59,8 +87,9 @@ struct Emit {
 }
 
 enum Literal {
-    /// In the order of the keys, as rhai's maps have it.
-    Map(Vec<(ImmutableString, Literal)>),
+    /// The entries in the order in which they are evaluated, each with its place in the order of the keys, which is that
+    /// of rhai's maps.
+    Map(Vec<(usize, ImmutableString, Literal)>),
     List(Vec<Literal>),
     Leaf(Formula),
 }
@@ -135,15 +164,21 @@ impl Machine<'_> {
         self.count()?;
         match step {
             Step::Each(each) => self.each(each),
+            Step::Range(range) => self.range(range),
+            Step::While(repeated) => self.repeat(repeated),
             Step::If(branch) => {
-                let chosen = if self.holds(branch)? { &branch.then } else { &branch.otherwise };
+                let chosen = if self.holds(&branch.condition)? { &branch.then } else { &branch.otherwise };
                 self.block(chosen)
             }
             Step::Emit(emit) => match emit.emit(self.scope) {
                 Some(()) => Ok(Dynamic::UNIT),
                 None => self.rhai(&emit.whole, false),
             },
-            Step::Value(value) => match value.0.value(self.scope) {
+            Step::Push(push) => match undone_unless_known(|| push.push(self.scope, self.engine)) {
+                Some(()) => Ok(Dynamic::UNIT),
+                None => self.rhai(&push.whole, false),
+            },
+            Step::Value(value) => match undone_unless_known(|| value.0.value(self.scope)) {
                 Some(value) => Ok(value),
                 None => self.rhai(&value.1, false),
             },
@@ -170,16 +205,65 @@ impl Machine<'_> {
         context.eval_expression_tree_raw(&part.into(), rewind)
     }
 
-    fn holds(&mut self, branch: &If) -> Result<bool, Failure> {
-        let known = branch.formula.as_ref().and_then(|formula| formula.value(self.scope)?.as_bool().ok());
+    fn holds(&mut self, condition: &Condition) -> Result<bool, Failure> {
+        let formula = condition.formula.as_ref();
+        let known = formula.and_then(|formula| undone_unless_known(|| formula.value(self.scope)?.as_bool().ok()));
         if let Some(known) = known {
             return Ok(known);
         }
-        let value = self.rhai(&branch.condition, true)?;
+        let value = self.rhai(&condition.whole, true)?;
         value.as_bool().map_err(|found| {
-            EvalAltResult::ErrorMismatchDataType("bool".to_owned(), found.to_owned(), branch.condition.position())
-                .into()
+            let position = condition.whole.position();
+            EvalAltResult::ErrorMismatchDataType("bool".to_owned(), found.to_owned(), position).into()
         })
+    }
+
+    fn repeat(&mut self, repeated: &While) -> Result<Dynamic, Failure> {
+        while self.holds(&repeated.condition)? {
+            // Also for an empty body, so that the loop is bounded.
+            self.count()?;
+            if let ControlFlow::Break(value) = self.turn(&repeated.body)? {
+                return Ok(value);
+            }
+        }
+        Ok(Dynamic::UNIT)
+    }
+
+    /// Runs the body of a loop once.
+    fn turn(&mut self, body: &[Step]) -> Result<ControlFlow<Dynamic>, Failure> {
+        match self.block(body).map_err(|error| *error) {
+            Ok(_) | Err(EvalAltResult::LoopBreak(false, ..)) => Ok(ControlFlow::Continue(())),
+            Err(EvalAltResult::LoopBreak(true, value, _)) => Ok(ControlFlow::Break(value)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn range(&mut self, range: &Range) -> Result<Dynamic, Failure> {
+        let bounds = undone_unless_known(|| {
+            Some((range.from.value(self.scope)?.as_int().ok()?, range.to.value(self.scope)?.as_int().ok()?))
+        });
+        let variables = self.scope.len();
+        let Some((from, to)) = bounds.filter(|_| variables < self.engine.max_variables()) else {
+            return self.rhai(&range.whole, false);
+        };
+        self.scope.push_dynamic(range.variable.as_str(), Dynamic::UNIT);
+        let result = self.numbers(range, from, to);
+        self.scope.rewind(variables);
+        result
+    }
+
+    fn numbers(&mut self, range: &Range, from: i64, to: i64) -> Result<Dynamic, Failure> {
+        let end = if range.is_inclusive { to.checked_add(1).unwrap_or(to) } else { to };
+        for number in from..end {
+            self.count()?;
+            if let Some(variable) = self.scope.get_mut(&range.variable) {
+                put(variable, number);
+            }
+            if let ControlFlow::Break(value) = self.turn(&range.body)? {
+                return Ok(value);
+            }
+        }
+        Ok(Dynamic::UNIT)
     }
 
     fn each(&mut self, each: &Each) -> Result<Dynamic, Failure> {
@@ -203,12 +287,8 @@ impl Machine<'_> {
             if let Some(variable) = self.scope.get_mut(&each.variable) {
                 put(variable, EventObject(event));
             }
-            if let Err(error) = self.block(&each.body) {
-                match *error {
-                    EvalAltResult::LoopBreak(false, ..) => {}
-                    EvalAltResult::LoopBreak(true, value, _) => return Ok(value),
-                    error => return Err(error.into()),
-                }
+            if let ControlFlow::Break(value) = self.turn(&each.body)? {
+                return Ok(value);
             }
             position += 1;
             next = current(|call| call.event_of(events.0, position))?;
@@ -233,23 +313,25 @@ fn read<T: Copy + Send + Sync + 'static>(scope: &Scope<'_>, variable: &str) -> O
     Some(*scope.get(variable)?.read_lock::<T>()?)
 }
 
+/// Runs a shortcut. One that finds no result leaves no trace: rhai does all of it, from the same state.
+fn undone_unless_known<R>(shortcut: impl FnOnce() -> Option<R>) -> Option<R> {
+    let before = current(|call| call.trace());
+    let known = shortcut();
+    if known.is_none() {
+        current(|call| call.restore(before));
+    }
+    known
+}
+
 impl Emit {
-    /// `None`: rhai is to do it, as nothing was done.
+    /// Returns `None` if rhai must do it: nothing was done.
     fn emit(&self, scope: &Scope<'_>) -> Option<()> {
-        let before = current(|call| call.emitted_bytes);
-        let value = self.literal.value(scope, 0);
-        current(|call| {
-            let fits = call.emitted_bytes <= self.limit;
-            match (value.filter(|_| fits), call.single("emit(..)")) {
-                (Some(value), Ok(span)) => {
-                    span.effects.push(value);
-                    Some(())
-                }
-                _ => {
-                    call.emitted_bytes = before;
-                    None
-                }
-            }
+        undone_unless_known(|| {
+            let value = self.literal.value(scope, 0)?;
+            current(|call| {
+                let fits = call.emitted_bytes <= self.limit;
+                call.single("emit(..)").ok().filter(|_| fits).map(|span| span.effects.push(value))
+            })
         })
     }
 }
@@ -258,16 +340,19 @@ impl Literal {
     fn value(&self, scope: &Scope<'_>, depth: usize) -> Option<Value> {
         match self {
             Self::Map(entries) => {
-                let entries = entries.iter().map(|(key, literal)| {
+                current(|call| call.emitted_bytes += convert::VALUE_BYTES);
+                let mut made = vec![None; entries.len()];
+                for (place, key, literal) in entries {
                     let key = current(|call| {
                         call.emitted_bytes += key.len();
                         call.texts.get(key)
                     });
-                    Some((key, literal.value(scope, depth + 1)?))
-                });
-                entries.collect::<Option<_>>().map(Value::Map)
+                    made[*place] = Some((key, literal.value(scope, depth + 1)?));
+                }
+                made.into_iter().collect::<Option<_>>().map(Value::Map)
             }
             Self::List(items) => {
+                current(|call| call.emitted_bytes += convert::VALUE_BYTES);
                 items.iter().map(|item| item.value(scope, depth + 1)).collect::<Option<_>>().map(Value::List)
             }
             Self::Leaf(formula) => {

@@ -17,7 +17,7 @@ use crate::config::document::closest;
 use crate::config::scalar::{self, Unreadable};
 use crate::formats::words::io_error;
 
-/// Larger files are not read: nobody writes one by hand.
+/// The largest file that is read. Scripts are written by hand.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// A script with its modules, in the order in which they were met: itself first.
@@ -44,9 +44,13 @@ pub(super) struct Import {
     pub(super) file: usize,
 }
 
-/// Reads a file of a script.
+/// Reads a file of a script, without the byte order mark that some editors write at its start.
 pub fn read(path: &Path) -> Result<String, Unreadable> {
-    scalar::read_text(path, MAX_BYTES)
+    let mut text = scalar::read_text(path, MAX_BYTES)?;
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    Ok(text)
 }
 
 struct Loader<'a> {

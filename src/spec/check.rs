@@ -176,9 +176,12 @@ impl Check<'_> {
     fn settings<K: Kind + ?Sized>(&self, role: &str, key: &str, kind: &K) -> Vec<Problem> {
         let missing = kind.missing_feature().map(|feature| {
             let why = format!("this propulsiond was built without `{key}`");
-            self.problem_of_key(&[role, key], why).help(format!("build it with `--features {feature}`"))
+            let help = format!("build it with `--features {feature}`, or use a binary that has it");
+            self.problem_of_key(&[role, key], why).help(help)
         });
-        let bad = kind.check().into_iter().map(|bad| self.bad_setting(role, key, bad));
+        let advice = kind.advise(self.pipeline.folder()).into_iter();
+        let advice = advice.map(|bad| self.bad_setting(role, key, bad).as_warning());
+        let bad = kind.check().into_iter().map(|bad| self.bad_setting(role, key, bad)).chain(advice);
         missing.into_iter().chain(bad).collect()
     }
 
@@ -365,4 +368,67 @@ fn filter(loaded: &Loaded) -> (Option<Filter>, Vec<Problem>) {
 fn stores(has: impl Fn(&StoreFacts) -> bool, before: &str, after: &str) -> String {
     let able = CheckpointSpec::defaults().into_iter().filter(|store| has(&store.facts()));
     listed(&able.map(|store| format!("{before}{store}{after}")).collect::<Vec<_>>(), "or")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::document::{Document, Format, Style};
+    use crate::connector::Context;
+    use crate::connector::kind::{NotBuilt, SinkKind, SinkPhrases};
+    use crate::connector::prose::Prose;
+    use crate::sink::Sink;
+
+    use super::*;
+
+    /// The settings of a sink whose client is behind a feature that this binary lacks.
+    #[derive(Debug)]
+    struct Featured;
+
+    impl Kind for Featured {
+        fn check(&self) -> Vec<BadSetting> {
+            vec![BadSetting::new(&["path"], "`path` is wrong")]
+        }
+
+        fn missing_feature(&self) -> Option<&'static str> {
+            Some("featured")
+        }
+    }
+
+    impl SinkKind for Featured {
+        fn phrases(&self, _prose: &Prose<'_>) -> SinkPhrases {
+            SinkPhrases::default()
+        }
+
+        fn build(&self, _context: &Context) -> anyhow::Result<Arc<dyn Sink>> {
+            Err(NotBuilt("featured").into())
+        }
+    }
+
+    #[test]
+    fn a_connector_without_its_feature_is_named_and_its_settings_are_still_checked() {
+        let text = "[sink.file]\npath = 'a'\n".to_owned();
+        let document = Document::parse(Path::new("a.toml"), text, Format::Toml).unwrap();
+        let pipeline = super::super::parse("a".to_owned(), document).unwrap();
+        let (parts, _) = parts::choose(&pipeline);
+        let check = Check { pipeline: &pipeline, data: Path::new("data"), parts: &parts };
+        let problems = check.settings("sink", "file", &Featured);
+        let shown: String = problems.iter().map(|problem| problem.render(Style::Plain)).collect();
+        expect_test::expect![[r#"
+            error: this propulsiond was built without `file`
+             --> a.toml:1:7
+              |
+            1 | [sink.file]
+              |       ^^^^ sink.file
+              |
+              = help: build it with `--features featured`, or use a binary that has it
+            error: `path` is wrong
+             --> a.toml:2:8
+              |
+            2 | path = 'a'
+              |        ^^^ sink.file.path
+        "#]]
+        .assert_eq(&shown);
+        let error = Featured.build(&Context::new("a", "", "")).err().unwrap();
+        assert!(error.to_string().starts_with("this propulsiond was built without `featured`"), "{error}");
+    }
 }

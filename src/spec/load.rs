@@ -1,4 +1,4 @@
-//! Finding and reading pipeline files.
+//! The search and parsing of pipeline files.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ impl Loaded {
         &self.document.file
     }
 
-    /// Returns the folder of the file: what the pipeline reads stands beside it.
+    /// Returns the directory of the file. The files that the pipeline reads stand beside it.
     pub fn folder(&self) -> &Path {
         match self.document.file.parent() {
             Some(folder) if folder != Path::new("") => folder,
@@ -43,7 +43,7 @@ impl Loaded {
     }
 }
 
-/// Reads the pipelines at a path, a file or a folder.
+/// Reads the pipelines at a path, a file or a directory.
 ///
 /// # Errors
 /// Everything that is wrong with any of them. [`scan`] and [`load_file`] judge the files one by one.
@@ -64,7 +64,7 @@ pub fn load(path: &Path) -> Result<Vec<Loaded>, Vec<Problem>> {
     if problems.is_empty() { Ok(loaded) } else { Err(problems) }
 }
 
-/// Returns the pipeline files at a path, sorted by name: the file itself, or those directly in the folder, but for dot
+/// Returns the pipeline files at a path, sorted by name: the file itself, or those directly in the directory except dot
 /// files and tests.
 pub fn scan(path: &Path) -> Result<Vec<PathBuf>, Vec<Problem>> {
     let failed = |error: std::io::Error| {
@@ -118,7 +118,7 @@ fn wrong_ending(file: &Path) -> Problem {
     Problem::new(file, "a pipeline file ends in `.toml` or `.yaml`")
 }
 
-/// Returns the name that a file should have whose ending is nearly right.
+/// Returns the right name of a file whose ending is nearly right.
 fn nearly_named(name: &str) -> Option<String> {
     let (stem, ending) = name.rsplit_once('.')?;
     let right = match ending.to_ascii_lowercase().as_str() {
@@ -151,7 +151,7 @@ fn same_names(files: &[PathBuf]) -> Vec<Problem> {
 /// Reads one pipeline file.
 ///
 /// # Errors
-/// Every mistake in it that can be told without the others; cross-checks are [`check`](super::check())'s.
+/// Every mistake that the file shows by itself. [`check`](super::check()) makes the cross-checks.
 pub fn load_file(file: &Path) -> Result<Loaded, Vec<Problem>> {
     let name = stem_of(file);
     let Some(format) = Format::of(file) else {
@@ -178,16 +178,16 @@ fn check_name(file: &Path, name: &str) -> Result<(), Vec<Problem>> {
     Err(vec![problem.help(NAMES)])
 }
 
-/// What a pipeline may be called.
+/// The rule for names of pipelines.
 pub const NAMES: &str = "a name is at most 64 letters (a-z), digits, `-` and `_`, and begins with a letter or digit";
 
-/// Returns whether a pipeline may be called so: see [`NAMES`].
+/// Returns whether a pipeline may have this name: see [`NAMES`].
 pub fn is_name(name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     name.len() <= 64 && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_plain)
 }
 
-/// Makes a pipeline of a document.
+/// Parses a document as a pipeline.
 ///
 /// # Errors
 /// As [`load_file`]'s.
@@ -209,7 +209,7 @@ pub fn parse(name: String, document: Document) -> Result<Loaded, Vec<Problem>> {
     Ok(Loaded { name, document, spec })
 }
 
-/// Returns where a key belongs that stands in the wrong table.
+/// Returns the right place of a key that stands in the wrong table.
 fn where_it_belongs(key: &str) -> Option<String> {
     let has = |table: serde_json::Result<serde_json::Value>| table.is_ok_and(|table| table.get(key).is_some());
     let filters = ["categories", "exclude_categories", "streams", "exclude_streams", "events", "exclude_events"];

@@ -1,4 +1,4 @@
-//! What a JSON Schema says of pipeline files where their types are read by code of our own.
+//! The JSON Schema of the types of pipeline files that have a hand-written `Deserialize`.
 
 use std::borrow::Cow;
 
@@ -9,15 +9,15 @@ use super::{Attempts, Checkpoint, CheckpointSpec, SinkSpec, Stop};
 use crate::config::scalar::DurationText;
 use crate::connector::prose::listed;
 
-/// Completes the schema of a whole file: what takes more than one key.
+/// Completes the schema of a whole file with the rules that take more than one key.
 pub(super) fn pipeline(schema: &mut Schema) {
     for (key, value) in [
         ("title", json!("propulsiond pipeline")),
         (
             "description",
             json!(
-                "A pipeline: where events come from, what is to be done about them, where the result goes. Its name is the \
-                 file's."
+                "A pipeline: the source of events, the handler that decides about them, and the sink of its effects. The file \
+                 gives it its name."
             ),
         ),
         ("required", json!(["source"])),
@@ -35,14 +35,14 @@ impl JsonSchema for Stop {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "title": "stop",
-            "description": "When a pipeline ends by itself.",
+            "description": "The time at which the pipeline ends by itself.",
             "oneOf": [
-                { "const": "never", "description": "Never: it follows what is added." },
-                { "const": "tail", "description": "At the tail, as each tranche comes to it: a finite job." },
+                { "const": "never", "description": "Never: it follows new events." },
+                { "const": "tail", "description": "At the tail of each tranche: a finite job." },
                 {
                     "type": "object",
                     "description": "After a time, as in `{ after = \"10m\" }`.",
-                    "properties": { "after": with_description(generator, "How long it runs.") },
+                    "properties": { "after": with_description(generator, "The running time.") },
                     "required": ["after"],
                     "additionalProperties": false,
                 },
@@ -67,7 +67,7 @@ impl JsonSchema for Checkpoint {
         let able = listed(&able.map(|sink| format!("`sink.{sink}`")).collect::<Vec<_>>(), "or");
         json_schema!({
             "title": "checkpoint",
-            "description": "Where progress is kept.",
+            "description": "The store of the progress.",
             "oneOf": [
                 {
                     "const": "sink",
@@ -87,10 +87,10 @@ impl JsonSchema for Attempts {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "title": "attempts",
-            "description": "How often an event may fail.",
+            "description": "The attempts of an event.",
             "oneOf": [
-                { "type": "integer", "minimum": 1, "maximum": u32::MAX, "description": "So often, the first time included." },
-                { "const": "unlimited", "description": "Without end: it is tried again for ever." },
+                { "type": "integer", "minimum": 1, "maximum": u32::MAX, "description": "The number of attempts, the first included." },
+                { "const": "unlimited", "description": "Without end." },
             ],
         })
     }

@@ -1,15 +1,15 @@
-//! The place of a span in a trace, and how W3C Trace Context writes it.
+//! The place of a span in a trace, and its W3C Trace Context form.
 
 use std::fmt;
 
-/// Where a span stands: its trace, itself, and whether it is recorded.
+/// The place of a span: its trace, its own id, and whether it is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context {
     /// Never 0.
     pub trace_id: u128,
     /// Never 0.
     pub span_id: u64,
-    /// The flags that are known: [`Context::SAMPLED`], [`Context::RANDOM`].
+    /// The known flags: [`Context::SAMPLED`], [`Context::RANDOM`].
     flags: u8,
 }
 
@@ -22,7 +22,7 @@ impl Context {
     /// The trace's id is random.
     const RANDOM: u8 = 2;
 
-    /// Begins a trace that is recorded. Ids decide nothing, so that they need not be repeatable.
+    /// Begins a trace that is recorded. No decision depends on an id, so that ids need not be repeatable.
     pub fn root() -> Self {
         Self { trace_id: fastrand::u128(1..), span_id: fastrand::u64(1..), flags: Self::SAMPLED | Self::RANDOM }
     }
@@ -40,8 +40,8 @@ impl Context {
         self.flags
     }
 
-    /// Reads a `traceparent` as the W3C has it: of a version that is not known, what version 00 would have; of flags that are
-    /// not known, nothing. `None`: it is invalid, and a new trace begins.
+    /// Reads a `traceparent` as the W3C specifies. Of an unknown version, the fields of version 00 are read; unknown
+    /// flags are ignored. Returns `None` if the text is invalid, and a new trace begins.
     pub fn parse(traceparent: &str) -> Option<Self> {
         let text = traceparent.as_bytes();
         let (head, rest) = text.split_at_checked(LENGTH)?;
@@ -49,7 +49,7 @@ impl Context {
         let whole = match version {
             0 => rest.is_empty(),
             0xff => false,
-            // What a later version has to add stands behind another dash.
+            // A later version adds its fields behind another dash.
             _ => rest.first().is_none_or(|next| *next == b'-'),
         };
         let dashes = [2, 35, 52].iter().all(|&at| head[at] == b'-');
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_valid_comes_back_as_it_was() {
+    fn a_valid_traceparent_round_trips() {
         for flags in ["00", "01", "02", "03"] {
             let traceparent = format!("00-{IDS}-{flags}");
             check(&traceparent, Some(&traceparent));
@@ -105,13 +105,13 @@ mod tests {
     }
 
     #[test]
-    fn flags_that_are_not_known_are_not_passed_on() {
+    fn unknown_flags_are_not_passed_on() {
         check(&format!("00-{IDS}-ff"), Some(&format!("00-{IDS}-03")));
         check(&format!("00-{IDS}-fc"), Some(&format!("00-{IDS}-00")));
     }
 
     #[test]
-    fn later_versions_are_read_as_far_as_they_are_like_this_one() {
+    fn a_later_version_is_read_by_the_fields_of_version_00() {
         for later in ["cc", "01", "fe"] {
             check(&format!("{later}-{IDS}-01"), Some(&format!("00-{IDS}-01")));
             check(&format!("{later}-{IDS}-01-what-the-future-has"), Some(&format!("00-{IDS}-01")));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_invalid_is_nothing() {
+    fn an_invalid_traceparent_is_ignored() {
         for invalid in [
             String::new(),
             format!("ff-{IDS}-01"),
@@ -155,7 +155,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_that_is_read_panics(text in ".{0,70}", ids in "[0-9a-f-]{55,58}") {
+        fn no_text_makes_parsing_panic(text in ".{0,70}", ids in "[0-9a-f-]{55,58}") {
             let _read = (Context::parse(&text), Context::parse(&ids));
         }
     }

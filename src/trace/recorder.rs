@@ -1,4 +1,4 @@
-//! Where spans go when they end.
+//! The recorder, which takes the spans that have ended.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
-use super::{Carried, Span};
+use super::{Propagation, Span};
 use crate::clock::{Clock, Timestamp, wall};
 
 /// Takes spans and never waits. Clones are handles on the same queue.
@@ -21,8 +21,8 @@ struct Inner {
 }
 
 impl Recorder {
-    /// Of what carries no trace, the share `sample` is recorded. `clock` is the one that spans are timed by; `on_drop` is
-    /// called for each span that finds no room in the queue.
+    /// Creates a recorder. `sample` is the sampling ratio of work that carries no trace. `clock` times the spans.
+    /// `on_drop` is called for each span that finds no room in the queue.
     pub fn new(
         clock: Clock,
         sample: f64,
@@ -32,10 +32,10 @@ impl Recorder {
         Self(Arc::new(Inner { clock, sample, queue, on_drop: Box::new(on_drop) }))
     }
 
-    /// Returns whether to record: what carries a trace is recorded where its sender's is, all else by chance.
-    pub fn samples(&self, carried: Option<&Carried>) -> bool {
-        match carried {
-            Some(carried) => carried.context.is_sampled(),
+    /// Returns whether to record: work that carries a trace follows its sender's decision, other work is sampled.
+    pub fn samples(&self, propagation: Option<&Propagation>) -> bool {
+        match propagation {
+            Some(propagation) => propagation.context.is_sampled(),
             None => fastrand::f64() < self.0.sample,
         }
     }
@@ -80,17 +80,17 @@ mod tests {
         (Recorder::new(Clock::start(), sample, queue, on_drop), spans, dropped)
     }
 
-    fn carried(flags: &str) -> Carried {
+    fn propagation(flags: &str) -> Propagation {
         let context = Context::parse(&format!("00-{:032x}-{:016x}-{flags}", 7, 9)).unwrap();
-        Carried { context, state: Some("a=1".into()) }
+        Propagation { context, state: Some("a=1".into()) }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn spans_stand_below_each_other_in_the_trace_that_was_carried() {
+    async fn spans_join_the_carried_trace_as_parents_and_children() {
         let (recorder, mut spans, _) = recorder(0.0, 9);
         let began = recorder.now();
         tokio::time::advance(Duration::from_secs(9)).await;
-        let mut traced = Traced::new(Open::root(&recorder, Some(carried("01")), Kind::Consumer, began));
+        let mut traced = Traced::new(Open::root(&recorder, Some(propagation("01")), Kind::Consumer, began));
         traced.enter(began + Duration::from_secs(1));
         let request = traced.current().child(Kind::Client, began + Duration::from_secs(2));
         request.end("request", began + Duration::from_secs(3));
@@ -114,17 +114,18 @@ mod tests {
     }
 
     #[test]
-    fn what_carries_a_trace_is_recorded_where_its_sender_is_and_the_rest_by_chance() {
+    fn a_carried_trace_follows_its_sender_and_other_work_is_sampled() {
         let decisions = |sample| {
             let (recorder, ..) = recorder(sample, 1);
-            [Some(carried("01")), Some(carried("00")), None].map(|carried| recorder.samples(carried.as_ref()))
+            [Some(propagation("01")), Some(propagation("00")), None]
+                .map(|propagation| recorder.samples(propagation.as_ref()))
         };
         assert_eq!(decisions(0.0), [true, false, false]);
         assert_eq!(decisions(1.0), [true, false, true]);
     }
 
     #[test]
-    fn what_finds_no_room_is_dropped_and_counted() {
+    fn a_span_without_room_in_the_queue_is_dropped_and_counted() {
         let (recorder, spans, dropped) = recorder(1.0, 2);
         let record = || Open::root(&recorder, None, Kind::Internal, recorder.now()).end_now("call");
         (0..5).for_each(|_| record());

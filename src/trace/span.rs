@@ -1,13 +1,13 @@
-//! Spans: finished ones, open ones, and what a piece of work carries.
+//! Spans: finished ones, open ones, and the spans of a piece of work.
 
 use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use super::{Carried, Context, Recorder};
+use super::{Context, Propagation, Recorder};
 use crate::clock::{Period, Timestamp};
 
-/// What a span says of the work in it.
+/// The role of a span in its trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Internal,
@@ -78,10 +78,11 @@ pub struct Open {
 
 impl Open {
     /// Opens the first span of this process in a trace: the one that was carried here, or a new one.
-    pub fn root(recorder: &Recorder, carried: Option<Carried>, kind: Kind, began: Timestamp) -> Self {
-        let parent = carried.as_ref().map(|carried| Parent { span_id: carried.context.span_id, is_remote: true });
-        let context = carried.as_ref().map_or_else(Context::root, |carried| carried.context.child());
-        let state = carried.and_then(|carried| carried.state);
+    pub fn root(recorder: &Recorder, propagation: Option<Propagation>, kind: Kind, began: Timestamp) -> Self {
+        let parent =
+            propagation.as_ref().map(|propagation| Parent { span_id: propagation.context.span_id, is_remote: true });
+        let context = propagation.as_ref().map_or_else(Context::root, |sender| sender.context.child());
+        let state = propagation.and_then(|sender| sender.state);
         let (links, attributes) = (Vec::new(), Vec::new());
         Self { recorder: recorder.clone(), context, state, parent, links, kind, began, attributes, failed: None }
     }
@@ -106,7 +107,7 @@ impl Open {
         self.child(kind, self.recorder.now())
     }
 
-    /// Returns what a request carries that is made within the span.
+    /// Returns the context that a request made within the span carries.
     pub fn context(&self) -> Context {
         self.context
     }
@@ -125,7 +126,7 @@ impl Open {
         self.attributes.push((name, value.into()));
     }
 
-    /// Says why what the span stands for failed: `kind` as metrics name it.
+    /// Marks the span as failed. `kind` is the failure's name in metrics.
     pub fn fail(&mut self, kind: &str, why: &str) {
         self.attributes.retain(|(name, _)| *name != "error.type");
         self.set("error.type", kind);
@@ -146,7 +147,7 @@ impl Open {
     }
 }
 
-/// The spans of a piece of work while it is out: that of its call, and that of what is done with it at the moment.
+/// The spans of a piece of work in flight: that of its call, and that of the current stage.
 #[derive(Clone, Debug)]
 pub struct Traced {
     call: Open,
@@ -163,7 +164,7 @@ impl Traced {
         &mut self.call
     }
 
-    /// Returns the span that stands for what is done at the moment: what is asked of other systems belongs below it.
+    /// Returns the current stage's span, or else the call's. Requests to other systems become its children.
     pub fn current(&self) -> &Open {
         self.stage.as_ref().unwrap_or(&self.call)
     }

@@ -171,7 +171,7 @@ fn r82_progress_that_cannot_be_read_is_named_and_the_advice_helps() {
     let place = after_a_run(LINES);
     sql(&place, "data/propulsiond.db", "UPDATE propulsiond_progress SET handled = x'ff'");
     let output = doctor(&place, &["--fix"]);
-    check(&output, 1, &["the progress of `p/json/0` cannot be read: the set of handled ordinals is damaged"]);
+    check(&output, 1, &["the progress of `p/json/0` cannot be read: the set of handled ordinals is corrupt"]);
     let said = text(&output);
     sql(&place, "data/propulsiond.db", advised(&said, "handled events above it: ", ";"));
     check(&doctor(&place, &[]), 0, &["nothing left to do"]);
@@ -289,9 +289,9 @@ fn c1_numbers_of_files_that_are_damaged_are_found() {
     let numbers = place.path("data/json/p/0");
     let whole = std::fs::read_to_string(&numbers).unwrap();
     append(&numbers, "\n{\"number\":1,\"fi");
-    check(&doctor(&place, &[]), 0, &["note: line 4, the last one, is torn"]);
+    check(&doctor(&place, &[]), 0, &["note: line 4, the last one, is truncated"]);
     append(&numbers, &whole);
-    check(&doctor(&place, &[]), 1, &["the numbers of the source's files are damaged: line 4 cannot be read"]);
+    check(&doctor(&place, &[]), 1, &["the registry of the source's files is corrupt: line 4 cannot be read"]);
     std::fs::write(&numbers, whole.repeat(2)).unwrap();
     check(&doctor(&place, &[]), 1, &["the number in line 4 is not above those before it"]);
 }

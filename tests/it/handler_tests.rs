@@ -48,7 +48,7 @@ fn a_test_that_fails_is_placed_and_ends_with_1() {
 fn a_filter_chooses_tests_and_one_that_chooses_none_is_a_mistake() {
     let place = place(&[case("good", "[\"A\"]"), case("bad", "[\"B\"]")].concat());
     check(&test(&place, &["--filter", "good"]), 0, &["1 passed"]);
-    check(&test(&place, &["--filter", "ugly"]), 2, &["no test has `ugly`"]);
+    check(&test(&place, &["--filter", "ugly"]), 2, &["no name of a test or a pipeline contains `ugly`"]);
 }
 
 #[test]

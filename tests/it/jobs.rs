@@ -193,7 +193,7 @@ fn r82_a_feed_that_was_replaced_halts_its_pipeline_which_says_what_can_be_done()
         "{\"stream\":\"other-1\",\"index\":0,\"type\":\"A\",\"data\":{\"and\":\"as long as before\"}}\n".repeat(2);
     let halted = |place: &Place| {
         let output = place.run(&["--until-tail"]);
-        check(&output, 1, &["halted: go on with `", "restore the data that was read", "another `group`"]);
+        check(&output, 1, &["halted: resume in `", "restore the data that was read", "another `group`"]);
     };
     let replaced = || {
         let place = Place::new(&[("p.toml", &copying("p.jsonl")), ("events.jsonl", EVENTS)]);

@@ -15,6 +15,7 @@ mod kill;
 mod measure;
 mod metrics;
 mod readme;
+mod renamed;
 mod restarts;
 mod samples;
 mod scaffold;

@@ -100,14 +100,14 @@ fn the_first_command_shows_the_documented_output() {
 }
 
 #[test]
-fn the_verbs_are_those_of_the_command_line() {
-    let table = readme().table("| verb |");
+fn the_listed_commands_are_those_of_the_command_line() {
+    let table = readme().table("| command |");
     let listed: BTreeSet<_> = (table.iter().flat_map(|row| spans(&row[0])))
-        .map(|verb| verb.split(' ').next().unwrap())
-        .map(|verb| if verb == "propulsiond" { "run" } else { verb }.to_owned())
+        .map(|command| command.split(' ').next().unwrap())
+        .map(|command| if command == "propulsiond" { "run" } else { command }.to_owned())
         .collect();
-    let verbs: BTreeSet<_> = Cli::command().get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
-    assert_eq!(listed, verbs);
+    let commands: BTreeSet<_> = Cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    assert_eq!(listed, commands);
 }
 
 #[test]

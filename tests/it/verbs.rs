@@ -48,7 +48,14 @@ fn explain_shows_mistakes_as_check_does() {
     check(&in_place(&place, &["explain", "bad", "--json"]), 2, &["\"line\":3"]);
     check(&in_place(&place, &["explain", "god"]), 2, &["there is no pipeline `god`", "did you mean `good`?"]);
     check(&in_place(&place, &["explain", "good", "--config", "elsewhere"]), 2, &["there is no pipeline `good`"]);
-    check(&in_place(&place, &["explain", "good"]), 0, &["It makes events up"]);
+    check(&in_place(&place, &["explain", "good"]), 0, &["It generates events"]);
+}
+
+#[test]
+fn advice_does_not_prevent_an_explanation() {
+    let place = Place::new(&[("a.toml", "[source.json]\npath = 'absent.jsonl'\n[sink.null]\n")]);
+    check(&in_place(&place, &["check"]), 0, &["there is no such file or folder yet"]);
+    check(&in_place(&place, &["explain", "a"]), 0, &["It reads the file or folder `absent.jsonl`"]);
 }
 
 #[test]

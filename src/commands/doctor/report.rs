@@ -1,16 +1,16 @@
-//! What was found, for people and machines.
+//! The report of an inspection, as text and JSON.
 
 use super::Diagnosis;
 use crate::config::document::Style;
 use crate::connector::diagnosis::{Finding, Remedy, Severity};
 
 impl Diagnosis {
-    /// Returns whether nothing is left to be done.
+    /// Returns whether nothing remains to be done.
     pub fn is_fine(&self) -> bool {
         !self.findings.iter().any(Finding::remains)
     }
 
-    /// Returns the findings, the gravest first, and a summary; each line ended.
+    /// Returns the findings, the gravest first, and a summary as text.
     pub fn render(&self, style: Style) -> String {
         let used = self.holder.as_ref().map_or("nobody uses it".to_owned(), |holder| format!("in use by {holder}"));
         let mut out = format!("data folder `{}`: {used}\n", self.data.display());
@@ -40,7 +40,7 @@ impl Diagnosis {
         parts.join(", ")
     }
 
-    /// Returns the same for machines.
+    /// Returns the findings as JSON.
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
             "data_dir": self.data.display().to_string(),
@@ -79,7 +79,7 @@ fn render(finding: &Finding, style: Style) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Names come from files, and may hold what a terminal would obey.
+/// Replaces control characters: names from files may hold commands for a terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -1,4 +1,4 @@
-//! What a pipeline promises of each event, and what a crash costs.
+//! The promises of a pipeline for each event, and the cost of a crash.
 
 use serde::Serialize;
 
@@ -8,13 +8,13 @@ use crate::connector::prose::sentences;
 use crate::event::Indexes;
 use crate::spec::Order;
 
-/// How often an event has its effect.
+/// The guarantee about the effect of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Guarantee {
     ExactlyOnce,
     AtLeastOnce,
-    /// At least once as long as the process runs; what waits when it ends is gone.
+    /// At least once while the process runs. Its end loses the waiting events.
     WhileItRuns,
 }
 
@@ -22,14 +22,14 @@ pub enum Guarantee {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Delivery {
     pub guarantee: Guarantee,
-    /// The guarantee, why it holds, and why there is no better one.
+    /// The guarantee, its reason, and the reason for which there is no better one.
     pub why: String,
     pub order: String,
-    /// What is repeated, or lost, after the process or the machine ended without warning.
+    /// The events that a crash of the process or the machine repeats or loses.
     pub crash: String,
     pub failing_event: String,
     pub malformed_event: String,
-    /// What the sink, the store or the source writes to or reads from cannot be reached.
+    /// The reaction to an unavailable sink, store or source.
     pub away: String,
     pub stuck_stream: String,
 }
@@ -43,7 +43,7 @@ impl Delivery {
         vec![
             ("failing event", self.failing_event.clone()),
             ("malformed event", self.malformed_event.clone()),
-            ("away", self.away.clone()),
+            ("outage", self.away.clone()),
             ("stuck stream", self.stuck_stream.clone()),
         ]
     }
@@ -69,66 +69,65 @@ pub(super) fn delivery(subject: &Subject<'_>) -> Delivery {
     }
 }
 
-/// Returns whether no effect is written twice: effects and progress are one, and that tells of each event whether it was
-/// handled, by its ordinal or by its stream and index.
+/// Returns whether no effect is written twice: effects and progress are one transaction, and the progress tells of each
+/// event whether it was handled, by its ordinal or by its stream and index.
 fn is_once(subject: &Subject<'_>) -> bool {
     subject.sink_holds_progress() && (subject.has_ordinals() || subject.keeps_write_positions())
 }
 
 fn why(subject: &Subject<'_>) -> String {
-    let together = "what is written, and how far the events were read, are one transaction";
+    let together = "effects and progress are one transaction";
     let once = if is_once(subject) {
         let logs = match subject.has_script {
-            true => "This is about what is written: what a script logs or counts may happen twice.",
+            true => "This holds for effects: the logs and counts of a script may repeat.",
             false => "",
         };
         sentences([
-            &*format!("exactly once: {together}: after a crash both are there, or neither."),
+            &*format!("exactly once: {together}, so that a crash leaves both or neither."),
             &*repeats(subject),
             logs,
         ])
     } else if subject.sink_holds_progress() {
         format!(
-            "at least once: {together}, but that tells no more than a position. When the pipeline fails and starts over, what was \
-             handled behind an event that was not is handled again."
+            "at least once: {together}, but the progress is no more than a position. When the pipeline fails and restarts, events \
+             that were handled beyond an unhandled one are handled again."
         )
     } else {
         sentences([
-            "at least once: an event counts as handled once the sink has taken what follows from it, and progress is stored after \
+            "at least once: an event counts as handled once the sink has accepted its effects, and progress is committed after \
              that.",
             &*why_not_once(subject),
         ])
     };
     if !subject.source_is_durable() {
         return format!(
-            "Only while the process runs: what was posted and is not handled when it ends is gone. Until then, {once}"
+            "Only while the process runs: its end loses the posted events that are not handled yet. Until then, {once}"
         );
     }
     let mut chars = once.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
-/// Says what becomes of events that the feed itself repeats, where effects and progress are one (C13).
+/// Describes the effect of events that the feed itself repeats, if effects and progress are one transaction (C13).
 fn repeats(subject: &Subject<'_>) -> String {
     let schedule = &subject.spec().schedule;
     if !subject.repeats() {
         return subject.source.once.to_owned();
     }
     if subject.keeps_write_positions() {
-        return "If the feed has an event twice, the second is known by its stream and index, as the place of each stream is kept in \
-                the same transaction (`write_positions`)."
+        return "A duplicate in the feed is recognised by its stream and index, as the position of each stream is kept in the same \
+                transaction (`write_positions`)."
             .to_owned();
     }
     let why = match schedule.order {
         Order::Stream => {
-            "`write_positions` is off, so if the feed has an event twice, the second may have its effect again after a \
-                          restart."
+            "`write_positions` is off, so a duplicate in the feed may have its effect again after a restart."
         }
         Order::Tranche | Order::None => {
-            "If the feed has an event twice, the second has its effect again: only with `order = \"stream\"` could it be known."
+            "A duplicate in the feed has its effect again: only `order = \"stream\"` could recognise it."
         }
     };
-    format!("That is for each place in the feed, not for each event. {why}")
+    format!("This holds for each place in the feed, not for each event. {why}")
 }
 
 fn why_not_once(subject: &Subject<'_>) -> String {
@@ -139,7 +138,7 @@ fn why_not_once(subject: &Subject<'_>) -> String {
         "It would be exactly once with `checkpoint = \"sink\"`: this sink can hold the progress.".to_owned()
     } else {
         format!(
-            "It cannot be exactly once: the `{sink}` sink cannot hold the progress, so what it takes and what is stored of it are two steps."
+            "It cannot be exactly once: the `{sink}` sink cannot hold the progress, so effects and progress are two steps."
         )
     };
     sentences([&*exactly, subject.sink.repeat])
@@ -152,32 +151,29 @@ fn order(subject: &Subject<'_>) -> String {
             "The events of a stream are handled one after the other, by index; streams do not wait for each other.",
             match (schedule.require_all, subject.indexes()) {
                 (true, _) => {
-                    "Where an index is missing, from 0 on, the stream waits until it comes, as long as that takes. How far each \
-                     stream was is known after a restart: it is kept beside the progress. A stream that was handled in part \
-                     before `require_all` was set waits for ever: give the pipeline another `group` then."
+                    "At a missing index, from 0 on, the stream waits until the event comes, without limit. The position of each \
+                     stream is kept beside the progress and survives a restart. A stream that was handled in part before \
+                     `require_all` was set waits for ever: give the pipeline another `group` then."
                 }
                 (false, Indexes::Dense) => {
-                    "Where an index is missing, the stream does not wait for it; an event that comes late, below one that was handled, is handled \
-                     then, by itself."
+                    "A stream does not wait for a missing index. A late event, below a handled one, is handled when it comes, by itself."
                 }
-                (false, Indexes::Sparse) => {
-                    "An event that comes late, below one that was handled, is handled then, by itself."
-                }
+                (false, Indexes::Sparse) => "A late event, below a handled one, is handled when it comes, by itself.",
             },
         ),
         Order::Tranche => (
-            "All events of a tranche are handled one call after the other, in the order in which they are read, so a failing one \
-             holds up all that follow.",
+            "All events of a tranche are handled one call after the other, in read order, so a failing event holds up all later \
+             ones.",
             if schedule.require_all { "Missing indexes are not waited for in this order." } else { "" },
         ),
-        Order::None => ("There is none: every event is handled by itself, and any may overtake any.", ""),
+        Order::None => ("There is none: every event is handled by itself and may overtake any other.", ""),
     };
     sentences([lead, rest])
 }
 
 fn crash(subject: &Subject<'_>, guarantee: Guarantee) -> String {
     let lost = match guarantee {
-        Guarantee::WhileItRuns => "Events that were posted and are not handled yet are lost.",
+        Guarantee::WhileItRuns => "Posted events that are not handled yet are lost.",
         _ => "",
     };
     sentences([lost, &*again(subject, guarantee), &*power(subject)])
@@ -186,29 +182,27 @@ fn crash(subject: &Subject<'_>, guarantee: Guarantee) -> String {
 fn again(subject: &Subject<'_>, guarantee: Guarantee) -> String {
     if subject.sink_holds_progress() {
         return match guarantee {
-            Guarantee::WhileItRuns => "A transaction that was under way is undone.",
-            _ => {
-                "A transaction that was under way is undone, and what it was about is decided again. Nothing is left out."
-            }
+            Guarantee::WhileItRuns => "A transaction in flight is rolled back.",
+            _ => "A transaction in flight is rolled back, and its events are decided again. No event is left out.",
         }
         .to_owned();
     }
     if guarantee == Guarantee::WhileItRuns {
-        return "What was handled is not offered again after that. When only the pipeline fails and starts over in the same \
-                process, what was handled since progress was last stored, or behind an event that was not handled, is handled again."
+        return "Handled events are not offered again after that. When only the pipeline fails and restarts in the same process, \
+                events that were handled since the last commit, or beyond an unhandled event, are handled again."
             .to_owned();
     }
     if !subject.progress_is_durable() {
-        return "All that was handled is handled again, from the beginning. So it is after every other stop, and after a failure of the \
-                pipeline."
+        return "All events are handled again, from the beginning. The same holds after every other stop, and after a failure of \
+                the pipeline."
             .to_owned();
     }
     let interval = subject.duration(&["schedule", "commit_interval"], subject.spec().schedule.commit_interval);
     format!(
-        "What was handled since progress was last stored is handled again: what comes in about {interval} \
-         (`schedule.commit_interval`), or for as long as the store could not be reached, and what the sink was writing at that moment. \
-         `propulsiond_replay_exposure_events` says how many that is now. A stop by signal stores progress first and repeats nothing, \
-         if it ends within the daemon's `drain`."
+        "Events that were handled since the last commit are handled again: those of about {interval} \
+         (`schedule.commit_interval`), or of an outage of the store, and those of the writes in flight. \
+         `propulsiond_replay_exposure_events` is their number. A stop by signal commits progress first and repeats nothing, if \
+         the drain ends within the daemon's `drain`."
     )
 }
 

@@ -1,17 +1,17 @@
-//! What follows from failures: the effective error policy in words (R18). `pipeline::policy` is what it describes.
+//! The effective error policy in words (R18). It describes `pipeline::policy`.
 
 use super::subject::Subject;
 use crate::connector::kind::Malformed;
 use crate::connector::prose::{counted, sentences};
 use crate::spec::{Attempts, Order, Then};
 
-/// How long the delays around reads, claims and commits that fail grow.
+/// The delays after failed reads, claims and commits.
 const OUTAGE: &str = "after 100 milliseconds at first and 30 seconds at most";
 
 pub(super) fn failing(subject: &Subject<'_>) -> String {
     if !can_fail(subject) {
         return sentences([
-            "None can fail but one that is malformed: there is no handler, and this sink takes everything.",
+            "Only a malformed event can fail: there is no handler, and this sink accepts everything.",
             what_then_means(subject),
         ]);
     }
@@ -20,7 +20,7 @@ pub(super) fn failing(subject: &Subject<'_>) -> String {
             format!("Once an event has failed {}, {}.", counted(attempts.get().into(), "time"), then(subject))
         }
         Attempts::Unlimited => format!(
-            "It is tried without end, while the rest goes on until reading is {} ahead of it.",
+            "It is retried without end. The other streams go on until reading is {} ahead of it.",
             counted(subject.spec().schedule.max_ahead_events.get() as u64, "event")
         ),
     };
@@ -43,12 +43,12 @@ fn again(subject: &Subject<'_>) -> String {
     let one_by_one = match subject.spec().schedule.order {
         Order::None => "",
         Order::Stream | Order::Tranche => {
-            " From then on its events come one by one, so that the others do not suffer for the one at fault."
+            " From then on, the stream's events are offered one by one, so that only the one at fault fails."
         }
     };
     format!(
-        "{what} that fails holds up {}, and is made again after {initial}, then after twice as long each time up to {max}, each \
-         delay shortened at random by up to half.{one_by_one}",
+        "{what} that fails holds up {} and is retried after {initial}. The delay doubles each time up to {max}, and is \
+         shortened at random by up to half.{one_by_one}",
         subject.held_up()
     )
 }
@@ -64,7 +64,7 @@ fn permanent(subject: &Subject<'_>) -> Option<String> {
     }
 }
 
-/// Says what `then` does, after "then".
+/// Returns the action of `then`.
 fn then(subject: &Subject<'_>) -> &'static str {
     match subject.spec().errors.then {
         Then::Halt => "the pipeline halts",
@@ -76,20 +76,21 @@ fn then(subject: &Subject<'_>) -> &'static str {
 fn what_then_means(subject: &Subject<'_>) -> &'static str {
     match (subject.spec().errors.then, subject.spec().schedule.order) {
         (Then::Halt, _) => {
-            "To halt is to finish what runs, store the progress and stop, with the event not handled: `/health` says why and answers \
-             503, other pipelines go on, a finite job ends with exit code 1. The next start meets the same event."
+            "A halted pipeline has finished its running calls, committed its progress and stopped, with the event unhandled. \
+             `/health` names the reason and answers 503, other pipelines go on, and a finite job ends with exit code 1. The next \
+             start meets the same event."
         }
         (Then::Skip, _) => {
-            "To skip is to pass that one event without effect: it counts as handled, `propulsiond_skipped_total` counts it, and the \
-             log names it (target `propulsiond::audit`)."
+            "A skipped event has no effect and counts as handled. `propulsiond_skipped_total` counts it, and the log names it \
+             (target `propulsiond::audit`)."
         }
         (Then::Park, Order::None) => {
-            "To park is to keep the event aside, in memory with the progress, while the rest goes on; it is gone with the process, \
-             and so is the progress."
+            "A parked event is kept aside while the rest goes on. It is in memory beside the progress, and the end of the process \
+             loses both."
         }
         (Then::Park, _) => {
-            "To park is to keep the event and all later ones of its stream aside, in memory with the progress, while the rest goes \
-             on; they are gone with the process, and so is the progress."
+            "A parked event and all later ones of its stream are kept aside while the rest goes on. They are in memory beside \
+             the progress, and the end of the process loses both."
         }
     }
 }
@@ -104,7 +105,7 @@ pub(super) fn malformed(subject: &Subject<'_>) -> String {
         Then::Skip => "it is skipped",
         Then::Park => "it is parked",
     };
-    format!("{record} is an event that cannot be handled: {then} at once, with {place} named.")
+    format!("{record} is a malformed event: {then} at once, and the message names {place}.")
 }
 
 pub(super) fn away(subject: &Subject<'_>) -> String {
@@ -112,11 +113,11 @@ pub(super) fn away(subject: &Subject<'_>) -> String {
 }
 
 fn sink(subject: &Subject<'_>) -> String {
-    let Some(what) = subject.sink.unavailable else { return String::new() };
+    let Some(condition) = subject.sink.unavailable else { return String::new() };
     let retry = &subject.spec().errors.retry;
     format!(
-        "Where {what}, no event is to blame and no attempt is spent: everything waits, and one call at a time tries again, with delays \
-         from {} to {}. `/health` says so.",
+        "If {condition}, no event is at fault and no attempt is spent. The circuit breaker opens: all calls wait, and one at a time \
+         probes the sink, with delays from {} to {}. `/health` reports the outage.",
         subject.duration(&["errors", "retry", "initial"], retry.initial),
         subject.duration(&["errors", "retry", "max"], retry.max)
     )
@@ -127,31 +128,31 @@ fn store(subject: &Subject<'_>) -> String {
         return String::new();
     }
     format!(
-        "Where progress cannot be stored {}, handling goes on, storing is tried again {OUTAGE}, and what a crash would repeat grows.",
+        "If progress cannot be committed {}, handling goes on and the commit is retried {OUTAGE}. Meanwhile the number of events that a crash would repeat grows.",
         subject.store.place
     )
 }
 
 fn source(subject: &Subject<'_>) -> String {
-    let Some(when) = subject.source.unavailable else { return String::new() };
-    format!("Where {when}, reading is tried again {OUTAGE}, for ever.")
+    let Some(condition) = subject.source.unavailable else { return String::new() };
+    format!("If {condition}, reading is retried {OUTAGE}, without end.")
 }
 
 pub(super) fn stuck(subject: &Subject<'_>) -> String {
     let limit = subject.duration(&["errors", "stuck_after"], subject.spec().errors.stuck_after);
     let then = match subject.spec().errors.then {
         Then::Halt => "the pipeline halts",
-        Then::Skip => "its first event is skipped, once no call of it runs any more",
-        Then::Park => "it is parked, once no call of it runs any more",
+        Then::Skip => "its first event is skipped as soon as no call of it runs",
+        Then::Park => "it is parked as soon as no call of it runs",
     };
     let thread = match subject.has_script {
-        true => "A thread whose call does not come back for that long is given up and replaced.",
+        true => "A thread whose call does not return for that long is abandoned and replaced.",
         false => "",
     };
     sentences([
         &*format!(
-            "If a stream has been offered for {limit} without progress, from the first such call on, {then}. While it waits (after a \
-             failure, deferred, paused, or for a sink that is away) that time does not count."
+            "If a stream makes no progress for {limit} while it is offered, {then}. The clock stands still while the stream is \
+             deferred, in back-off, paused or behind an open circuit breaker."
         ),
         thread,
     ])

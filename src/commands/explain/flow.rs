@@ -1,4 +1,4 @@
-//! What a pipeline reads, which of it it takes, what decides and what is written.
+//! The way of an event: source, filter, handler, sink.
 
 use super::subject::Subject;
 use crate::config::scalar::Text;
@@ -7,10 +7,10 @@ use crate::spec::Stop;
 
 pub(super) fn source(subject: &Subject<'_>) -> String {
     let end = match subject.spec().stop {
-        Stop::Never => "It never ends by itself: what is added is read as well.".to_owned(),
-        Stop::Tail => "It ends once everything that is there is handled.".to_owned(),
+        Stop::Never => "It never ends by itself and follows new events.".to_owned(),
+        Stop::Tail => "It ends once all existing events are handled.".to_owned(),
         Stop::After(limit) => {
-            format!("It ends {} after its start, whatever is left.", subject.duration(&["stop", "after"], limit))
+            format!("It ends {} after its start, even if events are left.", subject.duration(&["stop", "after"], limit))
         }
     };
     sentences([&*subject.source.reads, &*end])
@@ -44,10 +44,10 @@ pub(super) fn filter(subject: &Subject<'_>) -> String {
         (_, false) => format!("It takes {streams}, and of their events {}.", events.join(", but ")),
     };
     let system = match filter.system {
-        true => "System streams, whose names begin with `$`, are taken as others are.",
+        true => "System streams, whose names begin with `$`, pass like others.",
         false => "System streams, whose names begin with `$`, are left out unless an entry names them with their `$`.",
     };
-    sentences([&*takes, "What is left out counts as handled.", system])
+    sentences([&*takes, "Excluded events count as handled.", system])
 }
 
 pub(super) fn handler(subject: &Subject<'_>) -> String {
@@ -56,14 +56,14 @@ pub(super) fn handler(subject: &Subject<'_>) -> String {
     };
     let schedule = &subject.spec().schedule;
     let gets = match schedule.streams_per_call.get() {
-        1 => "`handle` gets one stream and the next of its events".to_owned(),
+        1 => "`handle` gets one stream and its next events".to_owned(),
         streams => {
             format!("`handle_batch` gets up to {} and the next events of each", counted(streams as u64, "stream"))
         }
     };
     format!(
-        "The script `{}` decides: {gets}. What it emits reaches the sink once the call has ended well, and never if it fails. A \
-         call that takes longer than {} has failed.",
+        "The script `{}` decides: {gets}. Its effects reach the sink after the call succeeds, and never after it fails. A call \
+         fails after {}.",
         rhai.script.written(),
         subject.duration(&["handler", "rhai", "timeout"], rhai.timeout)
     )
@@ -73,6 +73,6 @@ pub(super) fn sink(subject: &Subject<'_>) -> String {
     if subject.definition.names_sink() {
         subject.sink.writes.clone()
     } else {
-        "There is none: what the script emits goes nowhere.".to_owned()
+        "There is none: the effects of the script are discarded.".to_owned()
     }
 }

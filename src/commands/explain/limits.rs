@@ -1,4 +1,4 @@
-//! How much happens at the same time, and how much is held in memory.
+//! The limits of simultaneous work and of memory.
 
 use super::subject::Subject;
 use crate::connector::prose::{counted, sentences, thousands};
@@ -12,7 +12,7 @@ fn calls(subject: &Subject<'_>) -> String {
     let schedule = &subject.spec().schedule;
     let concurrency = schedule.concurrency.get() as u64;
     let tranche = match schedule.order {
-        Order::Tranche => " There is one call at a time for each tranche.",
+        Order::Tranche => " Each tranche has one call at a time.",
         Order::Stream | Order::None => "",
     };
     match &subject.spec().handler.rhai {
@@ -34,7 +34,7 @@ fn per_call(subject: &Subject<'_>) -> String {
     }
     let bytes = schedule.max_bytes.map(|bytes| {
         let bytes = subject.size(&["schedule", "max_bytes"], bytes);
-        format!(", and no more than {bytes} of them unless one alone is larger")
+        format!(", and at most {bytes} of them unless one event alone is larger")
     });
     let events = counted(schedule.max_events.get() as u64, "event");
     format!("A call gets at most {events} of a stream{}.", bytes.unwrap_or_default())
@@ -43,7 +43,7 @@ fn per_call(subject: &Subject<'_>) -> String {
 fn ahead(subject: &Subject<'_>) -> String {
     let schedule = &subject.spec().schedule;
     format!(
-        "For each tranche, reading pauses while {} or {} of events are held that are not handled, or it is {} ahead of the position.",
+        "Reading of a tranche pauses while it holds {} or {} of unhandled events, or is {} ahead of its position.",
         batches(schedule.read_ahead.get() as u64),
         subject.size(&["schedule", "read_ahead_bytes"], schedule.read_ahead_bytes),
         counted(schedule.max_ahead_events.get() as u64, "event")
@@ -57,7 +57,5 @@ fn batches(number: u64) -> String {
 fn purge(subject: &Subject<'_>) -> String {
     let Some(purge) = subject.spec().schedule.purge else { return String::new() };
     let purge = subject.interval(&["schedule", "purge"], purge);
-    format!(
-        "Every {purge}, streams without work are forgotten; an event that the feed repeats after that is not known as one."
-    )
+    format!("Every {purge}, idle streams are forgotten; later duplicates of their events are not recognised.")
 }

@@ -1,4 +1,4 @@
-//! Where it is kept how far a pipeline is.
+//! The place and the form of a pipeline's progress.
 
 use super::subject::Subject;
 use crate::connector::prose::sentences;
@@ -11,31 +11,31 @@ pub(super) fn progress(subject: &Subject<'_>) -> String {
         format!("Its progress is kept {store}, for each tranche under the group `{group}` and the source `{source}`.");
     let begins = match !subject.source_is_durable() || !subject.progress_is_durable() {
         true => "",
-        false => "Without stored progress it begins at the beginning.",
+        false => "Without progress it starts at the origin.",
     };
     sentences([&*kept, &*when(subject), holds(subject), begins, fence(subject)])
 }
 
 fn when(subject: &Subject<'_>) -> String {
     if !subject.progress_is_durable() {
-        return "It is gone with the process, and every start begins at the beginning.".to_owned();
+        return "The end of the process loses it, and every start begins at the origin.".to_owned();
     }
     let interval = subject.interval(&["schedule", "commit_interval"], subject.spec().schedule.commit_interval);
     if subject.sink_holds_progress() {
         return format!(
-            "It is stored in each transaction that writes, and every {interval} where nothing is to be written but progress was made."
+            "It is committed in each transaction that writes, and every {interval} if there was progress without effects."
         );
     }
-    format!("It is stored every {interval} while it changes, and when the pipeline stops.")
+    format!("It is committed every {interval} while it changes, and when the pipeline stops.")
 }
 
 fn holds(subject: &Subject<'_>) -> &'static str {
     if subject.has_ordinals() {
-        "Beside a position it holds which of the events behind that are handled, so one slow stream does not make a restart \
+        "Beside a position it holds the set of handled events beyond that, so that one slow stream does not make a restart \
          repeat the others."
     } else {
-        "It is a position alone, as this source gives events no places that last: behind an event that is not handled yet, what is handled is \
-         not remembered."
+        "It is a position alone, as the events of this source have no ordinals. A restart repeats events that were handled \
+         beyond an unhandled one."
     }
 }
 
@@ -43,5 +43,5 @@ fn fence(subject: &Subject<'_>) -> &'static str {
     if !subject.progress_is_durable() {
         return "";
     }
-    "One process at a time owns it: whoever claims it later fences this one, which then stores nothing more and says by whom."
+    "One process at a time owns it: a later claim fences this process, which stops committing and names the new owner."
 }

@@ -32,7 +32,7 @@ fn check_whole(text: &str, expected: ExpectFile) {
 
 fn check_values(text: &str, expected: Expect) {
     let (_, shown) = explained(text);
-    expected.assert_eq(&outdented(shown.split("comes from\n").nth(1).unwrap()));
+    expected.assert_eq(&outdented(shown.split("their origin\n").nth(1).unwrap()));
 }
 
 /// Snapshots lose the indent that all their lines have in common.
@@ -86,6 +86,7 @@ fn r63_references_are_shown_as_written_and_secrets_not_at_all() {
             stop = "never"                                               # default
             source.json.path = "${PROPULSIOND_TEST_UNSET:-in}.jsonl"     # a.toml:3
             source.json.pattern = none                                   # default: those that end in `.jsonl` or `.ndjson`, also with `.gz` behind
+            source.json.sort = "name"                                    # default
             source.json.tranche_per_file = false                         # default
             source.json.index = "field"                                  # default
             source.json.skip = 0                                         # default
@@ -117,7 +118,7 @@ fn r63_references_are_shown_as_written_and_secrets_not_at_all() {
             errors.retry.initial = "100ms"                               # default
             errors.retry.max = "30s"                                     # default
             errors.retry.attempts = 10                                   # default
-            errors.then = "halt"                                         # default: nothing is passed over unless a file says so
+            errors.then = "halt"                                         # default: a file must ask for skipping
             errors.stuck_after = "5m"                                    # default
             handler.rhai.script = "ok.rhai"                              # a.toml:7
             handler.rhai.params.a.token = "${PROPULSIOND_TEST_UNSET:-}"  # a.toml:8
@@ -126,6 +127,7 @@ fn r63_references_are_shown_as_written_and_secrets_not_at_all() {
             handler.rhai.timeout = "30s"                                 # default
             handler.rhai.threads = none                                  # default: as many as there are cores, at most `schedule.concurrency`
             handler.rhai.limits.operations = 10000000                    # default
+            handler.rhai.limits.memory_bytes = 268435456                 # default
             handler.rhai.limits.call_depth = 32                          # default
             handler.rhai.limits.expression_depth = 64                    # default
             handler.rhai.limits.string_bytes = 16777216                  # default
@@ -161,65 +163,67 @@ fn every_value_of_the_normalised_form_is_there_with_its_line() {
     check_values(
         &text,
         expect![[r#"
-              group = "a"                                   # default: the pipeline's name
-              source_id = "json"                            # default: the source's kind
-              stop = "never"                                # default
-              source.json.path = "in.jsonl"                 # a.toml:2
-              source.json.pattern = none                    # default: those that end in `.jsonl` or `.ndjson`, also with `.gz` behind
-              source.json.tranche_per_file = true           # a.toml:3
-              source.json.index = "field"                   # default
-              source.json.skip = 0                          # default
-              source.json.on_replaced = "fail"              # default
-              source.json.batch = 1000                      # default
-              source.json.poll = "500ms"                    # default
-              checkpoint.sqlite.path = "propulsiond.db"     # default: no store is named
-              checkpoint.sqlite.synchronous = "full"        # default
-              checkpoint.sqlite.busy_timeout = "5s"         # default
-              filter.categories = []                        # default: any
-              filter.exclude_categories = []                # default: none
-              filter.streams = []                           # default: any
-              filter.exclude_streams = []                   # default: none
-              filter.events = []                            # default: any
-              filter.exclude_events = []                    # default: none
-              filter.system = false                         # default
-              schedule.order = "stream"                     # default
-              schedule.streams_per_call = 1                 # default
-              schedule.concurrency = 16                     # default
-              schedule.read_ahead = 10                      # default
-              schedule.read_ahead_bytes = "64MiB"           # default
-              schedule.max_ahead_events = 1000000           # default
-              schedule.max_events = 1000                    # default
-              schedule.max_bytes = none                     # default: no limit
-              schedule.commit_interval = "5s"               # default
-              schedule.require_all = false                  # default
-              schedule.write_positions = true               # a.toml:10: without effect: kept only where the sink holds the progress, with `order = "stream"`
-              schedule.purge = none                         # default: never
-              errors.retry.initial = "100ms"                # default
-              errors.retry.max = "30s"                      # default
-              errors.retry.attempts = 10                    # default
-              errors.then = "halt"                          # default: nothing is passed over unless a file says so
-              errors.stuck_after = "5m"                     # default
-              handler.rhai.script = "ok.rhai"               # a.toml:5
-              handler.rhai.params.vat = 0.2                 # a.toml:6
-              handler.rhai.timeout = "30s"                  # default
-              handler.rhai.threads = none                   # default: as many as there are cores, at most `schedule.concurrency`
-              handler.rhai.limits.operations = 10000000     # default
-              handler.rhai.limits.call_depth = 32           # default
-              handler.rhai.limits.expression_depth = 64     # default
-              handler.rhai.limits.string_bytes = 16777216   # default
-              handler.rhai.limits.array_items = 100000      # default
-              handler.rhai.limits.map_entries = 100000      # default
-              handler.rhai.limits.variables = 1000          # default
-              handler.rhai.limits.functions = 1000          # default
-              handler.rhai.limits.modules = 64              # default
-              handler.rhai.limits.emitted_bytes = 67108864  # default
-              sink.sqlite.path = "projections.db"           # default
-              sink.sqlite.synchronous = "full"              # default
-              sink.sqlite.init = ["CREATE TABLE a (b)"]     # a.toml:8
-              sink.sqlite.table = "events"                  # default
-              sink.sqlite.busy_timeout = "5s"               # default
-              sink.sqlite.cache = "64MiB"                   # default
-              sink.sqlite.log = "128MiB"                    # default
+            group = "a"                                   # default: the pipeline's name
+            source_id = "json"                            # default: the source's kind
+            stop = "never"                                # default
+            source.json.path = "in.jsonl"                 # a.toml:2
+            source.json.pattern = none                    # default: those that end in `.jsonl` or `.ndjson`, also with `.gz` behind
+            source.json.sort = "name"                     # default
+            source.json.tranche_per_file = true           # a.toml:3
+            source.json.index = "field"                   # default
+            source.json.skip = 0                          # default
+            source.json.on_replaced = "fail"              # default
+            source.json.batch = 1000                      # default
+            source.json.poll = "500ms"                    # default
+            checkpoint.sqlite.path = "propulsiond.db"     # default: no store is named
+            checkpoint.sqlite.synchronous = "full"        # default
+            checkpoint.sqlite.busy_timeout = "5s"         # default
+            filter.categories = []                        # default: any
+            filter.exclude_categories = []                # default: none
+            filter.streams = []                           # default: any
+            filter.exclude_streams = []                   # default: none
+            filter.events = []                            # default: any
+            filter.exclude_events = []                    # default: none
+            filter.system = false                         # default
+            schedule.order = "stream"                     # default
+            schedule.streams_per_call = 1                 # default
+            schedule.concurrency = 16                     # default
+            schedule.read_ahead = 10                      # default
+            schedule.read_ahead_bytes = "64MiB"           # default
+            schedule.max_ahead_events = 1000000           # default
+            schedule.max_events = 1000                    # default
+            schedule.max_bytes = none                     # default: no limit
+            schedule.commit_interval = "5s"               # default
+            schedule.require_all = false                  # default
+            schedule.write_positions = true               # a.toml:10: without effect: kept only where the sink holds the progress, with `order = "stream"`
+            schedule.purge = none                         # default: never
+            errors.retry.initial = "100ms"                # default
+            errors.retry.max = "30s"                      # default
+            errors.retry.attempts = 10                    # default
+            errors.then = "halt"                          # default: a file must ask for skipping
+            errors.stuck_after = "5m"                     # default
+            handler.rhai.script = "ok.rhai"               # a.toml:5
+            handler.rhai.params.vat = 0.2                 # a.toml:6
+            handler.rhai.timeout = "30s"                  # default
+            handler.rhai.threads = none                   # default: as many as there are cores, at most `schedule.concurrency`
+            handler.rhai.limits.operations = 10000000     # default
+            handler.rhai.limits.memory_bytes = 268435456  # default
+            handler.rhai.limits.call_depth = 32           # default
+            handler.rhai.limits.expression_depth = 64     # default
+            handler.rhai.limits.string_bytes = 16777216   # default
+            handler.rhai.limits.array_items = 100000      # default
+            handler.rhai.limits.map_entries = 100000      # default
+            handler.rhai.limits.variables = 1000          # default
+            handler.rhai.limits.functions = 1000          # default
+            handler.rhai.limits.modules = 64              # default
+            handler.rhai.limits.emitted_bytes = 67108864  # default
+            sink.sqlite.path = "projections.db"           # default
+            sink.sqlite.synchronous = "full"              # default
+            sink.sqlite.init = ["CREATE TABLE a (b)"]     # a.toml:8
+            sink.sqlite.table = "events"                  # default
+            sink.sqlite.busy_timeout = "5s"               # default
+            sink.sqlite.cache = "64MiB"                   # default
+            sink.sqlite.log = "128MiB"                    # default
         "#]],
     );
     let (explanation, _) = explained(&text);

@@ -1,4 +1,4 @@
-//! Every value that has a say, and where it comes from.
+//! The effective values of a pipeline, and their origins.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,21 +13,20 @@ use crate::connector::kind::Unset;
 use crate::connector::{self, CheckpointSpec};
 use crate::spec::{Checkpoint, Definition, Order, PipelineSpec, Progress};
 
-/// A value, and where it comes from.
+/// A value and its origin.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Setting {
     /// The keys that lead there, as in `sink.http.url`.
     pub path: String,
-    /// As a file would have it: references as they were written. `null`: nothing, which [`because`](Self::because) says the
-    /// meaning of.
+    /// The value as a file writes it, references unresolved. `null`: none; [`because`](Self::because) gives its meaning.
     pub value: Value,
     pub from: Origin,
-    /// Why it is that, or what it stands for.
+    /// The reason for the value, or its meaning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub because: Option<&'static str>,
 }
 
-/// Where a value comes from.
+/// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     Default,
@@ -43,7 +42,7 @@ impl Serialize for Origin {
     }
 }
 
-/// What a file leaves out without a value taking its place: behind which other value it stands, and what it means.
+/// The settings that have no value if a file leaves them out: path, the setting before it, meaning.
 const ABSENT: [(&str, &str, &str); 8] = [
     ("filter.categories", "", "any"),
     ("filter.exclude_categories", "filter.categories", "none"),
@@ -55,7 +54,7 @@ const ABSENT: [(&str, &str, &str); 8] = [
     ("schedule.purge", "schedule.write_positions", "never"),
 ];
 
-/// Returns every value of a pipeline in the order in which its types declare them.
+/// Returns every value of a pipeline, in the order of the declarations.
 pub(super) fn values(subject: &Subject<'_>) -> Vec<Setting> {
     let mut settings = Vec::new();
     let mut path = Vec::new();
@@ -76,8 +75,7 @@ pub(super) fn values(subject: &Subject<'_>) -> Vec<Setting> {
     settings
 }
 
-/// Returns the spec with what others make of the values that it leaves out. As a tree of our own, because that keeps the
-/// order of its keys; JSON is YAML.
+/// Returns the spec with the values that other parts give it. A `Node` keeps the order of keys; JSON is YAML.
 fn effective(subject: &Subject<'_>) -> Node {
     let mut spec = subject.spec().clone();
     spec.group.get_or_insert_with(|| Text::literal(subject.pipeline));
@@ -111,7 +109,7 @@ fn tree(spec: &PipelineSpec) -> Node {
 
 fn each_leaf(node: &Node, path: &mut Vec<String>, f: &mut impl FnMut(&[String], Value)) {
     match &node.kind {
-        // A table of a file's own may be empty, and so may one that chooses a kind.
+        // An empty table is a leaf: parameters, or a kind without settings.
         Kind::Table(entries) if !entries.is_empty() => {
             for entry in entries {
                 path.push(entry.key.to_string());
@@ -131,7 +129,7 @@ fn setting(subject: &Subject<'_>, unset: &BTreeMap<String, Unset>, path: &[Strin
         None => Origin::Default,
     };
     let value = match subject.reference(&keys) {
-        // What it stands for may be a secret; what was hidden stays hidden.
+        // The value of a reference may be a secret, and a masked value stays masked.
         Some(written) if value != "<secret>" => Value::from(written),
         _ => value,
     };
@@ -142,7 +140,7 @@ fn setting(subject: &Subject<'_>, unset: &BTreeMap<String, Unset>, path: &[Strin
     Setting { value: concealed(keys.last().copied().unwrap_or_default(), value), path: shown, from, because }
 }
 
-/// Hides what looks like a secret that is written in clear.
+/// Masks a suspected secret that the file writes in clear.
 fn concealed(key: &str, value: Value) -> Value {
     match value {
         Value::Array(items) => items.into_iter().map(|item| concealed(key, item)).collect(),
@@ -179,7 +177,7 @@ fn because(subject: &Subject<'_>, path: &str, from: &Origin) -> Option<&'static 
         "group" => "the pipeline's name",
         "source_id" => "the source's kind",
         _ if path == default_store && subject.document.node(&["checkpoint"]).is_none() => "no store is named",
-        "errors.then" => "nothing is passed over unless a file says so",
+        "errors.then" => "a file must ask for skipping",
         "handler" => "the events themselves go to the sink",
         "sink" => "nothing is written",
         "handler.rhai.threads" => "as many as there are cores, at most `schedule.concurrency`",
@@ -191,9 +189,7 @@ fn write_positions(subject: &Subject<'_>, is_default: bool) -> Option<&'static s
     let schedule = &subject.spec().schedule;
     let keeps = subject.keeps_write_positions();
     Some(match (subject.sink_holds_progress(), schedule.order) {
-        _ if keeps && is_default && subject.spec().waits_for_all() => {
-            "`require_all` has to know how far each stream is"
-        }
+        _ if keeps && is_default && subject.spec().waits_for_all() => "`require_all` needs the position of each stream",
         (false, _) if is_default => "kept only where the sink holds the progress",
         (true, Order::Tranche | Order::None) if is_default => "kept only with `order = \"stream\"`",
         (true, Order::Stream) if is_default && subject.repeats() => {
@@ -207,15 +203,16 @@ fn write_positions(subject: &Subject<'_>, is_default: bool) -> Option<&'static s
     })
 }
 
-/// How much of a value is shown in the table, and how far comments are moved to the right at most.
-const MOST_SHOWN: usize = 60;
-const COLUMN: usize = 60;
+/// The longest shown part of a value, in characters.
+const MAX_SHOWN: usize = 60;
+/// The rightmost column of comments.
+const MAX_COLUMN: usize = 60;
 
-/// Returns the values as lines for people.
+/// Returns the values as lines of text.
 pub(super) fn table(settings: &[Setting]) -> String {
     let lines: Vec<_> =
         settings.iter().map(|setting| format!("{} = {}", setting.path, shown(&setting.value))).collect();
-    let widths = lines.iter().map(|line| line.chars().count()).filter(|width| *width <= COLUMN);
+    let widths = lines.iter().map(|line| line.chars().count()).filter(|width| *width <= MAX_COLUMN);
     let column = widths.max().unwrap_or_default();
     let mut out = String::new();
     for (line, setting) in lines.iter().zip(settings) {
@@ -234,9 +231,9 @@ fn shown(value: &Value) -> String {
         Value::Null => "none".to_owned(),
         value => value.to_string(),
     };
-    // Statements are written over several lines, which matter to nobody here.
+    // The table has one line for each value: line breaks of statements become spaces.
     let text = text.replace("\\n", " ").split_whitespace().collect::<Vec<_>>().join(" ");
-    match text.char_indices().nth(MOST_SHOWN) {
+    match text.char_indices().nth(MAX_SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }

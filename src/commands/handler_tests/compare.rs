@@ -1,4 +1,4 @@
-//! What came of a call beside what was to come of it.
+//! The comparison of a call's result with the expected one.
 
 use serde_json::Value;
 
@@ -7,7 +7,8 @@ use super::file::{Class, Fails, Returns};
 use super::plan::{Emits, Ends, Stream};
 use crate::handler::{Decision, HandlerError, NextIndex};
 
-/// Returns what is not as expected, each in words for who wrote the test; `None`: nothing was offered.
+/// Returns the differences from the expected result, in words for the author of the test. `result`: `None` if nothing was
+/// offered.
 pub(super) fn differences(stream: &Stream, result: Option<&Result<Decision, HandlerError>>) -> Vec<String> {
     match (result, &stream.ends) {
         (None, ends) => not_offered(stream, ends).into_iter().collect(),
@@ -24,7 +25,7 @@ pub(super) fn differences(stream: &Stream, result: Option<&Result<Decision, Hand
     }
 }
 
-/// Nothing happens to what is excluded: it counts as handled, and nothing is emitted.
+/// Returns the differences for a stream of which the filter excludes everything: it counts as handled, without effects.
 fn not_offered(stream: &Stream, ends: &Ends) -> Option<String> {
     let emits_nothing = matches!(&stream.emits, Emits::Exactly(values) | Emits::Some(values) if values.is_empty());
     let is_fine = emits_nothing && matches!(ends, Ends::Returns(Returns::All));
@@ -104,13 +105,13 @@ fn emitted_otherwise(emits: &Emits, decision: &Decision) -> Option<String> {
     }
 }
 
-/// Returns the first of the values that is not found, each being looked for behind the one before.
+/// Returns the first of the values that is not found in order.
 fn missing(wanted: &[Value], emitted: &[Value]) -> Option<usize> {
     let mut rest = emitted.iter();
     wanted.iter().position(|wanted| !rest.any(|emitted| holds(emitted, wanted)))
 }
 
-/// Returns whether a value is the wanted one, where tables may have more keys.
+/// Returns whether a value is the wanted one; its tables may have more keys.
 fn holds(value: &Value, wanted: &Value) -> bool {
     match (value, wanted) {
         (Value::Object(value), Value::Object(wanted)) => {

@@ -1,4 +1,4 @@
-//! What a test file says, as it is written.
+//! The form of a test file.
 
 use std::fmt;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub(super) struct TestFile {
     pub(super) test: Vec<TestSpec>,
 }
 
-/// One case. Of a single stream it says everything itself.
+/// One case. It holds the keys of its stream if it has a single one.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TestSpec {
@@ -46,7 +46,7 @@ pub(super) struct TestSpec {
 }
 
 impl TestSpec {
-    /// Returns whether it speaks of a stream of its own.
+    /// Returns whether the case has keys of a single stream.
     pub(super) fn has_own_stream(&self) -> bool {
         self.stream.is_some()
             || self.first_index.is_some()
@@ -57,7 +57,7 @@ impl TestSpec {
             || self.fails.is_some()
     }
 
-    /// Returns what it says of its own stream, and takes it.
+    /// Takes the keys of its single stream.
     pub(super) fn take_own_stream(&mut self) -> Option<StreamSpec> {
         Some(StreamSpec {
             stream: self.stream.take()?,
@@ -71,7 +71,7 @@ impl TestSpec {
     }
 }
 
-/// A stream of a case: what is offered of it, and what is to come of that.
+/// A stream of a case: the offered events, and the expected result.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StreamSpec {
@@ -114,7 +114,7 @@ pub(super) struct EventSpec {
     pub(super) unfold: bool,
 }
 
-/// What `time.now()` says.
+/// The result of `time.now()`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now(pub(super) OffsetDateTime);
 
@@ -126,10 +126,10 @@ impl<'de> Deserialize<'de> for Now {
     }
 }
 
-/// What the call ends with.
+/// The expected end of the call.
 #[derive(Debug, Default, PartialEq)]
 pub(super) enum Returns {
-    /// Everything is handled, whatever it is counted as.
+    /// Everything is handled, under any tag.
     #[default]
     All,
     Done(String),
@@ -198,18 +198,18 @@ impl<'de> Visitor<'de> for ReturnsVisitor {
     }
 }
 
-/// How the call fails; what is left out may be anything.
+/// The expected failure. A key that is left out matches anything.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Fails {
     pub(super) class: Option<Class>,
-    /// The message contains it.
+    /// A part of the message.
     pub(super) why: Option<String>,
-    /// The event that it names.
+    /// The index of the event that the failure names.
     pub(super) index: Option<i64>,
 }
 
-/// How scripts name the kinds of failures.
+/// The kinds of failures, as scripts name them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Class {

@@ -1,4 +1,4 @@
-//! Which test files there are, and whose they are.
+//! The search for test files and their pipelines.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ impl Found {
     }
 }
 
-/// Returns whether a file is one of tests, by its name.
+/// Returns whether a file is a test file, by its name.
 pub fn is_test(file: &Path) -> bool {
     Format::of(file).is_some() && stem(file).ends_with(SUFFIX)
 }
@@ -80,7 +80,7 @@ fn in_folder(folder: &Path) -> Result<Vec<Found>, Vec<Problem>> {
     if problems.is_empty() { Ok(found) } else { Err(problems) }
 }
 
-/// Returns the test files of a folder by the name of their pipeline.
+/// Returns the test files of a directory by the name of their pipeline.
 fn tests_in(folder: &Path) -> Result<BTreeMap<String, Vec<PathBuf>>, Vec<Problem>> {
     let failed =
         |error: std::io::Error| vec![Problem::new(folder, format!("cannot read the folder: {}", io_error(&error)))];
@@ -96,7 +96,7 @@ fn tests_in(folder: &Path) -> Result<BTreeMap<String, Vec<PathBuf>>, Vec<Problem
     Ok(tests)
 }
 
-/// Names a file of the same folder as `path` is named.
+/// Returns the path of a file in the same directory, spelled as `path` is.
 fn beside(path: &Path, file: &Path) -> PathBuf {
     path.with_file_name(file.file_name().unwrap_or_default())
 }

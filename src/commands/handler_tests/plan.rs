@@ -1,4 +1,4 @@
-//! From what a test file says to calls that can be made, and what is wrong where that cannot be.
+//! From a test file to calls, or to the mistakes that prevent them.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,14 +16,14 @@ use crate::position::Ordinal;
 use crate::spec::{Definition, Loaded, Order};
 use crate::work::{Work, WorkId, WorkKind};
 
-/// What time it is in a case that does not say: the beginning of 2026.
+/// The time of a case that gives none: the beginning of 2026.
 const NOW: i64 = 1_767_225_600;
 
-/// A call, and what is to come of it.
+/// A call and its expected result.
 pub(super) struct Case {
     pub(super) name: String,
     pub(super) file: std::path::PathBuf,
-    /// Where its name stands.
+    /// The place of its name.
     pub(super) place: Place,
     pub(super) now: OffsetDateTime,
     pub(super) streams: Vec<Stream>,
@@ -34,7 +34,7 @@ pub(super) struct Stream {
     pub(super) name: String,
     /// `None`: the filter excludes every event.
     pub(super) work: Option<Work>,
-    /// What the filter excludes, in words.
+    /// The events that the filter excludes, in words.
     pub(super) excluded: Vec<String>,
     pub(super) emits: Emits,
     pub(super) ends: Ends,
@@ -42,7 +42,7 @@ pub(super) struct Stream {
 
 pub(super) enum Emits {
     Exactly(Vec<Value>),
-    /// These among them, in this order.
+    /// Some of them, in this order.
     Some(Vec<Value>),
 }
 
@@ -86,7 +86,7 @@ fn usual_now() -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(NOW).expect("it is within the years that there are")
 }
 
-/// Returns which parameters of the script are not known here.
+/// Returns the problems of parameters that refer to missing variables: the script under test needs them.
 pub(super) fn unknown_parameters(loaded: &Loaded) -> Vec<Problem> {
     let path = ["handler", "rhai", "params"];
     let Some(params) = loaded.document.node(&path) else { return Vec::new() };
@@ -105,10 +105,10 @@ fn collect_texts<'a>(node: &'a Node, texts: &mut Vec<&'a str>) {
     }
 }
 
-/// A place in a document, for pointing at.
+/// A place in a document, for messages.
 struct At<'a> {
     document: &'a Document,
-    /// `None`: it is not there; what is above it is pointed at.
+    /// `None`: the document lacks it, and messages point at the table above.
     node: Option<&'a Node>,
     path: String,
 }
@@ -225,7 +225,7 @@ impl Planner<'_> {
         Ok(Stream { name: spec.stream, work, excluded, emits, ends })
     }
 
-    /// Refuses what no call would be made with.
+    /// Refuses events that no pipeline would offer in one call.
     fn fits_a_call(&self, events: usize) -> Result<(), String> {
         let schedule = &self.loaded.spec.schedule;
         let most = if schedule.order == Order::None { 1 } else { schedule.max_events.get() };
@@ -278,7 +278,10 @@ fn emits(exactly: &Option<Vec<Value>>, some: &Option<Vec<Value>>, fails: bool, a
     Ok(if some.is_some() { Emits::Some(parsed) } else { Emits::Exactly(parsed) })
 }
 
-/// Makes an event. Messages say what is wrong with it.
+/// Makes an event.
+///
+/// # Errors
+/// The event cannot exist. The message names the reason.
 fn build(stream: &str, spec: &EventSpec, next: i64, before: &[Event]) -> Result<Event, String> {
     let index = spec.index.unwrap_or(next);
     if before.last().is_some_and(|last| last.is_unfold() && !spec.unfold) {
@@ -309,7 +312,7 @@ fn build(stream: &str, spec: &EventSpec, next: i64, before: &[Event]) -> Result<
     assembler.build(kind, Ordinal::new(before.len() as u64 + 1, 0), index).map_err(|error| error.to_string())
 }
 
-/// Writes a value as JSON; `{ "$json": "…" }` stands for what its text is.
+/// Writes a value as JSON; `{ "$json": "…" }` stands for the value of its text.
 fn json_text(value: &Value) -> Result<String, String> {
     let joined = |items: Vec<String>| items.join(",");
     Ok(match value {

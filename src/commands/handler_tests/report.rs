@@ -1,29 +1,29 @@
-//! What came of the tests, for people and machines.
+//! The results of the tests, as text and JSON.
 
 use std::path::PathBuf;
 
 use crate::config::document::Style;
 
-/// What came of all the tests that were run.
+/// The results of a run.
 #[derive(Debug, Default)]
 pub struct Report {
     pub tests: Vec<Tested>,
-    /// The pipelines that have none.
+    /// The pipelines without tests.
     pub untested: Vec<String>,
 }
 
-/// What came of one test.
+/// The result of one test.
 #[derive(Debug)]
 pub struct Tested {
     pub pipeline: String,
     pub name: String,
     pub file: PathBuf,
-    /// Where its name stands, from 1.
+    /// The place of its name, from 1.
     pub line: usize,
     pub column: usize,
     /// The events that the pipeline's filter excluded.
     pub excluded: Vec<String>,
-    /// What was not as expected; empty: it passed.
+    /// The differences from the expected result. Empty: the test passed.
     pub differences: Vec<String>,
 }
 
@@ -38,7 +38,7 @@ impl Report {
         self.tests.iter().all(Tested::passed)
     }
 
-    /// Returns a line for each test, what differs below those that failed, and a summary; each line ended.
+    /// Returns a line for each test, the differences of failed ones, and a summary.
     pub fn render(&self, style: Style) -> String {
         let paint = |code: &str, text: &str| match style {
             Style::Plain => text.to_owned(),
@@ -75,7 +75,7 @@ impl Report {
         summary + "\n"
     }
 
-    /// Returns the same for machines.
+    /// Returns the results as JSON.
     pub fn to_json(&self) -> serde_json::Value {
         let tests = self.tests.iter().map(|test| {
             serde_json::json!({

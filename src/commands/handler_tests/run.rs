@@ -1,4 +1,4 @@
-//! Making the calls.
+//! The calls of the script.
 
 use super::Plan;
 use super::compare;
@@ -49,7 +49,7 @@ fn tested(plan: &Plan, sink: Option<&dyn DryRun>, case: &Case) -> Tested {
     }
 }
 
-/// Calls the script once; `None` where nothing of a stream is offered.
+/// Calls the script once. `None`: nothing of that stream is offered.
 fn call(script: &Script, streams: &[Stream]) -> Vec<Option<Result<Decision, HandlerError>>> {
     let mut works: Vec<Work> = streams.iter().filter_map(|stream| stream.work.as_ref()).map(copy).collect();
     let mut decisions = Decisions::new();

@@ -152,6 +152,7 @@ fn defaults_are_shown_as_a_file_has_them() {
             JsonSource.on_replaced = "fail"
             JsonSource.poll = "500ms"
             JsonSource.skip = 0
+            JsonSource.sort = "name"
             JsonSource.tranche_per_file = false
             MemorySource.index = "field"
             MemorySource.max_bytes = "64MiB"
@@ -175,6 +176,7 @@ fn defaults_are_shown_as_a_file_has_them() {
             ScriptLimits.expression_depth = 64
             ScriptLimits.functions = 1000
             ScriptLimits.map_entries = 100000
+            ScriptLimits.memory_bytes = 268435456
             ScriptLimits.modules = 64
             ScriptLimits.operations = 10000000
             ScriptLimits.string_bytes = 16777216
@@ -202,7 +204,7 @@ fn a_source_is_exactly_one_and_words_may_stand_for_tables() {
         .assert_eq(&schema["$defs"]["SourceSpec"]["oneOf"].to_string());
     expect![[r##"
         {
-          "description": "Where progress is kept.",
+          "description": "The store of the progress.",
           "oneOf": [
             {
               "const": "sink",
@@ -217,15 +219,15 @@ fn a_source_is_exactly_one_and_words_may_stand_for_tables() {
     .assert_eq(&serde_json::to_string_pretty(&schema["$defs"]["Checkpoint"]).unwrap());
     expect![[r##"
         {
-          "description": "When a pipeline ends by itself.",
+          "description": "The time at which the pipeline ends by itself.",
           "oneOf": [
             {
               "const": "never",
-              "description": "Never: it follows what is added."
+              "description": "Never: it follows new events."
             },
             {
               "const": "tail",
-              "description": "At the tail, as each tranche comes to it: a finite job."
+              "description": "At the tail of each tranche: a finite job."
             },
             {
               "additionalProperties": false,
@@ -233,7 +235,7 @@ fn a_source_is_exactly_one_and_words_may_stand_for_tables() {
               "properties": {
                 "after": {
                   "$ref": "#/$defs/Duration",
-                  "description": "How long it runs."
+                  "description": "The running time."
                 }
               },
               "required": [
@@ -249,42 +251,47 @@ fn a_source_is_exactly_one_and_words_may_stand_for_tables() {
         {
           "batch": {
             "default": 1000,
-            "description": "How many events make a batch.",
+            "description": "The number of events in a batch.",
             "minimum": 1,
             "type": "integer"
           },
           "index": {
             "$ref": "#/$defs/JsonIndex",
             "default": "field",
-            "description": "Where the indexes of events come from."
+            "description": "The origin of the events' indexes."
           },
           "on_replaced": {
             "$ref": "#/$defs/OnReplaced",
             "default": "fail",
-            "description": "What to do about a file that is not what it was."
+            "description": "The reaction to a file that was replaced, truncated or rewritten."
           },
           "path": {
             "$ref": "#/$defs/Text",
-            "description": "A file, or a folder whose files are read, beside the pipeline's file unless absolute. Files that end in `.gz` are decompressed."
+            "description": "The file, or the directory of files, relative to the pipeline's file. Files that end in `.gz` are decompressed. A named pipe or `/dev/stdin` is read once: it keeps no events for a restart."
           },
           "pattern": {
             "$ref": "#/$defs/Text",
-            "description": "Which files of a folder are read, with `*` and `?` in it. Left out: those that end in `.jsonl` or `.ndjson`, also with `.gz` behind. Names that start with a dot never are."
+            "description": "The names of the files in a directory to read, with `*` and `?`. Default: names that end in `.jsonl` or `.ndjson`, also with `.gz` behind. Names that start with a dot are never read."
           },
           "poll": {
             "$ref": "#/$defs/Duration",
             "default": "500ms",
-            "description": "How often to look for more at the end."
+            "description": "The time between two looks for more at the end."
           },
           "skip": {
             "default": 0,
-            "description": "How many lines to pass at the start of each file.",
+            "description": "The number of lines to pass at the start of each file.",
             "minimum": 0,
             "type": "integer"
           },
+          "sort": {
+            "$ref": "#/$defs/JsonSort",
+            "default": "name",
+            "description": "The order of the files of a directory."
+          },
           "tranche_per_file": {
             "default": false,
-            "description": "Reads the files of a folder at the same time and independently of each other, instead of as one log. A stream must not be spread over several of them.",
+            "description": "Reads the files of a directory at the same time and independently of each other, instead of as one log. Each stream must be in one file.",
             "type": "boolean"
           }
         }"##]].assert_eq(&serde_json::to_string_pretty(&schema["$defs"]["JsonSource"]["properties"]).unwrap());

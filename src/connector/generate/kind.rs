@@ -14,7 +14,7 @@ impl Kind for Settings {
     }
 
     fn unset(&self, _pipeline: &str) -> Vec<Unset> {
-        vec![Unset::means("count", "without end"), Unset::means("rate", "as fast as they are taken")]
+        vec![Unset::means("count", "without end"), Unset::means("rate", "as fast as they are read")]
     }
 }
 
@@ -27,7 +27,7 @@ impl SourceKind for Settings {
         SourcePhrases {
             reads: reads(self),
             once: "The source has every event once.",
-            malformed: Malformed::Never("This source makes none."),
+            malformed: Malformed::Never("This source delivers none."),
             unavailable: None,
         }
     }
@@ -40,7 +40,7 @@ impl SourceKind for Settings {
 fn reads(settings: &Settings) -> String {
     let rate = match settings.rate {
         Some(rate) => format!("{} a second", counted(rate.get(), "event")),
-        None => "as fast as they are taken".to_owned(),
+        None => "as fast as they are read".to_owned(),
     };
     let count = match settings.count {
         Some(count) => format!("{} in all", thousands(count)),
@@ -56,7 +56,7 @@ fn reads(settings: &Settings) -> String {
     };
     sentences([
         &*format!(
-            "It makes events up: {count}, {rate}, of {}{tranches}, the same ones in each run.",
+            "It generates events: {count}, {rate}, of {}{tranches}, the same ones in each run.",
             counted(settings.streams.get(), "stream")
         ),
         &*share(settings.duplicates, "them repeat an earlier one"),

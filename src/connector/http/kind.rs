@@ -24,7 +24,7 @@ impl Kind for Settings {
         vec![
             Unset::means("path", "the url's own alone"),
             Unset::means("auth", "no credentials are sent"),
-            Unset::means("proxy", "none is used, whatever the environment says"),
+            Unset::means("proxy", "none is used, also if the environment names one"),
         ]
     }
 }
@@ -32,17 +32,17 @@ impl Kind for Settings {
 impl SinkKind for Settings {
     fn phrases(&self, prose: &Prose<'_>) -> SinkPhrases {
         let repeat = match (prose.has_script, self.per) {
-            (false, Per::Event) => "A receiver that heeds the idempotency key handles an event once.",
-            _ => "A receiver that heeds the idempotency key can drop most repeats.",
+            (false, Per::Event) => "A receiver that honours the idempotency key handles an event once.",
+            _ => "A receiver that honours the idempotency key can drop most repeats.",
         };
         SinkPhrases {
             writes: writes(self, prose),
-            overlap: "At most `schedule.concurrency` of what was decided is being sent at the same time.",
+            overlap: "At most `schedule.concurrency` decisions are sent at the same time.",
             repeat,
             permanent: Some("an answer that `permanent` names"),
             unavailable: Some("the server cannot be reached, or answers 401, 407, 502, 503 or 504"),
-            throttled: "An answer of 429 spends no attempt either: everything pauses, for as long as `Retry-After` says, \
-                and then half as many requests go out at the same time, more again as they succeed.",
+            throttled: "An answer of 429 spends no attempt either. All requests pause for the time of `Retry-After`. Then \
+                half as many go out at the same time, and more as they succeed.",
             power_failure: None,
         }
     }
@@ -58,21 +58,21 @@ impl SinkKind for Settings {
 
 fn writes(settings: &Settings, prose: &Prose<'_>) -> String {
     let unit = match (prose.has_script, settings.per) {
-        (true, _) => "each value that the script emits",
+        (true, _) => "each effect of the script",
         (false, Per::Event) => "each event",
         (false, Per::Span) => "each run of events of one stream",
     };
     // The query of a url may hold a key.
     let url = settings.url.written();
     let url = if settings.url.has_references() { url } else { url.split('?').next().unwrap_or(url) };
-    let path = settings.path.as_ref().map(|path| format!(", with the path `{}` behind it", path.written()));
+    let path = settings.path.as_ref().map(|path| format!(", followed by the path `{}`", path.written()));
     let key = match (prose.has_script, settings.per) {
         (false, Per::Event) => {
-            "Its idempotency key is made of the event's stream and index, so a repeat has the same one."
+            "Its idempotency key is made of the event's stream and index, so a repeat has the same key."
         }
         _ => {
-            "Its idempotency key is made of the stream and of the indexes of the events that were offered together; a repeat has \
-             the same one if the same events are offered together again."
+            "Its idempotency key is made of the stream and the indexes of the events that were offered together. A repeat has the \
+             same key if the same events are offered together again."
         }
     };
     format!(

@@ -5,7 +5,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use super::request::Outgoing;
 use super::response::ResponseError;
 use crate::event::Event;
-use crate::trace::{self, Carried, Kind, Open};
+use crate::trace::{Kind, Open, Propagation};
 use crate::work::Work;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -43,7 +43,9 @@ pub(super) fn propagate(headers: &mut HeaderMap, span: Option<&Open>, events: &[
     match span {
         Some(span) => insert(headers, &span.context().to_string(), span.state()),
         None => {
-            if let Some(Carried { context, state }) = events.iter().find_map(|event| trace::carried(event.meta())) {
+            if let Some(Propagation { context, state }) =
+                events.iter().find_map(|event| Propagation::from_meta(event.meta()))
+            {
                 insert(headers, &context.to_string(), state.as_deref());
             }
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Index, OnReplaced, Settings, inspect};
+use super::{Index, OnReplaced, Settings, Sort, inspect};
 use crate::connector::Context;
 use crate::connector::diagnosis::Finding;
 use crate::connector::kind::{
@@ -26,8 +26,16 @@ impl Kind for Settings {
         vec![Unset::means("pattern", "those that end in `.jsonl` or `.ndjson`, also with `.gz` behind")]
     }
 
+    fn advise(&self, folder: &Path) -> Vec<BadSetting> {
+        let advice = super::misordered(self, folder).map(|(first, second)| {
+            let why = format!("`{first}` sorts before `{second}`, as names are compared as text");
+            BadSetting::new(&["path"], why).help("`sort = \"natural\"` compares the numbers in names by their value")
+        });
+        advice.into_iter().collect()
+    }
+
     fn inspect(&self, context: &Context, _scope: Scope) -> Vec<Finding> {
-        inspect::inspect(&inspect::numbers_folder(&context.data).join(&*context.pipeline))
+        inspect::inspect(&inspect::numbers_folder(&context.data).join(inspect::registry_name(&context.group)))
     }
 
     fn inspect_leftovers(&self, data: &Path, is_owner: &dyn Fn(&str) -> bool) -> Vec<Finding> {
@@ -43,15 +51,15 @@ impl SourceKind for Settings {
     fn phrases(&self, prose: &Prose<'_>) -> SourcePhrases {
         let once = match self.on_replaced {
             OnReplaced::Restart => {
-                "Each line is an event of its own, even if another says the same; a file that is read again, as \
-                 `on_replaced` asks for, is new events, which have their effect again."
+                "Each line is an event of its own, even if another line is equal. A file that is read again, as `on_replaced` \
+                 asks for, is new events, which have their effect again."
             }
-            OnReplaced::Fail => "Each line is an event of its own, even if another says the same.",
+            OnReplaced::Fail => "Each line is an event of its own, even if another line is equal.",
         };
         SourcePhrases {
             reads: reads(self, prose),
             once,
-            malformed: Malformed::Delivered { record: "A line that cannot be read", place: "its file and line" },
+            malformed: Malformed::Delivered { record: "An unreadable line", place: "its file and line" },
             unavailable: Some("the files cannot be read"),
         }
     }
@@ -62,8 +70,8 @@ impl SourceKind for Settings {
 
     fn lost(&self, context: &Context, tranche: &str, position: &Position) -> Option<LostPosition> {
         let why = inspect::lost(self, context, tranche, position)?;
-        let remedy = "put the file back as it was; or write `on_replaced = \"restart\"` in `[source.json]`, and what is \
-            there now is read from its start";
+        let remedy = "restore the file; or write `on_replaced = \"restart\"` in `[source.json]`, which reads the present file from \
+            its start";
         Some(LostPosition { why, remedy })
     }
 }
@@ -72,25 +80,22 @@ fn reads(settings: &Settings, prose: &Prose<'_>) -> String {
     let pattern = settings
         .pattern
         .as_ref()
-        .map(|pattern| format!("Of a folder, the files named like `{}` are read.", pattern.written()));
+        .map(|pattern| format!("In a folder, it reads the files named like `{}`.", pattern.written()));
     let skip = match settings.skip {
         0 => String::new(),
-        1 => "The first line of each file is left out.".to_owned(),
-        lines => format!("The first {} of each file are passed.", counted(lines, "line")),
+        1 => "It skips the first line of each file.".to_owned(),
+        lines => format!("It skips the first {} of each file.", counted(lines, "line")),
     };
     let index = match settings.index {
-        Index::Field => "Each line says the index of its event in its stream.",
-        Index::Line => {
-            "No line says an index: it is made of the number of the file and that of the line, so indexes grow but do not \
-             follow each other."
-        }
+        Index::Field => "Each line gives the index of its event in its stream.",
+        Index::Line => "Indexes are made of the number of the file and that of the line, so they grow but leave gaps.",
     };
     let replaced = match settings.on_replaced {
         OnReplaced::Fail => {
-            "Where a file that was being read is replaced, cut short or gone, or one is added before it, the pipeline halts."
+            "The pipeline halts if the file being read is replaced, truncated or removed, or if one is added before it."
         }
         OnReplaced::Restart => {
-            "A file that is replaced, cut short or added before the one being read is read from its start, as new events."
+            "A file that is replaced, truncated or added before the one being read is read from its start, as new events."
         }
     };
     sentences([&*files(settings, prose), &*pattern.unwrap_or_default(), &*skip, index, replaced])
@@ -103,6 +108,9 @@ fn files(settings: &Settings, prose: &Prose<'_>) -> String {
     let path = prose.folder.join(&*settings.path);
     let log = match settings.tranche_per_file {
         true => "each by itself and all at the same time",
+        false if settings.sort == Sort::Natural => {
+            "as one log, in the order of their names with numbers compared by value"
+        }
         false => "as one log, in the order of their names",
     };
     if settings.path.is_hole() || !path.exists() {

@@ -1,4 +1,4 @@
-//! Turns the bytes of a file into batches of events, each with the place behind it.
+//! Cuts the bytes of a file into lines, and gathers their events into batches, each with the position behind it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,64 +6,85 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Options;
-use super::input::Broken;
-use super::place::{Head, Place};
+use super::gzip::Broken;
+use super::position::FilePosition;
+use super::proof::Proof;
 use crate::event::{Event, malformed};
-use crate::formats::jsonlines::{self, is_blank_or_comment};
+use crate::formats::jsonlines::{self, LineOrigin, is_blank_or_comment, without_byte_order_mark};
 use crate::position::Ordinal;
 use crate::source::{Batch, Lag, LagUnit};
 
-/// The longest line that is read. What is longer becomes a malformed record.
+/// The longest line that is read. A longer one becomes a malformed record.
 const MAX_LINE: usize = 64 << 20;
-/// How much of such a line is kept.
+/// The number of bytes kept of a longer line.
 const KEPT: usize = 64 << 10;
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// How far the number of a file is shifted to make room for that of a line.
-const LINE_BITS: u32 = 40;
+/// The number of bits that an ordinal's major has for the line; those above hold the number of the file.
+pub(super) const LINE_BITS: u32 = 40;
 
 /// The lines of one file.
 #[derive(Debug)]
 pub(super) struct Lines {
     options: Arc<Options>,
-    /// What messages call the file.
+    /// The file's path in messages.
     shown: String,
-    /// Behind the last line that was taken.
-    pub(super) place: Place,
-    /// The file's head is that of the bytes taken (those of a compressed file are not what is stored).
-    pub(super) is_plain: bool,
-    /// Where everything there is to read ends, counted from the start of this file, as far as that is known.
+    /// The position behind the last line that is part of a batch.
+    pub(super) position: FilePosition,
+    /// The proof of the bytes before the last batch's end.
+    proof: Proof,
+    /// The head in the position is that of the read bytes (those of a compressed file differ from the stored ones).
+    is_plain: bool,
+    /// The end of everything there is to read, counted from the start of this file, as far as it is known.
     pub(super) end: Option<u64>,
     /// The start of a line whose end was not read yet.
     partial: Vec<u8>,
-    /// How many bytes of that are known to hold no newline.
+    /// The number of its bytes that are known to hold no newline.
     searched: usize,
-    /// How much of that line was not kept.
+    /// The number of bytes of that line that were not kept.
     dropped: u64,
+    /// The proof up to the end of what was read of a line that is not kept whole. It covers the kept bytes.
+    ahead: Option<Proof>,
 }
 
 /// Gathers events into batches.
 #[derive(Debug, Default)]
 pub(super) struct Batches {
     events: Vec<Event>,
-    pub(super) whole: Vec<Batch>,
+    pub(super) complete: Vec<Batch>,
 }
 
 impl Lines {
-    pub(super) fn new(options: Arc<Options>, shown: String, place: Place, is_plain: bool) -> Self {
-        Self { options, shown, place, is_plain, end: None, partial: Vec::new(), searched: 0, dropped: 0 }
+    pub(super) fn new(
+        options: Arc<Options>,
+        shown: String,
+        position: FilePosition,
+        proof: Proof,
+        is_plain: bool,
+    ) -> Self {
+        Self {
+            options,
+            shown,
+            position,
+            proof,
+            is_plain,
+            end: None,
+            partial: Vec::new(),
+            searched: 0,
+            dropped: 0,
+            ahead: None,
+        }
     }
 
-    /// Returns what is to be read into: the start of the line that comes next.
+    /// Returns the buffer to read into. It begins with the unfinished line.
     pub(super) fn take_partial(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.partial)
     }
 
-    /// Gives the buffer back after a read that failed, with what that had read before.
+    /// Takes the buffer back after a failed read, with the bytes that were read before the failure.
     pub(super) fn put_back(&mut self, buffer: Vec<u8>) {
         self.partial = buffer;
     }
 
-    /// Gives the buffer back, with what was read.
+    /// Takes the buffer back after a read, and appends the complete lines.
     pub(super) fn absorb(&mut self, buffer: Vec<u8>, batches: &mut Batches) {
         let Some(last) = memchr::memrchr(b'\n', &buffer[self.searched..]).map(|at| at + self.searched) else {
             return self.keep(buffer);
@@ -71,16 +92,34 @@ impl Lines {
         self.partial = buffer[last + 1..].to_vec();
         self.searched = self.partial.len();
         let buffer = Bytes::from(buffer);
+        let mut proven = self.take_ahead();
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', &buffer[..=last]) {
             self.line(&buffer, start, end, batches);
             start = end + 1;
+            if batches.events.len() >= self.options.batch {
+                self.proof.extend(&buffer[proven..start]);
+                proven = start;
+                self.flush(batches);
+            }
         }
+        self.proof.extend(&buffer[proven..start]);
         self.flush(batches);
+    }
+
+    /// Takes the proof of a line that was not kept whole, now that it is complete; returns the number of bytes at the
+    /// start of the buffer that the proof covers.
+    fn take_ahead(&mut self) -> usize {
+        self.ahead.take().map_or(0, |ahead| {
+            self.proof = ahead;
+            KEPT
+        })
     }
 
     fn keep(&mut self, mut buffer: Vec<u8>) {
         if buffer.len() > MAX_LINE {
+            let proven = if self.ahead.is_some() { KEPT } else { 0 };
+            self.ahead.get_or_insert_with(|| self.proof.clone()).extend(&buffer[proven..]);
             self.dropped += (buffer.len() - KEPT) as u64;
             buffer.truncate(KEPT);
         }
@@ -90,96 +129,98 @@ impl Lines {
 
     /// Takes a line that ends with a newline at `end`.
     fn line(&mut self, buffer: &Bytes, start: usize, end: usize, batches: &mut Batches) {
-        let continues = std::mem::take(&mut self.place.open);
-        self.advance(&buffer[start..=end]);
+        let continues = std::mem::take(&mut self.position.open);
+        self.advance(end + 1 - start);
         let bare = if end > start && buffer[end - 1] == b'\r' { end - 1 } else { end };
         self.event(buffer, start..bare, continues, batches);
-        if batches.events.len() >= self.options.batch {
-            self.flush(batches);
-        }
     }
 
-    fn advance(&mut self, bytes: &[u8]) {
-        if self.is_plain && self.place.offset < Head::WINDOW {
-            self.place.head.extend(bytes);
-        }
-        self.place.offset += bytes.len() as u64 + self.dropped;
+    fn advance(&mut self, bytes: usize) {
+        self.position.offset += bytes as u64 + self.dropped;
     }
 
-    /// Reads a line, `continues`: the rest of one that was taken before it had its newline.
-    fn event(&mut self, buffer: &Bytes, range: Range<usize>, continues: bool, batches: &mut Batches) {
+    /// Reads a line. `continues`: it is the rest of one that was taken before it had its newline.
+    fn event(&mut self, buffer: &Bytes, mut range: Range<usize>, continues: bool, batches: &mut Batches) {
         let dropped = std::mem::take(&mut self.dropped);
-        let line = &buffer[range.clone()];
         if continues {
+            let line = &buffer[range];
             if !line.trim_ascii().is_empty() {
                 let why = "the line was taken without this, as it had no newline then";
                 self.malformed(u32::MAX, None, line, why, batches);
             }
             return;
         }
-        self.place.line += 1;
-        if self.place.line <= self.options.skip || is_blank_or_comment(line) {
+        self.position.line += 1;
+        if self.position.line == 1 {
+            range.start = range.end - without_byte_order_mark(&buffer[range.clone()]).len();
+        }
+        let line = &buffer[range.clone()];
+        if self.position.line <= self.options.skip || is_blank_or_comment(line) {
             return;
         }
         if dropped > 0 {
             return self.malformed(0, None, line, "the line is longer than 64 MiB", batches);
         }
-        let place = jsonlines::Place { major: self.major(), indexing: self.options.indexing };
-        let has_mark = self.place.line == 1 && line.starts_with(BYTE_ORDER_MARK);
-        let start = range.start + if has_mark { BYTE_ORDER_MARK.len() } else { 0 };
-        if let Err(bad) = jsonlines::parse(buffer.slice(start..range.end), place, &mut batches.events) {
+        let origin = LineOrigin { major: self.major(), indexing: self.options.indexing };
+        if let Err(bad) = jsonlines::parse(buffer.slice(range), origin, &mut batches.events) {
             self.malformed(0, bad.stream(), line, &bad.to_string(), batches);
         }
     }
 
     fn major(&self) -> u64 {
-        self.place.number << LINE_BITS | self.place.line
+        self.position.number << LINE_BITS | self.position.line
     }
 
     fn malformed(&self, minor: u32, stream: Option<&str>, raw: &[u8], why: &str, batches: &mut Batches) {
-        let why = format!("{}:{}: {why}", self.shown, self.place.line);
+        let why = format!("{}:{}: {why}", self.shown, self.position.line);
         batches.events.push(malformed(Ordinal::new(self.major(), minor), stream, raw, &why));
     }
 
-    /// Takes what is left at the end of a file that is not expected to grow: a line without a newline counts if it is
-    /// whole. If it grows all the same, what follows that line is malformed.
+    /// Takes the rest of a file that is not expected to grow: a line without a newline counts if it is complete. If the
+    /// file grows all the same, the bytes behind that line are malformed.
     pub(super) fn finish(&mut self, broken: Option<&Broken>, batches: &mut Batches) {
         if !self.partial.is_empty() {
             let line = Bytes::from(self.take_partial());
             self.searched = 0;
-            self.advance(&line);
-            self.event(&line, 0..line.len(), self.place.open, batches);
-            self.place.open = true;
+            let proven = self.take_ahead();
+            self.proof.extend(&line[proven..]);
+            self.advance(line.len());
+            self.event(&line, 0..line.len(), self.position.open, batches);
+            self.position.open = true;
         } else if let Some(broken) = broken
-            && !self.place.open
+            && !self.position.open
         {
-            self.place.line += 1;
+            self.position.line += 1;
             let why = match broken {
-                Broken::Cut => "the compressed file is cut short".to_owned(),
+                Broken::Truncated => "the compressed file is truncated".to_owned(),
                 Broken::Corrupt(why) => format!("the rest of the file cannot be decompressed: {why}"),
             };
             self.malformed(0, None, &[], &why, batches);
-            self.place.open = true;
+            self.position.open = true;
         }
         self.flush(batches);
     }
 
     /// Ends a batch here, if there is anything in it.
     fn flush(&mut self, batches: &mut Batches) {
+        if self.is_plain {
+            self.position.head = self.proof.head();
+        }
+        (self.position.sum, self.position.tail) = (Some(self.proof.sum()), Some(self.proof.tail()));
         let lag = self.lag();
         let events = std::mem::take(&mut batches.events);
-        if let Some(last) = batches.whole.last_mut()
+        let resume_at = self.position.encode();
+        if let Some(last) = batches.complete.last_mut()
             && events.is_empty()
         {
-            last.resume_at = self.place.position();
-            last.lag = lag;
+            (last.resume_at, last.lag) = (resume_at, lag);
             return;
         }
-        batches.whole.push(Batch { events, resume_at: self.place.position(), at_tail: false, lag });
+        batches.complete.push(Batch { events, resume_at, at_tail: false, lag });
     }
 
     pub(super) fn lag(&self) -> Option<Lag> {
         let end = self.end?;
-        Some(Lag { amount: end.saturating_sub(self.place.offset), unit: LagUnit::Bytes })
+        Some(Lag { amount: end.saturating_sub(self.position.offset), unit: LagUnit::Bytes })
     }
 }

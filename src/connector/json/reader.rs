@@ -1,51 +1,64 @@
-//! The reader of a tranche: hands the blocking work to a thread, a few batches ahead of what is asked for.
+//! The reader of a tranche. It reads on a blocking thread, a few batches ahead of the caller.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::task::JoinHandle;
 
-use super::log::{Log, Step};
+use super::log::{Log, LogEnd, LogRead};
 use super::{Options, lost_task};
 use crate::clock::{Clock, Timestamp};
-use crate::position::StartAt;
+use crate::position::{Ordinal, StartAt};
 use crate::source::{Batch, Next, Room, SourceError, TrancheReader};
 
-/// While fewer batches than this wait to be handed out, the next chunk is read.
+/// The next chunk is read while fewer batches than this wait for the caller.
 const AHEAD: usize = 4;
+
+/// The time between two looks at a pipe that has nothing at present. A pipe does not tell when its writer goes on.
+const PIPE_POLL: Duration = Duration::from_millis(20);
 
 pub(super) struct Reader {
     options: Arc<Options>,
     file: Option<String>,
-    /// Behind the last batch that was handed out.
+    /// The position behind the last batch that the caller has.
     resume: StartAt,
+    /// The last ordinal that the stored set covers.
+    handled: Option<Ordinal>,
     clock: Clock,
     ready: VecDeque<Batch>,
     work: Work,
-    /// The tail was reported, and nothing came since: look again then.
+    /// The time of the next look, after the tail was reported or a pipe had nothing.
     look_at: Option<Timestamp>,
     ended: bool,
 }
 
-/// Gives the log back with what one read brought.
-type Reading = JoinHandle<(Box<Log>, Result<Step, SourceError>)>;
+/// A read on a blocking thread. It returns the log with its result.
+type Reading = JoinHandle<(Box<Log>, Result<LogRead, SourceError>)>;
 
-/// Where the log is.
+/// The log, or the read that has it.
 enum Work {
-    /// Not made yet.
+    /// The log was not opened yet.
     New,
     Idle(Box<Log>),
-    /// Reading. Kept here, so that a dropped future loses nothing.
+    /// A read in flight. It is kept here, so that a dropped future loses nothing.
     Busy(Reading),
 }
 
 impl Reader {
-    pub(super) fn new(options: Arc<Options>, file: Option<String>, from: StartAt, clock: Clock) -> Self {
+    pub(super) fn new(
+        options: Arc<Options>,
+        file: Option<String>,
+        from: StartAt,
+        handled: Option<Ordinal>,
+        clock: Clock,
+    ) -> Self {
         Self {
             options,
             file,
             resume: from,
+            handled,
             clock,
             ready: VecDeque::new(),
             work: Work::New,
@@ -54,10 +67,13 @@ impl Reader {
         }
     }
 
-    /// Begins to read, unless that is under way.
+    /// Begins a read, unless one is in flight.
     fn begin(&mut self) -> Result<&mut Reading, SourceError> {
         let log = match std::mem::replace(&mut self.work, Work::New) {
-            Work::New => Some(Box::new(Log::new(Arc::clone(&self.options), self.file.as_deref(), &self.resume)?)),
+            Work::New => {
+                let options = Arc::clone(&self.options);
+                Some(Box::new(Log::new(options, self.file.as_deref(), &self.resume, self.handled)?))
+            }
             Work::Idle(log) => Some(log),
             busy @ Work::Busy(_) => {
                 self.work = busy;
@@ -66,25 +82,25 @@ impl Reader {
         };
         if let Some(mut log) = log {
             self.work = Work::Busy(tokio::task::spawn_blocking(move || {
-                let step = log.step();
-                (log, step)
+                let read = log.read();
+                (log, read)
             }));
         }
         match &mut self.work {
             Work::Busy(handle) => Ok(handle),
-            Work::New | Work::Idle(_) => unreachable!("work was begun just now"),
+            Work::New | Work::Idle(_) => unreachable!("the read began just now"),
         }
     }
 
-    async fn step(&mut self) -> Result<Step, SourceError> {
+    async fn read(&mut self) -> Result<LogRead, SourceError> {
         let done = self.begin()?.await;
         match done {
-            Ok((log, step)) => {
+            Ok((log, read)) => {
                 self.work = Work::Idle(log);
-                step
+                read
             }
             Err(error) => {
-                // Start over behind what was handed out.
+                // The thread panicked and took the log with it. Restart behind the last batch that the caller has.
                 self.ready.clear();
                 self.work = Work::New;
                 Err(lost_task(&self.options.path, error))
@@ -92,13 +108,17 @@ impl Reader {
         }
     }
 
-    /// Waits for a read, and begins the next one unless the tail is reached.
+    /// Waits for a read, and begins the next one if more may follow at once.
     async fn advance(&mut self) -> Result<(), SourceError> {
-        let step = self.step().await?;
-        self.ended = step.ended;
-        self.ready.extend(step.batches);
-        if !step.at_tail {
-            self.begin()?;
+        let LogRead { batches, end } = self.read().await?;
+        self.ready.extend(batches);
+        match end {
+            LogEnd::More => {
+                self.begin()?;
+            }
+            LogEnd::Pending => self.look_at = Some(self.clock.now() + PIPE_POLL),
+            LogEnd::Tail => {}
+            LogEnd::Ended => self.ended = true,
         }
         Ok(())
     }

@@ -41,8 +41,7 @@ impl StoreKind for CheckpointSettings {
         let power_failure = match self.synchronous {
             Synchronous::Full => None,
             Synchronous::Normal => Some(
-                "If the machine loses power, the last progress may be lost too (`synchronous = \"normal\"`), and more is \
-                 repeated."
+                "A power failure may lose the last commits (`synchronous = \"normal\"`), and more events are repeated."
                     .to_owned(),
             ),
         };
@@ -81,9 +80,7 @@ impl SinkKind for SinkSettings {
         let path = self.path.written();
         let (writes, repeat, permanent) = if prose.has_script {
             (
-                format!(
-                    "The SQL statements that the script emits are run on the SQLite file `{path}` of the data directory."
-                ),
+                format!("The SQL statements of the script run on the SQLite file `{path}` of the data directory."),
                 "Write statements that may run twice, such as `INSERT … ON CONFLICT …` or `UPDATE … SET total = ?`.",
                 "a statement that cannot work",
             )
@@ -93,7 +90,7 @@ impl SinkKind for SinkSettings {
                 format!(
                     "The events are kept in the table `{table}` of the SQLite file `{path}` of the data directory."
                 ),
-                "A repeat does no harm here: a row is known by its stream and index, and written over.",
+                "A repeated event overwrites its own row, which stream and index identify.",
                 "a row that the table does not take",
             )
         };
@@ -103,7 +100,7 @@ impl SinkKind for SinkSettings {
         };
         SinkPhrases {
             writes,
-            overlap: "One transaction at a time takes what has gathered.",
+            overlap: "One transaction at a time takes all waiting decisions.",
             repeat,
             permanent: Some(permanent),
             unavailable: Some("the sink's database cannot be written"),
@@ -134,8 +131,8 @@ impl TransactionalKind for SinkSettings {
         let power_failure = match self.synchronous {
             Synchronous::Full => None,
             Synchronous::Normal => Some(
-                "With `synchronous = \"normal\"` the last transactions may be undone if the machine loses power, effects \
-                 and progress together: then their events come again."
+                "A power failure may undo the last transactions (`synchronous = \"normal\"`), effects and progress together; \
+                 their events then come again."
                     .to_owned(),
             ),
         };

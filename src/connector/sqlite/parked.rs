@@ -99,7 +99,7 @@ pub(super) fn append(connection: &Connection, row: &ParkedRow) -> Result<(), Fai
             event.text(Text::Id),
             event.text(Text::Correlation),
             event.text(Text::Causation),
-            event.text(Text::Timestamp),
+            event.time_text(),
             event.data(),
             event.meta(),
             &**why,

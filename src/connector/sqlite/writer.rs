@@ -215,6 +215,7 @@ pub(super) fn setup(init: Vec<String>, table: &str) -> Setup {
 
 fn keep(statement: &mut Statement<'_>, event: &Event) -> Result<(), Failure> {
     let text = |field| Some(event.text(field)).filter(|text| !text.is_empty());
+    let time = event.time_text();
     statement.compiled.execute(params![
         event.stream(),
         event.index(),
@@ -224,7 +225,7 @@ fn keep(statement: &mut Statement<'_>, event: &Event) -> Result<(), Failure> {
         text(Text::Id),
         text(Text::Correlation),
         text(Text::Causation),
-        text(Text::Timestamp),
+        Some(&*time).filter(|text| !text.is_empty()),
         // No source counts beyond SQLite's integers.
         i64::try_from(event.at().major).ok(),
         event.at().minor,

@@ -24,11 +24,10 @@ impl SinkKind for Settings {
         let (effects, interval) = (prose.effects(), prose.interval(&["interval"], self.interval));
         SinkPhrases {
             writes: format!(
-                "It counts {effects} by category and type and logs the counts every {interval}. Nothing is written \
-                 elsewhere."
+                "It counts {effects} by category and type and logs the counts every {interval}. It writes nothing else."
             ),
-            overlap: "One write at a time takes what has gathered.",
-            repeat: "What comes again is counted again.",
+            overlap: "One write at a time takes all waiting decisions.",
+            repeat: "A repeated event is counted again.",
             ..SinkPhrases::default()
         }
     }

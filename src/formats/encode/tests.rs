@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::event::Assembler;
-use crate::formats::jsonlines::{self, Indexing, Place};
+use crate::formats::jsonlines::{self, Indexing, LineOrigin};
 use crate::position::Ordinal;
 
 fn event(index: i64, data: &[u8]) -> Event {
@@ -203,7 +203,7 @@ proptest! {
         event_line(&event, &mut line);
         prop_assert!(!line.contains(&b'\n'));
         let mut read = Vec::new();
-        jsonlines::parse(line.into(), Place { major: 7, indexing: Indexing::Field }, &mut read).unwrap();
+        jsonlines::parse(line.into(), LineOrigin { major: 7, indexing: Indexing::Field }, &mut read).unwrap();
         prop_assert_eq!(read.iter().map(fields).collect::<Vec<_>>(), [fields(&event)]);
     }
 }

@@ -1,12 +1,12 @@
-//! Events that are pushed: a body of JSON lines, or one JSON array of such objects.
+//! Bodies of pushed events: JSON lines, or one JSON array of such objects.
 
 use bytes::Bytes;
 
 use super::scan::{Bad, Scanner};
-use super::{BadLine, Indexing, Place, parse};
+use super::{BadLine, Indexing, LineOrigin, parse};
 use crate::event::Event;
 
-/// Why a pushed body cannot be taken.
+/// The reason why a pushed body is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadBody {
     /// The first line is line 1.
@@ -19,10 +19,11 @@ pub enum BadBody {
     Array(BadLine),
 }
 
-/// Appends the events of a body, whose lines (or items) get the majors from `first` on; returns how many of those there
-/// were. Blank lines and comments have none. A bad body appends nothing.
+/// Appends the events of a body; returns the number of its lines or items, which get the majors from `first` on. Blank
+/// lines and comments have none. A bad body appends nothing.
 pub fn parse_body(body: &Bytes, first: u64, indexing: Indexing, events: &mut Vec<Event>) -> Result<usize, BadBody> {
     let before = events.len();
+    let body = &body.slice_ref(without_byte_order_mark(body));
     let is_array = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
     let parsed =
         if is_array { parse_array(body, first, indexing, events) } else { parse_lines(body, first, indexing, events) };
@@ -36,8 +37,8 @@ fn parse_lines(body: &Bytes, first: u64, indexing: Indexing, events: &mut Vec<Ev
     let (mut start, mut count) = (0, 0);
     for (number, line) in body.split(|byte| *byte == b'\n').enumerate() {
         if !is_blank_or_comment(line) {
-            let place = Place { major: first + count as u64, indexing };
-            parse(body.slice(start..start + line.len()), place, events)
+            let origin = LineOrigin { major: first + count as u64, indexing };
+            parse(body.slice(start..start + line.len()), origin, events)
                 .map_err(|why| BadBody::Line { line: number + 1, why })?;
             count += 1;
         }
@@ -56,13 +57,18 @@ fn parse_array(body: &Bytes, first: u64, indexing: Indexing, events: &mut Vec<Ev
     let mut more = !scanner.eat(b']');
     while more {
         let item = scanner.value(1).map_err(|bad| BadBody::Item { item: count + 1, why: bad.into() })?;
-        let place = Place { major: first + count as u64, indexing };
-        parse(body.slice(item.range()), place, events).map_err(|why| BadBody::Item { item: count + 1, why })?;
+        let origin = LineOrigin { major: first + count as u64, indexing };
+        parse(body.slice(item.range()), origin, events).map_err(|why| BadBody::Item { item: count + 1, why })?;
         count += 1;
         more = scanner.goes_on(b']', "expected `,` or `]`").map_err(array)?;
     }
     scanner.end().map_err(array)?;
     Ok(count)
+}
+
+/// Returns a text without the byte order mark that may stand at its start.
+pub fn without_byte_order_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
 /// Returns whether a line holds nothing: white space, or a comment (`#` after white space).

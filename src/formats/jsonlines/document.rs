@@ -13,24 +13,24 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 
 use super::scan::{Bad, Scanner, Shape, Token, one_value};
-use super::{BadLine, Fields, Indexing, Key, Place, decode, integer};
+use super::{BadLine, Fields, Indexing, Key, LineOrigin, decode, integer};
 use crate::event::{Assembler, Event, Kind, Text};
 use crate::position::Ordinal;
 
 /// What a compressed body may come to: a few bytes must not become all of the memory there is.
 const MAX_BODY: u64 = 64 << 20;
 
-pub(super) fn parse(line: &Bytes, fields: &Fields, place: Place, events: &mut Vec<Event>) -> Result<(), BadLine> {
+pub(super) fn parse(line: &Bytes, fields: &Fields, origin: LineOrigin, events: &mut Vec<Event>) -> Result<(), BadLine> {
     let before = events.len();
-    let parsed = parse_all(line, fields, place, events);
+    let parsed = parse_all(line, fields, origin, events);
     if parsed.is_err() {
         events.truncate(before);
     }
     parsed
 }
 
-fn parse_all(line: &Bytes, fields: &Fields, place: Place, events: &mut Vec<Event>) -> Result<(), BadLine> {
-    if place.indexing == Indexing::Line {
+fn parse_all(line: &Bytes, fields: &Fields, origin: LineOrigin, events: &mut Vec<Event>) -> Result<(), BadLine> {
+    if origin.indexing == Indexing::Line {
         return Err(BadLine::new("expected an event without an index, not a document, as the line's number is taken"));
     }
     let token = |key| fields.get(key).ok_or(BadLine::new("expected a document's fields"));
@@ -44,12 +44,12 @@ fn parse_all(line: &Bytes, fields: &Fields, place: Place, events: &mut Vec<Event
     }
     for (minor, item) in (0..).zip(items) {
         let item = Item { line, stream: &stream, token: item, kind: Kind::Event };
-        events.push(item.read(Ordinal::new(place.major, minor), first + i64::from(minor))?);
+        events.push(item.read(Ordinal::new(origin.major, minor), first + i64::from(minor))?);
     }
     let Some(unfolds) = fields.present(Key::U) else { return Ok(()) };
     for item in self::items(line, unfolds, "expected an array as `u`")? {
         let item = Item { line, stream: &stream, token: item, kind: Kind::Unfold };
-        events.push(item.read(Ordinal::new(place.major, count), next)?);
+        events.push(item.read(Ordinal::new(origin.major, count), next)?);
     }
     Ok(())
 }

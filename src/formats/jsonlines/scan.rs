@@ -1,6 +1,7 @@
 //! Finds the places of JSON values in a buffer and checks their syntax, without building anything.
 //!
-//! Strict: what is accepted here is accepted by serde_json too (but that numbers may be out of a float's range).
+//! Strict: serde_json accepts every text that is accepted here, with two exceptions. Numbers may be out of a float's range,
+//! and a string may hold an escaped surrogate without its other half.
 
 mod careful;
 mod quotes;
@@ -101,8 +102,6 @@ pub(super) enum Expected {
     NoControl,
     Escape,
     HexDigits,
-    FirstSurrogate,
-    SecondSurrogate,
 }
 
 impl Expected {
@@ -122,8 +121,6 @@ impl Expected {
             Self::NoControl => "expected no control character in a string",
             Self::Escape => "expected an escape that JSON has",
             Self::HexDigits => "expected four hexadecimal digits",
-            Self::FirstSurrogate => "expected the first half of a surrogate pair before the second",
-            Self::SecondSurrogate => "expected the second half of a surrogate pair",
         }
     }
 }

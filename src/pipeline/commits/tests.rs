@@ -74,6 +74,7 @@ const PLAIN: Rules = Rules {
     with_effects: false,
     write_positions: false,
     require_all: false,
+    indexes: Indexes::Dense,
     interval: INTERVAL,
 };
 const WITH_EFFECTS: Rules = Rules { with_effects: true, ..PLAIN };

@@ -49,7 +49,12 @@ impl Driver {
                 // Other processes have the rest: this job has not handled everything.
                 why => self.begin_drain(Ended::Fenced(why.clone()), &why),
             },
-            Stop::Never | Stop::Tail | Stop::After(_) => {}
+            Stop::Tail => {
+                if let Some(why) = self.missing_event() {
+                    self.begin_drain(Ended::Halted(why.clone()), &why);
+                }
+            }
+            Stop::Never | Stop::After(_) => {}
         }
     }
 
@@ -57,14 +62,31 @@ impl Driver {
         self.scheduler.tranches().iter().map(|report| report.unhandled).sum()
     }
 
+    /// Names an event that `require_all` waits for, if everything is read and nothing else is left to do.
+    fn missing_event(&self) -> Option<String> {
+        if !self.is_read_to_its_end() || self.scheduler.next_wake().is_some() {
+            return None;
+        }
+        let missing = self.scheduler.missing(self.now);
+        let (first, index) = missing.first().and_then(|first| Some((first, first.missing?)))?;
+        Some(format!(
+            "event {index} of stream `{}` is missing, and `require_all` offers no later one (streams that wait: {})",
+            first.stream,
+            missing.len()
+        ))
+    }
+
     fn is_at_its_end(&self) -> bool {
+        self.is_read_to_its_end() && self.unhandled() == 0
+    }
+
+    fn is_read_to_its_end(&self) -> bool {
         self.settled
             && self.calls.deciding() == 0
             && self.writes.is_idle()
             && self.parks.is_idle()
             && !self.commits.is_in_flight()
             && self.tranches.are_read_to_their_end()
-            && self.unhandled() == 0
     }
 
     /// Performs the next step of the drain. Returns the end of the run and its reason, once it is over.

@@ -166,6 +166,7 @@ impl Driver {
             reader: self.source.open(tranche, from),
             filter: Arc::clone(&self.filter),
             known,
+            indexes: self.indexes,
             of_placeholders: self.options.require_all,
             clock: self.clock,
             credits,
@@ -260,6 +261,9 @@ impl Driver {
         if let Err(broken) = self.scheduler.ingest(batch, read_at) {
             let why = broken.to_string();
             self.begin_drain(Ended::Halted(why.clone()), &why);
+        }
+        if let Some(conflict) = self.scheduler.take_conflict() {
+            tracing::warn!(stream = conflict.stream, index = conflict.index, "{conflict}; later ones are only counted");
         }
         let batches = self.scheduler.tranche(&name).map_or(0, |report| report.batches);
         self.counts.ingested(&name, batches, self.clock.now().since(began));

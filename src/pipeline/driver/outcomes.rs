@@ -326,10 +326,8 @@ impl Driver {
         match self.options.errors.then {
             Then::Halt => self.begin_drain(Ended::Halted(why.clone()), &why),
             then => {
-                for report in stuck.iter().filter(|report| !report.running) {
-                    if let Some(work) = self.scheduler.take_stream(&report.stream, self.now) {
-                        self.act(work, then, &format!("no progress for {:?}", report.age));
-                    }
+                for (report, work) in self.scheduler.take_stuck(limit, self.now) {
+                    self.act(work, then, &format!("no progress for {:?}", report.age));
                 }
             }
         }

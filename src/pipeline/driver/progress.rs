@@ -276,7 +276,7 @@ impl Driver {
             Err(error) => error,
         };
         for commit in &commits {
-            self.scheduler.untake_moved(commit.tranche(), &commit.write_positions);
+            self.scheduler.restore_dirty_streams(commit.tranche(), &commit.write_positions);
         }
         let claims = commits.iter().map(|commit| (commit.key.clone(), commit.fence));
         let claims: Vec<_> = claims.chain(parks.iter().map(|group| (group.key.clone(), group.fence))).collect();

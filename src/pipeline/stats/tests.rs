@@ -54,7 +54,7 @@ fn report(unhandled: u64) -> TrancheReport {
         bytes: 34_000,
         ahead: 700,
         unhandled,
-        out: 4,
+        in_flight: 4,
         set_runs: 9,
         version: 17,
         completed_batches: 40,
@@ -95,6 +95,7 @@ fn view(unhandled: u64) -> View {
 
 fn stream(name: &str, state: StreamState, head: i64, failures: u32, age: u64) -> StreamReport {
     StreamReport {
+        missing: None,
         stream: name.to_owned(),
         tranche: TrancheId::new("orders/0"),
         state,

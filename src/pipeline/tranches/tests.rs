@@ -45,7 +45,7 @@ fn report(batches: usize, bytes: usize, unhandled: u64) -> TrancheReport {
         bytes,
         ahead: unhandled,
         unhandled,
-        out: 0,
+        in_flight: 0,
         set_runs: 0,
         version: 0,
         completed_batches: 0,

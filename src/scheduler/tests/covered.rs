@@ -1,4 +1,4 @@
-//! What was handled before a restart, and comes again because it lies above the position.
+//! Events above the position that were handled before a restart, and are read again.
 
 use expect_test::expect;
 
@@ -6,7 +6,7 @@ use super::super::Options;
 use super::script::{check, check_with, options};
 
 #[test]
-fn c9_what_was_handled_stays_covered_while_an_earlier_event_of_its_stream_waits() {
+fn c9_a_handled_event_stays_covered_while_an_earlier_one_of_its_stream_waits() {
     check(
         "open t0 position=0 set=2
          read t0: a/3 a/5 b/0
@@ -68,7 +68,7 @@ fn c3_unfolds_that_were_handled_stay_covered() {
 }
 
 #[test]
-fn c9_what_was_recovered_marks_nothing_of_the_batch_that_took_the_place_of_its_own() {
+fn c9_a_recovered_event_marks_nothing_of_the_batch_that_reuses_its_place() {
     let whole = Options { require_all: true, ..options() };
     check_with(
         whole,
@@ -82,7 +82,7 @@ fn c9_what_was_recovered_marks_nothing_of_the_batch_that_took_the_place_of_its_o
             3
             batches=1/1 bytes=6 ahead=3 unhandled=3 runs=0 completed=1/3 blocked=Some(4)
             c 0
-            Waiting head=Some(1) events=2 age=0 write=None
+            Waiting head=Some(1) events=2 age=0 missing=0 write=None
             batches=1/1 bytes=4 ahead=3 unhandled=2 runs=1 completed=1/4 blocked=Some(5)
             d 0
             e 0
@@ -96,7 +96,7 @@ fn c9_what_was_recovered_marks_nothing_of_the_batch_that_took_the_place_of_its_o
 }
 
 #[test]
-fn c9_what_was_recovered_stays_with_its_stream_when_that_is_of_two_tranches() {
+fn c9_a_recovered_event_stays_with_its_stream_of_two_tranches() {
     check(
         "open t1; open t0 position=0 set=2
          read t0: a/0 a/1 b/0; take; take; ok b; progress t0

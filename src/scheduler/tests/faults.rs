@@ -1,4 +1,4 @@
-//! Calls that do not succeed: back-off, isolation, deferral (C19, C20), and that they keep nobody else.
+//! Calls that do not succeed: back-off, isolation, deferral (C19, C20), without effect on other streams.
 
 use expect_test::expect;
 
@@ -75,7 +75,7 @@ fn c19_skip_passes_one_event_alone() {
 }
 
 #[test]
-fn d08_a_stream_in_back_off_is_not_ready_whatever_arrives_and_starves_nobody() {
+fn d08_a_stream_in_back_off_is_not_ready_and_starves_no_other() {
     check(
         "read t0: a/0 b/0; take; fail a; read t0: a/1 a/2 a/3 c/0; take; take; take; wake; tick 9; take; tick 1; take; explain a",
         expect![[r#"
@@ -92,7 +92,7 @@ fn d08_a_stream_in_back_off_is_not_ready_whatever_arrives_and_starves_nobody() {
 }
 
 #[test]
-fn r7_what_waits_is_not_handled() {
+fn r7_a_waiting_event_is_not_handled() {
     check(
         "read t0: a/0 b/0; read t0: b/1; take all; fail a; ok b; progress t0; tranche t0; explain a; tick 10; take; defer a; tranche t0; tick 10; take; ok a; progress t0; tranche t0",
         expect![[r#"
@@ -139,7 +139,7 @@ fn a_call_without_progress_spends_no_attempt() {
 }
 
 #[test]
-fn what_is_returned_was_never_offered() {
+fn returned_work_counts_as_never_offered() {
     check(
         "read t0: a/0 a/1; take; read t0: a/2; return a; explain a; take; fail a; tick 10; take; return a; take",
         expect![[r#"
@@ -174,7 +174,7 @@ fn c20_the_clock_runs_on_from_the_first_call_without_progress_however_short_the_
             stuck []
         "#]],
     );
-    // What is planned, or follows a failure, does not count; what comes after does again.
+    // Deferral, and the back-off after a failure, do not count; later time does again.
     check(
         "read t0: a/0; take; wait a; tick 10; take; defer a 50; tick 50; stuck 10; stuck 11; take; wait a; tick 10; stuck 20
          take; tick 1; fail a; tick 40; stuck 21; stuck 22; take; wait a; tick 10; stuck 31",
@@ -192,7 +192,7 @@ fn c20_the_clock_runs_on_from_the_first_call_without_progress_however_short_the_
             stuck ["a running=false"]
         "#]],
     );
-    // What cannot be appended waits for the store.
+    // Work that cannot be appended waits for the store.
     check(
         "read t0: a/0; take; park a; take; wait a; tick 100; stuck 1; take; wait a; tick 100; stuck 1",
         expect![[r#"

@@ -1,4 +1,4 @@
-//! What must hold after every step, counted anew.
+//! The conditions that hold after every step, counted anew.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,7 +8,7 @@ use super::super::slab::NONE;
 use super::super::{Indexes, Order, Scheduler};
 use crate::event::Kind;
 
-/// What refers to the events of one batch.
+/// The references to the events of one batch.
 #[derive(Default)]
 struct Referred {
     events: u32,
@@ -44,76 +44,95 @@ pub(super) fn check(scheduler: &Scheduler) {
         }
         assert_eq!(held, lane.bytes, "a lane knows its bytes");
         check_order(scheduler, lane_id);
-        let mut sibling = lane.out;
+        let mut sibling = lane.in_flight;
         while sibling != NONE {
-            let out = scheduler.outs.get(sibling);
-            sibling = out.sibling;
-            assert_eq!(out.lane, lane_id, "work that is out knows its lane");
-            for id in chain(&scheduler.nodes, out.head) {
+            let call = scheduler.in_flight.get(sibling);
+            sibling = call.sibling;
+            assert_eq!(call.lane, lane_id, "work in flight knows its lane");
+            for id in chain(&scheduler.nodes, call.head) {
                 assert!(seen.insert(id), "a node is in one place");
-                if !out.revoked && !scheduler.nodes[id].has(Node::RECOVERED) {
+                if !call.revoked && !scheduler.nodes[id].has(Node::RECOVERED) {
                     let node = &scheduler.nodes[id];
                     refer(&mut batches, node.batch, node.has(Node::WAITING));
                 }
             }
-            if !out.revoked {
-                *bytes.entry(out.tranche).or_default() += out.bytes;
+            if !call.revoked {
+                *bytes.entry(call.tranche).or_default() += call.bytes;
             }
         }
-        if lane.aside != NONE {
-            let aside = &scheduler.asides[lane.aside];
-            assert_eq!(aside.lane, lane_id);
-            for rider in &aside.riders {
-                assert_eq!(rider.waiting, aside.waiting);
-                refer(&mut batches, rider.batch, rider.waiting);
+        if lane.extras != NONE {
+            let extras = &scheduler.lane_extras[lane.extras];
+            assert_eq!(extras.lane, lane_id);
+            for dependent in &extras.dependents {
+                assert_eq!(dependent.waiting, extras.waiting);
+                refer(&mut batches, dependent.batch, dependent.waiting);
             }
         }
         check_ready(scheduler, lane_id);
     }
     assert_eq!(scheduler.nodes.used() as usize, seen.len(), "no node is lost");
-    for (batch, stream, slot, held) in lone(scheduler) {
+    for (batch, stream, slot, held) in singleton(scheduler) {
         refer(&mut batches, batch, false);
         *bytes.entry(scheduler.ledger.tranche_of(batch)).or_default() += held;
         assert!(slot < scheduler.ledger.batch(batch).ordinals.len() && stream < scheduler.streams.bound());
     }
     check_store(scheduler);
+    check_epochs(scheduler);
     check_ledger(scheduler, &batches, &bytes);
 }
 
-/// Returns the lone events, queued and out: batch, stream, place of the ordinal, bytes.
-fn lone(scheduler: &Scheduler) -> Vec<(u32, u32, u32, u64)> {
-    let mut lone = Vec::new();
+/// Returns the singletons, queued and in flight: batch, stream, place of the ordinal, bytes.
+fn singleton(scheduler: &Scheduler) -> Vec<(u32, u32, u32, u64)> {
+    let mut singleton = Vec::new();
     for &batch in scheduler.ledger.tranches.iter().flat_map(|tranche| tranche.batches()) {
-        for (at, of) in scheduler.ready.lone(batch) {
-            assert_eq!(scheduler.streams.get(of.stream).busy(), Busy::Lone { batch, at });
-            lone.push((batch, of.stream, of.slot, scheduler.store.read(batch, at).held_bytes() as u64));
+        for (at, of) in scheduler.ready.singletons(batch) {
+            assert_eq!(scheduler.streams.get(of.stream).busy(), Busy::Singleton { batch, at });
+            singleton.push((batch, of.stream, of.slot, scheduler.store.read(batch, at).held_bytes() as u64));
         }
     }
-    for id in scheduler.outs.lone() {
-        let out = scheduler.outs.get(id);
-        assert_eq!(scheduler.streams.get(out.lone).busy(), Busy::LoneOut(id));
-        lone.push((out.batch, out.lone, out.slot, out.bytes));
+    for id in scheduler.in_flight.singletons() {
+        let call = scheduler.in_flight.get(id);
+        assert_eq!(scheduler.streams.get(call.singleton).busy(), Busy::SingletonInFlight(id));
+        singleton.push((call.batch, call.singleton, call.slot, call.bytes));
     }
     let busy = |stream: &u32| {
         let known = scheduler.streams.get(*stream);
-        !known.free && matches!(known.busy(), Busy::Lone { .. } | Busy::LoneOut(_))
+        !known.free && matches!(known.busy(), Busy::Singleton { .. } | Busy::SingletonInFlight(_))
     };
-    assert_eq!((0..scheduler.streams.bound()).filter(busy).count(), lone.len(), "a lone event is known to its stream");
-    lone
+    assert_eq!(
+        (0..scheduler.streams.bound()).filter(busy).count(),
+        singleton.len(),
+        "a singleton event is known to its stream"
+    );
+    singleton
 }
 
-/// What batches still hold is what is queued.
+/// Every epoch knows how many streams refer to it, and none is kept that nothing refers to.
+fn check_epochs(scheduler: &Scheduler) {
+    let mut streams: HashMap<u32, usize> = HashMap::new();
+    let known = (0..scheduler.streams.bound()).map(|stream| scheduler.streams.get(stream)).filter(|known| !known.free);
+    for known in known {
+        *streams.entry(known.epoch).or_default() += 1;
+    }
+    for (id, epoch) in (0_u32..).zip(&scheduler.ledger.epochs) {
+        let referred = streams.remove(&id).unwrap_or(0);
+        assert_eq!(epoch.streams + epoch.anonymous, referred, "an epoch knows its streams");
+    }
+    assert!(streams.is_empty(), "a stream belongs to an epoch");
+}
+
+/// Checks that batches still hold the queued events, and no others.
 fn check_store(scheduler: &Scheduler) {
     let mut queued: HashMap<u32, usize> = HashMap::new();
     for lane in (0..scheduler.lanes.bound()).filter(|&lane| !scheduler.lanes[lane].free) {
-        let mut sibling = scheduler.lanes[lane].out;
+        let mut sibling = scheduler.lanes[lane].in_flight;
         let mut ids = scheduler.queued(lane);
         while sibling != NONE {
-            let out = scheduler.outs.get(sibling);
-            ids.extend(chain(&scheduler.nodes, out.head));
-            sibling = out.sibling;
+            let call = scheduler.in_flight.get(sibling);
+            ids.extend(chain(&scheduler.nodes, call.head));
+            sibling = call.sibling;
         }
-        // Placeholders stay where they are while the span that they are in is out.
+        // Placeholders stay in their batch while the span around them is in flight.
         for node in ids.into_iter().map(|id| &scheduler.nodes[id]) {
             if let Body::Read(_) = node.body {
                 *queued.entry(node.batch).or_default() += 1;
@@ -121,10 +140,10 @@ fn check_store(scheduler: &Scheduler) {
         }
     }
     for &batch in scheduler.ledger.tranches.iter().flat_map(|tranche| tranche.batches()) {
-        let held = queued.remove(&batch).unwrap_or(0) + scheduler.ready.lone(batch).count();
-        assert_eq!(scheduler.store.left(batch), held, "a batch holds no event that nobody waits for");
+        let held = queued.remove(&batch).unwrap_or(0) + scheduler.ready.singletons(batch).count();
+        assert_eq!(scheduler.store.left(batch), held, "a batch holds queued events only");
     }
-    assert!(queued.is_empty(), "what is queued is held");
+    assert!(queued.is_empty(), "a queued event is held");
 }
 
 fn check_order(scheduler: &Scheduler, lane_id: u32) {
@@ -138,10 +157,10 @@ fn check_order(scheduler: &Scheduler, lane_id: u32) {
     assert!(events.is_sorted_by(|a, b| a.index() < b.index()), "a stream is in index order: {events:?}");
     let write = scheduler.streams.get(lane.stream).write();
     if scheduler.options.order == Order::Stream
-        && lane.out == NONE
+        && lane.in_flight == NONE
         && events.iter().all(|event| event.kind() != Kind::Malformed)
     {
-        assert!(events.first().is_none_or(|event| event.index() >= write), "what is queued was not passed");
+        assert!(events.first().is_none_or(|event| event.index() >= write), "a queued event was not passed");
     }
     assert_eq!(lane.head == NONE, lane.tail == NONE);
     if let Some(last) =
@@ -159,14 +178,14 @@ fn check_order(scheduler: &Scheduler, lane_id: u32) {
 
 fn check_ready(scheduler: &Scheduler, lane_id: u32) {
     let lane = &scheduler.lanes[lane_id];
-    let is_ready = lane.out == NONE && lane.len > 0 && scheduler.may_go(lane_id);
+    let is_ready = lane.in_flight == NONE && lane.len > 0 && scheduler.may_go(lane_id);
     assert_eq!(lane.ready_batch != NONE, is_ready, "lane {lane_id} is ready when it should be");
     if is_ready {
         let tranche = &scheduler.ledger.tranches[scheduler.ledger.tranche_of(lane.ready_batch) as usize];
-        assert!(tranche.batches().contains(&lane.ready_batch), "what is ready can be found");
+        assert!(tranche.batches().contains(&lane.ready_batch), "a ready lane can be found");
     }
-    if lane.out == NONE && lane.len > 0 {
-        let ticket = if lane.aside == NONE { 0 } else { scheduler.asides[lane.aside].ticket };
+    if lane.in_flight == NONE && lane.len > 0 {
+        let ticket = if lane.extras == NONE { 0 } else { scheduler.lane_extras[lane.extras].ticket };
         let misses = scheduler.misses_events(lane_id);
         assert!(is_ready || ticket != 0 || misses, "a lane waits for something");
     }
@@ -199,8 +218,8 @@ fn check_ledger(scheduler: &Scheduler, referred: &HashMap<u32, Referred>, bytes:
     let live: HashSet<_> = scheduler.ledger.tranches.iter().flat_map(|tranche| tranche.batches()).collect();
     assert!(referred.keys().all(|batch| live.contains(batch)), "nothing refers to a batch that is gone");
     if let Some(alarm) = scheduler.timers.first() {
-        let aside = scheduler.lanes[alarm.lane].aside;
-        assert!(aside != NONE && scheduler.asides[aside].ticket == alarm.ticket, "the first alarm counts");
+        let extras = scheduler.lanes[alarm.lane].extras;
+        assert!(extras != NONE && scheduler.lane_extras[extras].ticket == alarm.ticket, "the first alarm counts");
     }
     for lane in (0..scheduler.lanes.bound()).filter(|&lane| !scheduler.lanes[lane].free) {
         assert!(scheduler.queued(lane).into_iter().all(|id| !scheduler.nodes[id].is_out()));

@@ -1,4 +1,4 @@
-//! What a store may keep of streams, and what is passed by a skip.
+//! The write positions that a store keeps, and the events that a skip passes.
 
 use expect_test::expect;
 
@@ -6,7 +6,7 @@ use super::super::{Options, Order};
 use super::script::{check, check_with, options};
 
 #[test]
-fn c3_what_a_store_keeps_of_a_stream_ends_before_its_trailing_placeholders() {
+fn c3_a_stored_write_position_ends_before_trailing_placeholders() {
     // Were `2` kept, unfolds at 1 would look superseded to the next process.
     check(
         "read t0: a/0 a/p1 b/0 b/p1 b/2
@@ -25,7 +25,7 @@ fn c3_what_a_store_keeps_of_a_stream_ends_before_its_trailing_placeholders() {
 }
 
 #[test]
-fn c5_what_is_kept_of_a_stream_says_where_events_may_still_come_late() {
+fn c5_a_stored_write_position_keeps_the_gaps_of_late_events() {
     check(
         "read t0: a/2
          take; keep a 3; ok a
@@ -61,7 +61,7 @@ fn c5_what_is_kept_of_a_stream_says_where_events_may_still_come_late() {
 }
 
 #[test]
-fn c13_what_a_store_kept_tells_repeated_events_from_late_ones() {
+fn c13_a_stored_write_position_tells_repeated_events_from_late_ones() {
     check(
         "read t0 a=2..6,3..5: a/0 a/2 a/3 a/4 a/5 a/6; explain a
          take; ok a; take; ok a; take; ok a; take; keep a 7; ok a; take; explain a; progress t0",
@@ -80,7 +80,7 @@ fn c13_what_a_store_kept_tells_repeated_events_from_late_ones() {
 }
 
 #[test]
-fn c5_what_a_store_kept_of_a_busy_stream_passes_nothing_that_it_does_not_cover() {
+fn c5_a_stored_write_position_of_a_busy_stream_passes_only_covered_events() {
     check(
         "read t0: a/0; read t0 a=2..6: a/1 a/6; take; ok a; take; ok a; explain a",
         expect![[r#"
@@ -98,9 +98,9 @@ fn c5_what_a_store_kept_of_a_busy_stream_passes_nothing_that_it_does_not_cover()
 }
 
 #[test]
-fn require_all_tells_a_store_of_every_stream_that_moved_by_whatever_means() {
+fn require_all_stores_the_write_position_of_every_stream_that_moved() {
     let all = Options { require_all: true, ..options() };
-    // By a call, a skip, placeholders alone, a park; and not by what waits.
+    // By a call, a skip, placeholders alone, a park; and not by waiting events.
     check_with(
         all.clone(),
         "read t0: a/0 b/0 b/1 c/p0 c/p1 d/0 e/1
@@ -117,7 +117,7 @@ fn require_all_tells_a_store_of_every_stream_that_moved_by_whatever_means() {
             origin 1-2 4-6
         "#]],
     );
-    // What is kept with a call that is not done yet has the placeholders that go with it.
+    // The position kept with an unfinished call includes the placeholders that go with the call.
     check_with(
         all.clone(),
         "read t0: a/0 a/p1 a/2; read t0: a/p3; take; keep a 1; keep a 3; ok a 1; moved t0; take; ok a; moved t0; moved t1",
@@ -131,7 +131,7 @@ fn require_all_tells_a_store_of_every_stream_that_moved_by_whatever_means() {
             moved nothing
         "#]],
     );
-    // Elsewhere nobody asks, and nothing is noted.
+    // Without `require_all`, no stream is noted.
     check(
         "read t0: a/0; take; ok a; moved t0",
         expect![[r#"
@@ -142,18 +142,18 @@ fn require_all_tells_a_store_of_every_stream_that_moved_by_whatever_means() {
 }
 
 #[test]
-fn require_all_goes_on_after_a_restart_from_what_a_store_kept() {
+fn require_all_resumes_after_a_restart_from_the_stored_write_position() {
     let all = Options { require_all: true, ..options() };
     check_with(
         all.clone(),
         "read t0 a=0..3: a/4; take; explain a; read t0: a/3; take",
         expect![[r#"
-        nothing
-        Waiting head=Some(4) events=1 age=0 write=Some(3) blocks=1.0
-        a 3 4
-    "#]],
+            nothing
+            Waiting head=Some(4) events=1 age=0 missing=3 write=Some(3) blocks=1.0
+            a 3 4
+        "#]],
     );
-    // C3: what only placeholders passed supersedes no unfolds.
+    // C3: an index that only placeholders passed supersedes no unfolds.
     check_with(
         all,
         "read t0 a=0..3,2..3: a/u2x1; take; ok a; read t0 b=0..3: b/u2x1; take",

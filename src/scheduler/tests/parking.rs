@@ -25,7 +25,7 @@ fn park_starts_with_one_event_and_everything_after_it_follows() {
 }
 
 #[test]
-fn what_cannot_be_appended_comes_again_as_it_was() {
+fn work_that_cannot_be_appended_is_offered_again_unchanged() {
     check(
         "read t0: a/0 a/1; take; park a; take; fail a; take; tick 10; take; wait a; tick 10; take; ok a; take; progress t0",
         expect![[r#"
@@ -41,7 +41,7 @@ fn what_cannot_be_appended_comes_again_as_it_was() {
 }
 
 #[test]
-fn c21_a_parked_stream_that_is_read_again_drops_what_was_handled() {
+fn c21_a_parked_stream_that_is_read_again_drops_its_handled_events() {
     check(
         "restore t0 a 3; read t0: a/0 a/1 b/0 a/2 a/3; explain a; take; ok a; take; ok b; progress t0",
         expect![[r#"
@@ -51,7 +51,7 @@ fn c21_a_parked_stream_that_is_read_again_drops_what_was_handled() {
             5
         "#]],
     );
-    // What was handled before counts where nothing may be missing, too.
+    // Events handled earlier count with `require_all`, too.
     check_with(
         Options { require_all: true, ..options() },
         "restore t0 a 3; read t0: a/0 a/1 b/0 a/2 a/3; take; ok a; take; ok b; progress t0",
@@ -64,7 +64,7 @@ fn c21_a_parked_stream_that_is_read_again_drops_what_was_handled() {
 }
 
 #[test]
-fn an_unparked_stream_goes_on_with_what_was_not_handed_out() {
+fn an_unparked_stream_resumes_at_the_first_event_not_handed_out() {
     check(
         "read t0: a/0 a/1; take; park a; take; read t0: a/2; unpark a; take; ok a; take; ok a; progress t0; explain a",
         expect![[r#"
@@ -97,7 +97,7 @@ fn c7_a_parked_mark_leaves_with_its_tranche() {
 }
 
 #[test]
-fn d01_a_record_that_could_not_be_read_is_work_of_its_own_and_holds_its_batch() {
+fn d01_a_malformed_record_is_work_of_its_own_and_holds_its_batch() {
     check(
         "read t0: a/0 ! b/0 a/!; take; take; take; take; take; ok a; ok b; progress t0; fail !; progress t0; tick 10; take; skip !; progress t0; park a; take; ok a; progress t0",
         expect![[r#"
@@ -141,8 +141,8 @@ fn parked_streams_among_several_of_a_call_come_alone() {
 }
 
 #[test]
-fn c21_a_stream_is_parked_from_its_smallest_ordinal_that_is_not_handled() {
-    // The first event to be parked was read last: what is stored with it must not pass the one before.
+fn c21_a_stream_is_parked_from_its_smallest_unhandled_ordinal() {
+    // The first event to be parked was read last: the stored ordinal must not pass the event before.
     check(
         "read t0: a/5; read t0: a/4; take; fail a; tick 10; take; from a; park a; take; from a; ok a; progress t0
          open t0 position=0 set=2; restore t0 a 1; read t0: a/5 a/4; take; ok a; progress t0",

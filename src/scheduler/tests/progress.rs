@@ -1,4 +1,4 @@
-//! Progress: what is handled, and what would be (C9, C14).
+//! Progress: the handled events, and previews (C9, C14).
 
 use expect_test::expect;
 
@@ -6,7 +6,7 @@ use super::super::Options;
 use super::script::{check, check_with, options};
 
 #[test]
-fn c9_progress_covers_what_was_handled_and_nothing_else() {
+fn c9_progress_covers_handled_events_and_nothing_else() {
     check(
         "read t0: a/0 a/1 a/2 a/3 a/4; take; with a 2; progress t0; ok a 2; progress t0; take; with a; fail a; progress t0; tranche t0",
         expect![[r#"
@@ -23,7 +23,7 @@ fn c9_progress_covers_what_was_handled_and_nothing_else() {
 }
 
 #[test]
-fn c9_of_several_calls_only_those_that_are_done_count() {
+fn c9_only_finished_calls_count_as_progress() {
     check(
         "open t1; read t0: a/0 b/0 a/1; read t1: c/0 d/0; take all; with a 1, c; with a, b; with d 1; ok a; fail b; progress t0; with c, d; progress t1",
         expect![[r#"
@@ -43,7 +43,7 @@ fn c9_of_several_calls_only_those_that_are_done_count() {
 }
 
 #[test]
-fn runs_join_over_batches_and_over_ordinals_that_nobody_has() {
+fn runs_join_over_batches_and_over_ordinals_without_events() {
     check(
         "read t0: a/0 b/0 c/0; read t0: b/1@10 d/0@20; read t0: e/0@30; read t0: a/1; take all; ok d; progress t0; tranche t0; ok e; progress t0; tranche t0; ok b; progress t0; tranche t0; ok c; progress t0; tranche t0; ok a; progress t0; tranche t0",
         expect![[r#"
@@ -67,7 +67,7 @@ fn runs_join_over_batches_and_over_ordinals_that_nobody_has() {
 }
 
 #[test]
-fn r10_what_is_filtered_and_what_is_empty_moves_the_position() {
+fn r10_filtered_and_empty_batches_move_the_position() {
     check(
         "read t0: a/p0 b/p0 a/p1; progress t0; read t0:; progress t0; tranche t0; read t0: c/0; read t0:; read t0: d/p0; progress t0; tranche t0; take; ok c; progress t0; tranche t0",
         expect![[r#"
@@ -122,7 +122,7 @@ fn c14_the_runs_of_the_set_are_counted_as_they_come_and_go() {
 }
 
 #[test]
-fn batches_of_which_only_waiting_events_remain_do_not_count() {
+fn batches_with_only_waiting_events_do_not_count() {
     check(
         "read t0: a/0 b/0; read t0: a/1; read t0: a/2 c/0; take; take; ok b; fail a; tranche t0; take; ok c; tranche t0; read t0: a/3; tranche t0; tick 10; take; tranche t0; ok a; tranche t0",
         expect![[r#"
@@ -140,7 +140,7 @@ fn batches_of_which_only_waiting_events_remain_do_not_count() {
 }
 
 #[test]
-fn with_is_exact_about_what_goes_with_a_call() {
+fn a_preview_covers_exactly_the_events_that_go_with_a_call() {
     check(
         "read t0: a/0 a/p1 a/2 a/0 a/u2; take; read t0: a/3 a/p4 a/u4 a/5; with a 1; with a; with a 4; with a 5; ok a 4; progress t0",
         expect![[r#"

@@ -5,7 +5,7 @@ use expect_test::expect;
 use super::script::check;
 
 #[test]
-fn explain_says_what_a_stream_waits_for_and_what_it_holds_back() {
+fn explain_gives_the_reason_of_a_wait_and_the_ordinal_held_back() {
     check(
         "explain a; read t0: a/0 a/1 b/0; explain a; explain b; take; explain a; tick 3; explain a; fail a; explain a; tick 10; explain a; take; explain a; ok a; take; ok a; explain a; explain b",
         expect![[r#"
@@ -40,7 +40,7 @@ fn a_duplicate_that_waits_is_held_back_by_its_stream() {
 }
 
 #[test]
-fn a_snapshot_counts_by_state_with_ages_and_lists_what_needs_attention() {
+fn a_snapshot_counts_by_state_with_ages_and_lists_streams_that_need_attention() {
     check(
         "read t0: a-1/0 a-2/0 b-1/0 b-2/0 c-1/0 d-1/0; snapshot; tick 5; take; take; take; take; take; snapshot; tick 5; fail a-1; wait a-2; defer b-1; park b-2; tick 5; snapshot; tick 10; take all; snapshot",
         expect![[r#"

@@ -1,10 +1,11 @@
 //! A small language for feeds and calls, so that a case is a few lines.
 //!
-//! `read t0: a/0 a/1` brings events; `a/u2` is an unfold (`a/u2x3`: three of one document), `a/p2` a placeholder, `!` a record
-//! that could not be read; `@7` sets the ordinal, `#40` the size of the body. `take` takes one call, `take all` what there is.
-//! `from a` is the ordinal from which on a stream is parked whose work is out.
-//! `keep a 3` is what a store may keep of a stream once its work is done up to that index.
-//! `ok a`, `ok a 3`, `fail a`, `fail a @2`, `wait a`, `defer a`, `skip a`, `park a`, `return a` finish it: what is not ok waits 10 ms.
+//! `read t0: a/0 a/1` brings events; `a/u2` is an unfold (`a/u2x3`: three of one document), `a/p2` a placeholder, `!` a
+//! malformed record; `@7` sets the ordinal, `#40` the size of the body. `take` takes one call, `take all` every ready
+//! call. `from a` is the ordinal from which the stream of work in flight is parked. `keep a 3` is the write position to
+//! store once the stream's work is done up to that index. `take-stuck 30` takes the work that is stuck for 30 ms. `ok
+//! a`, `ok a 3`, `fail a`, `fail a @2`, `wait a`, `defer a`, `skip a`, `park a`, `return a` finish work: all but `ok`
+//! wait 10 ms.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -52,7 +53,7 @@ pub(super) struct Runner {
     last: Vec<(String, u64)>,
     works: Vec<Work>,
     pub(super) out: String,
-    /// A feed was broken: what followed in its batch is nowhere.
+    /// A feed was broken: the later events of its batch are nowhere.
     broken: bool,
 }
 
@@ -98,7 +99,7 @@ impl Runner {
                 self.say(&format!("keep {}", kept.map_or("nothing".to_owned(), |kept| shown_position(&kept))));
             }
             "moved" => {
-                let moved = self.scheduler.take_moved(&TrancheId::new(rest));
+                let moved = self.scheduler.take_dirty_streams(&TrancheId::new(rest));
                 let mut moved: Vec<_> =
                     moved.iter().map(|(stream, position)| format!("{stream} {}", shown_position(position))).collect();
                 moved.sort();
@@ -131,6 +132,44 @@ impl Runner {
                 let names: Vec<_> =
                     stuck.iter().map(|report| format!("{} running={}", report.stream, report.running)).collect();
                 self.say(&format!("stuck {names:?}"));
+            }
+            "take-stuck" => {
+                let limit = Duration::from_millis(rest.parse().unwrap());
+                for (_, work) in self.scheduler.take_stuck(limit, self.now()) {
+                    self.say(&format!("stuck {}", described(&work)));
+                    self.works.push(work);
+                }
+            }
+            "missing" => {
+                let missing = self.scheduler.missing(self.now());
+                let names = missing.iter().map(|report| format!("{}/{}", report.stream, report.missing.unwrap()));
+                let names: Vec<_> = names.collect();
+                self.say(&format!("missing {}", names.join(" ")));
+            }
+            "covered" => {
+                let tranche = TrancheId::new(rest);
+                let progress = self.scheduler.progress(&tranche).unwrap();
+                let handled = self.scheduler.tranche(&tranche).unwrap().completed_events;
+                let whole = self.scheduler.covered_events(&tranche, &progress);
+                let position = Progress { handled: OrdinalSet::new(), ..progress };
+                let cut = self.scheduler.covered_events(&tranche, &position);
+                self.say(&format!("handled {handled} covered {whole}, without the set {cut}"));
+            }
+            "conflict" => {
+                let conflict = self.scheduler.take_conflict();
+                self.say(&conflict.map_or("no conflict".to_owned(), |conflict| conflict.to_string()));
+            }
+            "held" => {
+                let works = self.works.iter().map(|work| {
+                    let asked = (
+                        self.scheduler.is_held(work.id),
+                        self.scheduler.tranche_of(work.id).is_some(),
+                        self.scheduler.write_position_with(work.id, work.next).is_some(),
+                    );
+                    format!("{} {asked:?}", work.stream())
+                });
+                let works: Vec<_> = works.collect();
+                self.say(&format!("held {}", works.join(", ")));
             }
             "explain" => self.explain(rest),
             "tranche" => self.tranche(rest),
@@ -208,7 +247,7 @@ impl Runner {
         let stream = words.next().unwrap();
         let at =
             self.works.iter().position(|work| work.stream() == stream || stream == "!" && work.stream().is_empty());
-        let work = self.works.remove(at.unwrap_or_else(|| panic!("no work of `{stream}` is out")));
+        let work = self.works.remove(at.unwrap_or_else(|| panic!("no work of `{stream}` is in flight")));
         let until = self.now() + Duration::from_millis(10);
         let argument = words.next();
         let outcome = match verb {
@@ -223,7 +262,7 @@ impl Runner {
         self.scheduler.finish(work, outcome, self.now());
     }
 
-    /// Finishes the call of a stream, if one is out.
+    /// Finishes the call of a stream, if one is in flight.
     pub(super) fn finish_any(&mut self, stream: &str) {
         if self.works.iter().any(|work| work.stream() == stream) {
             self.step(&format!("ok {stream}"));
@@ -255,6 +294,9 @@ impl Runner {
             write!(out, " age={}", report.age.as_millis()).unwrap();
             if let Some(until) = report.until {
                 write!(out, " until={}", until.as_nanos() / 1_000_000).unwrap();
+            }
+            if let Some(missing) = report.missing {
+                write!(out, " missing={missing}").unwrap();
             }
         }
         write!(out, " write={:?}", explained.write_position).unwrap();

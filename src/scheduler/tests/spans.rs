@@ -1,4 +1,4 @@
-//! How the events of a stream become spans: the rows of the reference's merge tests, and the unfold rules (C3).
+//! Spans from the events of a stream: the rows of the reference's merge tests, and the unfold rules (C3).
 
 use expect_test::expect;
 use proptest::prelude::*;
@@ -33,7 +33,7 @@ fn check_spans_of(steps: &str, expected: expect_test::Expect) {
 }
 
 #[test]
-fn m1_and_m2_what_is_empty_or_below_is_nothing() {
+fn m1_and_m2_an_empty_or_passed_span_is_nothing() {
     check_spans("read t0:", expect![[""]]);
     check_spans("read t0 a=1: a/0", expect![[""]]);
 }
@@ -68,7 +68,7 @@ fn m3_to_m6_spans_join_where_they_touch_or_overlap() {
 }
 
 #[test]
-fn m7_to_m9_and_m12_to_m15_what_is_below_goes_and_events_supersede_unfolds() {
+fn m7_to_m9_and_m12_to_m15_passed_events_go_and_events_supersede_unfolds() {
     check_spans("read t0 a=2: a/0", expect![""]);
     check_spans(
         "read t0 a=2: a/1 a/2",
@@ -181,7 +181,7 @@ fn m17_to_m20_unfolds_alone_and_the_newest_edition() {
 }
 
 #[test]
-fn c3_unfolds_are_handled_when_what_superseded_them_is() {
+fn c3_superseded_unfolds_are_handled_with_their_superseder() {
     check(
         "read t0: a/0 a/u1; progress t0
          read t0: a/1 a/u2; read t0: a/u2
@@ -232,7 +232,7 @@ fn c3_a_placeholder_never_supersedes_unfolds() {
 }
 
 #[test]
-fn c3_stale_unfolds_wait_for_what_is_newer() {
+fn c3_stale_unfolds_wait_for_newer_ones() {
     check(
         "read t0: a/3; read t0: a/u2 a/u3; progress t0; take; read t0: a/u2; ok a; progress t0
          read t0: a/u5; read t0: a/u4; take; read t0: a/u4 a/u5; progress t0; ok a; progress t0; take",
@@ -384,8 +384,8 @@ fn big(index: i64) -> Event {
     builder.build(Kind::Event, Ordinal::new(index.cast_unsigned(), 0), index).unwrap()
 }
 
-/// What merging comes to, by a naive rule: the events at or above `from`, once each, as runs; then the last unfolds, unless an
-/// event at or above their index is there.
+/// Returns the merged spans by a naive rule: the events at or above `from`, once each, as runs; then the last unfolds,
+/// unless there is an event at or above their index.
 fn naive(from: i64, spans: &[(i64, i64, bool)]) -> Vec<String> {
     let mut indexes: Vec<_> =
         spans.iter().flat_map(|&(first, next, _)| first..next).filter(|&index| index >= from).collect();

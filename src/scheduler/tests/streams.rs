@@ -1,4 +1,4 @@
-//! Order within streams: duplicates, gaps, late events, what is missing (C4, C5).
+//! Order within streams: duplicates, gaps, late and missing events (C4, C5).
 
 use expect_test::expect;
 
@@ -7,7 +7,7 @@ use super::script::{check, check_with, options};
 use crate::event::Indexes;
 
 #[test]
-fn c5_a_duplicate_is_what_was_offered_or_passed() {
+fn c5_an_offered_or_passed_index_is_a_duplicate() {
     check(
         "read t0: a/5 a/6; take; ok a; read t0: a/5 a/6; take; counts; progress t0
          read t0: a/7; take; ok a 12; read t0: a/9; take; counts; progress t0; explain a",
@@ -60,7 +60,7 @@ fn c5_a_late_event_is_offered_alone_counted_and_moves_nothing_back() {
 }
 
 #[test]
-fn c5_what_arrives_below_a_running_call_is_late_and_never_dropped() {
+fn c5_an_event_below_a_running_call_is_late_and_never_dropped() {
     check(
         "read t0: a/0; take; ok a; read t0: a/4; take; read t0: a/2; ok a; explain a; take; ok a; progress t0; explain a",
         expect![[r#"
@@ -83,7 +83,7 @@ fn c5_what_arrives_below_a_running_call_is_late_and_never_dropped() {
 }
 
 #[test]
-fn c5_what_arrives_below_a_call_that_fails_is_not_late() {
+fn c5_an_event_below_a_failed_call_is_not_late() {
     check(
         "read t0: a/u6; take; read t0: a/4; defer a; read t0: a/3; take; tick 10; take; ok a; take; ok a; counts; progress t0",
         expect![[r#"
@@ -98,7 +98,7 @@ fn c5_what_arrives_below_a_call_that_fails_is_not_late() {
 }
 
 #[test]
-fn c5_a_duplicate_of_what_is_not_handled_yet_waits_for_it() {
+fn c5_a_duplicate_of_an_unhandled_event_waits_for_it() {
     check(
         "read t0: a/0 a/1; read t0: a/1; take; read t0: a/0; progress t0; with a 1; with a 2; ok a 1; progress t0; take; ok a; progress t0; counts",
         expect![[r#"
@@ -185,7 +185,7 @@ fn c4_a_stream_may_move_on_to_another_tranche() {
 }
 
 #[test]
-fn c4_on_sparse_sources_a_stream_is_known_by_tranche_and_name() {
+fn c4_tranche_and_name_identify_a_stream_of_a_sparse_source() {
     let sparse = Options { indexes: Indexes::Sparse, ..options() };
     check_with(
         sparse,
@@ -219,7 +219,7 @@ fn holes_split_spans_where_indexes_are_dense_only() {
 }
 
 #[test]
-fn require_all_waits_for_what_is_missing() {
+fn require_all_waits_for_missing_events() {
     let all = Options { require_all: true, ..options() };
     check_with(
         all.clone(),
@@ -227,9 +227,9 @@ fn require_all_waits_for_what_is_missing() {
         expect![[r#"
             b 0
             nothing
-            Waiting head=Some(1) events=1 age=0 write=None blocks=1.0
-            idle=1 waiting=1s/1e/1c ages=0..0 listed=[]
-            batches=1/1 bytes=2 ahead=2 unhandled=1 runs=1 completed=0/1 blocked=Some(1)
+            Waiting head=Some(1) events=1 age=0 missing=0 write=None blocks=1.0
+            idle=1 waiting=1s/1e/1c ages=0..0 listed=["a"]
+            batches=0/1 bytes=2 ahead=2 unhandled=1 runs=1 completed=0/1 blocked=Some(1)
             a 0 1
             nothing
             a 2 3 u4@5
@@ -250,7 +250,7 @@ fn require_all_waits_for_what_is_missing() {
 }
 
 #[test]
-fn a_result_beyond_the_span_passes_what_is_queued_and_what_arrives_later() {
+fn a_result_beyond_the_span_passes_queued_events_and_later_ones() {
     check(
         "read t0: a/0 a/1 a/4 a/5 a/u6; take; with a 5; ok a 5; progress t0; take; ok a; read t0: a/3; take; progress t0; counts",
         expect![[r#"
@@ -291,7 +291,7 @@ fn a_write_position_never_moves_back() {
 }
 
 #[test]
-fn write_positions_that_a_store_knows_pass_what_is_queued() {
+fn stored_write_positions_pass_queued_events() {
     check(
         "read t0: a/0 a/1 a/2; read t0 a=2: b/0; progress t0; take; ok a; take; explain a",
         expect![[r#"
@@ -333,7 +333,7 @@ fn r15_a_purged_stream_is_not_taken_for_handled() {
 }
 
 #[test]
-fn p1_to_p5_batches_complete_by_what_their_streams_come_to() {
+fn p1_to_p5_batches_complete_as_their_streams_advance() {
     check(
         "take; progress t0; tranche t0",
         expect![[r#"

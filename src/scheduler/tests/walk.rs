@@ -19,7 +19,7 @@ struct Log {
     read: usize,
     held: bool,
     opened: Progress,
-    /// What was offered and handled since it was opened.
+    /// The events that were offered and handled since it was opened.
     handled: HashSet<Ordinal>,
     next_at: u64,
     /// Per stream: the next index, and those that were left out.
@@ -32,7 +32,7 @@ struct Handled {
     records: HashSet<(TrancheId, Ordinal)>,
     /// Ranges that a call passed.
     passed: Vec<(String, i64, i64)>,
-    /// The highest unfolds, and what supersedes unfolds, by stream.
+    /// The index below which unfolds are handled or superseded, by stream.
     unfolds: HashMap<String, i64>,
 }
 
@@ -42,7 +42,7 @@ struct Walk {
     options: Options,
     now: u64,
     logs: Vec<Log>,
-    out: Vec<Work>,
+    in_flight: Vec<Work>,
     handled: Handled,
     placeholders: HashSet<(String, i64)>,
     parked: HashMap<(TrancheId, String), Ordinal>,
@@ -56,7 +56,7 @@ impl Walk {
             options,
             now: 1,
             logs: Vec::new(),
-            out: Vec::new(),
+            in_flight: Vec::new(),
             handled: Handled::default(),
             placeholders: HashSet::new(),
             parked: HashMap::new(),
@@ -112,7 +112,7 @@ impl Walk {
         self.check_progress();
     }
 
-    /// Appends to a log: what comes next, what was left out, what was there before, unfolds, placeholders.
+    /// Appends to a log: next events, left-out events, repeats, unfolds, placeholders.
     fn write(&mut self, tranche: usize) {
         for _ in 0..self.random.usize(0..8) {
             let log = &mut self.logs[tranche];
@@ -227,7 +227,7 @@ impl Walk {
         assert!(call.len() <= self.options.streams_per_call);
         for work in call {
             self.check_work(&work);
-            self.out.push(work);
+            self.in_flight.push(work);
         }
         true
     }
@@ -241,22 +241,24 @@ impl Walk {
             && work.events[0].kind() != Kind::Malformed
         {
             let same = |other: &&Work| other.stream() == work.stream() && other.events[0].kind() != Kind::Malformed;
-            let other = self.out.iter().find(same);
+            let other = self.in_flight.iter().find(same);
             assert!(other.is_none(), "one call at a time: {other:?} and {work:?}");
         }
         if self.options.order == Order::Tranche {
-            let other =
-                self.out.iter().filter(|other| self.scheduler.is_held(other.id) && other.stream() == work.stream());
+            let other = self
+                .in_flight
+                .iter()
+                .filter(|other| self.scheduler.is_held(other.id) && other.stream() == work.stream());
             assert_eq!(other.count(), 0);
         }
         assert!(!work.late || work.is_single());
         let mut last: Option<&Event> = None;
         for event in &work.events {
             assert!(event.kind() != Kind::Placeholder && event.stream() == work.stream());
-            assert!(!log.opened.handled.contains(event.at()), "what was recovered is never offered: {event:?}");
+            assert!(!log.opened.handled.contains(event.at()), "a recovered event is never offered: {event:?}");
             assert!(
                 !log.handled.contains(&event.at()) || event.is_unfold(),
-                "what is handled is not offered again: {event:?}"
+                "a handled event is not offered again: {event:?}"
             );
             if self.options.order == Order::Stream && self.options.indexes == Indexes::Dense {
                 let (from, to) = last.map_or((event.index(), event.index()), |last| (last.next_index(), event.index()));
@@ -277,10 +279,10 @@ impl Walk {
     }
 
     fn finish(&mut self) {
-        if self.out.is_empty() {
+        if self.in_flight.is_empty() {
             return;
         }
-        let work = self.out.swap_remove(self.random.usize(0..self.out.len()));
+        let work = self.in_flight.swap_remove(self.random.usize(0..self.in_flight.len()));
         let until = Timestamp::from_millis(self.now + self.random.u64(0..30));
         let outcome = match self.random.u32(0..20) {
             0 => Outcome::Defer { until },
@@ -365,7 +367,7 @@ impl Walk {
         }
     }
 
-    /// What a parked store would keep: from which ordinal on the stream is parked.
+    /// Notes the ordinal from which a stream is parked, as a parked store would.
     fn note_parked(&mut self, id: &TrancheId, name: &str) {
         let Some(tranche) = self.scheduler.ledger.held(id) else { return };
         let first = match self.options.order {
@@ -373,8 +375,8 @@ impl Walk {
             Order::Tranche => self.scheduler.ledger.tranches[tranche as usize].parked.get(name.as_bytes()).copied(),
             Order::Stream => self.scheduler.find(name.as_bytes(), self.scheduler.scope(tranche)).and_then(|stream| {
                 let lane = self.scheduler.find_lane(stream);
-                let aside = if lane == NONE { NONE } else { self.scheduler.lanes[lane].aside };
-                (aside != NONE).then(|| self.scheduler.asides[aside].parked.map(|parked| parked.first)).flatten()
+                let extras = if lane == NONE { NONE } else { self.scheduler.lanes[lane].extras };
+                (extras != NONE).then(|| self.scheduler.lane_extras[extras].parked.map(|parked| parked.first)).flatten()
             }),
         };
         if let Some(first) = first {
@@ -412,7 +414,7 @@ impl Walk {
         }
     }
 
-    /// Nothing is covered that was not handled, what was covered stays so, and the set is as short as can be.
+    /// Checks that only handled events are covered, that covered ones stay so, and that the set is as short as can be.
     fn check_progress(&self) {
         for log in self.logs.iter().filter(|log| log.held) {
             let progress = self.scheduler.progress(&log.id).unwrap();
@@ -465,10 +467,10 @@ impl Walk {
         loop {
             self.now += 100;
             while self.take() {}
-            if self.out.is_empty() {
+            if self.in_flight.is_empty() {
                 break;
             }
-            while let Some(work) = self.out.pop() {
+            while let Some(work) = self.in_flight.pop() {
                 let next = work.next;
                 self.finish_with(work, Outcome::Done { next });
                 invariants::check(&self.scheduler);
@@ -487,7 +489,7 @@ impl Walk {
         assert_eq!(self.scheduler.next_wake(), None);
     }
 
-    /// Appends what was left out.
+    /// Appends the left-out events.
     fn fill(&mut self, tranche: usize) {
         let log = &mut self.logs[tranche];
         for (stream, (_, left_out)) in log.streams.iter_mut().enumerate() {
@@ -539,7 +541,7 @@ fn a_walk_over_sparse_streams() {
 }
 
 #[test]
-fn a_walk_where_nothing_may_be_missing() {
+fn a_walk_with_require_all() {
     walk(&Options { require_all: true, ..script::options() });
 }
 
@@ -559,7 +561,11 @@ fn one_seed_gives_one_walk() {
     let trace = |seed| {
         let mut walk = Walk::new(seed, script::options());
         (0..200).for_each(|_| walk.step());
-        (format!("{:?}", walk.out), format!("{:?}", walk.scheduler.tranches()), walk.scheduler.snapshot(9, walk.now()))
+        (
+            format!("{:?}", walk.in_flight),
+            format!("{:?}", walk.scheduler.tranches()),
+            walk.scheduler.snapshot(9, walk.now()),
+        )
     };
     assert_eq!(trace(3), trace(3));
     assert_ne!(trace(3).1, trace(4).1);

@@ -2,7 +2,8 @@
 
 use rhai::{AST, ASTNode, BinaryExpr, Expr, FnCallExpr, ImmutableString, Position, Stmt, StmtBlock, Token};
 
-use super::{Each, Emit, Formula, If, Literal, Pair, Plan, Step};
+use super::push::Push;
+use super::{Condition, Each, Emit, Formula, If, Literal, Pair, Plan, Range, Step, While};
 use crate::script::call::Part;
 use crate::script::objects;
 
@@ -10,6 +11,8 @@ use crate::script::objects;
 struct Planner {
     /// `emit` with one argument is ours.
     emits: bool,
+    /// No function of the script is named `push`.
+    pushes: bool,
     limit: usize,
 }
 
@@ -22,7 +25,8 @@ impl Plan {
             return Self(vec![Step::Rhai(whole(&statements(alone)))]);
         }
         let own_emit = script.iter_functions().any(|function| function.name == "emit" && function.params.len() == 1);
-        Self(Planner { emits: !own_emit, limit }.block(&statements(alone)))
+        let pushes = !script.iter_functions().any(|function| function.name == "push");
+        Self(Planner { emits: !own_emit, pushes, limit }.block(&statements(alone)))
     }
 }
 
@@ -81,6 +85,9 @@ impl Planner {
         match statement {
             Stmt::For(parts, _) => {
                 let (variable, None, flow) = &**parts else { return None };
+                if let Expr::FnCall(call, _) = &flow.expr {
+                    return self.range(&variable.name, call, flow.body.statements(), rhais);
+                }
                 let (over, variable) = (variable_name(&flow.expr)?, variable.name.clone());
                 Some(Step::Each(Box::new(Each {
                     variable,
@@ -90,18 +97,64 @@ impl Planner {
                 })))
             }
             Stmt::If(flow, _) => Some(Step::If(Box::new(If {
-                formula: formula(&flow.expr),
-                condition: flow.expr.clone(),
+                condition: condition(&flow.expr),
                 then: self.block(flow.body.statements()),
                 otherwise: self.block(flow.branch.statements()),
+            }))),
+            // Without a condition it is `loop`.
+            Stmt::While(flow, _) if !matches!(flow.expr, Expr::Unit(_)) => Some(Step::While(Box::new(While {
+                condition: condition(&flow.expr),
+                body: self.block(flow.body.statements()),
             }))),
             Stmt::FnCall(call, _) => self.emit(call, rhais),
             Stmt::Expr(expression) => match &**expression {
                 Expr::FnCall(call, _) if call.op_token.is_none() => self.emit(call, rhais),
-                expression => Some(Step::Value(Box::new((formula(expression)?, rhais())))),
+                expression => self
+                    .push(expression, rhais)
+                    .or_else(|| Some(Step::Value(Box::new((formula(expression)?, rhais()))))),
             },
             _ => None,
         }
+    }
+
+    fn range(
+        &self,
+        variable: &ImmutableString,
+        call: &FnCallExpr,
+        body: &[Stmt],
+        whole: impl Fn() -> Expr,
+    ) -> Option<Step> {
+        let is_inclusive = match call.op_token {
+            Some(Token::ExclusiveRange) => false,
+            Some(Token::InclusiveRange) => true,
+            _ => return None,
+        };
+        let [from, to] = &*call.args else { return None };
+        let (from, to) = (formula(from)?, formula(to)?);
+        let (variable, body) = (variable.clone(), self.block(body));
+        Some(Step::Range(Box::new(Range { variable, from, to, is_inclusive, body, whole: whole() })))
+    }
+
+    /// `variable.push(value)`, also with fields between the two.
+    fn push(&self, expression: &Expr, whole: impl Fn() -> Expr) -> Option<Step> {
+        let mut parts = plain_dot(expression).filter(|_| self.pushes)?;
+        let variable = variable_name(&parts.lhs)?;
+        let mut names = Vec::new();
+        let call = loop {
+            match &parts.rhs {
+                Expr::MethodCall(call, _) => break call,
+                other => {
+                    parts = plain_dot(other)?;
+                    let Expr::Property(property, _) = &parts.lhs else { return None };
+                    names.push(property.2.clone());
+                }
+            }
+        };
+        let [argument] = &*call.args else { return None };
+        if call.name != "push" || call.is_qualified() {
+            return None;
+        }
+        Some(Step::Push(Box::new(Push { variable, names, value: formula(argument)?, whole: whole() })))
     }
 
     fn emit(&self, call: &FnCallExpr, whole: impl Fn() -> Expr) -> Option<Step> {
@@ -116,10 +169,12 @@ impl Planner {
 fn literal(expression: &Expr) -> Option<Literal> {
     match expression {
         Expr::Map(parts, _) => {
-            let entries = parts.0.iter().map(|(key, value)| Some((key.name.clone(), literal(value)?)));
-            let mut entries = entries.collect::<Option<Vec<_>>>()?;
-            entries.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
-            Some(Literal::Map(entries))
+            let mut keys: Vec<_> = parts.0.iter().map(|(key, _)| key.name.as_str()).collect();
+            keys.sort_unstable();
+            let entries = parts.0.iter().map(|(key, value)| {
+                Some((keys.binary_search(&key.name.as_str()).ok()?, key.name.clone(), literal(value)?))
+            });
+            entries.collect::<Option<_>>().map(Literal::Map)
         }
         Expr::Array(items, _) => items.iter().map(literal).collect::<Option<_>>().map(Literal::List),
         other => formula(other).map(Literal::Leaf),
@@ -143,6 +198,10 @@ fn formula(expression: &Expr) -> Option<Formula> {
         | Expr::Unit(_) => expression.get_literal_value(None).map(Formula::Constant),
         _ => None,
     }
+}
+
+fn condition(expression: &Expr) -> Condition {
+    Condition { formula: formula(expression), whole: expression.clone() }
 }
 
 fn formulas(of: &[Expr]) -> Option<Vec<Formula>> {

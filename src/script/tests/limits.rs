@@ -226,3 +226,136 @@ fn a_panic_in_the_engine_costs_no_thread() {
     "#]].assert_eq(&show(&call(&mut *handler, &[order(), single("{}"), order()])));
     assert_eq!(show(&call(&mut *handler, &[order()])), "all\n  \"order-1_a\"\n");
 }
+
+/// Returns the decision of a call with the default limits, but for less memory: this build is slow to fill it.
+fn outcome(body: &str) -> String {
+    let source = format!(
+        "fn handle(stream, events) {{ let long = \"a\"; while long.len() < 1000000 {{ long += long; }} {body} }}"
+    );
+    let limits = Limits { memory_bytes: 32 << 20, ..Limits::default() };
+    run(&compile(&[("main.rhai", &source)], Options { limits, ..Options::default() }).unwrap(), &[order()])
+}
+
+/// Bodies that build more than a call may hold, or deeper than the stack could drop.
+const TOO_LARGE: [&str; 14] = [
+    "let f = |x| x; for i in 0..100000 { let g = f; f = |x| g.call(x); } emit(1);",
+    "let f = |x| x; for i in 0..100000 { let g = [f]; f = |x| g[0].call(x); } emit(1);",
+    "let f = |x| x; for i in 0..100000 { let g = #{ f: f }; f = |x| g.f.call(x); } emit(1);",
+    "let f = Fn(\"handle\"); for i in 0..100000 { f = Fn(\"handle\").curry(f); } emit(1);",
+    "let a = []; for i in 0..90000 { a = [a]; } emit(1);",
+    "let m = #{}; for i in 0..90000 { m = #{ m: m }; } emit(1);",
+    "let fs = []; for i in 0..99000 { let a = []; a.pad(99000, i); fs.push(|| a.len()); } emit(1);",
+    "let fs = []; for i in 0..99000 { let s = long + i; fs.push(Fn(\"handle\").curry(s)); } emit(1);",
+    "let m = #{}; for i in 0..99000 { let s = long + i; m[`k${i}`] = s; } emit(1);",
+    "let s = long; s.replace(\"a\", long); emit(1);",
+    "let s = long; s.replace(\"\", long); emit(1);",
+    "let s = long; s.replace(\"a\", \" a\"); s.split(\" \"); emit(1);",
+    "long.to_chars(); emit(1);",
+    "let a = []; a.pad(99000, 1); for i in 0..100000 { emit(a); }",
+];
+
+#[test]
+fn x1_a_call_that_builds_too_much_fails_alone() {
+    for body in TOO_LARGE {
+        let shown = outcome(body);
+        assert!(shown.starts_with("Permanent\n"), "{body}: {shown}");
+        let caught = outcome(&format!("try {{ {body} }} catch {{ }} emit(\"more\");"));
+        assert!(caught.starts_with("Permanent\n") || body.ends_with("emit(a); }"), "{body}: {caught}");
+    }
+    expect![[r#"
+        Permanent
+          main.rhai:1:145: nesting of values over what `limits` allow (stream `order-1_a`, index 5, type `OrderPlaced`)
+    "#]]
+    .assert_eq(&outcome(TOO_LARGE[0]));
+}
+
+#[test]
+fn x1_top_level_statements_that_build_too_much_are_an_error() {
+    let source = "let f = |x| x; for i in 0..100000 { let g = f; f = |x| g.call(x); }\nfn handle(stream, events) { }";
+    check_limited(
+        source,
+        |_| {},
+        expect![[r#"
+        main.rhai:1:48: the top-level statements fail: nesting of values over what `limits` allow
+           1 | let f = |x| x; for i in 0..100000 { let g = f; f = |x| g.call(x); }
+             |                                                ^"#]],
+    );
+}
+
+#[test]
+fn x1_many_variables_are_measured_together() {
+    let variables = |count: u32| (0..count).map(|n| format!("let s{n} = long + {n}; ")).collect::<String>();
+    assert_eq!(outcome(&format!("{} emit(1);", variables(20))), "all\n  1\n");
+    let error = "memory of the variables over what `limits` allow";
+    assert!(outcome(&format!("{} emit(1);", variables(60))).contains(error));
+    let callers = "fn handle(stream, events) { let long = \"a\"; while long.len() < 1000000 { long += long; } deep(1, long) }\n\
+                   fn deep(n, long) { let a = long + n; let b = a + n; for i in 0..20 { a.len(); } if n < 30 { deep(n + 1, long); } b.len(); return; }";
+    let limits = Limits { memory_bytes: 32 << 20, ..Limits::default() };
+    let script = compile(&[("main.rhai", callers)], Options { limits, ..Options::default() }).unwrap();
+    let shown = run(&script, &[order()]);
+    assert!(shown.contains(error), "{shown}");
+}
+
+#[test]
+fn x1_closures_within_the_limits_work() {
+    assert_eq!(
+        outcome("let f = |x| x; for i in 0..20 { let g = f; f = |x| g.call(x) + 1; } emit(f.call(1));"),
+        "all\n  21\n"
+    );
+    let shared = "let big = []; big.pad(90000, 1); let n = 0; for i in 0..300 { n += [1, 2].filter(|x| x < big.len()).len(); } emit(n);";
+    assert_eq!(outcome(shared), "all\n  600\n");
+}
+
+/// Runs this test again in a process of its own, whose peak memory is that of the script alone.
+#[test]
+fn x1_the_peak_memory_of_a_call_is_bounded() {
+    const CHILD: &str = "PROPULSIOND_TEST_SCRIPT_CHILD";
+    if let Ok(number) = std::env::var(CHILD) {
+        outcome(TOO_LARGE[number.parse::<usize>().unwrap()]);
+        return;
+    }
+    let this = std::env::current_exe().unwrap();
+    for (number, body) in TOO_LARGE.iter().enumerate() {
+        let child = std::process::Command::new("/usr/bin/env")
+            .args(["sh", "-c", "\"$0\" --exact script::tests::limits::x1_the_peak_memory_of_a_call_is_bounded >&2 & while kill -0 $! 2>/dev/null; do grep VmHWM /proc/$!/status 2>/dev/null; done; wait $!"])
+            .arg(&this)
+            .env(CHILD, number.to_string())
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{body}: {}", String::from_utf8_lossy(&child.stderr));
+        let text = String::from_utf8_lossy(&child.stdout).into_owned();
+        let peak = text.lines().filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).max();
+        let peak = peak.expect("the child was seen");
+        assert!(peak < 400 << 10, "{body}: {peak} KiB");
+    }
+}
+
+#[test]
+fn x2_the_clock_is_read_between_slow_built_in_functions() {
+    // Each of the 100 operations takes some milliseconds in this build; together they take longer than the limit.
+    let body = "let a = []; a.pad(99000, 1); for i in 0..100000 { a.index_of(2); }";
+    check_limited(
+        &format!("fn handle(stream, events) {{ {body} }}"),
+        |options| options.timeout = Duration::from_millis(50),
+        expect![[r#"
+            TimedOut
+              main.rhai:1:90: the call ran for longer than 50ms (stream `order-1_a`, index 5, type `OrderPlaced`)
+        "#]],
+    );
+}
+
+#[test]
+fn x2_pushes_are_measured_as_rhai_measures_them() {
+    let source =
+        "fn handle(stream, events) { let o = #{ a: [] }; for i in 0..LIMIT { o.a.push(i); } emit(o.a.len()); }";
+    let pushed = |limit: &str| {
+        let limits = Limits { array_items: 1_000, ..Limits::default() };
+        let script =
+            compile(&[("main.rhai", &source.replace("LIMIT", limit))], Options { limits, ..Options::default() });
+        run(&script.unwrap(), &[order()])
+    };
+    assert_eq!(pushed("1000"), "all\n  1000\n");
+    assert!(pushed("1001").contains("size of array/BLOB over what `limits` allow"));
+    let texts = "let a = []; for i in 0..100 { a.push(long); } emit(a.len());";
+    assert!(outcome(texts).contains("length of string over what `limits` allow"));
+}

@@ -1,30 +1,34 @@
-//! What is run without rhai comes to the same as with it.
+//! The shortcuts around rhai decide as rhai does.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::script::quick::plain;
 
-/// Says what two calls of a script in a row come to: of the same events, as variables stay from call to call.
-fn outcome(source: &str) -> String {
+/// Returns the decisions of calls of one handler, as variables stay from call to call.
+fn outcome(source: &str, works: &[Work]) -> String {
     match compile(&[("main.rhai", source)], Options::default()) {
         Ok(script) => {
             let mut handler = script.factory().make();
-            (0..2).map(|_| show(&call(&mut *handler, &[order()]))).collect()
+            works.iter().map(|work| show(&call(&mut *handler, std::slice::from_ref(work)))).collect()
         }
         Err(error) => error.to_string(),
     }
 }
 
-fn check_alike(body: &str) -> String {
+fn check_alike_over(body: &str, works: &[Work]) -> String {
     let source = format!("fn handle(stream, events) {{\nlet x = 1;\n{body}\n}}\nfn three() {{ 3 }}");
-    let quick = outcome(&source);
-    assert_eq!(quick, plain(|| outcome(&source)), "{source}");
+    let quick = outcome(&source, works);
+    assert_eq!(quick, plain(|| outcome(&source, works)), "{source}\n{works:?}");
     quick
 }
 
+fn check_alike(body: &str) -> String {
+    check_alike_over(body, &[order(), order()])
+}
+
 #[test]
-fn what_looks_like_events_may_be_something_else() {
+fn a_name_of_events_may_hold_something_else() {
     let bodies = [
         "events = [1, 2]; for e in events { emit(e); }",
         "for e in stream { }",
@@ -49,6 +53,22 @@ fn what_looks_like_events_may_be_something_else() {
         "for e in events { emit(9223372036854775807 + e.index); }",
         "for e in events { emit(e.index % 0); }",
         "emit(three); emit(log); emit(params.vat);",
+        "let a = []; for i in 0..4 { a.push(i); a.push(a); } emit(a); emit(a.len());",
+        "let o = #{ items: [], n: 1 }; for i in 1..=3 { o.items.push(i * 2); o.n.push(i); } emit(o);",
+        "let o = #{ items: [] }; for e in events { o.items.push(e.data.total); o.items.push(e); } emit(o);",
+        "let a = []; let f = || a.len(); a.push(3); emit(f.call()); const c = [1]; c.push(2); emit(c);",
+        "let a = []; for i in 0..3 { let b = a; b.push(i); a = b; i = \"x\"; a.push(i); } emit(a);",
+        "let s = \"\"; s.push(\"a\"); s.push(3); emit(s); let t = [1]; t.push([2, t]); emit(t);",
+        "for i in 3..x { emit(i); } for i in x..=x { emit(i); } for i in 0..2.5 { emit(i); }",
+        "for i in 0..5 { if i == 1 { continue; } if i == 3 { break; } emit(i); } let i = 9; emit(i);",
+        "for i in 0..3 { let f = || i; emit(f.call()); } for i in 0..x { emit(i); }",
+        "while x < 5 { x += 1; if x == 3 { continue; } emit(x); } while x { }",
+        "while true { x += 1; if x > 4 { break; } emit(x); }",
+        "emit(while x < 3 { x += 1; if x == 2 { break \"b\"; } });",
+        "let a = []; a.push(events); a.push(stream); a.push(events[0].data); emit(a.len()); emit(a[2]);",
+        "let a = events[0]; let z = events[2]; emit(#{ z: a.index, a: z.index }); throw \"after\";",
+        "let a = events[0]; for e in events { } emit(#{ a: a.index, b: !3 });",
+        "let a = events[0]; for e in events { } if a.index == () || 3 { }",
     ];
     let outcomes: String = bodies.iter().map(|body| check_alike(body)).collect();
     assert!(outcomes.matches("all\n").count() > 10, "{outcomes}");
@@ -94,6 +114,19 @@ fn leaf() -> impl Strategy<Value = String> {
         "()",
         "params.vat",
         "events[0].index",
+        "events[-1]",
+        "events.len()",
+        "e.raw",
+        "e.is_unfold",
+        "e.timestamp",
+        "e.data.items[0]",
+        "e.data.items[0].sku",
+        "e.data[\"total\"]",
+        "e.data?.by?.name",
+        "e?.type",
+        "`${e.type}-${x}`",
+        "e.data.len()",
+        "-1",
         "three()",
     ])
     .prop_map(str::to_owned)
@@ -126,7 +159,14 @@ fn statements() -> impl Strategy<Value = String> {
         1 => expression().prop_map(|value| format!("{value};")),
         1 => prop::sample::select(vec![
             "continue;", "break;", "return;", "return upto(6);", "e = 5;", "stream = 1;", "let f = || e.index; emit(f.call());",
-            "throw e.type;", "malformed(\"m\", e.index);", "done(\"tag\")", "{ let e = x; emit(e); }",
+            "throw e.type;", "throw #{ class: \"permanent\", why: e.id, index: e.index };", "throw;",
+            "return defer(\"5s\");", "return malformed(\"m\", e.index);", "return malformed(\"m\");", "return done(\"tag\");",
+            "return upto(e.index, \"t\");", "return x;", "let data = e.data; data.total = 1; emit(data);",
+            "for i in 0..3 { emit(i); }", "for i in x..=3 { emit(i); }", "let a = [x]; a.push(e); a.push(a); emit(a);",
+            "let o = #{ a: [] }; o.a.push(e.data.total); o.a.push(x); emit(o);", "x = []; x.push(3); emit(x);", "while x < 3 { x += 1; emit(x); }",
+            "switch e.type { \"OrderPlaced\" => emit(1), _ => emit(e.index) }", "events = [e];", "let stream = e;",
+            "for item in e.data.items { emit(item); }", "emit(events.filter(|e| e.index > x));", "metric.inc(\"n\");",
+            "let f = |y| x + y; emit(f.call(3));", "emit(json.text(e.data));", "malformed(\"m\", e.index);", "done(\"tag\")", "{ let e = x; emit(e); }",
         ]).prop_map(str::to_owned),
     ];
     plain.prop_recursive(3, 12, 3, |inner| {
@@ -140,11 +180,76 @@ fn statements() -> impl Strategy<Value = String> {
     })
 }
 
+/// A JSON body of an event, of many shapes.
+fn body() -> impl Strategy<Value = String> {
+    let leaf = prop::sample::select(vec![
+        "1",
+        "-0",
+        "12.5",
+        "9223372036854775807",
+        "9223372036854775808",
+        "0.1000000000000000055511151231257827",
+        "1e400",
+        "true",
+        "null",
+        "\"OrderPlaced\"",
+        "\"\"",
+        r#""\u00e9\n""#,
+        r#""cut \ud83d""#,
+        "[]",
+        "{}",
+    ])
+    .prop_map(str::to_owned);
+    let value = leaf.prop_recursive(2, 8, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(|items| format!("[{}]", items.join(","))),
+            prop::collection::vec((key(), inner), 0..3).prop_map(object),
+        ]
+    });
+    prop_oneof![
+        6 => prop::collection::vec((key(), value.clone()), 0..5).prop_map(object),
+        1 => value,
+        1 => Just(String::new()),
+    ]
+}
+
+fn key() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["total", "items", "by", "name", "sku", "none", r"t\u006ftal"])
+}
+
+fn object(fields: Vec<(&'static str, String)>) -> String {
+    let fields: Vec<_> = fields.into_iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+    format!("{{{}}}", fields.join(","))
+}
+
+fn works() -> impl Strategy<Value = Vec<Work>> {
+    let name = prop::sample::select(vec!["OrderPlaced", "OrderViewed", "3"]);
+    let events = prop::collection::vec((name, body()), 1..4);
+    let calls = prop::collection::vec((0_i64..9, events), 1..3);
+    calls.prop_map(|calls| {
+        let call = |(first, events): (i64, Vec<(&str, String)>)| {
+            let events = events.iter().zip(first..);
+            work(&events.map(|((name, data), index)| event("order-1_a", index, name, data)).collect::<Vec<_>>())
+        };
+        calls.into_iter().map(call).collect()
+    })
+}
+
+/// The number of generated pairs of scripts and events; `PROPULSIOND_TEST_SCRIPT_PAIRS` sets another one.
+fn pairs() -> u32 {
+    std::env::var("PROPULSIOND_TEST_SCRIPT_PAIRS").ok().and_then(|text| text.parse().ok()).unwrap_or(500)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(pairs()))]
 
     #[test]
-    fn every_script_comes_to_the_same_without_rhai(before in statements(), inside in statements(), more in statements()) {
-        check_alike(&format!("let e = events[0];\n{before}\nfor e in events {{\n{inside} {more}\n}}"));
+    fn x0_every_script_decides_the_same_without_shortcuts(
+        before in statements(),
+        inside in statements(),
+        more in statements(),
+        works in works(),
+    ) {
+        check_alike_over(&format!("let e = events[0];\n{before}\nfor e in events {{\n{inside} {more}\n}}"), &works);
     }
 }

@@ -357,3 +357,65 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn x6_a_lone_surrogate_fails_only_the_call_that_touches_it() {
+    let data = r#"{"t":"cut \ud83d here","other":"fine","\udc00":1}"#;
+    let script = "fn handle(stream, events) { for e in events { emit(e.data.FIELD); } }";
+    check_script(
+        &script.replace("FIELD", "other"),
+        &[single(data)],
+        expect![[r#"
+            all
+              "fine"
+        "#]],
+    );
+    check_script(
+        &script.replace("FIELD", "t"),
+        &[single(data)],
+        expect![[r#"
+            Malformed at 0
+              main.rhai:1:59: its `data` is not JSON that can be used: a string in it holds one half of a surrogate pair (stream `order-1`, index 0, type `OrderPlaced`)
+        "#]],
+    );
+    check_script(
+        "fn handle(stream, events) { emit(events[0].data); }",
+        &[single(data)],
+        expect![[r#"
+            Malformed at 0
+              main.rhai:1:29: its `data` is not JSON that can be used: a string in it holds one half of a surrogate pair (stream `order-1`, index 0, type `OrderPlaced`)
+        "#]],
+    );
+}
+
+#[test]
+fn x6_a_script_and_its_modules_may_begin_with_a_byte_order_mark() {
+    let main = "\u{feff}import \"m\" as m;\nfn handle(stream, events) { emit(m::one()); }";
+    let script = compile(&[("main.rhai", main), ("m.rhai", "\u{feff}fn one() { 1 }")], Options::default()).unwrap();
+    assert_eq!(run(&script, &[order()]), "all\n  1\n");
+}
+
+#[test]
+fn l13_a_number_that_no_sink_can_hold_is_an_error_that_names_it() {
+    check(
+        "emit(#{ avg: 0.0 / 0.0 });",
+        expect![[r#"
+        Permanent
+          main.rhai:2:1: NaN cannot be emitted: it is not a finite number (stream `order-1_a`, index 5, type `OrderPlaced`)
+    "#]],
+    );
+    check(
+        "emit([1.0 / 0.0]);",
+        expect![[r#"
+        Permanent
+          main.rhai:2:1: inf cannot be emitted: it is not a finite number (stream `order-1_a`, index 5, type `OrderPlaced`)
+    "#]],
+    );
+    check(
+        "emit(json.text(-1.0 / 0.0));",
+        expect![[r#"
+        Permanent
+          main.rhai:2:11: -inf cannot be emitted: it is not a finite number (stream `order-1_a`, index 5, type `OrderPlaced`)
+    "#]],
+    );
+}

@@ -53,8 +53,8 @@ pub(super) fn renamed(pipelines: &[Definition], data: &Path) -> Vec<Problem> {
         let Some(first) = former.first() else { continue };
         let listed = names(former.iter().copied().take(MAX_NAMED), "or");
         let why = format!(
-            "there is no progress under the group `{}`, so every event is handled again; the store holds progress of the \
-             source `{source}` under {listed}, which no pipeline here has as its group",
+            "the group `{}` has no progress, so every event is handled again; the store holds progress of the source \
+             `{source}` under the group {listed}, which no pipeline has",
             pipeline.group()
         );
         let help = format!("if the pipeline was renamed, write `group = \"{first}\"` at the top of the file");

@@ -86,6 +86,7 @@ fn both_formats_say_the_same() {
             "json": {
               "path": "${PROPULSIOND_TEST_UNSET:-events}",
               "pattern": null,
+              "sort": "name",
               "tranche_per_file": false,
               "index": "line",
               "skip": 0,
@@ -144,6 +145,7 @@ fn both_formats_say_the_same() {
               "threads": null,
               "limits": {
                 "operations": 10000000,
+                "memory_bytes": 268435456,
                 "call_depth": 32,
                 "expression_depth": 64,
                 "string_bytes": 16777216,

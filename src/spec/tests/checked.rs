@@ -81,15 +81,18 @@ fn r61_variables_that_are_set_are_judged_while_others_are_missing() {
     let loaded = allowing_missing(|| load_file(&files.folder().join("a.toml"))).unwrap();
     let problems = check(vec![loaded], files.root.path()).err().unwrap_or_default();
     expect![[r#"
-        error: a pattern is for names of files, which hold no `/`
-         --> pipelines/a.toml:3:11 (source.json.pattern)
+        error: a pattern matches names of files, which hold no `/`
+         --> pipelines/a.toml:3:11
+          |
         3 | pattern = '${PROPULSIOND_TEST_UNSET:-a/b}'
-          |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-          = help: name the folder with `path`; files in folders below it are not read
+          |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ source.json.pattern
+          |
+          = help: name the directory with `path`; files in directories below it are not read
         error: `commit_interval` must be more than nothing
-         --> pipelines/a.toml:7:19 (schedule.commit_interval)
+         --> pipelines/a.toml:7:19
+          |
         7 | commit_interval = '${PROPULSIOND_TEST_UNSET:-0s}'
-          |                   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          |                   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ schedule.commit_interval
     "#]]
     .assert_eq(&files.render(&problems));
 }
@@ -141,9 +144,11 @@ fn s22_no_setting_names_a_file_of_another_use() {
         "[sink.sqlite]\npath = 'link.db'\n",
         expect![[r#"
             error: the source reads this as its feed, so it cannot be the database
-             --> pipelines/a.toml:4:8 (sink.sqlite.path)
+             --> pipelines/a.toml:4:8
+              |
             4 | path = 'link.db'
-              |        ^^^^^^^^^
+              |        ^^^^^^^^^ sink.sqlite.path
+              |
               = help: name another path
         "#]],
     );
@@ -151,27 +156,30 @@ fn s22_no_setting_names_a_file_of_another_use() {
         "[checkpoint.file]\npath = 'same'\n[sink.sqlite]\npath = 'y/../same'\n",
         expect![[r#"
             error: this is the checkpoint folder of the pipeline `a`, not a database
-             --> pipelines/a.toml:6:8 (sink.sqlite.path)
+             --> pipelines/a.toml:6:8
+              |
             6 | path = 'y/../same'
-              |        ^^^^^^^^^^^
+              |        ^^^^^^^^^^^ sink.sqlite.path
         "#]],
     );
     check_files(
         "[handler.rhai]\nscript = 's.rhai'\n[sink.file]\npath = '../pipelines/s.rhai'\n",
         expect![[r#"
             error: this is the script of the pipeline `a`, which a write would destroy
-             --> pipelines/a.toml:6:8 (sink.file.path)
+             --> pipelines/a.toml:6:8
+              |
             6 | path = '../pipelines/s.rhai'
-              |        ^^^^^^^^^^^^^^^^^^^^^
+              |        ^^^^^^^^^^^^^^^^^^^^^ sink.file.path
         "#]],
     );
     check_files(
         "[sink.file]\npath = '../pipelines/a.toml'\n",
         expect![[r#"
             error: this is the file of the pipeline `a`, which a write would destroy
-             --> pipelines/a.toml:4:8 (sink.file.path)
+             --> pipelines/a.toml:4:8
+              |
             4 | path = '../pipelines/a.toml'
-              |        ^^^^^^^^^^^^^^^^^^^^^
+              |        ^^^^^^^^^^^^^^^^^^^^^ sink.file.path
         "#]],
     );
 }

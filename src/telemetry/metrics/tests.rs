@@ -271,7 +271,7 @@ async fn r11_a_position_that_is_held_back_shows_by_what_and_for_how_long() {
         bytes: 9_000,
         ahead: 20_000,
         unhandled: 1,
-        out: 0,
+        in_flight: 0,
         set_runs: 1,
         version: 7,
         completed_batches: 1,

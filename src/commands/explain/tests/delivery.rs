@@ -14,9 +14,9 @@ fn c13_exactly_once_says_on_what_it_stands() {
         &text("[source.json]\npath = 'in.jsonl'\nindex = 'line'\n", ""),
         "why",
         expect![[r#"
-              Exactly once: what is written, and how far the events were read, are one transaction: after a crash both are
-              there, or neither. Each line is an event of its own, even if another says the same. This is about what is
-              written: what a script logs or counts may happen twice.
+            Exactly once: effects and progress are one transaction, so that a crash leaves both or neither. Each line is
+            an event of its own, even if another line is equal. This holds for effects: the logs and counts of a script
+            may repeat.
         "#]],
     );
     let restart = "[source.json]\npath = 'in.jsonl'\nindex = 'line'\non_replaced = 'restart'\n";
@@ -24,19 +24,18 @@ fn c13_exactly_once_says_on_what_it_stands() {
         &text(restart, ""),
         "why",
         expect![[r#"
-              Exactly once: what is written, and how far the events were read, are one transaction: after a crash both are
-              there, or neither. Each line is an event of its own, even if another says the same; a file that is read
-              again, as `on_replaced` asks for, is new events, which have their effect again. This is about what is
-              written: what a script logs or counts may happen twice.
+            Exactly once: effects and progress are one transaction, so that a crash leaves both or neither. Each line is
+            an event of its own, even if another line is equal. A file that is read again, as `on_replaced` asks for, is
+            new events, which have their effect again. This holds for effects: the logs and counts of a script may
+            repeat.
         "#]],
     );
     check_part(
         &text("[source.generate]\n", ""),
         "why",
         expect![[r#"
-              Exactly once: what is written, and how far the events were read, are one transaction: after a crash both are
-              there, or neither. The source has every event once. This is about what is written: what a script logs or
-              counts may happen twice.
+            Exactly once: effects and progress are one transaction, so that a crash leaves both or neither. The source
+            has every event once. This holds for effects: the logs and counts of a script may repeat.
         "#]],
     );
     // It repeats, and what would tell is off.
@@ -44,29 +43,27 @@ fn c13_exactly_once_says_on_what_it_stands() {
         &text(JSON, "[schedule]\nwrite_positions = false\n"),
         "why",
         expect![[r#"
-              Exactly once: what is written, and how far the events were read, are one transaction: after a crash both are
-              there, or neither. That is for each place in the feed, not for each event. `write_positions` is off, so if
-              the feed has an event twice, the second may have its effect again after a restart. This is about what is
-              written: what a script logs or counts may happen twice.
+            Exactly once: effects and progress are one transaction, so that a crash leaves both or neither. This holds
+            for each place in the feed, not for each event. `write_positions` is off, so a duplicate in the feed may
+            have its effect again after a restart. This holds for effects: the logs and counts of a script may repeat.
         "#]],
     );
     check_part(
         &text(JSON, "[schedule]\norder = 'tranche'\n"),
         "why",
         expect![[r#"
-              Exactly once: what is written, and how far the events were read, are one transaction: after a crash both are
-              there, or neither. That is for each place in the feed, not for each event. If the feed has an event twice,
-              the second has its effect again: only with `order = "stream"` could it be known. This is about what is
-              written: what a script logs or counts may happen twice.
+            Exactly once: effects and progress are one transaction, so that a crash leaves both or neither. This holds
+            for each place in the feed, not for each event. A duplicate in the feed has its effect again: only `order =
+            "stream"` could recognise it. This holds for effects: the logs and counts of a script may repeat.
         "#]],
     );
     check_part(
         &text(JSON, "synchronous = 'normal'\n"),
         "crash",
         expect![[r#"
-              A transaction that was under way is undone, and what it was about is decided again. Nothing is left out.
-              With `synchronous = "normal"` the last transactions may be undone if the machine loses power, effects and
-              progress together: then their events come again.
+            A transaction in flight is rolled back, and its events are decided again. No event is left out. A power
+            failure may undo the last transactions (`synchronous = "normal"`), effects and progress together; their
+            events then come again.
         "#]],
     );
 }
@@ -77,41 +74,41 @@ fn at_least_once_says_why_it_is_not_once_and_what_a_repeat_does() {
         (
             "[sink.sqlite]\n",
             expect![[r#"
-                  At least once: an event counts as handled once the sink has taken what follows from it, and progress is
-                  stored after that. It would be exactly once with `checkpoint = "sink"`: this sink can hold the progress. A
-                  repeat does no harm here: a row is known by its stream and index, and written over.
+                At least once: an event counts as handled once the sink has accepted its effects, and progress is committed
+                after that. It would be exactly once with `checkpoint = "sink"`: this sink can hold the progress. A repeated
+                event overwrites its own row, which stream and index identify.
             "#]],
         ),
         (
             "[sink.null]\n",
             expect![[r#"
-                At least once: an event counts as handled once the sink has taken what follows from it, and progress is
-                stored after that. It cannot be exactly once: the `null` sink cannot hold the progress, so what it takes and
-                what is stored of it are two steps.
+                At least once: an event counts as handled once the sink has accepted its effects, and progress is committed
+                after that. It cannot be exactly once: the `null` sink cannot hold the progress, so effects and progress are
+                two steps.
             "#]],
         ),
         (
             "[sink.file]\n",
             expect![[r#"
-                At least once: an event counts as handled once the sink has taken what follows from it, and progress is
-                stored after that. It cannot be exactly once: the `file` sink cannot hold the progress, so what it takes and
-                what is stored of it are two steps. After a repeat the same line is there twice.
+                At least once: an event counts as handled once the sink has accepted its effects, and progress is committed
+                after that. It cannot be exactly once: the `file` sink cannot hold the progress, so effects and progress are
+                two steps. A repeated event writes its line again.
             "#]],
         ),
         (
             "[sink.stats]\n",
             expect![[r#"
-                At least once: an event counts as handled once the sink has taken what follows from it, and progress is
-                stored after that. It cannot be exactly once: the `stats` sink cannot hold the progress, so what it takes
-                and what is stored of it are two steps. What comes again is counted again.
+                At least once: an event counts as handled once the sink has accepted its effects, and progress is committed
+                after that. It cannot be exactly once: the `stats` sink cannot hold the progress, so effects and progress
+                are two steps. A repeated event is counted again.
             "#]],
         ),
         (
             "[sink.http]\nurl = 'http://localhost/'\n",
             expect![[r#"
-                At least once: an event counts as handled once the sink has taken what follows from it, and progress is
-                stored after that. It cannot be exactly once: the `http` sink cannot hold the progress, so what it takes and
-                what is stored of it are two steps. A receiver that heeds the idempotency key handles an event once.
+                At least once: an event counts as handled once the sink has accepted its effects, and progress is committed
+                after that. It cannot be exactly once: the `http` sink cannot hold the progress, so effects and progress are
+                two steps. A receiver that honours the idempotency key handles an event once.
             "#]],
         ),
     ] {
@@ -121,17 +118,17 @@ fn at_least_once_says_why_it_is_not_once_and_what_a_repeat_does() {
         &format!("{JSON}{SCRIPT}"),
         "why",
         expect![[r#"
-              At least once: an event counts as handled once the sink has taken what follows from it, and progress is
-              stored after that. It cannot be exactly once: there is no sink that could hold the progress.
+            At least once: an event counts as handled once the sink has accepted its effects, and progress is committed
+            after that. It cannot be exactly once: there is no sink that could hold the progress.
         "#]],
     );
     check_part(
         &format!("{JSON}{SCRIPT}[sink.sqlite]\n"),
         "why",
         expect![[r#"
-              At least once: an event counts as handled once the sink has taken what follows from it, and progress is
-              stored after that. It would be exactly once with `checkpoint = "sink"`: this sink can hold the progress.
-              Write statements that may run twice, such as `INSERT … ON CONFLICT …` or `UPDATE … SET total = ?`.
+            At least once: an event counts as handled once the sink has accepted its effects, and progress is committed
+            after that. It would be exactly once with `checkpoint = "sink"`: this sink can hold the progress. Write
+            statements that may run twice, such as `INSERT … ON CONFLICT …` or `UPDATE … SET total = ?`.
         "#]],
     );
 }
@@ -142,51 +139,49 @@ fn what_a_crash_costs_depends_on_where_things_are_kept() {
         &format!("{JSON}[sink.stdout]\n"),
         "crash",
         expect![[r#"
-              What was handled since progress was last stored is handled again: what comes in about 5 seconds
-              (`schedule.commit_interval`), or for as long as the store could not be reached, and what the sink was
-              writing at that moment. `propulsiond_replay_exposure_events` says how many that is now. A stop by signal
-              stores progress first and repeats nothing, if it ends within the daemon's `drain`.
+            Events that were handled since the last commit are handled again: those of about 5 seconds
+            (`schedule.commit_interval`), or of an outage of the store, and those of the writes in flight.
+            `propulsiond_replay_exposure_events` is their number. A stop by signal commits progress first and repeats
+            nothing, if the drain ends within the daemon's `drain`.
         "#]],
     );
     check_part(
         &format!("{JSON}[checkpoint.memory]\n[sink.stdout]\n"),
         "crash",
         expect![[r#"
-              All that was handled is handled again, from the beginning. So it is after every other stop, and after a
-              failure of the pipeline.
+            All events are handled again, from the beginning. The same holds after every other stop, and after a failure
+            of the pipeline.
         "#]],
     );
     check_part(
         "[source.memory]\n[sink.stdout]\n",
         "crash",
         expect![[r#"
-              Events that were posted and are not handled yet are lost. What was handled is not offered again after that.
-              When only the pipeline fails and starts over in the same process, what was handled since progress was last
-              stored, or behind an event that was not handled, is handled again.
+            Posted events that are not handled yet are lost. Handled events are not offered again after that. When only
+            the pipeline fails and restarts in the same process, events that were handled since the last commit, or
+            beyond an unhandled event, are handled again.
         "#]],
     );
     check_part(
         &format!("{JSON}[sink.file]\nfsync = {{ every = '2s' }}\n"),
         "crash",
         expect![[r#"
-              What was handled since progress was last stored is handled again: what comes in about 5 seconds
-              (`schedule.commit_interval`), or for as long as the store could not be reached, and what the sink was
-              writing at that moment. `propulsiond_replay_exposure_events` says how many that is now. A stop by signal
-              stores progress first and repeats nothing, if it ends within the daemon's `drain`. If the machine loses
-              power, `fsync = { every = … }`, 2 seconds, lets the last lines be lost, and they do not come again where
-              progress was stored meanwhile.
+            Events that were handled since the last commit are handled again: those of about 5 seconds
+            (`schedule.commit_interval`), or of an outage of the store, and those of the writes in flight.
+            `propulsiond_replay_exposure_events` is their number. A stop by signal commits progress first and repeats
+            nothing, if the drain ends within the daemon's `drain`. A power failure may lose the lines of 2 seconds
+            (`fsync = { every = … }`). They do not come again if progress was committed meanwhile.
         "#]],
     );
     check_part(
         &format!("{JSON}[sink.sqlite]\nsynchronous = 'normal'\n"),
         "crash",
         expect![[r#"
-              What was handled since progress was last stored is handled again: what comes in about 5 seconds
-              (`schedule.commit_interval`), or for as long as the store could not be reached, and what the sink was
-              writing at that moment. `propulsiond_replay_exposure_events` says how many that is now. A stop by signal
-              stores progress first and repeats nothing, if it ends within the daemon's `drain`. If the machine loses
-              power, `synchronous = "normal"` lets the last rows be lost, and they do not come again where progress was
-              stored meanwhile.
+            Events that were handled since the last commit are handled again: those of about 5 seconds
+            (`schedule.commit_interval`), or of an outage of the store, and those of the writes in flight.
+            `propulsiond_replay_exposure_events` is their number. A stop by signal commits progress first and repeats
+            nothing, if the drain ends within the daemon's `drain`. A power failure may lose the last rows (`synchronous
+            = "normal"`). They do not come again if progress was committed meanwhile.
         "#]],
     );
     check_part(
@@ -195,11 +190,11 @@ fn what_a_crash_costs_depends_on_where_things_are_kept() {
         ),
         "crash",
         expect![[r#"
-              What was handled since progress was last stored is handled again: what comes in about 1 minute
-              (`schedule.commit_interval`), or for as long as the store could not be reached, and what the sink was
-              writing at that moment. `propulsiond_replay_exposure_events` says how many that is now. A stop by signal
-              stores progress first and repeats nothing, if it ends within the daemon's `drain`. If the machine loses
-              power, the last progress may be lost too (`synchronous = "normal"`), and more is repeated.
+            Events that were handled since the last commit are handled again: those of about 1 minute
+            (`schedule.commit_interval`), or of an outage of the store, and those of the writes in flight.
+            `propulsiond_replay_exposure_events` is their number. A stop by signal commits progress first and repeats
+            nothing, if the drain ends within the daemon's `drain`. A power failure may lose the last commits
+            (`synchronous = "normal"`), and more events are repeated.
         "#]],
     );
 }
@@ -212,11 +207,10 @@ fn a_source_in_memory_promises_nothing_beyond_the_process() {
         &inbox.replace("arrival", "field"),
         "why",
         expect![[r#"
-            Only while the process runs: what was posted and is not handled when it ends is gone. Until then, exactly
-            once: what is written, and how far the events were read, are one transaction: after a crash both are there,
-            or neither. If the feed has an event twice, the second is known by its stream and index, as the place of
-            each stream is kept in the same transaction (`write_positions`). This is about what is written: what a
-            script logs or counts may happen twice.
+            Only while the process runs: its end loses the posted events that are not handled yet. Until then, exactly
+            once: effects and progress are one transaction, so that a crash leaves both or neither. A duplicate in the
+            feed is recognised by its stream and index, as the position of each stream is kept in the same transaction
+            (`write_positions`). This holds for effects: the logs and counts of a script may repeat.
         "#]],
     );
     check_part(
@@ -224,10 +218,10 @@ fn a_source_in_memory_promises_nothing_beyond_the_process() {
         "progress",
         expect![[r#"
             Its progress is kept in the folder `checkpoints` of the data directory, for each tranche under the group `a`
-            and the source `memory`. It is stored every 5 seconds while it changes, and when the pipeline stops. It is a
-            position alone, as this source gives events no places that last: behind an event that is not handled yet,
-            what is handled is not remembered. One process at a time owns it: whoever claims it later fences this one,
-            which then stores nothing more and says by whom.
+            and the source `memory`. It is committed every 5 seconds while it changes, and when the pipeline stops. It
+            is a position alone, as the events of this source have no ordinals. A restart repeats events that were
+            handled beyond an unhandled one. One process at a time owns it: a later claim fences this process, which
+            stops committing and names the new owner.
         "#]],
     );
 }

@@ -14,41 +14,39 @@ fn r18_the_error_policy_is_said_in_words() {
         (
             "failing_event",
             expect![[r#"
-                A call or a write that fails holds up its stream, and is made again after 1 second, then after twice as long
-                each time up to 1 minute, each delay shortened at random by up to half. From then on its events come one by
-                one, so that the others do not suffer for the one at fault. Once an event has failed 3 times, it is skipped.
-                On a permanent error it is skipped without a retry: a mistake in the script, its `malformed` or `throw` of
-                that class, or an answer that `permanent` names. To skip is to pass that one event without effect: it counts
-                as handled, `propulsiond_skipped_total` counts it, and the log names it (target `propulsiond::audit`).
+                A call or a write that fails holds up its stream and is retried after 1 second. The delay doubles each time
+                up to 1 minute, and is shortened at random by up to half. From then on, the stream's events are offered one
+                by one, so that only the one at fault fails. Once an event has failed 3 times, it is skipped. On a permanent
+                error it is skipped without a retry: a mistake in the script, its `malformed` or `throw` of that class, or
+                an answer that `permanent` names. A skipped event has no effect and counts as handled.
+                `propulsiond_skipped_total` counts it, and the log names it (target `propulsiond::audit`).
             "#]],
         ),
         (
             "malformed_event",
             expect![[r#"
-                  A line that cannot be read is an event that cannot be handled: it is skipped at once, with its file and line
-                  named.
+                An unreadable line is a malformed event: it is skipped at once, and the message names its file and line.
             "#]],
         ),
         (
             "away",
             expect![[r#"
-                  Where the server cannot be reached, or answers 401, 407, 502, 503 or 504, no event is to blame and no
-                  attempt is spent: everything waits, and one call at a time tries again, with delays from 1 second to 1
-                  minute. `/health` says so. An answer of 429 spends no attempt either: everything pauses, for as long as
-                  `Retry-After` says, and then half as many requests go out at the same time, more again as they succeed.
-                  Where progress cannot be stored in the SQLite file `propulsiond.db` of the data directory, handling goes on,
-                  storing is tried again after 100 milliseconds at first and 30 seconds at most, and what a crash would repeat
-                  grows. Where the files cannot be read, reading is tried again after 100 milliseconds at first and 30 seconds
-                  at most, for ever.
+                If the server cannot be reached, or answers 401, 407, 502, 503 or 504, no event is at fault and no attempt
+                is spent. The circuit breaker opens: all calls wait, and one at a time probes the sink, with delays from 1
+                second to 1 minute. `/health` reports the outage. An answer of 429 spends no attempt either. All requests
+                pause for the time of `Retry-After`. Then half as many go out at the same time, and more as they succeed. If
+                progress cannot be committed in the SQLite file `propulsiond.db` of the data directory, handling goes on and
+                the commit is retried after 100 milliseconds at first and 30 seconds at most. Meanwhile the number of events
+                that a crash would repeat grows. If the files cannot be read, reading is retried after 100 milliseconds at
+                first and 30 seconds at most, without end.
             "#]],
         ),
         (
             "stuck_stream",
             expect![[r#"
-                If a stream has been offered for 1 hour without progress, from the first such call on, its first event is
-                skipped, once no call of it runs any more. While it waits (after a failure, deferred, paused, or for a sink
-                that is away) that time does not count. A thread whose call does not come back for that long is given up and
-                replaced.
+                If a stream makes no progress for 1 hour while it is offered, its first event is skipped as soon as no call
+                of it runs. The clock stands still while the stream is deferred, in back-off, paused or behind an open
+                circuit breaker. A thread whose call does not return for that long is abandoned and replaced.
             "#]],
         ),
     ] {
@@ -61,50 +59,49 @@ fn r18_the_error_policy_is_said_in_words() {
         &park,
         "failing_event",
         expect![[r#"
-              A write that fails holds up its stream, and is made again after 100 milliseconds, then after twice as long
-              each time up to 30 seconds, each delay shortened at random by up to half. From then on its events come one
-              by one, so that the others do not suffer for the one at fault. It is tried without end, while the rest goes
-              on until reading is 1,000,000 events ahead of it. To park is to keep the event and all later ones of its
-              stream aside, in memory with the progress, while the rest goes on; they are gone with the process, and so is
-              the progress.
+            A write that fails holds up its stream and is retried after 100 milliseconds. The delay doubles each time up
+            to 30 seconds, and is shortened at random by up to half. From then on, the stream's events are offered one
+            by one, so that only the one at fault fails. It is retried without end. The other streams go on until
+            reading is 1,000,000 events ahead of it. A parked event and all later ones of its stream are kept aside
+            while the rest goes on. They are in memory beside the progress, and the end of the process loses both.
         "#]],
     );
     check_part(
         &park,
         "stuck_stream",
         expect![[r#"
-            If a stream has been offered for 5 minutes without progress, from the first such call on, it is parked, once
-            no call of it runs any more. While it waits (after a failure, deferred, paused, or for a sink that is away)
-            that time does not count.
+            If a stream makes no progress for 5 minutes while it is offered, it is parked as soon as no call of it runs.
+            The clock stands still while the stream is deferred, in back-off, paused or behind an open circuit breaker.
         "#]],
     );
     check_part(
         "[source.generate]\n[sink.null]\n",
         "failing_event",
         expect![[r#"
-              None can fail but one that is malformed: there is no handler, and this sink takes everything. To halt is to
-              finish what runs, store the progress and stop, with the event not handled: `/health` says why and answers
-              503, other pipelines go on, a finite job ends with exit code 1. The next start meets the same event.
+            Only a malformed event can fail: there is no handler, and this sink accepts everything. A halted pipeline
+            has finished its running calls, committed its progress and stopped, with the event unhandled. `/health`
+            names the reason and answers 503, other pipelines go on, and a finite job ends with exit code 1. The next
+            start meets the same event.
         "#]],
     );
     check_part(
         &format!("{JSON}[sink.file]\npath = 'o/{{id}}'\n"),
         "failing_event",
         expect![[r#"
-            A write that fails holds up its stream, and is made again after 100 milliseconds, then after twice as long
-            each time up to 30 seconds, each delay shortened at random by up to half. From then on its events come one
-            by one, so that the others do not suffer for the one at fault. Once an event has failed 10 times, the
-            pipeline halts. On a permanent error the pipeline halts without a retry: a stream whose name makes no path.
-            To halt is to finish what runs, store the progress and stop, with the event not handled: `/health` says why
-            and answers 503, other pipelines go on, a finite job ends with exit code 1. The next start meets the same
-            event.
+            A write that fails holds up its stream and is retried after 100 milliseconds. The delay doubles each time up
+            to 30 seconds, and is shortened at random by up to half. From then on, the stream's events are offered one
+            by one, so that only the one at fault fails. Once an event has failed 10 times, the pipeline halts. On a
+            permanent error the pipeline halts without a retry: a stream name that makes no path. A halted pipeline has
+            finished its running calls, committed its progress and stopped, with the event unhandled. `/health` names
+            the reason and answers 503, other pipelines go on, and a finite job ends with exit code 1. The next start
+            meets the same event.
         "#]],
     );
     check_part(
         "[source.generate]\n[sink.null]\n",
         "malformed_event",
         expect![[r#"
-              This source makes none.
+            This source delivers none.
         "#]],
     );
 }

@@ -11,45 +11,45 @@ fn orders_differ_in_what_waits_for_what() {
         &text("require_all = true"),
         "order",
         expect![[r#"
-              The events of a stream are handled one after the other, by index; streams do not wait for each other. Where
-              an index is missing, from 0 on, the stream waits until it comes, as long as that takes. How far each stream
-              was is known after a restart: it is kept beside the progress. A stream that was handled in part before
-              `require_all` was set waits for ever: give the pipeline another `group` then.
+            The events of a stream are handled one after the other, by index; streams do not wait for each other. At a
+            missing index, from 0 on, the stream waits until the event comes, without limit. The position of each stream
+            is kept beside the progress and survives a restart. A stream that was handled in part before `require_all`
+            was set waits for ever: give the pipeline another `group` then.
         "#]],
     );
     check_part(
         &text("order = 'tranche'"),
         "order",
         expect![[r#"
-              All events of a tranche are handled one call after the other, in the order in which they are read, so a
-              failing one holds up all that follow.
+            All events of a tranche are handled one call after the other, in read order, so a failing event holds up all
+            later ones.
         "#]],
     );
     check_part(
         &text("order = 'tranche'"),
         "limits",
         expect![[r#"
-              There is one call at a time for each tranche. One write at a time takes what has gathered. A call gets at
-              most 1,000 events of a stream. For each tranche, reading pauses while 10 batches or 64 MiB of events are
-              held that are not handled, or it is 1,000,000 events ahead of the position.
+            Each tranche has one call at a time. One write at a time takes all waiting decisions. A call gets at most
+            1,000 events of a stream. Reading of a tranche pauses while it holds 10 batches or 64 MiB of unhandled
+            events, or is 1,000,000 events ahead of its position.
         "#]],
     );
     check_part(
         &text("order = 'none'"),
         "order",
         expect![[r#"
-              There is none: every event is handled by itself, and any may overtake any.
+            There is none: every event is handled by itself and may overtake any other.
         "#]],
     );
     check_part(
         &text("order = 'none'"),
         "failing_event",
         expect![[r#"
-              A write that fails holds up nothing but the event itself, and is made again after 100 milliseconds, then
-              after twice as long each time up to 30 seconds, each delay shortened at random by up to half. Once an event
-              has failed 10 times, the pipeline halts. To halt is to finish what runs, store the progress and stop, with
-              the event not handled: `/health` says why and answers 503, other pipelines go on, a finite job ends with
-              exit code 1. The next start meets the same event.
+            A write that fails holds up nothing but the event itself and is retried after 100 milliseconds. The delay
+            doubles each time up to 30 seconds, and is shortened at random by up to half. Once an event has failed 10
+            times, the pipeline halts. A halted pipeline has finished its running calls, committed its progress and
+            stopped, with the event unhandled. `/health` names the reason and answers 503, other pipelines go on, and a
+            finite job ends with exit code 1. The next start meets the same event.
         "#]],
     );
 }
@@ -62,16 +62,16 @@ fn what_is_read_taken_and_written_is_said_for_every_kind() {
         "filter",
         expect![[r#"
             It takes the streams in the category `order` or `invoice`, but none with the name `/^test/`, and of their
-            events those of the type `A`. What is left out counts as handled. System streams, whose names begin with
-            `$`, are left out unless an entry names them with their `$`.
+            events those of the type `A`. Excluded events count as handled. System streams, whose names begin with `$`,
+            are left out unless an entry names them with their `$`.
         "#]],
     );
     check_part(
         &format!("{JSON}[sink.stdout]\n[filter]\nexclude_events = ['B']\nsystem = true\n"),
         "filter",
         expect![[r#"
-              It takes all streams, and of their events none of the type `B`. What is left out counts as handled. System
-              streams, whose names begin with `$`, are taken as others are.
+            It takes all streams, and of their events none of the type `B`. Excluded events count as handled. System
+            streams, whose names begin with `$`, pass like others.
         "#]],
     );
     let folder = "stop = { after = '10m' }\n[source.json]\npath = '.'\npattern = '*.log'\nskip = 1\ntranche_per_file = true\n\
@@ -81,10 +81,10 @@ fn what_is_read_taken_and_written_is_said_for_every_kind() {
         "source",
         expect![[r#"
             It reads the files of the folder `.` beside the pipeline's file: each by itself and all at the same time, a
-            JSON object a line. Of a folder, the files named like `*.log` are read. The first line of each file is left
-            out. No line says an index: it is made of the number of the file and that of the line, so indexes grow but
-            do not follow each other. A file that is replaced, cut short or added before the one being read is read from
-            its start, as new events. It ends 10 minutes after its start, whatever is left.
+            JSON object a line. In a folder, it reads the files named like `*.log`. It skips the first line of each
+            file. Indexes are made of the number of the file and that of the line, so they grow but leave gaps. A file
+            that is replaced, truncated or added before the one being read is read from its start, as new events. It
+            ends 10 minutes after its start, even if events are left.
         "#]],
     );
     let generate =
@@ -93,8 +93,8 @@ fn what_is_read_taken_and_written_is_said_for_every_kind() {
         generate,
         "source",
         expect![[r#"
-              It makes events up: 5,000 in all, 100 events a second, of 1,000 streams, in 4 tranches, the same ones in
-              each run. 10 % of them repeat an earlier one. It ends once everything that is there is handled.
+            It generates events: 5,000 in all, 100 events a second, of 1,000 streams, in 4 tranches, the same ones in
+            each run. 10 % of them repeat an earlier one. It ends once all existing events are handled.
         "#]],
     );
     for (sink, expected) in [
@@ -107,29 +107,29 @@ fn what_is_read_taken_and_written_is_said_for_every_kind() {
         (
             "[sink.file]\npath = 'out/{category}.jsonl'\n",
             expect![[r#"
-                  It writes a line of JSON at the end of the file `out/{category}.jsonl` of the data directory for each event.
-                  There is a file for each value of what stands in braces.
+                It writes a line of JSON at the end of the file `out/{category}.jsonl` of the data directory for each event.
+                There is a file for each value of the placeholders.
             "#]],
         ),
         (
             "[sink.stats]\ninterval = '1m'\n",
             expect![[r#"
-                  It counts the events by category and type and logs the counts every minute. Nothing is written elsewhere.
+                It counts the events by category and type and logs the counts every minute. It writes nothing else.
             "#]],
         ),
         (
             "[sink.null]\n",
             expect![[r#"
-                  There is none to speak of: the events go nowhere.
+                It discards the events.
             "#]],
         ),
         (
             "[sink.http]\nurl = 'http://h/?key=literal-secret'\npath = '/o/{id}'\nper = 'span'\n",
             expect![[r#"
-                  It sends a POST request to `http://h/`, with the path `/o/{id}` behind it for each run of events of one
-                  stream, and waits at most 30 seconds for its answer. Its idempotency key is made of the stream and of the
-                  indexes of the events that were offered together; a repeat has the same one if the same events are offered
-                  together again.
+                It sends a POST request to `http://h/`, followed by the path `/o/{id}` for each run of events of one stream,
+                and waits at most 30 seconds for its answer. Its idempotency key is made of the stream and the indexes of
+                the events that were offered together. A repeat has the same key if the same events are offered together
+                again.
             "#]],
         ),
     ] {
@@ -140,27 +140,25 @@ fn what_is_read_taken_and_written_is_said_for_every_kind() {
         &batch,
         "handler",
         expect![[r#"
-              The script `ok.rhai` decides: `handle_batch` gets up to 10 streams and the next events of each. What it
-              emits reaches the sink once the call has ended well, and never if it fails. A call that takes longer than 30
-              seconds has failed.
+            The script `ok.rhai` decides: `handle_batch` gets up to 10 streams and the next events of each. Its effects
+            reach the sink after the call succeeds, and never after it fails. A call fails after 30 seconds.
         "#]],
     );
     check_part(
         &batch,
         "sink",
         expect![[r#"
-              There is none: what the script emits goes nowhere.
+            There is none: the effects of the script are discarded.
         "#]],
     );
     check_part(
         &batch,
         "limits",
         expect![[r#"
-              The script runs on as many threads as there are cores, at most 16 (`schedule.concurrency`). A call gets at
-              most 1,000 events of a stream, and no more than 1 MiB of them unless one alone is larger. For each tranche,
-              reading pauses while 10 batches or 64 MiB of events are held that are not handled, or it is 1,000,000 events
-              ahead of the position. Every hour, streams without work are forgotten; an event that the feed repeats after
-              that is not known as one.
+            The script runs on as many threads as there are cores, at most 16 (`schedule.concurrency`). A call gets at
+            most 1,000 events of a stream, and at most 1 MiB of them unless one event alone is larger. Reading of a
+            tranche pauses while it holds 10 batches or 64 MiB of unhandled events, or is 1,000,000 events ahead of its
+            position. Every hour, idle streams are forgotten; later duplicates of their events are not recognised.
         "#]],
     );
 }

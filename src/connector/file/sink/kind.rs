@@ -37,9 +37,9 @@ impl SinkKind for Settings {
     fn phrases(&self, prose: &Prose<'_>) -> SinkPhrases {
         SinkPhrases {
             writes: writes(self, prose),
-            overlap: "One write at a time takes what has gathered.",
-            repeat: "After a repeat the same line is there twice.",
-            permanent: (!prose.has_script).then_some("a stream whose name makes no path"),
+            overlap: "One write at a time takes all waiting decisions.",
+            repeat: "A repeated event writes its line again.",
+            permanent: (!prose.has_script).then_some("a stream name that makes no path"),
             unavailable: Some("the sink's file cannot be written"),
             power_failure: power_failure(self, prose),
             ..SinkPhrases::default()
@@ -57,7 +57,7 @@ fn writes(settings: &Settings, prose: &Prose<'_>) -> String {
         None => default_path(prose.pipeline),
     };
     let per = match settings.path.as_ref().is_some_and(|path| !path.is_literal()) {
-        true => " There is a file for each value of what stands in braces.",
+        true => " There is a file for each value of the placeholders.",
         false => "",
     };
     let to = format!("at the end of the file `{path}` of the data directory");
@@ -67,10 +67,10 @@ fn writes(settings: &Settings, prose: &Prose<'_>) -> String {
 fn power_failure(settings: &Settings, prose: &Prose<'_>) -> Option<String> {
     match settings.fsync {
         Fsync::Batch => None,
-        Fsync::Never => Some(lost_with_power("`fsync = \"never\"`", "lines that were written")),
+        Fsync::Never => Some(lost_with_power("`fsync = \"never\"`", "acknowledged lines")),
         Fsync::Every(interval) => {
             let interval = prose.duration(&["fsync", "every"], interval);
-            Some(lost_with_power(&format!("`fsync = {{ every = … }}`, {interval},"), "the last lines"))
+            Some(lost_with_power("`fsync = { every = … }`", &format!("the lines of {interval}")))
         }
     }
 }

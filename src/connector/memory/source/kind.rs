@@ -30,10 +30,8 @@ impl SourceKind for Settings {
 
     fn phrases(&self, prose: &Prose<'_>) -> SourcePhrases {
         let index = match self.index {
-            Index::Field => "Each says its index in its stream.",
-            Index::Arrival => {
-                "None says an index: it is made of the time of arrival, so indexes grow but do not follow each other."
-            }
+            Index::Field => "Each event gives its index in its stream.",
+            Index::Arrival => "Indexes are made of the time of arrival, so they grow but leave gaps.",
         };
         let limit = format!(
             "At most {} wait, in {} of memory; more are refused until there is room.",
@@ -42,12 +40,14 @@ impl SourceKind for Settings {
         );
         SourcePhrases {
             reads: sentences([
-                &*format!("It takes events that are posted to `/pipelines/{}/events`.", prose.pipeline),
+                &*format!("It accepts events that are posted to `/pipelines/{}/events`.", prose.pipeline),
                 index,
                 &*limit,
             ]),
             once: "The source has every event once.",
-            malformed: Malformed::Never("None gets in: a post with a line that cannot be read is refused as a whole."),
+            malformed: Malformed::Never(
+                "The source delivers none: a post with an unreadable line is refused as a whole.",
+            ),
             unavailable: None,
         }
     }

@@ -1,15 +1,17 @@
-//! What few lanes have: trouble, parking, gaps that were jumped, late events, and what waits for another event.
+//! The rare needs of a lane: trouble, parking, jumped gaps, late events, and dependents.
 
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::position::Ordinal;
+use crate::work::WorkKind;
 
+use super::in_flight::InFlight;
 use super::slab::{Link, NONE, Slab};
 
-pub(super) type Asides = Slab<Aside, 64>;
+pub(super) type ExtrasSlab = Slab<LaneExtras, 64>;
 
-/// Why a lane's first event is not handled yet.
+/// The reason why a lane's first event is not handled yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
     None,
@@ -24,58 +26,61 @@ pub(super) struct Parked {
     pub(super) since: Timestamp,
 }
 
-/// An ordinal that is handled when another event is: a duplicate, or unfolds that were superseded.
+/// An ordinal that is handled when another event is: that of a duplicate, or of superseded unfolds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Rider {
+pub(super) struct Dependent {
     pub(super) on: On,
     pub(super) batch: u32,
     pub(super) slot: u32,
-    /// Its batch counts it as waiting.
+    /// Whether its batch counts it as waiting.
     pub(super) waiting: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum On {
-    /// The event at this index, which is queued or out.
+    /// The event at this index, queued or in flight.
     Event(i64),
     /// The unfolds that are queued.
     Queued,
-    /// The unfolds that are out.
-    Out,
+    /// The unfolds in flight.
+    InFlight,
 }
 
 #[derive(Debug)]
-pub(super) struct Aside {
+pub(super) struct LaneExtras {
     pub(super) gaps: Gaps,
-    pub(super) riders: Vec<Rider>,
+    pub(super) dependents: Vec<Dependent>,
     /// Late events, by index.
     pub(super) late: u32,
     pub(super) parked: Option<Parked>,
     pub(super) trouble: Trouble,
-    /// Since when there was no progress, counted from the first call that failed or stalled (D-14).
+    /// The time of the last progress, or of the first call that then failed or stalled (D-14).
     pub(super) since: Option<Timestamp>,
     pub(super) deferred_at: Timestamp,
     pub(super) until: Timestamp,
     /// The alarm that it waits for; 0 if it does not wait.
     pub(super) ticket: u64,
-    /// How often the event at `failed_at` failed in a row.
+    /// The number of consecutive failures of the event at `failed_at`.
     pub(super) failures: u32,
     pub(super) failed_at: Ordinal,
-    /// How long it was offered without progress (C20), less what was held, and without what follows.
+    /// The ordinal of the event that was tried last without progress. `stuck_after` acts on this event alone.
+    pub(super) victim: Option<Ordinal>,
+    /// The time that the victim was offered without progress (C20), apart from the time since `counts_from`.
     pub(super) spent: Duration,
-    /// What the held clock showed when a call came back without progress: from then on it counts, until it fails or is deferred.
+    /// The reading of the held clock when a call returned without progress. Time counts from then on, until a call
+    /// fails or is deferred.
     pub(super) counts_from: Option<u64>,
-    /// Its events count as waiting, and are copied out of their read buffers.
+    /// Whether its events count as waiting, and are copied out of their read buffers.
     pub(super) waiting: bool,
     pub(super) lane: u32,
     next: u32,
 }
 
-impl Aside {
+impl LaneExtras {
     pub(super) fn new(lane: u32) -> Self {
         Self {
             gaps: Gaps::default(),
-            riders: Vec::new(),
+            dependents: Vec::new(),
             late: NONE,
             parked: None,
             trouble: Trouble::None,
@@ -85,6 +90,7 @@ impl Aside {
             ticket: 0,
             failures: 0,
             failed_at: Ordinal::default(),
+            victim: None,
             spent: Duration::ZERO,
             counts_from: None,
             waiting: false,
@@ -93,20 +99,48 @@ impl Aside {
         }
     }
 
-    /// Returns whether there is nothing in it that matters to a lane without events.
+    /// Returns whether a lane without events can do without these extras.
     pub(super) fn is_void(&self) -> bool {
         self.gaps.is_empty() && self.parked.is_none() && self.late == NONE && self.trouble == Trouble::None
     }
 
-    /// There was progress.
+    /// Adds the time of a call without progress to its victim's clock, which starts anew for each new victim (C20).
+    /// `shown` is the reading of the held clock.
+    pub(super) fn count_victim(&mut self, call: &InFlight, trouble: Trouble, shown: u64) {
+        let counts_from = self.counts_from.take();
+        // Work to be parked waits for the store. The store's delay is no fault of the stream.
+        if call.kind == WorkKind::Park {
+            return;
+        }
+        let is_same = self.victim == Some(call.first_at);
+        if !is_same {
+            (self.victim, self.spent) = (Some(call.first_at), Duration::ZERO);
+        }
+        let from = counts_from.filter(|_| is_same).unwrap_or(call.clock);
+        self.spent += Duration::from_nanos(shown.saturating_sub(from));
+        if trouble == Trouble::Stalled && call.kind == WorkKind::Handle {
+            self.counts_from = Some(shown);
+        }
+    }
+
+    /// Returns the time that a victim was offered without progress, apart from a call in flight. `clock` returns the
+    /// time since a reading.
+    pub(super) fn spent_on(&self, victim: Ordinal, clock: impl Fn(u64) -> Duration) -> Duration {
+        match self.victim {
+            Some(tried) if tried == victim => self.spent + self.counts_from.map_or(Duration::ZERO, clock),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Clears all trouble after progress.
     pub(super) fn recover(&mut self) {
         self.trouble = Trouble::None;
         (self.since, self.ticket, self.failures) = (None, 0, 0);
-        (self.spent, self.counts_from) = (Duration::ZERO, None);
+        (self.victim, self.spent, self.counts_from) = (None, Duration::ZERO, None);
     }
 }
 
-impl Link for Aside {
+impl Link for LaneExtras {
     fn vacant() -> Self {
         Self::new(NONE)
     }
@@ -120,18 +154,18 @@ impl Link for Aside {
     }
 }
 
-/// Indexes that a stream jumped, as ascending half-open ranges. What arrives in one is late, and what arrives elsewhere below
-/// the write position is a duplicate (C5).
+/// The jumped indexes of a stream, as ascending half-open ranges. An event that arrives in a gap is late; any other
+/// below the write position is a duplicate (C5).
 ///
-/// There are at most [`Gaps::MOST`]: beyond that the two nearest become one, with what was handled between them.
-/// A duplicate in there is then offered again, as a late one; an event is never dropped.
+/// There are at most [`Gaps::MOST`]: beyond that, the two nearest become one, with the handled indexes between them. A
+/// duplicate among these is offered again as a late event. No event is dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Gaps(Vec<(i64, i64)>);
 
 impl Gaps {
     pub(super) const MOST: usize = 64;
 
-    /// Takes gaps that are ascending.
+    /// Creates gaps from ascending ranges.
     pub(super) fn new(ranges: &[(i64, i64)]) -> Self {
         let mut gaps = Self::default();
         ranges.iter().for_each(|gap| gaps.add(gap.0, gap.1));
@@ -165,7 +199,7 @@ impl Gaps {
         }
     }
 
-    /// Takes out what was handled after all.
+    /// Removes indexes that were handled after all.
     pub(super) fn remove(&mut self, from: i64, next: i64) {
         let mut at = self.0.partition_point(|gap| gap.1 <= from);
         while let Some(&(start, end)) = self.0.get(at).filter(|gap| gap.0 < next) {
@@ -208,7 +242,7 @@ mod tests {
             let (mut gaps, mut naive, mut end) = (Gaps::default(), BTreeSet::new(), 0);
             for (from, len, add) in steps {
                 if add {
-                    // A gap is always one that was not there.
+                    // A new gap never overlaps an earlier one.
                     gaps.add(end + from, end + from + len);
                     naive.extend(end + from..end + from + len);
                     end += from + len;

@@ -1,4 +1,4 @@
-//! Work that is out.
+//! Work in flight.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use crate::work::{WorkId, WorkKind};
 
 use super::slab::NONE;
 
-/// One piece of work that was handed out and did not come back yet.
+/// One piece of work that was handed out and is not finished.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Out {
+pub(super) struct InFlight {
     pub(super) generation: u32,
-    /// The stream of a lone event, whose batch and place in it are these; `NONE` if it has a lane.
-    pub(super) lone: u32,
+    /// The stream of a singleton, whose batch and place follow; `NONE` if the work has a lane.
+    pub(super) singleton: u32,
     pub(super) batch: u32,
     pub(super) slot: u32,
-    /// What it was taken from, unless it is a lone event.
+    /// The lane that it was taken from; `NONE` for a singleton.
     pub(super) lane: u32,
     pub(super) tranche: u32,
-    /// The nodes that it took from its lane, those that are not offered (placeholders) included.
+    /// The first of the nodes that it took from its lane, placeholders included.
     pub(super) head: u32,
     /// Other work of the same lane (a tranche in read order may have several streams in one call).
     pub(super) sibling: u32,
@@ -37,18 +37,18 @@ pub(super) struct Out {
     pub(super) unfolds_at: i64,
     pub(super) kind: WorkKind,
     pub(super) late: bool,
-    /// Its tranche was taken away: what comes of it counts for nothing (C6).
+    /// Its tranche was revoked: its result counts for nothing (C6).
     pub(super) revoked: bool,
     pub(super) taken: Timestamp,
-    /// What the clock that stands still while nothing can be offered showed then (C20), in nanoseconds.
+    /// The reading of the held clock at that time (C20), in nanoseconds.
     pub(super) clock: u64,
 }
 
-impl Out {
+impl InFlight {
     pub(super) fn new(lane: u32, head: u32, kind: WorkKind, taken: Timestamp, clock: u64) -> Self {
         Self {
             generation: 0,
-            lone: NONE,
+            singleton: NONE,
             batch: NONE,
             slot: 0,
             lane,
@@ -72,95 +72,95 @@ impl Out {
     }
 
     #[inline]
-    pub(super) fn is_lone(&self) -> bool {
-        self.lone != NONE
+    pub(super) fn is_singleton(&self) -> bool {
+        self.singleton != NONE
     }
 
     fn is_unused(&self) -> bool {
-        self.lane == NONE && self.lone == NONE
+        self.lane == NONE && self.singleton == NONE
     }
 
-    /// Returns whether a call that gets to `next` has handled all of it.
+    /// Returns whether a call that is done up to `next` has handled all of it.
     pub(super) fn ends_by(&self, next: i64) -> bool {
         next >= self.next
     }
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Outs {
-    places: Vec<Out>,
+pub(super) struct InFlightTable {
+    places: Vec<InFlight>,
     unused: Vec<u32>,
 }
 
-impl Outs {
-    /// Returns a place to be filled, and the id of what is filled in.
+impl InFlightTable {
+    /// Returns a place for a piece of work, and the work's id.
     #[inline]
-    pub(super) fn claim(&mut self) -> (&mut Out, WorkId) {
+    pub(super) fn claim(&mut self) -> (&mut InFlight, WorkId) {
         let slot = match self.unused.pop() {
             Some(slot) => slot,
             None => self.grow(),
         };
-        let out = &mut self.places[slot as usize];
-        out.generation = out.generation.wrapping_add(1);
-        let generation = out.generation;
-        (out, WorkId { slot, generation })
+        let call = &mut self.places[slot as usize];
+        call.generation = call.generation.wrapping_add(1);
+        let generation = call.generation;
+        (call, WorkId { slot, generation })
     }
 
     #[cold]
     fn grow(&mut self) -> u32 {
         let slot = u32::try_from(self.places.len()).expect("fewer than 2^32 calls run at the same time");
-        self.places.push(Out::new(NONE, NONE, WorkKind::Handle, Timestamp::ZERO, 0));
+        self.places.push(InFlight::new(NONE, NONE, WorkKind::Handle, Timestamp::ZERO, 0));
         slot
     }
 
     #[inline]
-    pub(super) fn insert(&mut self, out: Out) -> WorkId {
+    pub(super) fn insert(&mut self, call: InFlight) -> WorkId {
         let (place, id) = self.claim();
-        *place = Out { generation: id.generation, ..out };
+        *place = InFlight { generation: id.generation, ..call };
         id
     }
 
-    /// Returns the work of this id, unless it came back already.
-    pub(super) fn find(&self, id: WorkId) -> Option<&Out> {
-        self.places.get(id.slot as usize).filter(|out| out.generation == id.generation && !out.is_unused())
+    /// Returns the work of this id, unless it is finished.
+    pub(super) fn find(&self, id: WorkId) -> Option<&InFlight> {
+        self.places.get(id.slot as usize).filter(|call| call.generation == id.generation && !call.is_unused())
     }
 
-    pub(super) fn get(&self, slot: u32) -> &Out {
+    pub(super) fn get(&self, slot: u32) -> &InFlight {
         &self.places[slot as usize]
     }
 
-    pub(super) fn get_mut(&mut self, slot: u32) -> &mut Out {
+    pub(super) fn get_mut(&mut self, slot: u32) -> &mut InFlight {
         &mut self.places[slot as usize]
     }
 
-    /// Takes a piece of work back.
-    pub(super) fn remove(&mut self, id: WorkId) -> Out {
-        assert!(self.find(id).is_some(), "work comes back once");
-        let out = *self.get(id.slot);
+    /// Removes a piece of work that is finished.
+    pub(super) fn remove(&mut self, id: WorkId) -> InFlight {
+        assert!(self.find(id).is_some(), "work is finished once");
+        let call = *self.get(id.slot);
         self.release(id.slot);
-        out
+        call
     }
 
-    /// Gives a place back.
+    /// Releases a place.
     #[inline]
     pub(super) fn release(&mut self, slot: u32) {
-        let out = &mut self.places[slot as usize];
-        (out.lane, out.lone) = (NONE, NONE);
+        let call = &mut self.places[slot as usize];
+        (call.lane, call.singleton) = (NONE, NONE);
         self.unused.push(slot);
     }
 
-    /// Returns the lone events that are out.
-    pub(super) fn lone(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..).zip(&self.places).filter(|(_, out)| out.is_lone()).map(|(slot, _)| slot)
+    /// Returns the singletons in flight.
+    pub(super) fn singletons(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..).zip(&self.places).filter(|(_, call)| call.is_singleton()).map(|(slot, _)| slot)
     }
 
-    /// Lets all that a tranche has out count for nothing. Returns the first nodes of what that is.
+    /// Marks all work of a tranche in flight as revoked. Returns the first node of each.
     pub(super) fn revoke(&mut self, tranche: u32) -> Vec<u32> {
         let mut heads = Vec::new();
-        for out in self.places.iter_mut().filter(|out| !out.is_unused() && out.tranche == tranche) {
-            assert!(!out.is_lone(), "what is revoked has a lane");
-            out.revoked = true;
-            heads.push(out.head);
+        for call in self.places.iter_mut().filter(|call| !call.is_unused() && call.tranche == tranche) {
+            assert!(!call.is_singleton(), "revoked work has a lane");
+            call.revoked = true;
+            heads.push(call.head);
         }
         heads
     }
@@ -170,18 +170,18 @@ impl Outs {
 #[derive(Debug, Default)]
 pub(super) struct HeldClock {
     since: Option<Timestamp>,
-    /// How long it was held, in nanoseconds.
+    /// The total time that it was held, in nanoseconds.
     total: u64,
 }
 
 impl HeldClock {
-    /// Returns what it shows, in nanoseconds.
+    /// Returns the reading, in nanoseconds.
     #[inline]
     pub(super) fn read(&self, now: Timestamp) -> u64 {
         self.since.unwrap_or(now).as_nanos().saturating_sub(self.total)
     }
 
-    /// Returns how far it has gone since it showed `earlier`.
+    /// Returns the time since the reading `earlier`.
     pub(super) fn since(&self, earlier: u64, now: Timestamp) -> Duration {
         Duration::from_nanos(self.read(now).saturating_sub(earlier))
     }

@@ -1,4 +1,4 @@
-//! Tranches that are taken away and come back (C6, C7), and progress that is recovered.
+//! Tranches that are revoked and opened again (C6, C7), and recovered progress.
 
 use expect_test::expect;
 
@@ -36,7 +36,7 @@ fn c6_work_of_a_revoked_tranche_keeps_its_stream_and_counts_for_nothing() {
 }
 
 #[test]
-fn c7_what_leaves_is_forgotten() {
+fn c7_a_revoked_tranche_is_forgotten() {
     check(
         "read t0: a/0 a/1 a/u2; take; ok a; read t0: a/5; revoke t0; explain a; open t0; read t0: a/0 a/1 a/u2; take; counts; explain a",
         expect![[r#"
@@ -65,7 +65,7 @@ fn d04_a_stuck_stream_holds_back_its_own_tranche_only() {
 }
 
 #[test]
-fn c12_what_the_recovered_set_covers_is_never_offered() {
+fn c12_an_event_in_the_recovered_set_is_never_offered() {
     check(
         "open t0 position=2 set=4-5,8; progress t0; tranche t0; read t0: a/0 a/1; progress t0; read t0: a/2 a/3; progress t0; tranche t0; take; ok a; progress t0; read t0: b/0 c/0; progress t0; read t0: a/4; take all; ok a; ok b; progress t0",
         expect![[r#"
@@ -140,7 +140,7 @@ fn a_batch_of_a_tranche_that_is_not_held_is_dropped() {
 }
 
 #[test]
-fn streams_of_tranches_that_went_are_swept_away() {
+fn streams_of_released_tranches_are_forgotten_step_by_step() {
     use super::super::{IngestBatch, Scheduler};
     use super::script::event;
     use crate::clock::Timestamp;
@@ -171,7 +171,7 @@ fn streams_of_tranches_that_went_are_swept_away() {
     assert_eq!(scheduler.snapshot(0, Timestamp::ZERO).idle, 10);
     let held =
         |scheduler: &Scheduler| (0..scheduler.streams.bound()).filter(|&id| !scheduler.streams.get(id).free).count();
-    assert_eq!(held(&scheduler), 3010, "forgetting is not done at once");
+    assert_eq!(held(&scheduler), 3010, "forgetting takes several steps");
     for at in 0..12 {
         let batch = IngestBatch {
             tranche: TrancheId::new("t1"),

@@ -1,41 +1,44 @@
-//! Tranches that come and go, and what is forgotten with them.
+//! Assignments: tranches that are opened and revoked, and the streams that are forgotten with them.
 
 use crate::clock::Timestamp;
 use crate::position::{Ordinal, Progress, TrancheId};
 
-use super::aside::{On, Parked};
 use super::known::Busy;
 use super::lane::{Lane, LaneKind, chain};
+use super::lane_extras::{On, Parked};
 use super::slab::NONE;
 use super::{Order, Scheduler};
 
-/// How many streams a batch looks at to forget those of tranches that were let go.
+/// The number of streams that one batch searches for those of released tranches.
 const SWEPT: u32 = 512;
 
 impl Scheduler {
-    pub(super) fn begin_tenure(&mut self, id: &TrancheId, progress: Option<Progress>) {
-        self.end_tenure(id);
+    pub(super) fn begin_assignment(&mut self, id: &TrancheId, progress: Option<Progress>) {
+        self.end_assignment(id);
         let tranche = self.ledger.open(id, progress);
         if self.options.order != Order::Tranche {
             return;
         }
         let opened = &mut self.ledger.tranches[tranche as usize];
+        self.ledger.epochs[opened.epoch as usize].anonymous += 1;
         if opened.lane == NONE {
             let stream = self.streams.add_anonymous(b"", opened.epoch);
             opened.lane = self.lanes.insert(Lane::new(LaneKind::Tranche, stream, Timestamp::ZERO));
             self.streams.get_mut(stream).set_busy(Busy::Lane(opened.lane));
         } else {
-            let stream = self.lanes[opened.lane].stream;
-            self.streams.get_mut(stream).epoch = opened.epoch;
+            // A call of the last assignment still runs.
+            let known = self.streams.get_mut(self.lanes[opened.lane].stream);
+            let old = std::mem::replace(&mut known.epoch, opened.epoch);
+            self.ledger.leave_epoch_anonymously(old);
         }
     }
 
-    pub(super) fn end_tenure(&mut self, id: &TrancheId) {
+    pub(super) fn end_assignment(&mut self, id: &TrancheId) {
         let Some(tranche) = self.ledger.held(id) else { return };
         let epoch = self.ledger.tranches[tranche as usize].epoch;
-        self.give_lanes(tranche);
-        for head in self.outs.revoke(tranche) {
-            // Placeholders among what is out are still in their batches, which go now.
+        self.give_singletons_lanes(tranche);
+        for head in self.in_flight.revoke(tranche) {
+            // Placeholders of work in flight are still in their batches, which are released now.
             for id in chain(&self.nodes, head).collect::<Vec<_>>() {
                 self.store.forget(&mut self.nodes[id]);
             }
@@ -57,9 +60,26 @@ impl Scheduler {
         }
         self.trim_timers();
         self.swept = 0;
+        self.release_tranche_lane(tranche);
+        self.ledger.release_epoch(epoch);
+        self.leaving = self.ledger.tranches.iter().any(|tranche| tranche.is_held() && tranche.leaving);
     }
 
-    /// Forgets all that a lane has, but for a call that runs.
+    /// Frees the lane of a tranche that is not held, once no call of it runs.
+    pub(super) fn release_tranche_lane(&mut self, tranche: u32) {
+        let of = &mut self.ledger.tranches[tranche as usize];
+        let lane = of.lane;
+        if of.is_held() || lane == NONE || !self.lanes[lane].is_idle() {
+            return;
+        }
+        of.lane = NONE;
+        self.lanes[lane].free = true;
+        let stream = self.lanes[lane].stream;
+        self.lanes.release(lane);
+        self.remove_anonymous(stream);
+    }
+
+    /// Forgets all content of a lane, apart from a call in flight.
     fn forget_lane(&mut self, lane_id: u32) {
         for id in self.queued(lane_id) {
             self.free_node(id);
@@ -67,14 +87,14 @@ impl Scheduler {
         let lane = &mut self.lanes[lane_id];
         (lane.head, lane.tail, lane.unfolds) = (NONE, NONE, NONE);
         (lane.len, lane.bytes, lane.ready_batch) = (0, 0, NONE);
-        let aside = std::mem::replace(&mut lane.aside, NONE);
-        if aside != NONE {
-            self.asides.release(aside);
+        let extras = std::mem::replace(&mut lane.extras, NONE);
+        if extras != NONE {
+            self.lane_extras.release(extras);
         }
         self.retire_lane(lane_id);
     }
 
-    /// Forgets what one tranche brought of a stream that another one, which is still held, has brought events of, too.
+    /// Forgets one tranche's events of a stream that another held tranche has brought events of, too.
     fn forget_part(&mut self, lane_id: u32, tranche: u32) {
         let first = [self.lanes[lane_id].head, self.lanes[lane_id].unfolds];
         for (which, first) in first.into_iter().enumerate() {
@@ -102,70 +122,72 @@ impl Scheduler {
                 _ => {}
             }
         }
-        self.forget_part_aside(lane_id, tranche);
+        self.forget_part_of_extras(lane_id, tranche);
         self.move_to_holder(lane_id);
         self.lanes[lane_id].ready_batch = NONE;
         self.settle_lane(lane_id);
     }
 
-    fn forget_part_aside(&mut self, lane_id: u32, tranche: u32) {
-        let aside_id = self.lanes[lane_id].aside;
-        if aside_id == NONE {
+    fn forget_part_of_extras(&mut self, lane_id: u32, tranche: u32) {
+        let extras_id = self.lanes[lane_id].extras;
+        if extras_id == NONE {
             return;
         }
-        let late: Vec<_> = chain(&self.nodes, self.asides[aside_id].late).collect();
+        let late: Vec<_> = chain(&self.nodes, self.lane_extras[extras_id].late).collect();
         let of_it = |scheduler: &Self, id: u32| scheduler.ledger.tranche_of(scheduler.nodes[id].batch) == tranche;
         if late.iter().any(|&id| of_it(self, id)) {
-            self.asides[aside_id].late = NONE;
+            self.lane_extras[extras_id].late = NONE;
             for id in late.into_iter().rev() {
                 if of_it(self, id) {
                     self.lanes[lane_id].bytes -= self.free_node(id);
                     self.lanes[lane_id].len -= 1;
                 } else {
-                    self.nodes[id].next = self.asides[aside_id].late;
-                    self.asides[aside_id].late = id;
+                    self.nodes[id].next = self.lane_extras[extras_id].late;
+                    self.lane_extras[extras_id].late = id;
                 }
             }
         }
-        // What superseded unfolds of the other tranche, and went with this one, is its next owner's to handle.
-        let riders = std::mem::take(&mut self.asides[aside_id].riders);
-        for rider in riders {
-            if self.ledger.tranche_of(rider.batch) == tranche {
+        // An event of this tranche superseded unfolds of the other one, and leaves with it. The next owner handles
+        // both.
+        let dependents = std::mem::take(&mut self.lane_extras[extras_id].dependents);
+        for dependent in dependents {
+            if self.ledger.tranche_of(dependent.batch) == tranche {
                 continue;
             }
             let lane = &self.lanes[lane_id];
-            let out = (lane.out != NONE).then(|| self.outs.get(lane.out)).filter(|out| !out.revoked);
-            let stays = match rider.on {
+            let call =
+                (lane.in_flight != NONE).then(|| self.in_flight.get(lane.in_flight)).filter(|call| !call.revoked);
+            let stays = match dependent.on {
                 On::Event(index) => {
-                    lane.find(&self.nodes, index).is_some() || out.is_some_and(|out| out.span_next > index)
+                    lane.find(&self.nodes, index).is_some() || call.is_some_and(|call| call.span_next > index)
                 }
                 On::Queued => lane.unfolds != NONE,
-                On::Out => out.is_some(),
+                On::InFlight => call.is_some(),
             };
             if stays {
-                self.asides[aside_id].riders.push(rider);
+                self.lane_extras[extras_id].dependents.push(dependent);
             } else {
-                self.ledger.mark(rider.batch, rider.slot, 1, u32::from(rider.waiting));
+                self.ledger.mark(dependent.batch, dependent.slot, 1, u32::from(dependent.waiting));
             }
         }
     }
 
-    /// Lets a stream of two tranches belong to the one that is still held.
+    /// Moves a stream of two tranches to the one that is still held.
     fn move_to_holder(&mut self, lane_id: u32) {
         let stream = self.lanes[lane_id].stream;
         if self.ledger.epochs[self.streams.get(stream).epoch as usize].open {
             return;
         }
-        let out = self.lanes[lane_id].out;
+        let call = self.lanes[lane_id].in_flight;
         let queued = self.queued(lane_id).first().map(|&id| self.ledger.tranche_of(self.nodes[id].batch));
-        let running = (out != NONE && !self.outs.get(out).revoked).then(|| self.outs.get(out).tranche);
+        let running = (call != NONE && !self.in_flight.get(call).revoked).then(|| self.in_flight.get(call).tranche);
         if let Some(holder) = queued.or(running) {
             let epoch = self.ledger.tranches[holder as usize].epoch;
             self.adopt(stream, epoch);
         }
     }
 
-    /// Forgets some of the streams of tranches that were let go, so that no single step is long.
+    /// Forgets some of the streams of released tranches, so that no single step is long.
     pub(super) fn sweep(&mut self) {
         let end = self.swept.saturating_add(SWEPT).min(self.streams.bound());
         for id in self.swept..end {
@@ -177,12 +199,11 @@ impl Scheduler {
         self.swept = end.max(self.swept);
     }
 
-    fn forget_stream(&mut self, id: u32) {
+    pub(super) fn forget_stream(&mut self, id: u32) {
         let epoch = self.streams.get(id).epoch;
-        let epoch = &mut self.ledger.epochs[epoch as usize];
-        epoch.streams -= 1;
-        let scope = self.scope(self.ledger.epochs[self.streams.get(id).epoch as usize].tranche);
+        let scope = self.scope(self.ledger.epochs[epoch as usize].tranche);
         self.streams.remove(id, scope);
+        self.ledger.leave_epoch(epoch);
     }
 
     pub(super) fn forget_idle(&mut self) -> usize {
@@ -196,7 +217,7 @@ impl Scheduler {
             let lane_id = known.lane();
             if lane_id != NONE {
                 let lane = &self.lanes[lane_id];
-                let is_parked = lane.aside != NONE && self.asides[lane.aside].parked.is_some();
+                let is_parked = lane.extras != NONE && self.lane_extras[lane.extras].parked.is_some();
                 if lane.kind != LaneKind::Stream || !lane.is_idle() || is_parked {
                     continue;
                 }
@@ -223,8 +244,8 @@ impl Scheduler {
                     self.adopt(stream, epoch);
                 }
                 let lane = self.lane_of(stream, Timestamp::ZERO);
-                let aside = self.aside_of(lane);
-                self.asides[aside].parked = Some(Parked { first, since: Timestamp::ZERO });
+                let extras = self.extras_of(lane);
+                self.lane_extras[extras].parked = Some(Parked { first, since: Timestamp::ZERO });
                 self.begin_waiting(lane);
                 self.refresh(lane);
             }
@@ -258,13 +279,13 @@ impl Scheduler {
     }
 
     fn unpark_lane(&mut self, lane: u32) {
-        let aside = self.lanes[lane].aside;
-        if aside != NONE && self.asides[aside].parked.take().is_some() {
+        let extras = self.lanes[lane].extras;
+        if extras != NONE && self.lane_extras[extras].parked.take().is_some() {
             self.settle_lane(lane);
         }
     }
 
-    /// Returns the streams of a name: several, where the tranche is part of what a stream is known by.
+    /// Returns the streams of a name. There are several if the tranche is part of a stream's identity.
     pub(super) fn all_named(&self, name: &[u8]) -> Vec<u32> {
         let scopes = match self.options.indexes {
             super::Indexes::Dense => 1,

@@ -1,7 +1,7 @@
-//! Which streams have moved since a store was last told (`require_all`).
+//! Dirty streams: those that moved since their write positions were last stored (`require_all`).
 //!
-//! Where a stream is offered only from where it is handled on, that must be known after a restart, whatever moved it: a call,
-//! a decision without effects, a placeholder, a skip or a park. It is told together with the progress that covers it.
+//! A restart needs their write positions, whatever moved them: a call, a decision without effects, a placeholder, a
+//! skip or a park. The store gets them together with the progress that covers them.
 
 use crate::position::{TrancheId, WritePosition};
 
@@ -10,10 +10,10 @@ use super::slab::NONE;
 use super::{Order, Scheduler};
 
 impl Scheduler {
-    pub(super) fn take_moved_of(&mut self, id: &TrancheId) -> Vec<(Box<str>, WritePosition)> {
-        let Some(tranche) = self.ledger.held(id).filter(|_| !self.moved.is_empty()) else { return Vec::new() };
+    pub(super) fn take_dirty_streams_of(&mut self, id: &TrancheId) -> Vec<(Box<str>, WritePosition)> {
+        let Some(tranche) = self.ledger.held(id).filter(|_| !self.dirty_streams.is_empty()) else { return Vec::new() };
         let epoch = self.ledger.tranches[tranche as usize].epoch;
-        let moved: Vec<u32> = self.moved.iter().copied().collect();
+        let moved: Vec<u32> = self.dirty_streams.iter().copied().collect();
         let mut positions = Vec::new();
         for stream in moved {
             let known = *self.streams.get(stream);
@@ -21,7 +21,7 @@ impl Scheduler {
             if !is_gone && known.epoch != epoch {
                 continue;
             }
-            self.moved.remove(&stream);
+            self.dirty_streams.remove(&stream);
             if let Some(position) = (!is_gone).then(|| self.position(&known)).flatten() {
                 positions.push((self.streams.text(stream).into(), position));
             }
@@ -30,21 +30,21 @@ impl Scheduler {
     }
 
     fn position(&self, known: &Known) -> Option<WritePosition> {
-        let aside = match known.busy() {
-            Busy::Lane(lane) => self.lanes[lane].aside,
-            Busy::Nothing | Busy::Lone { .. } | Busy::LoneOut(_) => NONE,
+        let extras = match known.busy() {
+            Busy::Lane(lane) => self.lanes[lane].extras,
+            Busy::Nothing | Busy::Singleton { .. } | Busy::SingletonInFlight(_) => NONE,
         };
-        let gaps = if aside == NONE { Vec::new() } else { self.asides[aside].gaps.ranges().to_vec() };
+        let gaps = if extras == NONE { Vec::new() } else { self.lane_extras[extras].gaps.ranges().to_vec() };
         known.position(&gaps)
     }
 
-    pub(super) fn untake_moved_of(&mut self, id: &TrancheId, positions: &[(Box<str>, WritePosition)]) {
+    pub(super) fn restore_dirty_streams_of(&mut self, id: &TrancheId, positions: &[(Box<str>, WritePosition)]) {
         let Some(tranche) = self.ledger.held(id).filter(|_| self.options.require_all) else { return };
         if self.options.order == Order::Stream {
             let scope = self.scope(tranche);
             let streams =
                 positions.iter().filter_map(|(name, _)| self.find(name.as_bytes(), scope)).collect::<Vec<_>>();
-            self.moved.extend(streams);
+            self.dirty_streams.extend(streams);
         }
     }
 }

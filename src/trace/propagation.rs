@@ -1,4 +1,4 @@
-//! The trace context in an event's metadata.
+//! Trace context propagation: reads the W3C fields from an event's metadata.
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use super::Context;
 
-/// The trace context that came with an event.
+/// The trace context that an event carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Carried {
+pub struct Propagation {
     pub context: Context,
-    /// What tracing systems keep for themselves: the `tracestate`, if it is valid.
+    /// The vendors' own fields (`tracestate`), if valid.
     pub state: Option<Arc<str>>,
 }
 
@@ -23,17 +23,19 @@ struct Fields {
     tracestate: Value,
 }
 
-/// Reads the trace context from an event's metadata, a JSON object with `traceparent` and perhaps `tracestate`. `None`:
-/// there is none, or it is invalid.
-pub fn carried(meta: &[u8]) -> Option<Carried> {
-    memmem::find(meta, b"\"traceparent\"")?;
-    let fields: Fields = serde_json::from_slice(meta).ok()?;
-    let context = Context::parse(fields.traceparent.as_str()?)?;
-    let state = fields.tracestate.as_str().filter(|state| is_state(state)).map(Into::into);
-    Some(Carried { context, state })
+impl Propagation {
+    /// Reads the trace context from an event's metadata, a JSON object with `traceparent` and perhaps `tracestate`.
+    /// Returns `None` if the metadata has no valid `traceparent`.
+    pub fn from_meta(meta: &[u8]) -> Option<Self> {
+        memmem::find(meta, b"\"traceparent\"")?;
+        let fields: Fields = serde_json::from_slice(meta).ok()?;
+        let context = Context::parse(fields.traceparent.as_str()?)?;
+        let state = fields.tracestate.as_str().filter(|state| is_state(state)).map(Into::into);
+        Some(Self { context, state })
+    }
 }
 
-/// The longest `tracestate` that is passed on: as much as everybody must be able to take.
+/// The longest `tracestate` to pass on: the length that W3C Trace Context requires every system to accept.
 const LONGEST_STATE: usize = 512;
 const MOST_MEMBERS: usize = 32;
 
@@ -72,11 +74,11 @@ mod tests {
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     fn check(meta: &str, expected: Option<Option<&str>>) {
-        let read = carried(meta.as_bytes());
-        if let Some(carried) = &read {
-            assert_eq!(carried.context.to_string(), PARENT);
+        let read = Propagation::from_meta(meta.as_bytes());
+        if let Some(read) = &read {
+            assert_eq!(read.context.to_string(), PARENT);
         }
-        assert_eq!(read.as_ref().map(|carried| carried.state.as_deref()), expected, "{meta}");
+        assert_eq!(read.as_ref().map(|read| read.state.as_deref()), expected, "{meta}");
     }
 
     #[test]
