@@ -192,7 +192,7 @@ async fn c14_a_set_that_is_too_large_is_refused(harness: Harness) {
     let (fits, larger) = (with_runs((limit - 1) / 4), with_runs((limit - 1) / 4 + 1));
     assert!(fits.handled.encode().len() <= limit && larger.handled.encode().len() > limit);
     let refused = commit_one(&*store, &key, fence, 1, &larger).await;
-    assert_eq!(kind(refused), CheckpointErrorKind::Unavailable);
+    assert_eq!(kind(refused), CheckpointErrorKind::TooLarge, "a retry cannot succeed");
     assert_eq!(store.load(&key).await.unwrap(), None);
     commit_one(&*store, &key, fence, 1, &fits).await.unwrap();
     assert_eq!(store.load(&key).await.unwrap(), Some(fits));
