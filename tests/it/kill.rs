@@ -31,7 +31,7 @@ use left::{Databases, Held, Progress};
 
 /// Kills that CI makes.
 const KILLS: u64 = 20;
-/// What there is at first, and at least before each start beyond what is handled.
+/// The number of events at first, and the least number of unhandled events before each start.
 const EVENTS: usize = 30_000;
 const AHEAD: usize = 8_000;
 
@@ -144,7 +144,7 @@ struct Trial {
     feed: Feed,
     file: Side,
     table: Side,
-    /// How many events the file might have repeated, over all kills.
+    /// The number of events that the file sink could have repeated, over all kills.
     could_repeat: u64,
     cut: u64,
 }

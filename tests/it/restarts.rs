@@ -1,4 +1,4 @@
-//! What becomes of a pipeline that fails to start, in time that a test makes pass.
+//! Restarts of a pipeline that fails to start, in paused time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +10,7 @@ use propulsiond::config::filter::Filter;
 use propulsiond::connector::memory::source::MemoryFeed;
 use propulsiond::connector::memory::store::MemoryCheckpoints;
 use propulsiond::connector::null::NullSink;
-use propulsiond::pipeline::observe::Observer;
+use propulsiond::pipeline::counts::Observer;
 use propulsiond::pipeline::{Assemble, Ended, ErrorPolicy, Handle, Identity, Options, Parts, Pipeline, Stop, Then};
 use propulsiond::runtime::retry::Backoff;
 use propulsiond::runtime::supervise::Group;

@@ -25,7 +25,7 @@ pub(super) struct Feed {
     folder: PathBuf,
     random: fastrand::Rng,
     lines: Vec<Line>,
-    /// Which lines were repeated: none is twice.
+    /// The repeated lines, each repeated once.
     repeated: std::collections::HashSet<usize>,
     next: Vec<i64>,
     /// The number of the file that grows, and how many lines it has.
@@ -119,7 +119,7 @@ pub(super) fn stream(name: &str) -> Option<usize> {
     name.strip_prefix("account-")?.parse().ok()
 }
 
-/// What fills an event, so that none looks like another.
+/// Filler that makes each event unique.
 pub(super) fn pad(stream: usize, index: i64) -> String {
     format!("{stream}.{index},").repeat(1 + (stream + index as usize) % 20)
 }

@@ -1,4 +1,4 @@
-//! What a killed daemon left behind: what its sinks hold, and what is stored of the progress.
+//! The state that a killed daemon leaves: the contents of its sinks, and the stored progress.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -14,7 +14,7 @@ use rusqlite::Connection;
 
 use super::feed::{self, Feed, Line};
 
-/// How far a pipeline is, as it is stored.
+/// The stored progress of a pipeline.
 #[derive(Default)]
 pub(super) struct Progress {
     upto: Ordinal,
@@ -59,7 +59,7 @@ impl Databases {
     }
 }
 
-/// What a sink holds, as far as it was looked at. Each look takes in what was added since the last one.
+/// The contents of a sink up to the last look. Each look adds the lines since the one before.
 #[derive(Default)]
 pub(super) struct Held {
     /// The next index of each stream: all events before it are there.
@@ -70,7 +70,7 @@ pub(super) struct Held {
     open: bool,
     /// A file's last line is cut.
     is_cut: bool,
-    /// What may be written again until the next look, each once.
+    /// The lines that may be written again until the next look, each once.
     may_repeat: HashSet<(usize, i64)>,
     pub(super) repeated: u64,
 }
