@@ -50,6 +50,8 @@ pub struct PipelineStatus {
     pub no_progress: Option<Timestamp>,
     /// Streams whose last call failed.
     pub failing_streams: usize,
+    /// The last failure of the stream that has failed for the longest time, in words.
+    pub last_failure: Option<String>,
     /// Streams whose calls succeed without progress.
     pub stalled_streams: usize,
     pub parked_streams: usize,
@@ -70,6 +72,7 @@ impl PipelineStatus {
             breaker_open: None,
             no_progress: None,
             failing_streams: 0,
+            last_failure: None,
             stalled_streams: 0,
             parked_streams: 0,
         }
@@ -220,14 +223,15 @@ fn complaints(status: &PipelineStatus, limits: &Limits, now: Timestamp) -> Vec<(
         let health = if status.restarts >= limits.restarts { Health::Failed } else { Health::Degraded };
         found.push((health, format!("failures in a row: {}", status.restarts)));
     }
+    let last_failure = status.last_failure.iter().map(|failure| format!("; {failure}")).collect::<String>();
     let streams = [
-        (status.failing_streams, "failing"),
-        (status.stalled_streams, "handled without progress"),
-        (status.parked_streams, "parked"),
+        (status.failing_streams, "failing", &*last_failure),
+        (status.stalled_streams, "handled without progress", ""),
+        (status.parked_streams, "parked", ""),
     ];
-    for (count, text) in streams {
+    for (count, text, detail) in streams {
         if count > 0 {
-            found.push((Health::Degraded, format!("streams {text}: {count}")));
+            found.push((Health::Degraded, format!("streams {text}: {count}{detail}")));
         }
     }
     found
