@@ -1,10 +1,10 @@
-//! The findings of an inspection of stored data, in words for the operator.
+//! The diagnoses of an inspection of stored data, in words for the operator.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-/// The severity of a finding.
+/// The severity of a diagnosis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -16,7 +16,7 @@ pub enum Severity {
     Error,
 }
 
-/// The remedy of a finding.
+/// The remedy of a diagnosis.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Remedy {
@@ -29,9 +29,9 @@ pub enum Remedy {
     Person(String),
 }
 
-/// A finding.
+/// A diagnosis.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct Diagnosis {
     pub severity: Severity,
     /// The file or directory.
     pub path: PathBuf,
@@ -42,7 +42,7 @@ pub struct Finding {
     pub remedy: Remedy,
 }
 
-impl Finding {
+impl Diagnosis {
     pub fn new(severity: Severity, path: &Path, what: impl Into<String>, means: impl Into<String>) -> Self {
         Self { severity, path: path.to_owned(), what: what.into(), means: means.into(), remedy: Remedy::None }
     }
@@ -63,30 +63,30 @@ impl Finding {
     }
 }
 
-/// The most findings of one kind that are reported one by one.
+/// The most diagnoses of one kind that are reported one by one.
 pub const MOST: usize = 20;
 
-/// The first [`MOST`] findings of one kind, and the number of the others.
+/// The first [`MOST`] diagnoses of one kind, and the number of the others.
 #[derive(Debug, Default)]
 pub struct Bounded {
-    pub findings: Vec<Finding>,
+    pub diagnoses: Vec<Diagnosis>,
     more: usize,
 }
 
 impl Bounded {
-    /// Adds a finding. It is made only if it is one of the first.
-    pub fn push(&mut self, finding: impl FnOnce() -> Finding) {
-        if self.findings.len() < MOST { self.findings.push(finding()) } else { self.more += 1 }
+    /// Adds a diagnosis. It is made only if it is one of the first.
+    pub fn push(&mut self, diagnosis: impl FnOnce() -> Diagnosis) {
+        if self.diagnoses.len() < MOST { self.diagnoses.push(diagnosis()) } else { self.more += 1 }
     }
 
-    /// Returns the findings. The last one gives the number of the others.
-    pub fn finish(mut self) -> Vec<Finding> {
+    /// Returns the diagnoses. The last one gives the number of the others.
+    pub fn finish(mut self) -> Vec<Diagnosis> {
         if self.more > 0
-            && let Some(last) = self.findings.last_mut()
+            && let Some(last) = self.diagnoses.last_mut()
         {
             last.what.push_str(&format!(" (and {} more like this)", self.more));
         }
-        self.findings
+        self.diagnoses
     }
 }
 
@@ -94,23 +94,23 @@ impl Bounded {
 mod tests {
     use super::*;
 
-    fn finding(severity: Severity) -> Finding {
-        Finding::new(severity, Path::new("file"), "what", "means")
+    fn diagnosis(severity: Severity) -> Diagnosis {
+        Diagnosis::new(severity, Path::new("file"), "what", "means")
     }
 
     #[test]
-    fn notes_and_repaired_findings_leave_nothing_to_do() {
-        assert!(!finding(Severity::Note).person("look").remains());
-        assert!(finding(Severity::Warning).remains() && finding(Severity::Error).person("decide").remains());
-        assert!(!finding(Severity::Error).remedy(Remedy::Fixed("done".to_owned())).remains());
+    fn notes_and_repaired_diagnoses_leave_nothing_to_do() {
+        assert!(!diagnosis(Severity::Note).person("look").remains());
+        assert!(diagnosis(Severity::Warning).remains() && diagnosis(Severity::Error).person("decide").remains());
+        assert!(!diagnosis(Severity::Error).remedy(Remedy::Fixed("done".to_owned())).remains());
     }
 
     #[test]
-    fn the_first_of_many_findings_are_reported_and_the_others_counted() {
+    fn the_first_of_many_diagnoses_are_reported_and_the_others_counted() {
         let mut found = Bounded::default();
-        (0..MOST + 7).for_each(|_| found.push(|| finding(Severity::Note)));
-        let findings = found.finish();
-        assert_eq!((findings.len(), &*findings[MOST - 1].what), (MOST, "what (and 7 more like this)"));
+        (0..MOST + 7).for_each(|_| found.push(|| diagnosis(Severity::Note)));
+        let diagnoses = found.finish();
+        assert_eq!((diagnoses.len(), &*diagnoses[MOST - 1].what), (MOST, "what (and 7 more like this)"));
         assert!(Bounded::default().finish().is_empty());
     }
 }

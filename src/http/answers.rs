@@ -38,6 +38,7 @@ pub(super) async fn status(pipeline: &Registered) -> PipelineStatus {
     status.failing_streams = view.streams.failing.streams;
     let longest = view.failures.iter().min_by_key(|failure| failure.since);
     status.last_failure = longest.map(|failure| in_words(failure, pipeline.handle.clock().now()));
+    status.missing.clone_from(&view.missing);
     status.stalled_streams = view.streams.stalled.streams;
     status.parked_streams = view.streams.parked.streams;
     let outage = |(why, since): &(String, Timestamp)| Outage { since: *since, why: why.clone() };
@@ -49,7 +50,9 @@ pub(super) async fn status(pipeline: &Registered) -> PipelineStatus {
     };
     status.source_failing = view.source_failing.as_ref().map(outage).or_else(|| trouble(true));
     status.checkpoint_failing = view.checkpoint_failing.as_ref().map(outage).or_else(|| trouble(false));
-    status.breaker_open = view.outage.as_ref().map(outage);
+    let (failing, unavailable) = if view.outage_answers { (view.outage, None) } else { (None, view.outage) };
+    status.calls_failing = failing.as_ref().map(outage);
+    status.breaker_open = unavailable.as_ref().map(outage);
     let waiting =
         view.tranches.iter().any(|tranche| tranche.report.as_ref().is_some_and(|report| report.unhandled > 0));
     if waiting && pipeline.handle.clock().now().since(view.handled_at) > MAX_QUIET_TIME {
@@ -269,8 +272,10 @@ mod tests {
             tranches,
             streams: Snapshot::default(),
             outage: None,
+            outage_answers: false,
             checkpoint_failing: None,
             source_failing: None,
+            missing: None,
             failures: Vec::new(),
             handled_at: Timestamp::ZERO,
             calls: 0,

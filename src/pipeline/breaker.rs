@@ -89,6 +89,11 @@ impl Breaker {
         self.outage.as_ref().map(|outage| &outage.why)
     }
 
+    /// Returns whether the back end of the outage answers: its calls fail alike.
+    pub(super) fn outage_answers(&self) -> bool {
+        self.outage.as_ref().is_some_and(|outage| outage.answers)
+    }
+
     pub(super) fn outages(&self) -> u32 {
         self.outages
     }

@@ -14,10 +14,14 @@ pub struct View {
     pub streams: Snapshot,
     /// The latest error of the back end that all calls wait for, and the begin of its outage.
     pub outage: Option<(String, Timestamp)>,
+    /// That back end answers, but its calls fail alike.
+    pub outage_answers: bool,
     /// The error that keeps progress from being committed, and its begin.
     pub checkpoint_failing: Option<(String, Timestamp)>,
     /// The error that keeps the source from reporting its tranches, and its begin.
     pub source_failing: Option<(String, Timestamp)>,
+    /// The event that `require_all` waits for although everything is read, in words.
+    pub missing: Option<String>,
     /// The latest failures of streams that made no progress since, at most a hundred.
     pub failures: Vec<StreamFailure>,
     /// The time at which events were last handled.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::places::resolved;
 use super::{Pipelines, context};
 use crate::connector::Context;
-use crate::connector::diagnosis::{Bounded, Finding, Severity};
+use crate::connector::diagnosis::{Bounded, Diagnosis, Severity};
 use crate::connector::kind::LostPosition;
 use crate::connector::stored::{Kept, Repository};
 use crate::spec::Definition;
@@ -13,7 +13,7 @@ use crate::spec::Definition;
 /// The most tranches of a pipeline whose positions are inspected.
 const MOST_TRANCHES: usize = 1_000;
 
-/// The findings about checkpoints.
+/// The diagnoses about checkpoints.
 pub(super) struct Keys<'a> {
     pipelines: &'a Pipelines,
     owners: Vec<Owner<'a>>,
@@ -57,10 +57,10 @@ impl<'a> Keys<'a> {
         }
     }
 
-    pub(super) fn finish(self) -> Vec<Finding> {
-        let mut findings = self.lost.finish();
-        findings.extend(self.orphans.finish());
-        findings
+    pub(super) fn finish(self) -> Vec<Diagnosis> {
+        let mut diagnoses = self.lost.finish();
+        diagnoses.extend(self.orphans.finish());
+        diagnoses
     }
 
     fn orphan(&mut self, kept: &Kept) {
@@ -89,11 +89,11 @@ impl<'a> Keys<'a> {
                     owner.store.display()
                 ),
                 None => {
-                    "it harms nobody; a pipeline that comes back under this group and source goes on from it".to_owned()
+                    "it does no harm; a pipeline that comes back under this group and source goes on from it".to_owned()
                 }
             };
             let removal = &kept.removal;
-            Finding::new(Severity::Warning, &kept.path, what, means)
+            Diagnosis::new(Severity::Warning, &kept.path, what, means)
                 .person(format!("decide: leave it if the pipeline comes back; else remove it {removal}"))
         });
     }
@@ -105,9 +105,9 @@ impl Owner<'_> {
     }
 }
 
-fn lost_position(pipeline: &str, path: &Path, LostPosition { why, remedy }: &LostPosition) -> Finding {
+fn lost_position(pipeline: &str, path: &Path, LostPosition { why, remedy }: &LostPosition) -> Diagnosis {
     let what = format!("the pipeline `{pipeline}` cannot go on where it was: {why}");
     let means =
         "its position is in what is gone: reading on would pass over events, or repeat them under other numbers";
-    Finding::new(Severity::Error, path, what, means).person(*remedy)
+    Diagnosis::new(Severity::Error, path, what, means).person(*remedy)
 }

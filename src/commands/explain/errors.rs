@@ -132,7 +132,7 @@ fn alike(subject: &Subject<'_>) -> String {
     format!(
         "{} in a row, of at least {}, are an outage as well: the circuit breaker opens, and later failures spend no attempt \
          until a call succeeds.",
-        counted(outage.calls.get() as u64, "failure"),
+        counted(outage.calls.get() as u64, "transient failure"),
         counted(outage.streams.get() as u64, "stream")
     )
 }

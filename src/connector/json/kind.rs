@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Index, OnReplaced, Settings, Sort, inspect};
 use crate::connector::Context;
-use crate::connector::diagnosis::Finding;
+use crate::connector::diagnosis::Diagnosis;
 use crate::connector::kind::{
     BadSetting, Kind, KindFile, LostPosition, Malformed, Scope, SourceKind, SourcePhrases, Unset, Usage, required,
 };
@@ -34,11 +34,11 @@ impl Kind for Settings {
         advice.into_iter().collect()
     }
 
-    fn inspect(&self, context: &Context, _scope: Scope) -> Vec<Finding> {
+    fn inspect(&self, context: &Context, _scope: Scope) -> Vec<Diagnosis> {
         inspect::inspect(&inspect::numbers_folder(&context.data).join(inspect::registry_name(&context.group)))
     }
 
-    fn inspect_leftovers(&self, data: &Path, is_owner: &dyn Fn(&str) -> bool) -> Vec<Finding> {
+    fn inspect_leftovers(&self, data: &Path, is_owner: &dyn Fn(&str) -> bool) -> Vec<Diagnosis> {
         inspect::leftovers(data, is_owner)
     }
 }

@@ -5,7 +5,7 @@ use expect_test::expect;
 use super::{JSON, SCRIPT, check_part};
 
 #[test]
-fn orders_differ_in_what_waits_for_what() {
+fn each_order_names_the_events_that_wait() {
     let text = |schedule: &str| format!("{JSON}[sink.stdout]\n[schedule]\n{schedule}\n");
     check_part(
         &text("require_all = true"),
@@ -55,7 +55,7 @@ fn orders_differ_in_what_waits_for_what() {
 }
 
 #[test]
-fn what_is_read_taken_and_written_is_said_for_every_kind() {
+fn every_kind_describes_its_reads_and_writes() {
     let filter = "[filter]\ncategories = ['order', 'invoice']\nexclude_streams = ['/^test/']\nevents = ['A']\n";
     check_part(
         &format!("{JSON}[sink.stdout]\n{filter}"),
