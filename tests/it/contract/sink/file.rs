@@ -6,6 +6,7 @@ use propulsiond::connector::file::sink::{FileSink, Settings};
 use tempfile::TempDir;
 
 use super::*;
+use crate::daemon::LIMIT;
 
 struct File {
     folder: TempDir,
@@ -91,10 +92,23 @@ async fn r73_after_a_crash_in_the_middle_of_a_write_only_whole_lines_remain() {
     for length in 0..text.len() {
         fs::write(&path, &text[..length]).unwrap();
         let again = FileSink::new(&toml::from_str("").unwrap(), &context(file.folder.path())).unwrap();
-        write_all(&again, &[events("a-1", 0..3)]).await;
+        write_once_unlocked(&again, &[events("a-1", 0..3)]).await;
         let seen = file.seen();
         assert_eq!(seen[seen.len() - 3..], super::seen(&[("a-1", 0), ("a-1", 1), ("a-1", 2)]));
     }
+}
+
+/// Writes, and retries while the file is locked.
+async fn write_once_unlocked(sink: &FileSink, decided: &[Decided]) {
+    let is_locked = |result: &Result| matches!(result, Err(error) if error.kind() == HandlerErrorKind::Unavailable);
+    let written = async {
+        // The sink before released its lock when it was dropped. A process that another test starts at that moment holds a
+        // copy of the descriptor, and with it the lock, between its fork and its exec.
+        while write(sink, decided).await.iter().any(is_locked) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, written).await.unwrap();
 }
 
 #[tokio::test]
