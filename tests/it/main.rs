@@ -11,6 +11,7 @@ mod deploy;
 mod doctor;
 mod failures;
 mod handler_tests;
+mod hangs;
 mod jobs;
 mod kill;
 mod measure;

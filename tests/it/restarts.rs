@@ -41,7 +41,7 @@ impl Assemble for Failing {
     }
 }
 
-fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options {
         order: Order::Stream,
         require_all: false,

@@ -80,7 +80,7 @@ fn reads(settings: &Settings, prose: &Prose<'_>) -> String {
     let pattern = settings
         .pattern
         .as_ref()
-        .map(|pattern| format!("In a folder, it reads the files named like `{}`.", pattern.written()));
+        .map(|pattern| format!("In a directory, it reads the files named like `{}`.", pattern.written()));
     let skip = match settings.skip {
         0 => String::new(),
         1 => "It skips the first line of each file.".to_owned(),
@@ -114,9 +114,11 @@ fn files(settings: &Settings, prose: &Prose<'_>) -> String {
         false => "as one log, in the order of their names",
     };
     if settings.path.is_hole() || !path.exists() {
-        format!("It reads the file or folder {place}, a JSON object a line. The files of a folder are read {log}.")
+        format!(
+            "It reads the file or directory {place}, a JSON object a line. The files of a directory are read {log}."
+        )
     } else if path.is_dir() {
-        format!("It reads the files of the folder {place}: {log}, a JSON object a line.")
+        format!("It reads the files of the directory {place}: {log}, a JSON object a line.")
     } else {
         format!("It reads the file {place}, a JSON object a line.")
     }

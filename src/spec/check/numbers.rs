@@ -28,7 +28,7 @@ impl Check<'_> {
             problems.push(self.problem(&["errors", "retry", "initial"], why));
         }
         if errors.outage.streams > errors.outage.calls {
-            let why = "more streams than `calls`: so many calls are of fewer streams";
+            let why = "`streams` exceeds `calls`: no outage would ever be found";
             problems.push(self.problem(&["errors", "outage", "streams"], why));
         }
         problems.extend(self.out_of_bounds());
