@@ -80,8 +80,8 @@ fn every_kind_describes_its_reads_and_writes() {
         folder,
         "source",
         expect![[r#"
-            It reads the files of the folder `.` beside the pipeline's file: each by itself and all at the same time, a
-            JSON object a line. In a folder, it reads the files named like `*.log`. It skips the first line of each
+            It reads the files of the directory `.` beside the pipeline's file: each by itself and all at the same time,
+            a JSON object a line. In a directory, it reads the files named like `*.log`. It skips the first line of each
             file. Indexes are made of the number of the file and that of the line, so they grow but leave gaps. A file
             that is replaced, truncated or added before the one being read is read from its start, as new events. It
             ends 10 minutes after its start, even if events are left.
