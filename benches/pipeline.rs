@@ -354,6 +354,7 @@ fn options(work: &Work) -> pipeline::Options {
             attempts: None,
             then: Then::Halt,
             stuck_after: Duration::from_secs(300),
+            outage: Default::default(),
         },
         handler_timeout: Duration::from_secs(30),
         threads: std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),

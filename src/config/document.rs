@@ -225,7 +225,7 @@ fn is_the_other_format(text: &str, format: Format) -> Option<String> {
 fn read(file: &Path) -> Result<Vec<u8>, Problem> {
     scalar::read_bytes(file, MAX_BYTES).map_err(|error| {
         let why = match error {
-            Unreadable::Folder => "expected a file, but this is a folder".to_owned(),
+            Unreadable::Folder => "expected a file, but this is a directory".to_owned(),
             Unreadable::NotRegular => "expected a file, but this is not a regular file".to_owned(),
             Unreadable::TooLarge { .. } => "the file is larger than 1 MiB".to_owned(),
             error => format!("cannot read the file: {error}"),

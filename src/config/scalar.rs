@@ -250,7 +250,7 @@ fn look_up(reference: &str) -> Result<String, Unresolved> {
 pub enum Unreadable {
     #[error("{}", io_error(.0))]
     Io(#[from] std::io::Error),
-    #[error("it is a folder")]
+    #[error("it is a directory")]
     Folder,
     /// Reading a pipe or a device could wait for ever, or never end.
     #[error("it is not a regular file")]

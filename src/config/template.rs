@@ -39,9 +39,11 @@ pub enum BadTemplate {
     Unknown(String),
     #[error("`{0}` has a brace without its counterpart")]
     Unbalanced(String),
-    #[error("`{0}` must begin with a literal folder, such as `orders/`, so that no stream's name can lead elsewhere")]
+    #[error(
+        "`{0}` must begin with a literal directory, such as `orders/`, so that no stream's name can lead elsewhere"
+    )]
     NoFolder(String),
-    #[error("`{0}` must not hold `.` or `..` as folders")]
+    #[error("`{0}` must not hold `.` or `..` as directories")]
     Dots(String),
 }
 
@@ -50,7 +52,7 @@ pub enum BadTemplate {
 pub enum NoPath {
     #[error("stream `{stream}` has nothing to put in the place of `{placeholder}` in `{template}`")]
     Nothing { stream: String, placeholder: &'static str, template: String },
-    #[error("the name of stream `{stream}` would lead out of the folder in `{template}`")]
+    #[error("the name of stream `{stream}` would lead out of the directory in `{template}`")]
     Dots { stream: String, template: String },
 }
 
@@ -219,7 +221,7 @@ impl JsonSchema for Template {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "title": "path template",
-            "description": "A path. `{stream}`, `{category}` and `{id}` may follow a literal folder.",
+            "description": "A path. `{stream}`, `{category}` and `{id}` may follow a literal directory.",
             "type": "string",
             "minLength": 1,
         })

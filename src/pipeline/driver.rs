@@ -156,7 +156,7 @@ impl Driver {
             sink: parts.sink,
             parks: ParkQueue::default(),
             commits: Commits::new(rules, now),
-            breaker: Breaker::new(options.concurrency),
+            breaker: Breaker::new(options.concurrency, options.errors.outage),
             drain: Drain::default(),
             failures: Failures::default(),
             counts: observer.start(),

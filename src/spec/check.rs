@@ -288,7 +288,7 @@ impl Check<'_> {
             Ok(_) => Some(self.problem(at, "the script is not a file")),
             Err(_) => {
                 let path = self.pipeline.folder().join(script.written());
-                let help = format!("it is looked for in the pipeline's folder, as `{}`", path.display());
+                let help = format!("it is looked for in the pipeline's directory, as `{}`", path.display());
                 Some(self.problem(at, "there is no such script").help(help))
             }
         }
@@ -311,8 +311,8 @@ impl Check<'_> {
                 return None;
             }
             let path = self.pipeline.folder().join(&input.written);
-            let help = format!("it is looked for in the pipeline's folder, as `{}`, and waited for", path.display());
-            Some(self.problem(&at, "there is no such file or folder yet").help(help).as_warning())
+            let help = format!("it is looked for in the pipeline's directory, as `{}`, and waited for", path.display());
+            Some(self.problem(&at, "there is no such file or directory yet").help(help).as_warning())
         };
         self.inputs().into_iter().filter_map(problem).collect()
     }
@@ -330,7 +330,7 @@ impl Check<'_> {
                 if FileId::of(&written) == FileId::of(&read) {
                     problems.push(self.problem(&at, "the sink writes the file that the source reads"));
                 } else if resolved(&written).parent() == Some(&resolved(&read)) {
-                    problems.push(self.problem(&at, "the sink writes into the folder that the source reads"));
+                    problems.push(self.problem(&at, "the sink writes into the directory that the source reads"));
                 }
             }
         }

@@ -52,8 +52,8 @@ pub fn load(path: &Path) -> Result<Vec<Loaded>, Vec<Problem>> {
     let mut loaded = Vec::new();
     let files = scan(path)?;
     if files.is_empty() {
-        let problem = Problem::new(path, "there is no pipeline in this folder");
-        problems.push(problem.help("a pipeline is a file `NAME.toml` or `NAME.yaml`, directly in the folder"));
+        let problem = Problem::new(path, "there is no pipeline in this directory");
+        problems.push(problem.help("a pipeline is a file `NAME.toml` or `NAME.yaml`, directly in the directory"));
     }
     for file in files {
         match load_file(&file) {
@@ -69,12 +69,12 @@ pub fn load(path: &Path) -> Result<Vec<Loaded>, Vec<Problem>> {
 pub fn scan(path: &Path) -> Result<Vec<PathBuf>, Vec<Problem>> {
     let failed = |error: std::io::Error| {
         let what = match error.kind() {
-            std::io::ErrorKind::NotFound => "there is no such file or folder".to_owned(),
-            _ => format!("cannot read the folder: {}", io_error(&error)),
+            std::io::ErrorKind::NotFound => "there is no such file or directory".to_owned(),
+            _ => format!("cannot read the directory: {}", io_error(&error)),
         };
         vec![
             Problem::new(path, what)
-                .help("begin a pipeline with `propulsiond new NAME`, or name a file or a folder of them"),
+                .help("begin a pipeline with `propulsiond new NAME`, or name a file or a directory of them"),
         ]
     };
     if !std::fs::metadata(path).map_err(failed)?.is_dir() {

@@ -12,7 +12,7 @@ use propulsiond::clock::{Clock, Timestamp};
 /// The longest that anything in these tests may take.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-/// A folder with pipelines in it, and the data folder of the daemon that runs them.
+/// A folder with pipelines in it, and the data directory of the daemon that runs them.
 pub(crate) struct Place {
     folder: tempfile::TempDir,
 }

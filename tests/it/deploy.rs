@@ -137,7 +137,7 @@ fn the_manifests_agree_with_the_image_and_with_each_other() {
     let image = Image::read();
     let deployment = manifest("Deployment", "propulsiond");
     let (spec, pod) = (&deployment["spec"], &deployment["spec"]["template"]["spec"]);
-    assert_eq!(spec["strategy"]["type"], "Recreate", "the data folder has one owner");
+    assert_eq!(spec["strategy"]["type"], "Recreate", "the data directory has one owner");
     assert_eq!(pod["enableServiceLinks"], false);
     assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() > DaemonSettings::default().drain.as_secs());
     let user = format!("{}:{}", pod["securityContext"]["runAsUser"], pod["securityContext"]["runAsGroup"]);

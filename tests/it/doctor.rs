@@ -88,7 +88,7 @@ fn a_missing_directory_is_a_note_and_an_unreadable_one_ends_with_3() {
 fn missing_pipelines_end_with_2() {
     let place = place(LINES);
     let output = run(program().args(["doctor", "--config", "nowhere"]).current_dir(place.path("")));
-    check(&output, 2, &["nowhere", "there is no such file or folder"]);
+    check(&output, 2, &["nowhere", "there is no such file or directory"]);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn a_directory_in_use_is_inspected_and_not_repaired() {
 }
 
 #[test]
-fn r73_a_truncated_line_is_removed_and_nothing_is_lost() {
+fn r73_a_truncated_line_is_removed_and_no_event_is_lost() {
     let place = after_a_run(LINES);
     append(&place.path("data/p.jsonl"), "{\"stream\":\"a-1\",\"ind");
     check(&doctor(&place, &[]), 1, &["the last line is truncated: 20 bytes", "data/p.jsonl", "--fix: removes it"]);
@@ -124,7 +124,7 @@ fn r73_truncated_lines_are_found_in_the_file_of_each_stream_and_in_no_others() {
 }
 
 #[test]
-fn r73_a_log_that_a_crash_left_is_written_back_and_nothing_is_lost() {
+fn r73_a_log_that_a_crash_left_is_written_back_and_no_row_is_lost() {
     let place = place(ROWS);
     let daemon = place.start(&[]);
     daemon.until("/metrics", |_, page| handled(page, "p") == 2);

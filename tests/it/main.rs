@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "what helpers of tests unwrap fails the test, as in the tests themselves")]
 
 mod broken;
+mod causes;
 mod cli;
 mod contract;
 mod corpus;
@@ -10,6 +11,7 @@ mod deploy;
 mod doctor;
 mod failures;
 mod handler_tests;
+mod hangs;
 mod jobs;
 mod kill;
 mod measure;

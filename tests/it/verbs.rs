@@ -24,7 +24,7 @@ fn in_place(place: &Place, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn explain_says_what_a_pipeline_promises_by_name_and_by_path() {
+fn explain_finds_a_pipeline_by_name_and_by_path() {
     let by_name = answer(&["explain", "orders"]);
     for part in ["orders (pipelines/orders.toml)", "Exactly once", "a crash", "source.json.path = \"shop\""] {
         assert!(by_name.contains(part), "`{part}` is missing in:\n{by_name}");
@@ -36,7 +36,7 @@ fn explain_says_what_a_pipeline_promises_by_name_and_by_path() {
 }
 
 #[test]
-fn explain_shows_mistakes_as_check_does() {
+fn explain_reports_errors_as_check_does() {
     let place = Place::new(&[
         ("bad.toml", "[source.json]\npath = 'a'\n[sink.stdot]\n"),
         ("good.toml", "[source.generate]\n[sink.null]\n"),
@@ -54,19 +54,19 @@ fn explain_shows_mistakes_as_check_does() {
 #[test]
 fn advice_does_not_prevent_an_explanation() {
     let place = Place::new(&[("a.toml", "[source.json]\npath = 'absent.jsonl'\n[sink.null]\n")]);
-    check(&in_place(&place, &["check"]), 0, &["there is no such file or folder yet"]);
-    check(&in_place(&place, &["explain", "a"]), 0, &["It reads the file or folder `absent.jsonl`"]);
+    check(&in_place(&place, &["check"]), 0, &["there is no such file or directory yet"]);
+    check(&in_place(&place, &["explain", "a"]), 0, &["It reads the file or directory `absent.jsonl`"]);
 }
 
 #[test]
-fn r61_explain_does_without_variables_where_that_is_asked_for() {
+fn r61_explain_accepts_missing_variables_on_request() {
     let place = Place::new(&[("a.toml", "[source.json]\npath = '${PROPULSIOND_TEST_UNSET}'\n[sink.null]\n")]);
     check(&in_place(&place, &["explain", "a"]), 2, &["`PROPULSIOND_TEST_UNSET` is not set"]);
     check(&in_place(&place, &["explain", "a", "--allow-missing-env"]), 0, &["`${PROPULSIOND_TEST_UNSET}`"]);
 }
 
 #[test]
-fn bash_takes_the_completion_and_completes_a_verb() {
+fn bash_loads_the_completion_and_completes_a_command() {
     let script = answer(&["completion", "bash"]);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("propulsiond.bash");
@@ -83,7 +83,7 @@ fn bash_takes_the_completion_and_completes_a_verb() {
 }
 
 #[test]
-fn man_prints_the_main_page_and_writes_one_for_each_verb() {
+fn man_prints_the_main_page_and_writes_one_for_each_command() {
     let page = answer(&["man"]);
     assert!(page.starts_with(".ie") && page.contains(".TH propulsiond 1"), "{page}");
     let folder = tempfile::tempdir().unwrap();
@@ -101,7 +101,7 @@ fn man_prints_the_main_page_and_writes_one_for_each_verb() {
 }
 
 #[test]
-fn an_answer_that_nobody_reads_to_its_end_is_no_failure() {
+fn an_output_that_is_not_read_to_its_end_is_no_failure() {
     let program = env!("CARGO_BIN_EXE_propulsiond");
     let line = format!("set -o pipefail; '{program}' schema pipeline | head -c 1");
     let output = Command::new("bash").args(["-c", &line]).output().unwrap();
@@ -109,7 +109,7 @@ fn an_answer_that_nobody_reads_to_its_end_is_no_failure() {
 }
 
 #[test]
-fn what_needs_no_settings_answers_whatever_they_are() {
+fn commands_without_settings_ignore_invalid_settings() {
     let place = Place::new(&[]);
     place.write("../bad.toml", "listne = 1\n");
     let verbs: [&[&str]; 3] = [&["schema", "settings"], &["completion", "zsh"], &["man"]];
@@ -191,7 +191,7 @@ fn pipelines(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_validator_takes_the_schemas_and_every_shipped_file() {
+fn a_validator_accepts_the_schemas_and_every_shipped_file() {
     let Some(validator) = Validator::new() else { return };
     let schemas = ["pipeline.json", "settings.json"].map(PathBuf::from);
     check(&validator.run(&["--check-metaschema"], &schemas), 0, &[]);
@@ -212,7 +212,7 @@ fn a_validator_takes_the_schemas_and_every_shipped_file() {
 }
 
 #[test]
-fn a_validator_takes_what_check_takes_in_both_formats() {
+fn a_validator_accepts_the_files_that_check_accepts_in_both_formats() {
     let Some(validator) = Validator::new() else { return };
     let files = validator.write(&[
         ("words.toml", "stop = 'tail'\ncheckpoint = 'sink'\n[source.memory]\n[sink.sqlite]\n[errors.retry]\nattempts = 'unlimited'\n"),
@@ -234,7 +234,7 @@ fn a_validator_takes_what_check_takes_in_both_formats() {
 }
 
 #[test]
-fn a_validator_rejects_what_check_rejects() {
+fn a_validator_rejects_the_files_that_check_rejects() {
     let Some(validator) = Validator::new() else { return };
     let source = "[source.memory]\n";
     let with = |text: &str| format!("{source}[sink.null]\n{text}");

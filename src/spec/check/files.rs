@@ -112,7 +112,7 @@ fn written_twice(first: Used<'_>, second: Used<'_>) -> Option<Problem> {
         (Usage::Lines, Usage::Lines) => {
             let other = first.0.pipeline.name();
             let problem = second.0.problem(format!("the pipeline `{other}` appends to this file, and one alone may"));
-            Some(problem.help("give each a file of its own; one source reads several if they stand in one folder"))
+            Some(problem.help("give each a file of its own; one source reads several if they stand in one directory"))
         }
         // Within one pipeline, the check of that pipeline has reported it. A pipeline may read the output of another.
         (Usage::Input, Usage::Lines) | (Usage::Lines, Usage::Input) => None,
@@ -134,7 +134,7 @@ fn noun(usage: Usage) -> &'static str {
         Usage::Lines => "file of lines",
         Usage::Projection => "database",
         Usage::Checkpoints => "checkpoint database",
-        Usage::CheckpointDirectory => "checkpoint folder",
+        Usage::CheckpointDirectory => "checkpoint directory",
     }
 }
 
@@ -155,7 +155,7 @@ fn not_lines(lines: &Use<'_>, usage: Usage, other: &Use<'_>, is_one_pipeline: bo
 
 fn not_a_directory(database: &Use<'_>, directory: &Use<'_>) -> Problem {
     let name = directory.pipeline.name();
-    database.problem(format!("this is the checkpoint folder of the pipeline `{name}`, not a database"))
+    database.problem(format!("this is the checkpoint directory of the pipeline `{name}`, not a database"))
 }
 
 /// Advises about tables and progress in one file. Whoever rebuilds the tables by removing their file removes the progress.

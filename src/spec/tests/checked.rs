@@ -155,7 +155,7 @@ fn s22_no_setting_names_a_file_of_another_use() {
     check_files(
         "[checkpoint.file]\npath = 'same'\n[sink.sqlite]\npath = 'y/../same'\n",
         expect![[r#"
-            error: this is the checkpoint folder of the pipeline `a`, not a database
+            error: this is the checkpoint directory of the pipeline `a`, not a database
              --> pipelines/a.toml:6:8
               |
             6 | path = 'y/../same'
