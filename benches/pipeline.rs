@@ -1,7 +1,7 @@
-//! Whole pipelines against what they are made of: `cargo bench --bench pipeline [-- NAME..]`.
+//! Measures whole pipelines against their components: `cargo bench --bench pipeline [-- NAME..]`.
 //!
-//! Every row is the median of five runs, beside its floor in the same run, with the CPU time an event took. Machines
-//! differ and are shared: read the ratios. `BENCH_ROUNDS=1` is for a quick look.
+//! Each row is the median of five runs, beside its floor in the same run, with the CPU time per event. Machines differ
+//! and are shared: compare the ratios. `BENCH_ROUNDS=1` gives a quick estimate.
 
 #![expect(
     clippy::unwrap_used,
@@ -46,7 +46,7 @@ fn main() {
     let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| name.contains(wanted.as_str()));
     let rounds = std::env::var("BENCH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
     let rows = std::env::var("BENCH_ROWS").map(|rows| rows.split(',').map(str::to_owned).collect()).unwrap_or_default();
-    let bench = Bench { rows, folder: tempfile::tempdir().unwrap(), rounds };
+    let bench = Bench { rows, directory: tempfile::tempdir().unwrap(), rounds };
     println!("{} cores, load {}, median of {rounds}", std::thread::available_parallelism().unwrap(), load());
     if wants("throughput") {
         bench.throughput();
@@ -60,13 +60,13 @@ fn main() {
 }
 
 struct Bench {
-    /// Rows to measure, by a part of their names; all if empty.
+    /// The rows to measure, by a part of their names; all if empty.
     rows: Vec<String>,
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     rounds: usize,
 }
 
-/// What a run took.
+/// The durations of a run.
 #[derive(Clone, Copy, Debug)]
 struct Took {
     wall: Duration,
@@ -75,14 +75,14 @@ struct Took {
 
 impl Bench {
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     fn median(&self, mut run: impl FnMut() -> Took) -> Took {
         median((0..self.rounds).map(|_| run()).collect())
     }
 
-    /// JSON lines to nowhere, through a script, into SQLite: each beside the reader alone.
+    /// Measures JSON lines into nothing, through a script, and into SQLite, each beside the reader alone.
     fn throughput(&self) {
         write_lines(&self.path("events.jsonl"), LINES, STREAMS);
         let reader = self.median(|| {
@@ -107,8 +107,8 @@ impl Bench {
         row("lines -> script -> sqlite, exactly once, NORMAL", &sqlite(sqlite::Synchronous::Normal));
     }
 
-    /// What streams that fail for ever cost the others. The rows take turns, as what else the machine does (such as writing
-    /// back the file that was just made) would else be counted against one of them.
+    /// Measures the cost that permanently failing streams cause for the others. The rows alternate, because other work
+    /// of the machine, such as writing back the new file, would otherwise count against one of them.
     fn failing(&self) {
         write_lines(&self.path("long.jsonl"), 5 * LINES, STREAMS);
         let mut runs = [Vec::new(), Vec::new(), Vec::new()];
@@ -123,7 +123,7 @@ impl Bench {
         show("900,000 events, a hundred fail", hundred, 900_000, Some(without));
     }
 
-    /// Handlers that wait, against the waits themselves.
+    /// Measures handlers that wait, against the waits themselves.
     fn waiting(&self) {
         write_lines(&self.path("short.jsonl"), 10_000, 1_000);
         for concurrency in [16, 100] {
@@ -138,7 +138,7 @@ impl Bench {
     }
 
     fn context(&self) -> Context {
-        Context::new("bench", self.folder.path(), self.folder.path().join("data"))
+        Context::new("bench", self.directory.path(), self.directory.path().join("data"))
     }
 
     fn run(&self, work: &Work) -> Took {
@@ -199,14 +199,14 @@ impl Bench {
     }
 }
 
-/// A pipeline to be measured.
+/// A pipeline to measure.
 #[derive(Clone)]
 struct Work {
     path: &'static str,
     script: Option<&'static str>,
     handler: Option<Arc<dyn Handler>>,
     sqlite: Option<sqlite::Synchronous>,
-    /// Progress is kept in SQLite even if the sink holds nothing.
+    /// Stores the progress in SQLite even if the sink stores nothing.
     durable: bool,
     concurrency: usize,
     max_events: usize,
@@ -335,10 +335,10 @@ fn drive(assemble: Arc<dyn Assemble>, options: pipeline::Options, stop: Option<C
     })
 }
 
-/// Handles everything at once, but for some streams, which fail for ever.
+/// Handles every event at once, except those of some streams, which always fail.
 struct Failing {
     failing: u64,
-    /// After how many events it begins to count, so that both runs are warm.
+    /// The number of events before the measurement starts, so that both runs are warm.
     from: u64,
     handled: AtomicU64,
     began: Mutex<Option<(Instant, Duration)>>,
@@ -370,7 +370,7 @@ impl Handler for Failing {
     }
 }
 
-/// Waits up to 5 ms for each event, and measures how long that really took.
+/// Waits up to 5 ms for each event, and measures the actual wait.
 #[derive(Default)]
 struct Waiting {
     waits: Mutex<std::collections::HashMap<String, Duration>>,
@@ -382,7 +382,7 @@ impl Handler for Waiting {
         async move {
             let began = Instant::now();
             let work = call.single();
-            // The same for every run: by stream and index.
+            // Each run draws the same: by stream and index.
             let hash = work
                 .stream_id()
                 .bytes()
@@ -400,7 +400,7 @@ impl Handler for Waiting {
     }
 }
 
-/// Lines of about 300 bytes, their streams shuffled.
+/// Writes lines of about 300 bytes with shuffled streams.
 fn write_lines(path: &Path, lines: u64, streams: u64) {
     let mut out = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
     let mut next = vec![0_u64; streams as usize];
@@ -435,7 +435,7 @@ fn timed(run: impl FnOnce()) -> Took {
     Took { wall: began.elapsed(), cpu: cpu_time() - cpu }
 }
 
-/// The CPU time of the process so far, from its clock ticks of 10 ms.
+/// Returns the CPU time of the process so far, from its clock ticks of 10 ms.
 fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();

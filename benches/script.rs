@@ -51,7 +51,7 @@ fn main() {
 
 fn compile(source: &str) -> Script {
     let path = std::env::temp_dir().join(format!("propulsiond-bench-{}.rhai", std::process::id()));
-    std::fs::write(&path, source).expect("the temporary folder is writable");
+    std::fs::write(&path, source).expect("the temporary directory is writable");
     let script = Script::compile(&path, &serde_json::Map::new(), Options::default()).expect("the script is right");
     std::fs::remove_file(&path).expect("it was just written");
     script

@@ -1,4 +1,4 @@
-//! Running things: delays between retries, supervised tasks, blocking work, the shared HTTP client.
+//! The runtime's services: delays between retries, supervised tasks, blocking work, the shared HTTP client.
 
 pub mod retry;
 pub mod supervise;

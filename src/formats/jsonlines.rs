@@ -1,16 +1,16 @@
-//! Events as lines of JSON: how files hold them and how they are pushed. `render` writes them.
+//! Events as lines of JSON, in files and in pushed requests. `encode` writes them.
 //!
 //! A line is one of two objects:
-//! * an event, `{"stream", "index"?, "type", "data"?, "meta"?, "id"?, "timestamp"?, "correlation"?, "causation"?}`, with
-//!   `"unfold": true` if it is one. `data` and `meta` are kept verbatim, `null` included; the others are as good as
-//!   absent if they are `null`. Other keys are allowed and ignored; a known key given twice is an error.
-//! * an Equinox document, `{"p", "i", "n", "e", "u"?}` (`document`), as exports of CosmosDB hold them.
+//! * an event, `{"stream", "index"?, "type", "data"?, "meta"?, "id"?, "timestamp"?, "correlation"?, "causation"?}`,
+//!   with `"unfold": true` for an unfold. `data` and `meta` are kept verbatim, `null` included. In the other fields
+//!   `null` means absent. Other keys are ignored; a duplicate known key is an error.
+//! * an Equinox document, `{"p", "i", "n", "e", "u"?}` (`document`), as exports of CosmosDB contain it.
 //!
-//! An event that is read keeps its line and the places of its fields in it: nothing is copied unless a field has
-//! escapes in it. Still every byte is checked, so that a corrupt body is found here and not by the handler.
+//! A parsed event keeps its line and the positions of its fields. A field is copied only if it has escapes. Every byte
+//! is checked, so that a corrupt body is found here and not by the handler.
 //!
-//! **Ordinals.** The items of a line share the major, which their source derives from the line's number. An event line
-//! has minor 0; of a document, event k has minor k, and all its unfolds have the number of its events (C3).
+//! **Ordinals.** All items of a line share the major, which the source derives from the line's number. An event line
+//! has minor 0. In a document, event k has minor k, and all unfolds have the number of events as minor (C3).
 
 mod body;
 mod document;
@@ -28,24 +28,24 @@ use scan::{Bad, Scanner, Shape, Strings, Token};
 
 pub use body::{BadBody, is_blank_or_comment, parse_body, without_byte_order_mark};
 
-/// Where the indexes of events come from. Declared once; a line that breaks it is an error (C2).
+/// The origin of event indexes. A source declares it once; a line that contradicts it is an error (C2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Indexing {
-    /// Every line says it.
+    /// Every line has an `index`.
     Field,
-    /// No line says it; the number of the line is taken (the major of its ordinal).
+    /// No line has an `index`: the line's number is taken (the major of its ordinal).
     Line,
 }
 
-/// The origin of a line: the part of its events' identity that its text does not hold.
+/// The origin of a line: the part of its events' identity that is not in its text.
 #[derive(Clone, Copy, Debug)]
 pub struct LineOrigin {
-    /// The major of the ordinals of what the line holds.
+    /// The major of the ordinals of the line's items.
     pub major: u64,
     pub indexing: Indexing,
 }
 
-/// A line that cannot be read.
+/// The error of a line that does not parse.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadLine {
     why: Cow<'static, str>,
@@ -63,13 +63,13 @@ impl BadLine {
         self
     }
 
-    /// Returns the stream that the line belongs to, if that could be read.
+    /// Returns the stream of the line, if it could be read.
     pub fn stream(&self) -> Option<&str> {
         self.stream.as_deref()
     }
 }
 
-/// What was expected, and at which byte of the line (the first is byte 1).
+/// Writes the expectation and the byte of the line, counted from 1.
 impl fmt::Display for BadLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.why)?;
@@ -91,7 +91,7 @@ impl From<BadEvent> for BadLine {
     }
 }
 
-/// Appends what a line holds: one event, or those of a document. A bad line appends nothing.
+/// Appends the events of a line: one event, or those of a document. A bad line appends nothing.
 pub fn parse(line: Bytes, origin: LineOrigin, events: &mut Vec<Event>) -> Result<(), BadLine> {
     let mut fields = Fields::default();
     let scanned = fields.scan(&line, Scanner::quick(&line)).or_else(|_| {
@@ -119,7 +119,7 @@ fn parse_event(line: Bytes, fields: &Fields, origin: LineOrigin, events: &mut Ve
     Ok(())
 }
 
-/// The keys that mean something.
+/// The known keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Key {
     Stream,
@@ -137,7 +137,7 @@ enum Key {
     N,
     E,
     U,
-    /// Every document that CosmosDB exports has it.
+    /// Every document that CosmosDB exports has this key.
     Rid,
 }
 
@@ -177,7 +177,7 @@ impl Key {
     }
 }
 
-/// Where the values of the known keys of a line are.
+/// The positions of the known keys' values in a line.
 #[derive(Default)]
 struct Fields {
     tokens: [Option<Token>; KEYS],
@@ -198,7 +198,7 @@ impl Fields {
         Ok(())
     }
 
-    /// Passes one key, its value and what follows; returns whether that was a comma.
+    /// Reads one key with its value and the following byte. Returns whether that is a comma.
     #[inline]
     fn scan_field<S: Strings>(&mut self, line: &[u8], scanner: &mut Scanner<'_, S>) -> Result<bool, BadLine> {
         let (name, escaped) = scanner.key()?;
@@ -223,7 +223,7 @@ impl Fields {
         self.tokens[key as usize]
     }
 
-    /// Returns the value of a key unless it is `null`.
+    /// Returns the value of a key, unless it is `null`.
     #[inline]
     fn present(&self, key: Key) -> Option<Token> {
         self.get(key).filter(|token| token.shape != Shape::Null)
@@ -235,7 +235,7 @@ impl Fields {
             && self.get(Key::Stream).is_none()
     }
 
-    /// Lease documents, application documents: what else an export of CosmosDB holds, and yields nothing.
+    /// Returns whether the line is another document of a CosmosDB export, such as a lease. It yields no event.
     fn is_foreign_document(&self) -> bool {
         self.get(Key::Rid).is_some() && self.get(Key::Stream).is_none()
     }
@@ -244,7 +244,7 @@ impl Fields {
         TEXTS.iter().any(|(key, _)| self.get(*key).is_some_and(|token| token.shape == Shape::Escaped))
     }
 
-    /// Checks the kinds of the fields; returns what the line is, and its index.
+    /// Checks the kinds of the fields. Returns the line's kind and index.
     #[inline]
     fn check(&self, line: &[u8], origin: LineOrigin) -> Result<(Kind, i64), BadLine> {
         for (key, _) in TEXTS {
@@ -277,16 +277,16 @@ impl Fields {
             },
             (Indexing::Field, None) => Err(BadLine::new("expected `index`")),
             (Indexing::Line, None) => {
-                i64::try_from(origin.major).map_err(|_| BadLine::new("the number of the line is too large"))
+                i64::try_from(origin.major).map_err(|_| BadLine::new("the line's number is too large"))
             }
             (Indexing::Line, Some(token)) => {
-                let why = "expected no `index`, as the line's number is taken for it";
+                let why = "expected no `index`, because the line's number is the index";
                 Err(BadLine::new(why).at(token.start as usize))
             }
         }
     }
 
-    /// Leaves the fields of an event line where they are.
+    /// Builds an event whose fields stay in the line.
     #[inline]
     fn in_place(&self, line: Bytes) -> EventBuilder {
         let mut builder = if self.is_ascii { EventBuilder::ascii(line) } else { EventBuilder::new(line) };
@@ -304,7 +304,7 @@ impl Fields {
         builder
     }
 
-    /// Copies the fields of an event line some of whose texts have to be decoded.
+    /// Copies the fields of an event line that has fields with escapes.
     fn assemble(&self, line: &[u8]) -> Result<Assembler, BadLine> {
         let mut assembler = Assembler::default();
         for (key, text) in TEXTS {
@@ -321,7 +321,7 @@ impl Fields {
         Ok(assembler)
     }
 
-    /// Adds to an error which stream it is about, if the line had said that before it went wrong.
+    /// Adds the stream to an error, if the line named it before the error.
     #[cold]
     fn named(&self, line: &[u8], mut bad: BadLine) -> BadLine {
         let token = self.get(Key::Stream).or(self.get(Key::P));
@@ -351,7 +351,7 @@ fn integer(line: &[u8], token: Token, why: &'static str) -> Result<i64, BadLine>
     number.ok_or_else(|| BadLine::new(why).at(token.start as usize))
 }
 
-/// Decodes a string, quotes included.
+/// Decodes a string, including its quotes.
 fn decode(string: &[u8]) -> Result<String, BadLine> {
     serde_json::from_slice(string).map_err(|_| BadLine::new("expected a string"))
 }

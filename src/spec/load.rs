@@ -25,9 +25,9 @@ impl Loaded {
     }
 
     /// Returns the directory of the file. The files that the pipeline reads stand beside it.
-    pub fn folder(&self) -> &Path {
+    pub fn directory(&self) -> &Path {
         match self.document.file.parent() {
-            Some(folder) if folder != Path::new("") => folder,
+            Some(directory) if directory != Path::new("") => directory,
             _ => Path::new("."),
         }
     }
@@ -52,8 +52,8 @@ pub fn load(path: &Path) -> Result<Vec<Loaded>, Vec<Problem>> {
     let mut loaded = Vec::new();
     let files = scan(path)?;
     if files.is_empty() {
-        let problem = Problem::new(path, "there is no pipeline in this folder");
-        problems.push(problem.help("a pipeline is a file `NAME.toml` or `NAME.yaml`, directly in the folder"));
+        let problem = Problem::new(path, "there is no pipeline in this directory");
+        problems.push(problem.help("a pipeline is a file `NAME.toml` or `NAME.yaml`, directly in the directory"));
     }
     for file in files {
         match load_file(&file) {
@@ -69,12 +69,12 @@ pub fn load(path: &Path) -> Result<Vec<Loaded>, Vec<Problem>> {
 pub fn scan(path: &Path) -> Result<Vec<PathBuf>, Vec<Problem>> {
     let failed = |error: std::io::Error| {
         let what = match error.kind() {
-            std::io::ErrorKind::NotFound => "there is no such file or folder".to_owned(),
-            _ => format!("cannot read the folder: {}", io_error(&error)),
+            std::io::ErrorKind::NotFound => "there is no such file or directory".to_owned(),
+            _ => format!("cannot read the directory: {}", io_error(&error)),
         };
         vec![
             Problem::new(path, what)
-                .help("begin a pipeline with `propulsiond new NAME`, or name a file or a folder of them"),
+                .help("begin a pipeline with `propulsiond new NAME`, or name a file or a directory of them"),
         ]
     };
     if !std::fs::metadata(path).map_err(failed)?.is_dir() {
@@ -205,12 +205,12 @@ pub fn parse(name: String, document: Document) -> Result<Loaded, Vec<Problem>> {
             SinkSpec::KINDS[0]
         ))]);
     }
-    let spec = document.deserialize_with_hints(where_it_belongs)?;
+    let spec = document.deserialize_with_hints(correct_table)?;
     Ok(Loaded { name, document, spec })
 }
 
 /// Returns the right place of a key that stands in the wrong table.
-fn where_it_belongs(key: &str) -> Option<String> {
+fn correct_table(key: &str) -> Option<String> {
     let has = |table: serde_json::Result<serde_json::Value>| table.is_ok_and(|table| table.get(key).is_some());
     let filters = ["categories", "exclude_categories", "streams", "exclude_streams", "events", "exclude_events"];
     let table = if has(serde_json::to_value(ScheduleSpec::default())) || ["max_bytes", "purge"].contains(&key) {

@@ -7,9 +7,9 @@ use std::path::Path;
 mod targets;
 
 fn check(target: &str, run: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut count = 0;
-    for entry in std::fs::read_dir(&folder).unwrap() {
+    for entry in std::fs::read_dir(&directory).unwrap() {
         let path = entry.unwrap().path();
         let input = std::fs::read(&path).unwrap();
         // Scripts have as large a stack where the daemon runs them.
@@ -18,7 +18,7 @@ fn check(target: &str, run: fn(&[u8])) {
         assert!(ran.is_ok(), "{} is a finding", path.display());
         count += 1;
     }
-    assert!(count >= 5, "{} holds {count} inputs only", folder.display());
+    assert!(count >= 5, "{} holds {count} inputs only", directory.display());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `propulsiond test`, as its user sees it.
+//! `propulsiond test` as the user sees it.
 
 use std::path::Path;
 
@@ -29,7 +29,7 @@ fn the_shipped_tests_pass() {
 }
 
 #[test]
-fn a_test_that_fails_is_placed_and_ends_with_1() {
+fn a_failing_test_shows_its_location_and_ends_with_1() {
     let place = place(&[case("good", "[\"A\"]"), case("bad", "[\"B\"]")].concat());
     let output = test(&place, &[]);
     check(
@@ -45,27 +45,27 @@ fn a_test_that_fails_is_placed_and_ends_with_1() {
 }
 
 #[test]
-fn a_filter_chooses_tests_and_one_that_chooses_none_is_a_mistake() {
+fn a_filter_selects_tests_and_one_without_matches_is_an_error() {
     let place = place(&[case("good", "[\"A\"]"), case("bad", "[\"B\"]")].concat());
     check(&test(&place, &["--filter", "good"]), 0, &["1 passed"]);
     check(&test(&place, &["--filter", "ugly"]), 2, &["no name of a test or a pipeline contains `ugly`"]);
 }
 
 #[test]
-fn files_that_are_wrong_end_with_2_in_test_and_in_check() {
+fn a_broken_test_file_ends_test_and_check_with_2() {
     let place = place(&case("good", "[\"A\"]").replace("events", "evnts"));
     check(&test(&place, &[]), 2, &["p.test.toml:4:1", "did you mean `events`?"]);
     place.write("p.toml", "[source.memory]\n[handler.rhai]\nscript = \"p.rhai\"\n[sink.null]\n");
     check(&run(program().arg("check").arg(place.path("pipelines"))), 2, &["p.test.toml:4:1", "did you mean `events`?"]);
     check(&run(program().arg("check").arg(place.path("pipelines/p.test.toml"))), 2, &["p.test.toml:4:1"]);
-    // A test is no reason not to run what it tests.
+    // A failing test does not prevent a run.
     check(&place.run(&["--until-tail"]), 0, &["finished"]);
     place.write("q.test.toml", &case("a", "[]"));
     check(&test(&place, &[]), 2, &["there is no pipeline `q` beside"]);
 }
 
 #[test]
-fn what_scripts_log_is_shown_when_asked_for() {
+fn script_logs_appear_on_request() {
     let place = place(&case("good", "[\"A\"]"));
     assert!(!text(&test(&place, &[])).contains("seen"));
     check(&test(&place, &["--log-level", "info"]), 0, &["seen", "stream=a-1"]);

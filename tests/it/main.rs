@@ -3,6 +3,7 @@
 
 mod broken;
 mod cli;
+mod commands;
 mod contract;
 mod corpus;
 mod daemon;
@@ -27,4 +28,3 @@ mod tidy;
 mod tools;
 #[cfg(feature = "otlp")]
 mod traces;
-mod verbs;

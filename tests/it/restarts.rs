@@ -1,4 +1,4 @@
-//! What becomes of a pipeline that fails to start, in time that a test makes pass.
+//! Restarts of a pipeline that fails to start, on a clock that the test advances.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,7 +20,7 @@ use propulsiond::telemetry::health::State;
 use propulsiond::telemetry::metrics::Metrics;
 use tokio_util::sync::CancellationToken;
 
-/// Parts that cannot be built so many times.
+/// Parts whose construction fails a number of times.
 struct Failing {
     left: AtomicU32,
     feed: MemoryFeed,
@@ -86,7 +86,7 @@ fn pipeline(failures: u32) -> Pipeline {
 }
 
 #[tokio::test(start_paused = true)]
-async fn r36_failures_are_counted_with_their_reason_and_forgotten_once_it_has_run_well() {
+async fn r36_a_healthy_run_resets_the_counted_failures() {
     let (handle, listener) = Handle::new(Clock::start());
     let (stop, daemon) = (CancellationToken::new(), Group::daemon());
     let running = pipeline(5).run(listener, &daemon, stop.clone());

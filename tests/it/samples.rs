@@ -1,4 +1,4 @@
-//! The samples below `pipelines/`, each run as it is.
+//! Runs each sample below `pipelines/` unchanged.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,13 +8,13 @@ use propulsiond::clock::wall;
 use rusqlite::Connection;
 
 use crate::contract::sink::server::Server;
-use crate::daemon::{Daemon, copy_folder, handled, program, run, text};
+use crate::daemon::{Daemon, copy_directory, handled, program, run, text};
 
 fn shipped() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines")
 }
 
-/// A sample, and the data folder that it runs on.
+/// A sample, and the data directory of its run.
 struct Sample {
     file: PathBuf,
     data: tempfile::TempDir,
@@ -28,7 +28,7 @@ impl Sample {
     fn command(&self) -> Command {
         let mut command = program();
         command.arg("--config").arg(&self.file).arg("--data-dir").arg(self.data.path());
-        // Settings that lie about must not matter.
+        // Settings of the environment must not matter.
         command.current_dir(self.data.path());
         command
     }
@@ -39,7 +39,7 @@ impl Sample {
         command
     }
 
-    /// Runs it to its tail and returns what it wrote to stdout and to stderr.
+    /// Runs it to its tail and returns its stdout and stderr.
     fn run(&self) -> (String, String) {
         self.run_with(&mut self.job())
     }
@@ -60,7 +60,7 @@ impl Sample {
     }
 }
 
-/// Asserts what lines say; streams come in any order.
+/// Asserts the content of lines. Streams are in any order.
 fn check(lines: &str, expected: &Expect) {
     let mut lines: Vec<_> = lines.lines().collect();
     lines.sort_unstable();
@@ -68,7 +68,7 @@ fn check(lines: &str, expected: &Expect) {
 }
 
 #[test]
-fn tills_are_read_each_by_itself_compressed_or_not_and_without_their_first_line() {
+fn each_till_is_a_tranche_compressed_or_not_without_its_first_line() {
     let (out, _) = Sample::new("sources/tills.toml").run();
     let amount = |line: &str| {
         let event: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -90,7 +90,7 @@ fn tills_are_read_each_by_itself_compressed_or_not_and_without_their_first_line(
 }
 
 #[test]
-fn documents_are_taken_apart_into_events_and_unfolds() {
+fn a_document_yields_its_events_and_unfolds() {
     check(
         &Sample::new("sources/documents.toml").run().0,
         &expect![[r#"
@@ -104,7 +104,7 @@ fn documents_are_taken_apart_into_events_and_unfolds() {
 }
 
 #[test]
-fn lines_without_an_index_have_the_number_of_the_line() {
+fn a_line_without_an_index_takes_its_line_number() {
     check(
         &Sample::new("sources/arrivals.toml").run().0,
         &expect![[r#"
@@ -129,7 +129,7 @@ fn generated_events_are_the_same_each_time() {
 }
 
 #[test]
-fn what_is_pushed_without_an_index_is_handled() {
+fn a_pushed_event_without_an_index_is_handled() {
     let sample = Sample::new("sources/pushed.toml");
     sample.run();
     let mut command = sample.command();
@@ -145,14 +145,14 @@ fn what_is_pushed_without_an_index_is_handled() {
     assert!(sample.read("pushed.jsonl").contains(r#""data":{"by":"u-17"}"#));
 }
 
-/// Returns how many events a run handled.
+/// Returns the number of handled events of a run.
 fn handled_by(log: &str) -> &str {
     let line = log.lines().find_map(|line| line.split_once("finished: ")).unwrap();
     line.1.split_once(" events").unwrap().0
 }
 
 #[test]
-fn progress_in_sqlite_and_in_files_is_gone_on_from_and_that_in_memory_is_not() {
+fn progress_in_sqlite_and_files_survives_a_restart_and_in_memory_does_not() {
     for (name, again) in [("sqlite", "0"), ("file", "0"), ("memory", "172")] {
         let sample = Sample::new(&format!("checkpoints/{name}.toml"));
         assert_eq!(handled_by(&sample.run().1), "172", "{name}");
@@ -161,7 +161,7 @@ fn progress_in_sqlite_and_in_files_is_gone_on_from_and_that_in_memory_is_not() {
 }
 
 #[test]
-fn progress_is_kept_where_the_samples_say() {
+fn progress_is_stored_in_the_place_that_the_sample_names() {
     let sample = Sample::new("checkpoints/sqlite.toml");
     sample.run();
     let database = Connection::open(sample.data.path().join("counts.checkpoints.db")).unwrap();
@@ -194,7 +194,7 @@ fn a_file_for_each_stream_holds_its_events_in_order() {
 }
 
 #[test]
-fn a_table_holds_each_event_once_however_often_it_runs() {
+fn a_table_holds_each_event_once_after_repeated_runs() {
     let sample = Sample::new("sinks/table.toml");
     for _ in 0..2 {
         sample.run();
@@ -203,7 +203,7 @@ fn a_table_holds_each_event_once_however_often_it_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_gets_a_request_for_each_event_with_its_key_and_its_token() {
+async fn a_webhook_receives_a_request_for_each_event_with_its_key_and_token() {
     let server = Server::start().await;
     let sample = Sample::new("sinks/webhook.toml");
     let mut command = sample.job();
@@ -223,7 +223,7 @@ async fn a_webhook_gets_a_request_for_each_event_with_its_key_and_its_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_gets_runs_of_events_from_a_pipeline_in_yaml() {
+async fn a_webhook_receives_runs_of_events_from_a_pipeline_in_yaml() {
     let server = Server::start().await;
     let sample = Sample::new("sinks/webhook_runs.yaml");
     let mut command = sample.job();
@@ -239,7 +239,7 @@ async fn a_webhook_gets_runs_of_events_from_a_pipeline_in_yaml() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_script_makes_requests_of_its_own() {
+async fn a_script_emits_its_own_requests() {
     let server = Server::start().await;
     let sample = Sample::new("sinks/requests.toml");
     let mut command = sample.job();
@@ -254,7 +254,7 @@ async fn a_script_makes_requests_of_its_own() {
 }
 
 #[test]
-fn what_a_feed_repeats_has_no_effect_again() {
+fn a_repeated_event_has_no_second_effect() {
     let sample = Sample::new("handlers/tuning.toml");
     assert_eq!(handled_by(&sample.run().1), "10,000");
     assert_eq!(handled_by(&sample.run().1), "0");
@@ -263,13 +263,13 @@ fn what_a_feed_repeats_has_no_effect_again() {
 }
 
 #[test]
-fn the_speed_of_a_script_is_said_at_the_end() {
+fn the_final_log_line_gives_the_speed_of_a_script() {
     let (_, log) = Sample::new("sinks/speed.toml").run();
     assert!(log.contains("finished: 50,000 events handled in ") && log.contains("/s)"), "{log}");
 }
 
 #[test]
-fn errors_are_told_apart_and_what_fails_for_good_is_skipped() {
+fn errors_have_classes_and_permanent_ones_are_skipped() {
     let sample = Sample::new("handlers/errors.toml");
     let (out, log) = sample.run();
     check(
@@ -282,10 +282,10 @@ fn errors_are_told_apart_and_what_fails_for_good_is_skipped() {
 }
 
 #[test]
-fn a_script_takes_one_event_at_a_time_and_waits_for_what_is_not_due() {
-    let folder = tempfile::tempdir().unwrap();
-    copy_folder(&shipped().join("handlers"), folder.path());
-    let sample = Sample { file: folder.path().join("waiting.toml"), ..Sample::new("") };
+fn a_script_handles_one_event_at_a_time_and_defers_early_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    copy_directory(&shipped().join("handlers"), directory.path());
+    let sample = Sample { file: directory.path().join("waiting.toml"), ..Sample::new("") };
     check(
         &sample.run().0,
         &expect![[r#"
@@ -299,7 +299,7 @@ fn a_script_takes_one_event_at_a_time_and_waits_for_what_is_not_due() {
     let line = format!(
         "{{\"stream\":\"reminder-3\",\"index\":0,\"type\":\"ReminderSet\",\"data\":{{\"due\":\"{due_text}\",\"text\":\"lunch\"}}}}\n"
     );
-    let feed = folder.path().join("reminders.jsonl");
+    let feed = directory.path().join("reminders.jsonl");
     std::fs::write(&feed, std::fs::read_to_string(&feed).unwrap() + line.as_str()).unwrap();
     let (out, log) = sample.run();
     assert_eq!(out, "3/0: lunch\n", "{log}");
@@ -332,13 +332,13 @@ fn a_script_of_two_files_writes_lines_of_text_and_counts() {
 }
 
 #[test]
-fn many_streams_are_decided_in_one_call() {
+fn one_call_decides_on_several_streams() {
     let (out, _) = Sample::new("handlers/batches.toml").run();
     assert_eq!(out.lines().filter(|line| line.contains("\"cents\":")).count(), 48, "{out}");
 }
 
 #[test]
-fn an_audit_log_has_everything_in_the_order_of_the_feed() {
+fn an_audit_log_keeps_the_order_of_the_feed() {
     let sample = Sample::new("handlers/in_order.toml");
     sample.run();
     let mut wanted = Vec::new();

@@ -6,21 +6,21 @@ use super::scan::{Bad, Scanner};
 use super::{BadLine, Indexing, LineOrigin, parse};
 use crate::event::Event;
 
-/// The reason why a pushed body is refused.
+/// The error of a rejected body.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadBody {
-    /// The first line is line 1.
+    /// Line numbers start at 1.
     #[error("line {line}: {why}")]
     Line { line: usize, why: BadLine },
-    /// The first item is item 1.
+    /// Item numbers start at 1.
     #[error("item {item}: {why}")]
     Item { item: usize, why: BadLine },
     #[error("the array: {0}")]
     Array(BadLine),
 }
 
-/// Appends the events of a body; returns the number of its lines or items, which get the majors from `first` on. Blank
-/// lines and comments have none. A bad body appends nothing.
+/// Appends the events of a body. Returns the number of its lines or items, whose majors start at `first`. Blank lines
+/// and comments do not count. A bad body appends nothing.
 pub fn parse_body(body: &Bytes, first: u64, indexing: Indexing, events: &mut Vec<Event>) -> Result<usize, BadBody> {
     let before = events.len();
     let body = &body.slice_ref(without_byte_order_mark(body));
@@ -66,12 +66,12 @@ fn parse_array(body: &Bytes, first: u64, indexing: Indexing, events: &mut Vec<Ev
     Ok(count)
 }
 
-/// Returns a text without the byte order mark that may stand at its start.
+/// Removes the byte order mark at the start of a text, if there is one.
 pub fn without_byte_order_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
-/// Returns whether a line holds nothing: white space, or a comment (`#` after white space).
+/// Returns whether a line is white space or a comment (`#` after white space).
 pub fn is_blank_or_comment(line: &[u8]) -> bool {
     line.trim_ascii_start().first().is_none_or(|byte| *byte == b'#')
 }

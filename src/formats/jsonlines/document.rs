@@ -1,11 +1,10 @@
-//! Equinox documents as CosmosDB holds them: a run of a stream's events, and in the Tip its unfolds.
+//! Equinox documents as CosmosDB stores them: a run of a stream's events, and in the Tip the unfolds of the stream.
 //!
 //! `{"p": stream, "i": first index, "n": next index, "e": [{"c": type, "t": time, "d", "D", "m", "M", "correlationId",
-//! "causationId"}], "u": [the same]}`. An unfold's index is the document's `n`, whatever it says itself.
+//! "causationId"}], "u": [the same]}`. An unfold's index is the document's `n`, whatever its own field says.
 //!
-//! Its items are copied out of the line, each into a buffer of its own: a document may hold hundreds of them, and one
-//! that is held must not keep the bodies of all the others alive.
-
+//! Each item is copied from the line into a buffer of its own. A document can have hundreds of items, and one retained
+//! item must not keep the bodies of the others alive.
 use std::io::Read;
 
 use base64::Engine as _;
@@ -17,7 +16,7 @@ use super::{BadLine, Fields, Indexing, Key, LineOrigin, decode, integer};
 use crate::event::{Assembler, Event, Kind, Text};
 use crate::position::Ordinal;
 
-/// What a compressed body may come to: a few bytes must not become all of the memory there is.
+/// The maximum size of a decompressed body: a few bytes must not fill the memory.
 const MAX_BODY: u64 = 64 << 20;
 
 pub(super) fn parse(line: &Bytes, fields: &Fields, origin: LineOrigin, events: &mut Vec<Event>) -> Result<(), BadLine> {
@@ -54,7 +53,7 @@ fn parse_all(line: &Bytes, fields: &Fields, origin: LineOrigin, events: &mut Vec
     Ok(())
 }
 
-/// Returns the places of an array's items. The line was scanned before: only the shapes can be wrong.
+/// Returns the positions of an array's items. The line was scanned before, so that only the shapes can be wrong.
 fn items(line: &[u8], array: Token, why: &'static str) -> Result<Vec<Token>, BadLine> {
     if array.shape != Shape::Array {
         return Err(BadLine::new(why).at(array.start as usize));
@@ -72,7 +71,7 @@ fn items(line: &[u8], array: Token, why: &'static str) -> Result<Vec<Token>, Bad
     Ok(items)
 }
 
-/// Walks through one object or array that lies within a line that was scanned before.
+/// Reads one object or array of a scanned line.
 struct Part<'a> {
     scanner: Scanner<'a>,
     start: u32,
@@ -83,7 +82,7 @@ impl<'a> Part<'a> {
         Ok(Self { scanner: Scanner::new(&line[token.range()])?, start: token.start })
     }
 
-    /// Passes the opening bracket; returns whether anything is in there.
+    /// Reads the opening bracket. Returns whether an item follows.
     fn open(&mut self, closing: u8) -> bool {
         let opened = self.scanner.eat(b'{') || self.scanner.eat(b'[');
         self.scanner.space();
@@ -175,8 +174,8 @@ impl Item<'_> {
         decode(&self.line[token.range()]).map_err(|bad| bad.at(token.start as usize))
     }
 
-    /// Returns a body as JSON. The encoding of an unfold's body that is a string used not to be written down: it is
-    /// Deflate; an event's is a string.
+    /// Returns a body as JSON. Old writers did not record the encoding of an unfold's body that is a string: it is
+    /// Deflate. An event's body without an encoding is a string.
     fn body(&self, body: Token, encoding: Option<Token>) -> Result<Vec<u8>, BadLine> {
         let raw = &self.line[body.range()];
         let encoding = match encoding.filter(|token| token.shape != Shape::Null) {
@@ -211,7 +210,7 @@ impl ItemFields {
     }
 }
 
-/// Decodes raw Deflate in base64. Old writers flushed their streams but did not end them: what there is counts.
+/// Decodes raw Deflate in base64. Old writers flushed their streams without ending them: a missing end is no error.
 fn inflate(text: &str) -> Result<Vec<u8>, &'static str> {
     let compressed = base64(text).ok_or("expected base64 in a compressed body")?;
     let mut decoder = flate2::read::DeflateDecoder::new(&compressed[..]).take(MAX_BODY + 1);
@@ -224,7 +223,7 @@ fn inflate(text: &str) -> Result<Vec<u8>, &'static str> {
     if json.len() as u64 > MAX_BODY { Err("expected a compressed body of at most 64 MiB") } else { Ok(json) }
 }
 
-/// Decodes base64 as any writer leaves it: with or without padding, and with any bits after the last byte.
+/// Decodes the base64 of any writer: with or without padding, and with any bits after the last byte.
 fn base64(text: &str) -> Option<Vec<u8>> {
     const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::RequireNone)

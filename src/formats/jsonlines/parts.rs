@@ -1,11 +1,11 @@
-//! The parts of a JSON value, found where they stand: what reads a value piece by piece is built on this.
+//! Finds the parts of a JSON value in place, for readers that decode a value piece by piece.
 
 use std::ops::Range;
 
 use super::BadLine;
 use super::scan::{self, Bad, Scanner, Strings};
 
-/// The place of an object's field in the object's text.
+/// The position of an object's field in the object's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FieldPlace {
     key: (u32, u32),
@@ -14,34 +14,34 @@ pub struct FieldPlace {
 }
 
 impl FieldPlace {
-    /// Returns the place of the key, without its quotes.
+    /// Returns the position of the key, without its quotes.
     pub fn key(self) -> Range<usize> {
         self.key.0 as usize..self.key.1 as usize
     }
 
-    /// Returns whether the key has escapes in it.
+    /// Returns whether the key has escapes.
     pub fn has_escapes(self) -> bool {
         self.escaped
     }
 
-    /// Returns the place of the value.
+    /// Returns the position of the value.
     pub fn value(self) -> Range<usize> {
         self.value.0 as usize..self.value.1 as usize
     }
 }
 
-/// Returns the place of the one value that a text is, apart from white space.
+/// Returns the position of the one value of a text, without surrounding white space.
 ///
 /// # Errors
-/// Says what is wrong with the text, in that value as well as around it.
+/// The text has a syntax error, in the value or around it.
 pub fn value(text: &[u8]) -> Result<Range<usize>, BadLine> {
     Ok(scan::one_value(text)?.range())
 }
 
-/// Replaces `fields` with those of the object that a text is, in their order. Equal keys are not told apart.
+/// Replaces `fields` by the fields of the object in a text, in their order. Duplicate keys are kept.
 ///
 /// # Errors
-/// Says what is wrong with the text, however deep; it is all UTF-8 otherwise.
+/// The text has a syntax error at any depth, or is not UTF-8.
 pub fn object_fields(text: &[u8], fields: &mut Vec<FieldPlace>) -> Result<(), BadLine> {
     let field = |place| fields.push(place);
     let quick = Scanner::quick(text).and_then(|scanner| scan_object(scanner, field));
@@ -52,10 +52,10 @@ pub fn object_fields(text: &[u8], fields: &mut Vec<FieldPlace>) -> Result<(), Ba
     Ok(scan_object(Scanner::new(text)?, |place| fields.push(place))?)
 }
 
-/// Returns the places of the items of the array that a text is.
+/// Returns the positions of the items of the array in a text.
 ///
 /// # Errors
-/// As [`object_fields`].
+/// Same as [`object_fields`].
 pub fn array_items(text: &[u8]) -> Result<Vec<Range<usize>>, BadLine> {
     let mut items = Vec::new();
     let mut scanner = Scanner::new(text)?;

@@ -1,7 +1,7 @@
-//! Finds the places of JSON values in a buffer and checks their syntax, without building anything.
+//! Finds the positions of JSON values in a buffer and checks their syntax, without building a tree.
 //!
-//! Strict: serde_json accepts every text that is accepted here, with two exceptions. Numbers may be out of a float's range,
-//! and a string may hold an escaped surrogate without its other half.
+//! serde_json accepts every text that the scanner accepts, with two exceptions. A number may exceed a float's range,
+//! and a string may contain an unpaired escaped surrogate.
 
 mod careful;
 mod quotes;
@@ -13,11 +13,11 @@ use std::ops::Range;
 pub(super) use careful::Careful;
 pub(super) use quotes::Quotes;
 
-/// How deep values may nest, the outermost object included. One less than what serde_json refuses, so that whatever is
-/// read here can be decoded later.
+/// The maximum nesting depth, including the outermost object. It is one less than the limit of serde_json, so that
+/// every accepted text can be decoded later.
 const MAX_DEPTH: u32 = 127;
 
-/// What is wrong with a text, and where (0 = its first byte).
+/// The error of a text and its byte, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bad {
     pub(super) at: usize,
@@ -26,9 +26,9 @@ pub(super) struct Bad {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// A string whose content stands in the text as it is.
+    /// A string without escapes.
     Plain,
-    /// A string with escapes in it.
+    /// A string with escapes.
     Escaped,
     Number,
     True,
@@ -38,7 +38,7 @@ pub(super) enum Shape {
     Array,
 }
 
-/// The place of a value in the text, quotes and brackets included.
+/// The position of a value in the text, including quotes and brackets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token {
     pub(super) start: u32,
@@ -52,7 +52,7 @@ impl Token {
     }
 }
 
-/// Checks that the text is one JSON value, with white space around it at most.
+/// Checks that the text is one JSON value, apart from surrounding white space.
 pub(super) fn one_value(bytes: &[u8]) -> Result<Token, Bad> {
     one_value_by(Scanner::quick(bytes)).or_else(|_| one_value_by(Scanner::new(bytes)))
 }
@@ -65,11 +65,11 @@ fn one_value_by<S: Strings>(scanner: Result<Scanner<'_, S>, Bad>) -> Result<Toke
     Ok(token)
 }
 
-/// A place in a text. Small and copied about: the loops work on a copy that lives in registers.
+/// A position in a text. It is small and copied freely: the loops work on a copy in registers.
 ///
-/// Where strings end is known in one of two ways. [`Quotes`] looks ahead for all quotes of 64 bytes at a time, which
-/// takes the length of each string out of the chain of what has to be known before the next thing can be looked at;
-/// it serves texts without backslashes and control characters. [`Careful`] looks at every string, and serves all.
+/// There are two ways to find the end of a string. [`Quotes`] finds all quotes of 64 bytes at a time, so that the next
+/// token need not wait for the length of each string. It serves texts without backslashes and control characters.
+/// [`Careful`] reads each string, and serves all texts.
 #[derive(Clone, Copy)]
 pub(super) struct Scanner<'a, S = Careful> {
     bytes: &'a [u8],
@@ -78,16 +78,17 @@ pub(super) struct Scanner<'a, S = Careful> {
     strings: S,
 }
 
-/// How a scanner passes strings.
+/// The strategy of a scanner for strings.
 pub(super) trait Strings: Copy {
-    /// Passes the rest of a string, from behind its first quote to behind its last; returns whether it has escapes.
+    /// Reads the rest of a string, from after its first quote to after its last. Returns whether the string has
+    /// escapes.
     fn pass(scanner: &mut Scanner<'_, Self>) -> Result<bool, Expected>;
 }
 
-/// What was expected at the scanner's place. One byte, so that results travel in registers.
+/// The expectation at the scanner's position. It is one byte, so that results travel in registers.
 #[derive(Clone, Copy)]
 pub(super) enum Expected {
-    /// A text that [`Quotes`] can serve: it has to be scanned again, carefully.
+    /// The text does not suit [`Quotes`]: it must be scanned again by [`Careful`].
     Care,
     Value,
     Key,
@@ -132,7 +133,7 @@ impl<'a> Scanner<'a> {
 }
 
 impl<'a> Scanner<'a, Quotes> {
-    /// Makes a scanner that fails where a [`Careful`] one may not.
+    /// Creates a scanner that can fail where a [`Careful`] one succeeds.
     pub(super) fn quick(bytes: &'a [u8]) -> Result<Self, Bad> {
         Self::by(bytes, Quotes::default())
     }
@@ -175,7 +176,7 @@ impl<'a, S: Strings> Scanner<'a, S> {
         matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r'))
     }
 
-    /// Eats the byte, also behind white space, which most texts do not have there.
+    /// Reads the byte, also after white space, which most texts do not have there.
     #[inline(always)]
     pub(super) fn eat_next(&mut self, byte: u8) -> bool {
         if self.eat(byte) {
@@ -187,7 +188,8 @@ impl<'a, S: Strings> Scanner<'a, S> {
         }
     }
 
-    /// Passes what follows an item of an object or array that ends with `bracket`; returns whether another item does.
+    /// Reads the byte after an item of an object or array that ends with `bracket`. Returns whether another item
+    /// follows.
     #[inline(always)]
     pub(super) fn goes_on(&mut self, bracket: u8, why: &'static str) -> Result<bool, Bad> {
         if self.eat_next(b',') {
@@ -197,7 +199,7 @@ impl<'a, S: Strings> Scanner<'a, S> {
         Ok(false)
     }
 
-    /// Checks that nothing but white space follows, and that all of the text is UTF-8.
+    /// Checks that only white space follows, and that the whole text is UTF-8.
     pub(super) fn end(&mut self) -> Result<(), Bad> {
         self.space();
         if self.at < self.bytes.len() {
@@ -211,18 +213,18 @@ impl<'a, S: Strings> Scanner<'a, S> {
             .map_err(|error| Bad { at: error.valid_up_to(), why: "expected UTF-8" })
     }
 
-    /// Returns whether the text is ASCII, once its end was reached.
+    /// Returns whether the text is ASCII. Valid at its end only.
     pub(super) fn is_ascii(&self) -> bool {
         !self.non_ascii
     }
 
-    /// Passes a key and its colon; returns the place of the key's content, and whether it has escapes.
+    /// Reads a key and its colon. Returns the position of the key's content, and whether it has escapes.
     #[inline(always)]
     pub(super) fn key(&mut self) -> Result<(Range<usize>, bool), Bad> {
         self.pass_key().map_err(|expected| Bad { at: self.at, why: expected.why() })
     }
 
-    /// Passes one value, which stands `depth` levels deep.
+    /// Reads one value at nesting level `depth`.
     #[inline(always)]
     pub(super) fn value(&mut self, depth: u32) -> Result<Token, Bad> {
         self.space();
@@ -246,7 +248,7 @@ impl<'a, S: Strings> Scanner<'a, S> {
         }
     }
 
-    /// Returns the place of the key's content, and whether it has escapes.
+    /// Returns the position of the key's content, and whether it has escapes.
     #[inline(always)]
     fn pass_key(&mut self) -> Result<(Range<usize>, bool), Expected> {
         if !self.eat_next(b'"') {
@@ -308,7 +310,7 @@ impl<'a, S: Strings> Scanner<'a, S> {
         if self.at == start { Err(expected) } else { Ok(()) }
     }
 
-    /// Passes an object or array with all that is in it.
+    /// Reads an object or array with all of its items.
     fn container(&mut self, outer: u32) -> Result<(), Expected> {
         let mut scanner = *self;
         let passed = scanner.pass_container(outer);
@@ -316,7 +318,7 @@ impl<'a, S: Strings> Scanner<'a, S> {
         passed
     }
 
-    /// A loop and a stack of bits (1 = object), not recursion: what comes in cannot overflow the stack.
+    /// A loop with a stack of bits (1 = object) instead of recursion: no input can overflow the call stack.
     #[inline(always)]
     fn pass_container(&mut self, outer: u32) -> Result<(), Expected> {
         let mut depth = outer;

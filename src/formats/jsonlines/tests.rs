@@ -60,7 +60,7 @@ fn escapes_are_decoded_in_keys_and_texts_but_not_in_bodies() {
 }
 
 #[test]
-fn what_is_wrong_with_a_line_is_said_with_its_place_and_stream() {
+fn an_error_names_the_byte_and_the_stream_of_a_line() {
     check("", expect!["expected `{` at byte 1"]);
     check("[1]", expect!["expected `{` at byte 1"]);
     check("{}", expect!["expected `stream`"]);
@@ -85,7 +85,7 @@ fn c2_a_line_that_breaks_the_declared_indexing_is_an_error() {
     let line = |text: &str| read(text.as_bytes(), Indexing::Line);
     assert_eq!(line(r#"{"stream":"a-1","type":"T"}"#).unwrap()[0].index(), 7);
     let bad = line(r#"{"stream":"a-1","index":1,"type":"T"}"#).unwrap_err();
-    assert_eq!(bad.to_string(), "expected no `index`, as the line's number is taken for it at byte 25");
+    assert_eq!(bad.to_string(), "expected no `index`, because the line's number is the index at byte 25");
     assert!(line(r#"{"p":"a-1","i":0,"n":0,"e":[]}"#).is_err());
     assert!(read(br#"{"stream":"a-1","type":"T"}"#, Indexing::Field).is_err());
 }

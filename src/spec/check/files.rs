@@ -62,16 +62,16 @@ pub(super) fn shared(pipelines: &[Definition], data: &Path) -> Vec<Problem> {
 }
 
 fn uses<'a>(pipeline: &'a Definition, data: &Path) -> Vec<(std::path::PathBuf, Use<'a>)> {
-    let folder = pipeline.loaded.folder();
+    let directory = pipeline.loaded.directory();
     let document = Use { pipeline, role: Role::Document, at: Vec::new() };
     let mut uses = vec![(pipeline.loaded.file().to_owned(), document)];
     if let Some(script) = pipeline.spec().script().filter(|script| !script.is_hole() && !script.is_empty()) {
         let at = vec!["handler", "rhai", "script"];
-        uses.push((folder.join(&**script), Use { pipeline, role: Role::Script, at }));
+        uses.push((directory.join(&**script), Use { pipeline, role: Role::Script, at }));
     }
     let mut add = |role: &'static str, key: &'static str, files: Vec<KindFile>| {
         for file in files.into_iter().filter(|file| !file.path.is_empty()) {
-            let base = if file.usage == Usage::Input { folder } else { data };
+            let base = if file.usage == Usage::Input { directory } else { data };
             let at = [role, key].into_iter().chain(file.key).collect();
             uses.push((base.join(&file.path), Use { pipeline, role: Role::Connector(file.usage), at }));
         }
@@ -112,7 +112,7 @@ fn written_twice(first: Used<'_>, second: Used<'_>) -> Option<Problem> {
         (Usage::Lines, Usage::Lines) => {
             let other = first.0.pipeline.name();
             let problem = second.0.problem(format!("the pipeline `{other}` appends to this file, and one alone may"));
-            Some(problem.help("give each a file of its own; one source reads several if they stand in one folder"))
+            Some(problem.help("give each a file of its own; one source reads several if they stand in one directory"))
         }
         // Within one pipeline, the check of that pipeline has reported it. A pipeline may read the output of another.
         (Usage::Input, Usage::Lines) | (Usage::Lines, Usage::Input) => None,
@@ -134,7 +134,7 @@ fn noun(usage: Usage) -> &'static str {
         Usage::Lines => "file of lines",
         Usage::Projection => "database",
         Usage::Checkpoints => "checkpoint database",
-        Usage::CheckpointDirectory => "checkpoint folder",
+        Usage::CheckpointDirectory => "checkpoint directory",
     }
 }
 
@@ -155,7 +155,7 @@ fn not_lines(lines: &Use<'_>, usage: Usage, other: &Use<'_>, is_one_pipeline: bo
 
 fn not_a_directory(database: &Use<'_>, directory: &Use<'_>) -> Problem {
     let name = directory.pipeline.name();
-    database.problem(format!("this is the checkpoint folder of the pipeline `{name}`, not a database"))
+    database.problem(format!("this is the checkpoint directory of the pipeline `{name}`, not a database"))
 }
 
 /// Advises about tables and progress in one file. Whoever rebuilds the tables by removing their file removes the progress.

@@ -1,4 +1,4 @@
-//! A folder of JSON lines that grows, and where each event stands in it.
+//! A growing directory of JSON lines, and the location of each event in it.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -7,37 +7,37 @@ use std::path::PathBuf;
 use propulsiond::position::Ordinal;
 
 const STREAMS: usize = 300;
-/// About what a line takes in the file that is written, in bytes.
+/// The approximate size in bytes of a line in the file that the sink writes.
 pub(super) const SINK_LINE: u64 = 130;
 
-/// One line of the folder.
+/// One line of the directory.
 #[derive(Debug, PartialEq)]
 pub(super) struct Line {
     pub(super) stream: usize,
     pub(super) index: i64,
     pub(super) at: Ordinal,
-    /// The event was there before.
+    /// The event is a repetition.
     pub(super) repeats: bool,
 }
 
-/// The events and the files they are in, which are read as one log.
+/// The events and their files, which the source reads as one log.
 pub(super) struct Feed {
-    folder: PathBuf,
+    directory: PathBuf,
     random: fastrand::Rng,
     lines: Vec<Line>,
-    /// Which lines were repeated: none is twice.
+    /// The repeated lines; each event is repeated once at most.
     repeated: std::collections::HashSet<usize>,
     next: Vec<i64>,
-    /// The number of the file that grows, and how many lines it has.
+    /// The number of the growing file, and its line count.
     file: u64,
     file_lines: u64,
 }
 
 impl Feed {
-    pub(super) fn new(folder: PathBuf, random: fastrand::Rng) -> Self {
-        fs::create_dir(&folder).unwrap();
+    pub(super) fn new(directory: PathBuf, random: fastrand::Rng) -> Self {
+        fs::create_dir(&directory).unwrap();
         Self {
-            folder,
+            directory,
             random,
             lines: Vec::new(),
             repeated: std::collections::HashSet::new(),
@@ -51,12 +51,13 @@ impl Feed {
         &self.lines
     }
 
-    /// Returns how many different events there are.
+    /// Returns the number of distinct events.
     pub(super) fn events(&self) -> i64 {
         self.next.iter().sum()
     }
 
-    /// Appends so many lines to the last file, or to a new one, but for the rest that it returns, which begins anywhere.
+    /// Appends lines to the last file, or to a new one, except for the rest that it returns. The rest begins at a
+    /// random byte.
     pub(super) fn append(&mut self, count: usize) -> Vec<u8> {
         if count == 0 {
             return Vec::new();
@@ -81,11 +82,11 @@ impl Feed {
     }
 
     pub(super) fn append_rest(&mut self, rest: &[u8]) {
-        let path = self.folder.join(format!("{:05}.jsonl", self.file));
+        let path = self.directory.join(format!("{:05}.jsonl", self.file));
         OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(rest).unwrap();
     }
 
-    /// Draws what comes next: now and then an event again, soon after it was there or much later.
+    /// Draws the next line: sometimes a repetition, soon after the original or much later.
     fn draw(&mut self) -> (usize, i64, bool) {
         let back = match self.random.u32(..200) {
             0 => self.random.usize(1..30_000),
@@ -105,7 +106,7 @@ impl Feed {
     }
 }
 
-/// Returns the ordinal of a line, by the numbers of its file and of itself.
+/// Returns the ordinal of a line from the numbers of its file and of the line.
 pub(super) fn ordinal(file: u64, line: u64) -> Ordinal {
     Ordinal::new(file << 40 | line, 0)
 }
@@ -114,12 +115,12 @@ fn name(stream: usize) -> String {
     format!("account-{stream}")
 }
 
-/// Returns which stream has this name.
+/// Returns the stream with this name.
 pub(super) fn stream(name: &str) -> Option<usize> {
     name.strip_prefix("account-")?.parse().ok()
 }
 
-/// What fills an event, so that none looks like another.
+/// Returns the padding that makes an event unique.
 pub(super) fn pad(stream: usize, index: i64) -> String {
     format!("{stream}.{index},").repeat(1 + (stream + index as usize) % 20)
 }

@@ -1,4 +1,4 @@
-//! What a killed daemon left behind: what its sinks hold, and what is stored of the progress.
+//! The remains of a killed daemon: the content of its sinks, and its stored progress.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -14,7 +14,7 @@ use rusqlite::Connection;
 
 use super::feed::{self, Feed, Line};
 
-/// How far a pipeline is, as it is stored.
+/// The stored progress of a pipeline.
 #[derive(Default)]
 pub(super) struct Progress {
     upto: Ordinal,
@@ -22,7 +22,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Reads what a pipeline stored in a database.
+    /// Reads the stored progress of a pipeline from a database.
     pub(super) fn load(databases: &Databases, pipeline: &str, database: &str) -> Self {
         let context = Context::new(pipeline, databases.0.path(), databases.0.path());
         let settings = CheckpointSettings { path: Text::literal(database), ..CheckpointSettings::default() };
@@ -30,7 +30,7 @@ impl Progress {
         let key = CheckpointKey { group: pipeline.into(), source: "json".into(), tranche: TrancheId::new("0") };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let Some(stored) = runtime.block_on(store.load(&key)).unwrap() else { return Self::default() };
-        // The position in JSON lines names the file's number and how many of its lines were read.
+        // The position in JSON lines names the file's number and its count of read lines.
         let upto = stored.position.map_or(Ordinal::default(), |position| {
             let place: serde_json::Value = serde_json::from_str(&position.to_string()).unwrap();
             let number = |name: &str| place.get(name).map_or(0, |number| number.as_u64().unwrap());
@@ -44,7 +44,7 @@ impl Progress {
     }
 }
 
-/// Copies of the databases: those themselves are for the next daemon to recover.
+/// Copies of the databases: the originals are for the next daemon to recover.
 pub(super) struct Databases(tempfile::TempDir);
 
 impl Databases {
@@ -59,18 +59,18 @@ impl Databases {
     }
 }
 
-/// What a sink holds, as far as it was looked at. Each look takes in what was added since the last one.
+/// The content of a sink so far. Each inspection adds the new part.
 #[derive(Default)]
 pub(super) struct Held {
-    /// The next index of each stream: all events before it are there.
+    /// The next index of each stream: all earlier events are there.
     next: HashMap<usize, i64>,
-    /// The bytes of the file, or the rows of the table, that were taken in.
+    /// The inspected bytes of the file, or rows of the table.
     taken: u64,
-    /// A file's last line was whole, but for its newline.
+    /// The file's last line is complete except for its newline.
     open: bool,
-    /// A file's last line is cut.
+    /// The file's last line is truncated.
     is_cut: bool,
-    /// What may be written again until the next look, each once.
+    /// The events that may be written once more before the next inspection.
     may_repeat: HashSet<(usize, i64)>,
     pub(super) repeated: u64,
 }
@@ -80,22 +80,22 @@ impl Held {
         self.next.get(&line.stream).is_some_and(|next| line.index < *next)
     }
 
-    /// Returns how many different events are there.
+    /// Returns the number of distinct events.
     pub(super) fn events(&self) -> u64 {
         self.next.values().map(|next| next.cast_unsigned()).sum()
     }
 
-    /// Returns how many events may be written again until the next look.
+    /// Returns the number of events that may be repeated before the next inspection.
     pub(super) fn at_risk(&self) -> u64 {
         self.may_repeat.len() as u64
     }
 
-    /// Returns whether a file's last line has its end.
+    /// Returns whether the file's last line is complete.
     pub(super) fn ends_with_a_line(&self) -> bool {
         !self.is_cut && !self.open
     }
 
-    /// Takes in what was added to a file.
+    /// Inspects the new lines of a file.
     pub(super) fn take_lines(&mut self, path: &Path) {
         let Ok(mut file) = File::open(path) else { return };
         let mut bytes = Vec::new();
@@ -111,7 +111,7 @@ impl Held {
             self.take(stream, index);
             rest = after;
         }
-        // A line that lacks nothing but its newline gets that; what else is left is cut off.
+        // A line that lacks only its newline is completed; any other rest is removed.
         if let Some((stream, index)) = parse(rest) {
             self.take(stream, index);
             self.open = true;
@@ -121,7 +121,7 @@ impl Held {
         self.taken += (text.len() - rest.len()) as u64;
     }
 
-    /// Takes in what was added to a table.
+    /// Inspects the new rows of a table.
     pub(super) fn take_rows(&mut self, databases: &Databases) {
         let connection = Connection::open(databases.0.path().join("table.db")).unwrap();
         if !connection.table_exists(None, "effects").unwrap() {
@@ -138,7 +138,7 @@ impl Held {
         }
     }
 
-    /// Takes in an event: the next one of its stream, or one that may come again.
+    /// Records an event: the next one of its stream, or a permitted repetition.
     fn take(&mut self, stream: usize, index: i64) {
         let next = self.next.entry(stream).or_insert(0);
         if index == *next {
@@ -150,7 +150,7 @@ impl Held {
         self.repeated += 1;
     }
 
-    /// Checks that what is covered is there, and returns what is there but not covered.
+    /// Asserts that all covered lines are there. Returns the lines that are there but not covered.
     pub(super) fn not_covered<'f>(&self, feed: &'f Feed, progress: &Progress) -> Vec<&'f Line> {
         let (covered, not_covered): (Vec<_>, Vec<_>) = feed.lines().iter().partition(|line| progress.covers(line));
         let lost = covered.into_iter().find(|line| !self.holds(line));
@@ -158,13 +158,13 @@ impl Held {
         not_covered.into_iter().filter(|line| self.holds(line)).collect()
     }
 
-    /// Lets these be written again until the next look, each once.
+    /// Permits one repetition of each of these lines before the next inspection.
     pub(super) fn may_repeat(&mut self, lines: &[&Line]) {
         self.may_repeat = lines.iter().map(|line| (line.stream, line.index)).collect();
     }
 }
 
-/// Returns stream and index of a line of the file, if it is whole.
+/// Returns stream and index of a line of the file, if the line is complete.
 fn parse(line: &str) -> Option<(usize, i64)> {
     let value: serde_json::Value = serde_json::from_str(line).ok()?;
     let (stream, index) = (feed::stream(value.get("stream")?.as_str()?)?, value.get("index")?.as_i64()?);

@@ -1,4 +1,4 @@
-//! What is promised of deliveries and crashes.
+//! The explanation of the delivery contract and of crashes.
 
 use expect_test::{expect, expect_file};
 
@@ -134,7 +134,7 @@ fn at_least_once_says_why_it_is_not_once_and_what_a_repeat_does() {
 }
 
 #[test]
-fn what_a_crash_costs_depends_on_where_things_are_kept() {
+fn the_cost_of_a_crash_depends_on_the_stores() {
     check_part(
         &format!("{JSON}[sink.stdout]\n"),
         "crash",

@@ -1,4 +1,4 @@
-//! What is read, in what order it is handled, and where it goes.
+//! The explanation of the source, the order and the sink.
 
 use expect_test::expect;
 
@@ -55,7 +55,7 @@ fn orders_differ_in_what_waits_for_what() {
 }
 
 #[test]
-fn what_is_read_taken_and_written_is_said_for_every_kind() {
+fn every_kind_explains_its_reads_and_writes() {
     let filter = "[filter]\ncategories = ['order', 'invoice']\nexclude_streams = ['/^test/']\nevents = ['A']\n";
     check_part(
         &format!("{JSON}[sink.stdout]\n{filter}"),
@@ -74,10 +74,10 @@ fn what_is_read_taken_and_written_is_said_for_every_kind() {
             streams, whose names begin with `$`, pass like others.
         "#]],
     );
-    let folder = "stop = { after = '10m' }\n[source.json]\npath = '.'\npattern = '*.log'\nskip = 1\ntranche_per_file = true\n\
+    let directory = "stop = { after = '10m' }\n[source.json]\npath = '.'\npattern = '*.log'\nskip = 1\ntranche_per_file = true\n\
                   index = 'line'\non_replaced = 'restart'\n[sink.null]\n";
     check_part(
-        folder,
+        directory,
         "source",
         expect![[r#"
             It reads the files of the folder `.` beside the pipeline's file: each by itself and all at the same time, a

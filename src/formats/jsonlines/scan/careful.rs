@@ -1,8 +1,8 @@
-//! Strings by themselves, whatever is in them.
+//! Reads strings one at a time, with any content.
 
 use super::{Expected, Scanner, Strings};
 
-/// Looks at every string by itself.
+/// Reads each string by itself.
 #[derive(Clone, Copy)]
 pub(in crate::formats::jsonlines) struct Careful;
 
@@ -23,7 +23,8 @@ impl Strings for Careful {
 }
 
 impl Scanner<'_> {
-    /// Passes a string that is not short and plain. By value, so that the caller's copy can stay in registers.
+    /// Reads a string that is not short and plain. Takes the scanner by value, so that the caller's copy can stay in
+    /// registers.
     #[inline(never)]
     fn long_string(mut self) -> (Self, Result<bool, Expected>) {
         let passed = self.pass_long_string();
@@ -69,14 +70,14 @@ impl Scanner<'_> {
                 self.at += 1;
                 Ok(())
             }
-            // A surrogate without its other half is accepted: JavaScript writes them. The text cannot be decoded, so that
-            // only a reader of this very string fails.
+            // An unpaired surrogate is accepted, because JavaScript writes them. It cannot be decoded, so only a reader
+            // of this very string fails.
             Some(b'u') => self.unit(),
             _ => Err(Expected::Escape),
         }
     }
 
-    /// Passes `u` and four hexadecimal digits.
+    /// Reads `u` and four hexadecimal digits.
     fn unit(&mut self) -> Result<(), Expected> {
         self.at += 1;
         for _ in 0..4 {
@@ -89,10 +90,10 @@ impl Scanner<'_> {
     }
 }
 
-/// How many bytes of a string are looked at together.
+/// The number of a string's bytes inspected together.
 const CHUNK: usize = 16;
 
-/// Returns how many bytes at the start need no attention in a string: printable ASCII but `"` and `\`. May return fewer.
+/// Counts the leading bytes that are plain within a string: printable ASCII except `"` and `\`. Can return fewer.
 #[inline(always)]
 fn plain_prefix(chunk: &[u8; CHUNK]) -> usize {
     let whole = u128::from_le_bytes(*chunk);
@@ -101,8 +102,8 @@ fn plain_prefix(chunk: &[u8; CHUNK]) -> usize {
     word.trailing_zeros() as usize / 8 + passed
 }
 
-/// Sets the highest bit of bytes that need attention. The first one is marked rightly; bytes behind it may be marked
-/// too, by what was borrowed from them.
+/// Sets the highest bit of each byte that is not plain. The first mark is exact. Later bytes can be marked wrongly,
+/// because the subtraction borrows from them.
 #[inline(always)]
 fn marks(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 255;
