@@ -1,7 +1,7 @@
-//! Measures whole pipelines against their components: `cargo bench --bench pipeline [-- NAME..]`.
+//! Whole pipelines against what they are made of: `cargo bench --bench pipeline [-- NAME..]`.
 //!
-//! Each row is the median of five runs, beside its floor in the same run, with the CPU time per event. Machines differ
-//! and are shared: compare the ratios. `BENCH_ROUNDS=1` gives a quick estimate.
+//! Every row is the median of five runs, beside its floor in the same run, with the CPU time an event took. Machines
+//! differ and are shared: read the ratios. `BENCH_ROUNDS=1` is for a quick look.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,6 +12,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,9 +24,9 @@ use propulsiond::checkpoint::{CheckpointStore, Owner};
 use propulsiond::clock::Clock;
 use propulsiond::config::filter::Filter;
 use propulsiond::config::scalar::Text;
-use propulsiond::connector::{Context, json, memory, null, sqlite};
+use propulsiond::connector::{Context, generate, json, memory, null, sqlite};
 use propulsiond::handler::{AnyHandler, Call, Decision, Decisions, Handler, HandlerError, HandlerErrorKind};
-use propulsiond::pipeline::observe::Observer;
+use propulsiond::pipeline::counts::Observer;
 use propulsiond::pipeline::{self, Assemble, Ended, ErrorPolicy, Identity, Parts, Pipeline, Stop, Then};
 use propulsiond::runtime::retry::Backoff;
 use propulsiond::runtime::supervise::Group;
@@ -57,16 +58,19 @@ fn main() {
     if wants("waiting") {
         bench.waiting();
     }
+    if wants("tranches") {
+        bench.tranches();
+    }
 }
 
 struct Bench {
-    /// The rows to measure, by a part of their names; all if empty.
+    /// Rows to measure, by a part of their names; all if empty.
     rows: Vec<String>,
     directory: tempfile::TempDir,
     rounds: usize,
 }
 
-/// The durations of a run.
+/// The duration of a run.
 #[derive(Clone, Copy, Debug)]
 struct Took {
     wall: Duration,
@@ -82,7 +86,7 @@ impl Bench {
         median((0..self.rounds).map(|_| run()).collect())
     }
 
-    /// Measures JSON lines into nothing, through a script, and into SQLite, each beside the reader alone.
+    /// JSON lines to nowhere, through a script, into SQLite: each beside the reader alone.
     fn throughput(&self) {
         write_lines(&self.path("events.jsonl"), LINES, STREAMS);
         let reader = self.median(|| {
@@ -107,8 +111,8 @@ impl Bench {
         row("lines -> script -> sqlite, exactly once, NORMAL", &sqlite(sqlite::Synchronous::Normal));
     }
 
-    /// Measures the cost that permanently failing streams cause for the others. The rows alternate, because other work
-    /// of the machine, such as writing back the new file, would otherwise count against one of them.
+    /// Measures the cost of streams that always fail for the others. The rows take turns, as what else the machine does (such as writing
+    /// back the file that was just made) would else be counted against one of them.
     fn failing(&self) {
         write_lines(&self.path("long.jsonl"), 5 * LINES, STREAMS);
         let mut runs = [Vec::new(), Vec::new(), Vec::new()];
@@ -123,7 +127,7 @@ impl Bench {
         show("900,000 events, a hundred fail", hundred, 900_000, Some(without));
     }
 
-    /// Measures handlers that wait, against the waits themselves.
+    /// Handlers that wait, against the waits themselves.
     fn waiting(&self) {
         write_lines(&self.path("short.jsonl"), 10_000, 1_000);
         for concurrency in [16, 100] {
@@ -135,6 +139,27 @@ impl Bench {
                 median * 100.0
             );
         }
+    }
+
+    /// The CPU time of the driver for many tranches with few events: it costs by the tranches that change.
+    fn tranches(&self) {
+        const SECONDS: u64 = 10;
+        let stop = CancellationToken::new();
+        let made = Arc::new(ManyTranches { context: self.context() });
+        let running = std::thread::spawn({
+            let stop = stop.clone();
+            let options = pipeline::Options { stop: Stop::Never, ..options(&Work::default()) };
+            move || drive(made, options, Some(stop))
+        });
+        // The claims and the first reads are over by then.
+        std::thread::sleep(Duration::from_secs(8));
+        let before = cpu_time();
+        std::thread::sleep(Duration::from_secs(SECONDS));
+        let spent = cpu_time() - before;
+        stop.cancel();
+        assert_eq!(running.join().unwrap(), Ended::Stopped);
+        let share = spent.as_secs_f64() / SECONDS as f64 * 100.0;
+        println!("5,000 tranches, 200 events/s: {share:.1} % of a core");
     }
 
     fn context(&self) -> Context {
@@ -199,14 +224,14 @@ impl Bench {
     }
 }
 
-/// A pipeline to measure.
+/// A pipeline to be measured.
 #[derive(Clone)]
 struct Work {
     path: &'static str,
     script: Option<&'static str>,
     handler: Option<Arc<dyn Handler>>,
     sqlite: Option<sqlite::Synchronous>,
-    /// Stores the progress in SQLite even if the sink stores nothing.
+    /// Progress is kept in SQLite even if the sink holds nothing.
     durable: bool,
     concurrency: usize,
     max_events: usize,
@@ -282,6 +307,30 @@ impl Assemble for Made {
     }
 }
 
+/// Generated events of many tranches, to nowhere.
+struct ManyTranches {
+    context: Context,
+}
+
+impl Assemble for ManyTranches {
+    fn assemble(&self) -> anyhow::Result<Parts> {
+        let settings = generate::Settings {
+            tranches: NonZeroU32::new(5_000).unwrap(),
+            streams: NonZeroU64::new(5_000).unwrap(),
+            rate: NonZeroU64::new(200),
+            ..generate::Settings::default()
+        };
+        let (null, store) = (null::Settings::default(), memory::store::Settings::default());
+        Ok(Parts {
+            source: Arc::new(generate::source(&settings, &self.context)?),
+            checkpoints: Some(Arc::new(memory::store::MemoryCheckpoints::new(&store, &self.context))),
+            handler: None,
+            sink: AnySink::Plain(Arc::new(null::NullSink::new(&null, &self.context)?)),
+            filter: Arc::new(Filter::default()),
+        })
+    }
+}
+
 fn json_settings(path: &str) -> json::Settings {
     json::Settings { path: Text::literal(path), ..json::Settings::default() }
 }
@@ -335,10 +384,10 @@ fn drive(assemble: Arc<dyn Assemble>, options: pipeline::Options, stop: Option<C
     })
 }
 
-/// Handles every event at once, except those of some streams, which always fail.
+/// Handles everything at once, but for some streams, which fail for ever.
 struct Failing {
     failing: u64,
-    /// The number of events before the measurement starts, so that both runs are warm.
+    /// After how many events it begins to count, so that both runs are warm.
     from: u64,
     handled: AtomicU64,
     began: Mutex<Option<(Instant, Duration)>>,
@@ -370,7 +419,7 @@ impl Handler for Failing {
     }
 }
 
-/// Waits up to 5 ms for each event, and measures the actual wait.
+/// Waits up to 5 ms for each event, and measures how long that really took.
 #[derive(Default)]
 struct Waiting {
     waits: Mutex<std::collections::HashMap<String, Duration>>,
@@ -382,7 +431,7 @@ impl Handler for Waiting {
         async move {
             let began = Instant::now();
             let work = call.single();
-            // Each run draws the same: by stream and index.
+            // The same for every run: by stream and index.
             let hash = work
                 .stream_id()
                 .bytes()
@@ -400,7 +449,7 @@ impl Handler for Waiting {
     }
 }
 
-/// Writes lines of about 300 bytes with shuffled streams.
+/// Lines of about 300 bytes, their streams shuffled.
 fn write_lines(path: &Path, lines: u64, streams: u64) {
     let mut out = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
     let mut next = vec![0_u64; streams as usize];
@@ -435,7 +484,7 @@ fn timed(run: impl FnOnce()) -> Took {
     Took { wall: began.elapsed(), cpu: cpu_time() - cpu }
 }
 
-/// Returns the CPU time of the process so far, from its clock ticks of 10 ms.
+/// The CPU time of the process so far, from its clock ticks of 10 ms.
 fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();

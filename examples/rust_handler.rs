@@ -13,7 +13,7 @@ use propulsiond::clock::Clock;
 use propulsiond::config::filter::Filter;
 use propulsiond::connector::{Context, generate, memory, null};
 use propulsiond::handler::{AnyHandler, Call, Decision, Decisions, Handler};
-use propulsiond::pipeline::observe::Observer;
+use propulsiond::pipeline::counts::Observer;
 use propulsiond::pipeline::{self, Assemble, ErrorPolicy, Identity, Options, Parts, Pipeline, Stop, Then};
 use propulsiond::runtime::retry::Backoff;
 use propulsiond::runtime::supervise::Group;

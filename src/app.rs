@@ -203,7 +203,8 @@ async fn bind(listen: &Listen) -> anyhow::Result<Option<TcpListener>> {
 fn exit_status(ended: &[HowEnded]) -> ExitStatus {
     let worst = |status: ExitStatus, ended: &Ended| match (status, ended) {
         (_, Ended::DeadlinePassed(_)) | (ExitStatus::DrainTimedOut, _) => ExitStatus::DrainTimedOut,
-        (_, Ended::Halted(_) | Ended::Failed(_) | Ended::Fenced(_)) => ExitStatus::Failed,
+        (status, Ended::Unavailable(_)) if status != ExitStatus::Failed => ExitStatus::BadEnvironment,
+        (_, Ended::Unavailable(_) | Ended::Halted(_) | Ended::Failed(_) | Ended::Fenced(_)) => ExitStatus::Failed,
         (status, Ended::Finished | Ended::Stopped) => status,
     };
     ended.iter().fold(ExitStatus::Ok, |status, (_, ended)| worst(status, ended))

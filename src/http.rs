@@ -161,7 +161,13 @@ async fn why(State(api): Shared, Path((name, stream)): Path<(String, String)>) -
         Err(response) => return *response,
     };
     match pipeline.handle.explain(&stream).await {
-        Some(explanation) => axum::Json(answers::explanation(&stream, &explanation)).into_response(),
+        Some(explanation) => {
+            let failure =
+                answers::failure(pipeline.handle.last_view().as_ref(), &stream, pipeline.handle.clock().now());
+            let mut answer = answers::explanation(&stream, &explanation);
+            answer["failure"] = failure;
+            axum::Json(answer).into_response()
+        }
         None => failure(StatusCode::SERVICE_UNAVAILABLE, &format!("pipeline `{name}` does not answer at the moment")),
     }
 }

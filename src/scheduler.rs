@@ -205,6 +205,9 @@ impl Scheduler {
     /// (C12). An earlier assignment of the tranche ends first.
     pub fn open(&mut self, tranche: &TrancheId, progress: Option<Progress>) {
         self.begin_assignment(tranche, progress);
+        if let Some(tranche) = self.ledger.held(tranche) {
+            self.ledger.note_change(tranche);
+        }
     }
 
     /// Marks a stream as parked from `first` on, as the parked store records it. The driver calls this before the
@@ -216,6 +219,9 @@ impl Scheduler {
     /// Admits a batch. A batch of a tranche that is not held is dropped. After an error the batch never completes, so
     /// that no progress passes it.
     pub fn ingest(&mut self, batch: IngestBatch, now: Timestamp) -> Result<(), BrokenFeed> {
+        if let Some(tranche) = self.ledger.held(&batch.tranche) {
+            self.ledger.note_change(tranche);
+        }
         self.take_in(batch, now)
     }
 
@@ -258,7 +264,17 @@ impl Scheduler {
     /// # Panics
     /// If the work was finished already, has other events, or is done without any of them.
     pub fn finish(&mut self, work: Work, outcome: Outcome, now: Timestamp) {
+        if let Some(call) = self.in_flight.find(work.id) {
+            let tranche = call.tranche;
+            self.ledger.note_change(tranche);
+        }
         self.finish_work(work, outcome, now);
+    }
+
+    /// Returns the tranches that changed since the last call: a batch came, or work returned. Nothing else changes progress,
+    /// or makes room for reading.
+    pub fn take_changed(&mut self) -> Vec<TrancheId> {
+        self.ledger.take_changed()
     }
 
     /// Returns the current progress of a tranche; `None` if it is not held.

@@ -163,6 +163,7 @@ impl Report {
                 Ended::Stopped => tracing::info!(pipeline = %name, "stopped: {handled}"),
                 Ended::Halted(why) => tracing::error!(pipeline = %name, "halted: {why}; {handled}"),
                 Ended::Fenced(why) => tracing::error!(pipeline = %name, "fenced: {why}; {handled}"),
+                Ended::Unavailable(why) => tracing::error!(pipeline = %name, "given up: {why}; {handled}"),
                 Ended::Failed(why) => tracing::error!(pipeline = %name, "failed: {why}; {handled}"),
                 Ended::DeadlinePassed(still) => {
                     tracing::error!(pipeline = %name, "stopped at the drain deadline: {}; {handled}", still.join(", "));

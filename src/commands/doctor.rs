@@ -189,6 +189,6 @@ impl Look<'_> {
 
 /// Returns the context of a pipeline's connectors.
 fn context(definition: &Definition, data: &Path) -> Context {
-    let context = Context::new(definition.name(), definition.loaded.folder(), data);
+    let context = Context::new(definition.name(), definition.loaded.directory(), data);
     Context { group: definition.group().into(), ..context }
 }

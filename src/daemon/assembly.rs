@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use crate::config::settings::DaemonSettings;
 use crate::connector::{Clients, Context};
 use crate::handler::AnyHandler;
-use crate::pipeline::observe::Observer;
+use crate::pipeline::counts::Observer;
 use crate::pipeline::{Assemble, ErrorPolicy, Identity, Options, Parts, Pipeline, Stop, Then};
 use crate::runtime::supervise::Group;
 use crate::scheduler;

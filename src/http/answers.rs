@@ -19,7 +19,7 @@ pub(super) async fn refresh(pipeline: &Registered) {
     let standing = pipeline.handle.standing();
     pipeline.gauges.state(standing.state);
     if let Some(view) = pipeline.handle.view().await {
-        crate::pipeline::observe::show(&pipeline.gauges, &view);
+        crate::pipeline::counts::show(&pipeline.gauges, &view);
     }
     if let Some(script) = &pipeline.script {
         script.drain(|name, by| pipeline.gauges.script(name, by));
@@ -45,7 +45,7 @@ pub(super) async fn status(pipeline: &Registered) -> PipelineStatus {
         let troubles = view.tranches.iter().filter(phase).filter_map(|tranche| tranche.trouble.as_ref());
         troubles.min_by_key(|(_, since)| *since).map(outage)
     };
-    status.source_failing = trouble(true);
+    status.source_failing = view.source_failing.as_ref().map(outage).or_else(|| trouble(true));
     status.checkpoint_failing = view.checkpoint_failing.as_ref().map(outage).or_else(|| trouble(false));
     status.breaker_open = view.outage.as_ref().map(outage);
     let waiting =
@@ -171,6 +171,22 @@ fn stream(report: &StreamReport) -> Value {
     })
 }
 
+/// Returns the last failure of a stream that has a retry ahead; `null` if it has none.
+pub(super) fn failure(view: Option<&View>, stream: &str, now: Timestamp) -> Value {
+    let failures = view.iter().flat_map(|view| &view.failures);
+    let of_stream = failures.into_iter().find(|failure| failure.stream == stream);
+    of_stream.map_or(Value::Null, |failure| {
+        json!({
+            "index": failure.index,
+            "class": failure.class,
+            "error": failure.error,
+            "attempts": failure.attempts,
+            "seconds": now.since(failure.since).as_secs_f64(),
+            "next_try_in_seconds": failure.next_try.map(|at| at.since(now).as_secs_f64()),
+        })
+    })
+}
+
 pub(super) fn explanation(name: &str, explanation: &Explanation) -> Value {
     json!({
         "stream": name,
@@ -213,6 +229,8 @@ mod tests {
             streams: Snapshot::default(),
             outage: None,
             checkpoint_failing: None,
+            source_failing: None,
+            failures: Vec::new(),
             handled_at: Timestamp::ZERO,
             calls: 0,
             writing: 0,

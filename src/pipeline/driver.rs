@@ -1,193 +1,176 @@
-//! The one loop that owns a pipeline's scheduler.
+//! The loop of a running pipeline. It owns the scheduler and the parts, and performs their actions.
 //!
-//! Everything that can wake it is an [`Event`]; there is no `await` between reading state and changing it, and it never
-//! waits for a send or a store (C25).
+//! A message ([`Event`]) wakes it. There is no `await` between reading and changing state, and the driver never waits for a
+//! send or a store (C25): tasks do, and send their results.
 
-use std::sync::{Arc, RwLock};
+mod delivery;
+mod ending;
+mod intake;
+mod outcomes;
+mod progress;
+mod viewing;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::commit::{Committed, PlainCommit};
-use super::deliver::Delivered;
-use super::dispatch::Deciders;
-use super::gate::Gate;
-use super::life::{Ended, Pipeline};
-use super::observe::Counts;
-use super::parking::ToPark;
-use super::questions::{Command, Listener, Shared};
-use super::reader::Read;
-use super::tranches::Tranches;
-use super::transaction::InTransaction;
-use super::workers::Called;
-use super::{Identity, Options, Parts, Stop, watch};
-use crate::checkpoint::{CheckpointError, CheckpointStore, Claimed, ParkedStore, ParkedStream};
-use crate::clock::{Clock, Period, Timestamp};
+use super::breaker::Breaker;
+use super::calls::{Calls, Decider, DecisionRules};
+use super::commits::{Commits, Rules};
+use super::counts::{Counts, Observer};
+use super::drain::{Drain, Ended};
+use super::failures::Failures;
+use super::handle::{Listener, Shared};
+use super::messages::{Command, Event, Question};
+use super::options::{Identity, Options, Parts, Stop};
+use super::parked::ParkQueue;
+use super::spans::Spans;
+use super::tranches::{Limits, Tranches};
+use super::watch;
+use super::workers::Workers;
+use super::writes::{WriteLimits, Writes};
+use crate::checkpoint::{CheckpointStore, ParkedStore};
+use crate::clock::{Clock, Timestamp};
 use crate::config::filter::Filter;
 use crate::event::Indexes;
-use crate::handler::{Call, Decisions};
+use crate::handler::AnyHandler;
 use crate::position::TrancheId;
 use crate::runtime::supervise::{Group, TaskKind};
 use crate::scheduler::{self, Scheduler};
-use crate::sink::{AnySink, Decided};
-use crate::source::{Changes, Source, SourceError, TrancheChange};
+use crate::sink::AnySink;
+use crate::source::{Changes, Contract, Source, TrancheChange};
 use crate::telemetry::health::State;
-use crate::trace::Recorder;
-use crate::work::{Streams, Work};
-
-/// What wakes the driver.
-pub(super) enum Event {
-    /// The watch of the source failed, for this many times in a row, and is repeated after the delay.
-    WatchFailed {
-        error: SourceError,
-        retry_in: Duration,
-        failures: u32,
-    },
-    Read(Read),
-    Claimed {
-        tranche: TrancheId,
-        result: Result<(Claimed, Vec<ParkedStream>), CheckpointError>,
-    },
-    /// Blocking calls that were made.
-    Called(Called),
-    /// An async call that had to wait. `None`: it took too long.
-    Waited {
-        call: Arc<Call>,
-        decisions: Option<Decisions>,
-        period: Period,
-    },
-    Delivered(Delivered),
-    /// Events of parked streams were appended, or not.
-    Appended {
-        parks: Vec<ToPark>,
-        result: Result<(), CheckpointError>,
-    },
-    /// The transaction's effects are written: the progress is wanted.
-    Written(InTransaction),
-    Committed(Committed),
-}
+use crate::work::Streams;
 
 /// A pipeline while it runs.
 pub(super) struct Driver {
-    pub(super) identity: Identity,
-    pub(super) options: Options,
-    pub(super) scheduler: Scheduler,
-    pub(super) source: Arc<dyn Source>,
+    identity: Identity,
+    options: Options,
+    scheduler: Scheduler,
+    source: Arc<dyn Source>,
+    indexes: Indexes,
     changes: mpsc::Receiver<TrancheChange>,
-    pub(super) ordinals: bool,
-    pub(super) indexes: Indexes,
-    pub(super) store: Arc<dyn CheckpointStore>,
-    pub(super) parked: Option<Arc<dyn ParkedStore>>,
-    pub(super) sink: AnySink,
-    pub(super) deciders: Deciders,
-    pub(super) filter: Arc<RwLock<Arc<Filter>>>,
-    pub(super) tranches: Tranches,
-    /// Every tranche that exists has been named.
-    pub(super) settled: bool,
-    pub(super) openings: u64,
-    pub(super) gate: Gate,
-    /// Decided, and waiting for the sink.
-    pub(super) decided: Vec<Decided>,
-    /// Decisions that the sink is writing.
-    pub(super) writing: usize,
-    /// Work of parked streams, waiting to be appended, and how much is being appended.
-    pub(super) to_park: Vec<Work>,
-    pub(super) appending: usize,
-    /// Why streams were parked here; what queues behind repeats it.
-    pub(super) why_parked: hashbrown::HashMap<Box<str>, Arc<str>>,
-    pub(super) plain_commit: PlainCommit,
-    /// When progress is next due to be stored.
-    pub(super) commit_at: Timestamp,
-    /// A transaction is under way.
-    pub(super) in_transaction: bool,
-    /// How many transactions are to carry one decision each.
-    pub(super) alone: usize,
-    pub(super) commit_failures: u32,
-    /// Why progress cannot be stored, and since when.
-    pub(super) commit_failing: Option<(String, Timestamp)>,
-    pub(super) handled_at: Timestamp,
-    pub(super) next_purge: Option<Timestamp>,
-    pub(super) check_stuck_at: Timestamp,
-    pub(super) paused: bool,
-    /// What it drains for, and until when that may take.
-    pub(super) draining: Option<(Ended, Timestamp)>,
-    pub(super) released: bool,
-    pub(super) shared: Arc<Shared>,
-    pub(super) counts: Counts,
-    /// Takes spans, where traces are exported.
-    pub(super) recorder: Option<Recorder>,
-    pub(super) random: fastrand::Rng,
-    pub(super) clock: Clock,
-    pub(super) now: Timestamp,
-    pub(super) started: Timestamp,
-    pub(super) group: Group,
-    pub(super) events_in: mpsc::Sender<Event>,
+    store: Arc<dyn CheckpointStore>,
+    parked: Option<Arc<dyn ParkedStore>>,
+    sink: AnySink,
+    filter: Arc<RwLock<Arc<Filter>>>,
+
+    tranches: Tranches,
+    limits: Limits,
+    calls: Calls,
+    rules: DecisionRules,
+    writes: Writes,
+    parks: ParkQueue,
+    commits: Commits,
+    breaker: Breaker,
+    drain: Drain,
+    failures: Failures,
+    counts: Counts,
+    spans: Spans,
+
+    /// Tranches that changed since the last pass: only these are granted credits, or found complete.
+    changed: BTreeSet<TrancheId>,
+    /// Every existing tranche was reported.
+    settled: bool,
+    /// The error that keeps the source from reporting its tranches, and its begin.
+    source_failing: Option<(String, Timestamp)>,
+    /// Releases of claims in flight.
+    releases: usize,
+    handled_at: Timestamp,
+    next_purge: Option<Timestamp>,
+    check_stuck_at: Timestamp,
+    probe_at: Timestamp,
+    paused: bool,
+
+    shared: Arc<Shared>,
+    random: fastrand::Rng,
+    clock: Clock,
+    now: Timestamp,
+    started: Timestamp,
+    group: Group,
+    events_in: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
-    /// Reused by each dispatch.
-    pub(super) run: Vec<Streams>,
 }
 
-/// Room for events on their way to the driver. Who sends waits when it is full; the driver never waits for them.
+/// The number of events that wait for the driver before a sender waits. The driver never waits for the senders.
 const EVENTS: usize = 256;
-/// How many events are taken before the driver looks at what follows from them.
+/// The number of events that the driver takes before it looks at their consequences.
 const EVENTS_AT_ONCE: usize = 64;
+/// The number of calls of one pass. A handler that defers at once is offered the same events again and again; between two
+/// passes the driver hears of a stop.
+const CALLS_PER_PASS: usize = 4_096;
+/// The interval at which tranches without room for reading are asked for their backlog.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+
+/// The facts of a run that the driver is made of.
+pub(super) struct Run<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) options: &'a Options,
+    pub(super) observer: &'a Observer,
+    pub(super) listener: &'a Listener,
+    pub(super) group: &'a Group,
+    pub(super) random: fastrand::Rng,
+}
 
 impl Driver {
-    pub(super) fn new(
-        pipeline: &Pipeline,
-        parts: Parts,
-        listener: &Listener,
-        group: &Group,
-        mut random: fastrand::Rng,
-    ) -> Self {
-        let options = pipeline.options.clone();
+    /// Makes the driver of a run, and begins to watch the source.
+    pub(super) fn new(run: Run<'_>, parts: Parts) -> Self {
+        let Run { identity, options, observer, listener, group, mut random } = run;
         let clock = listener.clock();
         let now = clock.now();
         let contract = parts.source.contract();
         let (events_in, events) = mpsc::channel(EVENTS);
         let store = progress_store(&parts);
-        let scheduler = scheduler_for(&options, contract.indexes);
         let (changes_in, changes) = Changes::channel();
         let watch = watch::watch(Arc::clone(&parts.source), changes_in, events_in.clone(), random.u64(..));
         group.spawn(TaskKind::Source, "source", watch);
-        let deciders = Deciders::start(parts.handler, options.threads, clock, &events_in, group);
+        let decider = decider(parts.handler, options, clock, &events_in, group);
+        let rules = commit_rules(options, &*store, &parts.sink, contract);
         Self {
-            identity: pipeline.identity.clone(),
-            scheduler,
+            identity: identity.clone(),
+            scheduler: scheduler_for(options, contract.indexes),
             source: parts.source,
-            changes,
-            ordinals: contract.ordinals,
             indexes: contract.indexes,
+            changes,
             parked: store.parked(),
-            store,
-            sink: parts.sink,
-            deciders,
             filter: Arc::new(RwLock::new(parts.filter)),
-            tranches: Tranches::new(),
+            tranches: Tranches::default(),
+            limits: Limits {
+                batches: options.read_ahead,
+                bytes: options.read_ahead_bytes,
+                events: options.max_ahead_events,
+                set_bytes: store.max_set_bytes(),
+                finite: options.stop == Stop::Tail,
+            },
+            store,
+            calls: Calls::new(decider),
+            rules: DecisionRules {
+                order: options.order,
+                holds_progress: rules.with_effects,
+                write_positions: options.write_positions,
+            },
+            writes: Writes::new(write_limits(&parts.sink)),
+            sink: parts.sink,
+            parks: ParkQueue::default(),
+            commits: Commits::new(rules, now),
+            breaker: Breaker::new(options.concurrency),
+            drain: Drain::default(),
+            failures: Failures::default(),
+            counts: observer.start(),
+            spans: Spans::new(observer.recorder(), Arc::clone(&identity.name), clock),
+            changed: BTreeSet::new(),
             settled: false,
-            openings: 0,
-            gate: Gate::new(options.concurrency),
-            decided: Vec::new(),
-            writing: 0,
-            to_park: Vec::new(),
-            appending: 0,
-            why_parked: hashbrown::HashMap::new(),
-            plain_commit: PlainCommit::default(),
-            commit_at: now + options.commit_interval,
-            in_transaction: false,
-            alone: 0,
-            commit_failures: 0,
-            commit_failing: None,
+            source_failing: None,
+            releases: 0,
             handled_at: now,
             next_purge: options.purge.map(|every| now + every),
             check_stuck_at: now + Duration::from_secs(1),
+            probe_at: now + PROBE_EVERY,
             paused: listener.is_paused(),
-            draining: None,
-            released: false,
             shared: listener.shared(),
-            counts: pipeline.observer.start(),
-            recorder: pipeline.observer.recorder(),
             random: random.fork(),
             clock,
             now,
@@ -195,13 +178,12 @@ impl Driver {
             group: group.clone(),
             events_in,
             events,
-            run: Vec::new(),
-            options,
+            options: options.clone(),
         }
     }
 
-    /// Runs until the pipeline ends or breaks.
-    pub(super) async fn run(&mut self, listener: &mut Listener, stop: &CancellationToken) -> Ended {
+    /// Runs until the pipeline ends or a part of it fails. Returns the end and its reason.
+    pub(super) async fn run(&mut self, listener: &mut Listener, stop: &CancellationToken) -> (Ended, String) {
         if self.paused {
             self.shared.enter(State::Paused, "paused before the restart");
         } else {
@@ -209,29 +191,27 @@ impl Driver {
         }
         loop {
             self.now = self.clock.now();
-            self.pump();
+            let is_busy = self.pass();
             self.publish();
-            self.flush_counts();
-            if let Some(ended) = self.ended() {
-                if matches!(self.draining, Some((Ended::Finished | Ended::Stopped, _))) {
-                    close(&self.sink.clone()).await;
-                }
-                return ended;
+            self.counts.flush(&self.scheduler, self.now, self.drain.is_begun());
+            if let Some((ended, reason)) = self.ended() {
+                return (self.close(ended).await, reason);
             }
-            let wake = self.next_wake();
+            let wake = if is_busy { self.now } else { self.next_wake() };
             tokio::select! {
+                // A stop is heard first, however much there is to do.
                 biased;
-                () = stop.cancelled(), if self.draining.is_none() => self.drain(Ended::Stopped, "told to stop"),
-                failure = self.group.failed() => return Ended::Failed(failure.to_string()),
+                () = stop.cancelled(), if !self.drain.is_begun() => self.begin_drain(Ended::Stopped, "told to stop"),
+                failure = self.group.failed() => return (Ended::Failed(failure.to_string()), failure.to_string()),
                 command = listener.next() => self.on_command(command),
                 Some(event) = self.events.recv() => self.on_events(event),
-                Some(change) = self.changes.recv(), if self.draining.is_none() => self.on_change(change),
+                Some(change) = self.changes.recv(), if !self.drain.is_begun() => self.on_change(change),
                 () = tokio::time::sleep_until(self.clock.instant(wake)) => {}
             }
         }
     }
 
-    /// Takes what has come, up to a limit, so that transactions and runs are large when much is going on.
+    /// Takes the events that are there, up to a limit, so that transactions and runs are large under load.
     fn on_events(&mut self, first: Event) {
         let began = self.clock.now();
         self.now = began;
@@ -245,63 +225,23 @@ impl Driver {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::WatchFailed { error, retry_in, failures } => self.on_watch_failed(&error, retry_in, failures),
+            Event::WatchFailed { error, failures, retry_in } => self.on_watch_failed(&error, failures, retry_in),
+            Event::Claimed(results) => results.into_iter().for_each(|result| self.on_claimed(result)),
             Event::Read(read) => self.on_read(read),
-            Event::Claimed { tranche, result } => self.on_claimed(&tranche, result),
             Event::Called(called) => self.on_called(called),
             Event::Waited { call, decisions, period } => self.on_waited(call, decisions, period),
             Event::Delivered(delivered) => self.on_delivered(delivered),
             Event::Appended { parks, result } => self.on_appended(parks, result),
-            Event::Written(transaction) => self.on_written(transaction),
+            Event::EffectsWritten(effects) => self.on_effects_written(effects),
             Event::Committed(committed) => self.on_committed(committed),
+            Event::Released { tranche, assignment } => self.on_released(&tranche, assignment),
+            Event::Lag { tranche, lag } => self.on_lag(&tranche, lag),
         }
-    }
-
-    /// Does everything that can be done without waiting.
-    fn pump(&mut self) {
-        let held = self.paused || self.gate.is_closed(self.now);
-        self.scheduler.set_held(held, self.now);
-        while self.dispatch() | self.deliver() {}
-        self.counts.dispatched(self.clock.now().since(self.now));
-        self.append_parked();
-        self.look_for_stuck_streams();
-        // What ends here has its progress stored in this very pass: nothing else might wake the driver for it.
-        self.look_for_the_end();
-        self.commit();
-        self.claim_again();
-        self.let_go_of_tranches();
-        self.grant_credits();
-        if self.next_purge.is_some_and(|at| at <= self.now) {
-            self.next_purge = self.options.purge.map(|every| self.now + every);
-            let purged = self.scheduler.purge();
-            tracing::debug!(streams = purged, "idle streams forgotten");
-        }
-    }
-
-    fn next_wake(&self) -> Timestamp {
-        let mut wake = self.now + Duration::from_secs(1);
-        let tranches = self.tranches.values().filter_map(|tranche| tranche.next_wake());
-        let due = [
-            self.scheduler.next_wake(),
-            self.gate.next_wake(),
-            self.draining.as_ref().map(|(_, deadline)| *deadline),
-            (self.commit_is_wanted()).then_some(self.commit_at),
-            match self.options.stop {
-                Stop::After(limit) => Some(self.started + limit),
-                _ => None,
-            },
-        ];
-        for at in due.into_iter().flatten().chain(tranches) {
-            // What lies in the past was dealt with by this pass, or waits for an event.
-            if at > self.now {
-                wake = wake.min(at);
-            }
-        }
-        wake
     }
 
     fn on_change(&mut self, change: TrancheChange) {
         self.now = self.clock.now();
+        self.source_failing = None;
         match change {
             TrancheChange::Added { tranche, origin, epoch } => self.add_tranche(tranche, origin, epoch),
             TrancheChange::Settled => self.settled = true,
@@ -313,18 +253,82 @@ impl Driver {
     fn on_command(&mut self, command: Command) {
         self.now = self.clock.now();
         match command {
-            Command::Pause => {
-                self.paused = true;
-                self.shared.enter(State::Paused, "paused by the operator");
+            Command::Pause => self.pause(),
+            Command::Resume => self.resume(),
+            Command::Swap(handler) => self.calls.swap(handler),
+            Command::Filter(filter) => *self.filter.write().unwrap_or_else(PoisonError::into_inner) = filter,
+            Command::Ask(Question::View(answer)) => {
+                // The caller may have stopped waiting.
+                drop(answer.send(self.view()));
             }
-            Command::Resume => {
-                self.paused = false;
-                self.shared.enter(State::Running, "resumed by the operator");
+            Command::Ask(Question::Explain { stream, answer }) => {
+                drop(answer.send(self.scheduler.explain(&stream, self.now)));
             }
-            Command::Swap(handler) => self.deciders.swap(handler),
-            Command::Filter(filter) => *self.filter.write().unwrap_or_else(std::sync::PoisonError::into_inner) = filter,
-            Command::Ask(question) => self.answer(question),
         }
+    }
+
+    fn pause(&mut self) {
+        self.paused = true;
+        self.take_back_calls();
+        self.shared.enter(State::Paused, "paused by the operator");
+    }
+
+    fn resume(&mut self) {
+        self.paused = false;
+        self.shared.enter(State::Running, "resumed by the operator");
+    }
+
+    /// Does everything that can be done without waiting. Returns whether more is left to do at once.
+    fn pass(&mut self) -> bool {
+        self.scheduler.set_held(self.paused || self.breaker.is_open(self.now), self.now);
+        self.writes.wake(self.now);
+        let mut budget = CALLS_PER_PASS;
+        while self.dispatch(&mut budget) | self.deliver() && budget > 0 {}
+        self.counts.dispatched(self.clock.now().since(self.now));
+        self.append_parked();
+        self.look_for_stuck_streams();
+        self.note_changes();
+        // The end of a run has its progress stored in this very pass: no event might wake the driver for it.
+        self.look_for_the_end();
+        self.commit();
+        self.claim_tranches();
+        self.leave_tranches();
+        self.complete_tranches();
+        self.grant_credits();
+        self.probe();
+        if self.next_purge.is_some_and(|at| at <= self.now) {
+            self.next_purge = self.options.purge.map(|every| self.now + every);
+            let purged = self.scheduler.purge();
+            tracing::debug!(streams = purged, "idle streams forgotten");
+        }
+        budget == 0
+    }
+
+    /// Collects the tranches that changed, for the rest of the pass.
+    fn note_changes(&mut self) {
+        for tranche in self.scheduler.take_changed() {
+            self.commits.changed(tranche.clone());
+            self.counts.changed(tranche.clone());
+            self.changed.insert(tranche);
+        }
+    }
+
+    fn next_wake(&self) -> Timestamp {
+        let due = [
+            self.scheduler.next_wake(),
+            self.breaker.next_wake(),
+            self.drain.deadline(),
+            self.commits.next_wake(),
+            self.writes.next_wake(),
+            self.tranches.next_wake(),
+            match self.options.stop {
+                Stop::After(limit) => Some(self.started + limit),
+                Stop::Never | Stop::Tail => None,
+            },
+        ];
+        // A time in the past was dealt with by this pass, or waits for an event.
+        let due = due.into_iter().flatten().filter(|at| *at > self.now);
+        due.fold(self.now + Duration::from_secs(1), Timestamp::min)
     }
 }
 
@@ -350,12 +354,44 @@ fn scheduler_for(options: &Options, indexes: Indexes) -> Scheduler {
     })
 }
 
-async fn close(sink: &AnySink) {
-    let result = match sink {
-        AnySink::Plain(sink) => sink.close().await,
-        AnySink::Transactional(sink) => sink.close().await,
-    };
-    if let Err(error) = result {
-        tracing::error!(%error, "the sink could not be closed");
+fn decider(
+    handler: Option<AnyHandler>,
+    options: &Options,
+    clock: Clock,
+    events: &mpsc::Sender<Event>,
+    group: &Group,
+) -> Decider {
+    match handler {
+        None => Decider::Events,
+        Some(AnyHandler::Async(handler)) => Decider::Async(handler),
+        Some(AnyHandler::Blocking(factory)) => {
+            Decider::Blocking(Workers::start(factory, options.threads, clock, events.clone(), group))
+        }
     }
+}
+
+fn write_limits(sink: &AnySink) -> WriteLimits {
+    let max_batch = sink.as_sink().max_batch().max(1);
+    match sink {
+        AnySink::Plain(sink) => WriteLimits { max_batch, window: sink.window().max(1) },
+        // One transaction at a time.
+        AnySink::Transactional(_) => WriteLimits { max_batch, window: 1 },
+    }
+}
+
+fn commit_rules(options: &Options, store: &dyn CheckpointStore, sink: &AnySink, contract: Contract) -> Rules {
+    Rules {
+        plain_positions: store.max_set_bytes().is_none() || !contract.ordinals,
+        max_set: store.max_set_bytes(),
+        with_effects: matches!(sink, AnySink::Transactional(_)),
+        write_positions: options.write_positions,
+        require_all: options.require_all,
+        indexes: contract.indexes,
+        interval: options.commit_interval,
+    }
+}
+
+/// Returns the work of calls, one piece after the other.
+fn pieces(calls: Vec<Streams>) -> impl Iterator<Item = crate::work::Work> {
+    calls.into_iter().flatten()
 }

@@ -1,112 +1,169 @@
-//! What follows from an error: the one place that knows the table of design.md §3.4.
+//! The error policy: maps each class of error to a reaction. Only this module branches on a class (design.md §3.4).
 
 use std::time::Duration;
 
+use crate::checkpoint::{CheckpointError, CheckpointErrorKind};
 use crate::clock::Timestamp;
+use crate::formats::words::chain;
 use crate::handler::{HandlerError, HandlerErrorKind};
 use crate::runtime::retry::Backoff;
 use crate::scheduler::Outcome;
 use crate::source::{SourceError, SourceErrorKind};
 
-/// How a pipeline deals with errors.
+/// The delays between attempts at reads, claims, commits and restarts.
+pub(super) const OUTAGE: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(30) };
+
+/// The reactions of a pipeline to errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorPolicy {
     pub backoff: Backoff,
-    /// How often an event is tried before `then` acts on it. `None`: without end.
+    /// Attempts at an event before `then` acts on it. `None`: unlimited.
     pub attempts: Option<u32>,
     pub then: Then,
-    /// How long a stream may be offered without progress before `then` acts on it.
+    /// The longest time that a stream may be offered without progress before `then` acts on its first event.
     pub stuck_after: Duration,
 }
 
-/// Returns the delay before the next attempt after a source's error.
-pub(super) fn source_delay(
-    error: &SourceError,
-    failures: u32,
-    backoff: &Backoff,
-    random: &mut fastrand::Rng,
-) -> Duration {
-    error.retry_after.unwrap_or_else(|| match error.kind {
-        SourceErrorKind::Unavailable | SourceErrorKind::Throttled => backoff.delay(failures, random),
-        // Rights, settings and lost data change by an operator's hand only.
-        SourceErrorKind::Denied | SourceErrorKind::Refused | SourceErrorKind::PositionLost => backoff.max,
-    })
-}
-
-/// What becomes of an event that cannot be handled.
+/// The reaction to an event that cannot be handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
-    /// It and all later events of its stream queue durably, and the progress passes them.
+    /// The event and all later ones of its stream queue durably, and the progress passes them.
     Park,
-    /// The pipeline drains, leaves its group and stays stopped until a person acts.
+    /// The pipeline drains, leaves its group, and stays stopped until the operator acts.
     Halt,
     /// The event is passed, counted and listed.
     Skip,
 }
 
-/// What a failing piece of work was.
+/// The number of calls that must fail in a row to count as an outage.
+pub(super) const OUTAGE_CALLS: usize = 20;
+/// The number of different streams that these calls must be of.
+pub(super) const OUTAGE_STREAMS: usize = 5;
+
+/// The failed piece of work.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Victim {
     /// The index of its first event.
     pub(super) first: i64,
-    /// It was one event, alone or with its unfolds.
+    /// It is one event, alone or with its unfolds.
     pub(super) single: bool,
-    /// How often that event failed before.
+    /// Earlier failures of the first event.
     pub(super) failures: u32,
 }
 
-/// What the driver is to do about an error.
+/// The reaction to a failed call or write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// Tell the scheduler, and go on.
-    Again(Outcome),
-    /// The back end is away: open the breaker for this long, and offer the work again when it closes.
+pub(super) enum Reaction {
+    /// Retry after the delay. `spent`: no attempt is left for the work as it is, so that its events are tried singly.
+    Retry { delay: Duration, at_index: Option<i64>, spent: bool },
+    /// The back end is unavailable: open the breaker for this long, and offer the work again when it closes.
     Unavailable(Duration),
-    /// The back end wants to be called less: ease off, wait this long.
+    /// The back end throttles: lower the concurrency and wait this long.
     Throttled(Duration),
     /// The policy's `then` acts on the first event.
     Then(Then),
 }
 
 impl ErrorPolicy {
-    /// Says what follows from `error`. `outages` counts how often in a row the back end was found away or throttling.
-    pub(super) fn judge(
+    /// Returns the reaction to a failed call or write. `outages` counts the outages and throttles in a row.
+    pub(super) fn react(
         &self,
         error: &HandlerError,
         victim: Victim,
         outages: u32,
-        now: Timestamp,
         random: &mut fastrand::Rng,
-    ) -> Verdict {
-        let delay = |failures, random: &mut fastrand::Rng| {
-            error.delay().unwrap_or_else(|| self.backoff.delay(failures, random))
-        };
+    ) -> Reaction {
+        let mut delay = |failures| error.delay().unwrap_or_else(|| self.backoff.delay(failures, random));
         match error.kind() {
-            HandlerErrorKind::Unavailable => Verdict::Unavailable(delay(outages + 1, random)),
-            HandlerErrorKind::Throttled => Verdict::Throttled(delay(outages + 1, random)),
+            HandlerErrorKind::Unavailable => Reaction::Unavailable(delay(outages + 1)),
+            HandlerErrorKind::Throttled => Reaction::Throttled(delay(outages + 1)),
             kind => {
-                let hopeless = matches!(kind, HandlerErrorKind::Permanent | HandlerErrorKind::Malformed);
+                let permanent = matches!(kind, HandlerErrorKind::Permanent | HandlerErrorKind::Malformed);
                 let failures = victim.failures.saturating_add(1);
-                let spent = hopeless || self.attempts.is_some_and(|attempts| failures >= attempts);
-                // `then` acts on one event, and only once it is certain which: the others get their chance first (C19).
-                let certain = victim.single || error.index() == Some(victim.first);
-                if spent && certain {
-                    return Verdict::Then(self.then);
+                let spent = permanent || self.attempts.is_some_and(|attempts| failures >= attempts);
+                // `then` acts on one event, and only once that event is known: the others are tried without it (C19).
+                let known = victim.single || error.index() == Some(victim.first);
+                if spent && known {
+                    return Reaction::Then(self.then);
                 }
-                // To find the event at fault costs no time: what is hopeless need not be waited for.
-                let wait = if hopeless { Duration::ZERO } else { delay(failures, random) };
-                Verdict::Again(Outcome::Failed {
-                    until: now + wait,
-                    at_index: error.index().filter(|index| !victim.single && *index > victim.first),
-                })
+                let at_index = error.index().filter(|index| !victim.single && *index > victim.first);
+                // A permanent error of a span costs no wait: the search for its event begins at once.
+                let delay = if permanent { Duration::ZERO } else { delay(failures) };
+                Reaction::Retry { delay, at_index, spent }
             }
         }
     }
 
-    /// Says what follows from a call that succeeded without progress: it waits, and spends no attempt (C20).
+    /// Returns the outcome of a call that succeeded without progress: it waits, and spends no attempt (C20).
     pub(super) fn no_progress(&self, now: Timestamp, random: &mut fastrand::Rng) -> Outcome {
         Outcome::Wait { until: now + self.backoff.delay(1, random) }
     }
+}
+
+/// Returns whether a failed attempt says that the back end answered: a class that no outage explains.
+pub(super) fn is_answer(error: &HandlerError) -> bool {
+    !matches!(error.kind(), HandlerErrorKind::Unavailable | HandlerErrorKind::TimedOut)
+}
+
+/// Returns whether a failure can be part of an outage of calls that fail alike.
+pub(super) fn may_be_outage(error: &HandlerError) -> bool {
+    matches!(error.kind(), HandlerErrorKind::Transient | HandlerErrorKind::TimedOut)
+}
+
+/// Returns whether a transaction failed over its effects, and not over its back end.
+pub(super) fn is_of_the_effects(error: &HandlerError) -> bool {
+    matches!(error.kind(), HandlerErrorKind::Permanent | HandlerErrorKind::Malformed)
+}
+
+/// The reaction to an error of a store or a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum BackEndReaction {
+    Retry(Duration),
+    /// Another process owns the tranche.
+    GiveUp {
+        by: String,
+        since: Option<time::OffsetDateTime>,
+    },
+    Halt,
+}
+
+/// Returns the reaction to a store's error after that many failures in a row.
+pub(super) fn react_to_store(error: &CheckpointError, failures: u32, random: &mut fastrand::Rng) -> BackEndReaction {
+    match &error.kind {
+        CheckpointErrorKind::Unavailable | CheckpointErrorKind::Throttled | CheckpointErrorKind::OutcomeUnknown => {
+            BackEndReaction::Retry(error.retry_after.unwrap_or_else(|| OUTAGE.delay(failures, random)))
+        }
+        CheckpointErrorKind::Fenced { by, since } => BackEndReaction::GiveUp { by: by.clone(), since: *since },
+        CheckpointErrorKind::Unreadable => BackEndReaction::Halt,
+    }
+}
+
+/// Returns the reaction to a source's error after that many failures in a row.
+pub(super) fn react_to_source(error: &SourceError, failures: u32, random: &mut fastrand::Rng) -> BackEndReaction {
+    match error.kind {
+        SourceErrorKind::PositionLost => BackEndReaction::Halt,
+        SourceErrorKind::Unavailable | SourceErrorKind::Throttled => {
+            BackEndReaction::Retry(error.retry_after.unwrap_or_else(|| OUTAGE.delay(failures, random)))
+        }
+        // Rights and settings change by an operator's hand only.
+        SourceErrorKind::Denied | SourceErrorKind::Refused => {
+            BackEndReaction::Retry(error.retry_after.unwrap_or(OUTAGE.max))
+        }
+    }
+}
+
+/// Returns the error of a store as that of a transaction: the back end failed, and no decision is at fault.
+pub(super) fn as_unavailable(error: &HandlerError) -> HandlerError {
+    let shared = HandlerError::new(HandlerErrorKind::Unavailable, error.message());
+    match error.delay() {
+        Some(delay) => shared.retry_after(delay),
+        None => shared,
+    }
+}
+
+/// Returns a store's error in words, with its causes.
+pub(super) fn words(error: &CheckpointError) -> String {
+    chain(error)
 }
 
 #[cfg(test)]
@@ -127,36 +184,48 @@ mod tests {
             error = error.at_index(index);
         }
         let victim = Victim { first: 10, single, failures };
-        format!("{:?}", policy.judge(&error, victim, 0, Timestamp::ZERO, &mut fastrand::Rng::with_seed(0)))
+        format!("{:?}", policy.react(&error, victim, 0, &mut fastrand::Rng::with_seed(0)))
     }
 
     #[test]
-    fn back_ends_that_are_away_or_throttle_spend_no_attempt() {
+    fn an_unavailable_or_throttling_back_end_spends_no_attempt() {
         expect!["Unavailable(7ms)"].assert_eq(&check(HandlerErrorKind::Unavailable, None, true, 9));
         expect!["Throttled(7ms)"].assert_eq(&check(HandlerErrorKind::Throttled, None, true, 9));
     }
 
     #[test]
-    fn c19_then_acts_on_an_event_only_once_it_is_known_to_be_the_one() {
+    fn c19_then_acts_on_an_event_only_if_that_event_is_known() {
         use HandlerErrorKind::{Permanent, Transient};
-        // A span fails: its events are to be tried singly, at once if it will never work.
-        expect!["Again(Failed { until: Timestamp(7000000), at_index: None })"]
-            .assert_eq(&check(Transient, None, false, 0));
-        expect!["Again(Failed { until: Timestamp(0), at_index: None })"].assert_eq(&check(Permanent, None, false, 0));
+        // A span fails: its events are tried singly, at once if the error is permanent.
+        expect!["Retry { delay: 7ms, at_index: None, spent: false }"].assert_eq(&check(Transient, None, false, 0));
+        expect!["Retry { delay: 0ns, at_index: None, spent: true }"].assert_eq(&check(Permanent, None, false, 0));
         // The error names an event inside the span: those before it go first.
-        expect!["Again(Failed { until: Timestamp(0), at_index: Some(12) })"].assert_eq(&check(
+        expect!["Retry { delay: 0ns, at_index: Some(12), spent: true }"].assert_eq(&check(
             Permanent,
             Some(12),
             false,
             0,
         ));
-        // It names the first: that is the one.
+        // The error names the first event.
         expect!["Then(Park)"].assert_eq(&check(Permanent, Some(10), false, 0));
         // One event alone: attempts count.
-        expect!["Again(Failed { until: Timestamp(7000000), at_index: None })"]
-            .assert_eq(&check(Transient, None, true, 1));
+        expect!["Retry { delay: 7ms, at_index: None, spent: false }"].assert_eq(&check(Transient, None, true, 1));
         expect!["Then(Park)"].assert_eq(&check(Transient, None, true, 2));
         expect!["Then(Park)"].assert_eq(&check(HandlerErrorKind::TimedOut, None, true, 2));
         expect!["Then(Park)"].assert_eq(&check(HandlerErrorKind::Malformed, None, true, 0));
+    }
+
+    #[test]
+    fn a_back_end_says_itself_when_to_retry() {
+        let mut random = fastrand::Rng::with_seed(0);
+        let wait = Duration::from_secs(77);
+        let throttled = SourceError::new(SourceErrorKind::Throttled, "read").retry_after(wait);
+        assert_eq!(react_to_source(&throttled, 1, &mut random), BackEndReaction::Retry(wait));
+        let denied = SourceError::new(SourceErrorKind::Denied, "read");
+        assert_eq!(react_to_source(&denied, 1, &mut random), BackEndReaction::Retry(OUTAGE.max));
+        let throttled = CheckpointError::new(CheckpointErrorKind::Throttled, "commit").retry_after(wait);
+        assert_eq!(react_to_store(&throttled, 1, &mut random), BackEndReaction::Retry(wait));
+        let unreadable = CheckpointError::new(CheckpointErrorKind::Unreadable, "commit");
+        assert_eq!(react_to_store(&unreadable, 1, &mut random), BackEndReaction::Halt);
     }
 }

@@ -1,20 +1,20 @@
-//! What is said of a pipeline at intervals, in a few lines: what it did since the last ones, and how it stands.
+//! The periodic log lines of a pipeline: its work since the last ones, and its condition.
 //!
-//! | line | says |
+//! | line | contents |
 //! |---|---|
-//! | `stats: events` | how much was handled, at what rate, what is under way |
-//! | `stats: calls` | for each kind of result: how many, and the seconds that those of the last minute took |
-//! | `stats: loop` | the seconds that the pipeline's own loop worked |
-//! | `stats: streams` | how many are in which state, and which have most bytes waiting |
-//! | `stats: stalled`, `failing`, `active`, `parked` | how many, for how long, and which for longest; an error, a warning, and two for information |
-//! | `stats: tranche` | how far it is read and stored, what reading took, what is ahead |
+//! | `stats: events` | handled events, their rate, work in flight |
+//! | `stats: calls` | for each kind of result: the number of calls, and the seconds of those in the last minute |
+//! | `stats: loop` | the seconds that the driver worked |
+//! | `stats: streams` | streams by state, and those with most bytes in their backlog |
+//! | `stats: stalled`, `failing`, `active`, `parked` | number, ages, and the oldest streams; an error, a warning, and two for information |
+//! | `stats: tranche` | read and stored positions, time spent reading, backlog |
 //!
-//! A stream is shown as `name@index×events`: its first index that waits, and how many do. A field that would say 0 or
-//! nothing is mostly left out. Nothing is said of a pipeline that did nothing and of which nothing is wrong.
+//! A stream is shown as `name@index×events`: its first queued index and the number of queued events. Most fields are left out
+//! if they are 0. An idle and healthy pipeline logs nothing.
 
 use std::time::Duration;
 
-use super::questions::{Standing, TrancheView, View};
+use super::view::{Standing, TrancheView, View};
 use crate::clock::Timestamp;
 use crate::scheduler::{Snapshot, StateTotals, StreamReport, StreamState};
 use crate::source::LagUnit;
@@ -23,11 +23,11 @@ use crate::telemetry::metrics::{Activity, KindTotals, OK, Totals, TrancheTotals}
 /// The target of the lines, so that `info,propulsiond::stats=off` does without them.
 const TARGET: &str = "propulsiond::stats";
 
-/// How many streams, and tranches, are named.
+/// The number of streams, and of tranches, that a line names.
 const STREAMS: usize = 5;
 const TRANCHES: usize = 16;
 
-/// How a pipeline stands, and what was counted of it.
+/// The condition and the counts of a pipeline at one moment.
 #[derive(Clone, Debug)]
 pub struct Reading {
     pub at: Timestamp,
@@ -44,12 +44,12 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Begins with what was counted so far.
+    /// Begins with the counts so far.
     pub fn new(first: Reading) -> Self {
         Self { last: first }
     }
 
-    /// Logs what happened since the last reading, if anything did or anything is wrong.
+    /// Logs the work since the last reading, unless the pipeline is idle and healthy.
     pub fn log(&mut self, now: Reading) {
         let last = std::mem::replace(&mut self.last, now);
         let Reading { at, totals, standing, view } = &self.last;
@@ -75,7 +75,7 @@ fn needs_attention(view: &View) -> bool {
         || view.tranches.iter().any(|tranche| tranche.trouble.is_some())
 }
 
-/// What was counted between two readings.
+/// The counts between two readings.
 struct Since<'a> {
     before: &'a Totals,
     now: &'a Totals,
@@ -166,7 +166,7 @@ impl Since<'_> {
         );
     }
 
-    /// Logs the tranches with something to say, those first that are farthest ahead of what is stored.
+    /// Logs the tranches that changed, those farthest ahead of their stored position first.
     fn log_tranches(&self, view: &View) {
         let mut tranches: Vec<_> = view.tranches.iter().filter(|tranche| self.is_worth_a_line(tranche)).collect();
         let ahead = |tranche: &TrancheView| tranche.report.as_ref().map_or(0, |report| report.ahead);
@@ -183,7 +183,7 @@ impl Since<'_> {
         let id = crate::position::TrancheId::new(tranche.tranche.as_str());
         let now = self.now.tranches.get(&id).copied().unwrap_or_default();
         let before = self.before.tranches.get(&id).copied().unwrap_or_default();
-        // A tranche that went away and came back counts from 0.
+        // A tranche that was assigned again counts from 0.
         let since = |now: u64, before: u64| if now >= before { now - before } else { now };
         let seconds = |now: f64, before: f64| if now >= before { now - before } else { now };
         TrancheTotals {
@@ -238,7 +238,7 @@ fn stored(tranche: &TrancheView) -> Option<&crate::position::Position> {
     tranche.committed.as_ref().and_then(|progress| progress.position.as_ref())
 }
 
-/// Returns how reading goes: `complete` is at its tail, with all of it handled and stored.
+/// Returns the state of reading. `complete`: at the tail, and all of it is handled and stored.
 fn state_of(tranche: &TrancheView) -> &'static str {
     match tranche.phase {
         "reading" if tranche.at_tail && tranche.read.as_ref() == stored(tranche) => "complete",
@@ -267,7 +267,7 @@ fn log_streams(streams: &Snapshot) {
     );
 }
 
-/// Logs the states in which streams should not be for long: those that need somebody as an error, or a warning.
+/// Logs the states in which streams should not stay: as an error or a warning if an operator must act.
 fn log_busy(streams: &Snapshot) {
     macro_rules! line {
         ($level:ident, $state:expr, $totals:expr, $message:literal) => {
@@ -308,7 +308,7 @@ fn list<'a>(
     (!shown.is_empty()).then(|| shown.join(", "))
 }
 
-/// Leaves out what did not happen.
+/// Leaves out a count of 0.
 fn some(count: u64) -> Option<u64> {
     (count > 0).then_some(count)
 }
@@ -318,7 +318,7 @@ fn rounded(seconds: f64) -> f64 {
     (seconds * 1_000.0).round() / 1_000.0
 }
 
-/// Rounds seconds to microseconds: many a call takes less than a millisecond.
+/// Rounds seconds to microseconds: many calls take less than a millisecond.
 fn precise(seconds: f64) -> f64 {
     (seconds * 1_000_000.0).round() / 1_000_000.0
 }

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::OUTAGE;
-use super::driver::Event;
-use super::policy;
-use crate::source::{Changes, Source, SourceErrorKind};
+use super::messages::Event;
+use super::policy::{self, BackEndReaction};
+use crate::source::{Changes, Source};
 
 /// Runs [`Source::watch`] until the pipeline stops. Reports each error, waits, and calls again.
 pub(super) async fn watch(
@@ -20,12 +19,15 @@ pub(super) async fn watch(
     let mut failures = 0;
     while let Err(error) = source.watch(&changes).await {
         failures += 1;
-        let is_last = error.kind == SourceErrorKind::PositionLost;
-        let retry_in = policy::source_delay(&error, failures, &OUTAGE, &mut random);
-        if events.send(Event::WatchFailed { error, retry_in, failures }).await.is_err() || is_last {
+        let retry_in = match policy::react_to_source(&error, failures, &mut random) {
+            BackEndReaction::Retry(delay) => Some(delay),
+            BackEndReaction::GiveUp { .. } | BackEndReaction::Halt => None,
+        };
+        if events.send(Event::WatchFailed { error, failures, retry_in }).await.is_err() {
             break;
         }
-        tokio::time::sleep(retry_in).await;
+        let Some(delay) = retry_in else { break };
+        tokio::time::sleep(delay).await;
     }
     // No change can follow. The task stays, as a source's task that ends by itself counts as failed.
     std::future::pending().await

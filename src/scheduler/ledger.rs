@@ -33,6 +33,8 @@ pub(super) struct Tranche {
     /// Events of the batches that the position has passed since the tranche was opened.
     pub(super) passed_events: u64,
     begun: u64,
+    /// The tranche is in [`Ledger::changed`].
+    changed: bool,
     pub(super) counts: Counts,
 }
 
@@ -117,11 +119,36 @@ pub(super) struct Ledger {
     /// Finished batches. All references to them are cleared before they are reused.
     retired: Vec<u32>,
     begun: u64,
+    /// Tranches that changed since they were last asked for.
+    changed: Vec<u32>,
 }
 
 impl Ledger {
     pub(super) fn find(&self, id: &TrancheId) -> Option<u32> {
         self.ids.get(id).copied()
+    }
+
+    /// Notes that a tranche changed.
+    #[inline]
+    pub(super) fn note_change(&mut self, tranche: u32) {
+        let of = &mut self.tranches[tranche as usize];
+        if !of.changed {
+            of.changed = true;
+            self.changed.push(tranche);
+        }
+    }
+
+    /// Returns the held tranches that changed since the last call.
+    pub(super) fn take_changed(&mut self) -> Vec<TrancheId> {
+        let mut ids = Vec::with_capacity(self.changed.len());
+        for tranche in std::mem::take(&mut self.changed) {
+            let of = &mut self.tranches[tranche as usize];
+            of.changed = false;
+            if of.is_held() {
+                ids.push(of.id.clone());
+            }
+        }
+        ids
     }
 
     /// Finds a tranche that is held.
@@ -204,6 +231,7 @@ impl Ledger {
             queue: VecDeque::new(),
             passed_events: 0,
             begun: 0,
+            changed: false,
             counts: Counts::default(),
         };
         let tranche = match self.unused_tranches.pop() {
@@ -295,6 +323,7 @@ impl Ledger {
     /// Notes that `count` events with successive places are handled, `waiting` of which were counted as waiting.
     #[inline]
     pub(super) fn mark(&mut self, batch_id: u32, slot: u32, count: u32, waiting: u32) {
+        self.note_change(self.batches[batch_id as usize].tranche);
         let batch = &mut self.batches[batch_id as usize];
         assert!(batch.outstanding >= count && batch.waiting >= waiting, "an event is handled once");
         let was_busy = batch.is_busy();

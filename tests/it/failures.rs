@@ -137,7 +137,7 @@ fn r8_progress_that_cannot_be_stored_is_said_with_its_reason_and_stored_later() 
     let database = rusqlite::Connection::open(place.path("data/propulsiond.db")).unwrap();
     database.execute_batch("BEGIN IMMEDIATE").unwrap();
     push(1);
-    daemon.wait_for("progress could not be stored, retrying");
+    daemon.wait_for("progress not stored, retrying");
     let health = daemon.until("/health", |_, body| body.contains("progress could not be committed for"));
     assert!(health.contains("propulsiond.db") && health.contains("locked"), "{health}");
     assert!(!health.contains("reading has failed"), "{health}");
@@ -171,7 +171,7 @@ fn a_full_disk_loses_nothing_and_the_job_goes_on_once_there_is_room() {
         .arg(inner.get_program())
         .args(inner.get_args());
     let daemon = crate::daemon::Daemon::start(command);
-    daemon.wait_for("the back end is away");
+    daemon.wait_for("circuit breaker opened");
     daemon.until("/health", |_, body| body.contains("has been unavailable for"));
     let (code, said) = daemon.stop("TERM");
     assert_eq!(code, Some(0), "{said}");

@@ -152,7 +152,7 @@ fn a_directory_where_a_sink_wants_its_file_is_named_and_waited_for() {
         Place::new(&[("feed.toml", "[source.json]\npath = \"feed.jsonl\"\n[sink.file]\n"), ("feed.jsonl", EVENTS)]);
     std::fs::create_dir_all(place.path("data/feed.jsonl")).unwrap();
     let daemon = place.start(&[]);
-    let line = daemon.wait_for("the back end is away");
+    let line = daemon.wait_for("circuit breaker opened");
     assert!(line.contains("pipeline=feed") && line.contains("data/feed.jsonl"), "{line}");
     daemon.until("/health", |_, body| body.contains("has been unavailable for"));
     std::fs::remove_dir(place.path("data/feed.jsonl")).unwrap();
@@ -193,7 +193,7 @@ fn r82_a_feed_that_was_replaced_halts_its_pipeline_which_says_what_can_be_done()
         "{\"stream\":\"other-1\",\"index\":0,\"type\":\"A\",\"data\":{\"and\":\"as long as before\"}}\n".repeat(2);
     let halted = |place: &Place| {
         let output = place.run(&["--until-tail"]);
-        check(&output, 1, &["halted: go on with `", "put back what was read", "another `group`"]);
+        check(&output, 1, &["halted: resume in `", "restore the data that was read", "another `group`"]);
     };
     let replaced = || {
         let place = Place::new(&[("p.toml", &copying("p.jsonl")), ("events.jsonl", EVENTS)]);

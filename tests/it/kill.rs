@@ -1,17 +1,17 @@
 //! The real binary, killed (SIGKILL) at random moments while it works.
 //!
-//! One daemon runs two pipelines over a growing directory. One writes a file and stores its progress in a database of
-//! its own. The other stores its progress in the database that it writes to. After each kill the test compares the
-//! sinks with the stored progress. After the last kill it runs the job to its end.
+//! One daemon runs two pipelines over one directory that grows: one writes a file and keeps its progress beside it, the other
+//! keeps it in the database that it writes into. After each kill, what the sinks hold is compared with what the stored
+//! progress covers; after the last one the job is run to its end.
 //!
-//! * Nothing is lost: each covered event is in the sink, and at the end all events are.
-//! * Order: the first occurrences of a stream's events have no gap.
-//! * The file repeats an event only if the kill found it written and uncovered, and at most once per kill.
-//! * The database repeats nothing: at each kill exactly the written events are covered.
-//! * No truncated line remains. A kill seldom truncates one, so the test sometimes does.
+//! * Nothing is lost: what is covered is in the sink, and in the end everything is.
+//! * In order: the first occurrences of a stream's events follow each other without a hole.
+//! * The file repeats an event only if the kill before found it written and not covered, and then once.
+//! * The database repeats nothing: at each kill exactly what is written is covered.
+//! * A line that was cut stays nowhere. A kill seldom cuts one, so now and then the test does.
 //!
-//! `PROPULSIOND_KILLS=200 cargo test --test it kill -- --nocapture` kills more often, `PROPULSIOND_KILL_SEED` draws
-//! other moments.
+//! `PROPULSIOND_KILLS=200 cargo test --test it kill -- --nocapture` kills more often, `PROPULSIOND_KILL_SEED` draws other
+//! moments.
 
 mod feed;
 mod left;
@@ -29,9 +29,9 @@ use crate::daemon::{LIMIT, Place, signal, text};
 use feed::Feed;
 use left::{Databases, Held, Progress};
 
-/// The default number of kills.
+/// Kills that CI makes.
 const KILLS: u64 = 20;
-/// The lines in the feed at the beginning, and the minimum number of unhandled lines before each start.
+/// The number of events at first, and the least number of unhandled events before each start.
 const EVENTS: usize = 30_000;
 const AHEAD: usize = 8_000;
 
@@ -50,7 +50,7 @@ script = "copy.rhai"
 path = "file.jsonl"
 "#;
 
-/// The small log is often checkpointed, so that kills also hit a checkpoint.
+/// Its small log is often written back, so that kills meet that too.
 const TABLE: &str = r#"
 checkpoint = "sink"
 
@@ -68,7 +68,7 @@ log = "1MiB"
 init = ["CREATE TABLE IF NOT EXISTS effects (stream TEXT NOT NULL, idx INTEGER NOT NULL)"]
 "#;
 
-/// Some streams arrive late and some are handled in part, so that the progress set is large.
+/// Some streams come later than others and some are handled in part, so that the progress has much to remember.
 const COPY: &str = r#"
 fn copy(stream, e) {
     if params.table == true {
@@ -99,7 +99,7 @@ fn c9_c13_r1_r73_killed_at_any_moment_it_loses_nothing_and_repeats_only_what_was
     let mut trial = Trial::new(seed);
     for kill in 1..=kills {
         let moment = Moment::draw(&mut trial.random);
-        // The output appears only if the test fails.
+        // Shown if the test fails.
         eprintln!("kill {kill} with seed {seed}: {moment:?}");
         trial.kill(&moment);
         trial.check();
@@ -113,14 +113,14 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("it is a number"))
 }
 
-/// The moment of a kill.
+/// When to kill.
 #[derive(Debug)]
 struct Moment {
-    /// After this many further lines in the file.
+    /// Once so many lines were added to the file.
     lines: u64,
-    /// Then after this delay.
+    /// And then after so long.
     delay: Duration,
-    /// After a request to stop.
+    /// It was told to stop just before.
     stopping: bool,
 }
 
@@ -137,19 +137,19 @@ impl Moment {
     }
 }
 
-/// A place with its two pipelines, and the model of its state.
+/// A place with its two pipelines, and what is known of it.
 struct Trial {
     random: fastrand::Rng,
     place: Place,
     feed: Feed,
     file: Side,
     table: Side,
-    /// The number of events that the file may have repeated, over all kills.
+    /// The number of events that the file sink could have repeated, over all kills.
     could_repeat: u64,
     cut: u64,
 }
 
-/// One pipeline: the content of its sink, and its stored progress.
+/// One pipeline: what its sink holds, and what is stored of its progress.
 #[derive(Default)]
 struct Side {
     held: Held,
@@ -161,7 +161,7 @@ impl Side {
         feed.lines().iter().filter(|line| !self.progress.covers(line)).count()
     }
 
-    /// Takes newer progress, which must cover everything that the older did.
+    /// Takes over newer progress, which may cover more, and nothing less.
     fn advance(&mut self, feed: &Feed, progress: Progress) {
         let back = feed.lines().iter().find(|line| self.progress.covers(line) && !progress.covers(line));
         assert_eq!(back, None, "it was covered, and is not any more");
@@ -179,14 +179,14 @@ impl Trial {
         Self { random, place, feed, file: Side::default(), table: Side::default(), could_repeat: 0, cut: 0 }
     }
 
-    /// Starts the daemon, waits for the moment, and kills the daemon.
+    /// Starts the daemon, lets it come to the moment, and kills it.
     fn kill(&mut self, moment: &Moment) {
         let ahead = self.file.uncovered(&self.feed).min(self.table.uncovered(&self.feed));
         let rest = self.feed.append(AHEAD.saturating_sub(ahead));
         let enough = self.file_size() + moment.lines * feed::SINK_LINE;
         let log = File::create(self.place.path("log")).unwrap();
         let mut child = self.place.command(&[]).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        // A line can lack its end.
+        // A line may have to wait for its rest.
         self.feed.append_rest(&rest);
         self.wait_until(|| {
             assert_eq!(child.try_wait().unwrap(), None, "it ended by itself: {}", self.log());
@@ -223,7 +223,7 @@ impl Trial {
         fs::metadata(self.file_path()).map_or(0, |metadata| metadata.len())
     }
 
-    /// Compares the sinks with the stored progress.
+    /// Compares what the sinks hold with what is stored of the progress.
     fn check(&mut self) {
         let Self { feed, file, table, .. } = self;
         let databases = Databases::copy(&self.place.path("data"));
@@ -235,24 +235,24 @@ impl Trial {
 
         table.held.take_rows(&databases);
         table.advance(feed, Progress::load(&databases, "table", "table.db"));
-        // A repeated line is not written twice either: the write position was stored with the event (C13).
+        // A repeated line is not written again either: where its stream is was stored with the event (C13).
         let not_covered = table.held.not_covered(feed, &table.progress);
         assert_eq!(not_covered.into_iter().find(|line| !line.repeats), None, "it is there, but not covered");
     }
 
-    /// Leaves half a line at the end of the file, as a kill during a write does.
+    /// Leaves half a line at the file's end, as a kill in the middle of a write does.
     fn cut_a_line(&mut self) {
         if self.file_size() == 0 || !self.file.held.ends_with_a_line() || self.random.u32(..4) > 0 {
             return;
         }
-        let half = &br#"{"index":12345,"pad":"trunc"#[..self.random.usize(1..26)];
+        let half = &br#"{"index":12345,"pad":"torn"#[..self.random.usize(1..26)];
         OpenOptions::new().append(true).open(self.file_path()).unwrap().write_all(half).unwrap();
         self.cut += 1;
     }
 
-    /// Runs the job to its end: then all events are there, and covered.
+    /// Runs the job to its end: then everything is there, and covered.
     fn finish(&mut self) {
-        // Progress was committed all along, so the last kill put only a part at risk.
+        // Progress was stored all along: what the last kill put at risk is but a part.
         let (events, at_risk) = (self.file.held.events(), self.file.held.at_risk());
         assert!(at_risk < events / 2 || events < 10_000, "of {events} events, {at_risk} would come again");
         let output = self.place.run(&["--until-tail"]);
@@ -275,6 +275,6 @@ impl fmt::Display for Trial {
         let (file, table) = (self.file.held.repeated, self.table.held.repeated);
         let Self { could_repeat, cut, .. } = self;
         write!(f, "{events} events in {lines} lines; the file repeats {file} of at most {could_repeat}, ")?;
-        write!(f, "the table {table}; {cut} lines were truncated and repaired")
+        write!(f, "the table {table}; {cut} lines were cut and mended")
     }
 }

@@ -41,7 +41,7 @@ fn every_command_runs_or_names_what_there_is() {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn every_link_has_a_target() {
     for page in PAGES.map(Page::read) {
         for (link, file, anchor) in page.links() {
             assert!(file.exists(), "{}: there is no {}", page.place(&link), file.display());

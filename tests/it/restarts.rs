@@ -1,4 +1,4 @@
-//! Restarts of a pipeline that fails to start, on a clock that the test advances.
+//! Restarts of a pipeline that fails to start, in paused time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +10,7 @@ use propulsiond::config::filter::Filter;
 use propulsiond::connector::memory::source::MemoryFeed;
 use propulsiond::connector::memory::store::MemoryCheckpoints;
 use propulsiond::connector::null::NullSink;
-use propulsiond::pipeline::observe::Observer;
+use propulsiond::pipeline::counts::Observer;
 use propulsiond::pipeline::{Assemble, Ended, ErrorPolicy, Handle, Identity, Options, Parts, Pipeline, Stop, Then};
 use propulsiond::runtime::retry::Backoff;
 use propulsiond::runtime::supervise::Group;
@@ -20,7 +20,7 @@ use propulsiond::telemetry::health::State;
 use propulsiond::telemetry::metrics::Metrics;
 use tokio_util::sync::CancellationToken;
 
-/// Parts whose construction fails a number of times.
+/// Parts that cannot be built so many times.
 struct Failing {
     left: AtomicU32,
     feed: MemoryFeed,
@@ -86,7 +86,7 @@ fn pipeline(failures: u32) -> Pipeline {
 }
 
 #[tokio::test(start_paused = true)]
-async fn r36_a_healthy_run_resets_the_counted_failures() {
+async fn r36_failures_are_counted_with_their_reason_and_forgotten_once_it_has_run_well() {
     let (handle, listener) = Handle::new(Clock::start());
     let (stop, daemon) = (CancellationToken::new(), Group::daemon());
     let running = pipeline(5).run(listener, &daemon, stop.clone());

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use propulsiond::clock::Clock;
-use propulsiond::pipeline::observe::Observer;
+use propulsiond::pipeline::counts::Observer;
 use propulsiond::pipeline::{Assemble, Ended, Handle, Parts, Pipeline, Stop};
 use propulsiond::runtime::supervise::Group;
 use propulsiond::telemetry::metrics::Metrics;
@@ -106,7 +106,7 @@ async fn live(world: &World, last: bool) -> Option<Ended> {
         Ok(ended) => Some(ended),
         Err(_) => {
             let world = world.lock();
-            assert!(!last, "the last life did not come to its end: {}\n{}", world.what_is_left(), world.trace());
+            assert!(!last, "the last life did not come to its end: {}\n{}", world.unhandled_events(), world.trace());
             None
         }
     }

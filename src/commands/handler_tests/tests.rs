@@ -378,14 +378,14 @@ fn the_sink_must_accept_the_emitted_values() {
         http,
         "#{ bdy: 1 }",
         expect![
-            "the sink would refuse what it emitted: effect 0 of stream `o-1` is no request: `bdy` is none of `body`, `path`, `method`, `headers`"
+            "the sink would refuse what it emitted: effect 0 of stream `o-1` is not a valid request: unknown key `bdy`, expected `body`, `path`, `method` or `headers`"
         ],
     );
     check_emitted(
         http,
         "#{ headers: #{ \"a b\": 1 } }",
         expect![
-            "the sink would refuse what it emitted: effect 0 of stream `o-1` is no request: `a b` is no name for a header"
+            "the sink would refuse what it emitted: effect 0 of stream `o-1` is not a valid request: `a b` is not a valid header name"
         ],
     );
     check_emitted("[sink.stdout]\n", "1", expect!["1 passed"]);

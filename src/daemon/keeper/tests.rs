@@ -10,7 +10,7 @@ use crate::config::filter::Filter;
 use crate::connector::memory::source::MemoryFeed;
 use crate::connector::memory::store::MemoryCheckpoints;
 use crate::connector::null::NullSink;
-use crate::pipeline::observe::Observer;
+use crate::pipeline::counts::Observer;
 use crate::pipeline::{Assemble, ErrorPolicy, Identity, Options, Parts, Stop, Then};
 use crate::runtime::retry::Backoff;
 use crate::runtime::supervise::TaskKind;

@@ -19,7 +19,7 @@ fn standing(state: State) -> Standing {
     Standing { state, reason: "because".to_owned(), since: at(0), restarts: 0 }
 }
 
-/// What was counted after so many events, a tenth of them in calls that failed.
+/// The counts after that many events, a tenth of them in failed calls.
 fn totals(events: u64) -> Totals {
     let recent = Recent { min: 0.0001, mean: 0.0042, stddev: 0.0031, p50: 0.004, p95: 0.009, p99: 0.012, max: 0.0304 };
     let calls = |kind: &str, calls| KindTotals { kind: kind.into(), calls, recent: Some(recent) };
@@ -84,6 +84,8 @@ fn view(unhandled: u64) -> View {
         streams: Snapshot { idle: 9_000, ..Snapshot::default() },
         outage: None,
         checkpoint_failing: None,
+        source_failing: None,
+        failures: Vec::new(),
         handled_at: at(119),
         calls: 0,
         writing: 0,
@@ -156,7 +158,7 @@ fn check(format: LogFormat, readings: &[Reading], expected: &Expect) {
 }
 
 #[test]
-fn stats_are_lines_that_are_read_at_a_glance() {
+fn text_stats_are_lines_of_fields() {
     let readings = [reading(60, 4_000, State::Running, view(0)), reading(120, 16_000, State::Running, busy())];
     check(
         LogFormat::Text,
@@ -177,7 +179,7 @@ fn stats_are_lines_that_are_read_at_a_glance() {
 }
 
 #[test]
-fn stats_in_json_are_fields() {
+fn json_stats_are_fields() {
     let readings = [reading(60, 4_000, State::Running, view(0)), reading(120, 16_000, State::Running, busy())];
     check(
         LogFormat::Json,
@@ -198,13 +200,13 @@ fn stats_in_json_are_fields() {
 }
 
 #[test]
-fn r68_nothing_is_said_of_a_pipeline_that_did_nothing() {
+fn r68_an_idle_pipeline_logs_nothing() {
     let idle = |seconds| reading(seconds, 4_000, State::Running, view(0));
     check(LogFormat::Text, &[idle(60), idle(120), idle(180)], &expect![""]);
 }
 
 #[test]
-fn what_is_wrong_is_said_again_though_nothing_happens() {
+fn a_lasting_failure_is_logged_again_although_nothing_happens() {
     let stuck = |seconds| {
         let streams = Snapshot {
             failing: state(1, seconds, seconds),
@@ -226,7 +228,7 @@ fn what_is_wrong_is_said_again_though_nothing_happens() {
 }
 
 #[test]
-fn a_change_of_state_is_said_though_nothing_was_counted() {
+fn a_change_of_state_is_logged_although_nothing_was_counted() {
     let readings = [reading(60, 4_000, State::Running, view(0)), reading(120, 4_000, State::Paused, view(0))];
     check(
         LogFormat::Text,
@@ -240,7 +242,7 @@ fn a_change_of_state_is_said_though_nothing_was_counted() {
 }
 
 #[test]
-fn of_many_tranches_those_farthest_ahead_are_shown_and_the_rest_counted() {
+fn the_tranches_farthest_ahead_are_shown_and_the_others_counted() {
     let mut view = view(0);
     let one = view.tranches.remove(0);
     view.tranches = (0..20)

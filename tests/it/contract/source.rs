@@ -1,4 +1,4 @@
-//! What every source must do.
+//! The contract of every source.
 //!
 //! Each case gets a harness whose feed holds events of several streams, in more batches than one.
 
@@ -20,7 +20,7 @@ trait Harness {
     /// Makes a source over the feed, as a process that starts does.
     fn source(&mut self) -> Arc<dyn Source>;
 
-    /// How many events the feed holds.
+    /// Returns the number of events in the feed.
     fn count(&self) -> usize;
 
     /// Takes all events out of the feed before it is read.
@@ -38,7 +38,7 @@ trait Harness {
     fn lose(&mut self, behind_first: Position) -> Position;
 }
 
-/// What was read of each tranche, up to its tail.
+/// The batches of each tranche, up to its tail.
 type Feed = BTreeMap<TrancheId, Vec<Batch>>;
 
 /// Fails instead of hanging.

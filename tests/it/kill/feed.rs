@@ -1,4 +1,4 @@
-//! A growing directory of JSON lines, and the location of each event in it.
+//! A directory of JSON lines that grows, and where each event stands in it.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use propulsiond::position::Ordinal;
 
 const STREAMS: usize = 300;
-/// The approximate size in bytes of a line in the file that the sink writes.
+/// About what a line takes in the file that is written, in bytes.
 pub(super) const SINK_LINE: u64 = 130;
 
 /// One line of the directory.
@@ -16,19 +16,19 @@ pub(super) struct Line {
     pub(super) stream: usize,
     pub(super) index: i64,
     pub(super) at: Ordinal,
-    /// The event is a repetition.
+    /// The event was there before.
     pub(super) repeats: bool,
 }
 
-/// The events and their files, which the source reads as one log.
+/// The events and the files they are in, which are read as one log.
 pub(super) struct Feed {
     directory: PathBuf,
     random: fastrand::Rng,
     lines: Vec<Line>,
-    /// The repeated lines; each event is repeated once at most.
+    /// The repeated lines, each repeated once.
     repeated: std::collections::HashSet<usize>,
     next: Vec<i64>,
-    /// The number of the growing file, and its line count.
+    /// The number of the file that grows, and how many lines it has.
     file: u64,
     file_lines: u64,
 }
@@ -51,13 +51,12 @@ impl Feed {
         &self.lines
     }
 
-    /// Returns the number of distinct events.
+    /// Returns how many different events there are.
     pub(super) fn events(&self) -> i64 {
         self.next.iter().sum()
     }
 
-    /// Appends lines to the last file, or to a new one, except for the rest that it returns. The rest begins at a
-    /// random byte.
+    /// Appends so many lines to the last file, or to a new one, but for the rest that it returns, which begins anywhere.
     pub(super) fn append(&mut self, count: usize) -> Vec<u8> {
         if count == 0 {
             return Vec::new();
@@ -86,7 +85,7 @@ impl Feed {
         OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(rest).unwrap();
     }
 
-    /// Draws the next line: sometimes a repetition, soon after the original or much later.
+    /// Draws what comes next: now and then an event again, soon after it was there or much later.
     fn draw(&mut self) -> (usize, i64, bool) {
         let back = match self.random.u32(..200) {
             0 => self.random.usize(1..30_000),
@@ -106,7 +105,7 @@ impl Feed {
     }
 }
 
-/// Returns the ordinal of a line from the numbers of its file and of the line.
+/// Returns the ordinal of a line, by the numbers of its file and of itself.
 pub(super) fn ordinal(file: u64, line: u64) -> Ordinal {
     Ordinal::new(file << 40 | line, 0)
 }
@@ -115,12 +114,12 @@ fn name(stream: usize) -> String {
     format!("account-{stream}")
 }
 
-/// Returns the stream with this name.
+/// Returns which stream has this name.
 pub(super) fn stream(name: &str) -> Option<usize> {
     name.strip_prefix("account-")?.parse().ok()
 }
 
-/// Returns the padding that makes an event unique.
+/// Filler that makes each event unique.
 pub(super) fn pad(stream: usize, index: i64) -> String {
     format!("{stream}.{index},").repeat(1 + (stream + index as usize) % 20)
 }

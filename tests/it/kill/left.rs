@@ -1,4 +1,4 @@
-//! The remains of a killed daemon: the content of its sinks, and its stored progress.
+//! The state that a killed daemon leaves: the contents of its sinks, and the stored progress.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Reads the stored progress of a pipeline from a database.
+    /// Reads what a pipeline stored in a database.
     pub(super) fn load(databases: &Databases, pipeline: &str, database: &str) -> Self {
         let context = Context::new(pipeline, databases.0.path(), databases.0.path());
         let settings = CheckpointSettings { path: Text::literal(database), ..CheckpointSettings::default() };
@@ -30,7 +30,7 @@ impl Progress {
         let key = CheckpointKey { group: pipeline.into(), source: "json".into(), tranche: TrancheId::new("0") };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let Some(stored) = runtime.block_on(store.load(&key)).unwrap() else { return Self::default() };
-        // The position in JSON lines names the file's number and its count of read lines.
+        // The position in JSON lines names the file's number and how many of its lines were read.
         let upto = stored.position.map_or(Ordinal::default(), |position| {
             let place: serde_json::Value = serde_json::from_str(&position.to_string()).unwrap();
             let number = |name: &str| place.get(name).map_or(0, |number| number.as_u64().unwrap());
@@ -44,7 +44,7 @@ impl Progress {
     }
 }
 
-/// Copies of the databases: the originals are for the next daemon to recover.
+/// Copies of the databases: those themselves are for the next daemon to recover.
 pub(super) struct Databases(tempfile::TempDir);
 
 impl Databases {
@@ -59,18 +59,18 @@ impl Databases {
     }
 }
 
-/// The content of a sink so far. Each inspection adds the new part.
+/// The contents of a sink up to the last look. Each look adds the lines since the one before.
 #[derive(Default)]
 pub(super) struct Held {
-    /// The next index of each stream: all earlier events are there.
+    /// The next index of each stream: all events before it are there.
     next: HashMap<usize, i64>,
-    /// The inspected bytes of the file, or rows of the table.
+    /// The bytes of the file, or the rows of the table, that were taken in.
     taken: u64,
-    /// The file's last line is complete except for its newline.
+    /// A file's last line was whole, but for its newline.
     open: bool,
-    /// The file's last line is truncated.
+    /// A file's last line is cut.
     is_cut: bool,
-    /// The events that may be written once more before the next inspection.
+    /// The lines that may be written again until the next look, each once.
     may_repeat: HashSet<(usize, i64)>,
     pub(super) repeated: u64,
 }
@@ -80,22 +80,22 @@ impl Held {
         self.next.get(&line.stream).is_some_and(|next| line.index < *next)
     }
 
-    /// Returns the number of distinct events.
+    /// Returns how many different events are there.
     pub(super) fn events(&self) -> u64 {
         self.next.values().map(|next| next.cast_unsigned()).sum()
     }
 
-    /// Returns the number of events that may be repeated before the next inspection.
+    /// Returns how many events may be written again until the next look.
     pub(super) fn at_risk(&self) -> u64 {
         self.may_repeat.len() as u64
     }
 
-    /// Returns whether the file's last line is complete.
+    /// Returns whether a file's last line has its end.
     pub(super) fn ends_with_a_line(&self) -> bool {
         !self.is_cut && !self.open
     }
 
-    /// Inspects the new lines of a file.
+    /// Takes in what was added to a file.
     pub(super) fn take_lines(&mut self, path: &Path) {
         let Ok(mut file) = File::open(path) else { return };
         let mut bytes = Vec::new();
@@ -111,7 +111,7 @@ impl Held {
             self.take(stream, index);
             rest = after;
         }
-        // A line that lacks only its newline is completed; any other rest is removed.
+        // A line that lacks nothing but its newline gets that; what else is left is cut off.
         if let Some((stream, index)) = parse(rest) {
             self.take(stream, index);
             self.open = true;
@@ -121,7 +121,7 @@ impl Held {
         self.taken += (text.len() - rest.len()) as u64;
     }
 
-    /// Inspects the new rows of a table.
+    /// Takes in what was added to a table.
     pub(super) fn take_rows(&mut self, databases: &Databases) {
         let connection = Connection::open(databases.0.path().join("table.db")).unwrap();
         if !connection.table_exists(None, "effects").unwrap() {
@@ -138,7 +138,7 @@ impl Held {
         }
     }
 
-    /// Records an event: the next one of its stream, or a permitted repetition.
+    /// Takes in an event: the next one of its stream, or one that may come again.
     fn take(&mut self, stream: usize, index: i64) {
         let next = self.next.entry(stream).or_insert(0);
         if index == *next {
@@ -150,7 +150,7 @@ impl Held {
         self.repeated += 1;
     }
 
-    /// Asserts that all covered lines are there. Returns the lines that are there but not covered.
+    /// Checks that what is covered is there, and returns what is there but not covered.
     pub(super) fn not_covered<'f>(&self, feed: &'f Feed, progress: &Progress) -> Vec<&'f Line> {
         let (covered, not_covered): (Vec<_>, Vec<_>) = feed.lines().iter().partition(|line| progress.covers(line));
         let lost = covered.into_iter().find(|line| !self.holds(line));
@@ -158,13 +158,13 @@ impl Held {
         not_covered.into_iter().filter(|line| self.holds(line)).collect()
     }
 
-    /// Permits one repetition of each of these lines before the next inspection.
+    /// Lets these be written again until the next look, each once.
     pub(super) fn may_repeat(&mut self, lines: &[&Line]) {
         self.may_repeat = lines.iter().map(|line| (line.stream, line.index)).collect();
     }
 }
 
-/// Returns stream and index of a line of the file, if the line is complete.
+/// Returns stream and index of a line of the file, if it is whole.
 fn parse(line: &str) -> Option<(usize, i64)> {
     let value: serde_json::Value = serde_json::from_str(line).ok()?;
     let (stream, index) = (feed::stream(value.get("stream")?.as_str()?)?, value.get("index")?.as_i64()?);

@@ -203,7 +203,12 @@ impl Source for Feed {
                 Some(Coming::Lost(tranche)) => changes.report(TrancheChange::Lost { tranche }).await,
                 Some(Coming::Pause(delay)) => tokio::time::sleep(delay).await,
                 Some(Coming::Move(tranche)) => {
-                    let within = Duration::from_secs(1_000_000);
+                    // A limit that is too short gives running calls up, and their events come again.
+                    let within = {
+                        let mut inner = self.world.lock();
+                        let millis = if inner.random.bool() { inner.random.u64(0..100) } else { 1_000_000 };
+                        Duration::from_millis(millis)
+                    };
                     changes.report(TrancheChange::Removed { tranche: tranche.clone(), within }).await;
                     self.until_left(&tranche).await;
                     changes.report(self.assign(tranche)).await;

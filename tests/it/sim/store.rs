@@ -19,11 +19,13 @@ use propulsiond::sink::{
 use super::feed::is_spoiling;
 use super::world::{Inner, Item, World};
 
-/// What is kept under a key.
+/// The contents of a key.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kept {
     fence: u64,
     owner: String,
+    /// The owner of each claim.
+    claims: BTreeMap<u64, String>,
     sequence: u64,
     progress: Option<Progress>,
     write_positions: BTreeMap<String, WritePosition>,
@@ -58,8 +60,20 @@ fn check_fence(inner: &Inner, key: &CheckpointKey, fence: Fence) -> Result<(), C
     Err(CheckpointError::new(kind, format!("commit {key}")))
 }
 
+/// Like [`check_fence`]. A commit never meets a newer claim of its own process (C27).
+fn check_commit_fence(inner: &mut Inner, commit: &Commit<'_>) -> Result<(), CheckpointError> {
+    let kept = &inner.kept[commit.key];
+    let claimant = kept.claims.get(&commit.fence.0).cloned();
+    let is_own = kept.fence != commit.fence.0 && claimant.as_ref() == Some(&kept.owner);
+    inner.demand(!is_own, || format!("{claimant:?} fenced its own commit of {} (C27)", commit.key));
+    check_fence(inner, commit.key, commit.fence)
+}
+
 fn store(inner: &mut Inner, commit: &Commit<'_>) -> Result<(), CheckpointError> {
-    check_fence(inner, commit.key, commit.fence)?;
+    check_commit_fence(inner, commit)?;
+    let set = &commit.progress.handled;
+    let fits = set.is_empty() || set.encode().len() <= inner.plan.max_set_bytes;
+    inner.demand(fits, || "a stored set fits into the store (C14)".to_owned());
     inner.check_progress(commit.key, commit.progress);
     let line = format!("stored {} {} {:?}", commit.key, commit.sequence, commit.progress);
     inner.note(&line);
@@ -103,6 +117,12 @@ impl CheckpointStore for SimStore {
 
     async fn claim_all(&self, keys: &[CheckpointKey], owner: &Owner) -> Vec<Result<Claimed, CheckpointError>> {
         travel(&self.world).await;
+        // A claim can take longer than the next change of its tranche.
+        let delay = {
+            let mut inner = self.world.lock();
+            if inner.strikes(3) { inner.random.u64(0..600) } else { 0 }
+        };
+        tokio::time::sleep(Duration::from_millis(delay)).await;
         let mut inner = self.world.lock();
         let mut results = Vec::new();
         for key in keys {
@@ -113,6 +133,7 @@ impl CheckpointStore for SimStore {
             let kept = inner.kept.entry(key.clone()).or_default();
             kept.fence += 1;
             kept.owner = owner.0.to_string();
+            kept.claims.insert(kept.fence, kept.owner.clone());
             results.push(Ok(Claimed {
                 fence: Fence(kept.fence),
                 progress: kept.progress.clone(),
@@ -131,9 +152,6 @@ impl CheckpointStore for SimStore {
                 results.push(Err(away("commit")));
                 continue;
             }
-            let set = &commit.progress.handled;
-            let fits = set.is_empty() || set.encode().len() <= inner.plan.max_set_bytes;
-            inner.demand(fits, || "what is stored fits into the store (C14)".to_owned());
             let result = store(&mut inner, commit);
             // The answer is lost on its way.
             let lost = result.is_ok() && inner.strikes(12);
@@ -230,8 +248,10 @@ fn fault(inner: &mut Inner, decided: &Decided) -> Option<HandlerError> {
     if inner.strikes(40) {
         return error(HandlerErrorKind::Throttled);
     }
-    // Once, and only before the handler fails: what is no poison must not be taken for it.
-    if decided.work.failures == 0 && inner.strikes(30) {
+    // Once for each event and life: a write that fails as often as poison would be taken for it.
+    let first = (decided.work.stream().to_owned(), decided.work.first());
+    if decided.work.failures == 0 && !inner.refused.contains(&first) && inner.strikes(30) {
+        inner.refused.insert(first);
         return error(HandlerErrorKind::Transient);
     }
     None

@@ -1,4 +1,4 @@
-//! What outlives a process: the log, what sinks and stores hold, and what is known of every event.
+//! The world that outlives a process: the log, the contents of sinks and stores, and the fate of every event.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -19,7 +19,7 @@ use super::feed::{Feed, Log, is_poison, is_spoiling};
 use super::handler::SimHandler;
 use super::store::{Kept, SimSink, SimStore};
 
-/// How far reading may be ahead of the position.
+/// The limit of reading ahead of the position.
 const MAX_AHEAD: u64 = 500;
 
 /// One seed's world, shared by everything that runs in it.
@@ -32,7 +32,7 @@ pub(super) struct Inner {
     pub(super) plan: Plan,
     pub(super) logs: BTreeMap<String, Log>,
     pub(super) kept: BTreeMap<CheckpointKey, Kept>,
-    /// What the sink holds, in order: the ordinal and the key of each event.
+    /// The contents of the sink, in order: the ordinal and the key of each event.
     pub(super) effects: Vec<(String, Ordinal, Item)>,
     /// Events of which a decision without effects was made, was skipped or jumped.
     pub(super) settled: BTreeSet<(String, Ordinal)>,
@@ -45,6 +45,8 @@ pub(super) struct Inner {
     pub(super) parked_from: BTreeMap<(CheckpointKey, String), Ordinal>,
     /// Processes that are told to pause, and know it.
     pub(super) paused: BTreeSet<String>,
+    /// Events whose write failed once in this life.
+    pub(super) refused: BTreeSet<(String, i64)>,
     /// Streams of which a call runs, by process.
     pub(super) active: BTreeSet<(String, String)>,
     pub(super) calls: usize,
@@ -53,7 +55,7 @@ pub(super) struct Inner {
     pub(super) last: bool,
     /// The last life ended as its policy said it should.
     halted: bool,
-    /// What broke an invariant: a panic would only make the pipeline start over.
+    /// Broken invariants. A panic would only make the pipeline restart.
     pub(super) violations: Vec<String>,
     trace: String,
 }
@@ -72,7 +74,7 @@ impl Item {
     }
 }
 
-/// What the seed decided about the pipeline.
+/// The seed's decisions about the pipeline.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) order: Order,
@@ -90,7 +92,7 @@ pub(super) struct Plan {
     pub(super) moving: bool,
     pub(super) require_all: bool,
     pub(super) meddling: bool,
-    /// How large the set of a progress may be before reading waits (C14).
+    /// The size of a stored set before reading waits (C14).
     pub(super) max_set_bytes: usize,
 }
 
@@ -121,7 +123,12 @@ impl World {
             moving: random.u32(0..3) == 0,
             require_all,
             meddling: random.u32(0..3) == 0,
-            max_set_bytes: if random.u32(0..4) == 0 { random.usize(8..100) } else { 64 * 1024 },
+            // A transaction keeps 48 bytes free for the run of the oldest event.
+            max_set_bytes: match random.u32(0..4) {
+                0 if transactional => random.usize(64..200),
+                0 => random.usize(8..100),
+                _ => 64 * 1024,
+            },
         };
         let logs = super::feed::logs(&mut random, &plan);
         let inner = Inner {
@@ -137,6 +144,7 @@ impl World {
             parked: BTreeMap::new(),
             parked_from: BTreeMap::new(),
             paused: BTreeSet::new(),
+            refused: BTreeSet::new(),
             active: BTreeSet::new(),
             calls: 0,
             most_calls: 0,
@@ -229,6 +237,7 @@ impl Inner {
     /// The process is gone, and its calls with it.
     pub(super) fn end_life(&mut self) {
         self.active.clear();
+        self.refused.clear();
         self.paused.clear();
         self.calls = 0;
     }
@@ -278,7 +287,7 @@ impl Inner {
         self.demand(most <= limit, || format!("{most} calls at the same time"));
     }
 
-    /// What a store is told must be true: every event that the progress covers is handled, filtered, skipped or parked (C9).
+    /// Checks stored progress: every event that it covers is handled, filtered, skipped or parked (C9).
     pub(super) fn check_progress(&mut self, key: &CheckpointKey, progress: &Progress) {
         let tranche = key.tranche.as_str();
         let unsettled = self.logs[tranche].covered(progress).find(|event| !self.is_settled(tranche, event)).cloned();
@@ -373,7 +382,7 @@ impl Inner {
             || self.logs[tranche].events().any(skipped)
     }
 
-    pub(super) fn what_is_left(&self) -> String {
+    pub(super) fn unhandled_events(&self) -> String {
         let mut left = String::new();
         for (tranche, log) in &self.logs {
             for event in log.events().filter(|event| !self.is_settled(tranche, event)) {

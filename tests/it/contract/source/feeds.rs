@@ -16,9 +16,9 @@ use propulsiond::source::{Source, SourceErrorKind};
 
 use super::Harness;
 
-/// How many events a batch of a feed has.
+/// The number of events in a batch.
 const BATCH: NonZeroUsize = NonZeroUsize::new(7).unwrap();
-/// How many events a file or tranche holds to begin with.
+/// The number of events in a file or tranche at first.
 const EVENTS: usize = 40;
 
 /// Event number `n` of a part of a feed; a part has three streams of its own.

@@ -1,4 +1,4 @@
-//! A pipeline from its start to its end: its parts are built anew for each run, and a run that fails is followed by another.
+//! The life of a pipeline: a run, and after a failure another one, with parts built anew.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -8,30 +8,15 @@ use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::driver::Driver;
-use super::observe::Observer;
-use super::questions::{CONNECTING, Listener};
-use super::{Assemble, Identity, OUTAGE, Options, Parts};
+use super::counts::Observer;
+use super::drain::{Ended, HEALTHY_AFTER};
+use super::driver::{Driver, Run};
+use super::handle::{CONNECTING, Listener};
+use super::options::{Assemble, Identity, Options, Parts};
+use super::policy::OUTAGE;
 use crate::runtime::retry::rounded;
 use crate::runtime::supervise::{Group, Restarts, panic_message, pipeline_span};
 use crate::telemetry::health::State;
-
-/// How a pipeline ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// Everything there was is handled.
-    Finished,
-    /// It was told to.
-    Stopped,
-    /// Its error policy says so; it stays stopped until a person acts.
-    Halted(String),
-    /// Another process owns its progress.
-    Fenced(String),
-    /// Something broke; it starts over.
-    Failed(String),
-    /// It was to stop, and this still ran when its time was up.
-    DeadlinePassed(Vec<String>),
-}
 
 /// A pipeline, to be run.
 pub struct Pipeline {
@@ -41,11 +26,8 @@ pub struct Pipeline {
     pub observer: Observer,
 }
 
-/// A run of this length makes the next failure the first of its row.
-pub(super) const HEALTHY_AFTER: Duration = Duration::from_secs(60);
-
 impl Pipeline {
-    /// Runs until it finishes, halts, is fenced or is stopped; starts over when it fails.
+    /// Runs until the pipeline finishes, halts, is fenced or is stopped. Restarts after a failure.
     ///
     /// `stop` asks it to drain. Commands come from the [`Handle`](super::Handle) that belongs to `listener`.
     pub async fn run(self, mut listener: Listener, daemon: &Group, stop: CancellationToken) -> Ended {
@@ -65,23 +47,23 @@ impl Pipeline {
         loop {
             listener.shared().enter(State::Starting, CONNECTING);
             let started = clock.now();
-            let ended = match catch_unwind(AssertUnwindSafe(|| self.assemble.assemble())) {
+            let (ended, reason) = match catch_unwind(AssertUnwindSafe(|| self.assemble.assemble())) {
                 Ok(Ok(parts)) => self.run_once(parts, listener, daemon, &stop, &mut random).await,
-                Ok(Err(error)) => Ended::Failed(format!("{error:#}")),
-                Err(panic) => Ended::Failed(format!("the start panicked: {}", panic_message(&*panic))),
+                Ok(Err(error)) => failed(format!("{error:#}")),
+                Err(panic) => failed(format!("the start panicked: {}", panic_message(&*panic))),
             };
             let Ended::Failed(why) = ended else {
-                listener.shared().end(&ended);
+                listener.shared().end(&ended, &reason);
                 return ended;
             };
             let now = clock.now();
             let delay = restarts.failed(started, now, &mut random);
             self.observer.restarted();
             listener.shared().restarts(restarts.in_a_row(started, now));
-            tracing::error!(error = %why, retry_in = ?rounded(delay), "pipeline failed, it will start over");
+            tracing::error!(error = %why, retry_in = ?rounded(delay), "pipeline failed, restarting");
             listener.shared().enter(State::Restarting, &why);
             if !listener.wait(delay, &stop).await {
-                listener.shared().end(&Ended::Stopped);
+                listener.shared().end(&Ended::Stopped, "told to stop");
                 return Ended::Stopped;
             }
         }
@@ -94,25 +76,36 @@ impl Pipeline {
         daemon: &Group,
         stop: &CancellationToken,
         random: &mut fastrand::Rng,
-    ) -> Ended {
+    ) -> (Ended, String) {
         let group = daemon.pipeline(&self.identity.name);
-        let mut driver = Driver::new(self, parts, listener, &group, random.fork());
-        // A panic ends this run only: the daemon and the other pipelines go on (S14).
-        let ended = match AssertUnwindSafe(driver.run(listener, stop)).catch_unwind().await {
-            Ok(ended) => ended,
-            Err(panic) => Ended::Failed(format!("the driver panicked: {}", panic_message(&*panic))),
+        let run = Run {
+            identity: &self.identity,
+            options: &self.options,
+            observer: &self.observer,
+            listener,
+            group: &group,
+            random: random.fork(),
         };
+        let mut driver = Driver::new(run, parts);
+        // A panic of the driver is a failure of this pipeline alone: the daemon goes on.
+        let running = AssertUnwindSafe(driver.run(listener, stop)).catch_unwind().await;
+        let (ended, reason) =
+            running.unwrap_or_else(|panic| failed(format!("the driver panicked: {}", panic_message(&*panic))));
         drop(driver);
-        // Its time is up already: what still runs is given up, not waited for once more.
-        let within = if matches!(ended, Ended::DeadlinePassed(_)) { Duration::ZERO } else { self.options.drain };
-        match group.join(within).await {
-            Ok(()) => ended,
-            Err(_) if matches!(ended, Ended::DeadlinePassed(_)) => ended,
-            Err(still) if matches!(ended, Ended::Failed(_)) => {
-                tracing::warn!(tasks = ?still, "tasks of the failed pipeline still run");
-                ended
+        // After a missed deadline, running tasks are given up, not waited for once more.
+        let is_late = matches!(ended, Ended::DeadlinePassed(_));
+        let within = if is_late { Duration::ZERO } else { self.options.drain };
+        match (group.join(within).await, ended) {
+            (Err(still), Ended::Finished | Ended::Stopped) => (Ended::DeadlinePassed(still.names), reason),
+            (Err(still), ended) if !is_late => {
+                tracing::warn!(tasks = ?still.names, "tasks of the ended pipeline still run");
+                (ended, reason)
             }
-            Err(still) => Ended::DeadlinePassed(still.names),
+            (_, ended) => (ended, reason),
         }
     }
+}
+
+fn failed(why: String) -> (Ended, String) {
+    (Ended::Failed(why.clone()), why)
 }

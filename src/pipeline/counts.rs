@@ -1,23 +1,23 @@
-//! What a pipeline counts as it goes. Counts of calls are kept here and shown ten times a second, not once a call.
+//! The counts of a pipeline. The driver counts calls locally, and shows them ten times a second.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::driver::Driver;
-use super::questions::View;
+use super::view::View;
 use crate::clock::Timestamp;
 use crate::handler::HandlerErrorKind;
 use crate::position::TrancheId;
+use crate::scheduler::Scheduler;
 use crate::source::{Batch, Lag};
 use crate::telemetry::metrics::{Activity, LocalMetrics, PageRead, PipelineMetrics, Stage, TrancheMetrics};
 use crate::trace::Recorder;
 use crate::work::Work;
 
-/// How often what was counted is shown.
+/// The interval at which counts are shown.
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
 
-/// Where a pipeline's counts go, and its spans.
+/// The receivers of a pipeline's counts and spans.
 #[derive(Clone, Debug)]
 pub struct Observer {
     metrics: PipelineMetrics,
@@ -26,12 +26,12 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// `source` names the origin of the events, as checkpoints do.
+    /// Makes an observer. `source` names the origin of the events, as checkpoint keys do.
     pub fn new(metrics: PipelineMetrics, source: Arc<str>) -> Self {
         Self { metrics, source, recorder: None }
     }
 
-    /// Records spans, too, if there is something that takes them.
+    /// Adds a receiver of spans.
     pub fn tracing(self, recorder: Option<Recorder>) -> Self {
         Self { recorder, ..self }
     }
@@ -44,7 +44,7 @@ impl Observer {
         self.metrics.restarted();
     }
 
-    /// Begins to count for one run.
+    /// Begins the counts of one run.
     pub(super) fn start(&self) -> Counts {
         Counts {
             local: self.metrics.local(),
@@ -52,39 +52,43 @@ impl Observer {
             source: Arc::clone(&self.source),
             tranches: BTreeMap::new(),
             flushed: Timestamp::ZERO,
+            changed: BTreeSet::new(),
             parked: 0,
         }
     }
 }
 
-/// What one run of a pipeline counts.
+/// The counts of one run of a pipeline.
 pub(super) struct Counts {
     local: LocalMetrics,
     metrics: PipelineMetrics,
     source: Arc<str>,
     tranches: BTreeMap<TrancheId, Counted>,
     flushed: Timestamp,
+    /// Tranches whose gauges are out of date.
+    changed: BTreeSet<TrancheId>,
     parked: u64,
 }
 
-/// What is counted of a tranche.
+/// The counts of a tranche.
 struct Counted {
     metrics: TrancheMetrics,
-    /// When it last had room for a batch.
-    room_at: Option<Timestamp>,
+    /// The time since when it has no room for a batch.
+    full_since: Option<Timestamp>,
     waited: Duration,
-    /// Events that were handled when progress was last stored.
+    /// The handled events that the stored progress covers.
     stored_events: u64,
 }
 
 impl Counts {
     pub(super) fn tranche_added(&mut self, tranche: &TrancheId) {
         let metrics = self.metrics.tranche(&self.source, tranche);
-        let counted = Counted { metrics, room_at: None, waited: Duration::ZERO, stored_events: 0 };
+        let counted = Counted { metrics, full_since: None, waited: Duration::ZERO, stored_events: 0 };
         self.tranches.insert(tranche.clone(), counted);
     }
 
     pub(super) fn tranche_gone(&mut self, tranche: &TrancheId) {
+        self.changed.remove(tranche);
         self.tranches.remove(tranche);
         self.metrics.remove_tranche(tranche);
     }
@@ -115,7 +119,7 @@ impl Counts {
         }
     }
 
-    /// A batch was taken in, with this many held then.
+    /// Counts an ingested batch, with the number of batches held then.
     pub(super) fn ingested(&mut self, tranche: &TrancheId, batches: usize, took: Duration) {
         self.local.worked(Activity::Ingest, took);
         if let Some(counted) = self.tranches.get_mut(tranche) {
@@ -123,14 +127,14 @@ impl Counts {
         }
     }
 
-    /// Says whether the limits leave room for reading: what is waited for it is what `ingest_seconds` measures.
+    /// Notes whether the limits leave room for reading. `ingest_seconds` measures the waits for it.
     pub(super) fn room(&mut self, tranche: &TrancheId, room: bool, lag: Option<Lag>, now: Timestamp) {
         let Some(counted) = self.tranches.get_mut(tranche) else { return };
-        match (room, counted.room_at) {
-            (false, None) => counted.room_at = Some(now),
+        match (room, counted.full_since) {
+            (false, None) => counted.full_since = Some(now),
             (true, Some(since)) => {
                 counted.waited += now.since(since);
-                counted.room_at = None;
+                counted.full_since = None;
                 counted.metrics.lag(lag);
             }
             _ => {}
@@ -171,6 +175,14 @@ impl Counts {
             counted.metrics.committed();
             counted.metrics.uncommitted_since(None);
             counted.metrics.set_bytes(set_bytes);
+            self.changed.insert(tranche.clone());
+        }
+    }
+
+    /// Notes that progress is stored as it was when the tranche was opened.
+    pub(super) fn tranche_opened(&mut self, tranche: &TrancheId) {
+        if let Some(counted) = self.tranches.get_mut(tranche) {
+            counted.stored_events = 0;
         }
     }
 
@@ -198,29 +210,33 @@ impl Counts {
         self.local.worked(Activity::Dispatch, took);
     }
 
+    /// Notes that a tranche changed, so that its gauges are shown again.
+    pub(super) fn changed(&mut self, tranche: TrancheId) {
+        self.changed.insert(tranche);
+    }
+
+    /// Shows the counts, at most ten times a second unless `force` says so. Costs by the tranches that changed.
+    pub(super) fn flush(&mut self, scheduler: &Scheduler, now: Timestamp, force: bool) {
+        if now.since(self.flushed) < FLUSH_EVERY && !force {
+            return;
+        }
+        self.flushed = now;
+        self.local.flush();
+        for tranche in std::mem::take(&mut self.changed) {
+            let (Some(counted), Some(report)) = (self.tranches.get(&tranche), scheduler.tranche(&tranche)) else {
+                continue;
+            };
+            counted.metrics.replay_exposure(report.completed_events.saturating_sub(counted.stored_events));
+            counted.metrics.show(&report);
+        }
+    }
+
     pub(super) fn took_results(&mut self, took: Duration) {
         self.local.worked(Activity::Results, took);
     }
 }
 
-impl Driver {
-    /// Shows what was counted, now and then.
-    pub(super) fn flush_counts(&mut self) {
-        if self.now.since(self.counts.flushed) < FLUSH_EVERY && self.draining.is_none() {
-            return;
-        }
-        self.counts.flushed = self.now;
-        self.counts.local.flush();
-        for (tranche, counted) in &self.counts.tranches {
-            if let Some(report) = self.scheduler.tranche(tranche) {
-                counted.metrics.replay_exposure(report.completed_events.saturating_sub(counted.stored_events));
-                counted.metrics.show(&report);
-            }
-        }
-    }
-}
-
-/// Brings what is shown of a pipeline up to date: when it is scraped.
+/// Brings the gauges of a pipeline up to date, for a scrape.
 pub fn show(metrics: &PipelineMetrics, view: &View) {
     metrics.show(&view.streams);
     metrics.breaker(view.outage.is_some());

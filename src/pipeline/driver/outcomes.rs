@@ -1,0 +1,347 @@
+//! Offers, decisions, and failures.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+use super::super::breaker::BackEnd;
+use super::super::calls::{self, Decider, Offered};
+use super::super::drain::Ended;
+use super::super::failures::Attempt;
+use super::super::messages::{Called, Event};
+use super::super::policy::{self, Reaction, Then, Victim};
+use super::super::{calls::Reaction as DecisionReaction, spans};
+use super::{Driver, pieces};
+use crate::clock::Period;
+use crate::event::Kind;
+use crate::handler::{Call, Decision, Decisions, Handler, HandlerError, HandlerErrorKind};
+use crate::runtime::retry::rounded;
+use crate::runtime::supervise::TaskKind;
+use crate::scheduler::Outcome;
+use crate::sink::{Decided, Effects};
+use crate::telemetry::logging::AUDIT;
+use crate::work::{Streams, Work, WorkKind};
+
+impl Driver {
+    /// Offers ready work as far as there is room. Returns whether any was offered.
+    pub(super) fn dispatch(&mut self, budget: &mut usize) -> bool {
+        if self.paused {
+            return false;
+        }
+        let mut offered = false;
+        // A decision that is judged at once can begin a drain.
+        while !self.drain.is_begun() && *budget > 0 && self.has_room() {
+            let Some(streams) = self.scheduler.take_call(self.now) else { break };
+            offered = true;
+            *budget -= 1;
+            match streams[0].kind {
+                WorkKind::Handle => self.offer(streams),
+                WorkKind::Park => streams.into_iter().for_each(|work| self.parks.push(work)),
+                WorkKind::Malformed => streams.into_iter().for_each(|work| self.on_malformed(work)),
+            }
+        }
+        self.calls.hand_over();
+        offered
+    }
+
+    fn has_room(&self) -> bool {
+        let (limit, probing) = (self.breaker.limit(self.now), self.breaker.is_probing());
+        self.calls.has_room(limit, probing, self.writes.active(), self.writes.queued(), self.writes.max_batch())
+    }
+
+    fn offer(&mut self, mut streams: Streams) {
+        self.counts.offered(&streams, self.now);
+        self.spans.begin_call(&mut streams, self.calls.has_handler(), self.now);
+        match self.calls.offer(streams) {
+            Offered::Decided(decided) => decided.into_iter().for_each(|decided| self.writes.push(decided)),
+            Offered::Queued => {}
+            Offered::Call(handler, call) => self.call(handler, call),
+        }
+    }
+
+    /// Polls a call in place. It gets a task and a timer of its own only if it waits.
+    fn call(&mut self, handler: Arc<dyn Handler>, call: Arc<Call>) {
+        let began = self.spans.moment(self.now);
+        let mut deciding = calls::guarded(handler, Arc::clone(&call));
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        if let Poll::Ready(decisions) = deciding.poll_unpin(&mut context) {
+            drop(deciding);
+            let period = Period { began, ended: self.spans.moment(self.now) };
+            self.on_waited(call, Some(decisions), period);
+            return;
+        }
+        let (events, clock, limit) = (self.events_in.clone(), self.clock, self.options.handler_timeout);
+        self.group.spawn(TaskKind::Call, "call", async move {
+            let decisions = tokio::time::timeout(limit, deciding).await.ok();
+            let period = clock.since(began);
+            // Without a driver, its scheduler is gone, too.
+            drop(events.send(Event::Waited { call, decisions, period }).await);
+            Ok(())
+        });
+    }
+
+    pub(super) fn on_waited(&mut self, call: Arc<Call>, decisions: Option<Decisions>, period: Period) {
+        self.calls.decided(1);
+        let streams = calls::streams_of(call);
+        let limit = self.options.handler_timeout;
+        let decisions = decisions.unwrap_or_else(|| calls::timed_out(streams.len(), limit));
+        let decisions = calls::one_per_stream(decisions, streams.len());
+        for (work, decision) in streams.into_iter().zip(decisions) {
+            self.on_result(work, decision, period);
+        }
+    }
+
+    pub(super) fn on_called(&mut self, called: Called) {
+        let Called { calls, decisions, periods } = called;
+        self.calls.decided(calls.len());
+        let mut decisions = decisions.into_iter();
+        for (streams, period) in calls.into_iter().zip(periods) {
+            for (work, decision) in streams.into_iter().zip(decisions.by_ref()) {
+                self.on_result(work, decision, period);
+            }
+        }
+    }
+
+    /// Takes back the calls that have not begun.
+    pub(super) fn take_back_calls(&mut self) {
+        for work in pieces(self.calls.take_back()) {
+            self.finish(work, Outcome::Return);
+        }
+    }
+
+    fn on_result(&mut self, mut work: Work, decision: Result<Decision, HandlerError>, period: Period) {
+        spans::leave(&mut work, "handle", period, decision.as_ref().err());
+        let took = period.took();
+        match decision {
+            Ok(decision) => self.on_decision(work, decision, took),
+            Err(error) => {
+                self.counts.called(error.kind().as_str(), took);
+                self.on_call_failed(work, &error);
+            }
+        }
+    }
+
+    fn on_decision(&mut self, work: Work, decision: Decision, took: Duration) {
+        self.counts.called(decision.tag.as_deref().unwrap_or("ok"), took);
+        self.breaker.passed(BackEnd::Handler, self.now);
+        match self.rules.react(&work, &decision) {
+            DecisionReaction::Done(next) => self.done(work, next),
+            DecisionReaction::Write(next) => {
+                self.writes.push(Decided { work, next, effects: Effects::Emitted(decision.effects), accepted: 0 });
+            }
+            DecisionReaction::Defer(delay) => self.finish(work, Outcome::Defer { until: self.now + delay }),
+            DecisionReaction::NoProgress => self.no_progress(work),
+            DecisionReaction::Refuse(error) => self.on_call_failed(work, &error),
+        }
+    }
+
+    pub(super) fn no_progress(&mut self, work: Work) {
+        let outcome = self.options.errors.no_progress(self.now, &mut self.random);
+        self.finish(work, outcome);
+    }
+
+    pub(super) fn done(&mut self, work: Work, next: i64) {
+        self.counts.handled(&work);
+        self.handled_at = self.now;
+        self.finish(work, Outcome::Done { next });
+    }
+
+    /// Returns work to the scheduler.
+    pub(super) fn finish(&mut self, mut work: Work, outcome: Outcome) {
+        self.spans.finish(&mut work, &outcome, self.now);
+        self.writes.done(work.id);
+        if matches!(outcome, Outcome::Done { .. } | Outcome::Skip | Outcome::Park) {
+            self.failures.clear(work.stream());
+        }
+        self.scheduler.finish(work, outcome, self.now);
+    }
+
+    fn victim(&self, work: &Work) -> Victim {
+        let failures = work.failures.saturating_add(self.writes.failures(work.id));
+        Victim { first: work.first(), single: work.is_single(), failures }
+    }
+
+    fn note_failure(&mut self, work: &Work, error: &HandlerError, delay: Duration) {
+        let attempts = self.victim(work).failures.saturating_add(1);
+        let next_try = Some(self.now + delay);
+        let attempt = Attempt { class: error.kind().as_str(), error: error.message(), attempts, next_try };
+        self.failures.note(work, attempt, self.now);
+    }
+
+    /// Reacts to a failed call.
+    pub(super) fn on_call_failed(&mut self, mut work: Work, error: &HandlerError) {
+        spans::failed(&mut work, error);
+        self.counts.failed(error.kind());
+        let victim = self.victim(&work);
+        let reaction = self.options.errors.react(error, victim, self.breaker.outages(), &mut self.random);
+        let outcome = match reaction {
+            Reaction::Unavailable(delay) => {
+                self.open_breaker(BackEnd::Handler, delay, error);
+                self.note_failure(&work, error, delay);
+                Outcome::Return
+            }
+            Reaction::Throttled(delay) => {
+                self.breaker.throttled(delay, self.now);
+                self.note_failure(&work, error, delay);
+                Outcome::Return
+            }
+            Reaction::Then(then) => return self.act(work, then, error.message()),
+            Reaction::Retry { delay, at_index, .. } => {
+                self.note_failure(&work, error, delay);
+                if self.is_outage(BackEnd::Handler, &work, error, delay) {
+                    Outcome::Return
+                } else {
+                    Outcome::Failed { until: self.now + delay, at_index }
+                }
+            }
+        };
+        let (stream, index) = (work.stream(), work.first());
+        tracing::debug!(stream, index, failures = victim.failures + 1, error = %error, "call failed, retrying");
+        self.finish(work, outcome);
+    }
+
+    /// Reacts to a failed write. The retry carries the decision as it is, from the first effect that was not accepted (C28).
+    pub(super) fn on_write_failed(&mut self, mut decided: Decided, error: &HandlerError) {
+        spans::failed(&mut decided.work, error);
+        self.counts.failed(error.kind());
+        decided.accepted = decided.accepted.max(error.accepted_effects());
+        let Some(tranche) = self.scheduler.tranche_of(decided.work.id) else {
+            return self.finish(decided.work, Outcome::Return);
+        };
+        let victim = self.victim(&decided.work);
+        let reaction = self.options.errors.react(error, victim, self.breaker.outages(), &mut self.random);
+        let retry_at = match reaction {
+            Reaction::Unavailable(delay) => {
+                self.open_breaker(BackEnd::Sink, delay, error);
+                self.note_failure(&decided.work, error, delay);
+                self.breaker.next_wake()
+            }
+            Reaction::Throttled(delay) => {
+                self.breaker.throttled(delay, self.now);
+                self.note_failure(&decided.work, error, delay);
+                self.breaker.next_wake()
+            }
+            Reaction::Then(then) => {
+                self.breaker.answered(BackEnd::Sink, self.now);
+                return self.act(decided.work, then, error.message());
+            }
+            Reaction::Retry { delay, at_index, spent } => {
+                self.note_failure(&decided.work, error, delay);
+                if self.is_outage(BackEnd::Sink, &decided.work, error, delay) {
+                    self.breaker.next_wake()
+                } else if spent {
+                    // The attempts at the decision are spent: its events are decided singly, to find the one at fault (C19).
+                    let outcome = Outcome::Failed { until: self.now + delay, at_index };
+                    return self.finish(decided.work, outcome);
+                } else {
+                    self.writes.count_failure(decided.work.id);
+                    Some(self.now + delay)
+                }
+            }
+        };
+        self.changed.insert(tranche.clone());
+        self.writes.retry(decided, tranche, retry_at.unwrap_or(self.now));
+    }
+
+    fn open_breaker(&mut self, of: BackEnd, delay: Duration, error: &HandlerError) {
+        if !self.breaker.is_open(self.now) {
+            let subject = if of == BackEnd::Sink { "sink" } else { "back end of the handler" };
+            tracing::warn!(error = %error, retry_in = ?rounded(delay), "{subject} unavailable, circuit breaker opened");
+        }
+        self.breaker.unavailable(of, delay, error.message(), self.now);
+    }
+
+    /// Returns whether a failure belongs to an outage, and so spends no attempt.
+    fn is_outage(&mut self, of: BackEnd, work: &Work, error: &HandlerError, delay: Duration) -> bool {
+        if !policy::may_be_outage(error) {
+            self.breaker.answered(of, self.now);
+            return false;
+        }
+        let was_open = self.breaker.is_open(self.now);
+        let answered = policy::is_answer(error);
+        let is_outage = self.breaker.failed(of, work.stream(), answered, delay, error.message(), self.now);
+        if is_outage && !was_open {
+            tracing::warn!(error = %error, retry_in = ?rounded(delay), "calls of several streams fail alike, circuit breaker opened");
+        }
+        is_outage
+    }
+
+    fn on_malformed(&mut self, work: Work) {
+        let why = String::from_utf8_lossy(work.events[0].meta()).into_owned();
+        self.counts.failed(HandlerErrorKind::Malformed);
+        self.act(work, self.options.errors.then, &why);
+    }
+
+    /// Performs `then` on the first event of the work alone (C19).
+    pub(super) fn act(&mut self, work: Work, then: Then, why: &str) {
+        let event = &work.events[0];
+        let (stream, index, event_type) = (event.stream().to_owned(), event.index(), event.event_type().to_owned());
+        match then {
+            Then::Skip => {
+                tracing::warn!(target: AUDIT, %stream, index, event_type, at = %event.at(), reason = why, "event skipped");
+                self.counts.skipped();
+                self.finish(work, Outcome::Skip);
+            }
+            Then::Park => {
+                tracing::warn!(target: AUDIT, %stream, index, event_type, at = %event.at(), reason = why, "stream parked");
+                if let Some(tranche) = self.scheduler.tranche_of(work.id) {
+                    self.parks.parked(tranche, &stream, why);
+                }
+                self.finish(work, Outcome::Park);
+            }
+            Then::Halt => {
+                let what = match event.kind() {
+                    Kind::Malformed => why.to_owned(),
+                    _ => format!("event {index} (`{event_type}`) of stream `{stream}` cannot be handled: {why}"),
+                };
+                self.finish(work, Outcome::Return);
+                self.begin_drain(Ended::Halted(what.clone()), &what);
+            }
+        }
+    }
+
+    /// Looks once a second for streams that are offered without progress, and for threads that are stuck (C6, C20).
+    pub(super) fn look_for_stuck_streams(&mut self) {
+        if self.check_stuck_at > self.now {
+            return;
+        }
+        self.check_stuck_at = self.now + Duration::from_secs(1);
+        let limit = self.options.errors.stuck_after;
+        self.replace_stuck_threads(limit);
+        if self.drain.is_begun() {
+            return;
+        }
+        let mut stuck = self.scheduler.stuck(limit, self.now);
+        // A decision that waits for its retry is in back-off: the clock stands still (C20).
+        stuck.retain(|report| !self.writes.waits_for(&report.stream));
+        let Some(first) = stuck.first() else { return };
+        let why = format!(
+            "stream `{}` has made no progress for {:?} ({} streams in all)",
+            first.stream,
+            first.age,
+            stuck.len()
+        );
+        match self.options.errors.then {
+            Then::Halt => self.begin_drain(Ended::Halted(why.clone()), &why),
+            then => {
+                for (report, work) in self.scheduler.take_stuck(limit, self.now) {
+                    self.act(work, then, &format!("no progress for {:?}", report.age));
+                }
+            }
+        }
+    }
+
+    fn replace_stuck_threads(&mut self, limit: Duration) {
+        let Decider::Blocking(workers) = &mut self.calls.decider else { return };
+        let mut results = workers.take_held_results(self.now);
+        let (replaced, held) = workers.replace_stuck(limit, self.now, &self.group);
+        results.extend(held);
+        if replaced > 0 {
+            tracing::error!(threads = replaced, "handler threads stuck in a call, replaced");
+            self.counts.threads_replaced(replaced);
+        }
+        results.into_iter().for_each(|called| self.on_called(called));
+    }
+}

@@ -1,0 +1,63 @@
+//! The views of a running pipeline.
+
+use std::time::Duration;
+
+use super::super::drain::HEALTHY_AFTER;
+use super::super::tranches::{Phase, Tranche};
+use super::super::view::{TrancheView, View};
+use super::Driver;
+use crate::position::TrancheId;
+
+/// The number of streams in need of attention that a view lists.
+const STREAMS_LISTED: usize = 100;
+/// The interval at which the view of a pipeline that does not answer is renewed.
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+
+impl Driver {
+    /// Publishes a view, for the time when the driver does not answer.
+    pub(super) fn publish(&mut self) {
+        let is_due = self.shared.last().as_ref().is_none_or(|view| self.now.since(view.at) >= PUBLISH_EVERY);
+        if !is_due && !self.drain.is_begun() {
+            return;
+        }
+        let view = self.view();
+        *self.shared.last() = Some(view);
+        if self.now.since(self.started) >= HEALTHY_AFTER {
+            self.shared.recovered();
+        }
+    }
+
+    pub(super) fn view(&self) -> View {
+        View {
+            at: self.now,
+            tranches: self.tranches.iter().map(|(tranche, state)| self.tranche_view(tranche, state)).collect(),
+            streams: self.scheduler.snapshot(STREAMS_LISTED, self.now),
+            outage: self.breaker.outage().cloned(),
+            checkpoint_failing: self.commits.failing().cloned(),
+            source_failing: self.source_failing.clone(),
+            failures: self.failures.list(),
+            handled_at: self.handled_at,
+            calls: self.calls.deciding(),
+            writing: self.writes.active() + self.writes.retries(),
+            settled: self.settled,
+        }
+    }
+
+    fn tranche_view(&self, tranche: &TrancheId, state: &Tranche) -> TrancheView {
+        let trouble = match &state.phase {
+            Phase::Fenced { by } => Some((format!("owned by {by}"), self.now)),
+            _ => state.trouble.clone(),
+        };
+        TrancheView {
+            tranche: tranche.to_string(),
+            phase: state.phase.name(),
+            at_tail: state.at_tail,
+            lag: state.lag,
+            read: state.read.clone(),
+            committed: state.claim.committed.clone(),
+            committed_at: state.claim.committed_at,
+            report: self.scheduler.tranche(tranche),
+            trouble,
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The condition of a pipeline, as its handle shows it.
+
+use crate::clock::Timestamp;
+use crate::position::{Position, Progress};
+use crate::scheduler::{Snapshot, TrancheReport};
+use crate::source::Lag;
+use crate::telemetry::health::State;
+
+/// The condition of a pipeline at one moment.
+#[derive(Clone, Debug)]
+pub struct View {
+    pub at: Timestamp,
+    pub tranches: Vec<TrancheView>,
+    pub streams: Snapshot,
+    /// The latest error of the back end that all calls wait for, and the begin of its outage.
+    pub outage: Option<(String, Timestamp)>,
+    /// The error that keeps progress from being committed, and its begin.
+    pub checkpoint_failing: Option<(String, Timestamp)>,
+    /// The error that keeps the source from reporting its tranches, and its begin.
+    pub source_failing: Option<(String, Timestamp)>,
+    /// Streams with a retry ahead: the latest failures, at most a hundred.
+    pub failures: Vec<StreamFailure>,
+    /// The time at which events were last handled.
+    pub handled_at: Timestamp,
+    pub calls: usize,
+    pub writing: usize,
+    /// Every existing tranche was reported.
+    pub settled: bool,
+}
+
+/// The last failure of a stream's event, while it is retried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamFailure {
+    pub stream: String,
+    pub index: i64,
+    pub class: &'static str,
+    pub error: String,
+    pub attempts: u32,
+    pub since: Timestamp,
+    /// `None` while the retry runs.
+    pub next_try: Option<Timestamp>,
+}
+
+/// The condition of one tranche.
+#[derive(Clone, Debug)]
+pub struct TrancheView {
+    pub tranche: String,
+    pub phase: &'static str,
+    pub at_tail: bool,
+    pub lag: Option<Lag>,
+    /// The position behind the last read; `None` before the first one.
+    pub read: Option<Position>,
+    /// The stored progress.
+    pub committed: Option<Progress>,
+    pub committed_at: Option<Timestamp>,
+    /// `None` before it is opened.
+    pub report: Option<TrancheReport>,
+    /// The error that keeps it from being claimed or read, and its begin.
+    pub trouble: Option<(String, Timestamp)>,
+}
+
+/// The state of a pipeline, with its reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub state: State,
+    pub reason: String,
+    pub since: Timestamp,
+    /// Failures in a row, each followed by a restart.
+    pub restarts: u32,
+}
