@@ -2,6 +2,6 @@
 
 pub mod retry;
 pub mod supervise;
-pub mod blocking;
-pub mod ticker;
-pub mod http_client;
+pub(crate) mod blocking;
+pub(crate) mod ticker;
+pub(crate) mod http_client;

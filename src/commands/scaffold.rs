@@ -52,14 +52,14 @@ const SAMPLE: &str = include_str!("scaffold/sample.jsonl");
 
 /// A created file and its purpose.
 #[derive(Debug)]
-pub struct CreatedFile {
+pub(crate) struct CreatedFile {
     pub path: PathBuf,
     pub purpose: &'static str,
 }
 
 /// The error of a scaffold that was not created.
 #[derive(Debug)]
-pub enum ScaffoldError {
+pub(crate) enum ScaffoldError {
     /// The name is invalid, or files exist already.
     Refused(Vec<Problem>),
     /// A file could not be written.
@@ -71,7 +71,7 @@ pub enum ScaffoldError {
 ///
 /// # Errors
 /// The name is invalid, files exist already (each is named), or a file cannot be written.
-pub fn make(name: &str, directory: &Path, template: Template) -> Result<Vec<CreatedFile>, ScaffoldError> {
+pub(crate) fn make(name: &str, directory: &Path, template: Template) -> Result<Vec<CreatedFile>, ScaffoldError> {
     let pipeline = directory.join(format!("{name}.toml"));
     if !spec::is_name(name) {
         let problem = Problem::new(
@@ -129,7 +129,7 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
 }
 
 /// Lists the created files and the next commands.
-pub fn render(made: &[CreatedFile]) -> String {
+pub(crate) fn render(made: &[CreatedFile]) -> String {
     let width = made.iter().map(|made| made.path.display().to_string().len()).max().unwrap_or_default();
     let mut out = String::new();
     for CreatedFile { path, purpose } in made {
@@ -150,7 +150,7 @@ fn next(made: &[CreatedFile]) -> Vec<String> {
 }
 
 /// Returns the same as JSON.
-pub fn to_json(made: &[CreatedFile]) -> serde_json::Value {
+pub(crate) fn to_json(made: &[CreatedFile]) -> serde_json::Value {
     let files =
         made.iter().map(|made| serde_json::json!({ "path": made.path.display().to_string(), "what": made.purpose }));
     serde_json::json!({ "made": files.collect::<Vec<_>>(), "next": next(made) })

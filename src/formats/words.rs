@@ -5,19 +5,19 @@ use std::fmt;
 use std::io;
 
 /// Returns the message of an I/O error in lowercase, without the operating system's error number.
-pub fn io_error(error: &io::Error) -> String {
+pub(crate) fn io_error(error: &io::Error) -> String {
     let text = error.to_string();
     let mut chars = text.split(" (os error").next().unwrap_or(&text).chars();
     chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }
 
 /// Returns an error's message, without its causes.
-pub fn message(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn message(error: &(dyn Error + 'static)) -> String {
     error.downcast_ref::<io::Error>().map_or_else(|| error.to_string(), io_error)
 }
 
 /// Returns an error's message and those of its causes, separated by colons.
-pub fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     for cause in std::iter::successors(error.source(), |cause| (*cause).source()) {
         text.push_str(": ");
@@ -27,7 +27,7 @@ pub fn chain(error: &dyn Error) -> String {
 }
 
 /// Writes text with its control characters escaped, so that it neither ends its line nor controls a terminal (X3).
-pub struct Escaped<W>(pub W);
+pub(crate) struct Escaped<W>(pub W);
 
 impl<W: fmt::Write> fmt::Write for Escaped<W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {

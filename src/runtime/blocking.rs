@@ -12,7 +12,10 @@ use tokio::task::JoinError;
 /// # Cancel safety
 /// If the future is dropped before `work` begins, `work` never begins. Otherwise `work` runs to its end, and the next
 /// caller waits for it. An abandoned attempt therefore never overlaps with its retry, and never follows it.
-pub async fn with<T, R>(shared: &Arc<Mutex<T>>, work: impl FnOnce(&mut T) -> R + Send + 'static) -> Result<R, JoinError>
+pub(crate) async fn with<T, R>(
+    shared: &Arc<Mutex<T>>,
+    work: impl FnOnce(&mut T) -> R + Send + 'static,
+) -> Result<R, JoinError>
 where
     T: Send + 'static,
     R: Send + 'static,

@@ -7,7 +7,7 @@ use reqwest::{Client, ClientBuilder};
 
 /// Returns the builder of a client. Without `tls` the client speaks plain HTTP only, and a container needs no
 /// certificates.
-pub fn client(tls: bool, timeout: Duration, connect_timeout: Duration) -> ClientBuilder {
+pub(crate) fn client(tls: bool, timeout: Duration, connect_timeout: Duration) -> ClientBuilder {
     // Concurrent calls race to install the provider. Any of them may win: all install the same one.
     let _installed_already = rustls::crypto::ring::default_provider().install_default().is_err();
     let builder = Client::builder()
@@ -22,7 +22,7 @@ pub fn client(tls: bool, timeout: Duration, connect_timeout: Duration) -> Client
 }
 
 /// Formats an error with its causes, without its URL, which can hold secrets.
-pub fn chain(error: &reqwest::Error) -> String {
+pub(crate) fn chain(error: &reqwest::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| (*cause).source());
     let mut causes: Vec<_> = causes.map(crate::formats::words::message).collect();
     // The text of a level can repeat the text of the next.

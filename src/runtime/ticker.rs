@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// Calls a function periodically until it is dropped. The drop waits for a call in progress.
 #[derive(Debug)]
-pub struct Ticker {
+pub(crate) struct Ticker {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -15,7 +15,7 @@ pub struct Ticker {
 impl Ticker {
     /// Starts the thread `name`, in the caller's span. The first call follows after one interval. An interval is at
     /// least one millisecond.
-    pub fn start(name: &str, every: Duration, tick: impl FnMut() + Send + 'static) -> io::Result<Self> {
+    pub(crate) fn start(name: &str, every: Duration, tick: impl FnMut() + Send + 'static) -> io::Result<Self> {
         let (stop, stopped) = channel();
         let every = every.max(Duration::from_millis(1));
         let span = tracing::Span::current();

@@ -40,7 +40,7 @@ const RETRY_DELAYS: Backoff = Backoff { initial: Duration::from_secs(1), max: Du
 
 /// The collector, and the attributes of the exported spans.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// The collector's URL without `/v1/traces`.
     pub endpoint: String,
     pub headers: BTreeMap<String, Secret<String>>,
@@ -54,7 +54,7 @@ pub struct Options {
 }
 
 /// The task that sends spans. [`start`] creates it.
-pub struct Exporter {
+pub(crate) struct Exporter {
     spans: mpsc::Receiver<Span>,
     /// The spans of the next request.
     batch: Vec<Span>,
@@ -67,7 +67,7 @@ pub struct Exporter {
 ///
 /// # Errors
 /// A header is invalid, or the endpoint is no URL.
-pub fn start(options: &Options, clock: Clock, metrics: SpanMetrics) -> anyhow::Result<(Recorder, Exporter)> {
+pub(crate) fn start(options: &Options, clock: Clock, metrics: SpanMetrics) -> anyhow::Result<(Recorder, Exporter)> {
     let client = Client::new(options)?;
     let mut exporter = SpanExporter::builder()
         .with_http()
@@ -97,7 +97,7 @@ fn resource(options: &Options) -> Resource {
 
 impl Exporter {
     /// Sends spans until `stop` is cancelled, then sends the rest.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let too_late = async {
             stop.cancelled().await;
             tokio::time::sleep(FINAL_SEND_TIME).await;

@@ -6,12 +6,12 @@ use crate::connector::diagnosis::{Finding, Remedy, Severity};
 
 impl Diagnosis {
     /// Returns whether nothing remains to be done.
-    pub fn is_fine(&self) -> bool {
+    pub(crate) fn is_fine(&self) -> bool {
         !self.findings.iter().any(Finding::remains)
     }
 
     /// Returns the findings, the gravest first, and a summary as text.
-    pub fn render(&self, style: Style) -> String {
+    pub(crate) fn render(&self, style: Style) -> String {
         let used = self.holder.as_ref().map_or("nobody uses it".to_owned(), |holder| format!("in use by {holder}"));
         let mut out = format!("data folder `{}`: {used}\n", self.data.display());
         for finding in &self.findings {
@@ -41,7 +41,7 @@ impl Diagnosis {
     }
 
     /// Returns the findings as JSON.
-    pub fn to_json(&self) -> serde_json::Value {
+    pub(crate) fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
             "data_dir": self.data.display().to_string(),
             "used_by": self.holder,
