@@ -54,7 +54,7 @@ pub fn examine(data: &Path, config: &Path, fix: bool) -> Result<Diagnosis, NotLo
         return Ok(Diagnosis { data: data.to_owned(), holder: None, findings: vec![missing] });
     }
     let held = if fix {
-        Some(DataDir::lock(data).context("nothing was mended").map_err(NotLooked::Environment)?)
+        Some(DataDir::lock(data).context("nothing was repaired").map_err(NotLooked::Environment)?)
     } else {
         None
     };
@@ -76,32 +76,33 @@ fn missing(data: &Path) -> Result<Option<Finding>, NotLooked> {
         Ok(_) => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let means =
-                "nothing was run here yet, or `--data-dir` names another folder; the daemon makes it when it starts";
-            Ok(Some(Finding::new(Severity::Note, data, "there is no data folder", means)))
+                "no daemon ran here yet, or `--data-dir` names another directory; the daemon creates it at its start";
+            Ok(Some(Finding::new(Severity::Note, data, "the data directory does not exist", means)))
         }
         Err(error) => Err(NotLooked::Environment(
-            anyhow::Error::msg(io_error(&error)).context(format!("cannot read the data folder `{}`", data.display())),
+            anyhow::Error::msg(io_error(&error))
+                .context(format!("cannot read the data directory `{}`", data.display())),
         )),
     }
 }
 
 fn holder(data: &Path) -> Result<Option<String>, NotLooked> {
-    let holder =
-        data_dir::holder(data).with_context(|| format!("cannot look at who uses the data folder `{}`", data.display()));
+    let holder = data_dir::holder(data)
+        .with_context(|| format!("cannot find out which process uses the data directory `{}`", data.display()));
     holder.map_err(NotLooked::Environment)
 }
 
 fn not_writable(data: &Path) -> Option<Finding> {
     let error = data_dir::try_writing(data).err()?;
-    let means = "no pipeline can keep its progress or its results in it, and the daemon does not start";
+    let means = "no pipeline can store progress or results in it, and the daemon does not start";
     let finding = Finding::new(
         Severity::Error,
         data,
-        format!("the data folder cannot be written to: {}", io_error(&error)),
+        format!("the data directory cannot be written: {}", io_error(&error)),
         means,
     );
-    Some(finding.person(
-        "see to it that whoever runs the daemon may write there, and that the disk is neither full nor read-only",
+    Some(finding.operator(
+        "give the daemon's user the right to write there, and check that the disk is neither full nor read-only",
     ))
 }
 
@@ -122,15 +123,15 @@ impl Pipelines {
         let mut unsure = None;
         if defined.iter().any(Result::is_err) {
             defined = allowing_missing(|| all(&files));
-            let wrong = "some of the pipelines have mistakes, which `propulsiond check` explains";
-            let unset = "some of the pipelines refer to variables that are not set here";
+            let wrong = "some pipelines have errors, which `propulsiond check` lists";
+            let unset = "some pipelines refer to variables that are not set here";
             unsure = Some(if defined.iter().any(Result::is_err) { wrong } else { unset });
         }
         Ok(Self { config: config.to_owned(), defined: defined.into_iter().flatten().collect(), unsure })
     }
 
     fn unsure(&self) -> Option<Finding> {
-        let means = "what belongs to none of the pipelines was not judged";
+        let means = "checkpoints and files without a pipeline were not judged";
         self.unsure.map(|why| Finding::new(Severity::Note, &self.config, why, means))
     }
 }

@@ -100,7 +100,7 @@ fn the_image_agrees_with_the_program() {
     assert!(user.parse::<u32>().unwrap() > 0 && group.parse::<u32>().unwrap() > 0);
     let rust = format!("rust:{}", env!("CARGO_PKG_RUST_VERSION"));
     assert!(image.text.contains(&format!("FROM {rust}-")), "the compiler is not {rust}");
-    check(&run(program().args(["health", "--help"])), 0, &["Ask the daemon"]);
+    check(&run(program().args(["health", "--help"])), 0, &["Show the health"]);
     // A file that is not sent to the builder cannot be copied.
     let sent = read(".dockerignore");
     for line in image.text.lines().filter(|line| line.starts_with("COPY ") && !line.contains("--from=")) {

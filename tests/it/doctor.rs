@@ -1,4 +1,4 @@
-//! `propulsiond doctor`: each finding is made for real, and mended or told.
+//! `propulsiond doctor`: each finding is caused for real, and repaired or reported.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -65,41 +65,41 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn what_is_in_order_has_nothing_left_to_do_and_is_left_as_it_is() {
+fn files_without_damage_have_nothing_left_to_do_and_stay_as_they_are() {
     for pipeline in [LINES, ROWS] {
         let place = after_a_run(pipeline);
         let before = names(&place.path("data"));
-        check(&doctor(&place, &[]), 0, &["nobody uses it", "nothing left to do"]);
-        assert_eq!(names(&place.path("data")), before, "a look leaves nothing behind");
+        check(&doctor(&place, &[]), 0, &["not in use", "nothing left to do"]);
+        assert_eq!(names(&place.path("data")), before, "an inspection leaves no file behind");
         check(&doctor(&place, &["--fix"]), 0, &["nothing left to do"]);
     }
 }
 
 #[test]
-fn a_folder_that_is_not_there_is_a_note_and_one_that_cannot_be_read_ends_with_3() {
+fn a_missing_directory_is_a_note_and_an_unreadable_one_ends_with_3() {
     let place = place(LINES);
-    check(&doctor(&place, &[]), 0, &["note: there is no data folder"]);
+    check(&doctor(&place, &[]), 0, &["note: the data directory does not exist"]);
     assert!(!place.path("data").exists());
     std::fs::write(place.path("data"), "").unwrap();
-    check(&doctor(&place, &[]), 3, &["cannot read the data folder"]);
+    check(&doctor(&place, &[]), 3, &["cannot read the data directory"]);
 }
 
 #[test]
-fn pipelines_that_are_not_there_end_with_2() {
+fn missing_pipelines_end_with_2() {
     let place = place(LINES);
     let output = run(program().args(["doctor", "--config", "nowhere"]).current_dir(place.path("")));
     check(&output, 2, &["nowhere", "there is no such file or folder"]);
 }
 
 #[test]
-fn a_folder_in_use_is_looked_at_and_not_mended() {
+fn a_directory_in_use_is_inspected_and_not_repaired() {
     let place = place(LINES);
     let daemon = place.start(&[]);
     daemon.until("/metrics", |_, page| handled(page, "p") == 2);
     let holder = format!("in use by process {}", daemon.id());
     check(&doctor(&place, &[]), 0, &[&holder, "nothing left to do"]);
     let process = format!("process {}", daemon.id());
-    check(&doctor(&place, &["--fix"]), 3, &["in use by another propulsiond", &process, "nothing was mended"]);
+    check(&doctor(&place, &["--fix"]), 3, &["in use by another propulsiond", &process, "nothing was repaired"]);
     assert_eq!(daemon.stop("TERM").0, Some(0));
 }
 
@@ -108,16 +108,16 @@ fn r73_a_truncated_line_is_removed_and_nothing_is_lost() {
     let place = after_a_run(LINES);
     append(&place.path("data/p.jsonl"), "{\"stream\":\"a-1\",\"ind");
     check(&doctor(&place, &[]), 1, &["the last line is truncated: 20 bytes", "data/p.jsonl", "--fix: removes it"]);
-    check(&doctor(&place, &["--fix"]), 0, &["mended: it was removed", "nothing left to do"]);
+    check(&doctor(&place, &["--fix"]), 0, &["repaired: it was removed", "nothing left to do"]);
     check(&doctor(&place, &[]), 0, &["nothing left to do"]);
     assert_eq!(place.read("data/p.jsonl").lines().count(), 2);
     check_goes_on(&place, 3);
 }
 
 #[test]
-fn r73_torn_lines_are_found_in_the_file_of_each_stream_and_in_no_others() {
+fn r73_truncated_lines_are_found_in_the_file_of_each_stream_and_in_no_others() {
     let place = after_a_run(&format!("{LINES}path = \"out/{{category}}.jsonl\"\n"));
-    append(&place.path("data/out/b.jsonl"), "{\"torn");
+    append(&place.path("data/out/b.jsonl"), "{\"cut");
     std::fs::write(place.path("data/out/mine.txt"), "{\"not ours").unwrap();
     check(&doctor(&place, &["--fix"]), 0, &["data/out/b.jsonl", "nothing left to do"]);
     assert_eq!(place.read("data/out/mine.txt"), "{\"not ours");
@@ -131,7 +131,7 @@ fn r73_a_log_that_a_crash_left_is_written_back_and_nothing_is_lost() {
     drop(daemon);
     assert!(place.path("data/rows.db-wal").metadata().unwrap().len() > 0);
     check(&doctor(&place, &[]), 0, &["note: a write-ahead log of", "rows.db-wal", "--fix: writes it back"]);
-    check(&doctor(&place, &["--fix"]), 0, &["mended: it was written back"]);
+    check(&doctor(&place, &["--fix"]), 0, &["repaired: it was written back"]);
     assert!(!place.path("data/rows.db-wal").exists());
     append(&place.path("pipelines/events.jsonl"), MORE);
     check(&place.run(&["--until-tail"]), 0, &["finished: 1 events handled"]);
@@ -139,7 +139,7 @@ fn r73_a_log_that_a_crash_left_is_written_back_and_nothing_is_lost() {
 }
 
 #[test]
-fn r73_a_damaged_page_is_told_and_left_alone() {
+fn r73_a_corrupt_page_is_reported_and_left_alone() {
     let place = after_a_run(ROWS);
     let path = place.path("data/rows.db");
     let bytes = std::fs::read(&path).unwrap();
@@ -147,15 +147,15 @@ fn r73_a_damaged_page_is_told_and_left_alone() {
     for page in (1..bytes.len() / 4096).filter(|page| page % 2 == 0) {
         file.write_all_at(&[0xa5; 4096], page as u64 * 4096).unwrap();
     }
-    let damaged = std::fs::read(&path).unwrap();
+    let corrupt = std::fs::read(&path).unwrap();
     check(&doctor(&place, &["--fix"]), 1, &["error: the database is corrupt", "rows.db", "restore the file"]);
-    assert_eq!(std::fs::read(&path).unwrap(), damaged);
+    assert_eq!(std::fs::read(&path).unwrap(), corrupt);
     std::fs::write(&path, vec![0x5a; bytes.len()]).unwrap();
     check(&doctor(&place, &[]), 1, &["error: the database cannot be read: file is not a database"]);
 }
 
 #[test]
-fn a_database_of_a_newer_version_is_told() {
+fn a_database_of_a_newer_version_is_reported() {
     let place = after_a_run(LINES);
     sql(&place, "data/propulsiond.db", "UPDATE propulsiond_schema SET version = 99");
     check(&doctor(&place, &["--fix"]), 1, &["a newer propulsiond wrote it", "version 99", "propulsiond.db"]);
@@ -167,7 +167,7 @@ fn advised<'a>(said: &'a str, after: &str, before: &str) -> &'a str {
 }
 
 #[test]
-fn r82_progress_that_cannot_be_read_is_named_and_the_advice_helps() {
+fn r82_unreadable_progress_is_named_and_the_advice_helps() {
     let place = after_a_run(LINES);
     sql(&place, "data/propulsiond.db", "UPDATE propulsiond_progress SET handled = x'ff'");
     let output = doctor(&place, &["--fix"]);
@@ -185,7 +185,7 @@ fn r82_progress_that_cannot_be_read_is_named_and_the_advice_helps() {
 }
 
 #[test]
-fn write_positions_that_cannot_be_read_are_named_and_the_advice_helps() {
+fn unreadable_write_positions_are_named_and_the_advice_helps() {
     let place = after_a_run(ROWS);
     sql(&place, "data/rows.db", "UPDATE propulsiond_write_positions SET next = 'x' WHERE stream = 'a-1'");
     let output = doctor(&place, &[]);
@@ -212,29 +212,29 @@ fn r73_a_checkpoint_without_a_pipeline_is_named_and_never_removed() {
     let said = text(&output);
     sql(&place, "data/propulsiond.db", advised(&said, "no daemon uses the file: ", "\n"));
     check(&doctor(&place, &[]), 0, &["nothing left to do"]);
-    // Under another store it is the same pipeline, and told so.
+    // The same pipeline with another store is named.
     let place = after_a_run(LINES);
     place.write("p.toml", &format!("{LINES}[checkpoint.file]\n"));
     check(&doctor(&place, &[]), 1, &["the pipeline `p` has this group and source, but keeps its progress in"]);
-    // What is not known to be nobody's is not called so.
+    // With an unreadable pipeline, no checkpoint is certain to have no owner.
     place.write("p.toml", "[source.json]\npth = 1\n");
-    check(&doctor(&place, &[]), 0, &["some of the pipelines have mistakes", "was not judged"]);
+    check(&doctor(&place, &[]), 0, &["some pipelines have errors", "were not judged"]);
     place.write("p.toml", "group = \"${PROPULSIOND_TEST_UNSET}\"\n[source.memory]\n[sink.null]\n");
-    check(&doctor(&place, &[]), 0, &["refer to variables that are not set", "was not judged"]);
+    check(&doctor(&place, &[]), 0, &["refer to variables that are not set", "were not judged"]);
 }
 
 #[test]
-fn c2_a_position_that_is_lost_is_told_without_running() {
+fn c2_a_lost_position_is_reported_without_running() {
     for (store, kept_in) in [("", "propulsiond.db"), ("[checkpoint.file]\n", "p~json~0.json")] {
         let place = after_a_run(&format!("{LINES}{store}"));
         place.write("events.jsonl", "");
         check(
             &doctor(&place, &[]),
             1,
-            &["the pipeline `p` cannot go on where it was", "it is shorter than it was", kept_in],
+            &["the pipeline `p` cannot resume at its position", "it is shorter than it was", kept_in],
         );
         std::fs::remove_file(place.path("pipelines/events.jsonl")).unwrap();
-        check(&doctor(&place, &[]), 1, &["the pipeline `p` cannot go on where it was: open `"]);
+        check(&doctor(&place, &[]), 1, &["the pipeline `p` cannot resume at its position: open `"]);
         place.write("p.toml", &format!("{LINES}{store}").replace("[sink", "on_replaced = \"restart\"\n[sink"));
         check(&doctor(&place, &[]), 0, &["nothing left to do"]);
     }
@@ -257,12 +257,12 @@ fn parked_events_are_counted_by_stream() {
 }
 
 #[test]
-fn r73_checkpoint_files_that_are_damaged_or_left_over_are_found() {
+fn r73_corrupt_and_left_over_checkpoint_files_are_found() {
     let place = after_a_run(&format!("{LINES}[checkpoint.file]\n"));
     let file = place.path("data/checkpoints/p~json~0.json");
     std::fs::write(file.with_extension("tmp"), "{").unwrap();
     check(&doctor(&place, &[]), 1, &["an interrupted write left this file", "p~json~0.tmp", "--fix: deletes it"]);
-    check(&doctor(&place, &["--fix"]), 0, &["mended: it was deleted"]);
+    check(&doctor(&place, &["--fix"]), 0, &["repaired: it was deleted"]);
     assert!(!file.with_extension("tmp").exists());
     check_goes_on(&place, 3);
 
@@ -284,7 +284,7 @@ fn r73_checkpoint_files_that_are_damaged_or_left_over_are_found() {
 }
 
 #[test]
-fn c1_numbers_of_files_that_are_damaged_are_found() {
+fn c1_corrupt_numbers_of_files_are_found() {
     let place = after_a_run(LINES);
     let numbers = place.path("data/json/p/0");
     let whole = std::fs::read_to_string(&numbers).unwrap();
@@ -297,7 +297,7 @@ fn c1_numbers_of_files_that_are_damaged_are_found() {
 }
 
 #[test]
-fn findings_are_told_to_machines_as_well() {
+fn json_output_reports_findings() {
     let place = after_a_run(LINES);
     append(&place.path("data/p.jsonl"), "{");
     let output = doctor(&place, &["--json"]);

@@ -23,6 +23,7 @@ mod secrets;
 mod serving;
 mod shipped;
 mod sim;
+mod soak;
 mod tidy;
 mod tools;
 #[cfg(feature = "otlp")]

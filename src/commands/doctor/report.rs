@@ -12,8 +12,8 @@ impl Diagnosis {
 
     /// Returns the findings, the gravest first, and a summary as text.
     pub fn render(&self, style: Style) -> String {
-        let used = self.holder.as_ref().map_or("nobody uses it".to_owned(), |holder| format!("in use by {holder}"));
-        let mut out = format!("data folder `{}`: {used}\n", self.data.display());
+        let used = self.holder.as_ref().map_or("not in use".to_owned(), |holder| format!("in use by {holder}"));
+        let mut out = format!("data directory `{}`: {used}\n", self.data.display());
         for finding in &self.findings {
             out.push('\n');
             out.push_str(&render(finding, style));
@@ -23,17 +23,17 @@ impl Diagnosis {
 
     fn summary(&self) -> String {
         let count = |wanted: &dyn Fn(&Finding) -> bool| self.findings.iter().filter(|finding| wanted(finding)).count();
-        let mended = count(&|finding| matches!(finding.remedy, Remedy::Fixed(_)));
+        let repaired = count(&|finding| matches!(finding.remedy, Remedy::Fixed(_)));
         let left = count(&Finding::remains);
-        let mendable = count(&|finding| matches!(finding.remedy, Remedy::Fix(_)));
+        let repairable = count(&|finding| matches!(finding.remedy, Remedy::Fix(_)));
         let mut parts = Vec::new();
-        if mended > 0 {
-            parts.push(format!("{mended} mended"));
+        if repaired > 0 {
+            parts.push(format!("{repaired} repaired"));
         }
         parts.push(if left == 0 { "nothing left to do".to_owned() } else { format!("{left} left to do") });
-        if mendable > 0 {
+        if repairable > 0 {
             parts.push(format!(
-                "{mendable} that `propulsiond doctor --fix` mends{}",
+                "{repairable} that `propulsiond doctor --fix` repairs{}",
                 if self.holder.is_some() { ", once the daemon is stopped" } else { "" }
             ));
         }
@@ -73,8 +73,8 @@ fn render(finding: &Finding, style: Style) -> String {
     match &finding.remedy {
         Remedy::None => {}
         Remedy::Fix(what) => lines.push(format!("  = {}: {what}", paint("1;32", "--fix"))),
-        Remedy::Fixed(what) => lines.push(format!("  = {}: {what}", paint("1;32", "mended"))),
-        Remedy::Person(what) => lines.push(format!("  = to do: {}", printable(what))),
+        Remedy::Fixed(what) => lines.push(format!("  = {}: {what}", paint("1;32", "repaired"))),
+        Remedy::Operator(what) => lines.push(format!("  = to do: {}", printable(what))),
     }
     lines.join("\n") + "\n"
 }

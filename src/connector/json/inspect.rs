@@ -131,5 +131,5 @@ fn truncated(path: &Path, line: usize) -> Finding {
 fn corrupt(path: &Path, why: &str) -> Finding {
     let means = "a file may get a number that another one had, so that its lines are taken for handled ones";
     Finding::new(Severity::Error, path, format!("the registry of the source's files is corrupt: {why}"), means)
-        .person("restore the file from a backup, or decide: `on_replaced = \"restart\"` in the pipeline's `[source.json]` reads files again")
+        .operator("restore the file from a backup, or decide: `on_replaced = \"restart\"` in the pipeline's `[source.json]` reads files again")
 }

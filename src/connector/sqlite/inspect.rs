@@ -9,7 +9,7 @@ use super::errors::Failure;
 use super::open::{APPLICATION_ID, VERSION, path_of_log};
 use super::{marker, progress};
 use crate::checkpoint::CheckpointKey;
-use crate::connector::diagnosis::{Bounded, Finding, MOST, Remedy, Severity};
+use crate::connector::diagnosis::{Bounded, Finding, MAX_LISTED, Remedy, Severity};
 use crate::position::{Position, TrancheId};
 
 /// The progress under one group and source.
@@ -128,7 +128,8 @@ const RESTORE: &str = "restore the file from a backup; without one, move it away
 
 fn cannot_be_read(path: &Path, failure: &Failure) -> Finding {
     let means = "the pipelines that keep progress or results in it cannot run";
-    Finding::new(Severity::Error, path, format!("the database cannot be read: {}", failure.why), means).person(RESTORE)
+    Finding::new(Severity::Error, path, format!("the database cannot be read: {}", failure.why), means)
+        .operator(RESTORE)
 }
 
 fn integrity(connection: &Connection, path: &Path) -> Vec<Finding> {
@@ -136,7 +137,7 @@ fn integrity(connection: &Connection, path: &Path) -> Vec<Finding> {
     let damaged = |why: &str| {
         let means = "the rows in the corrupt part are lost, and reading them fails";
         Finding::new(Severity::Error, path, format!("the database is corrupt: {}", why.replace('\n', ", ")), means)
-            .person(RESTORE)
+            .operator(RESTORE)
     };
     let checked = connection.prepare("PRAGMA integrity_check(20)").and_then(|mut statement| {
         let mut rows = statement.query([])?;
@@ -166,7 +167,7 @@ fn look(connection: &Connection, path: &Path) -> Result<(Vec<Finding>, Vec<Kept>
         let means = "this program does not change it, and the pipelines that need it cannot run";
         findings.push(
             Finding::new(Severity::Error, path, what, means)
-                .person("run the newer program, or restore an older backup"),
+                .operator("run the newer program, or restore an older backup"),
         );
         return Ok((findings, Vec::new()));
     }
@@ -235,7 +236,7 @@ fn unreadable(connection: &Connection, path: &Path) -> Result<Vec<Finding>, Fail
                 let what = format!("the progress of `{key}` cannot be read: {}", failure.why);
                 let means = "its pipeline does not run, because it cannot know its position";
                 let filter = row_filter(&key);
-                Finding::new(Severity::Error, path, what, means).person(format!(
+                Finding::new(Severity::Error, path, what, means).operator(format!(
                     "decide, and run the statement in this file while no daemon uses it. To keep the position and repeat \
                      the handled events above it: UPDATE propulsiond_progress SET handled = NULL WHERE {filter}; to start \
                      at the origin: DELETE FROM propulsiond_progress WHERE {filter}; DELETE FROM propulsion_checkpoint \
@@ -249,7 +250,7 @@ fn unreadable(connection: &Connection, path: &Path) -> Result<Vec<Finding>, Fail
 
 fn damaged_row(path: &Path, what: &str, why: &str) -> Finding {
     let means = "every read of it fails";
-    Finding::new(Severity::Error, path, format!("{what}: {why}"), means).person(RESTORE)
+    Finding::new(Severity::Error, path, format!("{what}: {why}"), means).operator(RESTORE)
 }
 
 fn row_filter(key: &CheckpointKey) -> String {
@@ -288,7 +289,7 @@ fn write_positions(connection: &Connection, path: &Path) -> Result<Vec<Finding>,
                 quoted(&source),
                 quoted(&stream)
             );
-            Finding::new(Severity::Error, path, what, means).person(format!(
+            Finding::new(Severity::Error, path, what, means).operator(format!(
                 "decide, and run the statement in this file while no daemon uses it. A redelivered event may then take \
                  effect twice: DELETE FROM propulsiond_write_positions WHERE {filter}"
             ))
@@ -303,7 +304,7 @@ fn parked(connection: &Connection, path: &Path) -> Result<Vec<Finding>, Failure>
     }
     let mut statement = connection.prepare(&format!(
         "SELECT consumer_group, source, stream, count(*) AS events, count(*) OVER (), sum(count(*)) OVER ()
-         FROM propulsiond_parked GROUP BY consumer_group, source, stream ORDER BY events DESC, stream LIMIT {MOST}"
+         FROM propulsiond_parked GROUP BY consumer_group, source, stream ORDER BY events DESC, stream LIMIT {MAX_LISTED}"
     ))?;
     let mut rows = statement.query([])?;
     let (mut streams, mut totals) = (Vec::new(), (0, 0));
@@ -322,7 +323,7 @@ fn parked(connection: &Connection, path: &Path) -> Result<Vec<Finding>, Failure>
     let what = format!("{events} events of {all} streams are parked: {}{more}", streams.join(", "));
     let means = "each failed, or queues behind a failed event of its stream; the other streams advance without them";
     Ok(vec![
-        Finding::new(Severity::Warning, path, what, means).person("correct the cause; they stay parked until then"),
+        Finding::new(Severity::Warning, path, what, means).operator("correct the cause; they stay parked until then"),
     ])
 }
 
@@ -352,12 +353,12 @@ fn log_left(path: &Path, log: &Path, bytes: u64, is_whole: bool, repair: bool) -
     let means = "nothing is lost: the log counts, and the next use of the database writes it back";
     let finding = Finding::new(Severity::Note, log, what, means);
     match (is_whole, repair) {
-        (false, _) => finding.person("leave it beside its database, which is corrupt: it may hold the missing rows"),
+        (false, _) => finding.operator("leave it beside its database, which is corrupt: it may hold the missing rows"),
         (true, false) => finding.remedy(Remedy::Fix("writes it back into the database".to_owned())),
         (true, true) => match write_back(path) {
             Ok(()) => finding.remedy(Remedy::Fixed("it was written back into the database".to_owned())),
             Err(failure) => Finding { severity: Severity::Warning, ..finding }
-                .person(format!("it could not be written back: {}", failure.why)),
+                .operator(format!("it could not be written back: {}", failure.why)),
         },
     }
 }

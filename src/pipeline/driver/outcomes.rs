@@ -188,10 +188,13 @@ impl Driver {
                 Outcome::Return
             }
             Reaction::Then(then) => return self.act(work, then, error.message()),
+            Reaction::Halt => return self.halt_without_blame(work, error),
             Reaction::Retry { delay, at_index, .. } => {
                 self.note_failure(&work, error, delay);
-                if self.is_outage(BackEnd::Handler, &work, error, delay) {
-                    Outcome::Return
+                // A script reaches no back end: its errors are about its events.
+                if self.calls.may_wait() && self.is_outage(BackEnd::Handler, &work, error, delay) {
+                    // One delay longer than the breaker stays open, so that the next probe is another stream's, if one has work.
+                    Outcome::Wait { until: self.now + delay + delay }
                 } else {
                     Outcome::Failed { until: self.now + delay, at_index }
                 }
@@ -227,6 +230,7 @@ impl Driver {
                 self.breaker.answered(BackEnd::Sink, self.now);
                 return self.act(decided.work, then, error.message());
             }
+            Reaction::Halt => return self.halt_without_blame(decided.work, error),
             Reaction::Retry { delay, at_index, spent } => {
                 self.note_failure(&decided.work, error, delay);
                 if self.is_outage(BackEnd::Sink, &decided.work, error, delay) {
@@ -243,6 +247,12 @@ impl Driver {
         };
         self.changed.insert(tranche.clone());
         self.writes.retry(decided, tranche, retry_at.unwrap_or(self.now));
+    }
+
+    /// Halts for an error that no event caused. The work returns unhandled, and the next run offers it again.
+    fn halt_without_blame(&mut self, work: Work, error: &HandlerError) {
+        self.finish(work, Outcome::Return);
+        self.begin_drain(Ended::Halted(error.message().to_owned()), error.message());
     }
 
     fn open_breaker(&mut self, of: BackEnd, delay: Duration, error: &HandlerError) {

@@ -101,7 +101,7 @@ fn what_is_read_taken_and_written_is_said_for_every_kind() {
         (
             "[sink.sqlite]\ntable = 't'\n",
             expect![[r#"
-                  The events are kept in the table `t` of the SQLite file `projections.db` of the data directory.
+                It stores the events in the table `t` of the SQLite file `projections.db` of the data directory.
             "#]],
         ),
         (

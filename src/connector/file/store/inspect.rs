@@ -56,7 +56,7 @@ fn read(path: &Path) -> anyhow::Result<Kept> {
 
 fn cannot_be_read(path: &Path, error: &anyhow::Error) -> Finding {
     let means = "its pipeline does not run, because it cannot know its position";
-    Finding::new(Severity::Error, path, format!("the checkpoint cannot be read: {error:#}"), means).person(
+    Finding::new(Severity::Error, path, format!("the checkpoint cannot be read: {error:#}"), means).operator(
         "decide: restore the file from a backup, or delete it while no daemon uses it, which starts its pipeline at the \
          origin",
     )
@@ -70,6 +70,6 @@ fn unfinished(path: &Path, repair: bool) -> Finding {
     }
     match fs::remove_file(path) {
         Ok(()) => finding.remedy(Remedy::Fixed("it was deleted".to_owned())),
-        Err(error) => finding.person(format!("it could not be deleted: {error}")),
+        Err(error) => finding.operator(format!("it could not be deleted: {error}")),
     }
 }
