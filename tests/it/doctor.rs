@@ -88,7 +88,7 @@ fn a_missing_directory_is_a_note_and_an_unreadable_one_ends_with_3() {
 fn missing_pipelines_end_with_2() {
     let place = place(LINES);
     let output = run(program().args(["doctor", "--config", "nowhere"]).current_dir(place.path("")));
-    check(&output, 2, &["nowhere", "there is no such file or folder"]);
+    check(&output, 2, &["nowhere", "there is no such file or directory"]);
 }
 
 #[test]
