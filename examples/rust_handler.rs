@@ -105,6 +105,7 @@ fn options() -> Options {
             attempts: Some(10),
             then: Then::Halt,
             stuck_after: Duration::from_secs(300),
+            outage: Default::default(),
         },
         handler_timeout: Duration::from_secs(30),
         threads: 1,

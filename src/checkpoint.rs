@@ -108,7 +108,8 @@ pub trait CheckpointStore: Send + Sync {
 
     /// Claims keys: commits under older fences fail from here on. Returns one result per key, in order.
     ///
-    /// SHOULD take one round trip for all keys. MUST give each claim a fence greater than each earlier one of its key.
+    /// SHOULD take one round trip for all keys. MUST void the set and the write positions of a tranche if another program
+    /// moved its position (C12). MUST give each claim a fence greater than each earlier one of its key.
     /// The pipeline retries a failed key with back-off, and has at most one claim in flight per key (C27).
     ///
     /// # Cancel safety

@@ -160,14 +160,16 @@ async fn why(State(api): Shared, Path((name, stream)): Path<(String, String)>) -
         Ok(pipeline) => pipeline,
         Err(response) => return *response,
     };
-    match pipeline.handle.explain(&stream).await {
-        Some(explanation) => {
-            let failure =
-                answers::failure(pipeline.handle.last_view().as_ref(), &stream, pipeline.handle.clock().now());
-            let mut answer = answers::explanation(&stream, &explanation);
-            answer["failure"] = failure;
-            axum::Json(answer).into_response()
+    match answers::why(pipeline, &stream).await {
+        Some(answer) => axum::Json(answer).into_response(),
+        None => {
+            let standing = pipeline.handle.standing();
+            let why = format!(
+                "pipeline `{name}` does not run ({}: {}), and its last view does not list the stream",
+                standing.state.as_str(),
+                standing.reason
+            );
+            failure(StatusCode::SERVICE_UNAVAILABLE, &why)
         }
-        None => failure(StatusCode::SERVICE_UNAVAILABLE, &format!("pipeline `{name}` does not answer at the moment")),
     }
 }

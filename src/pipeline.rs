@@ -34,5 +34,5 @@ pub use drain::Ended;
 pub use handle::{Handle, Listener};
 pub use lifecycle::Pipeline;
 pub use options::{Assemble, Identity, Options, Parts, Stop};
-pub use policy::{ErrorPolicy, Then};
+pub use policy::{ErrorPolicy, OutageRule, Then};
 pub use view::{Standing, StreamFailure, TrancheView, View};

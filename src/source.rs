@@ -50,7 +50,8 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// The pipeline reports the error, waits, and calls again; opened tranches go on meanwhile. The delay grows from
     /// 100 ms to 30 s unless the error carries `retry_after`. A later call reports only changes that no earlier call
-    /// reported, or repeats an assignment under the same epoch. [`PositionLost`](SourceErrorKind::PositionLost)
+    /// reported, or repeats an assignment under the same epoch. It reports [`TrancheChange::Settled`] again as soon as it
+    /// reaches the source: the pipeline then forgets the error. [`PositionLost`](SourceErrorKind::PositionLost)
     /// halts the pipeline.
     ///
     /// # Cancel safety
@@ -121,7 +122,7 @@ pub enum TrancheChange {
         /// The number of the assignment, greater than that of each earlier one of the tranche. A repeat is ignored.
         epoch: u64,
     },
-    /// Every existing tranche was reported. A finite run ends when all of these are handled.
+    /// Every existing tranche was reported, and the source can be reached. A finite run ends when all of these are handled.
     Settled,
     /// Another process takes the tranche over. The pipeline drains and commits it within the limit, then calls
     /// [`Source::left`]. After the limit it gives up running calls.

@@ -283,11 +283,35 @@ pub struct ErrorsSpec {
     #[serde(with = "duration")]
     #[schemars(with = "DurationText")]
     pub stuck_after: Duration,
+    /// The failures in a row that count as an outage: its calls wait, and spend no attempt.
+    pub outage: OutageSpec,
 }
 
 impl Default for ErrorsSpec {
     fn default() -> Self {
-        Self { retry: RetrySpec::default(), then: Then::Halt, stuck_after: Duration::from_secs(300) }
+        Self {
+            retry: RetrySpec::default(),
+            then: Then::Halt,
+            stuck_after: Duration::from_secs(300),
+            outage: OutageSpec::default(),
+        }
+    }
+}
+
+/// `errors.outage`: the failures in a row, without a success between, that count as an outage.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutageSpec {
+    /// The number of failed calls, or of failed writes.
+    pub calls: NonZeroUsize,
+    /// The number of different streams among them. One failing stream alone is never an outage if this exceeds 1.
+    pub streams: NonZeroUsize,
+}
+
+impl Default for OutageSpec {
+    fn default() -> Self {
+        let number = |number| NonZeroUsize::new(number).expect("no default is zero");
+        Self { calls: number(20), streams: number(5) }
     }
 }
 

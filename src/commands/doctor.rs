@@ -2,8 +2,8 @@
 //! that needs no decision (R73).
 //!
 //! A connector inspects its own files (`connector::kind`). This module decides which repositories are inspected, and finds
-//! progress that belongs to no pipeline. In a directory that a daemon holds, unfinished writes are no finding, and nothing
-//! is repaired. No file is read into memory as a whole, and the number of findings of each kind is bounded.
+//! progress that belongs to no pipeline. In a directory that a daemon holds, unfinished writes are no diagnosis, and nothing
+//! is repaired. No file is read into memory as a whole, and the number of diagnoses of each kind is bounded.
 
 mod keys;
 mod places;
@@ -16,7 +16,7 @@ use anyhow::Context as _;
 
 use crate::config::document::Problem;
 use crate::config::scalar::allowing_missing;
-use crate::connector::diagnosis::{Finding, Severity};
+use crate::connector::diagnosis::{Diagnosis, Severity};
 use crate::connector::kind::Scope;
 use crate::connector::{Context, SourceSpec};
 use crate::daemon::data_dir::{self, DataDir};
@@ -27,11 +27,11 @@ use keys::Keys;
 
 /// The result of an inspection.
 #[derive(Debug)]
-pub(crate) struct Diagnosis {
+pub(crate) struct Inspection {
     pub data: PathBuf,
     /// The holder of the data directory, such as `process 17`.
     pub holder: Option<String>,
-    pub findings: Vec<Finding>,
+    pub diagnoses: Vec<Diagnosis>,
 }
 
 /// The reason for which nothing was inspected.
@@ -48,10 +48,10 @@ pub(crate) enum NotLooked {
 ///
 /// # Errors
 /// Nothing could be inspected.
-pub(crate) fn examine(data: &Path, config: &Path, fix: bool) -> Result<Diagnosis, NotLooked> {
+pub(crate) fn examine(data: &Path, config: &Path, fix: bool) -> Result<Inspection, NotLooked> {
     let pipelines = Pipelines::load(config).map_err(NotLooked::Files)?;
     if let Some(missing) = missing(data)? {
-        return Ok(Diagnosis { data: data.to_owned(), holder: None, findings: vec![missing] });
+        return Ok(Inspection { data: data.to_owned(), holder: None, diagnoses: vec![missing] });
     }
     let held = if fix {
         Some(DataDir::lock(data).context("nothing was repaired").map_err(NotLooked::Environment)?)
@@ -59,25 +59,25 @@ pub(crate) fn examine(data: &Path, config: &Path, fix: bool) -> Result<Diagnosis
         None
     };
     let holder = if fix { None } else { holder(data)? };
-    let mut findings = Vec::new();
-    findings.extend(pipelines.unsure());
+    let mut diagnoses = Vec::new();
+    diagnoses.extend(pipelines.unsure());
     if holder.is_none() && held.is_none() {
-        findings.extend(not_writable(data));
+        diagnoses.extend(not_writable(data));
     }
     let scope = Scope { in_use: holder.is_some(), repair: fix };
     let look = Look { data, pipelines: &pipelines, scope };
-    findings.extend(look.everything());
-    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    Ok(Diagnosis { data: data.to_owned(), holder, findings })
+    diagnoses.extend(look.everything());
+    diagnoses.sort_by_key(|diagnosis| std::cmp::Reverse(diagnosis.severity));
+    Ok(Inspection { data: data.to_owned(), holder, diagnoses })
 }
 
-fn missing(data: &Path) -> Result<Option<Finding>, NotLooked> {
+fn missing(data: &Path) -> Result<Option<Diagnosis>, NotLooked> {
     match std::fs::read_dir(data) {
         Ok(_) => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let means =
                 "no daemon ran here yet, or `--data-dir` names another directory; the daemon creates it at its start";
-            Ok(Some(Finding::new(Severity::Note, data, "the data directory does not exist", means)))
+            Ok(Some(Diagnosis::new(Severity::Note, data, "the data directory does not exist", means)))
         }
         Err(error) => Err(NotLooked::Environment(
             anyhow::Error::msg(io_error(&error))
@@ -92,16 +92,16 @@ fn holder(data: &Path) -> Result<Option<String>, NotLooked> {
     holder.map_err(NotLooked::Environment)
 }
 
-fn not_writable(data: &Path) -> Option<Finding> {
+fn not_writable(data: &Path) -> Option<Diagnosis> {
     let error = data_dir::try_writing(data).err()?;
     let means = "no pipeline can store progress or results in it, and the daemon does not start";
-    let finding = Finding::new(
+    let diagnosis = Diagnosis::new(
         Severity::Error,
         data,
         format!("the data directory cannot be written: {}", io_error(&error)),
         means,
     );
-    Some(finding.operator(
+    Some(diagnosis.operator(
         "give the daemon's user the right to write there, and check that the disk is neither full nor read-only",
     ))
 }
@@ -130,9 +130,9 @@ impl Pipelines {
         Ok(Self { config: config.to_owned(), defined: defined.into_iter().flatten().collect(), unsure })
     }
 
-    fn unsure(&self) -> Option<Finding> {
+    fn unsure(&self) -> Option<Diagnosis> {
         let means = "checkpoints and files without a pipeline were not judged";
-        self.unsure.map(|why| Finding::new(Severity::Note, &self.config, why, means))
+        self.unsure.map(|why| Diagnosis::new(Severity::Note, &self.config, why, means))
     }
 }
 
@@ -144,29 +144,29 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    fn everything(&self) -> Vec<Finding> {
+    fn everything(&self) -> Vec<Diagnosis> {
         let pipelines = &self.pipelines.defined;
         let mut keys = Keys::new(self.data, self.pipelines);
-        let mut findings = Vec::new();
+        let mut diagnoses = Vec::new();
         for repository in places::repositories(self.data, pipelines) {
-            findings.extend(repository.inspect(self.scope));
+            diagnoses.extend(repository.inspect(self.scope));
             keys.judge(&*repository);
         }
-        findings.extend(keys.finish());
-        findings.extend(pipelines.iter().flat_map(|definition| self.of_pipeline(definition)));
-        findings.extend(self.leftovers());
-        findings
+        diagnoses.extend(keys.finish());
+        diagnoses.extend(pipelines.iter().flat_map(|definition| self.of_pipeline(definition)));
+        diagnoses.extend(self.leftovers());
+        diagnoses
     }
 
-    fn of_pipeline(&self, definition: &Definition) -> Vec<Finding> {
+    fn of_pipeline(&self, definition: &Definition) -> Vec<Diagnosis> {
         let context = context(definition, self.data);
-        let mut findings = definition.sink.inspect(&context, self.scope);
-        findings.extend(definition.source.inspect(&context, self.scope));
-        findings
+        let mut diagnoses = definition.sink.inspect(&context, self.scope);
+        diagnoses.extend(definition.source.inspect(&context, self.scope));
+        diagnoses
     }
 
     /// Inspects the files that sources kept for pipelines that no longer exist.
-    fn leftovers(&self) -> Vec<Finding> {
+    fn leftovers(&self) -> Vec<Diagnosis> {
         // If some pipelines are unknown, one of them may own the files.
         if self.pipelines.unsure.is_some() {
             return Vec::new();

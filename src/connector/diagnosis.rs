@@ -1,10 +1,10 @@
-//! The findings of an inspection of files, with their remedies.
+//! The diagnoses of an inspection of files, with their remedies.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-/// The weight of a finding.
+/// The weight of a diagnosis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -16,7 +16,7 @@ pub enum Severity {
     Error,
 }
 
-/// The remedy of a finding.
+/// The remedy of a diagnosis.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Remedy {
@@ -31,9 +31,9 @@ pub enum Remedy {
     Operator(String),
 }
 
-/// A finding.
+/// A diagnosis.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct Diagnosis {
     pub severity: Severity,
     /// The file or directory.
     pub path: PathBuf,
@@ -44,7 +44,7 @@ pub struct Finding {
     pub remedy: Remedy,
 }
 
-impl Finding {
+impl Diagnosis {
     pub fn new(severity: Severity, path: &Path, what: impl Into<String>, means: impl Into<String>) -> Self {
         Self { severity, path: path.to_owned(), what: what.into(), means: means.into(), remedy: Remedy::None }
     }
@@ -59,36 +59,36 @@ impl Finding {
         self.remedy(Remedy::Operator(what.into()))
     }
 
-    /// Returns whether the finding still needs an action.
+    /// Returns whether the diagnosis still needs an action.
     pub fn remains(&self) -> bool {
         self.severity > Severity::Note && !matches!(self.remedy, Remedy::Fixed(_))
     }
 }
 
-/// The most findings of one kind that are listed singly.
+/// The most diagnoses of one kind that are listed singly.
 pub const MAX_LISTED: usize = 20;
 
-/// Collects findings of one kind, the first [`MAX_LISTED`] of them.
+/// Collects diagnoses of one kind, the first [`MAX_LISTED`] of them.
 #[derive(Debug, Default)]
 pub struct Bounded {
-    pub findings: Vec<Finding>,
+    pub diagnoses: Vec<Diagnosis>,
     more: usize,
 }
 
 impl Bounded {
-    /// Adds a finding. Makes it only if it is one of the first.
-    pub fn push(&mut self, finding: impl FnOnce() -> Finding) {
-        if self.findings.len() < MAX_LISTED { self.findings.push(finding()) } else { self.more += 1 }
+    /// Adds a diagnosis. Makes it only if it is one of the first.
+    pub fn push(&mut self, diagnosis: impl FnOnce() -> Diagnosis) {
+        if self.diagnoses.len() < MAX_LISTED { self.diagnoses.push(diagnosis()) } else { self.more += 1 }
     }
 
-    /// Returns the findings. The last one names the number of others.
-    pub fn finish(mut self) -> Vec<Finding> {
+    /// Returns the diagnoses. The last one names the number of others.
+    pub fn finish(mut self) -> Vec<Diagnosis> {
         if self.more > 0
-            && let Some(last) = self.findings.last_mut()
+            && let Some(last) = self.diagnoses.last_mut()
         {
             last.what.push_str(&format!(" (and {} more like this)", self.more));
         }
-        self.findings
+        self.diagnoses
     }
 }
 
@@ -96,23 +96,23 @@ impl Bounded {
 mod tests {
     use super::*;
 
-    fn finding(severity: Severity) -> Finding {
-        Finding::new(severity, Path::new("file"), "what", "means")
+    fn diagnosis(severity: Severity) -> Diagnosis {
+        Diagnosis::new(severity, Path::new("file"), "what", "means")
     }
 
     #[test]
     fn notes_and_repaired_findings_leave_nothing_to_do() {
-        assert!(!finding(Severity::Note).operator("look").remains());
-        assert!(finding(Severity::Warning).remains() && finding(Severity::Error).operator("decide").remains());
-        assert!(!finding(Severity::Error).remedy(Remedy::Fixed("done".to_owned())).remains());
+        assert!(!diagnosis(Severity::Note).operator("look").remains());
+        assert!(diagnosis(Severity::Warning).remains() && diagnosis(Severity::Error).operator("decide").remains());
+        assert!(!diagnosis(Severity::Error).remedy(Remedy::Fixed("done".to_owned())).remains());
     }
 
     #[test]
     fn the_first_of_many_findings_are_listed_and_the_others_counted() {
         let mut found = Bounded::default();
-        (0..MAX_LISTED + 7).for_each(|_| found.push(|| finding(Severity::Note)));
-        let findings = found.finish();
-        assert_eq!((findings.len(), &*findings[MAX_LISTED - 1].what), (MAX_LISTED, "what (and 7 more like this)"));
+        (0..MAX_LISTED + 7).for_each(|_| found.push(|| diagnosis(Severity::Note)));
+        let diagnoses = found.finish();
+        assert_eq!((diagnoses.len(), &*diagnoses[MAX_LISTED - 1].what), (MAX_LISTED, "what (and 7 more like this)"));
         assert!(Bounded::default().finish().is_empty());
     }
 }

@@ -37,7 +37,7 @@ mod registry;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,7 +53,7 @@ use crate::connector::{BadSetting, Context, MAX_BATCH};
 use crate::event::Indexes;
 use crate::formats::jsonlines::Indexing;
 use crate::position::{Ordinal, StartAt, TrancheId};
-use crate::source::{Changes, Contract, Source, SourceError, SourceErrorKind, TrancheChange, TrancheReader};
+use crate::source::{Changes, Contract, Left, Source, SourceError, SourceErrorKind, TrancheChange, TrancheReader};
 use files::Names;
 use log::{Log, LogEnd};
 use registry::RegistryPath;
@@ -267,7 +267,8 @@ pub struct JsonSource {
 /// The reported files.
 #[derive(Debug, Default)]
 struct Folder {
-    known: BTreeSet<String>,
+    /// Each with the epoch of its assignment.
+    known: BTreeMap<String, u64>,
     /// The number of looks so far, and with it the epoch of the next file that appears.
     looks: u64,
 }
@@ -287,9 +288,14 @@ impl Source for JsonSource {
             changes.report(TrancheChange::Settled).await;
             return Ok(());
         };
+        let mut is_settled = false;
         loop {
             for change in self.look(folder).await? {
                 changes.report(change).await;
+            }
+            // Each call says so: it ends the failure that a look of an earlier call reported.
+            if !std::mem::replace(&mut is_settled, true) {
+                changes.report(TrancheChange::Settled).await;
             }
             tokio::time::sleep(self.options.poll).await;
         }
@@ -303,6 +309,18 @@ impl Source for JsonSource {
         let file = self.folder.is_some().then(|| tranche.as_str().to_owned());
         Box::new(reader::Reader::new(Arc::clone(&self.options), file, from, handled, self.clock))
     }
+
+    fn left(&self, tranche: &TrancheId, epoch: u64, how: Left) {
+        let Some(folder) = &self.folder else { return };
+        // The reader of a deleted file comes to its end. The file can be back before a look misses it, and a look that fails
+        // misses nothing: the next look that finds the file reports it again. A job reads each file once.
+        if how == Left::Completed && !self.options.finite {
+            let mut folder = folder.lock().unwrap_or_else(PoisonError::into_inner);
+            if folder.known.get(tranche.as_str()) == Some(&epoch) {
+                folder.known.remove(tranche.as_str());
+            }
+        }
+    }
 }
 
 impl JsonSource {
@@ -315,13 +333,13 @@ impl JsonSource {
         let epoch = folder.looks;
         let added =
             |name: &String| TrancheChange::Added { tranche: TrancheId::new(name.as_str()), origin: None, epoch };
-        let mut changes: Vec<_> = seen.difference(&folder.known).map(added).collect();
-        if folder.looks == 0 {
-            changes.push(TrancheChange::Settled);
-        }
+        let changes = seen.iter().filter(|name| !folder.known.contains_key(*name)).map(added).collect();
         folder.looks += 1;
         // The reader of a deleted file comes to its end by itself. A file that comes back is a new assignment.
-        folder.known = seen;
+        folder.known.retain(|name, _| seen.contains(name));
+        for name in seen {
+            folder.known.entry(name).or_insert(epoch);
+        }
         Ok(changes)
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::context::Context;
-use super::diagnosis::Finding;
+use super::diagnosis::Diagnosis;
 use super::prose::Prose;
 use super::stored::Repository;
 use crate::checkpoint::CheckpointStore;
@@ -64,13 +64,13 @@ pub trait Kind: Debug + Send + Sync {
     }
 
     /// Inspects the files that the connector keeps for one pipeline, for `doctor`.
-    fn inspect(&self, _context: &Context, _scope: Scope) -> Vec<Finding> {
+    fn inspect(&self, _context: &Context, _scope: Scope) -> Vec<Diagnosis> {
         Vec::new()
     }
 
     /// Inspects the files of pipelines that no longer exist. `is_owner` tells whether a pipeline of this kind has that
     /// name or group.
-    fn inspect_leftovers(&self, _data: &Path, _is_owner: &dyn Fn(&str) -> bool) -> Vec<Finding> {
+    fn inspect_leftovers(&self, _data: &Path, _is_owner: &dyn Fn(&str) -> bool) -> Vec<Diagnosis> {
         Vec::new()
     }
 }

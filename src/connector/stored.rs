@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::diagnosis::Finding;
+use super::diagnosis::Diagnosis;
 use super::kind::Scope;
 use crate::position::Position;
 
@@ -12,7 +12,7 @@ pub trait Repository: Send + Sync {
     fn path(&self) -> &Path;
 
     /// Inspects the repository, and repairs it if the scope asks for that.
-    fn inspect(&self, scope: Scope) -> Vec<Finding>;
+    fn inspect(&self, scope: Scope) -> Vec<Diagnosis>;
 
     /// Returns the readable progress by group and source. Unreadable progress is a matter for [`inspect`](Self::inspect).
     fn kept(&self) -> Vec<Kept>;

@@ -9,7 +9,7 @@ use crate::config::settings::DaemonSettings;
 use crate::connector::{Clients, Context};
 use crate::handler::AnyHandler;
 use crate::pipeline::counts::Observer;
-use crate::pipeline::{Assemble, ErrorPolicy, Identity, Options, Parts, Pipeline, Stop, Then};
+use crate::pipeline::{Assemble, ErrorPolicy, Identity, Options, OutageRule, Parts, Pipeline, Stop, Then};
 use crate::runtime::supervise::Group;
 use crate::scheduler;
 use crate::script::{self, Script};
@@ -114,6 +114,7 @@ fn options(definition: &Definition, settings: &DaemonSettings, until_tail: bool)
                 spec::Then::Skip => Then::Skip,
             },
             stuck_after: spec.errors.stuck_after,
+            outage: OutageRule { calls: spec.errors.outage.calls.get(), streams: spec.errors.outage.streams.get() },
         },
         handler_timeout,
         threads: threads.min(schedule.concurrency.get()),

@@ -1,16 +1,16 @@
-//! Events as lines of JSON, in files and in pushed requests. `encode` writes them.
+//! Events as lines of JSON, in files and in pushed bodies. `formats::encode` writes them.
 //!
 //! A line is one of two objects:
-//! * an event, `{"stream", "index"?, "type", "data"?, "meta"?, "id"?, "timestamp"?, "correlation"?, "causation"?}`,
-//!   with `"unfold": true` for an unfold. `data` and `meta` are kept verbatim, `null` included. In the other fields
-//!   `null` means absent. Other keys are ignored; a duplicate known key is an error.
-//! * an Equinox document, `{"p", "i", "n", "e", "u"?}` (`document`), as exports of CosmosDB contain it.
+//! * an event, `{"stream", "index"?, "type", "data"?, "meta"?, "id"?, "timestamp"?, "correlation"?, "causation"?}`, with
+//!   `"unfold": true` for an unfold. `data` and `meta` are kept verbatim, `null` included. In the others `null` means
+//!   absent. Unknown keys are ignored; a repeated known key is an error.
+//! * an Equinox document, `{"p", "i", "n", "e", "u"?}` (`document`), as in exports of CosmosDB.
 //!
-//! A parsed event keeps its line and the positions of its fields. A field is copied only if it has escapes. Every byte
-//! is checked, so that a corrupt body is found here and not by the handler.
+//! An event keeps its line and the locations of its fields. Only fields with escapes are copied. Every byte is checked,
+//! so that a corrupt body is found here and not by the handler.
 //!
-//! **Ordinals.** All items of a line share the major, which the source derives from the line's number. An event line
-//! has minor 0. In a document, event k has minor k, and all unfolds have the number of events as minor (C3).
+//! **Ordinals.** The events of a line share the major, which their source derives from the line number. An event line has
+//! minor 0. In a document event k has minor k, and all unfolds have the number of events as minor (C3).
 
 mod body;
 mod document;
@@ -28,19 +28,19 @@ use scan::{Bad, Scanner, Shape, Strings, Token};
 
 pub use body::{BadBody, is_blank_or_comment, parse_body, without_byte_order_mark};
 
-/// The origin of event indexes. A source declares it once; a line that contradicts it is an error (C2).
+/// The origin of event indexes, declared once per source. A line that breaks the declaration is an error (C2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Indexing {
-    /// Every line has an `index`.
+    /// Every line has an index.
     Field,
-    /// No line has an `index`: the line's number is taken (the major of its ordinal).
+    /// No line has an index. The line number, which is the major of its ordinal, replaces it.
     Line,
 }
 
 /// The origin of a line: the part of its events' identity that is not in its text.
 #[derive(Clone, Copy, Debug)]
 pub struct LineOrigin {
-    /// The major of the ordinals of the line's items.
+    /// The major of the ordinals of the events in the line.
     pub major: u64,
     pub indexing: Indexing,
 }
@@ -63,13 +63,13 @@ impl BadLine {
         self
     }
 
-    /// Returns the stream of the line, if it could be read.
+    /// Returns the stream of the line, if it was readable.
     pub fn stream(&self) -> Option<&str> {
         self.stream.as_deref()
     }
 }
 
-/// Writes the expectation and the byte of the line, counted from 1.
+/// The expected syntax, and its byte in the line, counted from 1.
 impl fmt::Display for BadLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.why)?;
@@ -91,10 +91,10 @@ impl From<BadEvent> for BadLine {
     }
 }
 
-/// Appends the events of a line: one event, or those of a document. A bad line appends nothing.
+/// Appends the event of a line, or those of its document. A bad line appends nothing.
 pub fn parse(line: Bytes, origin: LineOrigin, events: &mut Vec<Event>) -> Result<(), BadLine> {
     let mut fields = Fields::default();
-    let scanned = fields.scan(&line, Scanner::quick(&line)).or_else(|_| {
+    let scanned = fields.scan(&line, Scanner::fast(&line)).or_else(|_| {
         fields = Fields::default();
         fields.scan(&line, Scanner::new(&line))
     });
@@ -137,7 +137,7 @@ enum Key {
     N,
     E,
     U,
-    /// Every document that CosmosDB exports has this key.
+    /// A key that every exported document of CosmosDB has.
     Rid,
 }
 
@@ -177,7 +177,7 @@ impl Key {
     }
 }
 
-/// The positions of the known keys' values in a line.
+/// The locations of the values of the known keys.
 #[derive(Default)]
 struct Fields {
     tokens: [Option<Token>; KEYS],
@@ -198,13 +198,13 @@ impl Fields {
         Ok(())
     }
 
-    /// Reads one key with its value and the following byte. Returns whether that is a comma.
+    /// Passes one key, its value and the next separator. Returns whether that is a comma.
     #[inline]
     fn scan_field<S: Strings>(&mut self, line: &[u8], scanner: &mut Scanner<'_, S>) -> Result<bool, BadLine> {
         let (name, escaped) = scanner.key()?;
         let quote = name.start - 1;
         let key = if escaped {
-            // A key that cannot be decoded is none of the known ones.
+            // A key that cannot be decoded is an unknown key.
             decode(&line[quote..=name.end]).ok().and_then(|name| Key::of(name.as_bytes()))
         } else {
             Key::of(&line[name])
@@ -235,7 +235,7 @@ impl Fields {
             && self.get(Key::Stream).is_none()
     }
 
-    /// Returns whether the line is another document of a CosmosDB export, such as a lease. It yields no event.
+    /// A lease or application document of a CosmosDB export. It yields no events.
     fn is_foreign_document(&self) -> bool {
         self.get(Key::Rid).is_some() && self.get(Key::Stream).is_none()
     }
@@ -244,7 +244,7 @@ impl Fields {
         TEXTS.iter().any(|(key, _)| self.get(*key).is_some_and(|token| token.shape == Shape::Escaped))
     }
 
-    /// Checks the kinds of the fields. Returns the line's kind and index.
+    /// Checks the types of the fields. Returns the kind of the line, and its index.
     #[inline]
     fn check(&self, line: &[u8], origin: LineOrigin) -> Result<(Kind, i64), BadLine> {
         for (key, _) in TEXTS {
@@ -286,7 +286,7 @@ impl Fields {
         }
     }
 
-    /// Builds an event whose fields stay in the line.
+    /// Builds the event of a line whose fields stay in place.
     #[inline]
     fn in_place(&self, line: Bytes) -> EventBuilder {
         let mut builder = if self.is_ascii { EventBuilder::ascii(line) } else { EventBuilder::new(line) };
@@ -304,7 +304,7 @@ impl Fields {
         builder
     }
 
-    /// Copies the fields of an event line that has fields with escapes.
+    /// Builds the event of a line with escaped texts, which are decoded into a copy.
     fn assemble(&self, line: &[u8]) -> Result<Assembler, BadLine> {
         let mut assembler = Assembler::default();
         for (key, text) in TEXTS {
@@ -321,7 +321,7 @@ impl Fields {
         Ok(assembler)
     }
 
-    /// Adds the stream to an error, if the line named it before the error.
+    /// Adds the stream to an error, if the line names it before the error.
     #[cold]
     fn named(&self, line: &[u8], mut bad: BadLine) -> BadLine {
         let token = self.get(Key::Stream).or(self.get(Key::P));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
 use crate::daemon::registry::Registered;
-use crate::pipeline::{Standing, TrancheView, View};
+use crate::pipeline::{Standing, StreamFailure, TrancheView, View};
 use crate::scheduler::{Explanation, StreamReport, StreamState};
 use crate::source::LagUnit;
 use crate::telemetry::health::{Outage, PipelineStatus, State};
@@ -36,6 +36,9 @@ pub(super) async fn status(pipeline: &Registered) -> PipelineStatus {
     let Some(view) = view else { return status };
     status.answered = view.at.max(standing.since);
     status.failing_streams = view.streams.failing.streams;
+    let longest = view.failures.iter().min_by_key(|failure| failure.since);
+    status.last_failure = longest.map(|failure| in_words(failure, pipeline.handle.clock().now()));
+    status.missing.clone_from(&view.missing);
     status.stalled_streams = view.streams.stalled.streams;
     status.parked_streams = view.streams.parked.streams;
     let outage = |(why, since): &(String, Timestamp)| Outage { since: *since, why: why.clone() };
@@ -47,13 +50,25 @@ pub(super) async fn status(pipeline: &Registered) -> PipelineStatus {
     };
     status.source_failing = view.source_failing.as_ref().map(outage).or_else(|| trouble(true));
     status.checkpoint_failing = view.checkpoint_failing.as_ref().map(outage).or_else(|| trouble(false));
-    status.breaker_open = view.outage.as_ref().map(outage);
+    let (failing, unavailable) = if view.outage_answers { (view.outage, None) } else { (None, view.outage) };
+    status.calls_failing = failing.as_ref().map(outage);
+    status.breaker_open = unavailable.as_ref().map(outage);
     let waiting =
         view.tranches.iter().any(|tranche| tranche.report.as_ref().is_some_and(|report| report.unhandled > 0));
     if waiting && pipeline.handle.clock().now().since(view.handled_at) > MAX_QUIET_TIME {
         status.no_progress = Some(view.handled_at);
     }
     status
+}
+
+/// Returns the last failure of a stream in words.
+fn in_words(failure: &StreamFailure, now: Timestamp) -> String {
+    let StreamFailure { stream, index, class, error, attempts, next_try, .. } = failure;
+    let next = match next_try {
+        Some(at) => format!("next try in {:.1}s", at.since(now).as_secs_f64()),
+        None => "no retry".to_owned(),
+    };
+    format!("event {index} of stream `{stream}` failed, attempt {attempts} ({class}), {next}: {error}")
 }
 
 /// Returns the reason of the state, or the current work of a running pipeline.
@@ -151,8 +166,14 @@ fn totals(view: &View) -> Value {
 pub(super) async fn streams(pipeline: &Registered, wanted: Option<StreamState>) -> Value {
     let view = pipeline.handle.view().await;
     let streams = view.iter().flat_map(|view| &view.streams.streams);
+    let now = pipeline.handle.clock().now();
+    let described = |report: &StreamReport| {
+        let mut described = stream(report);
+        described["failure"] = failure(view.as_ref(), &report.stream, now);
+        described
+    };
     let streams: Vec<_> =
-        streams.filter(|report| wanted.is_none_or(|wanted| report.state == wanted)).map(stream).collect();
+        streams.filter(|report| wanted.is_none_or(|wanted| report.state == wanted)).map(described).collect();
     json!({ "streams": streams })
 }
 
@@ -171,8 +192,8 @@ fn stream(report: &StreamReport) -> Value {
     })
 }
 
-/// Returns the last failure of a stream that has a retry ahead; `null` if it has none.
-pub(super) fn failure(view: Option<&View>, stream: &str, now: Timestamp) -> Value {
+/// Returns the last failure of a stream; `null` if it has made progress since.
+fn failure(view: Option<&View>, stream: &str, now: Timestamp) -> Value {
     let failures = view.iter().flat_map(|view| &view.failures);
     let of_stream = failures.into_iter().find(|failure| failure.stream == stream);
     of_stream.map_or(Value::Null, |failure| {
@@ -187,7 +208,30 @@ pub(super) fn failure(view: Option<&View>, stream: &str, now: Timestamp) -> Valu
     })
 }
 
-pub(super) fn explanation(name: &str, explanation: &Explanation) -> Value {
+/// Explains the state of a stream, with its last failure. `None`: neither the pipeline nor its last view knows the stream.
+pub(super) async fn why(pipeline: &Registered, name: &str) -> Option<Value> {
+    let now = pipeline.handle.clock().now();
+    let explanation = pipeline.handle.explain(name).await;
+    let view = pipeline.handle.last_view();
+    let failure = failure(view.as_ref(), name, now);
+    let mut answer = match &explanation {
+        Some(explanation) => described(name, explanation),
+        // A pipeline that ended, or is between two runs, is explained by its last view.
+        None => {
+            let report = view.as_ref()?.streams.streams.iter().find(|report| report.stream == name);
+            if report.is_none() && failure.is_null() {
+                return None;
+            }
+            let state = report.map_or_else(|| "failing".to_owned(), |report| state_name(report.state));
+            json!({ "stream": name, "state": state, "details": report.map(stream) })
+        }
+    };
+    answer["failure"] = failure;
+    answer["pipeline"] = summary(pipeline);
+    Some(answer)
+}
+
+fn described(name: &str, explanation: &Explanation) -> Value {
     json!({
         "stream": name,
         "state": state_name(explanation.state),
@@ -228,8 +272,10 @@ mod tests {
             tranches,
             streams: Snapshot::default(),
             outage: None,
+            outage_answers: false,
             checkpoint_failing: None,
             source_failing: None,
+            missing: None,
             failures: Vec::new(),
             handled_at: Timestamp::ZERO,
             calls: 0,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hashbrown::HashSet;
 
-use super::policy::{OUTAGE_CALLS, OUTAGE_STREAMS};
+use super::policy::OutageRule;
 use crate::clock::Timestamp;
 
 /// The two back ends that calls can reach.
@@ -18,6 +18,7 @@ pub(super) enum BackEnd {
 /// Limits simultaneous calls by the condition of the back ends.
 #[derive(Debug)]
 pub(super) struct Breaker {
+    rule: OutageRule,
     concurrency: usize,
     /// The concurrency that throttling left.
     eased: usize,
@@ -51,8 +52,9 @@ struct Outage {
 }
 
 impl Breaker {
-    pub(super) fn new(concurrency: usize) -> Self {
+    pub(super) fn new(concurrency: usize, rule: OutageRule) -> Self {
         Self {
+            rule,
             concurrency,
             eased: concurrency,
             successes: 0,
@@ -85,6 +87,11 @@ impl Breaker {
     /// Returns the latest error of an outage, and the outage's begin.
     pub(super) fn outage(&self) -> Option<&(String, Timestamp)> {
         self.outage.as_ref().map(|outage| &outage.why)
+    }
+
+    /// Returns whether the back end of the outage answers: its calls fail alike.
+    pub(super) fn outage_answers(&self) -> bool {
+        self.outage.as_ref().is_some_and(|outage| outage.answers)
     }
 
     pub(super) fn outages(&self) -> u32 {
@@ -139,10 +146,10 @@ impl Breaker {
     ) -> bool {
         let row = &mut self.rows[of as usize];
         row.failures += 1;
-        if row.streams.len() < OUTAGE_STREAMS && !row.streams.contains(stream) {
+        if row.streams.len() < self.rule.streams && !row.streams.contains(stream) {
             row.streams.insert(stream.into());
         }
-        let alike = row.failures >= OUTAGE_CALLS && row.streams.len() >= OUTAGE_STREAMS;
+        let alike = row.failures >= self.rule.calls && row.streams.len() >= self.rule.streams;
         if answered {
             // The back end is reachable again, and fails for another reason: that is a failure of the call.
             self.answered(of, now);
@@ -198,9 +205,11 @@ mod tests {
         Timestamp::from_millis(millis)
     }
 
+    const RULE: OutageRule = OutageRule { calls: 20, streams: 5 };
+
     #[test]
     fn an_outage_opens_the_breaker_and_then_lets_one_probe_through() {
-        let mut breaker = Breaker::new(8);
+        let mut breaker = Breaker::new(8, RULE);
         breaker.unavailable(BackEnd::Sink, SECOND, "refused", at(0));
         breaker.unavailable(BackEnd::Sink, SECOND, "refused", at(1));
         assert_eq!((breaker.limit(at(999)), breaker.limit(at(1000)), breaker.outages()), (0, 1, 1));
@@ -212,7 +221,7 @@ mod tests {
 
     #[test]
     fn s10_a_decision_without_effects_does_not_close_the_breaker_of_the_sink() {
-        let mut breaker = Breaker::new(8);
+        let mut breaker = Breaker::new(8, RULE);
         breaker.unavailable(BackEnd::Sink, SECOND, "refused", at(0));
         breaker.passed(BackEnd::Handler, at(1001));
         assert_eq!((breaker.limit(at(1001)), breaker.outages()), (1, 1));
@@ -223,7 +232,7 @@ mod tests {
 
     #[test]
     fn s11_an_answer_ends_an_outage_of_an_unreachable_sink() {
-        let mut breaker = Breaker::new(8);
+        let mut breaker = Breaker::new(8, RULE);
         breaker.unavailable(BackEnd::Sink, SECOND, "refused", at(0));
         assert!(!breaker.failed(BackEnd::Sink, "a-1", true, SECOND, "500", at(1001)), "the attempt counts");
         assert_eq!(breaker.outage(), None);
@@ -231,13 +240,13 @@ mod tests {
 
     #[test]
     fn calls_of_several_streams_that_fail_alike_are_an_outage_that_spends_no_attempt() {
-        let mut breaker = Breaker::new(8);
+        let mut breaker = Breaker::new(8, RULE);
         let mut fail = |call: usize, streams: usize| {
             let stream = format!("a-{}", call % streams);
             breaker.failed(BackEnd::Sink, &stream, true, SECOND, "500", at(0))
         };
-        assert!((0..OUTAGE_CALLS * 2).all(|call| !fail(call, OUTAGE_STREAMS - 1)), "too few streams");
-        assert!(fail(OUTAGE_STREAMS - 1, OUTAGE_STREAMS), "one more stream");
+        assert!((0..RULE.calls * 2).all(|call| !fail(call, RULE.streams - 1)), "too few streams");
+        assert!(fail(RULE.streams - 1, RULE.streams), "one more stream");
         assert_eq!((breaker.limit(at(500)), breaker.limit(at(1000))), (0, 1));
         assert!(breaker.failed(BackEnd::Sink, "a-1", true, SECOND, "500", at(1000)), "the probe spends no attempt");
         assert_eq!(breaker.limit(at(1500)), 0);
@@ -247,7 +256,7 @@ mod tests {
 
     #[test]
     fn r45_throttling_halves_the_concurrency_and_success_restores_it() {
-        let mut breaker = Breaker::new(8);
+        let mut breaker = Breaker::new(8, RULE);
         breaker.throttled(SECOND, at(0));
         assert_eq!((breaker.limit(at(0)), breaker.limit(at(1000))), (0, 4));
         breaker.throttled(SECOND, at(1000));

@@ -1,4 +1,4 @@
-//! The latest failures of streams that have a retry ahead, for views.
+//! The latest failures of streams that made no progress since, for views.
 
 use std::collections::BTreeMap;
 

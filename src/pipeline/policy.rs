@@ -22,6 +22,21 @@ pub struct ErrorPolicy {
     pub then: Then,
     /// The longest time that a stream may be offered without progress before `then` acts on its first event.
     pub stuck_after: Duration,
+    pub outage: OutageRule,
+}
+
+/// The failures in a row that count as an outage of the back end, and not as failures of their events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutageRule {
+    pub calls: usize,
+    /// The number of different streams that these calls must be of.
+    pub streams: usize,
+}
+
+impl Default for OutageRule {
+    fn default() -> Self {
+        Self { calls: 20, streams: 5 }
+    }
 }
 
 /// The reaction to an event that cannot be handled.
@@ -34,11 +49,6 @@ pub enum Then {
     /// The event is passed, counted and listed.
     Skip,
 }
-
-/// The number of calls that must fail in a row to count as an outage.
-pub(super) const OUTAGE_CALLS: usize = 20;
-/// The number of different streams that these calls must be of.
-pub(super) const OUTAGE_STREAMS: usize = 5;
 
 /// The failed piece of work.
 #[derive(Clone, Copy, Debug)]
@@ -186,6 +196,7 @@ mod tests {
             attempts: Some(3),
             then: Then::Park,
             stuck_after: Duration::from_secs(300),
+            outage: OutageRule::default(),
         };
         let mut error = HandlerError::new(kind, "why").retry_after(Duration::from_millis(7));
         if let Some(index) = index {

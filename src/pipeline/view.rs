@@ -14,11 +14,15 @@ pub struct View {
     pub streams: Snapshot,
     /// The latest error of the back end that all calls wait for, and the begin of its outage.
     pub outage: Option<(String, Timestamp)>,
+    /// That back end answers, but its calls fail alike.
+    pub outage_answers: bool,
     /// The error that keeps progress from being committed, and its begin.
     pub checkpoint_failing: Option<(String, Timestamp)>,
     /// The error that keeps the source from reporting its tranches, and its begin.
     pub source_failing: Option<(String, Timestamp)>,
-    /// Streams with a retry ahead: the latest failures, at most a hundred.
+    /// The event that `require_all` waits for although everything is read, in words.
+    pub missing: Option<String>,
+    /// The latest failures of streams that made no progress since, at most a hundred.
     pub failures: Vec<StreamFailure>,
     /// The time at which events were last handled.
     pub handled_at: Timestamp,
@@ -28,7 +32,7 @@ pub struct View {
     pub settled: bool,
 }
 
-/// The last failure of a stream's event, while it is retried.
+/// The last failure of a stream's event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamFailure {
     pub stream: String,
@@ -37,7 +41,7 @@ pub struct StreamFailure {
     pub error: String,
     pub attempts: u32,
     pub since: Timestamp,
-    /// `None` while the retry runs.
+    /// `None`: no attempt follows.
     pub next_try: Option<Timestamp>,
 }
 

@@ -36,7 +36,7 @@ fn explain_describes_a_pipeline_by_name_and_by_path() {
 }
 
 #[test]
-fn explain_shows_mistakes_as_check_does() {
+fn explain_reports_errors_as_check_does() {
     let place = Place::new(&[
         ("bad.toml", "[source.json]\npath = 'a'\n[sink.stdot]\n"),
         ("good.toml", "[source.generate]\n[sink.null]\n"),

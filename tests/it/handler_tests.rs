@@ -29,7 +29,7 @@ fn the_shipped_tests_pass() {
 }
 
 #[test]
-fn a_failing_test_shows_its_location_and_ends_with_1() {
+fn a_failing_test_names_its_place_and_ends_with_1() {
     let place = place(&[case("good", "[\"A\"]"), case("bad", "[\"B\"]")].concat());
     let output = test(&place, &[]);
     check(
@@ -45,14 +45,14 @@ fn a_failing_test_shows_its_location_and_ends_with_1() {
 }
 
 #[test]
-fn a_filter_selects_tests_and_one_without_matches_is_an_error() {
+fn a_filter_selects_tests_and_is_an_error_if_it_selects_none() {
     let place = place(&[case("good", "[\"A\"]"), case("bad", "[\"B\"]")].concat());
     check(&test(&place, &["--filter", "good"]), 0, &["1 passed"]);
     check(&test(&place, &["--filter", "ugly"]), 2, &["no name of a test or a pipeline contains `ugly`"]);
 }
 
 #[test]
-fn a_broken_test_file_ends_test_and_check_with_2() {
+fn invalid_files_end_test_and_check_with_2() {
     let place = place(&case("good", "[\"A\"]").replace("events", "evnts"));
     check(&test(&place, &[]), 2, &["p.test.toml:4:1", "did you mean `events`?"]);
     place.write("p.toml", "[source.memory]\n[handler.rhai]\nscript = \"p.rhai\"\n[sink.null]\n");
@@ -65,7 +65,7 @@ fn a_broken_test_file_ends_test_and_check_with_2() {
 }
 
 #[test]
-fn script_logs_appear_on_request() {
+fn logs_of_scripts_are_shown_on_request() {
     let place = place(&case("good", "[\"A\"]"));
     assert!(!text(&test(&place, &[])).contains("seen"));
     check(&test(&place, &["--log-level", "info"]), 0, &["seen", "stream=a-1"]);

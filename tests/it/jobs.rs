@@ -78,13 +78,16 @@ fn a_failing_source_is_retried_without_a_restart_and_the_other_pipelines_go_on()
         assert_eq!(count(&page, &format!("propulsiond_restarts_total{{pipeline=\"{pipeline}\"}}")), 0);
     }
 
+    // S3: a file that is there again is read on, though its reader may have ended, and nothing is said to fail.
     std::fs::rename(place.path("pipelines/gone"), place.path("pipelines/feed")).unwrap();
+    daemon.until("/health", |_, body| !body.contains("reading has failed"));
+    place.write("feed/one.jsonl", &[EVENTS, &EVENTS.replace("\"index\":0", "\"index\":1")].concat());
     place.write("feed/two.jsonl", &EVENTS.replace("-1\"", "-2\""));
-    daemon.until("/metrics", |_, page| handled(page, "feed") == 4);
+    daemon.until("/metrics", |_, page| handled(page, "feed") == 6);
     daemon.until("/pipelines/feed", |_, body| body.contains("\"state\":\"running\""));
     let (code, said) = daemon.stop("TERM");
     assert_eq!(code, Some(0), "{said}");
-    assert_eq!(place.read("data/feed.jsonl").lines().count(), 4, "handled events are not redelivered");
+    assert_eq!(place.read("data/feed.jsonl").lines().count(), 6, "handled events are not redelivered");
 }
 
 /// Returns the value of a series, 0 if there is none.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "what helpers of tests unwrap fails the test, as in the tests themselves")]
 
 mod broken;
+mod causes;
 mod cli;
 mod commands;
 mod contract;
@@ -11,6 +12,7 @@ mod deploy;
 mod doctor;
 mod failures;
 mod handler_tests;
+mod hangs;
 mod jobs;
 mod kill;
 mod measure;

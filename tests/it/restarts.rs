@@ -41,7 +41,7 @@ impl Assemble for Failing {
     }
 }
 
-fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options {
         order: Order::Stream,
         require_all: false,
@@ -60,6 +60,7 @@ fn options() -> Options {
             attempts: Some(3),
             then: Then::Halt,
             stuck_after: Duration::from_secs(60),
+            outage: Default::default(),
         },
         handler_timeout: Duration::from_secs(30),
         threads: 1,

@@ -14,7 +14,7 @@ fn shipped() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines")
 }
 
-/// A sample, and the data directory of its run.
+/// A sample, and the data directory that it runs on.
 struct Sample {
     file: PathBuf,
     data: tempfile::TempDir,
@@ -68,7 +68,7 @@ fn check(lines: &str, expected: &Expect) {
 }
 
 #[test]
-fn each_till_is_a_tranche_compressed_or_not_without_its_first_line() {
+fn each_file_of_tills_is_a_tranche_and_loses_its_header_line() {
     let (out, _) = Sample::new("sources/tills.toml").run();
     let amount = |line: &str| {
         let event: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -90,7 +90,7 @@ fn each_till_is_a_tranche_compressed_or_not_without_its_first_line() {
 }
 
 #[test]
-fn a_document_yields_its_events_and_unfolds() {
+fn documents_are_split_into_events_and_unfolds() {
     check(
         &Sample::new("sources/documents.toml").run().0,
         &expect![[r#"
@@ -104,7 +104,7 @@ fn a_document_yields_its_events_and_unfolds() {
 }
 
 #[test]
-fn a_line_without_an_index_takes_its_line_number() {
+fn lines_without_an_index_are_numbered_by_line() {
     check(
         &Sample::new("sources/arrivals.toml").run().0,
         &expect![[r#"
@@ -115,7 +115,7 @@ fn a_line_without_an_index_takes_its_line_number() {
 }
 
 #[test]
-fn generated_events_are_the_same_each_time() {
+fn generated_events_are_the_same_in_each_run() {
     let counts = || {
         let (_, log) = Sample::new("sources/generated.toml").run();
         assert!(log.contains("finished: 5,000 events handled"), "{log}");
@@ -129,7 +129,7 @@ fn generated_events_are_the_same_each_time() {
 }
 
 #[test]
-fn a_pushed_event_without_an_index_is_handled() {
+fn pushed_events_without_an_index_are_handled() {
     let sample = Sample::new("sources/pushed.toml");
     sample.run();
     let mut command = sample.command();
@@ -152,7 +152,7 @@ fn handled_by(log: &str) -> &str {
 }
 
 #[test]
-fn progress_in_sqlite_and_files_survives_a_restart_and_in_memory_does_not() {
+fn a_second_run_resumes_from_sqlite_and_files_and_not_from_memory() {
     for (name, again) in [("sqlite", "0"), ("file", "0"), ("memory", "172")] {
         let sample = Sample::new(&format!("checkpoints/{name}.toml"));
         assert_eq!(handled_by(&sample.run().1), "172", "{name}");
@@ -161,7 +161,7 @@ fn progress_in_sqlite_and_files_survives_a_restart_and_in_memory_does_not() {
 }
 
 #[test]
-fn progress_is_stored_in_the_place_that_the_sample_names() {
+fn each_sample_keeps_progress_in_the_store_that_it_names() {
     let sample = Sample::new("checkpoints/sqlite.toml");
     sample.run();
     let database = Connection::open(sample.data.path().join("counts.checkpoints.db")).unwrap();
@@ -194,7 +194,7 @@ fn a_file_for_each_stream_holds_its_events_in_order() {
 }
 
 #[test]
-fn a_table_holds_each_event_once_after_repeated_runs() {
+fn a_table_holds_each_event_once_after_several_runs() {
     let sample = Sample::new("sinks/table.toml");
     for _ in 0..2 {
         sample.run();
@@ -203,7 +203,7 @@ fn a_table_holds_each_event_once_after_repeated_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_receives_a_request_for_each_event_with_its_key_and_token() {
+async fn a_webhook_receives_each_event_with_its_key_and_token() {
     let server = Server::start().await;
     let sample = Sample::new("sinks/webhook.toml");
     let mut command = sample.job();
@@ -223,7 +223,7 @@ async fn a_webhook_receives_a_request_for_each_event_with_its_key_and_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_receives_runs_of_events_from_a_pipeline_in_yaml() {
+async fn a_webhook_receives_spans_from_a_yaml_pipeline() {
     let server = Server::start().await;
     let sample = Sample::new("sinks/webhook_runs.yaml");
     let mut command = sample.job();
@@ -239,7 +239,7 @@ async fn a_webhook_receives_runs_of_events_from_a_pipeline_in_yaml() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_script_emits_its_own_requests() {
+async fn a_script_emits_requests_of_its_own() {
     let server = Server::start().await;
     let sample = Sample::new("sinks/requests.toml");
     let mut command = sample.job();
@@ -254,7 +254,7 @@ async fn a_script_emits_its_own_requests() {
 }
 
 #[test]
-fn a_repeated_event_has_no_second_effect() {
+fn a_duplicate_in_the_feed_has_no_second_effect() {
     let sample = Sample::new("handlers/tuning.toml");
     assert_eq!(handled_by(&sample.run().1), "10,000");
     assert_eq!(handled_by(&sample.run().1), "0");
@@ -263,13 +263,13 @@ fn a_repeated_event_has_no_second_effect() {
 }
 
 #[test]
-fn the_final_log_line_gives_the_speed_of_a_script() {
+fn the_summary_names_the_speed_of_a_script() {
     let (_, log) = Sample::new("sinks/speed.toml").run();
     assert!(log.contains("finished: 50,000 events handled in ") && log.contains("/s)"), "{log}");
 }
 
 #[test]
-fn errors_have_classes_and_permanent_ones_are_skipped() {
+fn transient_errors_are_retried_and_permanent_ones_skipped() {
     let sample = Sample::new("handlers/errors.toml");
     let (out, log) = sample.run();
     check(
@@ -282,7 +282,7 @@ fn errors_have_classes_and_permanent_ones_are_skipped() {
 }
 
 #[test]
-fn a_script_handles_one_event_at_a_time_and_defers_early_ones() {
+fn a_script_handles_one_event_a_call_and_defers_events_until_they_are_due() {
     let directory = tempfile::tempdir().unwrap();
     copy_directory(&shipped().join("handlers"), directory.path());
     let sample = Sample { file: directory.path().join("waiting.toml"), ..Sample::new("") };
@@ -307,7 +307,7 @@ fn a_script_handles_one_event_at_a_time_and_defers_early_ones() {
 }
 
 #[test]
-fn a_script_of_two_files_writes_lines_of_text_and_counts() {
+fn a_script_with_a_module_writes_text_lines_and_counts() {
     let sample = Sample::new("handlers/modules.toml");
     let (_, log) = sample.run();
     check(
@@ -338,7 +338,7 @@ fn one_call_decides_on_several_streams() {
 }
 
 #[test]
-fn an_audit_log_keeps_the_order_of_the_feed() {
+fn an_audit_log_holds_every_event_in_feed_order() {
     let sample = Sample::new("handlers/in_order.toml");
     sample.run();
     let mut wanted = Vec::new();

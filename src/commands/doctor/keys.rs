@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::places::resolved;
 use super::{Pipelines, context};
 use crate::connector::Context;
-use crate::connector::diagnosis::{Bounded, Finding, Severity};
+use crate::connector::diagnosis::{Bounded, Diagnosis, Severity};
 use crate::connector::kind::LostPosition;
 use crate::connector::stored::{Kept, Repository};
 use crate::spec::Definition;
@@ -13,7 +13,7 @@ use crate::spec::Definition;
 /// The most tranches of a pipeline whose positions are inspected.
 const MOST_TRANCHES: usize = 1_000;
 
-/// The findings about checkpoints.
+/// The diagnoses about checkpoints.
 pub(super) struct Keys<'a> {
     pipelines: &'a Pipelines,
     owners: Vec<Owner<'a>>,
@@ -57,10 +57,10 @@ impl<'a> Keys<'a> {
         }
     }
 
-    pub(super) fn finish(self) -> Vec<Finding> {
-        let mut findings = self.lost.finish();
-        findings.extend(self.orphans.finish());
-        findings
+    pub(super) fn finish(self) -> Vec<Diagnosis> {
+        let mut diagnoses = self.lost.finish();
+        diagnoses.extend(self.orphans.finish());
+        diagnoses
     }
 
     fn orphan(&mut self, kept: &Kept) {
@@ -91,7 +91,7 @@ impl<'a> Keys<'a> {
                 None => "it does no harm; a new pipeline with this group and source resumes from it".to_owned(),
             };
             let removal = &kept.removal;
-            Finding::new(Severity::Warning, &kept.path, what, means)
+            Diagnosis::new(Severity::Warning, &kept.path, what, means)
                 .operator(format!("decide: leave it if the pipeline will return; else remove it {removal}"))
         });
     }
@@ -103,8 +103,8 @@ impl Owner<'_> {
     }
 }
 
-fn lost_position(pipeline: &str, path: &Path, LostPosition { why, remedy }: &LostPosition) -> Finding {
+fn lost_position(pipeline: &str, path: &Path, LostPosition { why, remedy }: &LostPosition) -> Diagnosis {
     let what = format!("the pipeline `{pipeline}` cannot resume at its position: {why}");
     let means = "the data at its position is lost: reading on would skip events, or repeat them under other numbers";
-    Finding::new(Severity::Error, path, what, means).operator(*remedy)
+    Diagnosis::new(Severity::Error, path, what, means).operator(*remedy)
 }

@@ -1,31 +1,32 @@
 //! The report of an inspection, as text and JSON.
 
-use super::Diagnosis;
+use super::Inspection;
 use crate::config::document::Style;
-use crate::connector::diagnosis::{Finding, Remedy, Severity};
+use crate::connector::diagnosis::{Diagnosis, Remedy, Severity};
 
-impl Diagnosis {
+impl Inspection {
     /// Returns whether nothing remains to be done.
     pub(crate) fn is_fine(&self) -> bool {
-        !self.findings.iter().any(Finding::remains)
+        !self.diagnoses.iter().any(Diagnosis::remains)
     }
 
-    /// Returns the findings, the gravest first, and a summary as text.
+    /// Returns the diagnoses, the gravest first, and a summary as text.
     pub(crate) fn render(&self, style: Style) -> String {
         let used = self.holder.as_ref().map_or("not in use".to_owned(), |holder| format!("in use by {holder}"));
         let mut out = format!("data directory `{}`: {used}\n", self.data.display());
-        for finding in &self.findings {
+        for diagnosis in &self.diagnoses {
             out.push('\n');
-            out.push_str(&render(finding, style));
+            out.push_str(&render(diagnosis, style));
         }
         out + "\n" + self.summary().as_str() + "\n"
     }
 
     fn summary(&self) -> String {
-        let count = |wanted: &dyn Fn(&Finding) -> bool| self.findings.iter().filter(|finding| wanted(finding)).count();
-        let repaired = count(&|finding| matches!(finding.remedy, Remedy::Fixed(_)));
-        let left = count(&Finding::remains);
-        let repairable = count(&|finding| matches!(finding.remedy, Remedy::Fix(_)));
+        let count =
+            |wanted: &dyn Fn(&Diagnosis) -> bool| self.diagnoses.iter().filter(|diagnosis| wanted(diagnosis)).count();
+        let repaired = count(&|diagnosis| matches!(diagnosis.remedy, Remedy::Fixed(_)));
+        let left = count(&Diagnosis::remains);
+        let repairable = count(&|diagnosis| matches!(diagnosis.remedy, Remedy::Fix(_)));
         let mut parts = Vec::new();
         if repaired > 0 {
             parts.push(format!("{repaired} repaired"));
@@ -40,13 +41,13 @@ impl Diagnosis {
         parts.join(", ")
     }
 
-    /// Returns the findings as JSON.
+    /// Returns the diagnoses as JSON.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
             "data_dir": self.data.display().to_string(),
             "used_by": self.holder,
             "fine": self.is_fine(),
-            "findings": self.findings.iter().map(to_json).collect::<Vec<_>>(),
+            "findings": self.diagnoses.iter().map(to_json).collect::<Vec<_>>(),
         })
     }
 }
@@ -59,18 +60,18 @@ fn words(severity: Severity) -> (&'static str, &'static str) {
     }
 }
 
-fn render(finding: &Finding, style: Style) -> String {
+fn render(diagnosis: &Diagnosis, style: Style) -> String {
     let paint = |code: &str, text: &str| match style {
         Style::Plain => text.to_owned(),
         Style::Colour => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
     };
-    let (word, colour) = words(finding.severity);
+    let (word, colour) = words(diagnosis.severity);
     let mut lines = vec![
-        format!("{}: {}", paint(colour, word), printable(&finding.what)),
-        format!("  {} {}", paint("1;34", "-->"), printable(&finding.path.display().to_string())),
-        format!("  = it means: {}", printable(&finding.means)),
+        format!("{}: {}", paint(colour, word), printable(&diagnosis.what)),
+        format!("  {} {}", paint("1;34", "-->"), printable(&diagnosis.path.display().to_string())),
+        format!("  = it means: {}", printable(&diagnosis.means)),
     ];
-    match &finding.remedy {
+    match &diagnosis.remedy {
         Remedy::None => {}
         Remedy::Fix(what) => lines.push(format!("  = {}: {what}", paint("1;32", "--fix"))),
         Remedy::Fixed(what) => lines.push(format!("  = {}: {what}", paint("1;32", "repaired"))),
@@ -84,13 +85,13 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-fn to_json(finding: &Finding) -> serde_json::Value {
+fn to_json(diagnosis: &Diagnosis) -> serde_json::Value {
     serde_json::json!({
-        "severity": finding.severity,
-        "path": finding.path.display().to_string(),
-        "what": finding.what,
-        "means": finding.means,
-        "remedy": finding.remedy,
-        "remains": finding.remains(),
+        "severity": diagnosis.severity,
+        "path": diagnosis.path.display().to_string(),
+        "what": diagnosis.what,
+        "means": diagnosis.means,
+        "remedy": diagnosis.remedy,
+        "remains": diagnosis.remains(),
     })
 }

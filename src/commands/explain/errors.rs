@@ -109,7 +109,7 @@ pub(super) fn malformed(subject: &Subject<'_>) -> String {
 }
 
 pub(super) fn away(subject: &Subject<'_>) -> String {
-    sentences([&*sink(subject), subject.sink.throttled, &*store(subject), &*source(subject)])
+    sentences([&*sink(subject), &*alike(subject), subject.sink.throttled, &*store(subject), &*source(subject)])
 }
 
 fn sink(subject: &Subject<'_>) -> String {
@@ -120,6 +120,20 @@ fn sink(subject: &Subject<'_>) -> String {
          probes the sink, with delays from {} to {}. `/health` reports the outage.",
         subject.duration(&["errors", "retry", "initial"], retry.initial),
         subject.duration(&["errors", "retry", "max"], retry.max)
+    )
+}
+
+/// Describes the outage of a back end that answers.
+fn alike(subject: &Subject<'_>) -> String {
+    if !can_fail(subject) {
+        return String::new();
+    }
+    let outage = &subject.spec().errors.outage;
+    format!(
+        "{} in a row, of at least {}, are an outage as well: the circuit breaker opens, and later failures spend no attempt \
+         until a call succeeds.",
+        counted(outage.calls.get() as u64, "transient failure"),
+        counted(outage.streams.get() as u64, "stream")
     )
 }
 

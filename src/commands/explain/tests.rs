@@ -64,7 +64,7 @@ fn the_defaults_are_explained() {
 }
 
 #[test]
-fn r63_references_are_shown_as_written_and_secrets_not_at_all() {
+fn r63_references_are_shown_as_written_and_secrets_are_masked() {
     let text = "group = '${PROPULSIOND_TEST_UNSET:-resolved-secret}'\n\
         [source.json]\npath = '${PROPULSIOND_TEST_UNSET:-in}.jsonl'\n\
         [schedule]\ncommit_interval = '${PROPULSIOND_TEST_UNSET:-7s}'\n\
@@ -120,6 +120,8 @@ fn r63_references_are_shown_as_written_and_secrets_not_at_all() {
             errors.retry.attempts = 10                                   # default
             errors.then = "halt"                                         # default: a file must ask for skipping
             errors.stuck_after = "5m"                                    # default
+            errors.outage.calls = 20                                     # default
+            errors.outage.streams = 5                                    # default
             handler.rhai.script = "ok.rhai"                              # a.toml:7
             handler.rhai.params.a.token = "${PROPULSIOND_TEST_UNSET:-}"  # a.toml:8
             handler.rhai.params.api_key = "**************"               # a.toml:8
@@ -156,7 +158,7 @@ fn r63_references_are_shown_as_written_and_secrets_not_at_all() {
 }
 
 #[test]
-fn every_value_of_the_normalised_form_is_there_with_its_line() {
+fn every_value_of_the_normalised_form_has_its_line() {
     let text = format!(
         "{JSON}tranche_per_file = true\n{SCRIPT}params = {{ vat = 0.2 }}\n[sink.sqlite]\ninit = ['CREATE TABLE a (b)']\n[schedule]\nwrite_positions = true\n"
     );
@@ -202,6 +204,8 @@ fn every_value_of_the_normalised_form_is_there_with_its_line() {
             errors.retry.attempts = 10                    # default
             errors.then = "halt"                          # default: a file must ask for skipping
             errors.stuck_after = "5m"                     # default
+            errors.outage.calls = 20                      # default
+            errors.outage.streams = 5                     # default
             handler.rhai.script = "ok.rhai"               # a.toml:5
             handler.rhai.params.vat = 0.2                 # a.toml:6
             handler.rhai.timeout = "30s"                  # default

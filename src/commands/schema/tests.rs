@@ -157,6 +157,8 @@ fn defaults_are_shown_as_a_file_has_them() {
             MemorySource.index = "field"
             MemorySource.max_bytes = "64MiB"
             MemorySource.max_events = 100000
+            OutageSpec.calls = 20
+            OutageSpec.streams = 5
             RetrySpec.attempts = 10
             RetrySpec.initial = "100ms"
             RetrySpec.max = "30s"

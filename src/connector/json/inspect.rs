@@ -12,7 +12,7 @@ use super::position::FilePosition;
 use super::registry;
 use super::{OnReplaced, Options, Settings};
 use crate::connector::Context;
-use crate::connector::diagnosis::{Bounded, Finding, Severity};
+use crate::connector::diagnosis::{Bounded, Diagnosis, Severity};
 use crate::position::{Position, StartAt};
 
 /// The longest line that is read of a registry.
@@ -50,7 +50,7 @@ pub fn lost(settings: &Settings, context: &Context, tranche: &str, position: &Po
 }
 
 /// Reports the registries of groups that no longer exist.
-pub fn leftovers(data: &Path, is_owner: &dyn Fn(&str) -> bool) -> Vec<Finding> {
+pub fn leftovers(data: &Path, is_owner: &dyn Fn(&str) -> bool) -> Vec<Diagnosis> {
     let mut found = Bounded::default();
     for entry in std::fs::read_dir(numbers_folder(data)).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -60,15 +60,15 @@ pub fn leftovers(data: &Path, is_owner: &dyn Fn(&str) -> bool) -> Vec<Finding> {
         found.push(|| {
             let what = format!("file numbers are kept for `{}`, which is no pipeline that reads files", name.display());
             let means =
-                "they are of use if it comes back, and harmless otherwise: the folder can be removed with its checkpoints";
-            Finding::new(Severity::Note, &entry.path(), what, means)
+                "they are of use if it comes back, and harmless otherwise: the directory can be removed with its checkpoints";
+            Diagnosis::new(Severity::Note, &entry.path(), what, means)
         });
     }
     found.finish()
 }
 
 /// Inspects the registries in a directory.
-pub fn inspect(folder: &Path) -> Vec<Finding> {
+pub fn inspect(folder: &Path) -> Vec<Diagnosis> {
     let mut found = Bounded::default();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -122,14 +122,14 @@ fn read(path: &Path) -> io::Result<Numbers> {
     }
 }
 
-fn truncated(path: &Path, line: usize) -> Finding {
+fn truncated(path: &Path, line: usize) -> Diagnosis {
     let means =
         "nothing is lost: no line of that file was read under its number yet, and the next number begins on a new line";
-    Finding::new(Severity::Note, path, format!("line {line}, the last one, is truncated"), means)
+    Diagnosis::new(Severity::Note, path, format!("line {line}, the last one, is truncated"), means)
 }
 
-fn corrupt(path: &Path, why: &str) -> Finding {
+fn corrupt(path: &Path, why: &str) -> Diagnosis {
     let means = "a file may get a number that another one had, so that its lines are taken for handled ones";
-    Finding::new(Severity::Error, path, format!("the registry of the source's files is corrupt: {why}"), means)
+    Diagnosis::new(Severity::Error, path, format!("the registry of the source's files is corrupt: {why}"), means)
         .operator("restore the file from a backup, or decide: `on_replaced = \"restart\"` in the pipeline's `[source.json]` reads files again")
 }

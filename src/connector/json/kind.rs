@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Index, OnReplaced, Settings, Sort, inspect};
 use crate::connector::Context;
-use crate::connector::diagnosis::Finding;
+use crate::connector::diagnosis::Diagnosis;
 use crate::connector::kind::{
     BadSetting, Kind, KindFile, LostPosition, Malformed, Scope, SourceKind, SourcePhrases, Unset, Usage, required,
 };
@@ -34,11 +34,11 @@ impl Kind for Settings {
         advice.into_iter().collect()
     }
 
-    fn inspect(&self, context: &Context, _scope: Scope) -> Vec<Finding> {
+    fn inspect(&self, context: &Context, _scope: Scope) -> Vec<Diagnosis> {
         inspect::inspect(&inspect::numbers_folder(&context.data).join(inspect::registry_name(&context.group)))
     }
 
-    fn inspect_leftovers(&self, data: &Path, is_owner: &dyn Fn(&str) -> bool) -> Vec<Finding> {
+    fn inspect_leftovers(&self, data: &Path, is_owner: &dyn Fn(&str) -> bool) -> Vec<Diagnosis> {
         inspect::leftovers(data, is_owner)
     }
 }
@@ -80,7 +80,7 @@ fn reads(settings: &Settings, prose: &Prose<'_>) -> String {
     let pattern = settings
         .pattern
         .as_ref()
-        .map(|pattern| format!("In a folder, it reads the files named like `{}`.", pattern.written()));
+        .map(|pattern| format!("In a directory, it reads the files named like `{}`.", pattern.written()));
     let skip = match settings.skip {
         0 => String::new(),
         1 => "It skips the first line of each file.".to_owned(),
@@ -114,9 +114,11 @@ fn files(settings: &Settings, prose: &Prose<'_>) -> String {
         false => "as one log, in the order of their names",
     };
     if settings.path.is_hole() || !path.exists() {
-        format!("It reads the file or folder {place}, a JSON object a line. The files of a folder are read {log}.")
+        format!(
+            "It reads the file or directory {place}, a JSON object a line. The files of a directory are read {log}."
+        )
     } else if path.is_dir() {
-        format!("It reads the files of the folder {place}: {log}, a JSON object a line.")
+        format!("It reads the files of the directory {place}: {log}, a JSON object a line.")
     } else {
         format!("It reads the file {place}, a JSON object a line.")
     }

@@ -269,6 +269,38 @@ async fn a_new_file_is_a_new_tranche_and_the_tranche_of_a_deleted_file_ends() {
 }
 
 #[tokio::test]
+async fn s3_a_file_that_is_back_before_a_look_misses_it_is_reported_again_once_its_reader_has_ended() {
+    let f = Fixture::new();
+    f.append("a.jsonl", &line("a-1", 0));
+    let source = Arc::new(per_file(&f));
+    let tranche = TrancheId::new("a.jsonl");
+    let mut watched = Watched::new(&source);
+    assert_eq!(watched.added().await.as_deref(), Some("a.jsonl"));
+    assert_eq!(watched.added().await, None);
+    source.left(&tranche, 99, Left::Completed);
+    source.left(&tranche, 0, Left::Released);
+    f.append("b.jsonl", "");
+    assert_eq!(watched.added().await.as_deref(), Some("b.jsonl"), "another assignment, or one that did not end");
+    source.left(&tranche, 0, Left::Completed);
+    assert_eq!(watched.added().await.as_deref(), Some("a.jsonl"));
+}
+
+#[tokio::test]
+async fn s3_a_watch_that_reaches_the_directory_again_settles_again() {
+    let f = Fixture::new();
+    f.append("a.jsonl", &line("a-1", 0));
+    let source = Arc::new(per_file(&f));
+    let mut watched = Watched::new(&source);
+    assert_eq!(watched.added().await.as_deref(), Some("a.jsonl"));
+    assert_eq!(watched.added().await, None);
+    fs::rename(f.path(""), f.directory.path().join("away")).unwrap();
+    assert!(source.watch(&Changes::channel().0).await.is_err());
+    fs::rename(f.directory.path().join("away"), f.path("")).unwrap();
+    let mut again = Watched::new(&source);
+    assert_eq!(again.added().await, None, "nothing has changed");
+}
+
+#[tokio::test]
 async fn a_file_that_is_deleted_while_it_is_read_is_read_to_its_end() {
     let f = Fixture::new();
     f.append("a.jsonl", &line("a-1", 0));

@@ -259,6 +259,7 @@ struct Pending {
 impl Pending {
     fn next(&mut self, state: &mut State) -> Option<Result<TrancheChange, SourceError>> {
         if let Some(kind) = state.next_failure.take() {
+            self.ahead.push_back(TrancheChange::Settled);
             return Some(Err(SourceError::new(kind, "wait for changes of a feed in memory")));
         }
         if let Some(change) = self.ahead.pop_front() {

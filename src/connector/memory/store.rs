@@ -21,7 +21,7 @@ use crate::checkpoint::{
     MAX_SET_BYTES, MOVED, NEVER_CLAIMED, Owner, ParkedStore, RELEASED,
 };
 use crate::connector::Context;
-use crate::position::{Progress, WritePosition};
+use crate::position::{Progress, TrancheId, WritePosition};
 
 pub use faults::{Fault, Operation};
 use faults::{Faults, InjectedFault};
@@ -49,8 +49,8 @@ struct Shared {
 struct State {
     /// By group, source and tranche.
     rows: BTreeMap<Names, Row>,
-    /// By group, source and stream.
-    write_positions: BTreeMap<Names, WritePosition>,
+    /// By group, source and stream, with the tranche that stored it.
+    write_positions: BTreeMap<Names, (TrancheId, WritePosition)>,
     parked: BTreeMap<Names, parked::Streams>,
     effects: Vec<Effect>,
 }
@@ -141,8 +141,13 @@ impl State {
         let row = self.rows.entry(names(key)).or_default();
         row.fence += 1;
         row.owner = Some(Arc::clone(&owner.0));
-        row.moved = false;
-        Claimed { fence: Fence(row.fence), progress: row.progress.clone(), sequence: row.sequence }
+        let claimed = Claimed { fence: Fence(row.fence), progress: row.progress.clone(), sequence: row.sequence };
+        if std::mem::take(&mut row.moved) {
+            // They belong to the position that another program replaced (C12).
+            let is_of_key = |[group, source, _]: &Names| *group == key.group && *source == key.source;
+            self.write_positions.retain(|names, (tranche, _)| !is_of_key(names) || *tranche != key.tranche);
+        }
+        claimed
     }
 
     fn owned(&mut self, key: &CheckpointKey, fence: Fence) -> Result<&mut Row, CheckpointError> {
@@ -187,7 +192,7 @@ impl State {
         }
         for (stream, position) in commit.write_positions {
             let names = [Arc::clone(&key.group), Arc::clone(&key.source), Arc::from(&**stream)];
-            self.write_positions.insert(names, position.clone());
+            self.write_positions.insert(names, (key.tranche.clone(), position.clone()));
         }
     }
 }
@@ -248,7 +253,7 @@ impl CheckpointStore for MemoryCheckpoints {
         let look_up = |state: &mut State| {
             let position = |stream: &&str| {
                 let names = [Arc::clone(&key.group), Arc::clone(&key.source), Arc::from(*stream)];
-                state.write_positions.get(&names).cloned()
+                state.write_positions.get(&names).map(|(_, position)| position.clone())
             };
             Ok(streams.iter().map(position).collect())
         };

@@ -9,7 +9,7 @@ use super::errors::Failure;
 use super::open::{APPLICATION_ID, VERSION, path_of_log};
 use super::{marker, progress};
 use crate::checkpoint::CheckpointKey;
-use crate::connector::diagnosis::{Bounded, Finding, MAX_LISTED, Remedy, Severity};
+use crate::connector::diagnosis::{Bounded, Diagnosis, MAX_LISTED, Remedy, Severity};
 use crate::position::{Position, TrancheId};
 
 /// The progress under one group and source.
@@ -27,7 +27,7 @@ pub struct Kept {
 /// The result of an inspection.
 #[derive(Debug, Default)]
 pub struct Inspected {
-    pub findings: Vec<Finding>,
+    pub diagnoses: Vec<Diagnosis>,
     /// The progress in the file.
     pub kept: Vec<Kept>,
 }
@@ -47,7 +47,7 @@ pub fn inspect(path: &Path, in_use: bool, repair: bool) -> Inspected {
         return inspected;
     }
     if let Err(failure) = marker::refuse_emptied(path) {
-        inspected.findings.push(cannot_be_read(path, &failure));
+        inspected.diagnoses.push(cannot_be_read(path, &failure));
         return inspected;
     }
     let log = path_of_log(path);
@@ -55,25 +55,25 @@ pub fn inspect(path: &Path, in_use: bool, repair: bool) -> Inspected {
     let connection = match open(path) {
         Ok(connection) => connection,
         Err(failure) => {
-            inspected.findings.push(cannot_be_read(path, &failure));
+            inspected.diagnoses.push(cannot_be_read(path, &failure));
             return inspected;
         }
     };
     let damage = integrity(&connection, path);
     let is_whole = damage.is_empty();
-    inspected.findings.extend(damage);
+    inspected.diagnoses.extend(damage);
     if is_whole {
         match look(&connection, path) {
-            Ok((findings, kept)) => {
-                inspected.findings.extend(findings);
+            Ok((diagnoses, kept)) => {
+                inspected.diagnoses.extend(diagnoses);
                 inspected.kept = kept;
             }
-            Err(failure) => inspected.findings.push(cannot_be_read(path, &failure)),
+            Err(failure) => inspected.diagnoses.push(cannot_be_read(path, &failure)),
         }
     }
     drop(connection);
     if let Some(bytes) = left {
-        inspected.findings.push(log_left(path, &log, bytes, is_whole, repair));
+        inspected.diagnoses.push(log_left(path, &log, bytes, is_whole, repair));
     }
     inspected
 }
@@ -126,17 +126,17 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'
 const RESTORE: &str = "restore the file from a backup; without one, move it away with the files beside it (`-wal`, `-shm`): \
     its pipelines then start at their origins. `sqlite3 FILE .recover` shows the rows that can still be read";
 
-fn cannot_be_read(path: &Path, failure: &Failure) -> Finding {
+fn cannot_be_read(path: &Path, failure: &Failure) -> Diagnosis {
     let means = "the pipelines that keep progress or results in it cannot run";
-    Finding::new(Severity::Error, path, format!("the database cannot be read: {}", failure.why), means)
+    Diagnosis::new(Severity::Error, path, format!("the database cannot be read: {}", failure.why), means)
         .operator(RESTORE)
 }
 
-fn integrity(connection: &Connection, path: &Path) -> Vec<Finding> {
+fn integrity(connection: &Connection, path: &Path) -> Vec<Diagnosis> {
     let mut found = Bounded::default();
     let damaged = |why: &str| {
         let means = "the rows in the corrupt part are lost, and reading them fails";
-        Finding::new(Severity::Error, path, format!("the database is corrupt: {}", why.replace('\n', ", ")), means)
+        Diagnosis::new(Severity::Error, path, format!("the database is corrupt: {}", why.replace('\n', ", ")), means)
             .operator(RESTORE)
     };
     let checked = connection.prepare("PRAGMA integrity_check(20)").and_then(|mut statement| {
@@ -155,30 +155,30 @@ fn integrity(connection: &Connection, path: &Path) -> Vec<Finding> {
     found.finish()
 }
 
-fn look(connection: &Connection, path: &Path) -> Result<(Vec<Finding>, Vec<Kept>), Failure> {
-    let mut findings = Vec::new();
+fn look(connection: &Connection, path: &Path) -> Result<(Vec<Diagnosis>, Vec<Kept>), Failure> {
+    let mut diagnoses = Vec::new();
     if !has_table(connection, "propulsiond_schema") {
-        return Ok((findings, Vec::new()));
+        return Ok((diagnoses, Vec::new()));
     }
     let version = number(connection, "SELECT coalesce(max(version), 0) FROM propulsiond_schema")?;
     if version > VERSION {
         let what =
             format!("a newer propulsiond wrote it: its tables have version {version}, this program knows {VERSION}");
         let means = "this program does not change it, and the pipelines that need it cannot run";
-        findings.push(
-            Finding::new(Severity::Error, path, what, means)
+        diagnoses.push(
+            Diagnosis::new(Severity::Error, path, what, means)
                 .operator("run the newer program, or restore an older backup"),
         );
-        return Ok((findings, Vec::new()));
+        return Ok((diagnoses, Vec::new()));
     }
     if version < VERSION {
         let what = format!("its tables have version {version}, the current version is {VERSION}");
-        findings.push(Finding::new(Severity::Note, path, what, "the next pipeline that uses them upgrades them"));
+        diagnoses.push(Diagnosis::new(Severity::Note, path, what, "the next pipeline that uses them upgrades them"));
     }
-    findings.extend(unreadable(connection, path)?);
-    findings.extend(write_positions(connection, path)?);
-    findings.extend(parked(connection, path)?);
-    Ok((findings, kept(connection)?))
+    diagnoses.extend(unreadable(connection, path)?);
+    diagnoses.extend(write_positions(connection, path)?);
+    diagnoses.extend(parked(connection, path)?);
+    Ok((diagnoses, kept(connection)?))
 }
 
 fn has_table(connection: &Connection, name: &str) -> bool {
@@ -215,7 +215,7 @@ fn names(row: &Row<'_>) -> rusqlite::Result<Names> {
 }
 
 /// Finds rows of progress that no pipeline can resume from (R82).
-fn unreadable(connection: &Connection, path: &Path) -> Result<Vec<Finding>, Failure> {
+fn unreadable(connection: &Connection, path: &Path) -> Result<Vec<Diagnosis>, Failure> {
     let mut found = Bounded::default();
     if !has_table(connection, "propulsiond_progress") || !has_table(connection, "propulsion_checkpoint") {
         return Ok(Vec::new());
@@ -236,7 +236,7 @@ fn unreadable(connection: &Connection, path: &Path) -> Result<Vec<Finding>, Fail
                 let what = format!("the progress of `{key}` cannot be read: {}", failure.why);
                 let means = "its pipeline does not run, because it cannot know its position";
                 let filter = row_filter(&key);
-                Finding::new(Severity::Error, path, what, means).operator(format!(
+                Diagnosis::new(Severity::Error, path, what, means).operator(format!(
                     "decide, and run the statement in this file while no daemon uses it. To keep the position and repeat \
                      the handled events above it: UPDATE propulsiond_progress SET handled = NULL WHERE {filter}; to start \
                      at the origin: DELETE FROM propulsiond_progress WHERE {filter}; DELETE FROM propulsion_checkpoint \
@@ -248,9 +248,9 @@ fn unreadable(connection: &Connection, path: &Path) -> Result<Vec<Finding>, Fail
     Ok(found.finish())
 }
 
-fn damaged_row(path: &Path, what: &str, why: &str) -> Finding {
+fn damaged_row(path: &Path, what: &str, why: &str) -> Diagnosis {
     let means = "every read of it fails";
-    Finding::new(Severity::Error, path, format!("{what}: {why}"), means).operator(RESTORE)
+    Diagnosis::new(Severity::Error, path, format!("{what}: {why}"), means).operator(RESTORE)
 }
 
 fn row_filter(key: &CheckpointKey) -> String {
@@ -268,7 +268,7 @@ pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-fn write_positions(connection: &Connection, path: &Path) -> Result<Vec<Finding>, Failure> {
+fn write_positions(connection: &Connection, path: &Path) -> Result<Vec<Diagnosis>, Failure> {
     let mut found = Bounded::default();
     if !has_table(connection, "propulsiond_write_positions") {
         return Ok(Vec::new());
@@ -289,7 +289,7 @@ fn write_positions(connection: &Connection, path: &Path) -> Result<Vec<Finding>,
                 quoted(&source),
                 quoted(&stream)
             );
-            Finding::new(Severity::Error, path, what, means).operator(format!(
+            Diagnosis::new(Severity::Error, path, what, means).operator(format!(
                 "decide, and run the statement in this file while no daemon uses it. A redelivered event may then take \
                  effect twice: DELETE FROM propulsiond_write_positions WHERE {filter}"
             ))
@@ -298,7 +298,7 @@ fn write_positions(connection: &Connection, path: &Path) -> Result<Vec<Finding>,
     Ok(found.finish())
 }
 
-fn parked(connection: &Connection, path: &Path) -> Result<Vec<Finding>, Failure> {
+fn parked(connection: &Connection, path: &Path) -> Result<Vec<Diagnosis>, Failure> {
     if !has_table(connection, "propulsiond_parked") {
         return Ok(Vec::new());
     }
@@ -323,7 +323,7 @@ fn parked(connection: &Connection, path: &Path) -> Result<Vec<Finding>, Failure>
     let what = format!("{events} events of {all} streams are parked: {}{more}", streams.join(", "));
     let means = "each failed, or queues behind a failed event of its stream; the other streams advance without them";
     Ok(vec![
-        Finding::new(Severity::Warning, path, what, means).operator("correct the cause; they stay parked until then"),
+        Diagnosis::new(Severity::Warning, path, what, means).operator("correct the cause; they stay parked until then"),
     ])
 }
 
@@ -348,16 +348,18 @@ fn kept(connection: &Connection) -> Result<Vec<Kept>, Failure> {
     Ok(rows.filter_map(Result::ok).collect())
 }
 
-fn log_left(path: &Path, log: &Path, bytes: u64, is_whole: bool, repair: bool) -> Finding {
+fn log_left(path: &Path, log: &Path, bytes: u64, is_whole: bool, repair: bool) -> Diagnosis {
     let what = format!("a write-ahead log of {bytes} bytes is left: the database was not closed");
     let means = "nothing is lost: the log counts, and the next use of the database writes it back";
-    let finding = Finding::new(Severity::Note, log, what, means);
+    let diagnosis = Diagnosis::new(Severity::Note, log, what, means);
     match (is_whole, repair) {
-        (false, _) => finding.operator("leave it beside its database, which is corrupt: it may hold the missing rows"),
-        (true, false) => finding.remedy(Remedy::Fix("writes it back into the database".to_owned())),
+        (false, _) => {
+            diagnosis.operator("leave it beside its database, which is corrupt: it may hold the missing rows")
+        }
+        (true, false) => diagnosis.remedy(Remedy::Fix("writes it back into the database".to_owned())),
         (true, true) => match write_back(path) {
-            Ok(()) => finding.remedy(Remedy::Fixed("it was written back into the database".to_owned())),
-            Err(failure) => Finding { severity: Severity::Warning, ..finding }
+            Ok(()) => diagnosis.remedy(Remedy::Fixed("it was written back into the database".to_owned())),
+            Err(failure) => Diagnosis { severity: Severity::Warning, ..diagnosis }
                 .operator(format!("it could not be written back: {}", failure.why)),
         },
     }

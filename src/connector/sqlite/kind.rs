@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{CheckpointSettings, SinkSettings, SqliteCheckpoints, SqliteDryRun, SqliteSink, Synchronous, inspect};
 use crate::checkpoint::CheckpointStore;
 use crate::connector::Context;
-use crate::connector::diagnosis::Finding;
+use crate::connector::diagnosis::Diagnosis;
 use crate::connector::kind::{
     BadSetting, DryRun, Kind, KindFile, Scope, SinkKind, SinkPhrases, StoreFacts, StoreKind, StorePhrases, StorePlace,
     TransactionalKind, Usage, required,
@@ -170,8 +170,8 @@ impl Repository for DatabaseFile {
         &self.0
     }
 
-    fn inspect(&self, scope: Scope) -> Vec<Finding> {
-        inspect::inspect(&self.0, scope.in_use, scope.repair).findings
+    fn inspect(&self, scope: Scope) -> Vec<Diagnosis> {
+        inspect::inspect(&self.0, scope.in_use, scope.repair).diagnoses
     }
 
     fn kept(&self) -> Vec<Kept> {

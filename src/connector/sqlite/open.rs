@@ -14,7 +14,7 @@ use super::{Synchronous, marker};
 /// The mark of a file that propulsiond created: `prop` in ASCII.
 pub(super) const APPLICATION_ID: i32 = 0x7072_6f70;
 /// The version of the daemon's tables.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS propulsiond_schema (version INTEGER NOT NULL);
@@ -46,6 +46,7 @@ CREATE TABLE IF NOT EXISTS propulsiond_write_positions (
     next INTEGER NOT NULL,
     first INTEGER NOT NULL DEFAULT 0,
     gaps TEXT,
+    tranche TEXT,
     PRIMARY KEY (consumer_group, source, stream)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS propulsiond_parked (
@@ -82,6 +83,11 @@ const FROM_VERSION_2: &str = "
 ALTER TABLE propulsiond_parked ADD COLUMN from_major INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE propulsiond_parked ADD COLUMN from_minor INTEGER NOT NULL DEFAULT 0;
 UPDATE propulsiond_parked SET from_major = major, from_minor = minor;
+";
+
+/// The upgrade from version 3, which kept no tranche with a write position.
+const FROM_VERSION_3: &str = "
+ALTER TABLE propulsiond_write_positions ADD COLUMN tranche TEXT;
 ";
 
 /// The longest busy timeout that SQLite's 32 bits of milliseconds hold with room to spare.
@@ -262,8 +268,9 @@ impl Open {
             }
             connection.execute_batch(SCHEMA)?;
             let upgrades: &[&str] = match stored {
-                1 => &[FROM_VERSION_1, FROM_VERSION_2],
-                2 => &[FROM_VERSION_2],
+                1 => &[FROM_VERSION_1, FROM_VERSION_2, FROM_VERSION_3],
+                2 => &[FROM_VERSION_2, FROM_VERSION_3],
+                3 => &[FROM_VERSION_3],
                 _ => &[],
             };
             if !upgrades.is_empty() {

@@ -2,7 +2,8 @@
 //!
 //! `propulsion_checkpoint` is the row of the .NET library. `propulsiond_progress` stands beside it. It holds the claim,
 //! the number of the last commit, and the set of handled ordinals with the position that the set belongs to. If the two
-//! positions differ, another program moved the first one, and the set is void (C12).
+//! positions differ, another program moved the first one. The set is then void, and so are the write positions of the
+//! tranche (C12).
 
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
@@ -81,10 +82,15 @@ struct Claim {
 }
 
 impl Stored {
+    /// Returns whether another program stored the position, so that nothing else of the tranche belongs to it (C12).
+    fn is_moved(&self) -> bool {
+        self.claim.as_ref().map_or(self.row.is_some(), |claim| claim.expected != self.row)
+    }
+
     fn progress(&self) -> Result<Option<Progress>, Failure> {
         let Some(position) = self.row.clone() else { return Ok(None) };
         let handled = match &self.claim {
-            Some(claim) if claim.expected == self.row && !claim.handled.is_empty() => {
+            Some(claim) if !self.is_moved() && !claim.handled.is_empty() => {
                 OrdinalSet::decode(&claim.handled).map_err(|error| Failure::unreadable(error.to_string()))?
             }
             _ => OrdinalSet::new(),
@@ -111,6 +117,9 @@ pub(super) fn claim(connection: &Connection, key: &CheckpointKey, owner: &Owner)
     let fence = Fence(fence + 1);
     // The claim adopts a position that another program stored. `progress` voided the set that belongs to the old one.
     let handled = progress.as_ref().map(|progress| encode(&progress.handled)).unwrap_or_default();
+    if stored.is_moved() {
+        void_write_positions(connection, key)?;
+    }
     connection
         .prepare_cached(
             "INSERT INTO propulsiond_progress (source, tranche, consumer_group, fence, sequence, owner, since, committed, position, handled, updated_at)
@@ -132,6 +141,19 @@ pub(super) fn claim(connection: &Connection, key: &CheckpointKey, owner: &Owner)
             Some(handled).filter(|handled| !handled.is_empty()),
         ])?;
     Ok(Claimed { fence, progress, sequence })
+}
+
+/// Removes the write positions of a tranche: they tell events as handled that another program wants handled again (C12).
+fn void_write_positions(connection: &Connection, key: &CheckpointKey) -> Result<(), Failure> {
+    // A row of version 3 names no tranche, so it can be one of this tranche's.
+    let removed = connection
+        .prepare_cached(
+            "DELETE FROM propulsiond_write_positions
+             WHERE consumer_group = ?1 AND source = ?2 AND (tranche = ?3 OR tranche IS NULL)",
+        )?
+        .execute(params![&*key.group, &*key.source, key.tranche.as_str()])?;
+    tracing::warn!(%key, write_positions = removed, "another program moved the position, what was handled above it is void");
+    Ok(())
 }
 
 /// Returns the place of a commit in its key's chain.
@@ -189,16 +211,17 @@ fn store_write_positions(connection: &Connection, commit: &StoredCommit) -> Resu
         return Ok(());
     }
     let mut statement = connection.prepare_cached(
-        "INSERT INTO propulsiond_write_positions (consumer_group, source, stream, next, first, gaps)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+        "INSERT INTO propulsiond_write_positions (consumer_group, source, stream, next, first, gaps, tranche)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
          ON CONFLICT (consumer_group, source, stream)
-         DO UPDATE SET next = excluded.next, first = excluded.first, gaps = excluded.gaps",
+         DO UPDATE SET next = excluded.next, first = excluded.first, gaps = excluded.gaps, tranche = excluded.tranche",
     )?;
     let mut rest = &*commit.streams;
     for StoredStream { name_len, first, next, gaps } in &commit.write_positions {
         let (stream, others) = rest.split_at(*name_len);
         rest = others;
-        statement.execute(params![&*commit.key.group, &*commit.key.source, stream, next, first, gaps])?;
+        let CheckpointKey { group, source, tranche } = &commit.key;
+        statement.execute(params![&**group, &**source, stream, next, first, gaps, tranche.as_str()])?;
     }
     Ok(())
 }

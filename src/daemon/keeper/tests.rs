@@ -71,6 +71,7 @@ fn options(stop: Stop) -> Options {
             attempts: Some(3),
             then: Then::Halt,
             stuck_after: Duration::from_secs(60),
+            outage: Default::default(),
         },
         handler_timeout: Duration::from_secs(30),
         threads: 1,

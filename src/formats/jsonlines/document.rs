@@ -1,10 +1,12 @@
-//! Equinox documents as CosmosDB stores them: a run of a stream's events, and in the Tip the unfolds of the stream.
+//! Equinox documents of CosmosDB: consecutive events of a stream, and in the Tip its unfolds.
 //!
 //! `{"p": stream, "i": first index, "n": next index, "e": [{"c": type, "t": time, "d", "D", "m", "M", "correlationId",
-//! "causationId"}], "u": [the same]}`. An unfold's index is the document's `n`, whatever its own field says.
+//! "causationId"}], "u": [the same]}`. The index of an unfold is the `n` of the document; its own `i` is
+//! ignored.
 //!
-//! Each item is copied from the line into a buffer of its own. A document can have hundreds of items, and one retained
-//! item must not keep the bodies of the others alive.
+//! Each event is copied into its own buffer. A document can have hundreds of events, and a held one must not keep the
+//! bodies of the others alive.
+
 use std::io::Read;
 
 use base64::Engine as _;
@@ -16,7 +18,7 @@ use super::{BadLine, Fields, Indexing, Key, LineOrigin, decode, integer};
 use crate::event::{Assembler, Event, Kind, Text};
 use crate::position::Ordinal;
 
-/// The maximum size of a decompressed body: a few bytes must not fill the memory.
+/// The largest decompressed body. A few compressed bytes must not fill the memory.
 const MAX_BODY: u64 = 64 << 20;
 
 pub(super) fn parse(line: &Bytes, fields: &Fields, origin: LineOrigin, events: &mut Vec<Event>) -> Result<(), BadLine> {
@@ -53,7 +55,7 @@ fn parse_all(line: &Bytes, fields: &Fields, origin: LineOrigin, events: &mut Vec
     Ok(())
 }
 
-/// Returns the positions of an array's items. The line was scanned before, so that only the shapes can be wrong.
+/// Returns the locations of the items of an array. The line was scanned before, so only the types can be wrong.
 fn items(line: &[u8], array: Token, why: &'static str) -> Result<Vec<Token>, BadLine> {
     if array.shape != Shape::Array {
         return Err(BadLine::new(why).at(array.start as usize));
@@ -71,7 +73,7 @@ fn items(line: &[u8], array: Token, why: &'static str) -> Result<Vec<Token>, Bad
     Ok(items)
 }
 
-/// Reads one object or array of a scanned line.
+/// An iterator over an object or array in a line that was scanned before.
 struct Part<'a> {
     scanner: Scanner<'a>,
     start: u32,
@@ -82,7 +84,7 @@ impl<'a> Part<'a> {
         Ok(Self { scanner: Scanner::new(&line[token.range()])?, start: token.start })
     }
 
-    /// Reads the opening bracket. Returns whether an item follows.
+    /// Passes the opening bracket. Returns whether an item follows.
     fn open(&mut self, closing: u8) -> bool {
         let opened = self.scanner.eat(b'{') || self.scanner.eat(b'[');
         self.scanner.space();
@@ -174,8 +176,8 @@ impl Item<'_> {
         decode(&self.line[token.range()]).map_err(|bad| bad.at(token.start as usize))
     }
 
-    /// Returns a body as JSON. Old writers did not record the encoding of an unfold's body that is a string: it is
-    /// Deflate. An event's body without an encoding is a string.
+    /// Returns a body as JSON. Old documents do not name the encoding of a body that is a string. It is Deflate for an
+    /// unfold, and a plain string for an event.
     fn body(&self, body: Token, encoding: Option<Token>) -> Result<Vec<u8>, BadLine> {
         let raw = &self.line[body.range()];
         let encoding = match encoding.filter(|token| token.shape != Shape::Null) {
@@ -210,7 +212,7 @@ impl ItemFields {
     }
 }
 
-/// Decodes raw Deflate in base64. Old writers flushed their streams without ending them: a missing end is no error.
+/// Decodes raw Deflate in base64. Old writers flushed their streams without ending them, so a missing end is accepted.
 fn inflate(text: &str) -> Result<Vec<u8>, &'static str> {
     let compressed = base64(text).ok_or("expected base64 in a compressed body")?;
     let mut decoder = flate2::read::DeflateDecoder::new(&compressed[..]).take(MAX_BODY + 1);

@@ -1,7 +1,7 @@
-//! Finds the positions of JSON values in a buffer and checks their syntax, without building a tree.
+//! Locates JSON values in a buffer and checks their syntax, without building values.
 //!
-//! serde_json accepts every text that the scanner accepts, with two exceptions. A number may exceed a float's range,
-//! and a string may contain an unpaired escaped surrogate.
+//! serde_json accepts every text that this scanner accepts, with two exceptions: numbers beyond the range of a float, and
+//! strings with an escaped surrogate without its other half.
 
 mod careful;
 mod quotes;
@@ -13,11 +13,11 @@ use std::ops::Range;
 pub(super) use careful::Careful;
 pub(super) use quotes::Quotes;
 
-/// The maximum nesting depth, including the outermost object. It is one less than the limit of serde_json, so that
-/// every accepted text can be decoded later.
+/// The maximum nesting of values, with the outermost one. serde_json refuses one level more, so it can decode every
+/// accepted text.
 const MAX_DEPTH: u32 = 127;
 
-/// The error of a text and its byte, from 0.
+/// A syntax error, with its byte, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bad {
     pub(super) at: usize,
@@ -38,7 +38,7 @@ pub(super) enum Shape {
     Array,
 }
 
-/// The position of a value in the text, including quotes and brackets.
+/// The location of a value, with its quotes or brackets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token {
     pub(super) start: u32,
@@ -52,9 +52,9 @@ impl Token {
     }
 }
 
-/// Checks that the text is one JSON value, apart from surrounding white space.
+/// Checks that the text is one JSON value, with optional white space around it.
 pub(super) fn one_value(bytes: &[u8]) -> Result<Token, Bad> {
-    one_value_by(Scanner::quick(bytes)).or_else(|_| one_value_by(Scanner::new(bytes)))
+    one_value_by(Scanner::fast(bytes)).or_else(|_| one_value_by(Scanner::new(bytes)))
 }
 
 fn one_value_by<S: Strings>(scanner: Result<Scanner<'_, S>, Bad>) -> Result<Token, Bad> {
@@ -65,11 +65,11 @@ fn one_value_by<S: Strings>(scanner: Result<Scanner<'_, S>, Bad>) -> Result<Toke
     Ok(token)
 }
 
-/// A position in a text. It is small and copied freely: the loops work on a copy in registers.
+/// A position in a text. The loops work on a copy of it, which stays in registers.
 ///
-/// There are two ways to find the end of a string. [`Quotes`] finds all quotes of 64 bytes at a time, so that the next
-/// token need not wait for the length of each string. It serves texts without backslashes and control characters.
-/// [`Careful`] reads each string, and serves all texts.
+/// The ends of strings are found in one of two ways. [`Quotes`] finds all quotes of 64 bytes at once, so that the
+/// processor need not wait for the end of one string before it scans the next token. It serves texts without backslashes
+/// and control characters. [`Careful`] scans every string, and serves all texts.
 #[derive(Clone, Copy)]
 pub(super) struct Scanner<'a, S = Careful> {
     bytes: &'a [u8],
@@ -78,17 +78,16 @@ pub(super) struct Scanner<'a, S = Careful> {
     strings: S,
 }
 
-/// The strategy of a scanner for strings.
+/// A way to pass strings.
 pub(super) trait Strings: Copy {
-    /// Reads the rest of a string, from after its first quote to after its last. Returns whether the string has
-    /// escapes.
+    /// Passes a string from behind its first quote to behind its last. Returns whether it has escapes.
     fn pass(scanner: &mut Scanner<'_, Self>) -> Result<bool, Expected>;
 }
 
-/// The expectation at the scanner's position. It is one byte, so that results travel in registers.
+/// The syntax expected at the position of the scanner. One byte, so that results stay in registers.
 #[derive(Clone, Copy)]
 pub(super) enum Expected {
-    /// The text does not suit [`Quotes`]: it must be scanned again by [`Careful`].
+    /// A text without backslashes and control characters. [`Quotes`] fails with it, and [`Careful`] scans the text again.
     Care,
     Value,
     Key,
@@ -133,8 +132,8 @@ impl<'a> Scanner<'a> {
 }
 
 impl<'a> Scanner<'a, Quotes> {
-    /// Creates a scanner that can fail where a [`Careful`] one succeeds.
-    pub(super) fn quick(bytes: &'a [u8]) -> Result<Self, Bad> {
+    /// Makes a scanner that fails where a [`Careful`] one may not.
+    pub(super) fn fast(bytes: &'a [u8]) -> Result<Self, Bad> {
         Self::by(bytes, Quotes::default())
     }
 }
@@ -176,7 +175,7 @@ impl<'a, S: Strings> Scanner<'a, S> {
         matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r'))
     }
 
-    /// Reads the byte, also after white space, which most texts do not have there.
+    /// Eats the byte, with optional white space before it. The common case without white space comes first.
     #[inline(always)]
     pub(super) fn eat_next(&mut self, byte: u8) -> bool {
         if self.eat(byte) {
@@ -188,8 +187,7 @@ impl<'a, S: Strings> Scanner<'a, S> {
         }
     }
 
-    /// Reads the byte after an item of an object or array that ends with `bracket`. Returns whether another item
-    /// follows.
+    /// Passes the separator after an item of an object or array that ends with `bracket`. Returns whether an item follows.
     #[inline(always)]
     pub(super) fn goes_on(&mut self, bracket: u8, why: &'static str) -> Result<bool, Bad> {
         if self.eat_next(b',') {
@@ -213,18 +211,18 @@ impl<'a, S: Strings> Scanner<'a, S> {
             .map_err(|error| Bad { at: error.valid_up_to(), why: "expected UTF-8" })
     }
 
-    /// Returns whether the text is ASCII. Valid at its end only.
+    /// Returns whether the text is ASCII. Valid only at its end.
     pub(super) fn is_ascii(&self) -> bool {
         !self.non_ascii
     }
 
-    /// Reads a key and its colon. Returns the position of the key's content, and whether it has escapes.
+    /// Passes a key and its colon. Returns the location of the content of the key, and whether it has escapes.
     #[inline(always)]
     pub(super) fn key(&mut self) -> Result<(Range<usize>, bool), Bad> {
         self.pass_key().map_err(|expected| Bad { at: self.at, why: expected.why() })
     }
 
-    /// Reads one value at nesting level `depth`.
+    /// Passes a value that lies `depth` levels deep.
     #[inline(always)]
     pub(super) fn value(&mut self, depth: u32) -> Result<Token, Bad> {
         self.space();
@@ -248,7 +246,7 @@ impl<'a, S: Strings> Scanner<'a, S> {
         }
     }
 
-    /// Returns the position of the key's content, and whether it has escapes.
+    /// Returns the location of the content of a key, and whether it has escapes.
     #[inline(always)]
     fn pass_key(&mut self) -> Result<(Range<usize>, bool), Expected> {
         if !self.eat_next(b'"') {
@@ -310,7 +308,7 @@ impl<'a, S: Strings> Scanner<'a, S> {
         if self.at == start { Err(expected) } else { Ok(()) }
     }
 
-    /// Reads an object or array with all of its items.
+    /// Passes a whole object or array.
     fn container(&mut self, outer: u32) -> Result<(), Expected> {
         let mut scanner = *self;
         let passed = scanner.pass_container(outer);
@@ -318,7 +316,7 @@ impl<'a, S: Strings> Scanner<'a, S> {
         passed
     }
 
-    /// A loop with a stack of bits (1 = object) instead of recursion: no input can overflow the call stack.
+    /// Uses a loop and a stack of bits (1 = object) instead of recursion, so that no input overflows the stack.
     #[inline(always)]
     fn pass_container(&mut self, outer: u32) -> Result<(), Expected> {
         let mut depth = outer;

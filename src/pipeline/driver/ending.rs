@@ -63,7 +63,7 @@ impl Driver {
     }
 
     /// Names an event that `require_all` waits for, if everything is read and nothing else is left to do.
-    fn missing_event(&self) -> Option<String> {
+    pub(super) fn missing_event(&self) -> Option<String> {
         if !self.is_read_to_its_end() || self.scheduler.next_wake().is_some() {
             return None;
         }

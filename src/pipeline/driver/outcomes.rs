@@ -170,6 +170,20 @@ impl Driver {
         self.failures.note(work, attempt, self.now);
     }
 
+    /// Notes the failure that ends the attempts at an event.
+    fn note_last_failure(&mut self, work: &Work, error: &HandlerError) {
+        let attempts = self.victim(work).failures.saturating_add(1);
+        let attempt = Attempt { class: error.kind().as_str(), error: error.message(), attempts, next_try: None };
+        self.failures.note(work, attempt, self.now);
+    }
+
+    /// Logs a failure that spends an attempt. An outage is logged once, when it begins.
+    fn log_retry(&self, work: &Work, error: &HandlerError, delay: Duration, message: &'static str) {
+        let (stream, index) = (work.stream(), work.first());
+        let (class, attempt) = (error.kind().as_str(), self.victim(work).failures.saturating_add(1));
+        tracing::warn!(stream, index, class, attempt, error = %error, retry_in = ?rounded(delay), "{message}");
+    }
+
     /// Reacts to a failed call.
     pub(super) fn on_call_failed(&mut self, mut work: Work, error: &HandlerError) {
         spans::failed(&mut work, error);
@@ -187,19 +201,23 @@ impl Driver {
                 self.note_failure(&work, error, delay);
                 Outcome::Return
             }
-            Reaction::Then(then) => return self.act(work, then, error.message()),
+            Reaction::Then(then) => {
+                self.note_last_failure(&work, error);
+                return self.act(work, then, error.message());
+            }
             Reaction::Halt => return self.halt_without_blame(work, error),
             Reaction::Retry { delay, at_index, .. } => {
                 self.note_failure(&work, error, delay);
-                if self.is_outage(BackEnd::Handler, &work, error, delay) {
-                    Outcome::Return
+                // A script reaches no back end: its errors are about its events.
+                if self.calls.may_wait() && self.is_outage(BackEnd::Handler, &work, error, delay) {
+                    // One delay longer than the breaker stays open, so that the next probe is another stream's, if one has work.
+                    Outcome::Wait { until: self.now + delay + delay }
                 } else {
+                    self.log_retry(&work, error, delay, "call failed, retrying");
                     Outcome::Failed { until: self.now + delay, at_index }
                 }
             }
         };
-        let (stream, index) = (work.stream(), work.first());
-        tracing::debug!(stream, index, failures = victim.failures + 1, error = %error, "call failed, retrying");
         self.finish(work, outcome);
     }
 
@@ -226,6 +244,7 @@ impl Driver {
             }
             Reaction::Then(then) => {
                 self.breaker.answered(BackEnd::Sink, self.now);
+                self.note_last_failure(&decided.work, error);
                 return self.act(decided.work, then, error.message());
             }
             Reaction::Halt => return self.halt_without_blame(decided.work, error),
@@ -234,10 +253,12 @@ impl Driver {
                 if self.is_outage(BackEnd::Sink, &decided.work, error, delay) {
                     self.breaker.next_wake()
                 } else if spent {
+                    self.log_retry(&decided.work, error, delay, "write failed, its events are decided singly");
                     // The attempts at the decision are spent: its events are decided singly, to find the one at fault (C19).
                     let outcome = Outcome::Failed { until: self.now + delay, at_index };
                     return self.finish(decided.work, outcome);
                 } else {
+                    self.log_retry(&decided.work, error, delay, "write failed, retrying");
                     self.writes.count_failure(decided.work.id);
                     Some(self.now + delay)
                 }

@@ -27,6 +27,10 @@ impl Check<'_> {
             let why = "the first delay is longer than the longest, `max`";
             problems.push(self.problem(&["errors", "retry", "initial"], why));
         }
+        if errors.outage.streams > errors.outage.calls {
+            let why = "`streams` exceeds `calls`: no outage would ever be found";
+            problems.push(self.problem(&["errors", "outage", "streams"], why));
+        }
         problems.extend(self.out_of_bounds());
         problems
     }
@@ -37,6 +41,8 @@ impl Check<'_> {
         let mut given = vec![
             (vec!["schedule", "concurrency"], schedule.concurrency.get(), 1, 100_000),
             (vec!["schedule", "streams_per_call"], schedule.streams_per_call.get(), 1, 100_000),
+            // The breaker keeps the names of this many streams.
+            (vec!["errors", "outage", "streams"], spec.errors.outage.streams.get(), 1, 10_000),
             (vec!["schedule", "read_ahead"], schedule.read_ahead.get(), 1, 1_000_000),
         ];
         if let Some(rhai) = &spec.handler.rhai {

@@ -125,7 +125,11 @@ fn both_formats_say_the_same() {
               "attempts": "unlimited"
             },
             "then": "skip",
-            "stuck_after": "5m"
+            "stuck_after": "5m",
+            "outage": {
+              "calls": 20,
+              "streams": 5
+            }
           },
           "handler": {
             "rhai": {
@@ -212,7 +216,11 @@ fn the_defaults_are_those_of_the_design() {
               "attempts": 10
             },
             "then": "halt",
-            "stuck_after": "5m"
+            "stuck_after": "5m",
+            "outage": {
+              "calls": 20,
+              "streams": 5
+            }
           },
           "handler": {},
           "sink": {}

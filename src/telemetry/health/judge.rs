@@ -46,10 +46,16 @@ pub struct PipelineStatus {
     pub checkpoint_failing: Option<Outage>,
     /// The outage for which the circuit breaker is open.
     pub breaker_open: Option<Outage>,
+    /// The outage of a back end that answers: calls of several streams fail alike.
+    pub calls_failing: Option<Outage>,
     /// The time since which nothing was handled, although the source or the scheduler has events (R28).
     pub no_progress: Option<Timestamp>,
     /// Streams whose last call failed.
     pub failing_streams: usize,
+    /// The last failure of the stream that has failed for the longest time, in words.
+    pub last_failure: Option<String>,
+    /// The event that `require_all` waits for although the source is read to its tail, in words.
+    pub missing: Option<String>,
     /// Streams whose calls succeed without progress.
     pub stalled_streams: usize,
     pub parked_streams: usize,
@@ -68,8 +74,11 @@ impl PipelineStatus {
             source_failing: None,
             checkpoint_failing: None,
             breaker_open: None,
+            calls_failing: None,
             no_progress: None,
             failing_streams: 0,
+            last_failure: None,
+            missing: None,
             stalled_streams: 0,
             parked_streams: 0,
         }
@@ -205,6 +214,7 @@ fn complaints(status: &PipelineStatus, limits: &Limits, now: Timestamp) -> Vec<(
         (&status.source_failing, "reading has failed for"),
         (&status.checkpoint_failing, "progress could not be committed for"),
         (&status.breaker_open, "the sink, or a store of the handler, has been unavailable for"),
+        (&status.calls_failing, "calls of several streams have failed alike, so that one at a time is tried, for"),
     ];
     for (outage, text) in outages {
         if let Some(Outage { since, why }) = outage {
@@ -220,14 +230,16 @@ fn complaints(status: &PipelineStatus, limits: &Limits, now: Timestamp) -> Vec<(
         let health = if status.restarts >= limits.restarts { Health::Failed } else { Health::Degraded };
         found.push((health, format!("failures in a row: {}", status.restarts)));
     }
+    found.extend(status.missing.iter().map(|missing| (Health::Degraded, missing.clone())));
+    let last_failure = status.last_failure.iter().map(|failure| format!("; {failure}")).collect::<String>();
     let streams = [
-        (status.failing_streams, "failing"),
-        (status.stalled_streams, "handled without progress"),
-        (status.parked_streams, "parked"),
+        (status.failing_streams, "failing", &*last_failure),
+        (status.stalled_streams, "handled without progress", ""),
+        (status.parked_streams, "parked", ""),
     ];
-    for (count, text) in streams {
+    for (count, text, detail) in streams {
         if count > 0 {
-            found.push((Health::Degraded, format!("streams {text}: {count}")));
+            found.push((Health::Degraded, format!("streams {text}: {count}{detail}")));
         }
     }
     found

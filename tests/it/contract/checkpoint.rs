@@ -5,6 +5,7 @@
 mod crash;
 mod harness;
 mod laws;
+mod moved;
 mod sqlite_errors;
 mod sqlite_sink;
 mod store;

@@ -218,6 +218,7 @@ impl Inner {
                 attempts: Some(3),
                 then: plan.then,
                 stuck_after: Duration::from_secs(60),
+                outage: Default::default(),
             },
             handler_timeout: Duration::from_millis(200),
             threads: 1,

@@ -5,7 +5,7 @@ use expect_test::{expect, expect_file};
 use super::{JSON, SCRIPT, check_part, check_whole};
 
 #[test]
-fn c13_exactly_once_says_on_what_it_stands() {
+fn c13_exactly_once_names_its_reason() {
     let sink = "[sink.sqlite]\npath = 'a.db'\n";
     let text = |source: &str, more: &str| format!("checkpoint = 'sink'\n{source}{SCRIPT}{sink}{more}");
     check_whole(&text(JSON, ""), expect_file!["exactly_once.txt"]);
@@ -69,7 +69,7 @@ fn c13_exactly_once_says_on_what_it_stands() {
 }
 
 #[test]
-fn at_least_once_says_why_it_is_not_once_and_what_a_repeat_does() {
+fn at_least_once_names_its_reason_and_the_effect_of_a_repeat() {
     for (sink, expected) in [
         (
             "[sink.sqlite]\n",
@@ -134,7 +134,7 @@ fn at_least_once_says_why_it_is_not_once_and_what_a_repeat_does() {
 }
 
 #[test]
-fn the_cost_of_a_crash_depends_on_the_stores() {
+fn the_cost_of_a_crash_depends_on_the_store_and_the_sink() {
     check_part(
         &format!("{JSON}[sink.stdout]\n"),
         "crash",

@@ -5,7 +5,7 @@ use expect_test::expect;
 use super::{JSON, SCRIPT, check_part};
 
 #[test]
-fn orders_differ_in_what_waits_for_what() {
+fn each_order_names_the_events_that_wait() {
     let text = |schedule: &str| format!("{JSON}[sink.stdout]\n[schedule]\n{schedule}\n");
     check_part(
         &text("require_all = true"),
@@ -55,7 +55,7 @@ fn orders_differ_in_what_waits_for_what() {
 }
 
 #[test]
-fn every_kind_explains_its_reads_and_writes() {
+fn every_kind_describes_its_reads_and_writes() {
     let filter = "[filter]\ncategories = ['order', 'invoice']\nexclude_streams = ['/^test/']\nevents = ['A']\n";
     check_part(
         &format!("{JSON}[sink.stdout]\n{filter}"),
@@ -80,8 +80,8 @@ fn every_kind_explains_its_reads_and_writes() {
         directory,
         "source",
         expect![[r#"
-            It reads the files of the folder `.` beside the pipeline's file: each by itself and all at the same time, a
-            JSON object a line. In a folder, it reads the files named like `*.log`. It skips the first line of each
+            It reads the files of the directory `.` beside the pipeline's file: each by itself and all at the same time,
+            a JSON object a line. In a directory, it reads the files named like `*.log`. It skips the first line of each
             file. Indexes are made of the number of the file and that of the line, so they grow but leave gaps. A file
             that is replaced, truncated or added before the one being read is read from its start, as new events. It
             ends 10 minutes after its start, even if events are left.

@@ -8,14 +8,14 @@ use super::Settings;
 use super::repair::{Repair, look, repair};
 use crate::config::template::Template;
 use crate::connector::Context;
-use crate::connector::diagnosis::{Bounded, Finding, Remedy, Severity};
+use crate::connector::diagnosis::{Bounded, Diagnosis, Remedy, Severity};
 use crate::formats::encode::Format;
 
 /// The most files that an inspection reads of a sink with a file per stream.
 const MAX_FILES: usize = 100_000;
 
 /// Looks for truncated last lines. `fix`: repairs them, as the sink does before its first write.
-pub fn inspect(settings: &Settings, context: &Context, fix: bool) -> Vec<Finding> {
+pub fn inspect(settings: &Settings, context: &Context, fix: bool) -> Vec<Diagnosis> {
     let mut found = Bounded::default();
     let mut judge = |path: &Path| {
         let last_line = if fix { repaired(path, settings.format) } else { seen(path, settings.format) };
@@ -75,7 +75,7 @@ fn repaired(path: &Path, format: Format) -> io::Result<Repair> {
     repair(&mut file, format)
 }
 
-fn truncated_line(path: &Path, repair: Repair, fixed: bool) -> Finding {
+fn truncated_line(path: &Path, repair: Repair, fixed: bool) -> Diagnosis {
     let (what, would, did) = match repair {
         Repair::Cut { bytes } => (
             format!("the last line is truncated: {bytes} bytes without a newline"),
@@ -90,11 +90,11 @@ fn truncated_line(path: &Path, repair: Repair, fixed: bool) -> Finding {
     };
     let means = "a write was interrupted and not acknowledged; its events are redelivered";
     let remedy = if fixed { Remedy::Fixed(did.to_owned()) } else { Remedy::Fix(would.to_owned()) };
-    Finding::new(Severity::Warning, path, what, means).remedy(remedy)
+    Diagnosis::new(Severity::Warning, path, what, means).remedy(remedy)
 }
 
-fn cannot_be_read(path: &Path, error: &io::Error) -> Finding {
+fn cannot_be_read(path: &Path, error: &io::Error) -> Diagnosis {
     let means = "its last line was not checked";
-    Finding::new(Severity::Warning, path, format!("the file cannot be inspected: {error}"), means)
+    Diagnosis::new(Severity::Warning, path, format!("the file cannot be inspected: {error}"), means)
         .operator("make the file readable and writable")
 }

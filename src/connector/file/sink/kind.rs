@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{FileSink, Fsync, Settings, inspect};
 use crate::connector::Context;
-use crate::connector::diagnosis::Finding;
+use crate::connector::diagnosis::Diagnosis;
 use crate::connector::kind::{Kind, KindFile, Scope, SinkKind, SinkPhrases, Unset, Usage};
 use crate::connector::prose::{Prose, lost_with_power};
 use crate::sink::Sink;
@@ -27,7 +27,7 @@ impl Kind for Settings {
         vec![Unset { key: "path", value: Some(default_path(pipeline).into()), because: "the pipeline's name" }]
     }
 
-    fn inspect(&self, context: &Context, scope: Scope) -> Vec<Finding> {
+    fn inspect(&self, context: &Context, scope: Scope) -> Vec<Diagnosis> {
         // A running sink may be in the middle of a line.
         if scope.in_use { Vec::new() } else { inspect::inspect(self, context, scope.repair) }
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::document::{self, Document};
 use crate::checkpoint::CheckpointKey;
-use crate::connector::diagnosis::{Bounded, Finding, Remedy, Severity};
+use crate::connector::diagnosis::{Bounded, Diagnosis, Remedy, Severity};
 use crate::position::Position;
 
 /// The size above which a file is no checkpoint, because its set is bounded.
@@ -23,7 +23,7 @@ pub struct Kept {
 
 /// Inspects a directory, and calls `kept` with each checkpoint in it. `in_use`: a daemon may be writing to it.
 /// `repair`: deletes the files that incomplete writes left.
-pub fn inspect(directory: &Path, in_use: bool, repair: bool, kept: &mut dyn FnMut(&Path, &Kept)) -> Vec<Finding> {
+pub fn inspect(directory: &Path, in_use: bool, repair: bool, kept: &mut dyn FnMut(&Path, &Kept)) -> Vec<Diagnosis> {
     let mut damaged = Bounded::default();
     let mut left = Bounded::default();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
@@ -37,9 +37,9 @@ pub fn inspect(directory: &Path, in_use: bool, repair: bool, kept: &mut dyn FnMu
             _ => {}
         }
     }
-    let mut findings = damaged.finish();
-    findings.extend(left.finish());
-    findings
+    let mut diagnoses = damaged.finish();
+    diagnoses.extend(left.finish());
+    diagnoses
 }
 
 fn read(path: &Path) -> anyhow::Result<Kept> {
@@ -54,22 +54,22 @@ fn read(path: &Path) -> anyhow::Result<Kept> {
     Ok(Kept { key, position, last_commit: document.updated_at().map(str::to_owned) })
 }
 
-fn cannot_be_read(path: &Path, error: &anyhow::Error) -> Finding {
+fn cannot_be_read(path: &Path, error: &anyhow::Error) -> Diagnosis {
     let means = "its pipeline does not run, because it cannot know its position";
-    Finding::new(Severity::Error, path, format!("the checkpoint cannot be read: {error:#}"), means).operator(
+    Diagnosis::new(Severity::Error, path, format!("the checkpoint cannot be read: {error:#}"), means).operator(
         "decide: restore the file from a backup, or delete it while no daemon uses it, which starts its pipeline at the \
          origin",
     )
 }
 
-fn unfinished(path: &Path, repair: bool) -> Finding {
+fn unfinished(path: &Path, repair: bool) -> Diagnosis {
     let means = "a commit was interrupted; the checkpoint beside it is whole, and uncommitted events are redelivered";
-    let finding = Finding::new(Severity::Warning, path, "an interrupted write left this file", means);
+    let diagnosis = Diagnosis::new(Severity::Warning, path, "an interrupted write left this file", means);
     if !repair {
-        return finding.remedy(Remedy::Fix("deletes it".to_owned()));
+        return diagnosis.remedy(Remedy::Fix("deletes it".to_owned()));
     }
     match fs::remove_file(path) {
-        Ok(()) => finding.remedy(Remedy::Fixed("it was deleted".to_owned())),
-        Err(error) => finding.operator(format!("it could not be deleted: {error}")),
+        Ok(()) => diagnosis.remedy(Remedy::Fixed("it was deleted".to_owned())),
+        Err(error) => diagnosis.operator(format!("it could not be deleted: {error}")),
     }
 }

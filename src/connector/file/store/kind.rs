@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{FileCheckpoints, Settings, inspect};
 use crate::checkpoint::CheckpointStore;
 use crate::connector::Context;
-use crate::connector::diagnosis::Finding;
+use crate::connector::diagnosis::Diagnosis;
 use crate::connector::kind::{
     BadSetting, Kind, KindFile, Scope, StoreFacts, StoreKind, StorePhrases, StorePlace, Usage, required,
 };
@@ -56,7 +56,7 @@ impl Repository for Directory {
         &self.0
     }
 
-    fn inspect(&self, scope: Scope) -> Vec<Finding> {
+    fn inspect(&self, scope: Scope) -> Vec<Diagnosis> {
         inspect::inspect(&self.0, scope.in_use, scope.repair, &mut |_, _| {})
     }
 
@@ -94,7 +94,7 @@ impl Repository for Directory {
 impl Directory {
     /// Calls `f` with every readable checkpoint.
     fn each(&self, f: &mut dyn FnMut(&Path, &inspect::Kept)) {
-        // The findings are those of an inspection, which reports them.
-        let _findings = inspect::inspect(&self.0, true, false, f);
+        // The diagnoses are those of an inspection, which reports them.
+        let _diagnoses = inspect::inspect(&self.0, true, false, f);
     }
 }

@@ -1,8 +1,8 @@
-//! Reads strings one at a time, with any content.
+//! Strings with any contents, scanned one by one.
 
 use super::{Expected, Scanner, Strings};
 
-/// Reads each string by itself.
+/// The way that scans every string.
 #[derive(Clone, Copy)]
 pub(in crate::formats::jsonlines) struct Careful;
 
@@ -23,8 +23,7 @@ impl Strings for Careful {
 }
 
 impl Scanner<'_> {
-    /// Reads a string that is not short and plain. Takes the scanner by value, so that the caller's copy can stay in
-    /// registers.
+    /// Passes a string that is long or has escapes. Takes the scanner by value, so that the caller's copy stays in registers.
     #[inline(never)]
     fn long_string(mut self) -> (Self, Result<bool, Expected>) {
         let passed = self.pass_long_string();
@@ -70,8 +69,8 @@ impl Scanner<'_> {
                 self.at += 1;
                 Ok(())
             }
-            // An unpaired surrogate is accepted, because JavaScript writes them. It cannot be decoded, so only a reader
-            // of this very string fails.
+            // JavaScript writes surrogates without their other half. They are accepted here, although such a string cannot
+            // be decoded: only a reader of this very string fails.
             Some(b'u') => self.unit(),
             _ => Err(Expected::Escape),
         }
@@ -90,10 +89,10 @@ impl Scanner<'_> {
     }
 }
 
-/// The number of a string's bytes inspected together.
+/// The number of bytes of a string that are scanned together.
 const CHUNK: usize = 16;
 
-/// Counts the leading bytes that are plain within a string: printable ASCII except `"` and `\`. Can return fewer.
+/// Returns the number of leading bytes that are printable ASCII other than `"` and `\`. May return fewer.
 #[inline(always)]
 fn plain_prefix(chunk: &[u8; CHUNK]) -> usize {
     let whole = u128::from_le_bytes(*chunk);
@@ -102,8 +101,8 @@ fn plain_prefix(chunk: &[u8; CHUNK]) -> usize {
     word.trailing_zeros() as usize / 8 + passed
 }
 
-/// Sets the highest bit of each byte that is not plain. The first mark is exact. Later bytes can be marked wrongly,
-/// because the subtraction borrows from them.
+/// Sets the highest bit of all other bytes. The first mark is exact. Later bytes can be marked wrongly, as the subtraction
+/// borrows from them.
 #[inline(always)]
 fn marks(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 255;

@@ -88,8 +88,8 @@ async fn a_database_of_an_older_version_is_upgraded_with_its_contents() {
             let stream =
                 ParkedStream { stream: "p-1".into(), first: Ordinal::new(11, 5), events: 2, why: "failed".into() };
             assert_eq!(parked, [stream]);
-            assert_eq!(number("PRAGMA user_version"), 3);
-            assert_eq!(number("SELECT max(version) FROM propulsiond_schema"), 3);
+            assert_eq!(number("PRAGMA user_version"), 4);
+            assert_eq!(number("SELECT max(version) FROM propulsiond_schema"), 4);
         }
     }
 }

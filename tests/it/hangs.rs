@@ -1,0 +1,127 @@
+//! Handlers and sinks that never come to an end: a pipeline hears a stop all the same. In paused time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use propulsiond::checkpoint::Owner;
+use propulsiond::clock::Clock;
+use propulsiond::config::filter::Filter;
+use propulsiond::connector::memory::source::MemoryFeed;
+use propulsiond::connector::memory::store::MemoryCheckpoints;
+use propulsiond::connector::null::NullSink;
+use propulsiond::event::{Assembler, Kind};
+use propulsiond::handler::{AnyHandler, Call, Decision, Decisions, Handler, HandlerError, NextIndex};
+use propulsiond::pipeline::counts::Observer;
+use propulsiond::pipeline::{Assemble, Ended, Handle, Identity, Parts, Pipeline};
+use propulsiond::position::{Ordinal, TrancheId};
+use propulsiond::runtime::supervise::Group;
+use propulsiond::sink::{AnySink, Decided, Sink, Written};
+use propulsiond::telemetry::health::State;
+use propulsiond::telemetry::metrics::Metrics;
+use tokio_util::sync::CancellationToken;
+
+use crate::restarts::options;
+
+struct Fixed {
+    feed: MemoryFeed,
+    handler: Option<AnyHandler>,
+    sink: Arc<dyn Sink>,
+}
+
+impl Assemble for Fixed {
+    fn assemble(&self) -> anyhow::Result<Parts> {
+        Ok(Parts {
+            source: Arc::new(self.feed.source()),
+            checkpoints: Some(Arc::new(MemoryCheckpoints::default())),
+            handler: self.handler.clone(),
+            sink: AnySink::Plain(Arc::clone(&self.sink)),
+            filter: Arc::new(Filter::default()),
+        })
+    }
+}
+
+/// Runs a pipeline over one event until `is_time` returns, then stops it.
+async fn run(handler: Option<AnyHandler>, sink: Arc<dyn Sink>, is_time: impl AsyncFnOnce(&Handle)) -> Ended {
+    let (feed, tranche) = (MemoryFeed::dense(), TrancheId::new("0"));
+    feed.add(&tranche);
+    feed.push(&tranche, vec![Assembler::new("a-1", "A").build(Kind::Event, Ordinal::new(1, 0), 0).unwrap()]);
+    let name: Arc<str> = "p".into();
+    let metrics = Metrics::new(Clock::start()).pipeline(&name, &name);
+    let pipeline = Pipeline {
+        identity: Identity {
+            name: Arc::clone(&name),
+            group: Arc::clone(&name),
+            source: Arc::clone(&name),
+            owner: Owner(Arc::clone(&name)),
+        },
+        options: options(),
+        assemble: Arc::new(Fixed { feed, handler, sink }),
+        observer: Observer::new(metrics, name),
+    };
+    let (handle, listener) = Handle::new(Clock::start());
+    let (stop, daemon) = (CancellationToken::new(), Group::daemon());
+    let stopping = async {
+        handle.reaches(|state| state == State::Running).await;
+        is_time(&handle).await;
+        stop.cancel();
+    };
+    tokio::join!(pipeline.run(listener, &daemon, stop.clone()), stopping).0
+}
+
+/// Defers its event by no time at all.
+#[derive(Default)]
+struct DefersByZero(AtomicU64);
+
+impl Handler for DefersByZero {
+    fn handle(self: Arc<Self>, _call: Arc<Call>) -> BoxFuture<'static, Decisions> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let decision = Decision { next: NextIndex::Defer(Duration::ZERO), ..Decision::handled() };
+        std::future::ready(vec![Ok(decision)]).boxed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn s9_a_handler_that_defers_by_zero_does_not_keep_the_driver_from_a_stop() {
+    let handler = Arc::new(DefersByZero::default());
+    let calls = Arc::clone(&handler);
+    let is_time = async |handle: &Handle| {
+        while calls.0.load(Ordering::Relaxed) < 3 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(handle.view().await.is_some(), "the driver answers");
+    };
+    assert_eq!(run(Some(AnyHandler::Async(handler)), Arc::new(NullSink), is_time).await, Ended::Stopped);
+}
+
+/// A sink whose connection never closes.
+struct NeverCloses;
+
+#[async_trait]
+impl Sink for NeverCloses {
+    fn max_batch(&self) -> usize {
+        1
+    }
+
+    async fn write(&self, decided: &[Decided]) -> Vec<Result<Written, HandlerError>> {
+        NullSink.write(decided).await
+    }
+
+    async fn close(&self) -> Result<(), HandlerError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn s21_a_sink_that_never_closes_is_given_up_at_the_drain_deadline() {
+    let is_time = async |handle: &Handle| {
+        while handle.view().await.is_none_or(|view| view.tranches.iter().all(|tranche| tranche.report.is_none())) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let ended = run(None, Arc::new(NeverCloses), is_time).await;
+    assert_eq!(ended, Ended::DeadlinePassed(vec!["the close of the sink or the source".to_owned()]));
+}
