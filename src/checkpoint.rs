@@ -126,6 +126,7 @@ pub trait CheckpointStore: Send + Sync {
 
     /// Stores progress; returns one result per commit, in order. MUST be durable when it returns.
     ///
+    /// MUST refuse a set beyond [`max_set_bytes`](Self::max_set_bytes) as `TooLarge`.
     /// Each commit is conditional on the stored (fence, sequence − 1). A repeat of the stored commit (same fence and
     /// sequence) MUST succeed without effect.
     async fn commit(&self, commits: &[Commit<'_>]) -> Vec<Result<(), CheckpointError>>;
@@ -219,6 +220,9 @@ pub enum CheckpointErrorKind {
     Fenced { by: String, since: Option<OffsetDateTime> },
     /// The stored data cannot be read: the pipeline halts, and the operator decides.
     Unreadable,
+    /// The encoded set exceeds [`CheckpointStore::max_set_bytes`]; nothing was stored. The pipeline fits each set first
+    /// (C14), and a retry carries the same set: the pipeline halts.
+    TooLarge,
     /// The commit may have happened: the pipeline reads the key under the fence before it goes on (C11).
     OutcomeUnknown,
 }
@@ -231,6 +235,7 @@ impl CheckpointErrorKind {
             Self::Throttled => "throttled",
             Self::Fenced { .. } => "fenced",
             Self::Unreadable => "unreadable",
+            Self::TooLarge => "too large",
             Self::OutcomeUnknown => "outcome unknown",
         }
     }

@@ -126,6 +126,9 @@ pub enum HandlerErrorKind {
     Permanent,
     /// The event is not well-formed: no retry can succeed.
     Malformed,
+    /// No call can succeed before the operator acts, whatever its events: a closed standard output. The pipeline halts, and
+    /// no event is at fault.
+    Unusable,
 }
 
 impl HandlerErrorKind {
@@ -138,6 +141,7 @@ impl HandlerErrorKind {
             Self::TimedOut => "timeout",
             Self::Permanent => "permanent",
             Self::Malformed => "malformed",
+            Self::Unusable => "unusable",
         }
     }
 }

@@ -137,7 +137,7 @@ pub enum TransactionError {
     /// Other processes own these keys; nothing was committed.
     #[error("{} of the transaction's tranches are fenced", .0.len())]
     Fenced(Vec<(CheckpointKey, CheckpointError)>),
-    /// Nothing was committed.
+    /// Nothing was committed. A set beyond the limit of the store (C14) is `Unusable`.
     #[error(transparent)]
     Failed(HandlerError),
     /// The connection broke at the commit. The pipeline reads each key under its fence before it retries (C11).

@@ -76,8 +76,8 @@ fn missing(data: &Path) -> Result<Option<Diagnosis>, NotLooked> {
         Ok(_) => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let means =
-                "nothing was run here yet, or `--data-dir` names another directory; the daemon creates it at its start";
-            Ok(Some(Diagnosis::new(Severity::Note, data, "there is no data directory", means)))
+                "no daemon ran here yet, or `--data-dir` names another directory; the daemon creates it at its start";
+            Ok(Some(Diagnosis::new(Severity::Note, data, "the data directory does not exist", means)))
         }
         Err(error) => Err(NotLooked::Environment(
             anyhow::Error::msg(io_error(&error))
@@ -88,21 +88,21 @@ fn missing(data: &Path) -> Result<Option<Diagnosis>, NotLooked> {
 
 fn holder(data: &Path) -> Result<Option<String>, NotLooked> {
     let holder = data_dir::holder(data)
-        .with_context(|| format!("cannot find the user of the data directory `{}`", data.display()));
+        .with_context(|| format!("cannot find out which process uses the data directory `{}`", data.display()));
     holder.map_err(NotLooked::Environment)
 }
 
 fn not_writable(data: &Path) -> Option<Diagnosis> {
     let error = data_dir::try_writing(data).err()?;
-    let means = "no pipeline can keep its progress or its results in it, and the daemon does not start";
+    let means = "no pipeline can store progress or results in it, and the daemon does not start";
     let diagnosis = Diagnosis::new(
         Severity::Error,
         data,
-        format!("the data directory cannot be written to: {}", io_error(&error)),
+        format!("the data directory cannot be written: {}", io_error(&error)),
         means,
     );
-    Some(diagnosis.person(
-        "see to it that whoever runs the daemon may write there, and that the disk is neither full nor read-only",
+    Some(diagnosis.operator(
+        "give the daemon's user the right to write there, and check that the disk is neither full nor read-only",
     ))
 }
 
@@ -123,15 +123,15 @@ impl Pipelines {
         let mut unsure = None;
         if defined.iter().any(Result::is_err) {
             defined = allowing_missing(|| all(&files));
-            let wrong = "some of the pipelines have mistakes, which `propulsiond check` explains";
-            let unset = "some of the pipelines refer to variables that are not set here";
+            let wrong = "some pipelines have errors, which `propulsiond check` lists";
+            let unset = "some pipelines refer to variables that are not set here";
             unsure = Some(if defined.iter().any(Result::is_err) { wrong } else { unset });
         }
         Ok(Self { config: config.to_owned(), defined: defined.into_iter().flatten().collect(), unsure })
     }
 
     fn unsure(&self) -> Option<Diagnosis> {
-        let means = "what belongs to none of the pipelines was not judged";
+        let means = "checkpoints and files without a pipeline were not judged";
         self.unsure.map(|why| Diagnosis::new(Severity::Note, &self.config, why, means))
     }
 }

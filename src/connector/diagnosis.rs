@@ -1,18 +1,18 @@
-//! The diagnoses of an inspection of stored data, in words for the operator.
+//! The diagnoses of an inspection of files, with their remedies.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-/// The severity of a diagnosis.
+/// The weight of a diagnosis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Nothing needs to be done.
     Note,
-    /// The operator has to decide, or `--fix` has to repair it.
+    /// Something needs the operator, or a repair.
     Warning,
-    /// A pipeline cannot go on, or data is lost.
+    /// A pipeline cannot continue, or something is lost.
     Error,
 }
 
@@ -21,12 +21,14 @@ pub enum Severity {
 #[serde(rename_all = "snake_case")]
 pub enum Remedy {
     None,
-    /// The repair that `--fix` would make.
+    /// The repair that `--fix` performs.
     Fix(String),
-    /// The repair that was made.
+    /// The repair that was performed.
     Fixed(String),
-    /// The decision or action of the operator.
-    Person(String),
+    /// The decision or action that the operator must take.
+    // Programs read this name in the JSON report.
+    #[serde(rename = "person")]
+    Operator(String),
 }
 
 /// A diagnosis.
@@ -52,21 +54,21 @@ impl Diagnosis {
         self
     }
 
-    /// Sets the action of the operator.
-    pub fn person(self, what: impl Into<String>) -> Self {
-        self.remedy(Remedy::Person(what.into()))
+    /// Sets the action that the operator must take.
+    pub fn operator(self, what: impl Into<String>) -> Self {
+        self.remedy(Remedy::Operator(what.into()))
     }
 
-    /// Returns whether something remains to be done.
+    /// Returns whether the diagnosis still needs an action.
     pub fn remains(&self) -> bool {
         self.severity > Severity::Note && !matches!(self.remedy, Remedy::Fixed(_))
     }
 }
 
-/// The most diagnoses of one kind that are reported one by one.
-pub const MOST: usize = 20;
+/// The most diagnoses of one kind that are listed singly.
+pub const MAX_LISTED: usize = 20;
 
-/// The first [`MOST`] diagnoses of one kind, and the number of the others.
+/// Collects diagnoses of one kind, the first [`MAX_LISTED`] of them.
 #[derive(Debug, Default)]
 pub struct Bounded {
     pub diagnoses: Vec<Diagnosis>,
@@ -74,12 +76,12 @@ pub struct Bounded {
 }
 
 impl Bounded {
-    /// Adds a diagnosis. It is made only if it is one of the first.
+    /// Adds a diagnosis. Makes it only if it is one of the first.
     pub fn push(&mut self, diagnosis: impl FnOnce() -> Diagnosis) {
-        if self.diagnoses.len() < MOST { self.diagnoses.push(diagnosis()) } else { self.more += 1 }
+        if self.diagnoses.len() < MAX_LISTED { self.diagnoses.push(diagnosis()) } else { self.more += 1 }
     }
 
-    /// Returns the diagnoses. The last one gives the number of the others.
+    /// Returns the diagnoses. The last one names the number of others.
     pub fn finish(mut self) -> Vec<Diagnosis> {
         if self.more > 0
             && let Some(last) = self.diagnoses.last_mut()
@@ -100,17 +102,17 @@ mod tests {
 
     #[test]
     fn notes_and_repaired_diagnoses_leave_nothing_to_do() {
-        assert!(!diagnosis(Severity::Note).person("look").remains());
-        assert!(diagnosis(Severity::Warning).remains() && diagnosis(Severity::Error).person("decide").remains());
+        assert!(!diagnosis(Severity::Note).operator("look").remains());
+        assert!(diagnosis(Severity::Warning).remains() && diagnosis(Severity::Error).operator("decide").remains());
         assert!(!diagnosis(Severity::Error).remedy(Remedy::Fixed("done".to_owned())).remains());
     }
 
     #[test]
-    fn the_first_of_many_diagnoses_are_reported_and_the_others_counted() {
+    fn the_first_of_many_diagnoses_are_listed_and_the_others_counted() {
         let mut found = Bounded::default();
-        (0..MOST + 7).for_each(|_| found.push(|| diagnosis(Severity::Note)));
+        (0..MAX_LISTED + 7).for_each(|_| found.push(|| diagnosis(Severity::Note)));
         let diagnoses = found.finish();
-        assert_eq!((diagnoses.len(), &*diagnoses[MOST - 1].what), (MOST, "what (and 7 more like this)"));
+        assert_eq!((diagnoses.len(), &*diagnoses[MAX_LISTED - 1].what), (MAX_LISTED, "what (and 7 more like this)"));
         assert!(Bounded::default().finish().is_empty());
     }
 }

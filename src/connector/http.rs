@@ -45,7 +45,6 @@
 //! ```
 
 mod client;
-mod date;
 mod kind;
 mod request;
 mod response;

@@ -39,7 +39,7 @@ impl SinkKind for Settings {
     }
 }
 
-/// See the module's documentation.
+/// Stores nothing. See the module's documentation.
 #[derive(Clone, Copy, Debug)]
 pub struct NullSink;
 

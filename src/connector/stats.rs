@@ -6,7 +6,7 @@
 //!
 //! ```toml
 //! [sink.stats]
-//! interval = "1m"     # how often the counts are logged
+//! interval = "1m"     # the time between two logs of the counts
 //! ```
 
 mod kind;
@@ -32,7 +32,7 @@ use crate::runtime::ticker::Ticker;
 use crate::sink::{Decided, Effects, Sink, Written};
 
 /// The most pairs of category and type that are counted apart. All others count as [`OTHER`].
-pub const MOST_ROWS: usize = 10_000;
+pub const MAX_ROWS: usize = 10_000;
 /// The category and type of all other events.
 pub const OTHER: &str = "(other)";
 
@@ -53,7 +53,7 @@ impl Default for Settings {
     }
 }
 
-/// See the module's documentation.
+/// Counts events or effects. See the module's documentation.
 #[derive(Debug)]
 pub struct StatsSink {
     counts: Arc<Mutex<Counts>>,
@@ -173,7 +173,7 @@ impl Counts {
         let known = self.categories.get_mut(category).and_then(|types| types.get_mut(event_type));
         let count = match known {
             Some(count) => count,
-            None if self.rows == MOST_ROWS => self.other.get_or_insert(new),
+            None if self.rows == MAX_ROWS => self.other.get_or_insert(new),
             None => {
                 self.rows += 1;
                 self.categories.entry_ref(category).or_default().entry_ref(event_type).or_insert(new)

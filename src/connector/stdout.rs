@@ -1,8 +1,8 @@
 //! Sink `stdout`: a line on standard output for each effect, or for each event of a pipeline without a handler.
 //!
-//! The lines of one write leave together, also if several pipelines write to standard output. After its reader has closed
-//! the pipe, the sink is unavailable: no event is at fault. A failed write may have printed some of its lines, so that
-//! lines can appear twice.
+//! The lines of one write leave together, also if several pipelines write to standard output. If the reader closes the
+//! pipe, no later write can succeed: the sink is unusable, and the pipeline halts. After any other error the pipeline
+//! retries. A failed write may have printed some of its lines, so that lines can appear twice.
 //!
 //! ```toml
 //! [sink.stdout]
@@ -48,10 +48,13 @@ impl Kind for Settings {}
 impl SinkKind for Settings {
     fn phrases(&self, prose: &Prose<'_>) -> SinkPhrases {
         SinkPhrases {
-            writes: format!("{} Each line is printed whole.", prose.lines("to standard output", self.format)),
+            writes: format!(
+                "{} Each line is printed whole. If the reader of standard output closes it, the pipeline halts.",
+                prose.lines("to standard output", self.format)
+            ),
             overlap: "One write at a time takes all waiting decisions.",
             repeat: "A repeated event prints its line again.",
-            unavailable: Some("standard output is closed"),
+            unavailable: Some("standard output cannot be written"),
             ..SinkPhrases::default()
         }
     }
@@ -95,8 +98,9 @@ impl StdoutSink {
         let printed = blocking::with(&self.out, move |out| out.write_all(&lines).and_then(|()| out.flush())).await;
         let why = match printed {
             Ok(Ok(())) => return Ok(()),
+            // A closed pipe never gets another reader.
             Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-                "standard output is closed: its reader has gone".to_owned()
+                return Err(HandlerError::new(HandlerErrorKind::Unusable, "standard output was closed by its reader"));
             }
             Ok(Err(error)) => format!("write to standard output: {error}"),
             Err(error) => format!("write to standard output: {error}"),

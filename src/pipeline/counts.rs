@@ -161,7 +161,10 @@ impl Counts {
             HandlerErrorKind::Unavailable => self.metrics.unavailable(),
             HandlerErrorKind::Throttled => self.metrics.throttled(),
             HandlerErrorKind::Malformed => self.metrics.malformed(),
-            HandlerErrorKind::Transient | HandlerErrorKind::TimedOut | HandlerErrorKind::Permanent => {}
+            HandlerErrorKind::Transient
+            | HandlerErrorKind::TimedOut
+            | HandlerErrorKind::Permanent
+            | HandlerErrorKind::Unusable => {}
         }
     }
 

@@ -72,6 +72,8 @@ pub(super) enum Reaction {
     Throttled(Duration),
     /// The policy's `then` acts on the first event.
     Then(Then),
+    /// No call can succeed: the pipeline halts, and no event is at fault.
+    Halt,
 }
 
 impl ErrorPolicy {
@@ -87,6 +89,7 @@ impl ErrorPolicy {
         match error.kind() {
             HandlerErrorKind::Unavailable => Reaction::Unavailable(delay(outages + 1)),
             HandlerErrorKind::Throttled => Reaction::Throttled(delay(outages + 1)),
+            HandlerErrorKind::Unusable => Reaction::Halt,
             kind => {
                 let permanent = matches!(kind, HandlerErrorKind::Permanent | HandlerErrorKind::Malformed);
                 let failures = victim.failures.saturating_add(1);
@@ -125,6 +128,11 @@ pub(super) fn is_of_the_effects(error: &HandlerError) -> bool {
     matches!(error.kind(), HandlerErrorKind::Permanent | HandlerErrorKind::Malformed)
 }
 
+/// Returns whether no later transaction can succeed, whatever its effects.
+pub(super) fn is_unusable(error: &HandlerError) -> bool {
+    error.kind() == HandlerErrorKind::Unusable
+}
+
 /// The reaction to an error of a store or a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum BackEndReaction {
@@ -144,7 +152,7 @@ pub(super) fn react_to_store(error: &CheckpointError, failures: u32, random: &mu
             BackEndReaction::Retry(error.retry_after.unwrap_or_else(|| OUTAGE.delay(failures, random)))
         }
         CheckpointErrorKind::Fenced { by, since } => BackEndReaction::GiveUp { by: by.clone(), since: *since },
-        CheckpointErrorKind::Unreadable => BackEndReaction::Halt,
+        CheckpointErrorKind::Unreadable | CheckpointErrorKind::TooLarge => BackEndReaction::Halt,
     }
 }
 
@@ -205,6 +213,13 @@ mod tests {
     }
 
     #[test]
+    fn s19_an_unusable_sink_halts_the_pipeline_and_blames_no_event() {
+        for (index, single) in [(None, false), (None, true), (Some(10), true)] {
+            expect!["Halt"].assert_eq(&check(HandlerErrorKind::Unusable, index, single, 0));
+        }
+    }
+
+    #[test]
     fn c19_then_acts_on_an_event_only_if_that_event_is_known() {
         use HandlerErrorKind::{Permanent, Transient};
         // A span fails: its events are tried singly, at once if the error is permanent.
@@ -236,7 +251,9 @@ mod tests {
         assert_eq!(react_to_source(&denied, 1, &mut random), BackEndReaction::Retry(OUTAGE.max));
         let throttled = CheckpointError::new(CheckpointErrorKind::Throttled, "commit").retry_after(wait);
         assert_eq!(react_to_store(&throttled, 1, &mut random), BackEndReaction::Retry(wait));
-        let unreadable = CheckpointError::new(CheckpointErrorKind::Unreadable, "commit");
-        assert_eq!(react_to_store(&unreadable, 1, &mut random), BackEndReaction::Halt);
+        for kind in [CheckpointErrorKind::Unreadable, CheckpointErrorKind::TooLarge] {
+            let error = CheckpointError::new(kind, "commit");
+            assert_eq!(react_to_store(&error, 1, &mut random), BackEndReaction::Halt, "{error:?}");
+        }
     }
 }

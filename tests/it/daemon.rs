@@ -115,12 +115,16 @@ impl Daemon {
     }
 
     /// Starts one that need not serve.
-    pub(crate) fn start_unheard(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    pub(crate) fn start_unheard(command: Command) -> Self {
+        Self::start_with_stdout(command, Stdio::piped())
+    }
+
+    /// Starts one that need not serve, with this standard output.
+    pub(crate) fn start_with_stdout(mut command: Command, stdout: impl Into<Stdio>) -> Self {
+        let mut child = command.stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
         let (said, lines) = mpsc::channel();
-        for stream in
-            [Box::new(child.stdout.take().unwrap()) as Box<dyn Read + Send>, Box::new(child.stderr.take().unwrap())]
-        {
+        let stdout = child.stdout.take().map(|stdout| Box::new(stdout) as Box<dyn Read + Send>);
+        for stream in stdout.into_iter().chain([Box::new(child.stderr.take().unwrap()) as Box<dyn Read + Send>]) {
             let said = said.clone();
             std::thread::spawn(move || {
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {
@@ -208,8 +212,13 @@ impl Daemon {
     }
 
     /// Sends a signal and returns the exit code, and what was said until then.
-    pub(crate) fn stop(mut self, name: &str) -> (Option<i32>, String) {
+    pub(crate) fn stop(self, name: &str) -> (Option<i32>, String) {
         signal(self.child.id(), name);
+        self.end()
+    }
+
+    /// Waits for the end and returns the exit code, and the output until then.
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
         let status = self.child.wait().unwrap();
         let mut rest = String::new();
         while let Ok(line) = self.lines.recv_timeout(LIMIT) {

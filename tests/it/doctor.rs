@@ -1,4 +1,4 @@
-//! `propulsiond doctor`: each diagnosis on real data, repaired or reported.
+//! `propulsiond doctor`: each finding is caused for real, and repaired or reported.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -65,20 +65,20 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_sound_data_directory_has_nothing_left_to_do_and_stays_as_it_is() {
+fn files_without_damage_have_nothing_left_to_do_and_stay_as_they_are() {
     for pipeline in [LINES, ROWS] {
         let place = after_a_run(pipeline);
         let before = names(&place.path("data"));
         check(&doctor(&place, &[]), 0, &["not in use", "nothing left to do"]);
-        assert_eq!(names(&place.path("data")), before, "a look leaves nothing behind");
+        assert_eq!(names(&place.path("data")), before, "an inspection leaves no file behind");
         check(&doctor(&place, &["--fix"]), 0, &["nothing left to do"]);
     }
 }
 
 #[test]
-fn a_missing_data_directory_is_a_note_and_an_unreadable_one_ends_with_3() {
+fn a_missing_directory_is_a_note_and_an_unreadable_one_ends_with_3() {
     let place = place(LINES);
-    check(&doctor(&place, &[]), 0, &["note: there is no data directory"]);
+    check(&doctor(&place, &[]), 0, &["note: the data directory does not exist"]);
     assert!(!place.path("data").exists());
     std::fs::write(place.path("data"), "").unwrap();
     check(&doctor(&place, &[]), 3, &["cannot read the data directory"]);
@@ -92,7 +92,7 @@ fn missing_pipelines_end_with_2() {
 }
 
 #[test]
-fn a_data_directory_in_use_is_inspected_and_not_repaired() {
+fn a_directory_in_use_is_inspected_and_not_repaired() {
     let place = place(LINES);
     let daemon = place.start(&[]);
     daemon.until("/metrics", |_, page| handled(page, "p") == 2);
@@ -104,7 +104,7 @@ fn a_data_directory_in_use_is_inspected_and_not_repaired() {
 }
 
 #[test]
-fn r73_a_truncated_line_is_removed_and_no_event_is_lost() {
+fn r73_a_truncated_line_is_removed_and_nothing_is_lost() {
     let place = after_a_run(LINES);
     append(&place.path("data/p.jsonl"), "{\"stream\":\"a-1\",\"ind");
     check(&doctor(&place, &[]), 1, &["the last line is truncated: 20 bytes", "data/p.jsonl", "--fix: removes it"]);
@@ -115,16 +115,16 @@ fn r73_a_truncated_line_is_removed_and_no_event_is_lost() {
 }
 
 #[test]
-fn r73_truncated_lines_are_found_in_the_file_of_each_stream_and_in_no_other_file() {
+fn r73_truncated_lines_are_found_in_the_file_of_each_stream_and_in_no_others() {
     let place = after_a_run(&format!("{LINES}path = \"out/{{category}}.jsonl\"\n"));
-    append(&place.path("data/out/b.jsonl"), "{\"torn");
+    append(&place.path("data/out/b.jsonl"), "{\"cut");
     std::fs::write(place.path("data/out/mine.txt"), "{\"not ours").unwrap();
     check(&doctor(&place, &["--fix"]), 0, &["data/out/b.jsonl", "nothing left to do"]);
     assert_eq!(place.read("data/out/mine.txt"), "{\"not ours");
 }
 
 #[test]
-fn r73_a_log_that_a_crash_left_is_written_back_and_no_row_is_lost() {
+fn r73_a_log_that_a_crash_left_is_written_back_and_nothing_is_lost() {
     let place = place(ROWS);
     let daemon = place.start(&[]);
     daemon.until("/metrics", |_, page| handled(page, "p") == 2);
@@ -147,9 +147,9 @@ fn r73_a_corrupt_page_is_reported_and_left_alone() {
     for page in (1..bytes.len() / 4096).filter(|page| page % 2 == 0) {
         file.write_all_at(&[0xa5; 4096], page as u64 * 4096).unwrap();
     }
-    let damaged = std::fs::read(&path).unwrap();
+    let corrupt = std::fs::read(&path).unwrap();
     check(&doctor(&place, &["--fix"]), 1, &["error: the database is corrupt", "rows.db", "restore the file"]);
-    assert_eq!(std::fs::read(&path).unwrap(), damaged);
+    assert_eq!(std::fs::read(&path).unwrap(), corrupt);
     std::fs::write(&path, vec![0x5a; bytes.len()]).unwrap();
     check(&doctor(&place, &[]), 1, &["error: the database cannot be read: file is not a database"]);
 }
@@ -167,7 +167,7 @@ fn advised<'a>(said: &'a str, after: &str, before: &str) -> &'a str {
 }
 
 #[test]
-fn r82_unreadable_progress_is_named_and_the_advice_repairs_it() {
+fn r82_unreadable_progress_is_named_and_the_advice_helps() {
     let place = after_a_run(LINES);
     sql(&place, "data/propulsiond.db", "UPDATE propulsiond_progress SET handled = x'ff'");
     let output = doctor(&place, &["--fix"]);
@@ -185,7 +185,7 @@ fn r82_unreadable_progress_is_named_and_the_advice_repairs_it() {
 }
 
 #[test]
-fn unreadable_write_positions_are_named_and_the_advice_repairs_them() {
+fn unreadable_write_positions_are_named_and_the_advice_helps() {
     let place = after_a_run(ROWS);
     sql(&place, "data/rows.db", "UPDATE propulsiond_write_positions SET next = 'x' WHERE stream = 'a-1'");
     let output = doctor(&place, &[]);
@@ -212,29 +212,29 @@ fn r73_a_checkpoint_without_a_pipeline_is_named_and_never_removed() {
     let said = text(&output);
     sql(&place, "data/propulsiond.db", advised(&said, "no daemon uses the file: ", "\n"));
     check(&doctor(&place, &[]), 0, &["nothing left to do"]);
-    // Under another store it is the same pipeline, and told so.
+    // The same pipeline with another store is named.
     let place = after_a_run(LINES);
     place.write("p.toml", &format!("{LINES}[checkpoint.file]\n"));
     check(&doctor(&place, &[]), 1, &["the pipeline `p` has this group and source, but keeps its progress in"]);
-    // A key that another pipeline may own is not reported as unused.
+    // With an unreadable pipeline, no checkpoint is certain to have no owner.
     place.write("p.toml", "[source.json]\npth = 1\n");
-    check(&doctor(&place, &[]), 0, &["some of the pipelines have mistakes", "was not judged"]);
+    check(&doctor(&place, &[]), 0, &["some pipelines have errors", "were not judged"]);
     place.write("p.toml", "group = \"${PROPULSIOND_TEST_UNSET}\"\n[source.memory]\n[sink.null]\n");
-    check(&doctor(&place, &[]), 0, &["refer to variables that are not set", "was not judged"]);
+    check(&doctor(&place, &[]), 0, &["refer to variables that are not set", "were not judged"]);
 }
 
 #[test]
-fn c2_a_lost_position_is_reported_without_a_run() {
+fn c2_a_lost_position_is_reported_without_running() {
     for (store, kept_in) in [("", "propulsiond.db"), ("[checkpoint.file]\n", "p~json~0.json")] {
         let place = after_a_run(&format!("{LINES}{store}"));
         place.write("events.jsonl", "");
         check(
             &doctor(&place, &[]),
             1,
-            &["the pipeline `p` cannot go on where it was", "it is shorter than it was", kept_in],
+            &["the pipeline `p` cannot resume at its position", "it is shorter than it was", kept_in],
         );
         std::fs::remove_file(place.path("pipelines/events.jsonl")).unwrap();
-        check(&doctor(&place, &[]), 1, &["the pipeline `p` cannot go on where it was: open `"]);
+        check(&doctor(&place, &[]), 1, &["the pipeline `p` cannot resume at its position: open `"]);
         place.write("p.toml", &format!("{LINES}{store}").replace("[sink", "on_replaced = \"restart\"\n[sink"));
         check(&doctor(&place, &[]), 0, &["nothing left to do"]);
     }
@@ -257,7 +257,7 @@ fn parked_events_are_counted_by_stream() {
 }
 
 #[test]
-fn r73_corrupt_and_leftover_checkpoint_files_are_found() {
+fn r73_corrupt_and_left_over_checkpoint_files_are_found() {
     let place = after_a_run(&format!("{LINES}[checkpoint.file]\n"));
     let file = place.path("data/checkpoints/p~json~0.json");
     std::fs::write(file.with_extension("tmp"), "{").unwrap();

@@ -27,6 +27,35 @@ fn a_pipeline_that_halts_makes_a_job_end_with_1_and_the_others_finish() {
     assert_eq!(place.read("data/good.jsonl").lines().count(), 2);
 }
 
+/// Starts the pipelines of `place` with a standard output whose reader has ended.
+fn start_with_closed_stdout(place: &Place, arguments: &[&str]) -> Daemon {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    Daemon::start_with_stdout(place.command(arguments), writer)
+}
+
+#[test]
+fn s19_a_closed_stdout_halts_the_pipeline_and_blames_no_event() {
+    let printing = copying("").replace("[sink.file]\npath = \"\"", "[errors]\nthen = \"skip\"\n[sink.stdout]");
+    let place = Place::new(&[("events.jsonl", EVENTS), ("p.toml", &printing)]);
+    let (code, said) = start_with_closed_stdout(&place, &["--until-tail"]).end();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("halted: standard output was closed by its reader") && !said.contains("event skipped"),
+        "{said}"
+    );
+
+    let mut service = start_with_closed_stdout(&place, &["--listen", "127.0.0.1:0"]);
+    let line = service.wait_for("serving metrics and health");
+    service.address = line.split("address=").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    let health = service.until("/health", |status, _| status == 503);
+    assert!(health.contains("\"state\":\"halted\"") && health.contains("closed by its reader"), "{health}");
+    assert_eq!(service.stop("TERM").0, Some(1));
+
+    // Both events are still unhandled.
+    check(&place.run(&["--until-tail"]), 0, &["finished: 2 events handled"]);
+}
+
 #[test]
 fn a_failing_source_is_retried_without_a_restart_and_the_other_pipelines_go_on() {
     let place = Place::new(&[

@@ -88,13 +88,11 @@ impl<'a> Keys<'a> {
                     owner.definition.name(),
                     owner.store.display()
                 ),
-                None => {
-                    "it does no harm; a pipeline that comes back under this group and source goes on from it".to_owned()
-                }
+                None => "it does no harm; a new pipeline with this group and source resumes from it".to_owned(),
             };
             let removal = &kept.removal;
             Diagnosis::new(Severity::Warning, &kept.path, what, means)
-                .person(format!("decide: leave it if the pipeline comes back; else remove it {removal}"))
+                .operator(format!("decide: leave it if the pipeline will return; else remove it {removal}"))
         });
     }
 }
@@ -106,8 +104,7 @@ impl Owner<'_> {
 }
 
 fn lost_position(pipeline: &str, path: &Path, LostPosition { why, remedy }: &LostPosition) -> Diagnosis {
-    let what = format!("the pipeline `{pipeline}` cannot go on where it was: {why}");
-    let means =
-        "its position is in what is gone: reading on would pass over events, or repeat them under other numbers";
-    Diagnosis::new(Severity::Error, path, what, means).person(*remedy)
+    let what = format!("the pipeline `{pipeline}` cannot resume at its position: {why}");
+    let means = "the data at its position is lost: reading on would skip events, or repeat them under other numbers";
+    Diagnosis::new(Severity::Error, path, what, means).operator(*remedy)
 }

@@ -75,7 +75,7 @@ fn render(diagnosis: &Diagnosis, style: Style) -> String {
         Remedy::None => {}
         Remedy::Fix(what) => lines.push(format!("  = {}: {what}", paint("1;32", "--fix"))),
         Remedy::Fixed(what) => lines.push(format!("  = {}: {what}", paint("1;32", "repaired"))),
-        Remedy::Person(what) => lines.push(format!("  = to do: {}", printable(what))),
+        Remedy::Operator(what) => lines.push(format!("  = to do: {}", printable(what))),
     }
     lines.join("\n") + "\n"
 }

@@ -140,7 +140,7 @@ fn r63_references_are_shown_as_written_and_secrets_are_masked() {
             handler.rhai.limits.modules = 64                             # default
             handler.rhai.limits.emitted_bytes = 67108864                 # default
             sink.http.url = "http://h/?…"                                # a.toml:10
-            sink.http.path = none                                        # default: the url's own alone
+            sink.http.path = none                                        # default: the url's own path alone
             sink.http.per = "event"                                      # default
             sink.http.method = "POST"                                    # default
             sink.http.headers.X-Key = "<secret>"                         # a.toml:11

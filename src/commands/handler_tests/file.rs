@@ -228,7 +228,8 @@ impl Class {
             HandlerErrorKind::Permanent => Self::Permanent,
             HandlerErrorKind::Malformed => Self::Malformed,
             HandlerErrorKind::Throttled => Self::Throttled,
-            HandlerErrorKind::Unavailable => Self::Unavailable,
+            // A script cannot throw `Unusable`, which is a sink's.
+            HandlerErrorKind::Unavailable | HandlerErrorKind::Unusable => Self::Unavailable,
             HandlerErrorKind::TimedOut => Self::TimedOut,
         }
     }

@@ -15,14 +15,14 @@ impl Kind for Settings {
         if let Some(missing) = required("url", &self.url) {
             return vec![missing];
         }
-        // The name of a header is what is wrong with it; its value may be a secret.
+        // A problem points at the name of a header, as its value may be a secret.
         let of_header = |bad: &BadSetting| bad.path.first().is_some_and(|key| key == "headers");
         super::check(self).into_iter().map(|bad| if of_header(&bad) { bad.of_key() } else { bad }).collect()
     }
 
     fn unset(&self, _pipeline: &str) -> Vec<Unset> {
         vec![
-            Unset::means("path", "the url's own alone"),
+            Unset::means("path", "the url's own path alone"),
             Unset::means("auth", "no credentials are sent"),
             Unset::means("proxy", "none is used, also if the environment names one"),
         ]

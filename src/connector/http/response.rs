@@ -10,7 +10,7 @@ use reqwest::{Response, StatusCode};
 use time::OffsetDateTime;
 
 use super::target::Target;
-use super::{Auth, Settings, Statuses, date};
+use super::{Auth, Settings, Statuses};
 use crate::clock;
 use crate::config::secret::Secret;
 use crate::handler::{HandlerError, HandlerErrorKind};
@@ -193,14 +193,15 @@ fn inflated(packed: impl Read) -> Vec<u8> {
     text
 }
 
-/// Returns the delay that an answer asks for, in seconds or up to a date.
+/// Returns the delay that an answer asks for, in seconds or up to a date in one of HTTP's three forms (RFC 9110 §5.6.7).
 fn retry_after(headers: &HeaderMap, now: OffsetDateTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let delay = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         text.parse().map_or(MAX_RETRY_AFTER, Duration::from_secs)
     } else {
+        let date = OffsetDateTime::from(httpdate::parse_http_date(text).ok()?);
         // A date in the past has a negative difference, which asks for no delay.
-        Duration::try_from(date::parse(text, now.year())? - now).unwrap_or(Duration::ZERO)
+        Duration::try_from(date - now).unwrap_or(Duration::ZERO)
     };
     Some(delay.min(MAX_RETRY_AFTER))
 }

@@ -13,47 +13,47 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::config::scalar;
 use crate::config::template::Template;
 
-/// `[sink.http]`: a request for each event, each span, or each thing that the handler emitted, with an idempotency key.
+/// `[sink.http]`: a request for each event, each span, or each emitted effect, with an idempotency key.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "HttpSink", extend("required" = ["url"]))]
 pub struct Settings {
-    /// Where to, `http://` or `https://`. May have a path and a query, but no user and password: `auth` has those.
+    /// The url, `http://` or `https://`. It may have a path and a query, but no user and password: `auth` has those.
     pub url: scalar::Text,
-    /// What follows the url's own path, such as `"/orders/{id}"`; an emitted `path` takes its place. Left out: nothing.
+    /// The path behind the url's own, such as `"/orders/{id}"`. An emitted `path` replaces it. Default: none.
     pub path: Option<Template>,
-    /// What a request carries where there is no handler.
+    /// The contents of a request of a pipeline without a handler.
     pub per: Per,
     /// The request's method.
     pub method: scalar::Text,
-    /// Headers that are sent with every request, such as `{ X-Api-Key = "${API_KEY}" }`. Values are never shown.
+    /// The headers of every request, such as `{ X-Api-Key = "${API_KEY}" }`. Values are never shown.
     pub headers: BTreeMap<String, Hidden>,
-    /// How the sink says who it is: `{ bearer = "${TOKEN}" }`, or
-    /// `{ basic = { user = "u", password = "${PASSWORD}" } }`. Left out: it does not.
+    /// The credentials of the sink: `{ bearer = "${TOKEN}" }`, or
+    /// `{ basic = { user = "u", password = "${PASSWORD}" } }`. Default: none.
     pub auth: Option<Auth>,
-    /// For a whole request, from its connection to the last byte of the answer.
+    /// The limit of a whole request, from its connection to the last byte of the answer.
     #[serde(with = "scalar::duration")]
     #[schemars(with = "scalar::DurationText")]
     pub timeout: Duration,
-    /// For making a connection.
+    /// The limit of making a connection.
     #[serde(with = "scalar::duration")]
     #[schemars(with = "scalar::DurationText")]
     pub connect_timeout: Duration,
-    /// Statuses of answers that mean that it is done, such as `["2xx", 409]`.
+    /// The statuses of a success, such as `["2xx", 409]`.
     pub success: Statuses,
-    /// Statuses of answers that mean that it will never work. `4xx` does not hold 401, 407, 408, 425 and 429; they can be named.
+    /// The statuses of a permanent error. `4xx` excludes 401, 407, 408, 425 and 429, which can be named.
     pub permanent: Statuses,
-    /// The largest body to send; what is larger is a permanent error.
+    /// The largest body of a request. A larger one is a permanent error.
     #[serde(with = "scalar::size")]
     #[schemars(with = "scalar::SizeText")]
     pub max_body: u64,
-    /// Pass on, in the headers of a request, the trace that its events are part of.
+    /// Pass the trace of the events on in the headers of their request.
     pub trace_context: bool,
-    /// The url of a proxy. Left out: none, whatever the environment says.
+    /// The url of a proxy. Default: none; variables of the environment have no effect.
     pub proxy: Option<Hidden>,
 }
 
-/// What a request carries.
+/// The contents of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Per {
@@ -63,13 +63,13 @@ pub enum Per {
     Span,
 }
 
-/// How the sink says who it is.
+/// The credentials of the sink.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Auth {
-    /// By a token.
+    /// The token of `Authorization: Bearer`.
     Bearer(Hidden),
-    /// By user and password.
+    /// The user and password of `Authorization: Basic`.
     Basic(Basic),
 }
 
@@ -80,7 +80,7 @@ pub enum Auth {
 pub struct Basic {
     /// The user's name.
     pub user: scalar::Text,
-    /// The password, best as a reference. It is never shown.
+    /// The password, preferably as a reference. It is never shown.
     pub password: Hidden,
 }
 
@@ -104,17 +104,17 @@ impl Default for Settings {
     }
 }
 
-/// Text that is shown only as the reference that it came from, and not at all if it was written out.
+/// A secret. It is shown as the reference that it came from, and never if it was written out.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Hidden(scalar::Text);
 
 impl Hidden {
-    /// Returns the text, to be handed to whom it is for.
+    /// Returns the secret itself, for the request that carries it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Returns whether what it refers to is missing, and that is allowed.
+    /// Returns whether a reference is missing, and that is allowed.
     pub(super) fn is_hole(&self) -> bool {
         self.0.is_hole()
     }
@@ -152,7 +152,7 @@ impl JsonSchema for Hidden {
     }
 }
 
-/// Statuses of answers, such as `[200, "4xx"]`.
+/// A list of statuses, such as `[200, "4xx"]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Statuses(pub Vec<Status>);
@@ -163,17 +163,17 @@ impl Statuses {
         self.0.contains(&Status::Code(status.as_u16()))
     }
 
-    /// Returns whether the status' class is listed.
+    /// Returns whether the class of the status is listed.
     pub fn include(&self, status: StatusCode) -> bool {
         self.0.contains(&Status::Class(status.as_u16() / 100))
     }
 }
 
-/// A status, or a class of them.
+/// A status, or a class of statuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     Code(u16),
-    /// All that begin with this digit.
+    /// All statuses that begin with this digit.
     Class(u16),
 }
 

@@ -60,7 +60,7 @@ pub fn leftovers(data: &Path, is_owner: &dyn Fn(&str) -> bool) -> Vec<Diagnosis>
         found.push(|| {
             let what = format!("file numbers are kept for `{}`, which is no pipeline that reads files", name.display());
             let means =
-                "they are of use if it comes back, and harmless otherwise: the directory can be removed with its checkpoints";
+                "they are of use if it comes back, and harmless otherwise: the folder can be removed with its checkpoints";
             Diagnosis::new(Severity::Note, &entry.path(), what, means)
         });
     }
@@ -131,5 +131,5 @@ fn truncated(path: &Path, line: usize) -> Diagnosis {
 fn corrupt(path: &Path, why: &str) -> Diagnosis {
     let means = "a file may get a number that another one had, so that its lines are taken for handled ones";
     Diagnosis::new(Severity::Error, path, format!("the registry of the source's files is corrupt: {why}"), means)
-        .person("restore the file from a backup, or decide: `on_replaced = \"restart\"` in the pipeline's `[source.json]` reads files again")
+        .operator("restore the file from a backup, or decide: `on_replaced = \"restart\"` in the pipeline's `[source.json]` reads files again")
 }

@@ -1,10 +1,10 @@
-//! Source `memory`: events that are handed over in this process, from Rust ([`MemoryFeed`]) or over HTTP ([`source`]).
+//! Source `memory`: events that arrive in this process, from Rust ([`MemoryFeed`]) or over HTTP ([`source`]).
 //!
-//! The reference for what a source does, and what simulations run on: it has no clock, no randomness and no task, and
-//! its faults come when they are told to. A position is the number of events that came before in the tranche.
+//! It is the reference implementation of a source, and the source of the simulation. It has no clock, no randomness and
+//! no task, and a fault occurs only where a test injects it. A position is the number of earlier events in the tranche.
 //!
-//! A feed made from Rust keeps all it was given. The inbox of a pipeline is bounded: what was read and not yet handled is
-//! read again when the pipeline restarts, as long as there was no need for its room; it does not survive the process.
+//! A feed made from Rust keeps all its events. The inbox of a pipeline is bounded. It keeps a read event until it needs the
+//! room, so that a restarted pipeline reads the unhandled events again. All events are lost with the process.
 
 mod inbox;
 mod kind;
@@ -27,7 +27,7 @@ use crate::source::{
 
 pub use inbox::{Index, MemoryInbox, Settings, check, source};
 
-/// A feed, to be written to and read from. Clones are the same feed.
+/// A feed of events. Clones share it.
 #[derive(Clone, Debug)]
 pub struct MemoryFeed {
     shared: Arc<Shared>,
@@ -37,16 +37,16 @@ pub struct MemoryFeed {
 struct Shared {
     contract: Contract,
     state: Mutex<State>,
-    /// Something changed: whoever waits looks again.
+    /// Wakes every waiting task after a change.
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Ordered, so that runs repeat.
+    /// Ordered, so that two runs of a test are equal.
     tranches: BTreeMap<TrancheId, Tranche>,
     changes: Vec<TrancheChange>,
-    /// Fault of the next wait for a change.
+    /// The fault of the next wait for a change.
     next_failure: Option<SourceErrorKind>,
 }
 
@@ -58,22 +58,23 @@ struct Tranche {
     /// The end of the newest assignment, once its holder reported it.
     left: Option<Left>,
     origin: Option<Position>,
-    /// The position of the first event that is kept.
+    /// The position of the first kept event.
     first: u64,
-    /// The position behind the last event that was ever read.
+    /// The position behind the last read event.
     read: u64,
-    /// Reading has not begun: positions begin where it will. Inboxes go on from what an earlier process had counted.
+    /// Whether the first read sets the first position. An inbox continues from the stored position of an earlier process.
     counts_from_start: bool,
-    /// Of inboxes: how many bytes are kept, and the major of the next line's ordinal.
+    /// The bytes of the kept events of an inbox.
     bytes: u64,
+    /// The major of the ordinal of an inbox's next line.
     next_major: u64,
     events: VecDeque<Event>,
-    /// Where batches end, as positions.
+    /// The positions at which batches end.
     ends: VecDeque<u64>,
     closed: bool,
-    /// Faults, one for each read.
+    /// The faults of the next reads.
     failures: VecDeque<SourceErrorKind>,
-    /// Reads wait although there is something.
+    /// Whether reads wait although there are events.
     on_hold: bool,
 }
 
@@ -104,18 +105,18 @@ impl Tranche {
 }
 
 impl MemoryFeed {
-    /// Makes a feed without tranches. The contract is for the events to keep: they come with their ordinals.
+    /// Makes a feed without tranches. The pushed events must keep the contract; they carry their ordinals.
     pub fn new(contract: Contract) -> Self {
         Self { shared: Arc::new(Shared { contract, state: Mutex::default(), changed: Notify::new() }) }
     }
 
-    /// Makes a feed as an event store has: dense indexes, ordinals, no repeats.
+    /// Makes a feed like that of an event store: dense indexes, ordinals, no repeats.
     pub fn dense() -> Self {
         Self::new(Contract { ordinals: true, indexes: Indexes::Dense, repeats: false })
     }
 
-    /// Returns a source that sees the existing tranches, and later changes. Another source of the same feed acts as the
-    /// process that takes over.
+    /// Returns a source that reports the existing tranches, and later changes. A second source of the feed acts as another
+    /// process that claims them.
     pub fn source(&self) -> MemorySource {
         let mut state = self.shared.lock();
         let mut ahead: VecDeque<_> = state
@@ -125,7 +126,7 @@ impl MemoryFeed {
             .map(|(id, tranche)| tranche.assign(id, tranche.origin.clone()))
             .collect();
         ahead.push_back(TrancheChange::Settled);
-        // The process that was asked to release these tranches is gone.
+        // The process that had to release these tranches has ended.
         state.tranches.values_mut().filter(|tranche| !tranche.held).for_each(|tranche| {
             tranche.left.get_or_insert(Left::Released);
         });
@@ -135,7 +136,7 @@ impl MemoryFeed {
         MemorySource { shared: Arc::clone(&self.shared), pending: Mutex::new(Pending { ahead, seen }) }
     }
 
-    /// Adds a tranche, or assigns a revoked one again: its events are still there.
+    /// Adds a tranche, or assigns a revoked one again. Its events are kept meanwhile.
     pub fn add(&self, tranche: &TrancheId) {
         self.add_from(tranche, None);
     }
@@ -180,27 +181,27 @@ impl MemoryFeed {
         self.tranche(tranche, |tranche| tranche.append(events));
     }
 
-    /// Says that no event will follow.
+    /// Ends a tranche: no event will follow.
     pub fn close(&self, tranche: &TrancheId) {
         self.tranche(tranche, |tranche| tranche.closed = true);
     }
 
-    /// Forgets what comes before a position, as retention does: reading can no longer start there.
+    /// Deletes the events below a position, as retention does. Reading can no longer start there.
     pub fn forget_before(&self, tranche: &TrancheId, position: u64) {
         self.tranche(tranche, |tranche| while tranche.first < position && tranche.forget_first().is_some() {});
     }
 
-    /// Fault `reject`: the next read of the tranche that has not begun to wait fails. Faults queue up.
+    /// Injects the fault `reject`: the next read that does not wait yet fails. Faults queue up.
     pub fn fail_next_read(&self, tranche: &TrancheId, kind: SourceErrorKind) {
         self.tranche(tranche, |tranche| tranche.failures.push_back(kind));
     }
 
-    /// Fault `reject`, of the wait for changes.
+    /// Injects the fault `reject` into the next wait for changes.
     pub fn fail_next_change(&self, kind: SourceErrorKind) {
         self.change(|state| state.next_failure = Some(kind));
     }
 
-    /// Fault `hold`: reads of the tranche wait until [`release`](Self::release).
+    /// Injects the fault `hold`: reads of the tranche wait until [`release`](Self::release).
     pub fn hold(&self, tranche: &TrancheId) {
         self.tranche(tranche, |tranche| tranche.on_hold = true);
     }
@@ -220,15 +221,15 @@ impl MemoryFeed {
 }
 
 impl Shared {
-    /// A panic of another holder leaves the state as it was: every change is one step.
+    /// Locks the state. A panic of another holder leaves it consistent, as every change is one step.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `look` finds something. Looks before it waits, and registers before it looks, so that no change is
-    /// missed in between.
+    /// Waits until `look` finds something.
     async fn wait_for<T>(&self, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
         loop {
+            // Registers before it looks, so that no change between the two is missed.
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
             if let Some(found) = look(&mut self.lock()) {
@@ -239,14 +240,14 @@ impl Shared {
     }
 }
 
-/// See the module's documentation.
+/// The source of a [`MemoryFeed`]. See the module's documentation.
 #[derive(Debug)]
 pub struct MemorySource {
     shared: Arc<Shared>,
     pending: Mutex<Pending>,
 }
 
-/// The changes that the pipeline does not know yet.
+/// The unreported changes.
 #[derive(Debug)]
 struct Pending {
     /// The assignments at the source's start.
@@ -321,7 +322,7 @@ struct Reader {
     shared: Arc<Shared>,
     tranche: TrancheId,
     from: StartAt,
-    /// The position that comes next; `None` before the first batch.
+    /// The next position; `None` before the first batch.
     at: Option<u64>,
     told_tail: bool,
 }

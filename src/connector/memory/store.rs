@@ -172,7 +172,7 @@ impl State {
         let size = if commit.progress.handled.is_empty() { 0 } else { commit.progress.handled.encode().len() };
         if size > MAX_SET_BYTES {
             let why = format!("the set of handled ordinals has {size} bytes, the limit is {MAX_SET_BYTES}");
-            return refuse(CheckpointErrorKind::Unavailable, why);
+            return refuse(CheckpointErrorKind::TooLarge, why);
         }
         let stored = self.owned(commit.key, commit.fence)?.sequence;
         CommitOrder::of(commit.sequence, stored).map_or_else(

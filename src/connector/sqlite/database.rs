@@ -214,16 +214,16 @@ mod tests {
     use crate::checkpoint::{CheckpointKey, Commit, Fence};
     use crate::position::{Position, Progress, TrancheId};
 
-    fn database(folder: &Path) -> Arc<Database> {
+    fn database(directory: &Path) -> Arc<Database> {
         let tuning = Tuning { busy_timeout: Duration::from_secs(1), cache: 0, log: 0 };
-        Database::at(&folder.join("p.db"), tuning)
+        Database::at(&directory.join("p.db"), tuning)
     }
 
     #[tokio::test]
     async fn a_thread_that_ends_fails_its_waiting_requests_and_the_next_request_starts_another() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = database(folder.path());
-        assert!(Arc::ptr_eq(&first, &database(folder.path())), "one thread for each file");
+        let directory = tempfile::tempdir().unwrap();
+        let first = database(directory.path());
+        assert!(Arc::ptr_eq(&first, &database(directory.path())), "one thread for each file");
 
         let key = CheckpointKey { group: "g".into(), source: "s".into(), tranche: TrancheId::new("0") };
         let progress = Progress::at(Position::Number(1));
@@ -238,6 +238,6 @@ mod tests {
         let setup = Arc::new(Setup::default());
         assert!(first.begin(setup, Synchronous::Full).await.is_err());
 
-        database(folder.path()).ask(Access::Read, |_| Ok(())).await.unwrap();
+        database(directory.path()).ask(Access::Read, |_| Ok(())).await.unwrap();
     }
 }

@@ -19,6 +19,8 @@ pub(super) enum FailureKind {
     Statement,
     /// One of the transaction's statements rolled it back.
     RolledBack,
+    /// The set of a commit exceeds the limit (C14).
+    TooLarge,
     /// A later claim owns the key.
     Fenced { by: String, since: Option<OffsetDateTime> },
     /// The outcome of the commit is unknown.
@@ -64,6 +66,7 @@ impl Failure {
             FailureKind::Unavailable | FailureKind::RolledBack => CheckpointErrorKind::Unavailable,
             // The store's own statements fail only on tables that another program changed.
             FailureKind::Unreadable | FailureKind::Statement => CheckpointErrorKind::Unreadable,
+            FailureKind::TooLarge => CheckpointErrorKind::TooLarge,
             FailureKind::Fenced { by, since } => CheckpointErrorKind::Fenced { by, since },
             FailureKind::OutcomeUnknown => CheckpointErrorKind::OutcomeUnknown,
         };
@@ -75,10 +78,13 @@ impl Failure {
         match self.kind {
             FailureKind::Statement => HandlerError::new(HandlerErrorKind::Permanent, self.why.clone()),
             FailureKind::RolledBack => HandlerError::new(HandlerErrorKind::Transient, self.why.clone()),
-            _ => HandlerError::new(
-                HandlerErrorKind::Unavailable,
-                format!("cannot write to the database `{}`: {}", path.display(), self.why),
-            ),
+            _ => {
+                let kind = match self.kind {
+                    FailureKind::TooLarge => HandlerErrorKind::Unusable,
+                    _ => HandlerErrorKind::Unavailable,
+                };
+                HandlerError::new(kind, format!("cannot write to the database `{}`: {}", path.display(), self.why))
+            }
         }
     }
 }

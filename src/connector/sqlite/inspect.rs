@@ -9,7 +9,7 @@ use super::errors::Failure;
 use super::open::{APPLICATION_ID, VERSION, path_of_log};
 use super::{marker, progress};
 use crate::checkpoint::CheckpointKey;
-use crate::connector::diagnosis::{Bounded, Diagnosis, MOST, Remedy, Severity};
+use crate::connector::diagnosis::{Bounded, Diagnosis, MAX_LISTED, Remedy, Severity};
 use crate::position::{Position, TrancheId};
 
 /// The progress under one group and source.
@@ -129,7 +129,7 @@ const RESTORE: &str = "restore the file from a backup; without one, move it away
 fn cannot_be_read(path: &Path, failure: &Failure) -> Diagnosis {
     let means = "the pipelines that keep progress or results in it cannot run";
     Diagnosis::new(Severity::Error, path, format!("the database cannot be read: {}", failure.why), means)
-        .person(RESTORE)
+        .operator(RESTORE)
 }
 
 fn integrity(connection: &Connection, path: &Path) -> Vec<Diagnosis> {
@@ -137,7 +137,7 @@ fn integrity(connection: &Connection, path: &Path) -> Vec<Diagnosis> {
     let damaged = |why: &str| {
         let means = "the rows in the corrupt part are lost, and reading them fails";
         Diagnosis::new(Severity::Error, path, format!("the database is corrupt: {}", why.replace('\n', ", ")), means)
-            .person(RESTORE)
+            .operator(RESTORE)
     };
     let checked = connection.prepare("PRAGMA integrity_check(20)").and_then(|mut statement| {
         let mut rows = statement.query([])?;
@@ -167,7 +167,7 @@ fn look(connection: &Connection, path: &Path) -> Result<(Vec<Diagnosis>, Vec<Kep
         let means = "this program does not change it, and the pipelines that need it cannot run";
         diagnoses.push(
             Diagnosis::new(Severity::Error, path, what, means)
-                .person("run the newer program, or restore an older backup"),
+                .operator("run the newer program, or restore an older backup"),
         );
         return Ok((diagnoses, Vec::new()));
     }
@@ -236,7 +236,7 @@ fn unreadable(connection: &Connection, path: &Path) -> Result<Vec<Diagnosis>, Fa
                 let what = format!("the progress of `{key}` cannot be read: {}", failure.why);
                 let means = "its pipeline does not run, because it cannot know its position";
                 let filter = row_filter(&key);
-                Diagnosis::new(Severity::Error, path, what, means).person(format!(
+                Diagnosis::new(Severity::Error, path, what, means).operator(format!(
                     "decide, and run the statement in this file while no daemon uses it. To keep the position and repeat \
                      the handled events above it: UPDATE propulsiond_progress SET handled = NULL WHERE {filter}; to start \
                      at the origin: DELETE FROM propulsiond_progress WHERE {filter}; DELETE FROM propulsion_checkpoint \
@@ -250,7 +250,7 @@ fn unreadable(connection: &Connection, path: &Path) -> Result<Vec<Diagnosis>, Fa
 
 fn damaged_row(path: &Path, what: &str, why: &str) -> Diagnosis {
     let means = "every read of it fails";
-    Diagnosis::new(Severity::Error, path, format!("{what}: {why}"), means).person(RESTORE)
+    Diagnosis::new(Severity::Error, path, format!("{what}: {why}"), means).operator(RESTORE)
 }
 
 fn row_filter(key: &CheckpointKey) -> String {
@@ -289,7 +289,7 @@ fn write_positions(connection: &Connection, path: &Path) -> Result<Vec<Diagnosis
                 quoted(&source),
                 quoted(&stream)
             );
-            Diagnosis::new(Severity::Error, path, what, means).person(format!(
+            Diagnosis::new(Severity::Error, path, what, means).operator(format!(
                 "decide, and run the statement in this file while no daemon uses it. A redelivered event may then take \
                  effect twice: DELETE FROM propulsiond_write_positions WHERE {filter}"
             ))
@@ -304,7 +304,7 @@ fn parked(connection: &Connection, path: &Path) -> Result<Vec<Diagnosis>, Failur
     }
     let mut statement = connection.prepare(&format!(
         "SELECT consumer_group, source, stream, count(*) AS events, count(*) OVER (), sum(count(*)) OVER ()
-         FROM propulsiond_parked GROUP BY consumer_group, source, stream ORDER BY events DESC, stream LIMIT {MOST}"
+         FROM propulsiond_parked GROUP BY consumer_group, source, stream ORDER BY events DESC, stream LIMIT {MAX_LISTED}"
     ))?;
     let mut rows = statement.query([])?;
     let (mut streams, mut totals) = (Vec::new(), (0, 0));
@@ -323,7 +323,7 @@ fn parked(connection: &Connection, path: &Path) -> Result<Vec<Diagnosis>, Failur
     let what = format!("{events} events of {all} streams are parked: {}{more}", streams.join(", "));
     let means = "each failed, or queues behind a failed event of its stream; the other streams advance without them";
     Ok(vec![
-        Diagnosis::new(Severity::Warning, path, what, means).person("correct the cause; they stay parked until then"),
+        Diagnosis::new(Severity::Warning, path, what, means).operator("correct the cause; they stay parked until then"),
     ])
 }
 
@@ -353,12 +353,14 @@ fn log_left(path: &Path, log: &Path, bytes: u64, is_whole: bool, repair: bool) -
     let means = "nothing is lost: the log counts, and the next use of the database writes it back";
     let diagnosis = Diagnosis::new(Severity::Note, log, what, means);
     match (is_whole, repair) {
-        (false, _) => diagnosis.person("leave it beside its database, which is corrupt: it may hold the missing rows"),
+        (false, _) => {
+            diagnosis.operator("leave it beside its database, which is corrupt: it may hold the missing rows")
+        }
         (true, false) => diagnosis.remedy(Remedy::Fix("writes it back into the database".to_owned())),
         (true, true) => match write_back(path) {
             Ok(()) => diagnosis.remedy(Remedy::Fixed("it was written back into the database".to_owned())),
             Err(failure) => Diagnosis { severity: Severity::Warning, ..diagnosis }
-                .person(format!("it could not be written back: {}", failure.why)),
+                .operator(format!("it could not be written back: {}", failure.why)),
         },
     }
 }

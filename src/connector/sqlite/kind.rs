@@ -82,13 +82,13 @@ impl SinkKind for SinkSettings {
             (
                 format!("The SQL statements of the script run on the SQLite file `{path}` of the data directory."),
                 "Write statements that may run twice, such as `INSERT … ON CONFLICT …` or `UPDATE … SET total = ?`.",
-                "a statement that cannot work",
+                "a statement that can never succeed",
             )
         } else {
             let table = self.table.written();
             (
                 format!(
-                    "The events are kept in the table `{table}` of the SQLite file `{path}` of the data directory."
+                    "It stores the events in the table `{table}` of the SQLite file `{path}` of the data directory."
                 ),
                 "A repeated event overwrites its own row, which stream and index identify.",
                 "a row that the table does not take",
@@ -132,7 +132,7 @@ impl TransactionalKind for SinkSettings {
             Synchronous::Full => None,
             Synchronous::Normal => Some(
                 "A power failure may undo the last transactions (`synchronous = \"normal\"`), effects and progress together; \
-                 their events then come again."
+                 their events are then redelivered."
                     .to_owned(),
             ),
         };

@@ -331,3 +331,46 @@ pub(super) fn run(connection: &Connection, sql: &str) -> Result<(), Failure> {
     connection.prepare_cached(sql)?.raw_execute()?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn open(directory: &Path) -> Open {
+        // Long enough that a write back that waits for a reader exceeds the limit of the test.
+        let tuning = Tuning { busy_timeout: MAX_BUSY_TIMEOUT, cache: 0, log: 0 };
+        Open::new(&directory.join("p.db"), tuning).unwrap()
+    }
+
+    fn run_in_transaction(open: &mut Open, sql: &str) {
+        open.transaction(Synchronous::Normal, |connection| Ok(connection.execute_batch(sql)?)).unwrap();
+    }
+
+    #[test]
+    fn w2_a_write_back_waits_for_no_reader_and_stays_due_until_the_reader_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut open = open(directory.path());
+        assert!(!open.has_log(), "nothing was written yet");
+        run_in_transaction(&mut open, "CREATE TABLE t (a); INSERT INTO t VALUES (1)");
+        let reader = Connection::open(open.path()).unwrap();
+        reader.execute_batch("BEGIN; SELECT * FROM t;").unwrap();
+        run_in_transaction(&mut open, "INSERT INTO t VALUES (2)");
+
+        let (written_back, done) = mpsc::channel();
+        std::thread::spawn(move || {
+            open.write_back();
+            written_back.send(open).unwrap();
+        });
+        let mut open = done.recv_timeout(Duration::from_secs(60)).expect("the write back waits for the reader");
+        assert!(open.has_log(), "the reader needs the old version of the file");
+        let timeout: u32 = open.connection.query_row("PRAGMA busy_timeout", [], |row| row.get(0)).unwrap();
+        assert_eq!(u128::from(timeout), MAX_BUSY_TIMEOUT.as_millis(), "later requests wait for other writers again");
+
+        reader.execute_batch("COMMIT").unwrap();
+        open.write_back();
+        assert!(!open.has_log());
+        assert_eq!(std::fs::metadata(path_of_log(open.path())).unwrap().len(), 0);
+    }
+}

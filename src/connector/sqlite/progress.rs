@@ -162,10 +162,9 @@ fn void_write_positions(connection: &Connection, key: &CheckpointKey) -> Result<
 /// The commit may not be stored: another owner, a break in the chain, a set that is too large.
 pub(super) fn check(connection: &Connection, commit: &StoredCommit) -> Result<CommitOrder, Failure> {
     if commit.handled.len() > MAX_SET_BYTES {
-        return Err(Failure::unavailable(format!(
-            "the set of handled ordinals has {} bytes, the limit is {MAX_SET_BYTES}",
-            commit.handled.len()
-        )));
+        let size = commit.handled.len();
+        let why = format!("the set of handled ordinals has {size} bytes, the limit is {MAX_SET_BYTES}");
+        return Err(Failure::new(FailureKind::TooLarge, why));
     }
     let stored = read(connection, &commit.key)?;
     let claim = owned(&stored, commit.fence)?;

@@ -323,10 +323,10 @@ mod tests {
 
     /// Commits a group with one request for each level. Returns SQLite's level of that transaction.
     fn commit_as_group(levels: &[Synchronous]) -> i64 {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let (requests, waiting) = mpsc::channel(8);
         let tuning = Tuning { busy_timeout: Duration::from_secs(1), cache: 0, log: 0 };
-        let mut worker = Worker::new(folder.path().join("p.db"), tuning, waiting);
+        let mut worker = Worker::new(directory.path().join("p.db"), tuning, waiting);
         let keys: Vec<_> = (0..levels.len()).map(|number| key(&number.to_string())).collect();
         let open = worker.open().unwrap().with_schema().unwrap();
         for key in &keys {

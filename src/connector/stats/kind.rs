@@ -11,7 +11,7 @@ use crate::sink::Sink;
 impl Kind for Settings {
     fn check(&self) -> Vec<BadSetting> {
         let is_zero = self.interval.is_zero();
-        is_zero.then(|| BadSetting::new(&["interval"], "`interval` must be more than nothing")).into_iter().collect()
+        is_zero.then(|| BadSetting::new(&["interval"], "`interval` must be greater than 0")).into_iter().collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Counts as a table for people.
+//! The counts as a table in the log.
 
 use std::fmt::Write as _;
 
@@ -6,15 +6,15 @@ use time::OffsetDateTime;
 
 use super::Row;
 
-/// A table longer than this is for `snapshot` to show.
-const MOST_SHOWN: usize = 50;
+/// The most rows of a logged table. `snapshot` returns all.
+const MAX_SHOWN: usize = 50;
 
-/// Returns the counts with the greatest first, one a line.
+/// Returns a table with one line per count, the greatest first.
 pub(super) fn table(rows: &[Row]) -> String {
     let mut rows: Vec<_> = rows.iter().collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.events));
-    let left_out = rows.len().saturating_sub(MOST_SHOWN);
-    rows.truncate(MOST_SHOWN);
+    let left_out = rows.len().saturating_sub(MAX_SHOWN);
+    rows.truncate(MAX_SHOWN);
     let width = |name: fn(&Row) -> &str, least| {
         rows.iter().map(|row| printable(name(row)).chars().count()).chain([least]).max().unwrap_or(least)
     };
@@ -43,12 +43,12 @@ pub(super) fn table(rows: &[Row]) -> String {
     table
 }
 
-/// Names come from outside: none may break the table or the log.
+/// Shortens a name and replaces its control characters, which could break the table or the log.
 fn printable(name: &str) -> String {
-    const LONGEST: usize = 60;
+    const MAX_CHARS: usize = 60;
     let mut printable: String =
-        name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(LONGEST).collect();
-    if name.chars().count() > LONGEST {
+        name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(MAX_CHARS).collect();
+    if name.chars().count() > MAX_CHARS {
         printable.push('…');
     }
     printable

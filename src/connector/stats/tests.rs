@@ -59,7 +59,7 @@ fn events_are_counted_by_category_and_type() {
 }
 
 #[test]
-fn what_is_emitted_is_counted_by_its_type_or_tag_or_sort() {
+fn effects_are_counted_by_their_type_or_tag_or_kind() {
     let values =
         [json!({ "type": "mail", "to": "x" }), json!({ "tag": "sms" }), json!({ "type": 3 }), json!("hi"), json!(7)];
     let effects = Effects::Emitted(values.map(Value::from).into());
@@ -71,19 +71,19 @@ fn what_is_emitted_is_counted_by_its_type_or_tag_or_sort() {
 
 #[test]
 fn r76_names_beyond_the_limit_are_counted_together() {
-    let many: Vec<_> = (0..MOST_ROWS + 5).map(|number| one(&format!("c{number}-1"), "T")).collect();
+    let many: Vec<_> = (0..MAX_ROWS + 5).map(|number| one(&format!("c{number}-1"), "T")).collect();
     let mut counts = counted(&many);
     counts.count(&many[0], OffsetDateTime::UNIX_EPOCH);
     let rows = counts.rows();
-    assert_eq!(rows.len(), MOST_ROWS + 1);
-    let (first, last) = (&rows[0], &rows[MOST_ROWS]);
+    assert_eq!(rows.len(), MAX_ROWS + 1);
+    let (first, last) = (&rows[0], &rows[MAX_ROWS]);
     assert_eq!((&*first.category, first.events), ("c0", 2));
     assert_eq!((&*last.category, &*last.event_type, last.events), (OTHER, OTHER, 5));
     assert!(table::table(&rows).ends_with("\n… and 9951 more"));
 }
 
 #[tokio::test]
-async fn counts_are_logged_once_they_changed() {
+async fn changed_counts_are_logged_at_the_interval() {
     let context = Context::new("p", ".", "data");
     let sink = StatsSink::new(&Settings { interval: Duration::from_millis(2) }, &context).unwrap();
     assert_eq!(sink.write(&[one("a-1", "T")]).await, [Ok(Written::All)]);

@@ -205,6 +205,7 @@ impl Driver {
                 self.note_last_failure(&work, error);
                 return self.act(work, then, error.message());
             }
+            Reaction::Halt => return self.halt_without_blame(work, error),
             Reaction::Retry { delay, at_index, .. } => {
                 self.note_failure(&work, error, delay);
                 if self.is_outage(BackEnd::Handler, &work, error, delay) {
@@ -244,6 +245,7 @@ impl Driver {
                 self.note_last_failure(&decided.work, error);
                 return self.act(decided.work, then, error.message());
             }
+            Reaction::Halt => return self.halt_without_blame(decided.work, error),
             Reaction::Retry { delay, at_index, spent } => {
                 self.note_failure(&decided.work, error, delay);
                 if self.is_outage(BackEnd::Sink, &decided.work, error, delay) {
@@ -262,6 +264,12 @@ impl Driver {
         };
         self.changed.insert(tranche.clone());
         self.writes.retry(decided, tranche, retry_at.unwrap_or(self.now));
+    }
+
+    /// Halts for an error that no event caused. The work returns unhandled, and the next run offers it again.
+    fn halt_without_blame(&mut self, work: Work, error: &HandlerError) {
+        self.finish(work, Outcome::Return);
+        self.begin_drain(Ended::Halted(error.message().to_owned()), error.message());
     }
 
     fn open_breaker(&mut self, of: BackEnd, delay: Duration, error: &HandlerError) {

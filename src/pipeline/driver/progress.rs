@@ -71,7 +71,7 @@ impl Driver {
                         .iter_mut()
                         .for_each(|decided| spans::leave(&mut decided.work, "write", period, Some(&error)));
                 }
-                self.on_sink_unavailable(decided, &error);
+                self.on_sink_failed(decided, &error);
             }
         }
     }
@@ -310,14 +310,18 @@ impl Driver {
                     Err(decided) => self.writes.put_back_singly(decided),
                 }
             }
-            TransactionError::Failed(error) => self.on_sink_unavailable(decided, &error),
+            TransactionError::Failed(error) => self.on_sink_failed(decided, &error),
             TransactionError::OutcomeUnknown(_) => unreachable!("the outcome was looked up"),
         }
     }
 
     /// Reacts to a transaction that failed as a whole: no decision is at fault.
-    fn on_sink_unavailable(&mut self, decided: Vec<Decided>, error: &HandlerError) {
+    fn on_sink_failed(&mut self, decided: Vec<Decided>, error: &HandlerError) {
         self.commits.delay(self.now + OUTAGE.delay(1, &mut self.random));
+        if policy::is_unusable(error) {
+            decided.into_iter().for_each(|decided| self.finish(decided.work, Outcome::Return));
+            return self.begin_drain(Ended::Halted(error.message().to_owned()), error.message());
+        }
         let shared = policy::as_unavailable(error);
         if decided.is_empty() {
             let delay = OUTAGE.delay(self.breaker.outages() + 1, &mut self.random);

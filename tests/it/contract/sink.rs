@@ -38,16 +38,16 @@ pub(super) trait Harness: Sync {
         unreachable!("this sink can write anything")
     }
 
-    /// Makes the back end fail until `mend`.
+    /// Makes the back end fail until `repair`.
     fn break_down(&self);
 
-    fn mend(&self);
+    fn repair(&self);
 }
 
 type Result = std::result::Result<Written, HandlerError>;
 
-fn context(folder: &std::path::Path) -> Context {
-    Context { group: "shop-v1".into(), ..Context::new("shop", folder, folder) }
+fn context(directory: &std::path::Path) -> Context {
+    Context { group: "shop-v1".into(), ..Context::new("shop", directory, directory) }
 }
 
 fn event(stream: &str, index: i64, kind: Kind) -> Event {
@@ -140,7 +140,7 @@ async fn r42_an_outage_is_unavailable_until_it_ends(harness: impl Harness) {
     for result in write(harness.sink(), &[events("a-1", 0..1), events("b-1", 0..1)]).await {
         assert_eq!(result.unwrap_err().kind(), HandlerErrorKind::Unavailable);
     }
-    harness.mend();
+    harness.repair();
     let before = harness.seen().len();
     write_all(harness.sink(), &[events("a-1", 0..1), events("b-1", 0..1)]).await;
     assert_eq!(harness.seen()[before..], seen(&[("a-1", 0), ("b-1", 0)]));

@@ -63,7 +63,7 @@ fn c13_exactly_once_names_its_reason() {
         expect![[r#"
             A transaction in flight is rolled back, and its events are decided again. No event is left out. A power
             failure may undo the last transactions (`synchronous = "normal"`), effects and progress together; their
-            events then come again.
+            events are then redelivered.
         "#]],
     );
 }
@@ -217,9 +217,9 @@ fn a_source_in_memory_promises_nothing_beyond_the_process() {
         "[source.memory]\n[checkpoint.file]\n[sink.stdout]\n",
         "progress",
         expect![[r#"
-            Its progress is kept in the folder `checkpoints` of the data directory, for each tranche under the group `a`
-            and the source `memory`. It is committed every 5 seconds while it changes, and when the pipeline stops. It
-            is a position alone, as the events of this source have no ordinals. A restart repeats events that were
+            Its progress is kept in the directory `checkpoints` of the data directory, for each tranche under the group
+            `a` and the source `memory`. It is committed every 5 seconds while it changes, and when the pipeline stops.
+            It is a position alone, as the events of this source have no ordinals. A restart repeats events that were
             handled beyond an unhandled one. One process at a time owns it: a later claim fences this process, which
             stops committing and names the new owner.
         "#]],

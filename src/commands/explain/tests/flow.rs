@@ -101,7 +101,7 @@ fn every_kind_describes_its_reads_and_writes() {
         (
             "[sink.sqlite]\ntable = 't'\n",
             expect![[r#"
-                  The events are kept in the table `t` of the SQLite file `projections.db` of the data directory.
+                It stores the events in the table `t` of the SQLite file `projections.db` of the data directory.
             "#]],
         ),
         (

@@ -96,5 +96,5 @@ fn truncated_line(path: &Path, repair: Repair, fixed: bool) -> Diagnosis {
 fn cannot_be_read(path: &Path, error: &io::Error) -> Diagnosis {
     let means = "its last line was not checked";
     Diagnosis::new(Severity::Warning, path, format!("the file cannot be inspected: {error}"), means)
-        .person("make the file readable and writable")
+        .operator("make the file readable and writable")
 }

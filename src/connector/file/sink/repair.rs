@@ -86,8 +86,8 @@ mod tests {
     use super::*;
 
     fn check(before: &[u8], format: Format, expected: Repair, after: &[u8]) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lines");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lines");
         fs::write(&path, before).unwrap();
         let mut file = OpenOptions::new().read(true).append(true).open(&path).unwrap();
         assert_eq!(repair(&mut file, format).unwrap(), expected);
@@ -123,8 +123,8 @@ mod tests {
     fn r73_a_crash_at_any_byte_leaves_whole_lines() {
         let lines = b"{\"a\":1}\n\"b\\n\"\n[2,{}]\n3.5\n";
         for length in 0..=lines.len() {
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("lines");
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("lines");
             fs::write(&path, &lines[..length]).unwrap();
             let mut file = OpenOptions::new().read(true).append(true).open(&path).unwrap();
             repair(&mut file, Format::Json).unwrap();

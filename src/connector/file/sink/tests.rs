@@ -25,8 +25,8 @@ fn decided(stream: &str, number: i64) -> Decided {
     Decided { work, next: number + 1, effects: Effects::Emitted(vec![Value::Int(number)]), accepted: 0 }
 }
 
-fn sink(folder: &Path, settings: &str) -> FileSink {
-    let context = Context::new("p", folder, folder.join("data"));
+fn sink(directory: &Path, settings: &str) -> FileSink {
+    let context = Context::new("p", directory, directory.join("data"));
     FileSink::new(&toml::from_str(settings).unwrap(), &context).unwrap()
 }
 
@@ -35,57 +35,57 @@ async fn write(sink: &FileSink, stream: &str, number: i64) -> Result<(), (Handle
     result.map(|written| assert_eq!(written, Written::All)).map_err(|error| (error.kind(), error.message().to_owned()))
 }
 
-fn read(folder: &TempDir, path: &str) -> String {
-    fs::read_to_string(folder.path().join("data").join(path)).unwrap()
+fn read(directory: &TempDir, path: &str) -> String {
+    fs::read_to_string(directory.path().join("data").join(path)).unwrap()
 }
 
 #[tokio::test]
 async fn a_write_after_a_rename_or_removal_begins_a_new_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let sink = sink(folder.path(), "fsync = \"never\"");
-    let path = folder.path().join("data/p.jsonl");
+    let directory = tempfile::tempdir().unwrap();
+    let sink = sink(directory.path(), "fsync = \"never\"");
+    let path = directory.path().join("data/p.jsonl");
     write(&sink, "a-1", 1).await.unwrap();
-    fs::rename(&path, folder.path().join("data/p.jsonl.1")).unwrap();
+    fs::rename(&path, directory.path().join("data/p.jsonl.1")).unwrap();
     write(&sink, "a-1", 2).await.unwrap();
     fs::remove_file(&path).unwrap();
     write(&sink, "a-1", 3).await.unwrap();
     // As logrotate's `copytruncate` does.
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
     write(&sink, "a-1", 4).await.unwrap();
-    assert_eq!((read(&folder, "p.jsonl.1"), read(&folder, "p.jsonl")), ("1\n".into(), "4\n".into()));
+    assert_eq!((read(&directory, "p.jsonl.1"), read(&directory, "p.jsonl")), ("1\n".into(), "4\n".into()));
 }
 
 #[tokio::test]
 async fn r73_the_first_write_repairs_a_truncated_line() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::create_dir(folder.path().join("data")).unwrap();
-    fs::write(folder.path().join("data/p.jsonl"), "1\n{\"a\":").unwrap();
-    write(&sink(folder.path(), ""), "a-1", 2).await.unwrap();
-    assert_eq!(read(&folder, "p.jsonl"), "1\n2\n");
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("data")).unwrap();
+    fs::write(directory.path().join("data/p.jsonl"), "1\n{\"a\":").unwrap();
+    write(&sink(directory.path(), ""), "a-1", 2).await.unwrap();
+    assert_eq!(read(&directory, "p.jsonl"), "1\n2\n");
 }
 
 #[tokio::test]
 async fn two_sinks_do_not_write_one_file_until_the_first_has_closed() {
-    let folder = tempfile::tempdir().unwrap();
-    let [first, second] = ["", ""].map(|settings| sink(folder.path(), settings));
+    let directory = tempfile::tempdir().unwrap();
+    let [first, second] = ["", ""].map(|settings| sink(directory.path(), settings));
     write(&first, "a-1", 1).await.unwrap();
     let (kind, message) = write(&second, "a-1", 2).await.unwrap_err();
     assert_eq!(kind, HandlerErrorKind::Unavailable);
     assert!(message.ends_with("data/p.jsonl`: another pipeline or process writes to it"), "{message}");
     first.close().await.unwrap();
     write(&second, "a-1", 2).await.unwrap();
-    assert_eq!(read(&folder, "p.jsonl"), "1\n2\n");
+    assert_eq!(read(&directory, "p.jsonl"), "1\n2\n");
 }
 
 #[tokio::test]
 async fn r65_files_by_stream_stay_in_their_folder_and_few_are_open() {
-    let folder = tempfile::tempdir().unwrap();
-    let sink = sink(folder.path(), "path = \"out/{category}/{id}\"\nmax_open = 2\nfsync = { every = \"1h\" }");
+    let directory = tempfile::tempdir().unwrap();
+    let sink = sink(directory.path(), "path = \"out/{category}/{id}\"\nmax_open = 2\nfsync = { every = \"1h\" }");
     for (stream, number) in [("a-1", 1), ("a-../x", 2), ("b-3", 3), ("a-1", 4)] {
         write(&sink, stream, number).await.unwrap();
     }
-    assert_eq!(read(&folder, "out/a/1"), "1\n4\n");
-    assert_eq!(read(&folder, "out/a/..%2Fx"), "2\n");
+    assert_eq!(read(&directory, "out/a/1"), "1\n4\n");
+    assert_eq!(read(&directory, "out/a/..%2Fx"), "2\n");
     assert_eq!(sink.files.lock().await.count(), 2);
     for stream in ["a-..", "a"] {
         assert_eq!(write(&sink, stream, 5).await.unwrap_err().0, HandlerErrorKind::Permanent, "{stream}");
@@ -96,19 +96,19 @@ async fn r65_files_by_stream_stay_in_their_folder_and_few_are_open() {
 
 #[tokio::test]
 async fn a_decision_without_a_file_spoils_no_other() {
-    let folder = tempfile::tempdir().unwrap();
-    let sink = sink(folder.path(), "path = \"out/{id}\"");
+    let directory = tempfile::tempdir().unwrap();
+    let sink = sink(directory.path(), "path = \"out/{id}\"");
     let results = sink.write(&[decided("a-1", 1), decided("a-..", 2), decided("a-2", 3), decided("a-1", 4)]).await;
     let kinds: Vec<_> = results.iter().map(|result| result.as_ref().map_err(HandlerError::kind)).collect();
     let all = Ok(&Written::All);
     assert_eq!(kinds, [all, Err(HandlerErrorKind::Permanent), all, all]);
-    assert_eq!((read(&folder, "out/1"), read(&folder, "out/2")), ("1\n4\n".into(), "3\n".into()));
+    assert_eq!((read(&directory, "out/1"), read(&directory, "out/2")), ("1\n4\n".into(), "3\n".into()));
 }
 
 #[tokio::test]
 async fn a_full_disk_is_unavailable() {
-    let folder = tempfile::tempdir().unwrap();
-    let sink = sink(folder.path(), "path = \"/dev/full\"");
+    let directory = tempfile::tempdir().unwrap();
+    let sink = sink(directory.path(), "path = \"/dev/full\"");
     let (kind, message) = write(&sink, "a-1", 1).await.unwrap_err();
     assert_eq!(kind, HandlerErrorKind::Unavailable);
     assert_eq!(message, "append to `/dev/full`: No space left on device (os error 28)");
@@ -116,17 +116,17 @@ async fn a_full_disk_is_unavailable() {
 
 #[tokio::test]
 async fn a_directory_that_cannot_be_created_is_unavailable() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("data"), "").unwrap();
-    let (kind, message) = write(&sink(folder.path(), ""), "a-1", 1).await.unwrap_err();
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("data"), "").unwrap();
+    let (kind, message) = write(&sink(directory.path(), ""), "a-1", 1).await.unwrap_err();
     assert_eq!(kind, HandlerErrorKind::Unavailable);
     assert!(message.starts_with("open `") && message.contains("data/p.jsonl`: "), "{message}");
 }
 
 #[tokio::test]
 async fn a_file_is_clean_after_a_sync_interval() {
-    let folder = tempfile::tempdir().unwrap();
-    let sink = sink(folder.path(), "fsync = { every = \"5ms\" }");
+    let directory = tempfile::tempdir().unwrap();
+    let sink = sink(directory.path(), "fsync = { every = \"5ms\" }");
     write(&sink, "a-1", 1).await.unwrap();
     let clean = async {
         while sink.files.lock().await.is_dirty() {
@@ -150,24 +150,24 @@ fn fsync_is_written_as_it_is_read() {
 
 #[tokio::test]
 async fn x6_a_stream_with_a_long_name_has_its_own_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let sink = sink(folder.path(), "path = \"out/{id}.jsonl\"");
+    let directory = tempfile::tempdir().unwrap();
+    let sink = sink(directory.path(), "path = \"out/{id}.jsonl\"");
     let names = ["ж".repeat(43), "ж".repeat(44), "x".repeat(1000)].map(|id| format!("a-{id}"));
     for (number, stream) in (0..).zip(&names) {
         write(&sink, stream, number).await.unwrap();
     }
-    assert_eq!(fs::read_dir(folder.path().join("data/out")).unwrap().count(), 3);
+    assert_eq!(fs::read_dir(directory.path().join("data/out")).unwrap().count(), 3);
 }
 
 #[tokio::test]
 async fn l13_an_effect_with_nan_is_permanent_and_spoils_no_other() {
-    let folder = tempfile::tempdir().unwrap();
-    let sink = sink(folder.path(), "");
+    let directory = tempfile::tempdir().unwrap();
+    let sink = sink(directory.path(), "");
     let average = Value::Map(vec![("avg".into(), Value::Float(f64::NAN))]);
     let bad = Decided { effects: Effects::Emitted(vec![Value::Int(1), average]), ..decided("till-1", 1) };
     let results = sink.write(&[bad, decided("a-1", 2)]).await;
     let error = results[0].as_ref().unwrap_err();
     assert_eq!(error.kind(), HandlerErrorKind::Permanent);
     assert_eq!(error.message(), "cannot write an effect of stream `till-1`: `avg` is `NaN`, which JSON cannot hold");
-    assert_eq!(read(&folder, "p.jsonl"), "2\n");
+    assert_eq!(read(&directory, "p.jsonl"), "2\n");
 }

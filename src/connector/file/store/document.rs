@@ -142,7 +142,7 @@ impl Document {
         let refuse = |kind, why: String| Err(CheckpointError::new(kind, doing).caused_by(anyhow::Error::msg(why)));
         if handled.len() > MAX_SET_BYTES {
             let why = format!("the set of handled ordinals has {} bytes, the limit is {MAX_SET_BYTES}", handled.len());
-            return refuse(CheckpointErrorKind::Unavailable, why);
+            return refuse(CheckpointErrorKind::TooLarge, why);
         }
         self.owned(doing, fence)?;
         match CommitOrder::of(sequence, self.sequence) {

@@ -56,7 +56,7 @@ fn read(path: &Path) -> anyhow::Result<Kept> {
 
 fn cannot_be_read(path: &Path, error: &anyhow::Error) -> Diagnosis {
     let means = "its pipeline does not run, because it cannot know its position";
-    Diagnosis::new(Severity::Error, path, format!("the checkpoint cannot be read: {error:#}"), means).person(
+    Diagnosis::new(Severity::Error, path, format!("the checkpoint cannot be read: {error:#}"), means).operator(
         "decide: restore the file from a backup, or delete it while no daemon uses it, which starts its pipeline at the \
          origin",
     )
@@ -70,6 +70,6 @@ fn unfinished(path: &Path, repair: bool) -> Diagnosis {
     }
     match fs::remove_file(path) {
         Ok(()) => diagnosis.remedy(Remedy::Fixed("it was deleted".to_owned())),
-        Err(error) => diagnosis.person(format!("it could not be deleted: {error}")),
+        Err(error) => diagnosis.operator(format!("it could not be deleted: {error}")),
     }
 }

@@ -31,7 +31,7 @@ impl StoreKind for Settings {
     }
 
     fn phrases(&self, _prose: &Prose<'_>) -> StorePhrases {
-        let place = format!("in the folder `{}` of the data directory", self.path.written());
+        let place = format!("in the directory `{}` of the data directory", self.path.written());
         StorePhrases { place, power_failure: None }
     }
 

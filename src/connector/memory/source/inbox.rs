@@ -1,4 +1,4 @@
-//! The inbox of a pipeline: what is posted to it goes into a bounded feed.
+//! The inbox of a pipeline: posted events go into a bounded feed.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -18,17 +18,17 @@ use crate::formats::jsonlines::{Indexing, parse_body};
 use crate::position::TrancheId;
 use crate::source::{Contract, Inbox, SourceError, SourceErrorKind};
 
-/// `[source.memory]`: events that are posted to `/pipelines/NAME/events`. What was taken and is not handled yet goes with
-/// the process.
+/// `[source.memory]`: events that are posted to `/pipelines/NAME/events`. Accepted events that are not handled yet are lost
+/// with the process.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "MemorySource")]
 pub struct Settings {
-    /// Where the indexes of events come from.
+    /// The origin of the events' indexes.
     pub index: Index,
-    /// How many events may wait. Posting more is refused until there is room.
+    /// The most waiting events. The inbox refuses more until there is room.
     pub max_events: NonZeroUsize,
-    /// How many bytes of them may wait.
+    /// The most bytes of waiting events.
     #[serde(with = "scalar::size")]
     #[schemars(with = "scalar::SizeText")]
     pub max_bytes: u64,
@@ -44,27 +44,27 @@ impl Default for Settings {
     }
 }
 
-/// Where the indexes of events come from. A line that breaks it is refused.
+/// The origin of the events' indexes. A line that contradicts it is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "MemoryIndex")]
 pub enum Index {
-    /// Every line says it: streams are dense.
+    /// The field `index` of each line: streams are dense.
     Field,
-    /// No line says it; it is the time of arrival in microseconds, or one more than the last: streams are sparse.
+    /// The time of arrival in microseconds, or one more than the last index; lines have no index: streams are sparse.
     Arrival,
 }
 
-/// Returns what of the settings cannot be used.
+/// Returns the invalid settings.
 pub fn check(settings: &Settings) -> Vec<BadSetting> {
     let is_nothing = settings.max_bytes == 0;
-    let bad = is_nothing.then(|| BadSetting::new(&["max_bytes"], "`max_bytes` is 0: nothing could be taken"));
+    let bad = is_nothing.then(|| BadSetting::new(&["max_bytes"], "`max_bytes` is 0: no event would fit"));
     bad.into_iter().collect()
 }
 
 impl Settings {
-    /// Returns what the source promises. What is posted after a restart of the process are other events under the same
-    /// positions: no ordinals (C1).
+    /// Returns the contract of the source. It has no ordinals (C1): after a restart of the process, other events have the
+    /// same positions.
     pub fn contract(&self) -> Contract {
         let (indexes, repeats) = match self.index {
             Index::Field => (Indexes::Dense, true),
@@ -74,7 +74,7 @@ impl Settings {
     }
 }
 
-/// Makes the source, and what is posted to it.
+/// Makes the source and its inbox.
 pub fn source(settings: &Settings, context: &Context) -> anyhow::Result<(MemorySource, Arc<dyn Inbox>)> {
     if let Some(bad) = check(settings).into_iter().next() {
         return Err(bad.into());
@@ -83,7 +83,7 @@ pub fn source(settings: &Settings, context: &Context) -> anyhow::Result<(MemoryS
     Ok((inbox.source(), Arc::new(inbox)))
 }
 
-/// Takes what is posted.
+/// The bounded feed of posted events.
 #[derive(Clone)]
 pub struct MemoryInbox {
     feed: MemoryFeed,
@@ -114,16 +114,19 @@ impl MemoryInbox {
         Self { feed, tranche, pipeline, indexing, max_events: settings.max_events.get(), max_bytes: settings.max_bytes }
     }
 
-    /// Makes a source that reads on where another one of this inbox ended: a pipeline that restarts loses nothing.
+    /// Makes a source that continues where the former one ended, so that a restart of the pipeline loses nothing.
     pub fn source(&self) -> MemorySource {
         self.feed.source()
     }
 
     fn error(&self, kind: SourceErrorKind, why: impl fmt::Display) -> SourceError {
-        SourceError::new(kind, format!("take events for pipeline `{}`: {why}", self.pipeline))
+        SourceError::new(kind, format!("accept events for pipeline `{}`: {why}", self.pipeline))
     }
 
-    /// Makes room by forgetting what was read; returns how much room there is not.
+    /// Makes room by deleting read events.
+    ///
+    /// # Errors
+    /// The unread events leave too little room.
     fn make_room(&self, tranche: &mut Tranche, events: usize, bytes: u64) -> Result<(), SourceError> {
         let is_full = |tranche: &Tranche| {
             tranche.events.len() + events > self.max_events || tranche.bytes + bytes > self.max_bytes
@@ -134,7 +137,7 @@ impl MemoryInbox {
             }
         }
         if is_full(tranche) {
-            let why = format!("{} events of {} bytes wait already", tranche.events.len(), tranche.bytes);
+            let why = format!("{} events of {} bytes already wait", tranche.events.len(), tranche.bytes);
             return Err(self.error(SourceErrorKind::Unavailable, why));
         }
         Ok(())
@@ -148,7 +151,7 @@ impl MemoryInbox {
             .map_err(|bad| self.error(SourceErrorKind::Refused, bad))?;
         let bytes = events.iter().map(|event| event.held_bytes() as u64).sum();
         if events.len() > self.max_events || bytes > self.max_bytes {
-            let why = format!("at most {} events of {} bytes fit in", self.max_events, self.max_bytes);
+            let why = format!("at most {} events of {} bytes fit", self.max_events, self.max_bytes);
             return Err(self.error(SourceErrorKind::Refused, why));
         }
         self.make_room(tranche, events.len(), bytes)?;

@@ -34,7 +34,7 @@ impl SourceKind for Settings {
             Index::Arrival => "Indexes are made of the time of arrival, so they grow but leave gaps.",
         };
         let limit = format!(
-            "At most {} wait, in {} of memory; more are refused until there is room.",
+            "At most {} wait, in {} of memory; the source refuses more until there is room.",
             counted(self.max_events.get() as u64, "event"),
             prose.size(&["max_bytes"], self.max_bytes)
         );
@@ -61,8 +61,8 @@ impl SourceKind for Settings {
     }
 }
 
-/// Returns the inbox of the pipeline. Pushed events outlive a restart of the pipeline, and so does their inbox: the API
-/// keeps it in use.
+/// Returns the inbox of the pipeline. The API keeps it in use, so that it and its events outlive a restart of the
+/// pipeline.
 fn shared(settings: &Settings, context: &Context) -> Arc<MemoryInbox> {
     let name = format!("inbox of {}", context.pipeline);
     let inbox = context.clients.get_or_make(&name, || Ok(MemoryInbox::new(settings, &context.pipeline)));

@@ -25,7 +25,7 @@ fn show(batch: &Batch) -> String {
 }
 
 #[tokio::test]
-async fn what_is_pushed_together_is_one_batch() {
+async fn events_of_one_push_are_one_batch() {
     let feed = MemoryFeed::dense();
     feed.push(&tranche(), vec![event(0), event(1)]);
     feed.push(&tranche(), vec![event(2)]);
@@ -75,7 +75,7 @@ async fn a_source_reports_changes_in_order_and_a_later_source_the_held_tranches(
 }
 
 #[tokio::test]
-async fn a_revoked_tranche_is_free_when_its_holder_is_gone() {
+async fn a_revoked_tranche_is_released_when_its_holder_has_ended() {
     let feed = MemoryFeed::dense();
     feed.add(&tranche());
     let crashed = feed.source();
@@ -86,7 +86,7 @@ async fn a_revoked_tranche_is_free_when_its_holder_is_gone() {
 }
 
 #[tokio::test]
-async fn faults_come_when_they_are_told_to() {
+async fn each_injected_fault_occurs_once() {
     let feed = MemoryFeed::dense();
     feed.push(&tranche(), vec![event(0)]);
     feed.fail_next_read(&tranche(), SourceErrorKind::Unavailable);
@@ -111,19 +111,19 @@ fn body(events: std::ops::Range<u64>) -> String {
 }
 
 #[tokio::test]
-async fn all_lines_of_a_body_are_taken_or_none() {
+async fn a_body_is_accepted_whole_or_not_at_all() {
     let inbox = inbox(Settings::default());
     assert_eq!(inbox.push(body(0..3).as_bytes()).await.unwrap(), 3);
     let refused = inbox.push((body(3..4) + "{\"stream\":\"a-1\"}").as_bytes()).await.unwrap_err();
     assert_eq!(refused.kind, SourceErrorKind::Refused);
-    assert_eq!(refused.to_string(), "take events for pipeline `orders`: line 2: expected `type`");
+    assert_eq!(refused.to_string(), "accept events for pipeline `orders`: line 2: expected `type`");
     let mut reader = inbox.source().open(&tranche(), StartAt::Origin);
     assert_eq!(batch(&mut reader).await.events.len(), 3);
     assert_eq!(inbox.push(b"[]").await.unwrap(), 0);
 }
 
 #[tokio::test]
-async fn a_full_inbox_says_so_and_makes_room_of_what_was_read() {
+async fn a_full_inbox_refuses_events_and_deletes_read_ones_for_room() {
     let inbox = inbox(Settings { max_events: NonZeroUsize::new(4).unwrap(), ..Settings::default() });
     let too_many = inbox.push(body(0..5).as_bytes()).await.unwrap_err();
     assert_eq!(too_many.kind, SourceErrorKind::Refused);
@@ -133,7 +133,7 @@ async fn a_full_inbox_says_so_and_makes_room_of_what_was_read() {
     batch(&mut reader).await;
     inbox.push(body(3..5).as_bytes()).await.unwrap();
     assert_eq!(batch(&mut reader).await.events[0].index(), 3);
-    // The first had to go; what is still there is read again, what is not is a lost position.
+    // The first event was deleted. A kept event is read again, and the position of a deleted one is lost.
     let mut again = inbox.source().open(&tranche(), StartAt::Position(Position::Number(1)));
     assert_eq!(batch(&mut again).await.events[0].index(), 1);
     let mut lost = inbox.source().open(&tranche(), StartAt::Position(Position::Number(0)));
@@ -141,7 +141,7 @@ async fn a_full_inbox_says_so_and_makes_room_of_what_was_read() {
 }
 
 #[tokio::test]
-async fn a_new_process_counts_on_from_the_stored_position() {
+async fn a_new_process_continues_from_the_stored_position() {
     let inbox = inbox(Settings::default());
     inbox.push(body(7..9).as_bytes()).await.unwrap();
     let mut reader = inbox.source().open(&tranche(), StartAt::Position(Position::Number(100)));

@@ -203,5 +203,9 @@ fn fenced_or(
 
 fn failed(error: &CheckpointError) -> TransactionError {
     let cause = error.cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
-    TransactionError::Failed(HandlerError::new(HandlerErrorKind::Unavailable, format!("{error}{cause}")))
+    let kind = match error.kind {
+        CheckpointErrorKind::TooLarge => HandlerErrorKind::Unusable,
+        _ => HandlerErrorKind::Unavailable,
+    };
+    TransactionError::Failed(HandlerError::new(kind, format!("{error}{cause}")))
 }

@@ -12,8 +12,8 @@ const TRANSACTIONS: i64 = 40;
 const EFFECTS_EACH: i64 = 7;
 
 /// Commits transactions of some effects each, position by position, and begins one that never ends.
-async fn write_transactions(folder: &Path) {
-    let sink = sqlite_sink(folder, &[EFFECTS]);
+async fn write_transactions(directory: &Path) {
+    let sink = sqlite_sink(directory, &[EFFECTS]);
     let key = key("g", "s", "0");
     let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
     for transaction in 0..TRANSACTIONS {
@@ -28,16 +28,16 @@ async fn write_transactions(folder: &Path) {
     assert!(unfinished.write(&[inserts("a-1", 1_000_000)]).await[0].is_ok());
     // Copied while the transaction is open and the log is not written back.
     for file in ["projections.db", "projections.db-wal"] {
-        std::fs::copy(folder.join(file), folder.join("copy").join(file)).unwrap();
+        std::fs::copy(directory.join(file), directory.join("copy").join(file)).unwrap();
     }
 }
 
 /// Opens what was left, with the log cut at `length`, and returns the position and how many effects there are.
 async fn recover(copy: &Path, length: usize, log: &[u8]) -> (i64, i64) {
-    let folder = TempDir::new().unwrap();
-    std::fs::copy(copy.join("projections.db"), folder.path().join("projections.db")).unwrap();
-    std::fs::write(folder.path().join("projections.db-wal"), &log[..length]).unwrap();
-    let sink = sqlite_sink(folder.path(), &[EFFECTS]);
+    let directory = TempDir::new().unwrap();
+    std::fs::copy(copy.join("projections.db"), directory.path().join("projections.db")).unwrap();
+    std::fs::write(directory.path().join("projections.db-wal"), &log[..length]).unwrap();
+    let sink = sqlite_sink(directory.path(), &[EFFECTS]);
     let position =
         match sink.checkpoints().load(&key("g", "s", "0")).await.unwrap().and_then(|progress| progress.position) {
             None => 0,
@@ -46,17 +46,17 @@ async fn recover(copy: &Path, length: usize, log: &[u8]) -> (i64, i64) {
         };
     // Makes the table, where not even that was committed.
     assert!(sink.write(&[]).await.is_empty());
-    let effects = effects_in(&folder.path().join("projections.db"));
+    let effects = effects_in(&directory.path().join("projections.db"));
     assert!(effects.iter().all(|(_, n)| *n < position * EFFECTS_EACH), "no effect of what was not committed");
     (position, effects.len().try_into().unwrap())
 }
 
 #[tokio::test]
 async fn c11_a_crash_at_any_point_of_the_log_leaves_effects_and_progress_of_the_same_commit() {
-    let folder = TempDir::new().unwrap();
-    let copy = folder.path().join("copy");
+    let directory = TempDir::new().unwrap();
+    let copy = directory.path().join("copy");
     std::fs::create_dir(&copy).unwrap();
-    write_transactions(folder.path()).await;
+    write_transactions(directory.path()).await;
     let log = std::fs::read(copy.join("projections.db-wal")).unwrap();
     let mut random = fastrand::Rng::with_seed(11);
     let mut cuts: Vec<_> = (0..60).map(|_| random.usize(0..=log.len())).chain([0, log.len()]).collect();
@@ -73,10 +73,10 @@ async fn c11_a_crash_at_any_point_of_the_log_leaves_effects_and_progress_of_the_
 
 #[tokio::test]
 async fn c11_a_log_with_a_damaged_page_counts_up_to_that_page() {
-    let folder = TempDir::new().unwrap();
-    let copy = folder.path().join("copy");
+    let directory = TempDir::new().unwrap();
+    let copy = directory.path().join("copy");
     std::fs::create_dir(&copy).unwrap();
-    write_transactions(folder.path()).await;
+    write_transactions(directory.path()).await;
     let log = std::fs::read(copy.join("projections.db-wal")).unwrap();
     let mut random = fastrand::Rng::with_seed(12);
     for _ in 0..20 {

@@ -55,10 +55,12 @@ impl Harness {
     /// Opens the store, as a process does that starts.
     pub(super) fn open(&self) -> Arc<dyn CheckpointStore> {
         match self {
-            Self::Sqlite(folder) => {
-                Arc::new(SqliteCheckpoints::new(&CheckpointSettings::default(), &context(folder.path())))
+            Self::Sqlite(directory) => {
+                Arc::new(SqliteCheckpoints::new(&CheckpointSettings::default(), &context(directory.path())))
             }
-            Self::File(folder) => Arc::new(FileCheckpoints::new(&store::Settings::default(), &context(folder.path()))),
+            Self::File(directory) => {
+                Arc::new(FileCheckpoints::new(&store::Settings::default(), &context(directory.path())))
+            }
             Self::Memory(store) => Arc::new(store.clone()),
             Self::SqliteSink(_) | Self::MemorySink(_) => self.open_sink().checkpoints(),
         }
@@ -67,7 +69,7 @@ impl Harness {
     /// Opens the sink, of a harness that has one.
     pub(super) fn open_sink(&self) -> Arc<dyn TransactionalSink> {
         match self {
-            Self::SqliteSink(folder) => Arc::new(sqlite_sink(folder.path(), &[EFFECTS])),
+            Self::SqliteSink(directory) => Arc::new(sqlite_sink(directory.path(), &[EFFECTS])),
             Self::MemorySink(sink) => Arc::new(sink.clone()),
             _ => panic!("this harness has no sink"),
         }
@@ -76,7 +78,7 @@ impl Harness {
     /// Returns the streams and numbers of all effects that are there, sorted.
     pub(super) fn effects(&self) -> Vec<(String, i64)> {
         let mut effects = match self {
-            Self::SqliteSink(folder) => effects_in(&folder.path().join("projections.db")),
+            Self::SqliteSink(directory) => effects_in(&directory.path().join("projections.db")),
             Self::MemorySink(sink) => {
                 let emitted = sink.effects().into_iter().flat_map(|effect| effect.emitted);
                 emitted.map(|value| stream_and_number(&value)).collect()
@@ -220,8 +222,8 @@ fn stream_and_number(value: &Value) -> (String, i64) {
     }
 }
 
-pub(super) fn file_in(folder: &Path, name: &str) -> PathBuf {
-    folder.join(name)
+pub(super) fn file_in(directory: &Path, name: &str) -> PathBuf {
+    directory.join(name)
 }
 
 /// Makes one `#[tokio::test]` of each case for each harness.

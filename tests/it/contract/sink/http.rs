@@ -57,7 +57,7 @@ impl Harness for Http {
         self.server.otherwise(Reply::Status(503));
     }
 
-    fn mend(&self) {
+    fn repair(&self) {
         self.server.otherwise(Reply::Status(200));
     }
 }

@@ -21,7 +21,7 @@ impl Write for Shared {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut out = self.0.lock().unwrap();
         if out.broken {
-            return Err(io::ErrorKind::BrokenPipe.into());
+            return Err(io::ErrorKind::StorageFull.into());
         }
         out.writes += 1;
         out.bytes.extend_from_slice(bytes);
@@ -56,7 +56,7 @@ impl Harness for Stdout {
         self.out.0.lock().unwrap().broken = true;
     }
 
-    fn mend(&self) {
+    fn repair(&self) {
         self.out.0.lock().unwrap().broken = false;
     }
 }
@@ -80,15 +80,15 @@ async fn the_lines_of_a_group_leave_in_one_write() {
 }
 
 #[tokio::test]
-async fn s19_a_closed_pipe_is_named_and_no_event_is_at_fault() {
+async fn s19_a_closed_pipe_is_unusable_for_every_event() {
     let (reader, writer) = io::pipe().unwrap();
     let sink = StdoutSink::to(&Settings::default(), Box::new(writer));
     write_all(&sink, &[events("a-1", 0..1)]).await;
     drop(reader);
     let results = write(&sink, &[events("a-1", 1..2), emitted("a-1", 2, vec![])]).await;
     let error = results[0].as_ref().unwrap_err();
-    assert_eq!(error.kind(), HandlerErrorKind::Unavailable);
-    assert_eq!(error.message(), "standard output is closed: its reader has gone");
+    assert_eq!(error.kind(), HandlerErrorKind::Unusable);
+    assert_eq!(error.message(), "standard output was closed by its reader");
     assert_eq!(results[1], Ok(Written::All), "it has no effects");
 }
 
