@@ -1,7 +1,7 @@
-//! Whole pipelines against what they are made of: `cargo bench --bench pipeline [-- NAME..]`.
+//! Whole pipelines beside their parts: `cargo bench --bench pipeline [-- NAME..]`.
 //!
-//! Every row is the median of five runs, beside its floor in the same run, with the CPU time an event took. Machines
-//! differ and are shared: read the ratios. `BENCH_ROUNDS=1` is for a quick look.
+//! Every row is the median of five runs, beside its floor in the same run, with the CPU time per event. Machines differ
+//! and are shared, so compare ratios only. `BENCH_ROUNDS=1` gives quick, rough figures.
 
 #![expect(
     clippy::unwrap_used,
@@ -70,7 +70,7 @@ struct Bench {
     rounds: usize,
 }
 
-/// The duration of a run.
+/// The times of a run.
 #[derive(Clone, Copy, Debug)]
 struct Took {
     wall: Duration,
@@ -86,7 +86,7 @@ impl Bench {
         median((0..self.rounds).map(|_| run()).collect())
     }
 
-    /// JSON lines to nowhere, through a script, into SQLite: each beside the reader alone.
+    /// Measures JSON lines without a sink, through a script, and into SQLite, each beside the reader alone.
     fn throughput(&self) {
         write_lines(&self.path("events.jsonl"), LINES, STREAMS);
         let reader = self.median(|| {
@@ -111,8 +111,8 @@ impl Bench {
         row("lines -> script -> sqlite, exactly once, NORMAL", &sqlite(sqlite::Synchronous::Normal));
     }
 
-    /// Measures the cost of streams that always fail for the others. The rows take turns, as what else the machine does (such as writing
-    /// back the file that was just made) would else be counted against one of them.
+    /// Measures the cost of streams that always fail for the others. The rows alternate, so that other work of the machine,
+    /// such as writing back the new file, affects both.
     fn failing(&self) {
         write_lines(&self.path("long.jsonl"), 5 * LINES, STREAMS);
         let mut runs = [Vec::new(), Vec::new(), Vec::new()];
@@ -127,7 +127,7 @@ impl Bench {
         show("900,000 events, a hundred fail", hundred, 900_000, Some(without));
     }
 
-    /// Handlers that wait, against the waits themselves.
+    /// Measures handlers that wait, beside the waits themselves.
     fn waiting(&self) {
         write_lines(&self.path("short.jsonl"), 10_000, 1_000);
         for concurrency in [16, 100] {
@@ -224,14 +224,14 @@ impl Bench {
     }
 }
 
-/// A pipeline to be measured.
+/// A measured pipeline.
 #[derive(Clone)]
 struct Work {
     path: &'static str,
     script: Option<&'static str>,
     handler: Option<Arc<dyn Handler>>,
     sqlite: Option<sqlite::Synchronous>,
-    /// Progress is kept in SQLite even if the sink holds nothing.
+    /// SQLite keeps the progress even if the sink writes nothing.
     durable: bool,
     concurrency: usize,
     max_events: usize,
@@ -385,10 +385,10 @@ fn drive(assemble: Arc<dyn Assemble>, options: pipeline::Options, stop: Option<C
     })
 }
 
-/// Handles everything at once, but for some streams, which fail for ever.
+/// A handler that handles all events at once, except those of some streams, which always fail.
 struct Failing {
     failing: u64,
-    /// After how many events it begins to count, so that both runs are warm.
+    /// The number of events before it begins to count, so that both runs are warm.
     from: u64,
     handled: AtomicU64,
     began: Mutex<Option<(Instant, Duration)>>,
@@ -420,7 +420,7 @@ impl Handler for Failing {
     }
 }
 
-/// Waits up to 5 ms for each event, and measures how long that really took.
+/// A handler that waits up to 5 ms for each event, and measures the actual wait.
 #[derive(Default)]
 struct Waiting {
     waits: Mutex<std::collections::HashMap<String, Duration>>,
@@ -432,7 +432,7 @@ impl Handler for Waiting {
         async move {
             let began = Instant::now();
             let work = call.single();
-            // The same for every run: by stream and index.
+            // Derived from stream and index, so that every run waits for the same times.
             let hash = work
                 .stream_id()
                 .bytes()
@@ -450,7 +450,7 @@ impl Handler for Waiting {
     }
 }
 
-/// Lines of about 300 bytes, their streams shuffled.
+/// Writes lines of about 300 bytes with shuffled streams.
 fn write_lines(path: &Path, lines: u64, streams: u64) {
     let mut out = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
     let mut next = vec![0_u64; streams as usize];
@@ -485,7 +485,7 @@ fn timed(run: impl FnOnce()) -> Took {
     Took { wall: began.elapsed(), cpu: cpu_time() - cpu }
 }
 
-/// The CPU time of the process so far, from its clock ticks of 10 ms.
+/// Returns the CPU time of the process so far, in clock ticks of 10 ms.
 fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();

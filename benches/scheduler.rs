@@ -1,9 +1,9 @@
 //! The cost of the scheduler by itself, beside a floor measured in the same run.
 //!
-//! `cargo bench --bench scheduler`. Seeds are fixed, and figures are medians of five. Times are those that the thread
-//! was on a core, without the making of the events. Everything is cold: the scheduler is new, a tranche reads ten
-//! batches of 1,000 events ahead (or all of them), and 64 calls are in flight at a time. The ordinary case is "1M
-//! events on 100k streams": ten events a stream, interleaved.
+//! `cargo bench --bench scheduler`. Seeds are fixed, and figures are medians of five. Times count only while the thread is
+//! on a core, without the creation of the events. The scheduler is new and cold, a tranche reads ten batches of 1,000
+//! events ahead (or all of them), and 64 calls are in flight at a time. The ordinary case is "1M events on 100k streams":
+//! ten events a stream, interleaved.
 
 use std::collections::HashMap;
 use std::fs;
@@ -46,7 +46,7 @@ fn main() {
     measure("1M events on one stream, all read first", &one, 1, usize::MAX);
 }
 
-/// A stream name of 24 bytes.
+/// Returns a stream name of 24 bytes.
 fn name(number: u64) -> String {
     format!("order-{:018}", number.wrapping_mul(0x9E37_79B9_7F4A_7C15) % 1_000_000_000_000_000_000)
 }
@@ -74,7 +74,7 @@ fn options() -> Options {
     }
 }
 
-/// Makes batches, a tranche after the other, whose events share a buffer per batch, as those of a source do.
+/// Makes batches, one tranche after the other. The events of a batch share a buffer, as those of a source do.
 fn batches(events: &[(String, i64)], tranches: usize) -> Vec<IngestBatch> {
     let mut numbers = vec![0; tranches];
     let make = |(at, events): (usize, &[(String, i64)])| {
@@ -95,7 +95,7 @@ fn tranche_id(tranche: usize) -> TrancheId {
     TrancheId::new(tranche.to_string())
 }
 
-/// Records are their names: the scheduler never looks at a body, and whether those are in a cache is their reader's affair.
+/// Makes events without bodies. The scheduler never reads a body, so its cache misses belong to the reader.
 fn records(events: &[(String, i64)], from: u64) -> Vec<Event> {
     let buffer: Vec<u8> = events.iter().flat_map(|(name, _)| name.bytes()).collect();
     let (buffer, mut start) = (Bytes::from(buffer), 0);
@@ -160,7 +160,7 @@ fn hash_map(events: &[(String, i64)]) -> Duration {
     took
 }
 
-/// A million streams that are known, and have nothing to do.
+/// Measures the memory of a million known streams without pending events.
 fn idle() {
     const STREAMS: u64 = 1_000_000;
     let mut scheduler = Scheduler::new(options());
@@ -199,14 +199,14 @@ fn resident() -> u64 {
     pages * 4096
 }
 
-/// Nanoseconds that this thread has run. The kernel brings the figure up to date at its ticks, and when a thread yields.
+/// Returns the nanoseconds that this thread has run. The kernel updates the figure at its ticks and when a thread yields.
 fn cpu() -> u64 {
     std::thread::yield_now();
     let stat = fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells how long a thread has run");
     stat.split(' ').next().and_then(|nanos| nanos.parse().ok()).expect("schedstat has numbers")
 }
 
-/// Measures something and the floor in turn, so that both meet the same machine.
+/// Measures a case and its floor alternately, so that other work of the machine affects both.
 fn compare(what: &str, names: &[(String, i64)], events: usize, mut run: impl FnMut() -> Duration) {
     let each = |took: Duration, count: usize| took.as_nanos() as f64 / count as f64;
     let mut runs: Vec<_> = (0..RUNS).map(|_| (each(run(), events), each(hash_map(names), names.len()))).collect();

@@ -1,7 +1,7 @@
 //! The calls a second of the documentation's sample script: one event a call, on one and two threads.
 //!
-//! `cargo bench --bench script` prints them beside those of a script that does nothing. The processor time of a call is
-//! measured apart from the elapsed time, as other work may run beside it.
+//! `cargo bench --bench script` prints them beside those of a script that does nothing. Other work can run on the machine,
+//! so the processor time of a call is measured apart from the elapsed time.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Barrier};
@@ -28,7 +28,7 @@ fn handle(stream, events) {
 "#;
 const NOTHING: &str = "fn handle(stream, events) { () }";
 
-/// Works of one event each, as a reader makes them: the events of a batch share its buffer.
+/// The number of works, of one event each. The events of a batch share its buffer, as those of a reader do.
 const WORKS: usize = 10_000;
 const BATCH: usize = 500;
 const ROUNDS: usize = 60;
@@ -51,8 +51,8 @@ fn main() {
 
 fn compile(source: &str) -> Script {
     let path = std::env::temp_dir().join(format!("propulsiond-bench-{}.rhai", std::process::id()));
-    std::fs::write(&path, source).expect("the temporary folder is writable");
-    let script = Script::compile(&path, &serde_json::Map::new(), Options::default()).expect("the script is right");
+    std::fs::write(&path, source).expect("the temporary directory is writable");
+    let script = Script::compile(&path, &serde_json::Map::new(), Options::default()).expect("the script is valid");
     std::fs::remove_file(&path).expect("it was just written");
     script
 }
@@ -101,7 +101,7 @@ fn measure(factory: &Arc<dyn BlockingHandlerFactory>, threads: usize, every: usi
     (calls / passed, used as f64 / calls)
 }
 
-/// Returns the processor time that this thread has had, in nanoseconds; 0 where there is no way to tell.
+/// Returns the processor time of this thread in nanoseconds, or 0 if the system does not report it.
 fn processor_time() -> u64 {
     let statistics = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     statistics.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or_default()
@@ -111,27 +111,27 @@ fn works(every: usize) -> Vec<Work> {
     (0..WORKS).step_by(BATCH).flat_map(|first| batch(first, every)).collect()
 }
 
-/// The place of a field in its batch's buffer: start and length.
-type Place = (usize, usize);
+/// The location of a field in the buffer of its batch: start and length.
+type Location = (usize, usize);
 
 fn batch(first: usize, every: usize) -> Vec<Work> {
-    let (mut buffer, mut places) = (String::new(), Vec::new());
+    let (mut buffer, mut locations) = (String::new(), Vec::new());
     for number in first..first + BATCH {
         let stream = append(&mut buffer, &format!("order-{number:08}"));
         let name = append(&mut buffer, if number % every == 0 { "OrderPlaced" } else { "OrderViewed" });
-        places.push([stream, name, append(&mut buffer, &body(number))]);
+        locations.push([stream, name, append(&mut buffer, &body(number))]);
     }
     let buffer = Bytes::from(buffer);
-    (first..).zip(places).map(|(number, places)| work(event(&buffer, number, places))).collect()
+    (first..).zip(locations).map(|(number, locations)| work(event(&buffer, number, locations))).collect()
 }
 
-fn event(buffer: &Bytes, number: usize, [stream, name, data]: [Place; 3]) -> Event {
+fn event(buffer: &Bytes, number: usize, [stream, name, data]: [Location; 3]) -> Event {
     EventBuilder::new(buffer.clone())
         .text(Text::Stream, stream.0, stream.1)
         .text(Text::Type, name.0, name.1)
         .data(data.0, data.1)
         .build(Kind::Event, Ordinal::new(number as u64, 0), 0)
-        .expect("the event is right")
+        .expect("the event is valid")
 }
 
 fn work(event: Event) -> Work {
@@ -147,7 +147,7 @@ fn work(event: Event) -> Work {
     }
 }
 
-fn append(buffer: &mut String, text: &str) -> Place {
+fn append(buffer: &mut String, text: &str) -> Location {
     let start = buffer.len();
     buffer.push_str(text);
     (start, text.len())

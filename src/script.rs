@@ -10,49 +10,59 @@
 //! }
 //! ```
 //!
-//! `handle` is called with one stream and the next of its events. What it emits reaches the sink when it returns, and
-//! only then: nothing of a call that fails leaves it.
+//! `handle` gets one stream and its next events. Its effects reach the sink after it has returned. A failed call has no
+//! effects.
 //!
-//! | it ends with | meaning |
+//! | result | meaning |
 //! |---|---|
-//! | nothing, `done()`, `done("tag")` | all handled; statistics count the call as `tag` |
-//! | `upto(n)`, `upto(n, "tag")` | handled up to index `n`, which comes next: inside of what was offered, or beyond |
-//! | `defer("5s")`, `defer(5)` | no progress: the same again in 5 s |
-//! | `malformed("why")`, `malformed("why", e.index)` | an event is not what it should be |
-//! | `throw "why"` | failed: tried again with back-off |
-//! | `throw #{ class, why, index, retry_after }` | failed, of class `transient`, `permanent`, `malformed`, `throttled` or `unavailable` |
+//! | nothing, `done()`, `done("tag")` | all events are handled; statistics count the call as `tag` |
+//! | `upto(n)`, `upto(n, "tag")` | the events before index `n` are handled; `n` may lie beyond the offered events |
+//! | `defer("5s")`, `defer(5)` | no progress: the same events are offered again in 5 s |
+//! | `malformed("why")`, `malformed("why", e.index)` | an event is malformed |
+//! | `throw "why"` | the call failed, and is retried with back-off |
+//! | `throw #{ class, why, index, retry_after }` | the call failed with an error of class `transient`, `permanent`, `malformed`, `throttled` or `unavailable` |
 //! | any other value | a permanent error |
 //!
-//! Nothing, or no progress (`defer`, `upto` the first event), goes with no effects: they would be written again and
-//! again (C13). `malformed` without an index leaves it to the pipeline to find out which event it is (C19).
+//! A result without progress (`defer`, `upto` the first event) must have no effects, as each retry would repeat them
+//! (C13). After `malformed` without an index the pipeline searches for the event (C19).
 //!
-//! | there is | with |
+//! | name | members |
 //! |---|---|
-//! | `stream` | `.name` `.category` `.id` `.ids` (the id's parts between `_`) |
-//! | `events` | `for`, `[0]`, `[-1]`, `.len()`, and what arrays can do |
-//! | `e` | `.index` `.type` `.timestamp` `.id` `.correlation` `.causation` `.is_unfold` `.data` `.meta` `.raw` `.stream`; what it has not is `()` |
-//! | `emit(value)` | a value for the sink |
+//! | `stream` | `.name` `.category` `.id` `.ids` (the parts of the id between `_`) |
+//! | `events` | `for`, `[0]`, `[-1]`, `.len()`, and the other methods of arrays |
+//! | `e` | `.index` `.type` `.timestamp` `.id` `.correlation` `.causation` `.is_unfold` `.data` `.meta` `.raw` `.stream`; an absent one is `()` |
+//! | `emit(value)` | emits a value for the sink |
 //! | `log` | `.debug` `.info` `.warn` `.error` |
 //! | `metric` | `.inc(name)` `.inc(name, n)` |
 //! | `time` | `.now()` and `.parse(text)`, with `.unix()` `.unix_ms()` `.seconds_since(time or text)` |
 //! | `json` | `.parse(text)` `.text(value)` |
-//! | `params` | the handler's `params`, a map |
-//! | `global::NAME` | a `const` of the script |
-//! | `import "name" as m;` | `name.rhai` beside the script, as `m::function(..)` |
+//! | `params` | the `params` of the handler, a map |
+//! | `global::NAME` | reads a `const` of the script |
+//! | `import "name" as m;` | imports `name.rhai` from the directory of the script; call `m::function(..)` |
 //!
-//! `e.data` and `e.meta` are JSON, read when first touched, as maps whose fields are converted one by one. A number
-//! that neither an integer of 64 bits nor a float can give back is a string of its digits. `e.raw` is the body
-//! as it is. Events never change: `let data = e.data; data.x = 1;` changes a copy.
+//! `e.data` and `e.meta` are JSON, parsed on first use, as maps whose fields are converted one by one. `e.raw` is the
+//! unchanged body. Events never change: `let data = e.data; data.x = 1;` changes a copy.
 //!
-//! With `streams_per_call` over 1 it is `fn handle_batch(spans)` instead, once for all streams. Each span has `.stream`
-//! and `.events`, and is decided for itself: `span.emit(value)`, `.done("tag")`, `.upto(n)`, `.defer("5s")`,
-//! `.malformed("why")`, `.fail("why")` (as `throw`). What is said last counts; nothing said is all handled. A `throw`
-//! fails the whole call.
+//! A number that neither an integer of 64 bits nor a float can represent is a string of its digits. Arithmetic with it is
+//! an error. Emitted, it stays a string: a file or an HTTP body holds it in quotes. NaN and the infinities cannot be
+//! emitted.
 //!
-//! Functions see no variables outside of themselves. Those of a script of several files need names of their own, also
-//! other than those of built-in functions, as rhai remembers what a name leads to for all files at once.
+//! If `streams_per_call` is more than 1, the script has `fn handle_batch(spans)` instead, called once for several streams.
+//! Each span has `.stream` and `.events`, and its own result: `span.emit(value)`, `.done("tag")`, `.upto(n)`,
+//! `.defer("5s")`, `.malformed("why")`, `.fail("why")` (as `throw`). The last result counts; without one all events are
+//! handled. A `throw` fails the whole call.
 //!
-//! A script reads no files, opens no connections and cannot wait. It is bounded in time (`timeout`) and by [`Limits`].
+//! Functions see no variables outside themselves. In a script of several files they need distinct names, also distinct
+//! from built-in functions, as rhai caches resolved names for all files together.
+//!
+//! **No files, no connections, no waiting.** A call is bounded in time (`timeout`) and by [`Limits`]:
+//! - The clock is read every 32 operations. A single operation can take milliseconds, such as a search in a text of
+//!   16 MiB or a method of an array of 100,000 items. A call can therefore exceed `timeout` by about a second.
+//! - Variables are measured while the call runs, and the functions that build large values check the limits while they
+//!   build. Some values are measured late: the copies that one built-in function holds, and nested values added by
+//!   `push` ([`methods`]). A call can therefore exceed `memory_bytes` by some megabytes.
+//! - A closure that captures the variable that holds it is a reference cycle, and rhai has no collector. Its memory, up
+//!   to `memory_bytes` per call, is not freed before the process ends.
 
 mod api;
 mod builtins;
@@ -65,13 +75,14 @@ mod handler;
 mod intern;
 mod json;
 mod memory;
+mod methods;
 mod metrics;
 mod number;
 mod objects;
 mod problem;
 mod program;
-mod quick;
 mod settings;
+mod shortcuts;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -96,32 +107,32 @@ use self::program::Program;
 use self::sources::Sources;
 use crate::handler::BlockingHandlerFactory;
 
-/// How large a stack a thread that runs scripts needs for [`MAX_CALL_DEPTH`] in every build.
+/// The stack size of threads that run scripts. It is enough for [`MAX_CALL_DEPTH`] in every build.
 pub const STACK_BYTES: usize = 16 << 20;
 
-/// The most that [`Limits::call_depth`] may be, and [`Limits::expression_depth`]: calls of that depth in expressions of
-/// that depth fit the stack.
+/// The maximum of [`Limits::call_depth`]. The deepest calls in the deepest expressions fit the stack.
 pub const MAX_CALL_DEPTH: usize = 64;
+/// The maximum of [`Limits::expression_depth`].
 pub const MAX_EXPRESSION_DEPTH: usize = 64;
 
-/// What one call of a script may use. More is a permanent error of the call.
+/// The limits of one call of a script. A call that exceeds one fails with a permanent error.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "ScriptLimits")]
 pub struct Limits {
-    /// Steps of a call; a turn of a small loop takes about ten.
+    /// Operations of a call. One turn of a small loop takes about ten.
     pub operations: u64,
-    /// Bytes of all variables and everything that they hold.
+    /// Bytes of all variables and of all values in them.
     pub memory_bytes: usize,
-    /// How deep functions may call each other.
+    /// The depth of nested function calls.
     pub call_depth: usize,
-    /// How deep expressions may be nested.
+    /// The depth of nested expressions.
     pub expression_depth: usize,
-    /// Of one string; at the top level of a file no more than 4 MiB.
+    /// Bytes of one string. Top-level statements of a file get at most 4 MiB.
     pub string_bytes: usize,
-    /// Items of an array and all within it.
+    /// Items of an array, with those of the arrays in it.
     pub array_items: usize,
-    /// Entries of a map and all within it.
+    /// Entries of a map, with those of the maps in it.
     pub map_entries: usize,
     /// Variables at one time.
     pub variables: usize,
@@ -151,12 +162,12 @@ impl Default for Limits {
     }
 }
 
-/// What of the pipeline a script depends on.
+/// The settings of the pipeline that a script depends on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// More than one: the script has `handle_batch`.
+    /// The number of streams per call. The script has `handle_batch` if it is more than 1.
     pub streams_per_call: usize,
-    /// How long one call may take.
+    /// The time limit of one call.
     pub timeout: Duration,
     pub limits: Limits,
 }
@@ -178,7 +189,7 @@ impl Options {
 pub struct Script(Arc<Inner>);
 
 struct Inner {
-    /// The script's own file, as messages name it.
+    /// The name of the script's file in messages.
     file: String,
     sources: Sources,
     host: Host,
@@ -192,8 +203,7 @@ impl Inner {
 }
 
 impl Script {
-    /// Reads, parses and links the script at `path` and what it imports, and runs its top-level statements once to
-    /// see that they work.
+    /// Reads, parses and links the script at `path` and its imports, and runs its top-level statements once as a test.
     pub fn compile(
         path: &Path,
         params: &serde_json::Map<String, serde_json::Value>,
@@ -219,34 +229,34 @@ impl Script {
         Ok(script)
     }
 
-    /// Runs the top-level statements once, on a stack as large as that of the threads that run them later.
+    /// Runs the top-level statements once, with the stack size of the threads that run them later.
     fn try_top_level(&self) -> Result<(), Problem> {
         let inner = Arc::clone(&self.0);
         let thread = std::thread::Builder::new().name("compile-script".to_owned()).stack_size(STACK_BYTES);
         let Ok(thread) = thread.spawn(move || inner.program().map(drop)) else {
-            return Err(Problem::of(&self.0.file, "no thread can be started to try the top-level statements"));
+            return Err(Problem::of(&self.0.file, "cannot start a thread to run the top-level statements"));
         };
         thread.join().unwrap_or_else(|_| Err(Problem::of(&self.0.file, "the script engine failed")))
     }
 
-    /// Returns the same script for which time stands still: `time.now()` says `now` (R78).
+    /// Returns the same script with a fixed result of `time.now()` (R78).
     pub fn at(&self, now: OffsetDateTime) -> Self {
         let Inner { file, sources, host, options } = &*self.0;
         let host = Host { now: Some(now), ..host.clone() };
         Self(Arc::new(Inner { file: file.clone(), sources: sources.clone(), host, options: options.clone() }))
     }
 
-    /// Returns what makes a handler for each thread. The threads need [`STACK_BYTES`].
+    /// Returns the factory of the handlers, one per thread. The threads need [`STACK_BYTES`].
     pub fn factory(&self) -> Arc<dyn BlockingHandlerFactory> {
         Arc::new(Factory(Arc::clone(&self.0)))
     }
 
-    /// Returns what will fail once it is reached, such as calls of functions that do not exist. Nothing that might
-    /// work is in it.
+    /// Returns the calls that fail once they are reached, such as those of unknown functions. A call that might work is
+    /// not reported.
     pub fn check(&self) -> Vec<Problem> {
         let Inner { sources, host, options, .. } = &*self.0;
         let mut engine = program::engine(host, options);
-        // The optimizer would take away what it can prove never to run, and put values for names.
+        // The optimizer would remove unreachable code and replace names by values.
         engine.set_optimization_level(rhai::OptimizationLevel::None);
         match sources.parse(&engine, &program::host_scope(host)) {
             Ok(asts) => check::check(&engine, sources, &asts, options.is_batch()),
@@ -254,17 +264,17 @@ impl Script {
         }
     }
 
-    /// Returns the files that the script consists of: what to watch for changes.
+    /// Returns the files of the script, for a watcher of changes.
     pub fn files(&self) -> Vec<PathBuf> {
         self.0.sources.files.iter().map(|file| file.path.clone()).collect()
     }
 
-    /// Returns a hash of the texts of all files (R50). Parameters and options are not in it.
+    /// Returns a hash of the texts of all files (R50), without parameters and options.
     pub fn hash(&self) -> u64 {
         self.0.sources.hash()
     }
 
-    /// Returns the counters that the script keeps, for all its threads.
+    /// Returns the counters of the script, shared by all its threads.
     pub fn metrics(&self) -> Arc<ScriptMetrics> {
         Arc::clone(&self.0.host.metrics)
     }
@@ -276,7 +286,7 @@ impl std::fmt::Debug for Script {
     }
 }
 
-/// Converts the parameters, which were read from a file: numbers are what TOML or YAML made of them.
+/// Converts the parameters. TOML or YAML has already converted their numbers.
 fn params_map(params: &serde_json::Map<String, serde_json::Value>) -> Map {
     let text = serde_json::to_vec(params).expect("a tree of JSON values can be written as JSON");
     json::parse(&text).ok().and_then(rhai::Dynamic::try_cast::<Map>).unwrap_or_default()

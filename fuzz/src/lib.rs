@@ -1,4 +1,4 @@
-//! The actions of each target on an input of any bytes. A panic or a failed assertion is a finding.
+//! The actions of each target on arbitrary input. A panic or a failed assertion is a finding.
 //!
 //! The package's own tests include this file and replay the corpus with it.
 

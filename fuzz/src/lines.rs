@@ -1,4 +1,4 @@
-//! Events as lines of JSON: read, and written back to the same events.
+//! Events as lines of JSON: parsed, written, and parsed again.
 
 use bytes::Bytes;
 use propulsiond::event::{Event, Kind, Text};
@@ -33,7 +33,7 @@ pub fn json_lines(input: &[u8]) {
     }
 }
 
-/// Checks that a read event can be written, and reads back as the same.
+/// Checks that a parsed event can be written, and that the result parses as the same event.
 fn check_event(event: &Event) {
     let texts = TEXTS.map(|field| event.text(field).to_owned());
     let _whether_it_can_be_read = event.timestamp();
@@ -54,7 +54,7 @@ fn check_event(event: &Event) {
     assert_eq!(joined(again.meta()), joined(event.meta()), "{shown}");
 }
 
-/// Between the tokens of a body a line end is as good as a space.
+/// Replaces line ends between the tokens of a body by spaces, which mean the same.
 fn joined(body: &[u8]) -> Vec<u8> {
     body.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect()
 }

@@ -1,4 +1,4 @@
-//! The functions that scripts may call, with values of all shapes: a fixed script obeys the input.
+//! The functions for scripts, called with values of all types. A fixed script makes the calls that the input encodes.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -10,7 +10,7 @@ use propulsiond::position::Ordinal;
 use propulsiond::script::{Options, Script};
 use propulsiond::work::{Work, WorkId, WorkKind};
 
-/// The most calls, and the greatest depth of values, of an input: more would find nothing new.
+/// The maximum number of calls and the maximum depth of values per input. More would find nothing new.
 const MOST_CALLS: usize = 24;
 const DEEPEST: usize = 6;
 
@@ -58,7 +58,7 @@ pub fn script_api(input: &[u8]) {
     }
 }
 
-/// The bytes of an input, as choices. Where they end, every choice is the first.
+/// The bytes of an input as choices. After its end every choice is the first.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -135,7 +135,7 @@ impl Input<'_> {
     }
 }
 
-/// Texts that something is made of them.
+/// Texts that functions parse.
 const NAMES: [&str; 16] = [
     "5s",
     "1h 30m",

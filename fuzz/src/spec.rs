@@ -1,4 +1,4 @@
-//! A pipeline file: read, checked, and explained where it is wrong.
+//! Pipeline files: parsing, checks, and their error messages.
 
 use std::path::Path;
 
@@ -34,7 +34,7 @@ fn explain(file: &Path, input: &[u8], format: Format) {
     }
 }
 
-/// A problem stands where the file has something, and shows nothing that a terminal would obey.
+/// Checks that a problem lies inside the file, and that its text has no control characters for a terminal.
 fn check_shown(problem: &Problem, text: &str) {
     if let Some(place) = &problem.place {
         let line = text.strip_prefix('\u{feff}').unwrap_or(text).split('\n').nth(place.line - 1);

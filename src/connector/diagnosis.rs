@@ -101,14 +101,14 @@ mod tests {
     }
 
     #[test]
-    fn notes_and_repaired_diagnoses_leave_nothing_to_do() {
+    fn notes_and_repaired_findings_leave_nothing_to_do() {
         assert!(!diagnosis(Severity::Note).operator("look").remains());
         assert!(diagnosis(Severity::Warning).remains() && diagnosis(Severity::Error).operator("decide").remains());
         assert!(!diagnosis(Severity::Error).remedy(Remedy::Fixed("done".to_owned())).remains());
     }
 
     #[test]
-    fn the_first_of_many_diagnoses_are_listed_and_the_others_counted() {
+    fn the_first_of_many_findings_are_listed_and_the_others_counted() {
         let mut found = Bounded::default();
         (0..MAX_LISTED + 7).for_each(|_| found.push(|| diagnosis(Severity::Note)));
         let diagnoses = found.finish();

@@ -1,16 +1,16 @@
-//! Events as lines of JSON: how files hold them and how they are pushed. `render` writes them.
+//! Events as lines of JSON, in files and in pushed bodies. `formats::encode` writes them.
 //!
 //! A line is one of two objects:
 //! * an event, `{"stream", "index"?, "type", "data"?, "meta"?, "id"?, "timestamp"?, "correlation"?, "causation"?}`, with
-//!   `"unfold": true` if it is one. `data` and `meta` are kept verbatim, `null` included; the others are as good as
-//!   absent if they are `null`. Other keys are allowed and ignored; a known key given twice is an error.
-//! * an Equinox document, `{"p", "i", "n", "e", "u"?}` (`document`), as exports of CosmosDB hold them.
+//!   `"unfold": true` for an unfold. `data` and `meta` are kept verbatim, `null` included. In the others `null` means
+//!   absent. Unknown keys are ignored; a repeated known key is an error.
+//! * an Equinox document, `{"p", "i", "n", "e", "u"?}` (`document`), as in exports of CosmosDB.
 //!
-//! An event that is read keeps its line and the places of its fields in it: nothing is copied unless a field has
-//! escapes in it. Still every byte is checked, so that a corrupt body is found here and not by the handler.
+//! An event keeps its line and the locations of its fields. Only fields with escapes are copied. Every byte is checked,
+//! so that a corrupt body is found here and not by the handler.
 //!
-//! **Ordinals.** The items of a line share the major, which their source derives from the line's number. An event line
-//! has minor 0; of a document, event k has minor k, and all its unfolds have the number of its events (C3).
+//! **Ordinals.** The events of a line share the major, which their source derives from the line number. An event line has
+//! minor 0. In a document event k has minor k, and all unfolds have the number of events as minor (C3).
 
 mod body;
 mod document;
@@ -28,19 +28,19 @@ use scan::{Bad, Scanner, Shape, Strings, Token};
 
 pub use body::{BadBody, is_blank_or_comment, parse_body, without_byte_order_mark};
 
-/// Where the indexes of events come from. Declared once; a line that breaks it is an error (C2).
+/// The origin of event indexes, declared once per source. A line that breaks the declaration is an error (C2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Indexing {
-    /// Every line says it.
+    /// Every line has an index.
     Field,
-    /// No line says it; the number of the line is taken (the major of its ordinal).
+    /// No line has an index. The line number, which is the major of its ordinal, replaces it.
     Line,
 }
 
 /// The origin of a line: the part of its events' identity that its text does not hold.
 #[derive(Clone, Copy, Debug)]
 pub struct LineOrigin {
-    /// The major of the ordinals of what the line holds.
+    /// The major of the ordinals of the events in the line.
     pub major: u64,
     pub indexing: Indexing,
 }
@@ -63,13 +63,13 @@ impl BadLine {
         self
     }
 
-    /// Returns the stream that the line belongs to, if that could be read.
+    /// Returns the stream of the line, if it was readable.
     pub fn stream(&self) -> Option<&str> {
         self.stream.as_deref()
     }
 }
 
-/// What was expected, and at which byte of the line (the first is byte 1).
+/// The expected syntax, and its byte in the line, counted from 1.
 impl fmt::Display for BadLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.why)?;
@@ -91,10 +91,10 @@ impl From<BadEvent> for BadLine {
     }
 }
 
-/// Appends what a line holds: one event, or those of a document. A bad line appends nothing.
+/// Appends the event of a line, or those of its document. A bad line appends nothing.
 pub fn parse(line: Bytes, origin: LineOrigin, events: &mut Vec<Event>) -> Result<(), BadLine> {
     let mut fields = Fields::default();
-    let scanned = fields.scan(&line, Scanner::quick(&line)).or_else(|_| {
+    let scanned = fields.scan(&line, Scanner::fast(&line)).or_else(|_| {
         fields = Fields::default();
         fields.scan(&line, Scanner::new(&line))
     });
@@ -119,7 +119,7 @@ fn parse_event(line: Bytes, fields: &Fields, origin: LineOrigin, events: &mut Ve
     Ok(())
 }
 
-/// The keys that mean something.
+/// The known keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Key {
     Stream,
@@ -137,7 +137,7 @@ enum Key {
     N,
     E,
     U,
-    /// Every document that CosmosDB exports has it.
+    /// A key that every exported document of CosmosDB has.
     Rid,
 }
 
@@ -177,7 +177,7 @@ impl Key {
     }
 }
 
-/// Where the values of the known keys of a line are.
+/// The locations of the values of the known keys.
 #[derive(Default)]
 struct Fields {
     tokens: [Option<Token>; KEYS],
@@ -198,13 +198,13 @@ impl Fields {
         Ok(())
     }
 
-    /// Passes one key, its value and what follows; returns whether that was a comma.
+    /// Passes one key, its value and the next separator. Returns whether that is a comma.
     #[inline]
     fn scan_field<S: Strings>(&mut self, line: &[u8], scanner: &mut Scanner<'_, S>) -> Result<bool, BadLine> {
         let (name, escaped) = scanner.key()?;
         let quote = name.start - 1;
         let key = if escaped {
-            // A key that cannot be decoded is none of the known ones.
+            // A key that cannot be decoded is an unknown key.
             decode(&line[quote..=name.end]).ok().and_then(|name| Key::of(name.as_bytes()))
         } else {
             Key::of(&line[name])
@@ -235,7 +235,7 @@ impl Fields {
             && self.get(Key::Stream).is_none()
     }
 
-    /// Lease documents, application documents: what else an export of CosmosDB holds, and yields nothing.
+    /// A lease or application document of a CosmosDB export. It yields no events.
     fn is_foreign_document(&self) -> bool {
         self.get(Key::Rid).is_some() && self.get(Key::Stream).is_none()
     }
@@ -244,7 +244,7 @@ impl Fields {
         TEXTS.iter().any(|(key, _)| self.get(*key).is_some_and(|token| token.shape == Shape::Escaped))
     }
 
-    /// Checks the kinds of the fields; returns what the line is, and its index.
+    /// Checks the types of the fields. Returns the kind of the line, and its index.
     #[inline]
     fn check(&self, line: &[u8], origin: LineOrigin) -> Result<(Kind, i64), BadLine> {
         for (key, _) in TEXTS {
@@ -286,7 +286,7 @@ impl Fields {
         }
     }
 
-    /// Leaves the fields of an event line where they are.
+    /// Builds the event of a line whose fields stay in place.
     #[inline]
     fn in_place(&self, line: Bytes) -> EventBuilder {
         let mut builder = if self.is_ascii { EventBuilder::ascii(line) } else { EventBuilder::new(line) };
@@ -304,7 +304,7 @@ impl Fields {
         builder
     }
 
-    /// Copies the fields of an event line some of whose texts have to be decoded.
+    /// Builds the event of a line with escaped texts, which are decoded into a copy.
     fn assemble(&self, line: &[u8]) -> Result<Assembler, BadLine> {
         let mut assembler = Assembler::default();
         for (key, text) in TEXTS {
@@ -321,7 +321,7 @@ impl Fields {
         Ok(assembler)
     }
 
-    /// Adds to an error which stream it is about, if the line had said that before it went wrong.
+    /// Adds the stream to an error, if the line names it before the error.
     #[cold]
     fn named(&self, line: &[u8], mut bad: BadLine) -> BadLine {
         let token = self.get(Key::Stream).or(self.get(Key::P));

@@ -54,6 +54,11 @@ impl Calls {
         !matches!(self.decider, Decider::Events)
     }
 
+    /// Returns whether calls may wait for a back end. Scripts compute only.
+    pub(super) fn may_wait(&self) -> bool {
+        matches!(self.decider, Decider::Async(_))
+    }
+
     /// Returns whether one more call may begin. `limit` bounds the calls, and the writes where each carries one decision;
     /// `probing` allows one at a time in all.
     pub(super) fn has_room(&self, limit: usize, probing: bool, writes: usize, queued: usize, max_batch: usize) -> bool {

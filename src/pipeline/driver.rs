@@ -281,9 +281,12 @@ impl Driver {
     /// Does everything that can be done without waiting. Returns whether more is left to do at once.
     fn pass(&mut self) -> bool {
         self.scheduler.set_held(self.paused || self.breaker.is_open(self.now), self.now);
-        self.writes.wake(self.now);
+        if !self.breaker.is_probing() {
+            self.writes.wake(usize::MAX, self.now);
+        }
         let mut budget = CALLS_PER_PASS;
         while self.dispatch(&mut budget) | self.deliver() && budget > 0 {}
+        self.probe_by_retry();
         self.counts.dispatched(self.clock.now().since(self.now));
         self.append_parked();
         self.look_for_stuck_streams();
@@ -302,6 +305,16 @@ impl Driver {
             tracing::debug!(streams = purged, "idle streams forgotten");
         }
         budget == 0
+    }
+
+    /// Makes a retry the probe of an outage if no other stream has work. Otherwise streams that always fail would be the only
+    /// probes, and the others would wait behind them for ever.
+    fn probe_by_retry(&mut self) {
+        let is_free = self.calls.deciding() == 0 && self.writes.active() == 0;
+        if self.breaker.is_probing() && !self.breaker.is_open(self.now) && is_free {
+            self.writes.wake(1, self.now);
+            self.deliver();
+        }
     }
 
     /// Collects the tranches that changed, for the rest of the pass.

@@ -158,12 +158,13 @@ impl Writes {
         }
     }
 
-    /// Moves the retries that are due into the queue.
-    pub(super) fn wake(&mut self, now: Timestamp) {
+    /// Moves the retries that are due into the queue, at most `most` of them.
+    pub(super) fn wake(&mut self, most: usize, now: Timestamp) {
         if self.aside_until <= now {
             self.wake_set_aside();
         }
-        while let Some(first) = self.retries.first_entry().filter(|first| first.key().0 <= now) {
+        for _ in 0..most {
+            let Some(first) = self.retries.first_entry().filter(|first| first.key().0 <= now) else { break };
             let (tranche, decided) = first.remove();
             self.unwait(&tranche);
             self.queue.push_back(decided);
@@ -320,9 +321,9 @@ mod tests {
         writes.retry(failed, tranche.clone(), Timestamp::from_millis(10));
         assert_eq!((writes.active(), writes.waiting(&tranche)), (4, 1));
         assert_eq!(writes.next_wake(), Some(Timestamp::from_millis(10)));
-        writes.wake(Timestamp::from_millis(9));
+        writes.wake(usize::MAX, Timestamp::from_millis(9));
         assert_eq!(writes.queued(), 4, "it is not due yet");
-        writes.wake(Timestamp::from_millis(10));
+        writes.wake(usize::MAX, Timestamp::from_millis(10));
         assert_eq!((writes.queued(), writes.waiting(&tranche)), (5, 0));
         for _ in 0..4 {
             take(&mut writes, 10);
@@ -331,6 +332,19 @@ mod tests {
         assert_eq!((retried.work.id.slot, retried.accepted, writes.failures(retried.work.id)), (0, 2, 1));
         writes.done(retried.work.id);
         assert_eq!(writes.failures(retried.work.id), 0);
+    }
+
+    #[test]
+    fn a_probe_wakes_the_oldest_retry_alone() {
+        let mut writes = writes(9, 1);
+        writes.take_batch(usize::MAX, Timestamp::ZERO);
+        writes.retry(decided(7), TrancheId::new("0"), Timestamp::from_millis(2));
+        writes.retry(decided(8), TrancheId::new("0"), Timestamp::from_millis(1));
+        writes.wake(1, Timestamp::from_millis(2));
+        assert_eq!((writes.queued(), writes.retries()), (1, 1));
+        writes.answered(5);
+        writes.ended();
+        assert_eq!(take(&mut writes, 2), Some(vec![8]));
     }
 
     #[test]
@@ -373,7 +387,7 @@ mod tests {
         }
         writes.ended();
         assert_eq!((writes.active(), writes.retries(), writes.waiting(&tranche)), (3, 2, 2));
-        writes.wake(Timestamp::from_millis(4));
+        writes.wake(usize::MAX, Timestamp::from_millis(4));
         assert_eq!(writes.queued(), 3);
         writes.wake_set_aside();
         assert_eq!((writes.queued(), writes.waiting(&tranche)), (5, 0));

@@ -1,4 +1,5 @@
-//! What a script may call: decisions, effects, logs, metrics, time and JSON. No files, no network, no waiting.
+//! The functions of the host for scripts: decisions, effects, logs, metrics, time and JSON. **No files, no network, no
+//! waiting.**
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +8,7 @@ use std::time::Duration;
 use rhai::{Dynamic, Engine, EvalContext, ImmutableString, Map, Token};
 use time::OffsetDateTime;
 
-use super::call::{Call, Failure, Fault, Handle, Verdict, current, misuse};
+use super::call::{Call, Failure, Fault, Handle, ScriptResult, current, misuse};
 use super::convert;
 use super::document::Document;
 use super::failure::from_thrown;
@@ -18,34 +19,34 @@ use super::objects::{SpanObject, TimeObject, parse_time};
 use crate::clock;
 use crate::config::scalar;
 
-/// `log`
+/// The type of `log`.
 #[derive(Clone, Copy)]
 pub(super) struct LogApi;
-/// `metric`
+/// The type of `metric`.
 #[derive(Clone, Copy)]
 pub(super) struct MetricApi;
-/// `time`
+/// The type of `time`.
 #[derive(Clone, Copy)]
 pub(super) struct TimeApi;
-/// `json`
+/// The type of `json`.
 #[derive(Clone, Copy)]
 pub(super) struct JsonApi;
 
-/// The names that a script finds without having defined them.
+/// The predefined names of a script.
 pub(super) const NAMES: [&str; 5] = ["log", "metric", "time", "json", "params"];
 
-/// What the API needs to know of the pipeline.
+/// The parts of the pipeline that the functions use.
 #[derive(Clone)]
 pub(super) struct Host {
     pub(super) params: Arc<Map>,
     pub(super) metrics: Arc<ScriptMetrics>,
     pub(super) max_emitted_bytes: usize,
-    /// What `time.now()` says, in place of the time of day.
+    /// The fixed result of `time.now()`. `None` for the time of day.
     pub(super) now: Option<OffsetDateTime>,
 }
 
 impl Host {
-    /// Returns what one of [`NAMES`] stands for.
+    /// Returns the value of one of [`NAMES`].
     pub(super) fn value(&self, name: &str) -> Option<Dynamic> {
         Some(match name {
             "log" => Dynamic::from(LogApi),
@@ -58,11 +59,11 @@ impl Host {
     }
 }
 
-/// Registers all of it, but for what belongs to the objects.
+/// Registers all functions except the methods of objects.
 pub(super) fn register(engine: &mut Engine, host: &Host) {
     register_names(engine, host.clone());
     allow_debug_as_a_method(engine);
-    register_verdicts(engine);
+    register_results(engine);
     register_emit(engine, host);
     register_logs(engine);
     register_metrics(engine, host);
@@ -78,7 +79,7 @@ fn no_sleep() -> Result<(), Failure> {
     Err(misuse("a script cannot sleep: return `defer(\"5s\")`"))
 }
 
-/// A function of a script sees no variable outside of itself, nor does a closure capture what is none: both ask here.
+/// Resolves the names of the host. Functions and closures cannot see them as variables, so the engine asks this hook.
 #[expect(deprecated, reason = "rhai marks what may change in a later version so")]
 fn register_names(engine: &mut Engine, host: Host) {
     engine.on_var(move |name, index, context: EvalContext| {
@@ -92,7 +93,7 @@ fn register_names(engine: &mut Engine, host: Host) {
     });
 }
 
-/// `debug` is a keyword of rhai's, which may not follow a dot; in `log.debug(..)` it does.
+/// Allows `log.debug(..)`. rhai reserves the keyword `debug` and refuses it after a dot.
 #[expect(deprecated, reason = "rhai marks what may change in a later version so")]
 fn allow_debug_as_a_method(engine: &mut Engine) {
     let after_dot = AtomicBool::new(false);
@@ -111,39 +112,41 @@ fn allow_debug_as_a_method(engine: &mut Engine) {
     });
 }
 
-fn register_verdicts(engine: &mut Engine) {
+fn register_results(engine: &mut Engine) {
     engine.register_type_with_name::<Fault>("error");
     engine.register_get("message", |fault: &mut Fault| ImmutableString::from(&fault.message));
     engine.register_fn("to_string", |fault: &mut Fault| ImmutableString::from(&fault.message));
-    engine.register_type_with_name::<Verdict>("progress");
-    engine.register_fn("done", || Verdict::Done { tag: None });
+    engine.register_type_with_name::<ScriptResult>("progress");
+    engine.register_fn("done", || ScriptResult::Done { tag: None });
     engine.register_fn("done", |tag: ImmutableString| done(&tag));
-    engine.register_fn("upto", |next: i64| Verdict::Upto { next, tag: None });
+    engine.register_fn("upto", |next: i64| ScriptResult::Upto { next, tag: None });
     engine.register_fn("upto", |next: i64, tag: ImmutableString| upto(next, &tag));
-    engine.register_fn("defer", |delay: Dynamic| duration(&delay).map(Verdict::Defer));
-    engine.register_fn("malformed", |why: ImmutableString| Verdict::Malformed { why: why.to_string(), index: None });
-    engine.register_fn("malformed", |why: ImmutableString, index: i64| Verdict::Malformed {
+    engine.register_fn("defer", |delay: Dynamic| duration(&delay).map(ScriptResult::Defer));
+    engine
+        .register_fn("malformed", |why: ImmutableString| ScriptResult::Malformed { why: why.to_string(), index: None });
+    engine.register_fn("malformed", |why: ImmutableString, index: i64| ScriptResult::Malformed {
         why: why.to_string(),
         index: Some(index),
     });
 }
 
-/// Registers what is said about the spans of a batch.
+/// Registers the decisions about the spans of a batch.
 pub(super) fn register_for_spans(engine: &mut Engine) {
-    engine.register_fn("done", |span: &mut SpanObject| decide(span.0, Verdict::Done { tag: None }));
+    engine.register_fn("done", |span: &mut SpanObject| decide(span.0, ScriptResult::Done { tag: None }));
     engine.register_fn("done", |span: &mut SpanObject, tag: ImmutableString| decide(span.0, done(&tag)?));
-    engine.register_fn("upto", |span: &mut SpanObject, next: i64| decide(span.0, Verdict::Upto { next, tag: None }));
+    engine
+        .register_fn("upto", |span: &mut SpanObject, next: i64| decide(span.0, ScriptResult::Upto { next, tag: None }));
     engine.register_fn("upto", |span: &mut SpanObject, next: i64, tag: ImmutableString| {
         decide(span.0, upto(next, &tag)?)
     });
     engine.register_fn("defer", |span: &mut SpanObject, delay: Dynamic| {
-        decide(span.0, Verdict::Defer(duration(&delay)?))
+        decide(span.0, ScriptResult::Defer(duration(&delay)?))
     });
     engine.register_fn("malformed", |span: &mut SpanObject, why: ImmutableString| {
-        decide(span.0, Verdict::Malformed { why: why.to_string(), index: None })
+        decide(span.0, ScriptResult::Malformed { why: why.to_string(), index: None })
     });
     engine.register_fn("malformed", |span: &mut SpanObject, why: ImmutableString, index: i64| {
-        decide(span.0, Verdict::Malformed { why: why.to_string(), index: Some(index) })
+        decide(span.0, ScriptResult::Malformed { why: why.to_string(), index: Some(index) })
     });
     engine.register_fn("fail", |span: &mut SpanObject, why: Dynamic| {
         let failure = from_thrown(&why);
@@ -154,19 +157,19 @@ pub(super) fn register_for_spans(engine: &mut Engine) {
     });
 }
 
-fn decide(span: Handle, verdict: Verdict) -> Result<(), Failure> {
+fn decide(span: Handle, verdict: ScriptResult) -> Result<(), Failure> {
     current(|call| {
         call.span(span)?.verdict = Some(verdict);
         Ok(())
     })
 }
 
-fn done(tag: &str) -> Result<Verdict, Failure> {
-    Ok(Verdict::Done { tag: Some(checked_tag(tag)?) })
+fn done(tag: &str) -> Result<ScriptResult, Failure> {
+    Ok(ScriptResult::Done { tag: Some(checked_tag(tag)?) })
 }
 
-fn upto(next: i64, tag: &str) -> Result<Verdict, Failure> {
-    Ok(Verdict::Upto { next, tag: Some(checked_tag(tag)?) })
+fn upto(next: i64, tag: &str) -> Result<ScriptResult, Failure> {
+    Ok(ScriptResult::Upto { next, tag: Some(checked_tag(tag)?) })
 }
 
 fn checked_tag(tag: &str) -> Result<Arc<str>, Failure> {
@@ -176,7 +179,7 @@ fn checked_tag(tag: &str) -> Result<Arc<str>, Failure> {
     Err(misuse(format!("`{tag}` cannot be a tag: use 1 to 64 of the letters a-z, A-Z, 0-9, `_`, `.`, `-`")))
 }
 
-/// A duration: `"5s"`, or a number of seconds.
+/// Reads a duration: `"5s"`, or a number of seconds.
 pub(super) fn duration(value: &Dynamic) -> Result<Duration, Failure> {
     if let Ok(text) = value.as_immutable_string_ref() {
         return scalar::duration::parse(&text).map_err(misuse);
@@ -187,7 +190,8 @@ pub(super) fn duration(value: &Dynamic) -> Result<Duration, Failure> {
             misuse(format!("a delay is a string such as \"5s\", or a number of seconds, not {}", convert::kind(value)))
         })?,
     };
-    Duration::try_from_secs_f64(seconds).map_err(|error| misuse(format!("{seconds} seconds is no delay: {error}")))
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|error| misuse(format!("{seconds} seconds is not a valid delay: {error}")))
 }
 
 fn register_emit(engine: &mut Engine, host: &Host) {
@@ -230,7 +234,7 @@ fn register_logs(engine: &mut Engine) {
     engine.register_fn("error", |_: LogApi, message: Dynamic| {
         tracing::error!(stream = %stream(), "{}", convert::display(&message));
     });
-    // What a function named `debug` returns is handed to `on_debug`.
+    // rhai passes the result of any function named `debug` to `on_debug`, which writes it to the log.
     engine.register_fn("debug", |_: LogApi, message: Dynamic| ImmutableString::from(convert::display(&message)));
     engine.on_print(|message| tracing::info!(stream = %stream(), "{message}"));
     engine.on_debug(|message, _, _| tracing::debug!(stream = %stream(), "{message}"));

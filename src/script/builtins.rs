@@ -1,8 +1,9 @@
-//! Replacements for built-in functions of rhai that make a large result first and are measured afterwards.
+//! Replacements for built-in functions of rhai that build their whole result before its size is checked.
 
-use rhai::{Array, Dynamic, Engine, EvalAltResult, ImmutableString, NativeCallContext, Position};
+use rhai::{Array, Dynamic, Engine, EvalAltResult, FnPtr, ImmutableString, NativeCallContext, Position};
 
 use super::call::Failure;
+use super::methods::Sizes;
 
 pub(super) fn register(engine: &mut Engine) {
     engine.register_fn("replace", |context: NativeCallContext, text: &mut ImmutableString, find: &str, by: &str| {
@@ -23,10 +24,24 @@ pub(super) fn register(engine: &mut Engine) {
     engine.register_fn("split", |context: NativeCallContext, text: &mut ImmutableString| {
         pieces(&context, || text.split_whitespace())
     });
+    engine.register_fn("map", map);
     engine.register_fn("to_chars", |context: NativeCallContext, text: &str| -> Result<Array, Failure> {
         check_items(&context, text.chars().count())?;
         Ok(text.chars().map(Dynamic::from).collect())
     });
+}
+
+/// Returns the results of a function for the items of an array. Their sizes are limited while they are collected.
+fn map(context: NativeCallContext<'_>, array: &mut Array, function: FnPtr) -> Result<Array, Failure> {
+    let (mut results, mut sizes) = (Array::with_capacity(array.len()), Sizes::default());
+    for (index, item) in array.iter_mut().enumerate() {
+        let index = Dynamic::from(index as i64);
+        let result = function.call_raw_with_extra_args("map", &context, Some(item), [], [index], Some(0))?;
+        sizes.add_item(&result);
+        sizes.check(context.engine())?;
+        results.push(result);
+    }
+    Ok(results)
 }
 
 /// Replaces all occurrences of a text.

@@ -1,8 +1,8 @@
-//! The call that runs on this thread: what the values a script holds refer to.
+//! The call that runs on this thread: its streams, events and decisions.
 //!
-//! A script's `stream`, `events` and `e` are small handles; what they stand for is here, and is converted when the
-//! script asks for it. A handle remembers the call that it came from, so that one kept beyond it is an error and
-//! never another call's event.
+//! A script's `stream`, `events` and `e` are small handles into the [`Call`], which converts values when the script reads
+//! them. A handle carries the generation of its call. A handle kept for a later call is therefore an error, and never
+//! another call's event.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -24,12 +24,12 @@ thread_local! {
     static CALL: RefCell<Call> = RefCell::new(Call::new());
 }
 
-/// Looks at, or changes, the call that runs on this thread.
+/// Runs `f` on the call of this thread.
 pub(super) fn current<R>(f: impl FnOnce(&mut Call) -> R) -> R {
     CALL.with_borrow_mut(f)
 }
 
-/// What a script may be wrong about by calling the API: thrown as a value of its own, as its kind is known.
+/// An error of the API, thrown as a value so that its kind survives the way through rhai.
 #[derive(Clone, Debug)]
 pub(super) struct Fault {
     pub(super) kind: HandlerErrorKind,
@@ -37,7 +37,7 @@ pub(super) struct Fault {
     pub(super) index: Option<i64>,
 }
 
-/// Makes the error of an API function that was called in a way that never works.
+/// Returns the permanent error for a wrong use of an API function.
 pub(super) fn misuse(message: impl Into<String>) -> Failure {
     thrown(Fault { kind: HandlerErrorKind::Permanent, message: message.into(), index: None })
 }
@@ -46,45 +46,45 @@ pub(super) fn thrown(fault: Fault) -> Failure {
     EvalAltResult::ErrorRuntime(Dynamic::from(fault), Position::NONE).into()
 }
 
-/// What a script says about a stream: made by `done`, `upto`, `defer` and `malformed`.
+/// The result of a script for a stream, as `done`, `upto`, `defer` and `malformed` make it.
 #[derive(Clone, Debug)]
-pub(super) enum Verdict {
+pub(super) enum ScriptResult {
     Done { tag: Option<Arc<str>> },
     Upto { next: i64, tag: Option<Arc<str>> },
     Defer(Duration),
     Malformed { why: String, index: Option<i64> },
 }
 
-/// A place in a call: a stream of it, or an event.
+/// The number of a stream or of an event slot in a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Handle {
     pub(super) place: u32,
     generation: u32,
 }
 
-/// One stream of the call, and what was decided about it so far.
+/// A stream of the call, and the decisions about it so far.
 #[derive(Default)]
 pub(super) struct Span {
-    /// The work's events, for as long as the call takes.
+    /// The events of the work, which the call borrows until it ends.
     events: Vec<Event>,
-    /// The slot of the first.
+    /// The slot of the first event.
     first: usize,
     pub(super) effects: Vec<Value>,
-    pub(super) verdict: Option<Verdict>,
+    pub(super) verdict: Option<ScriptResult>,
     pub(super) failure: Option<HandlerError>,
 }
 
-/// What of an event the script asked for.
+/// The parts of an event that the script has read.
 #[derive(Default)]
 struct Slot {
-    /// Its stream, and its place in it.
+    /// The stream of the event, and the position of the event in it.
     span: u32,
     offset: u32,
     data: Body,
     meta: Body,
 }
 
-/// One of an event's JSON documents.
+/// A JSON document of an event.
 #[derive(Default)]
 struct Body {
     state: BodyState,
@@ -95,20 +95,20 @@ struct Body {
 enum BodyState {
     #[default]
     Unread,
-    /// An object: its fields are in the table.
+    /// An object, whose fields are in the table.
     Object,
-    /// Anything else, converted.
+    /// Any other value, converted.
     Plain(Dynamic),
 }
 
-/// Which document of an event.
+/// The name of a document of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Data,
     Meta,
 }
 
-/// What a script sees of an event's document.
+/// A document of an event as a script gets it.
 pub(super) enum Seen {
     Object,
     Plain(Dynamic),
@@ -120,23 +120,23 @@ pub(super) struct Call {
     slots: Vec<Slot>,
     used: usize,
     pub(super) is_batch: bool,
-    /// The event that the script looked at last.
+    /// The slot of the event that the script read last.
     looked_at: Option<usize>,
-    /// Bytes of text that effects of this call hold.
+    /// The bytes of the effects of this call.
     pub(super) emitted_bytes: usize,
     started: Option<Timestamp>,
     pub(super) texts: Interner<Arc<str>>,
     names: Interner<ImmutableString>,
 }
 
-/// The state that looking at events and converting values changes.
+/// The state that reads of events and conversions of values change.
 #[derive(Clone, Copy)]
 pub(super) struct Trace {
     looked_at: Option<usize>,
     emitted_bytes: usize,
 }
 
-/// More slots than this are let go after a call.
+/// The number of slots kept between calls. A call with more events frees the others.
 const KEPT_SLOTS: usize = 1_024;
 
 impl Call {
@@ -155,10 +155,11 @@ impl Call {
         }
     }
 
-    /// Begins a call over `streams`, whose events are here until it ends: to share each would cost more than most scripts
-    /// do, as its count is shared with the whole batch.
+    /// Begins a call over `streams`, and borrows their events until it ends.
+    ///
+    /// Cloning the events would cost more than most scripts, as the reference count of a batch is shared between threads.
     pub(super) fn begin(&mut self, streams: &mut [Work], is_batch: bool) {
-        self.let_go();
+        self.clear();
         self.spans.clear();
         self.is_batch = is_batch;
         for (span, work) in streams.iter_mut().enumerate() {
@@ -175,17 +176,17 @@ impl Call {
         }
     }
 
-    /// Ends the call of one stream: gives its events back, and returns what was said about it.
+    /// Ends the call of one stream. Gives its events back, and returns the decisions about it.
     pub(super) fn end_single(&mut self, work: &mut Work) -> Span {
-        self.let_go();
+        self.clear();
         let mut span = self.spans.pop().unwrap_or_default();
         work.events = std::mem::take(&mut span.events);
         span
     }
 
-    /// Ends the call: gives the events back, and returns what was said about its streams.
+    /// Ends the call. Gives the events back, and returns the decisions about its streams.
     pub(super) fn end_batch(&mut self, streams: &mut [Work]) -> Vec<Span> {
-        self.let_go();
+        self.clear();
         let mut spans = std::mem::take(&mut self.spans);
         for (work, span) in streams.iter_mut().zip(&mut spans) {
             work.events = std::mem::take(&mut span.events);
@@ -193,8 +194,8 @@ impl Call {
         spans
     }
 
-    /// Forgets what the call's events were asked for: its handles lead nowhere from here on.
-    pub(super) fn let_go(&mut self) {
+    /// Forgets the converted values of the call, and invalidates its handles.
+    pub(super) fn clear(&mut self) {
         self.generation = self.generation.wrapping_add(1);
         for slot in &mut self.slots[..self.used] {
             slot.data.clear();
@@ -207,18 +208,18 @@ impl Call {
         self.started = None;
     }
 
-    /// Returns the state that looking at events and converting values changes.
+    /// Returns the state that reads of events and conversions of values change.
     pub(super) fn trace(&self) -> Trace {
         Trace { looked_at: self.looked_at, emitted_bytes: self.emitted_bytes }
     }
 
-    /// Undoes looks and conversions.
+    /// Undoes reads and conversions.
     pub(super) fn restore(&mut self, trace: Trace) {
         (self.looked_at, self.emitted_bytes) = (trace.looked_at, trace.emitted_bytes);
     }
 
-    /// Returns whether the call has run for longer than `limit`. The first question starts the clock: calls that are
-    /// over before it never ask what time it is.
+    /// Returns whether the call has run for longer than `limit`. The first query starts the clock, so that short calls never
+    /// read the time.
     pub(super) fn is_overdue(&mut self, clock: &Clock, limit: Duration) -> bool {
         let now = clock.now();
         now.since(*self.started.get_or_insert(now)) > limit
@@ -237,16 +238,16 @@ impl Call {
         Ok(&mut self.spans[handle.place as usize])
     }
 
-    /// Returns the one stream of a call that is no batch.
+    /// Returns the only stream of a call of `handle`.
     pub(super) fn single(&mut self, doing: &str) -> Result<&mut Span, Failure> {
         match (self.is_batch, self.spans.first_mut()) {
             (false, Some(span)) => Ok(span),
-            (true, _) => Err(misuse(format!("say for which stream: in `handle_batch` it is `span.{doing}`"))),
-            (false, None) => Err(misuse(format!("`{doing}` works within a call of `handle` only"))),
+            (true, _) => Err(misuse(format!("name the stream: in `handle_batch` write `span.{doing}`"))),
+            (false, None) => Err(misuse(format!("`{doing}` works only during a call of `handle`"))),
         }
     }
 
-    /// Returns the handle of event `position` of a stream, counted from its end if negative.
+    /// Returns the handle of event `position` of a stream. Negative positions count from the end.
     pub(super) fn event_of(&mut self, span: Handle, position: i64) -> Result<Option<Handle>, Failure> {
         let Span { first, events, .. } = self.span(span)?;
         let (first, len) = (*first, events.len());
@@ -268,7 +269,7 @@ impl Call {
         Ok(self.at(handle.place as usize))
     }
 
-    /// Returns the event of a slot that is in use.
+    /// Returns the event of a slot in use.
     fn at(&self, place: usize) -> &Event {
         let slot = &self.slots[place];
         &self.spans[slot.span as usize].events[slot.offset as usize]
@@ -279,19 +280,19 @@ impl Call {
         Ok(&self.span(span)?.events[0])
     }
 
-    /// Returns the event that an error message names: the one looked at last, else the first.
+    /// Returns the event that an error message names: the one read last, or else the first.
     pub(super) fn suspect(&self) -> Option<&Event> {
         let place = self.looked_at.unwrap_or(0);
         (place < self.used).then(|| self.at(place))
     }
 
-    /// Returns the stream that an event belongs to.
+    /// Returns the stream of an event.
     pub(super) fn span_of(&self, event: Handle) -> Handle {
         let span = self.slots.get(event.place as usize).map_or(0, |slot| slot.span);
         Handle { place: span, generation: event.generation }
     }
 
-    /// Returns the type of an event: a string that is likely to come again.
+    /// Returns the type of an event. Equal types share a string.
     pub(super) fn event_type(&mut self, handle: Handle) -> Result<ImmutableString, Failure> {
         self.check(handle)?;
         self.looked_at = Some(handle.place as usize);
@@ -300,7 +301,7 @@ impl Call {
         Ok(self.names.get(event.event_type()))
     }
 
-    /// Reads an event's document, if that was not done before.
+    /// Reads a document of an event on first use.
     pub(super) fn document(&mut self, handle: Handle, part: Part) -> Result<Seen, Failure> {
         self.with_body(handle, part, |body, bytes, event| {
             if let BodyState::Unread = body.state {
@@ -313,14 +314,14 @@ impl Call {
         })
     }
 
-    /// Returns a field of an event's document.
+    /// Returns a field of a document of an event.
     pub(super) fn field(&mut self, handle: Handle, part: Part, name: &str) -> Result<Option<Dynamic>, Failure> {
         self.with_body(handle, part, |body, bytes, event| {
             body.table.get(bytes, name).map_err(|why| not_json(event, part, &why))
         })
     }
 
-    /// Converts an event's whole document.
+    /// Converts a whole document of an event.
     pub(super) fn whole(&mut self, handle: Handle, part: Part) -> Result<Dynamic, Failure> {
         self.with_body(handle, part, |_, bytes, event| json::parse(bytes).map_err(|why| not_json(event, part, &why)))
     }
@@ -346,7 +347,7 @@ impl Call {
         if handle.generation == self.generation {
             return Ok(());
         }
-        Err(misuse("an event or stream was used after the call that it belongs to"))
+        Err(misuse("an event or stream was used after its call"))
     }
 }
 
@@ -370,7 +371,7 @@ impl Body {
     }
 }
 
-/// The event itself is at fault, and known: it is named (C19, R32).
+/// Returns the error for a malformed document. It names the event by its index (C19, R32).
 fn not_json(event: &Event, part: Part, why: &str) -> Failure {
     let part = match part {
         Part::Data => "data",
@@ -378,7 +379,7 @@ fn not_json(event: &Event, part: Part, why: &str) -> Failure {
     };
     thrown(Fault {
         kind: HandlerErrorKind::Malformed,
-        message: format!("its `{part}` is not JSON that can be used: {why}"),
+        message: format!("its `{part}` is not usable JSON: {why}"),
         index: Some(event.index()),
     })
 }

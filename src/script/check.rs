@@ -1,8 +1,8 @@
-//! Finds, before anything runs, what would fail when it is reached.
+//! Static checks for calls that fail once they are reached.
 //!
-//! rhai compiles calls of functions that do not exist. This walk over the syntax tree reports those that cannot be
-//! anything else. It never reports what might work: a name that is also a variable may hold a function, and which
-//! methods a value has is known for the host's own objects only.
+//! rhai compiles calls of functions that do not exist. This walk over the syntax tree reports those that can never work. It
+//! reports no call that might: a name that is also a variable may hold a function, and only the methods of the host's
+//! objects are known.
 
 use std::collections::BTreeSet;
 
@@ -14,14 +14,14 @@ use super::problem::Problem;
 use super::sources::{SourceFile, Sources};
 use crate::config::document::closest;
 
-/// Functions that rhai knows by their names alone, and whatever they are called with.
+/// Functions that rhai resolves by name, with any arguments.
 const SYNTAX: [&str; 10] =
     ["type_of", "is_def_var", "is_def_fn", "Fn", "call", "curry", "is_shared", "print", "debug", "eval"];
 
-/// Functions whose only effect is what they return.
-const VERDICTS: [&str; 4] = ["done", "upto", "defer", "malformed"];
+/// Functions without any effect but their result.
+const RESULTS: [&str; 4] = ["done", "upto", "defer", "malformed"];
 
-/// What the host's objects can do: object, method, numbers of arguments.
+/// The methods of the host's objects: object, method, numbers of arguments.
 const METHODS: [(&str, &str, &[usize]); 10] = [
     ("log", "debug", &[1]),
     ("log", "info", &[1]),
@@ -54,7 +54,7 @@ pub(super) fn check(engine: &Engine, sources: &Sources, asts: &[AST], is_batch: 
     problems
 }
 
-/// Says so if the function that calls go to is not there.
+/// Checks that the entry function exists once, with the right parameters.
 pub(super) fn entry(sources: &Sources, ast: &AST, is_batch: bool) -> Option<Problem> {
     const SINGLE: (&str, &str, usize) = ("handle", "stream, events", 2);
     const BATCH: (&str, &str, usize) = ("handle_batch", "spans", 1);
@@ -65,7 +65,7 @@ pub(super) fn entry(sources: &Sources, ast: &AST, is_batch: bool) -> Option<Prob
         0 => {}
         1 => return None,
         // A function of the same name may belong to a type.
-        _ => return Some(Problem::of(&file.name, format!("`fn {name}({params})` is there more than once"))),
+        _ => return Some(Problem::of(&file.name, format!("`fn {name}({params})` is defined more than once"))),
     }
     if let Some(count) = counts.first() {
         let plural = if *count == 1 { "" } else { "s" };
@@ -76,23 +76,23 @@ pub(super) fn entry(sources: &Sources, ast: &AST, is_batch: bool) -> Option<Prob
     let help = match (own_functions(ast, other).next(), is_batch, near) {
         (Some(_), true, _) => "`handle` is for `streams_per_call = 1`".to_owned(),
         (Some(_), false, _) => "`handle_batch` is for `streams_per_call` over 1".to_owned(),
-        (None, _, Some(near)) => format!("was `{near}` meant to be it?"),
+        (None, _, Some(near)) => format!("rename `{near}` to `{name}`"),
         (None, _, None) => format!("write `fn {name}({params}) {{ … }}`: it is called with the events"),
     };
     Some(Problem::of(&file.name, format!("the script has no `fn {name}({params})`")).help(Some(help)))
 }
 
-/// Returns where a function is, as far as rhai tells.
+/// Returns the position of the first statement of a function. rhai keeps no position of the function itself.
 fn first_statement(ast: &AST, name: &str) -> Position {
     let functions = ast.shared_lib();
     let found = functions.iter_script_fn_info().find(|(_, _, known, _, _)| *known == name);
     found.map_or(Position::NONE, |(_, _, _, _, function)| function.body.start_position())
 }
 
-/// Finds functions that another file of the script, or the engine, has too, with as many parameters.
+/// Finds functions whose name and number of parameters another file of the script, or the engine, also has.
 ///
-/// rhai remembers what a call led to by name and number of arguments alone, for all files at once: the first one
-/// called would answer for the other.
+/// rhai caches resolved functions by name and number of arguments for all files together. The one called first would
+/// answer for the other.
 pub(super) fn clashes(engine: &Engine, sources: &Sources, asts: &[AST]) -> Vec<Problem> {
     if asts.len() == 1 {
         return Vec::new();
@@ -110,7 +110,7 @@ pub(super) fn clashes(engine: &Engine, sources: &Sources, asts: &[AST]) -> Vec<P
             };
             let plural = if count == 1 { "" } else { "s" };
             let message = format!(
-                "`{name}` with {count} parameter{plural} {other}: functions of a script of several files need names of their own"
+                "`{name}` with {count} parameter{plural} {other}: the functions of a script with several files need distinct names"
             );
             problems.push(Problem::at(&file.name, &file.text, function.body.start_position(), message));
         }
@@ -124,7 +124,7 @@ fn sort(problems: &mut Vec<Problem>) {
     problems.dedup();
 }
 
-/// The functions that the engine knows, with the numbers of arguments that they take.
+/// The functions of the engine, with their numbers of arguments.
 struct Natives(HashMap<String, BTreeSet<usize>>);
 
 impl Natives {
@@ -149,9 +149,9 @@ impl Natives {
         Self(known)
     }
 
-    /// Without spans, `span.emit(value)` is no way to call `emit`: it takes one argument less than the most it could.
+    /// Removes the forms for spans, such as `span.emit(value)`. They have the highest number of arguments.
     fn forget_spans(&mut self) {
-        for name in VERDICTS.iter().chain(&["emit"]) {
+        for name in RESULTS.iter().chain(&["emit"]) {
             if let Some(counts) = self.0.get_mut(*name) {
                 counts.pop_last();
             }
@@ -159,7 +159,7 @@ impl Natives {
     }
 }
 
-/// What is wrong with a call, and what was probably meant.
+/// A problem of a call, with a suggestion.
 struct Finding {
     message: String,
     help: Option<String>,
@@ -195,7 +195,7 @@ impl Walk<'_> {
                 _ => None,
             };
             found.extend(problem);
-            found.extend(lost_verdict(nodes).map(|(call, position)| (position, lost(call))));
+            found.extend(lost_result(nodes).map(|(call, position)| (position, lost(call))));
             true
         });
         found
@@ -209,7 +209,7 @@ impl Walk<'_> {
         &self.sources.files[self.number]
     }
 
-    /// Returns what is wrong with a call in function style.
+    /// Checks a call in function style.
     fn call(&self, call: &FnCallExpr) -> Option<Finding> {
         let (name, count) = (call.name.as_str(), call.args.len());
         if call.op_token.is_some() || SYNTAX.contains(&name) || self.variables.contains(name) {
@@ -233,7 +233,7 @@ impl Walk<'_> {
         wrong_call(name, count, &arities, known)
     }
 
-    /// Returns what is wrong with `alias::function(..)`.
+    /// Checks a call of `alias::function(..)`.
     fn qualified(&self, call: &FnCallExpr) -> Option<Finding> {
         let alias = call.namespace.root();
         if alias == "global" || call.namespace.path.len() != 1 {
@@ -250,12 +250,12 @@ impl Walk<'_> {
                 let module = &self.sources.files[import.file].name;
                 Some(Finding { message: format!("{} (in the module `{module}`)", problem.message), ..problem })
             }
-            // Imported in several places: which one is meant depends on where.
+            // Several imports have this alias. The scope of the call decides between them, which this walk does not track.
             (Some(_), Some(_)) => None,
         }
     }
 
-    /// Returns what is wrong with a method call on one of the host's objects.
+    /// Checks a method call on one of the host's objects.
     fn method(&self, object: &str, call: &FnCallExpr) -> Option<Finding> {
         let methods = METHODS.iter().filter(|(known, ..)| *known == object && object != "params");
         let mut methods = methods.peekable();
@@ -279,7 +279,7 @@ fn own_functions<'a>(ast: &'a AST, name: &'a str) -> impl Iterator<Item = usize>
     ast.iter_functions().filter(move |function| function.name == name).map(|function| function.params.len())
 }
 
-/// Returns whether a name could be called: operators and property functions cannot.
+/// Returns whether a script can call this name. Operators and property functions are not callable.
 fn is_plain(name: &str) -> bool {
     name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
@@ -304,7 +304,7 @@ fn wrong_call(
     Some(Finding::from(format!("`{name}` takes {} argument{plural}, not {count}", counts.join(" or "))))
 }
 
-/// Returns every name that a file gives to a variable or parameter, wherever that is.
+/// Returns the names of all variables and parameters of a file.
 fn variables(ast: &AST) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     ast.walk(&mut |nodes| {
@@ -331,9 +331,9 @@ fn variables(ast: &AST) -> BTreeSet<String> {
     found
 }
 
-/// Returns the call of `upto(n);` and the like whose value goes nowhere, if that is what this statement is: in a loop,
-/// or in a block that goes on after it.
-fn lost_verdict<'a>(nodes: &[ASTNode<'a>]) -> Option<(&'a FnCallExpr, Position)> {
+/// Returns the call of `upto(n);` and the like if this statement loses its value: in a loop, or in a block that continues
+/// after it.
+fn lost_result<'a>(nodes: &[ASTNode<'a>]) -> Option<(&'a FnCallExpr, Position)> {
     let (ASTNode::Stmt(statement), around) = nodes.split_last().map(|(last, around)| (*last, around))? else {
         return None;
     };
@@ -345,7 +345,7 @@ fn lost_verdict<'a>(nodes: &[ASTNode<'a>]) -> Option<(&'a FnCallExpr, Position)>
         },
         _ => return None,
     };
-    (is_verdict(call) && is_lost(statement, around)).then_some((call, position))
+    (is_result(call) && is_lost(statement, around)).then_some((call, position))
 }
 
 fn is_lost(statement: &Stmt, around: &[ASTNode<'_>]) -> bool {
@@ -369,12 +369,12 @@ fn is_lost(statement: &Stmt, around: &[ASTNode<'_>]) -> bool {
     false
 }
 
-fn is_verdict(call: &FnCallExpr) -> bool {
-    call.namespace.is_empty() && VERDICTS.contains(&call.name.as_str())
+fn is_result(call: &FnCallExpr) -> bool {
+    call.namespace.is_empty() && RESULTS.contains(&call.name.as_str())
 }
 
 fn lost(call: &FnCallExpr) -> Finding {
     let name = &call.name;
     let help = Some(format!("write `return {name}(..);`"));
-    Finding { message: format!("what `{name}(..)` says is lost here"), help }
+    Finding { message: format!("the result of `{name}(..)` is lost here"), help }
 }

@@ -1,4 +1,4 @@
-//! Script values to the values that sinks write.
+//! Conversion of script values to effects, and their texts in messages.
 
 use rhai::Dynamic;
 
@@ -9,22 +9,22 @@ use super::objects::{EventObject, EventsObject, StreamObject, TimeObject};
 use crate::effect::Value;
 use crate::event::Text;
 
-/// The bytes that each value takes besides its text.
+/// The size of a value without its text.
 pub(super) const VALUE_BYTES: usize = size_of::<Value>();
 
-/// Converts what a script emits. Texts that come again (keys, SQL) are shared.
+/// Converts an emitted value. Equal texts (keys, SQL) are shared.
 pub(super) fn to_value(call: &mut Call, value: &Dynamic) -> Result<Value, Failure> {
     convert(call, value, 0)
 }
 
-/// Converts what lies `depth` levels deep in what a script emits.
+/// Converts a value that lies `depth` levels deep in an emitted value.
 pub(super) fn to_value_at(call: &mut Call, value: &Dynamic, depth: usize) -> Result<Value, Failure> {
     convert(call, value, depth)
 }
 
 fn convert(call: &mut Call, value: &Dynamic, depth: usize) -> Result<Value, Failure> {
-    if depth > json::DEEPEST {
-        return Err(misuse(format!("a value is nested more than {} levels deep", json::DEEPEST)));
+    if depth > json::MAX_DEPTH {
+        return Err(misuse(format!("a value is nested more than {} levels deep", json::MAX_DEPTH)));
     }
     call.emitted_bytes += VALUE_BYTES;
     if let Ok(text) = value.as_immutable_string_ref() {
@@ -57,7 +57,7 @@ fn convert_rarer(call: &mut Call, value: &Dynamic, depth: usize) -> Result<Value
         return Ok(Value::Bool(value));
     }
     if let Ok(number) = value.as_float() {
-        // JSON and SQL have no such numbers: a sink would write null instead.
+        // JSON and SQL have no such numbers. A sink would write null instead.
         if !number.is_finite() {
             return Err(misuse(format!("{number} cannot be emitted: it is not a finite number")));
         }
@@ -88,7 +88,7 @@ fn convert_rarer(call: &mut Call, value: &Dynamic, depth: usize) -> Result<Value
     Err(misuse(format!("{} cannot be emitted", kind(value))))
 }
 
-/// An event as it is: `stream`, `index`, `type`, `data`, and what else it has.
+/// Converts an event to a map of `stream`, `index`, `type`, `data` and its other fields.
 fn event_value(call: &mut Call, object: EventObject, depth: usize) -> Result<Value, Failure> {
     let event = call.event(object.0)?.clone();
     let mut entries = vec![
@@ -114,7 +114,7 @@ fn event_value(call: &mut Call, object: EventObject, depth: usize) -> Result<Val
     Ok(Value::Map(entries))
 }
 
-/// Writes a value for people. What is within lists and maps is left to rhai.
+/// Formats a value for logs and messages. rhai formats the values inside lists and maps.
 pub(super) fn display(value: &Dynamic) -> String {
     if let Some(fault) = value.read_lock::<Fault>() {
         return fault.message.clone();
@@ -135,7 +135,7 @@ pub(super) fn display(value: &Dynamic) -> String {
     found.unwrap_or_else(|| value.to_string())
 }
 
-/// Says what sort of value this is, for messages.
+/// Names the type of a value for messages.
 pub(super) fn kind(value: &Dynamic) -> &'static str {
     match value.type_name() {
         "()" => "nothing",

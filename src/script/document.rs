@@ -1,17 +1,18 @@
-//! `e.data`, `e.meta` and `params`: maps of which only what a script touches is converted.
+//! `e.data`, `e.meta` and `params`: maps whose fields are converted on first use.
 //!
-//! A [`Document`] looks like a map to a script. Reading a field finds it in place. Whatever else is done with it (a
-//! field is set, a map's method called) first turns the variable that holds it into a true map, of its own: events
-//! and parameters themselves never change.
+//! A [`Document`] looks like a map to a script. Reading a field finds it in place. Any other operation, such as setting
+//! a field or calling a method of maps, first turns the variable into a real map of its own. Events and parameters
+//! themselves never change.
 
 use std::sync::Arc;
 
 use rhai::{Dynamic, Engine, EvalContext, FnPtr, ImmutableString, Map};
 
 use super::call::{Call, Failure, Handle, Part, current, misuse};
+use super::methods;
 use super::objects::EventsObject;
 
-/// A map that is not made yet.
+/// A map that is converted when needed.
 #[derive(Clone)]
 pub(super) enum Document {
     Event(Handle, Part),
@@ -20,6 +21,7 @@ pub(super) enum Document {
 
 impl Document {
     pub(super) fn get(&self, name: &str) -> Result<Dynamic, Failure> {
+        methods::note_property(true);
         match self {
             Self::Event(event, part) => current(|call| call.field(*event, *part, name)).map(Option::unwrap_or_default),
             Self::Params(map) => Ok(map.get(name).cloned().unwrap_or_default()),
@@ -38,7 +40,7 @@ impl Document {
     }
 }
 
-/// Registers what a document can do. `properties` are the names that the script uses after a dot.
+/// Registers the operations of documents. `properties` are the names that the script uses after a dot.
 pub(super) fn register<'a>(engine: &mut Engine, properties: impl Iterator<Item = &'a ImmutableString>) {
     engine.register_type_with_name::<Document>("map");
     for name in properties {
@@ -73,7 +75,7 @@ pub(super) fn register<'a>(engine: &mut Engine, properties: impl Iterator<Item =
     stand_in_for_maps(engine);
 }
 
-/// Sets a field of the map that the variable becomes.
+/// Turns the variable into a map, and sets a field of it.
 fn set(target: &mut Dynamic, name: ImmutableString, value: Dynamic) -> Result<(), Failure> {
     let mut map = {
         let document = target.read_lock::<Document>().ok_or_else(|| misuse("this map cannot be changed"))?;
@@ -84,10 +86,13 @@ fn set(target: &mut Dynamic, name: ImmutableString, value: Dynamic) -> Result<()
     Ok(())
 }
 
-/// Where a function does not know documents (or lists of events), calls it again with true maps (or arrays).
+/// Repeats a failed call with real maps and arrays in place of documents and lists of events.
 #[expect(deprecated, reason = "rhai marks what may change in a later version so")]
 fn stand_in_for_maps(engine: &mut Engine) {
     engine.on_missing_function(|name, args, is_method, mut context: EvalContext| {
+        if let Some(result) = methods::take_result() {
+            return Ok(Some(result));
+        }
         let mut found = false;
         for arg in args.iter_mut() {
             if let Some(true_value) = true_value(arg)? {

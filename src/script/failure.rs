@@ -1,14 +1,15 @@
-//! Errors of a script to errors of a handler: which kind, and where.
+//! Conversion of script errors to handler errors, with their kind and location.
 //!
-//! | what happened | kind |
+//! | cause | kind |
 //! |---|---|
 //! | `throw "why"`, `throw #{ class: "transient", … }` | transient |
 //! | `throw #{ class: "permanent" \| "throttled" \| "unavailable" \| "malformed", … }` | that class |
-//! | data that is no JSON | malformed, at that event |
-//! | longer than `timeout` | timed out |
-//! | anything else: unknown function or variable, wrong type, division by zero, a limit, a panic | permanent |
+//! | data that is not JSON | malformed, at that event |
+//! | a call longer than `timeout` | timed out |
+//! | any other: unknown function or variable, wrong type, division by zero, a limit, a panic | permanent |
 //!
-//! A limit on operations or sizes is permanent, as the same events meet it again; one on time may not be.
+//! An exceeded limit on operations or sizes is permanent, as the same events exceed it again. A retry can stay within the
+//! limit on time.
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use super::convert;
 use crate::event::Event;
 use crate::handler::{HandlerError, HandlerErrorKind};
 
-/// What a `throw`, or `span.fail`, says.
+/// The contents of a `throw` or of `span.fail`.
 struct Thrown {
     kind: HandlerErrorKind,
     why: String,
@@ -28,12 +29,12 @@ struct Thrown {
     retry_after: Option<Duration>,
 }
 
-/// Returns the error that `span.fail(why)` stands for.
+/// Returns the error for `span.fail(why)`.
 pub(super) fn from_thrown(why: &Dynamic) -> HandlerError {
     thrown(why).into_error(None, None)
 }
 
-/// Returns the error of a call that ended so. `file` is the script's; `suspect` the event looked at last.
+/// Converts the error of a call. `file` is the script, and `suspect` the event that it read last.
 pub(super) fn from_error(error: EvalAltResult, file: &str, timeout: Duration, suspect: Option<&Event>) -> HandlerError {
     let (error, file) = innermost(error, file);
     let place = place(&file, error.position());
@@ -48,7 +49,7 @@ pub(super) fn from_error(error: EvalAltResult, file: &str, timeout: Duration, su
     thrown.into_error(Some(&place), suspect)
 }
 
-/// Returns an error of our own about a call.
+/// Returns an error that the daemon, not the script, reports about a call.
 pub(super) fn about(kind: HandlerErrorKind, what: &str, file: &str, suspect: Option<&Event>) -> HandlerError {
     Thrown::new(kind, what.to_owned()).into_error(Some(file), suspect)
 }
@@ -82,7 +83,7 @@ fn thrown(value: &Dynamic) -> Thrown {
     }
     if value.is_map() {
         return thrown_map(value).unwrap_or_else(|why| {
-            Thrown::new(HandlerErrorKind::Permanent, format!("cannot use what was thrown: {why}"))
+            Thrown::new(HandlerErrorKind::Permanent, format!("cannot use the thrown value: {why}"))
         });
     }
     let why = if value.is_unit() { "thrown without a reason".to_owned() } else { convert::display(value) };
@@ -93,7 +94,7 @@ fn thrown(value: &Dynamic) -> Thrown {
 fn thrown_map(value: &Dynamic) -> Result<Thrown, String> {
     const KEYS: [&str; 4] = ["class", "why", "index", "retry_after"];
     let map = value.as_map_ref().map_err(|kind| format!("it is {kind}"))?;
-    // What `catch` makes of an error of the engine may be thrown again.
+    // `catch` turns an error of the engine into such a map, which a script can throw again.
     if map.contains_key("error") && map.contains_key("message") {
         return Ok(Thrown::new(HandlerErrorKind::Permanent, lower(&map["message"].to_string())));
     }
@@ -133,7 +134,7 @@ fn class_of(class: &str) -> Result<HandlerErrorKind, String> {
     })
 }
 
-/// Returns the error that started it, and the file in which it did.
+/// Returns the original error and its file.
 pub(super) fn innermost(error: EvalAltResult, file: &str) -> (EvalAltResult, String) {
     let (mut error, mut file) = (error, file.to_owned());
     loop {
@@ -163,7 +164,7 @@ pub(super) fn place(file: &str, position: Position) -> String {
     }
 }
 
-/// Says in our words what rhai says in its own; the place is told apart.
+/// Describes an error of rhai without its position.
 pub(super) fn describe(error: EvalAltResult) -> String {
     match error {
         EvalAltResult::ErrorFunctionNotFound(call, _) => {
@@ -183,7 +184,7 @@ pub(super) fn describe(error: EvalAltResult) -> String {
         EvalAltResult::ErrorStackOverflow(_) => {
             "functions call each other deeper than `limits.call_depth` allows".to_owned()
         }
-        EvalAltResult::ErrorDataTooLarge(what, _) => format!("{} over what `limits` allow", lower(&what)),
+        EvalAltResult::ErrorDataTooLarge(what, _) => format!("{} exceeds `limits`", lower(&what)),
         EvalAltResult::ErrorRuntime(value, _) => match value.read_lock::<Fault>() {
             Some(fault) => fault.message.clone(),
             None => value.to_string(),
@@ -196,7 +197,7 @@ pub(super) fn describe(error: EvalAltResult) -> String {
     }
 }
 
-/// Reads `Unknown property 'p' - a getter is not registered for type 't'`, and the like for setters.
+/// Rewrites `Unknown property 'p' - a getter is not registered for type 't'`, and the same message for setters.
 fn no_property(what: &str) -> Option<String> {
     let mut quoted = what.split('\'').skip(1).step_by(2);
     let (property, owner) = (quoted.next()?, quoted.next()?);
@@ -207,7 +208,7 @@ fn no_property(what: &str) -> Option<String> {
         .then(|| format!("the property `{property}` of a value of type `{owner}` cannot be set"))
 }
 
-/// Returns the text with its first letter small, unless it begins with an abbreviation.
+/// Lowercases the first letter, unless the text begins with an abbreviation.
 pub(super) fn lower(text: &str) -> String {
     let mut chars = text.chars();
     match (chars.next(), chars.clone().next()) {

@@ -1,4 +1,4 @@
-//! Runs calls, and makes decisions of what the script says.
+//! Runs calls of the script, and turns their results into decisions.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rhai::Dynamic;
 
 use super::Inner;
-use super::call::{Failure, Span, Verdict, current};
+use super::call::{Failure, ScriptResult, Span, current};
 use super::convert;
 use super::failure;
 use super::objects::SpanObject;
@@ -18,7 +18,7 @@ use crate::handler::{
 };
 use crate::work::Work;
 
-/// Makes a handler, with an engine of its own, for each thread.
+/// Makes a handler with its own engine for each thread.
 pub(super) struct Factory(pub(super) Arc<Inner>);
 
 impl BlockingHandlerFactory for Factory {
@@ -29,14 +29,14 @@ impl BlockingHandlerFactory for Factory {
 
 struct ScriptHandler {
     script: Arc<Inner>,
-    /// Absent before the first call, and after a panic.
+    /// `None` before the first call and after a panic.
     program: Option<Program>,
 }
 
 impl BlockingHandler for ScriptHandler {
     fn handle(&mut self, streams: &mut [Work], decisions: &mut Decisions) {
         if let Err(error) = self.make_ready() {
-            decisions.extend(streams.iter().map(|_| Err(again(&error))));
+            decisions.extend(streams.iter().map(|_| Err(copy(&error))));
         } else if self.script.options.is_batch() {
             self.handle_batch(streams, decisions);
         } else {
@@ -48,7 +48,7 @@ impl BlockingHandler for ScriptHandler {
 }
 
 impl ScriptHandler {
-    /// Makes the engine, on the thread that it will run on. The script has been compiled before, so that this works.
+    /// Makes the engine on the thread that runs it. The script has compiled before, so an error here is unexpected.
     fn make_ready(&mut self) -> Result<(), HandlerError> {
         if self.program.is_none() {
             let permanent = |problem: Problem| HandlerError::new(HandlerErrorKind::Permanent, problem.to_string());
@@ -62,10 +62,11 @@ impl ScriptHandler {
             call.begin(std::slice::from_mut(work), false);
             call.handle(0)
         });
-        let said = self.run(|program| program.handle(span));
-        let said = said.and_then(|value| verdict(&value).map_err(|what| self.wrong(&what)));
+        let result = self.run(|program| program.handle(span));
+        let result = result.and_then(|value| verdict(&value).map_err(|what| self.permanent(&what)));
         let span = current(|call| call.end_single(work));
-        said.and_then(|verdict| decide(verdict, span.effects, work))
+        result
+            .and_then(|verdict| decide(verdict, span.effects, work))
             .map_err(|error| within(error, &self.script.file, work))
     }
 
@@ -74,29 +75,31 @@ impl ScriptHandler {
             call.begin(streams, true);
             Dynamic::from_array(call.spans().map(|span| Dynamic::from(SpanObject(span))).collect())
         });
-        let said = self.run(|program| program.handle_batch(spans)).and_then(|value| match verdict(&value) {
-            Ok(Verdict::Done { tag: None }) => Ok(()),
-            Ok(_) => Err(self.wrong("`handle_batch` returns nothing: say `span.upto(n)` and the like of each span")),
-            Err(what) => Err(self.wrong(&what)),
+        let result = self.run(|program| program.handle_batch(spans)).and_then(|value| match verdict(&value) {
+            Ok(ScriptResult::Done { tag: None }) => Ok(()),
+            Ok(_) => {
+                Err(self.permanent("`handle_batch` returns nothing: decide each span with `span.upto(n)` and the like"))
+            }
+            Err(what) => Err(self.permanent(&what)),
         });
         let spans = current(|call| call.end_batch(streams));
         for (work, span) in streams.iter().zip(spans) {
-            decisions.push(said.as_ref().map_err(again).and_then(|()| {
+            decisions.push(result.as_ref().map_err(copy).and_then(|()| {
                 let Span { effects, verdict, failure, .. } = span;
                 match failure {
                     Some(failure) => Err(failure),
-                    None => decide(verdict.unwrap_or(Verdict::Done { tag: None }), effects, work),
+                    None => decide(verdict.unwrap_or(ScriptResult::Done { tag: None }), effects, work),
                 }
                 .map_err(|error| within(error, &self.script.file, work))
             }));
         }
     }
 
-    /// Calls a function. A panic costs the engine, which is made anew, and never the thread.
+    /// Calls a function. After a panic the thread survives, and the next call makes a new engine.
     fn run(&mut self, call: impl FnOnce(&mut Program) -> Result<Dynamic, Failure>) -> Result<Dynamic, HandlerError> {
         let script = &self.script;
         let Some(program) = &mut self.program else {
-            return Err(self.wrong("the script engine failed in an earlier stream of this call"));
+            return Err(self.permanent("the script engine failed in an earlier stream of this call"));
         };
         match catch_unwind(AssertUnwindSafe(|| call(program))) {
             Ok(Ok(value)) => Ok(value),
@@ -107,13 +110,13 @@ impl ScriptHandler {
             Err(panic) => {
                 self.program = None;
                 let why = panic_text(&*panic);
-                Err(self.wrong(&format!("the script engine failed: {why}")))
+                Err(self.permanent(&format!("the script engine failed: {why}")))
             }
         }
     }
 
-    /// Returns a permanent error about the running call.
-    fn wrong(&self, what: &str) -> HandlerError {
+    /// Returns a permanent error for the running call.
+    fn permanent(&self, what: &str) -> HandlerError {
         current(|call| failure::about(HandlerErrorKind::Permanent, what, &self.script.file, call.suspect()))
     }
 }
@@ -126,12 +129,12 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     }
 }
 
-/// Returns what the value that a script returned says, or what is wrong with it.
-fn verdict(value: &Dynamic) -> Result<Verdict, String> {
+/// Interprets the value that a script returned, or describes the reason why that is impossible.
+fn verdict(value: &Dynamic) -> Result<ScriptResult, String> {
     if value.is_unit() {
-        return Ok(Verdict::Done { tag: None });
+        return Ok(ScriptResult::Done { tag: None });
     }
-    if let Some(verdict) = value.read_lock::<Verdict>() {
+    if let Some(verdict) = value.read_lock::<ScriptResult>() {
         return Ok(verdict.clone());
     }
     Err(format!(
@@ -141,18 +144,18 @@ fn verdict(value: &Dynamic) -> Result<Verdict, String> {
     ))
 }
 
-/// Makes the decision about a stream. Messages say what is wrong; [`within`] adds where.
-fn decide(verdict: Verdict, effects: Vec<crate::effect::Value>, work: &Work) -> Result<Decision, HandlerError> {
+/// Makes the decision about a stream. [`within`] adds the location to the messages.
+fn decide(verdict: ScriptResult, effects: Vec<crate::effect::Value>, work: &Work) -> Result<Decision, HandlerError> {
     let wrong = |what: String| Err(HandlerError::new(HandlerErrorKind::Permanent, what));
     let first = work.first();
     let (next, tag) = match verdict {
-        Verdict::Done { tag } => (NextIndex::All, tag),
-        Verdict::Upto { next, .. } if next < first => {
+        ScriptResult::Done { tag } => (NextIndex::All, tag),
+        ScriptResult::Upto { next, .. } if next < first => {
             return wrong(format!("`upto({next})` lies before the first event offered, index {first}"));
         }
-        Verdict::Upto { next, tag } => (NextIndex::Upto(next), tag),
-        Verdict::Defer(delay) => (NextIndex::Defer(delay), None),
-        Verdict::Malformed { why, index } => {
+        ScriptResult::Upto { next, tag } => (NextIndex::Upto(next), tag),
+        ScriptResult::Defer(delay) => (NextIndex::Defer(delay), None),
+        ScriptResult::Malformed { why, index } => {
             let error = HandlerError::new(HandlerErrorKind::Malformed, format!("malformed: {why}"));
             return Err(match index {
                 Some(index) => error.at_index(index),
@@ -163,12 +166,12 @@ fn decide(verdict: Verdict, effects: Vec<crate::effect::Value>, work: &Work) -> 
     let no_progress = matches!(next, NextIndex::Defer(_)) || next == NextIndex::Upto(first);
     if no_progress && !effects.is_empty() {
         let emitted = if effects.len() == 1 { "an effect".to_owned() } else { format!("{} effects", effects.len()) };
-        return wrong(format!("made no progress and yet emitted {emitted}, to be written again each time"));
+        return wrong(format!("made no progress but emitted {emitted}, which each retry would repeat"));
     }
     Ok(Decision { next, effects, tag })
 }
 
-/// Names file, stream and event, where the message does not yet.
+/// Adds file, stream and event to a message that does not name them yet.
 fn within(error: HandlerError, file: &str, work: &Work) -> HandlerError {
     if error.message().starts_with(file) || error.message().contains(" (stream `") {
         return error;
@@ -179,8 +182,8 @@ fn within(error: HandlerError, file: &str, work: &Work) -> HandlerError {
     with_details(renamed, &error)
 }
 
-/// Returns the same error once more: a call that failed failed for each of its streams.
-fn again(error: &HandlerError) -> HandlerError {
+/// Copies an error. A failed call fails each of its streams.
+fn copy(error: &HandlerError) -> HandlerError {
     with_details(HandlerError::new(error.kind(), error.message()), error)
 }
 

@@ -1,20 +1,20 @@
-//! Strings that come again and again (keys, event types, SQL texts) are made once.
+//! Sharing of frequent strings: keys, event types, SQL texts.
 
 use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 
-/// Longer texts are not worth hashing.
-const LONGEST: usize = 512;
+/// The longest text that is shared. Hashing longer ones costs more than it saves.
+const MAX_BYTES: usize = 512;
 const SLOTS: usize = 512;
-/// How often a kept text is handed out before it is made anew. Another thread lets go of what was handed out: if that
-/// were the very text that is handed out here at the same time, its count would travel between processors each time.
-const RENEWED: u8 = 64;
+/// The number of uses of a kept text before a copy replaces it. Another thread drops the returned clones. Without fresh
+/// copies both threads would write the same reference count, and its cache line would move between the processors.
+const MAX_USES: u8 = 64;
 
-/// A small direct-mapped table of strings: bounded, and never wrong, only sometimes of no use.
+/// A bounded, direct-mapped table of strings. A miss only costs a copy.
 ///
-/// A text is kept once it came twice in a row in its slot, and gives way once another did not meet it for a while,
-/// so that ids that come once do not displace texts that stay.
+/// A slot keeps a text after two requests in a row, and gives it up after two requests in a row for other texts. Ids,
+/// which occur once, thus do not displace frequent texts.
 pub(super) struct Interner<T> {
     slots: Box<[Slot<T>]>,
     hasher: FixedState,
@@ -23,19 +23,19 @@ pub(super) struct Interner<T> {
 struct Slot<T> {
     hash: u64,
     kept: Option<T>,
-    /// The kept text was asked for since another one last wanted its place.
+    /// The kept text was requested since the last request for another text of this slot.
     used: bool,
-    times: u8,
+    uses: u8,
 }
 
 impl<T: Clone + AsRef<str> + for<'a> From<&'a str>> Interner<T> {
     pub(super) fn new() -> Self {
-        let slots = (0..SLOTS).map(|_| Slot { hash: 0, kept: None, used: false, times: 0 }).collect();
+        let slots = (0..SLOTS).map(|_| Slot { hash: 0, kept: None, used: false, uses: 0 }).collect();
         Self { slots, hasher: FixedState::default() }
     }
 
     pub(super) fn get(&mut self, text: &str) -> T {
-        if text.len() > LONGEST {
+        if text.len() > MAX_BYTES {
             return T::from(text);
         }
         let hash = self.hasher.hash_one(text);
@@ -43,9 +43,9 @@ impl<T: Clone + AsRef<str> + for<'a> From<&'a str>> Interner<T> {
         match &mut slot.kept {
             Some(kept) if (*kept).as_ref() == text => {
                 slot.used = true;
-                slot.times += 1;
-                if slot.times == RENEWED {
-                    slot.times = 0;
+                slot.uses += 1;
+                if slot.uses == MAX_USES {
+                    slot.uses = 0;
                     *kept = T::from(text);
                 }
                 return kept.clone();

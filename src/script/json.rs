@@ -1,7 +1,7 @@
-//! JSON to script values and back.
+//! Conversion between JSON and script values.
 //!
-//! What lies inside a value is found as text, one level at a time, since its numbers are only numbers once they have
-//! lost digits ([`number`]).
+//! Nested values are located as text, one level at a time. A JSON library would convert their numbers, and so lose
+//! digits before [`number`] sees them.
 
 use std::borrow::Cow;
 
@@ -11,22 +11,22 @@ use super::number;
 use crate::formats::jsonlines::BadLine;
 use crate::formats::jsonlines::parts::{self, FieldPlace};
 
-/// How deep a value may be nested. Each level is scanned once more than the one around it.
-pub(super) const DEEPEST: usize = 64;
+/// The maximum nesting of values. The scan of each level repeats that of the levels in it.
+pub(super) const MAX_DEPTH: usize = 64;
 
-/// The only defect that a string can have behind the scanner.
+/// The only defect of a string that the scanner accepts.
 const HALF_PAIR: &str = "a string in it holds one half of a surrogate pair";
 
-/// Parses a JSON text. An object becomes a map, in which the last of equal keys counts.
+/// Parses a JSON text. An object becomes a map with the last of equal keys.
 pub(super) fn parse(text: &[u8]) -> Result<Dynamic, String> {
     let place = parts::value(text).map_err(shown)?;
     convert(utf8(&text[place])?, 0)
 }
 
-/// Converts what is known to be the text of one JSON value.
+/// Converts the text of one valid JSON value.
 fn convert(raw: &str, depth: usize) -> Result<Dynamic, String> {
-    if depth > DEEPEST {
-        return Err(format!("it is nested more than {DEEPEST} levels deep"));
+    if depth > MAX_DEPTH {
+        return Err(format!("it is nested more than {MAX_DEPTH} levels deep"));
     }
     match raw.as_bytes().first() {
         Some(b'{') => {
@@ -77,16 +77,16 @@ fn shown(bad: BadLine) -> String {
     bad.to_string()
 }
 
-/// The fields of an object, found but not converted. Their text is kept by whoever found them.
+/// The locations of the fields of an object. The caller keeps the text.
 #[derive(Default)]
 pub(super) struct FieldTable {
     fields: Vec<FieldPlace>,
-    /// What was asked for and is cheap to copy, by its place among the fields.
+    /// Converted strings, by the number of their field. Copies of them are cheap.
     made: Vec<(usize, Dynamic)>,
 }
 
 impl FieldTable {
-    /// Finds the fields of `text`, an object, which is thereby known to be valid JSON.
+    /// Locates the fields of `text`, an object, and checks its syntax.
     pub(super) fn read(&mut self, text: &[u8]) -> Result<(), String> {
         self.clear();
         parts::object_fields(text, &mut self.fields).map_err(shown)
@@ -97,7 +97,7 @@ impl FieldTable {
         self.made.clear();
     }
 
-    /// Returns the value under `name`, or nothing.
+    /// Returns the value of the field `name`.
     pub(super) fn get(&mut self, text: &[u8], name: &str) -> Result<Option<Dynamic>, String> {
         let named = |field: &FieldPlace| match field.has_escapes() {
             true => key(text, *field).is_ok_and(|key| *key == *name),
@@ -117,7 +117,7 @@ impl FieldTable {
     }
 }
 
-/// Writes a script value as JSON. Numbers that were too large for a number are strings, and stay so.
+/// Writes a script value as JSON. A number that became a string ([`number`]) stays a string.
 pub(super) fn write(value: &crate::effect::Value) -> Result<String, String> {
     serde_json::to_string(value).map_err(|error| error.to_string())
 }

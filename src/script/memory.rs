@@ -1,8 +1,8 @@
 //! Bounds the memory of a call's variables, and the depth of their values.
 //!
-//! rhai limits each value by itself. It neither adds the variables up nor looks into closures, which keep what they
-//! captured, and it drops nested values by recursion: a chain of closures that is long enough would overflow the stack and
-//! abort the process. [`Memory`] therefore measures the variables while a call runs. The engine asks for each access to a
+//! rhai limits each value by itself. It neither adds up the variables nor looks into closures, which keep the values that
+//! they capture. It drops nested values by recursion, so a long chain of closures would overflow the stack and abort the
+//! process. [`Memory`] therefore measures the variables while a call runs. The engine asks for each access to a
 //! variable; most accesses only count.
 
 use std::cell::RefCell;
@@ -11,6 +11,7 @@ use hashbrown::HashSet;
 use rhai::{Dynamic, EvalAltResult, EvalContext, FnPtr, Position, Scope};
 
 use super::call::Failure;
+use super::methods;
 
 /// The number of accesses between two looks at the lengths of the variables. A single value has at most some megabytes, as
 /// rhai limits it, so that this many copies fit the memory of a machine.
@@ -60,6 +61,7 @@ pub(super) fn begin(limit: usize, has_captures: bool) {
 /// # Errors
 /// The variables take too much memory, or a value is nested too deep.
 pub(super) fn on_access(name: &str, context: &EvalContext<'_, '_, '_, '_, '_, '_>) -> Result<(), Failure> {
+    methods::note_property(false);
     MEMORY.with_borrow_mut(|memory| {
         memory.accesses += 1;
         memory.unmeasured += 1;

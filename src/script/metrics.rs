@@ -1,25 +1,28 @@
-//! The counters that scripts keep by `metric.inc(name)`.
+//! The counters of `metric.inc(name)`.
 
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashMap;
 
-/// Where counts go whose name would be one too many.
+/// The counter for names beyond the limit.
 const OTHER: &str = "_other";
 
-/// Counters by name, shared by all threads of a script; at most [`Self::MOST`] names.
+/// Counters by name, shared by all threads of a script, with at most [`Self::MOST`] names.
 #[derive(Debug, Default)]
 pub struct ScriptMetrics {
     counters: RwLock<HashMap<Box<str>, AtomicU64>>,
 }
 
 impl ScriptMetrics {
-    /// How many names are told apart; what is counted under further ones goes to `_other`, as a name made of data
-    /// would otherwise grow without bound (R76).
+    /// The maximum number of names. Further names count as `_other`, as names made of data would otherwise grow without
+    /// bound (R76).
     pub const MOST: usize = 1_000;
 
-    /// Adds to a counter, or says why `name` cannot name one.
+    /// Adds to a counter.
+    ///
+    /// # Errors
+    /// `name` is not a valid name.
     pub fn add(&self, name: &str, by: u64) -> Result<(), String> {
         if let Some(counter) = self.counters.read().expect("counting does not panic").get(name) {
             counter.fetch_add(by, Ordering::Relaxed);
@@ -36,7 +39,7 @@ impl ScriptMetrics {
         Ok(())
     }
 
-    /// Hands over what was counted since the last time.
+    /// Passes the counts since the last call to `each`.
     pub fn drain(&self, mut each: impl FnMut(&str, u64)) {
         for (name, count) in self.counters.read().expect("counting does not panic").iter() {
             match count.swap(0, Ordering::Relaxed) {
@@ -46,7 +49,7 @@ impl ScriptMetrics {
         }
     }
 
-    /// Returns what has not been handed over, sorted by name.
+    /// Returns the counts since the last [`Self::drain`], sorted by name.
     pub fn snapshot(&self) -> Vec<(String, u64)> {
         let counters = self.counters.read().expect("counting does not panic");
         let mut all: Vec<_> =
@@ -56,7 +59,7 @@ impl ScriptMetrics {
     }
 }
 
-/// Returns whether a text may become a label value: of a metric, or the tag of a call.
+/// Returns whether a text may become the label value of a metric or the tag of a call.
 pub(super) fn is_name(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     (1..=64).contains(&text.len()) && text.chars().all(fits)

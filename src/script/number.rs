@@ -1,13 +1,13 @@
-//! Numbers keep their value: what neither an integer nor a float holds becomes text.
+//! Conversion of JSON numbers without loss. A number that neither an integer nor a float holds becomes text.
 
 use rhai::Dynamic;
 
-/// Any decimal number of so many significant digits survives the way into a float and back.
+/// The number of significant digits that every float preserves.
 const SAFE_DIGITS: usize = 15;
 
-/// Converts a JSON number. One that an `i64` or a float cannot give back as it was written (`12345678901234567890`,
-/// `0.1234567890123456789`, `1e400`) becomes a string of exactly that text: it can be stored and compared, and
-/// calculating with it fails loudly.
+/// Converts a JSON number. A number that neither an `i64` nor a float can reproduce (`12345678901234567890`,
+/// `0.1234567890123456789`, `1e400`) becomes a string of exactly that text. It can be stored and compared, and arithmetic
+/// with it is an error.
 pub(super) fn from_json(text: &str) -> Dynamic {
     if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
         return match text.parse::<i64>() {
@@ -21,7 +21,7 @@ pub(super) fn from_json(text: &str) -> Dynamic {
     }
 }
 
-/// Returns whether so few digits are written, without an exponent, that a float holds them.
+/// Returns whether the text has no exponent and so few digits that a float holds them.
 fn is_short(text: &str) -> bool {
     text.len() <= SAFE_DIGITS && !text.contains(['e', 'E'])
 }
@@ -31,7 +31,7 @@ fn holds(number: f64, text: &str) -> bool {
     (written.0.len() <= SAFE_DIGITS && (-290..=290).contains(&written.1)) || normal(&printed(number)) == written
 }
 
-/// Returns a number as it leaves again. Of two shortest texts for the same float, other printers may take the other.
+/// Formats a number as effects do. Some floats have two shortest texts, and other formatters may choose the other one.
 fn printed(number: f64) -> String {
     serde_json::to_string(&number).unwrap_or_default()
 }
@@ -40,7 +40,7 @@ fn printed(number: f64) -> String {
 fn normal(text: &str) -> (String, i64) {
     let text = text.trim_start_matches('-');
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
-    // An exponent beyond i64 is only ever that of zero or of what is no finite float.
+    // An exponent beyond i64 belongs to zero or to a number beyond every float.
     let exponent: i64 = exponent.trim_start_matches('+').parse().unwrap_or(i64::MAX / 2);
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let digits = format!("{whole}{fraction}");
@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(kind("0.1000000000000000055511151231257827"), "text 0.1000000000000000055511151231257827");
         assert_eq!(kind("9007199254740993.0"), "text 9007199254740993.0");
         assert_eq!(kind("0.30000000000000004"), "f64 0.30000000000000004");
-        // Halfway between two texts of 16 digits: what is written is read.
+        // This float lies halfway between two texts of 16 digits. The written one is read back.
         let halfway = printed(805_685_579_034_139.0 + 0.25);
         assert!(kind(&halfway).starts_with("f64 "), "{}", kind(&halfway));
         assert_eq!(kind("0e999999999999999999999"), "f64 0.0");
@@ -101,7 +101,7 @@ mod tests {
         }
 
         #[test]
-        fn what_becomes_a_float_prints_as_the_same_number(digits in "[1-9][0-9]{0,24}", point in 0usize..24) {
+        fn a_number_that_becomes_a_float_prints_as_the_same_number(digits in "[1-9][0-9]{0,24}", point in 0usize..24) {
             let mut text = digits;
             text.insert(point.clamp(1, text.len()), '.');
             let text = if text.ends_with('.') { format!("{text}0") } else { text };

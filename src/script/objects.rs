@@ -1,4 +1,4 @@
-//! What a script is given: `stream`, `events`, `e`, the `span`s of a batch, and times.
+//! The objects of a script: `stream`, `events`, `e`, the `span`s of a batch, and times.
 
 use std::fmt;
 
@@ -9,9 +9,10 @@ use time::format_description::well_known::Rfc3339;
 use super::api;
 use super::call::{Call, Failure, Handle, Part, Seen, current, misuse};
 use super::document::Document;
+use super::methods;
 use crate::event::{Text, category, stream_id};
 
-/// A stream: `.name`, `.category`, `.id`, `.ids`.
+/// A stream, with `.name`, `.category`, `.id` and `.ids`.
 #[derive(Clone, Copy)]
 pub(super) struct StreamObject(pub(super) Handle);
 
@@ -23,11 +24,11 @@ pub(super) struct EventsObject(pub(super) Handle);
 #[derive(Clone, Copy)]
 pub(super) struct EventObject(pub(super) Handle);
 
-/// A stream of a batch with its events, and what is decided about it.
+/// A stream of a batch, with its events and the decisions about it.
 #[derive(Clone, Copy)]
 pub(super) struct SpanObject(pub(super) Handle);
 
-/// A moment.
+/// A point in time.
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
 pub(super) struct TimeObject(pub(super) OffsetDateTime);
 
@@ -39,7 +40,7 @@ impl EventsObject {
     }
 }
 
-/// Steps through the events of a stream, and remembers where it is for messages.
+/// An iterator over the events of a stream. Each step marks its event as the one read last.
 pub(super) struct EventsIterator {
     events: Handle,
     position: i64,
@@ -86,7 +87,7 @@ pub(super) fn register(engine: &mut Engine) {
     register_time(engine);
 }
 
-/// Reads a property of an event or a stream.
+/// A function that reads a property of an event or a stream.
 pub(super) type Getter = fn(Handle) -> Result<Dynamic, Failure>;
 
 const OF_STREAM: [(&str, Getter); 4] = [
@@ -113,12 +114,12 @@ const OF_EVENT: [(&str, Getter); 11] = [
     ("stream", |event| current(|call| Ok(Dynamic::from(StreamObject(call.span_of(event)))))),
 ];
 
-/// Returns what reads this property of streams.
+/// Returns the getter of a property of streams.
 pub(super) fn of_stream(property: &str) -> Option<Getter> {
     OF_STREAM.iter().find(|(name, _)| *name == property).map(|(_, get)| *get)
 }
 
-/// Returns what reads this property of events.
+/// Returns the getter of a property of events.
 pub(super) fn of_event(property: &str) -> Option<Getter> {
     OF_EVENT.iter().find(|(name, _)| *name == property).map(|(_, get)| *get)
 }
@@ -171,13 +172,14 @@ fn register_event(engine: &mut Engine) {
 }
 
 fn document(event: Handle, part: Part) -> Result<Dynamic, Failure> {
+    methods::note_property(true);
     Ok(match current(|call| call.document(event, part))? {
         Seen::Object => Dynamic::from(Document::Event(event, part)),
         Seen::Plain(value) => value,
     })
 }
 
-/// The body as it is: a string, or a blob where it is no text.
+/// Returns the body unchanged: as a string, or as a blob if it is not UTF-8.
 fn raw(data: &[u8]) -> Dynamic {
     match std::str::from_utf8(data) {
         Ok(text) => text.into(),

@@ -1,25 +1,25 @@
-//! What is wrong with a script, and where.
+//! Problems of a script, with their locations.
 
 use std::fmt;
 
-/// One thing that is wrong with a script.
+/// A problem of a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The file, as its import or its pipeline names it.
     pub file: String,
-    /// Counted from 1; 0 if it is about the file as a whole.
+    /// The line, counted from 1. 0 if the problem concerns the whole file.
     pub line: usize,
-    /// In characters, counted from 1; 0 if it is about the line as a whole.
+    /// The column in characters, counted from 1. 0 if the problem concerns the whole line.
     pub column: usize,
     pub message: String,
-    /// What was probably meant.
+    /// The suggested correction.
     pub help: Option<String>,
-    /// The line of the file, for showing.
+    /// The text of the line.
     pub source: String,
 }
 
 impl Problem {
-    /// Makes a problem at a place of a file whose text this is.
+    /// Returns a problem at a position of the file with this text.
     pub(super) fn at(file: &str, text: &str, position: rhai::Position, message: impl Into<String>) -> Self {
         let line = position.line().unwrap_or(0);
         Self {
@@ -32,7 +32,7 @@ impl Problem {
         }
     }
 
-    /// Makes a problem of a file as a whole.
+    /// Returns a problem of a whole file.
     pub(super) fn of(file: &str, message: impl Into<String>) -> Self {
         let (message, source) = (message.into(), String::new());
         Self { file: file.to_owned(), line: 0, column: 0, message, help: None, source }
@@ -43,7 +43,7 @@ impl Problem {
     }
 }
 
-/// `file:line:column: message (help)`, and below it the line with a caret.
+/// Formats `file:line:column: message (help)`, followed by the line with a caret.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, line, column, message, help, source } = self;
@@ -59,11 +59,11 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Why a script cannot be used.
+/// The problems that make a script unusable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct ScriptError {
-    /// In the order in which they were found; never empty.
+    /// The problems in the order of their discovery. Never empty.
     pub problems: Vec<Problem>,
 }
 

@@ -1,8 +1,7 @@
 //! A script ready to run: an engine with its limits and API, the compiled files, and the state that calls share.
 //!
-//! Every thread has its own, so that no reference count, lock or cache is touched by two of them. The state is kept
-//! from call to call: top-level statements run once, their imports and constants stay, and so do the resolved
-//! functions.
+//! Every thread has its own program, so that threads share no reference count, lock or cache. The state persists between
+//! calls: top-level statements run once, and their imports, constants and resolved functions stay.
 
 use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
@@ -19,22 +18,22 @@ use super::call::{Failure, Handle, current};
 use super::failure;
 use super::objects::{EventsObject, StreamObject};
 use super::problem::Problem;
-use super::quick::{self, Machine, Plan};
+use super::shortcuts::{self, Machine, Plan};
 use super::sources::Sources;
-use super::{Limits, Options, builtins, document, memory, objects};
+use super::{Limits, Options, builtins, document, memory, methods, objects};
 use crate::clock::Clock;
 
-/// The longest string that top-level statements may make, so that checking a script stays cheap whatever it does.
+/// The longest string of top-level statements. It keeps the check of a script cheap.
 const TOP_LEVEL_STRING_BYTES: usize = 4 << 20;
 
 /// The number of operations between two looks at the clock. One operation may be a built-in function that takes some
 /// milliseconds, so that there must not be many.
 const OPERATIONS_A_LOOK: u64 = 32;
 
-/// rhai's own functions, which take a while to list.
+/// The standard functions of rhai. Building this module is slow, so all engines share it.
 static STANDARD: LazyLock<Shared<Module>> = LazyLock::new(|| StandardPackage::new().as_shared_module());
 
-/// Keeps the time of calls.
+/// The time limit of calls.
 pub(super) struct Watch {
     clock: Clock,
     timeout: Duration,
@@ -45,13 +44,13 @@ impl Watch {
         Self { clock: Clock::start(), timeout }
     }
 
-    /// Returns whether the call has run for too long. Looks at the clock once every so many operations.
+    /// Returns whether the call exceeds its time limit. Reads the clock once per [`OPERATIONS_A_LOOK`] operations.
     pub(super) fn is_over(&self, operations: u64) -> bool {
         operations.is_multiple_of(OPERATIONS_A_LOOK) && current(|call| call.is_overdue(&self.clock, self.timeout))
     }
 }
 
-/// The function that is called: `handle` or `handle_batch`.
+/// The entry function of a script: `handle` or `handle_batch`.
 struct Entry {
     params: Vec<ImmutableString>,
     body: Plan,
@@ -68,13 +67,13 @@ impl Entry {
     }
 }
 
-/// A script that runs on one thread at a time.
+/// A script for one thread.
 pub(super) struct Program {
     engine: Engine,
     global: GlobalRuntimeState,
     caches: Caches,
     entry: Entry,
-    /// Its parameters, which stay from call to call, and while it runs its variables.
+    /// The parameters of the entry, which stay between calls, and during a call its variables.
     scope: Scope<'static>,
     watch: Watch,
     memory_bytes: usize,
@@ -90,7 +89,7 @@ impl Program {
         let has_captures = asts.iter().any(has_captures);
         let ast = asts[0].clone();
         engine.set_module_resolver(Modules { sources: sources.clone(), asts, made: Mutex::default() });
-        // Strings that are made while a script runs are not worth a lock.
+        // The interner has a lock, which costs more than copies of the strings that a running script makes.
         engine.set_max_strings_interned(0);
         let mut caches = Caches::new();
         caches.push_fn_resolution_cache();
@@ -108,7 +107,7 @@ impl Program {
         Ok(program)
     }
 
-    /// Makes the state what it is within a function that nothing has called.
+    /// Puts the state into the body of the entry function.
     fn enter(&mut self) {
         (self.global.level, self.global.scope_level) = (1, 1);
         for name in &self.entry.params {
@@ -116,7 +115,7 @@ impl Program {
         }
     }
 
-    /// Runs what stands outside of functions. Its constants stay, as `global::NAME`, and so do its imports.
+    /// Runs the statements outside functions. Their constants stay as `global::NAME`, and so do their imports.
     #[expect(deprecated, reason = "the only way to keep the imports of a script for later calls")]
     fn run_top_level(&mut self, ast: &AST, sources: &Sources, timeout: Duration) -> Result<(), Problem> {
         current(|call| drop(call.end_batch(&mut [])));
@@ -146,29 +145,28 @@ impl Program {
 
     /// Calls `handle(stream, events)`.
     pub(super) fn handle(&mut self, span: Handle) -> Result<Dynamic, Failure> {
-        self.give(0, StreamObject(span));
-        self.give(1, EventsObject(span));
+        self.set_parameter(0, StreamObject(span));
+        self.set_parameter(1, EventsObject(span));
         self.run()
     }
 
     /// Calls `handle_batch(spans)`.
     pub(super) fn handle_batch(&mut self, spans: Dynamic) -> Result<Dynamic, Failure> {
-        self.give(0, spans);
+        self.set_parameter(0, spans);
         self.run()
     }
 
     /// Sets a parameter.
-    fn give<T: Clone + Send + Sync + 'static>(&mut self, number: usize, value: T) {
+    fn set_parameter<T: Clone + Send + Sync + 'static>(&mut self, number: usize, value: T) {
         if let Some(parameter) = self.scope.get_mut(&self.entry.params[number]) {
-            quick::put(parameter, value);
+            shortcuts::put(parameter, value);
         }
     }
 
-    /// Runs the entry on the state that all calls share. What rhai's own way of calling does besides (looking the function
-    /// up, moving its arguments into a new scope) costs as much as a small script.
+    /// Runs the entry on the state that all calls share. A call through rhai would also look up the function and move its
+    /// arguments into a new scope, which costs as much as a small script.
     fn run(&mut self) -> Result<Dynamic, Failure> {
         memory::begin(self.memory_bytes, self.has_captures);
-        quick::forget();
         let Self { engine, global, caches, entry, scope, watch, .. } = self;
         global.num_operations = <_>::default();
         global.num_modules_loaded = 0;
@@ -176,7 +174,7 @@ impl Program {
     }
 }
 
-/// Returns an engine that knows the API and keeps the limits, and cannot import anything yet.
+/// Returns an engine with the API and the limits, but without imports.
 pub(super) fn engine(host: &Host, options: &Options) -> Engine {
     let mut engine = Engine::new_raw();
     engine.set_max_strings_interned(1_024);
@@ -188,6 +186,7 @@ pub(super) fn engine(host: &Host, options: &Options) -> Engine {
     objects::register(&mut engine);
     api::register(&mut engine, host);
     builtins::register(&mut engine);
+    methods::register(&mut engine);
     limit(&mut engine, &options.limits);
     let watch = Watch::start(options.timeout);
     engine.on_progress(move |operations| watch.is_over(operations).then_some(Dynamic::UNIT));
@@ -206,7 +205,7 @@ fn limit(engine: &mut Engine, limits: &Limits) {
     engine.set_max_variables(limits.variables);
 }
 
-/// Names what the host provides, so that parsing tells it from what is unknown.
+/// Returns a scope with the names of the host. The parser refuses unknown names.
 pub(super) fn host_scope(host: &Host) -> Scope<'static> {
     let mut scope = Scope::new();
     for name in api::NAMES {
@@ -215,7 +214,7 @@ pub(super) fn host_scope(host: &Host) -> Scope<'static> {
     scope
 }
 
-/// Returns whether closures keep variables, or function pointers keep arguments.
+/// Returns whether the script has closures that capture variables, or curries function pointers.
 fn has_captures(ast: &AST) -> bool {
     let mut found = false;
     ast.walk(&mut |nodes| {
@@ -231,7 +230,7 @@ fn has_captures(ast: &AST) -> bool {
     found
 }
 
-/// Returns every name that follows a dot.
+/// Returns every name after a dot.
 fn properties(asts: &[AST]) -> Vec<ImmutableString> {
     let mut found = Vec::new();
     for ast in asts {
@@ -247,7 +246,7 @@ fn properties(asts: &[AST]) -> Vec<ImmutableString> {
     found
 }
 
-/// Resolves imports among the files that were read when the script was compiled.
+/// A resolver of imports among the files read at compilation.
 struct Modules {
     sources: Sources,
     asts: Vec<AST>,

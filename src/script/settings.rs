@@ -1,4 +1,4 @@
-//! `[handler.rhai]`
+//! The settings of `[handler.rhai]`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,25 +14,25 @@ use serde_json::{Map, Value};
 use super::{Limits, Options};
 use crate::config::scalar;
 
-/// `[handler.rhai]`: a script decides about the events. It has `fn handle(stream, events)`, or `fn handle_batch(spans)`
-/// where `schedule.streams_per_call` is more than 1.
+/// `[handler.rhai]`: a script decides about the events. It defines `fn handle(stream, events)`, or `fn handle_batch(spans)`
+/// if `schedule.streams_per_call` is more than 1.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "RhaiHandler")]
 pub struct Settings {
-    /// The script's file, in the folder of the pipeline's file, such as `"orders.rhai"`.
+    /// The script's file, relative to the directory of the pipeline's file, such as `"orders.rhai"`.
     pub script: scalar::Text,
-    /// What the script finds as `params`, a table of your own: `{ vat = 0.2 }`. References in its texts are resolved.
+    /// The table that the script finds as `params`, such as `{ vat = 0.2 }`. References in its texts are resolved.
     #[serde(default)]
     pub params: Params,
-    /// How long one call may take. Longer, and it failed, to be tried again.
+    /// The time limit of one call. A call that exceeds it has failed and is retried.
     #[serde(default = "default_timeout", with = "scalar::duration")]
     #[schemars(with = "scalar::DurationText")]
     pub timeout: Duration,
-    /// How many threads run the script. Left out: as many as there are cores. Never more than `schedule.concurrency`.
+    /// The number of threads that run the script. Default: the number of cores. `schedule.concurrency` is the maximum.
     #[serde(default)]
     pub threads: Option<NonZeroUsize>,
-    /// What one call may use.
+    /// The limits of one call.
     #[serde(default)]
     pub limits: Limits,
 }
@@ -41,21 +41,21 @@ fn default_timeout() -> Duration {
     Options::default().timeout
 }
 
-/// A tree of values, in whose texts `${NAME}` stands for its value. Debug and Serialize show it as the file writes it.
+/// A tree of values with resolved references. Debug and Serialize show the references unresolved.
 #[derive(Clone, Default)]
 pub struct Params {
     written: Map<String, Value>,
     resolved: Map<String, Value>,
 }
 
-/// Parameters are equal if their values are, so that a changed variable is a change.
+/// Compares resolved values, so that a changed variable counts as a change.
 impl PartialEq for Params {
     fn eq(&self, other: &Self) -> bool {
         self.resolved == other.resolved
     }
 }
 
-/// What the script gets: references resolved.
+/// Gives access to the resolved values.
 impl Deref for Params {
     type Target = Map<String, Value>;
 
@@ -100,7 +100,7 @@ impl JsonSchema for Params {
     }
 }
 
-/// Resolves the references in texts, in the mode of the parse: a missing variable may leave a hole.
+/// Resolves the references in texts. The mode of the parse decides whether a missing variable is an error.
 fn resolve(value: &mut Value) -> Result<(), scalar::Unresolved> {
     match value {
         Value::String(text) => *text = scalar::Text::parse(text)?.to_string(),

@@ -1,7 +1,7 @@
-//! The files of a script: itself, and what it imports from beside it.
+//! The files of a script: the script itself, and its imports from the same directory.
 //!
-//! Every file is read once, when the script is compiled. What runs is made from these texts, so that a file changed
-//! later has no effect before it is compiled anew, and the hash stands for what runs (R50).
+//! Every file is read once, at compilation. Engines are built from these texts. A later change of a file has no effect
+//! until the next compilation, and the hash identifies the running text (R50).
 
 use std::collections::BTreeSet;
 use std::hash::BuildHasher;
@@ -17,10 +17,10 @@ use crate::config::document::closest;
 use crate::config::scalar::{self, Unreadable};
 use crate::formats::words::io_error;
 
-/// The largest file that is read. Scripts are written by hand.
+/// The largest file that is read. Scripts are written by hand and stay far below it.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// A script with its modules, in the order in which they were met: itself first.
+/// A script and its modules in the order of their first import. The script comes first.
 #[derive(Clone, Debug)]
 pub(super) struct Sources {
     pub(super) files: Arc<[SourceFile]>,
@@ -29,14 +29,14 @@ pub(super) struct Sources {
 /// A file of a script.
 #[derive(Clone, Debug)]
 pub(super) struct SourceFile {
-    /// As messages name it: relative to the script's folder.
+    /// The name in messages, relative to the script's directory.
     pub(super) name: String,
     pub(super) path: PathBuf,
     pub(super) text: String,
     pub(super) imports: Vec<Import>,
 }
 
-/// An import, as it is written, and the file that it leads to.
+/// An import as written, and the number of its file.
 #[derive(Clone, Debug)]
 pub(super) struct Import {
     pub(super) path: String,
@@ -44,7 +44,7 @@ pub(super) struct Import {
     pub(super) file: usize,
 }
 
-/// Reads a file of a script, without the byte order mark that some editors write at its start.
+/// Reads a file of a script, and removes a byte order mark.
 pub fn read(path: &Path) -> Result<String, Unreadable> {
     let mut text = scalar::read_text(path, MAX_BYTES)?;
     if text.starts_with('\u{feff}') {
@@ -56,14 +56,14 @@ pub fn read(path: &Path) -> Result<String, Unreadable> {
 struct Loader<'a> {
     engine: &'a Engine,
     scope: &'a Scope<'static>,
-    folder: PathBuf,
+    directory: PathBuf,
     most: usize,
     files: Vec<SourceFile>,
     problems: Vec<Problem>,
 }
 
 impl Sources {
-    /// Reads and parses a script and all that it imports. `scope` names what the host provides.
+    /// Reads and parses a script and its imports. `scope` holds the names of the host.
     pub(super) fn load(
         path: &Path,
         engine: &Engine,
@@ -71,14 +71,15 @@ impl Sources {
         max_modules: usize,
     ) -> Result<Self, ScriptError> {
         let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into());
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
+        let directory = match path.parent() {
+            Some(directory) if !directory.as_os_str().is_empty() => directory,
             _ => Path::new("."),
         };
         let cannot_read = |error: Unreadable| Problem::of(&name, format!("cannot read the script: {error}"));
-        let folder = folder.canonicalize().map_err(|error| cannot_read(error.into()))?;
+        let directory = directory.canonicalize().map_err(|error| cannot_read(error.into()))?;
         let text = read(path).map_err(cannot_read)?;
-        let mut loader = Loader { engine, scope, folder, most: max_modules, files: Vec::new(), problems: Vec::new() };
+        let mut loader =
+            Loader { engine, scope, directory, most: max_modules, files: Vec::new(), problems: Vec::new() };
         loader.add(name, path.to_owned(), text, &mut Vec::new());
         if loader.problems.is_empty() {
             Ok(Self { files: loader.files.into() })
@@ -87,7 +88,7 @@ impl Sources {
         }
     }
 
-    /// Parses all files once more, for an engine that runs them.
+    /// Parses all files again for the engine that runs them.
     pub(super) fn parse(&self, engine: &Engine, scope: &Scope<'static>) -> Result<Vec<AST>, Problem> {
         self.files.iter().map(|file| parse(engine, scope, &file.name, &file.text)).collect()
     }
@@ -102,7 +103,7 @@ impl Sources {
         foldhash::quality::FixedState::default().hash_one(parts)
     }
 
-    /// Returns the file that `import` leads to from anywhere in the script.
+    /// Returns the number of the file that `import` names.
     pub(super) fn resolve(&self, import: &str) -> Option<usize> {
         self.files.iter().flat_map(|file| &file.imports).find(|known| known.path == import).map(|known| known.file)
     }
@@ -114,7 +115,7 @@ fn parse(engine: &Engine, scope: &Scope<'static>, name: &str, text: &str) -> Res
         let message = match error.err_type() {
             ParseErrorType::VariableUndefined(name) => format!("there is no variable `{name}`"),
             ParseErrorType::ModuleUndefined(name) => format!("no module is imported as `{name}` in this file"),
-            ParseErrorType::ExprTooDeep => "this is deeper nested than `limits.expression_depth` allows".to_owned(),
+            ParseErrorType::ExprTooDeep => "this is nested deeper than `limits.expression_depth` allows".to_owned(),
             kind => lower(&kind.to_string()).replace('\'', "`"),
         };
         let help = match error.err_type() {
@@ -127,7 +128,7 @@ fn parse(engine: &Engine, scope: &Scope<'static>, name: &str, text: &str) -> Res
     Ok(ast)
 }
 
-/// Returns the other word of a text that a name was probably meant to be.
+/// Suggests a word of the text that resembles an unknown name.
 fn nearest_word(text: &str, name: &str) -> Option<String> {
     let words: BTreeSet<&str> = text.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
     let others: Vec<_> = words.into_iter().chain(NAMES).filter(|word| *word != name && word.len() > 2).collect();
@@ -135,7 +136,7 @@ fn nearest_word(text: &str, name: &str) -> Option<String> {
 }
 
 impl Loader<'_> {
-    /// Adds a file and what it imports; `chain` are the files that led here.
+    /// Adds a file and its imports. `chain` lists the importing files.
     fn add(&mut self, name: String, path: PathBuf, text: String, chain: &mut Vec<usize>) -> usize {
         let number = self.files.len();
         let ast = parse(self.engine, self.scope, &name, &text);
@@ -153,9 +154,7 @@ impl Loader<'_> {
         for (path, alias, position) in imports(ast) {
             let followed = match path {
                 Some(path) => self.import(&path, chain).map(|file| Import { path, alias, file }),
-                None => {
-                    Err("a module is named by a plain string, so that it is known before the script runs".to_owned())
-                }
+                None => Err("a module name must be a plain string, known before the script runs".to_owned()),
             };
             match followed {
                 Ok(import) => self.files[number].imports.push(import),
@@ -182,20 +181,20 @@ impl Loader<'_> {
         if self.files.len() > self.most {
             return Err(format!("the script has more than {} modules (`limits.modules`)", self.most));
         }
-        let path = self.folder.join(&name);
+        let path = self.directory.join(&name);
         let real = path.canonicalize().map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => format!("there is no module `{name}` beside the script"),
             _ => format!("cannot read the module `{name}`: {}", io_error(&error)),
         })?;
-        if !real.starts_with(&self.folder) {
-            return Err(format!("the module `{name}` lies outside of the script's folder"));
+        if !real.starts_with(&self.directory) {
+            return Err(format!("the module `{name}` lies outside the script's directory"));
         }
         let text = read(&real).map_err(|error| format!("cannot read the module `{name}`: {error}"))?;
         Ok(self.add(name, path, text, chain))
     }
 }
 
-/// Returns the name of the file that an import means: in the script's folder or below it, never above.
+/// Returns the name of the imported file. It lies in the script's directory or below, never above.
 fn file_name(import: &str) -> Result<String, String> {
     let path = Path::new(import);
     let plain = !import.is_empty()
@@ -203,13 +202,13 @@ fn file_name(import: &str) -> Result<String, String> {
         && path.components().all(|component| matches!(component, Component::Normal(_)));
     if !plain {
         return Err(format!(
-            "`{import}` cannot be imported: modules are named relative to the script's folder, without `..`"
+            "`{import}` cannot be imported: modules are named relative to the script's directory, without `..`"
         ));
     }
     Ok(if import.ends_with(".rhai") { import.to_owned() } else { format!("{import}.rhai") })
 }
 
-/// Returns the imports of a file: path (if it is a plain string), alias, position.
+/// Returns the imports of a file: the path if it is a plain string, the alias, and the position.
 fn imports(ast: &AST) -> Vec<(Option<String>, String, Position)> {
     let mut found = Vec::new();
     ast.walk(&mut |nodes| {

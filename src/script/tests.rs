@@ -1,4 +1,4 @@
-//! What scripts do, each told by what becomes of a call.
+//! Tests of scripts by the decisions of a call.
 
 mod api;
 mod batch;
@@ -6,7 +6,7 @@ mod checks;
 mod contract;
 mod limits;
 mod modules;
-mod quick;
+mod shortcuts;
 mod values;
 
 use std::fmt::Write as _;
@@ -21,7 +21,7 @@ use crate::handler::{BlockingHandler, Decision, Decisions, HandlerError, NextInd
 use crate::position::Ordinal;
 use crate::work::{Work, WorkId, WorkKind};
 
-/// Runs the body of `handle` over three events, and compares what becomes of it.
+/// Runs the body of `handle` over three events, and compares the decision.
 fn check(body: &str, expected: Expect) {
     check_script(&format!("fn handle(stream, events) {{\n{body}\n}}"), &[order()], expected);
 }
@@ -31,23 +31,23 @@ fn check_script(source: &str, streams: &[Work], expected: Expect) {
     expected.assert_eq(&run(&script, streams));
 }
 
-/// Writes the files into a folder and compiles the first.
+/// Writes the files into a directory, and compiles the first.
 fn compile(files: &[(&str, &str)], options: Options) -> Result<Script, ScriptError> {
-    compile_in(&folder(files), files[0].0, options)
+    compile_in(&directory(files), files[0].0, options)
 }
 
-fn compile_in(folder: &TempDir, name: &str, options: Options) -> Result<Script, ScriptError> {
+fn compile_in(directory: &TempDir, name: &str, options: Options) -> Result<Script, ScriptError> {
     let params = serde_json::json!({ "vat": 0.2, "name": "shop", "nested": { "deep": [1, 2] } });
-    Script::compile(&folder.path().join(name), params.as_object().unwrap(), options)
+    Script::compile(&directory.path().join(name), params.as_object().unwrap(), options)
 }
 
-fn folder(files: &[(&str, &str)]) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
+fn directory(files: &[(&str, &str)]) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
     for (name, text) in files {
-        std::fs::create_dir_all(folder.path().join(name).parent().unwrap()).unwrap();
-        std::fs::write(folder.path().join(name), text).unwrap();
+        std::fs::create_dir_all(directory.path().join(name).parent().unwrap()).unwrap();
+        std::fs::write(directory.path().join(name), text).unwrap();
     }
-    folder
+    directory
 }
 
 fn run(script: &Script, streams: &[Work]) -> String {
@@ -60,7 +60,7 @@ fn call(handler: &mut dyn BlockingHandler, streams: &[Work]) -> Decisions {
         streams.iter().map(|work| Work { events: work.events.clone(), trace: None, ..*work }).collect();
     handler.handle(&mut taken, &mut decisions);
     assert_eq!(decisions.len(), streams.len());
-    assert_eq!(format!("{taken:?}"), format!("{streams:?}"), "the work is as it was");
+    assert_eq!(format!("{taken:?}"), format!("{streams:?}"), "the work is unchanged");
     decisions
 }
 

@@ -104,7 +104,7 @@ fn a_directory_in_use_is_inspected_and_not_repaired() {
 }
 
 #[test]
-fn r73_a_truncated_line_is_removed_and_nothing_is_lost() {
+fn r73_a_truncated_line_is_removed_and_no_event_is_lost() {
     let place = after_a_run(LINES);
     append(&place.path("data/p.jsonl"), "{\"stream\":\"a-1\",\"ind");
     check(&doctor(&place, &[]), 1, &["the last line is truncated: 20 bytes", "data/p.jsonl", "--fix: removes it"]);
@@ -124,7 +124,7 @@ fn r73_truncated_lines_are_found_in_the_file_of_each_stream_and_in_no_others() {
 }
 
 #[test]
-fn r73_a_log_that_a_crash_left_is_written_back_and_nothing_is_lost() {
+fn r73_a_log_that_a_crash_left_is_written_back_and_no_row_is_lost() {
     let place = place(ROWS);
     let daemon = place.start(&[]);
     daemon.until("/metrics", |_, page| handled(page, "p") == 2);
@@ -297,7 +297,7 @@ fn c1_corrupt_numbers_of_files_are_found() {
 }
 
 #[test]
-fn json_output_holds_each_diagnosis() {
+fn json_output_reports_findings() {
     let place = after_a_run(LINES);
     append(&place.path("data/p.jsonl"), "{");
     let output = doctor(&place, &["--json"]);

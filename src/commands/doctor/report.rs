@@ -47,7 +47,7 @@ impl Inspection {
             "data_dir": self.data.display().to_string(),
             "used_by": self.holder,
             "fine": self.is_fine(),
-            "findings": self.diagnoses.iter().map(to_json).collect::<Vec<_>>(),
+            "diagnoses": self.diagnoses.iter().map(to_json).collect::<Vec<_>>(),
         })
     }
 }

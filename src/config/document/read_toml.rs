@@ -82,7 +82,7 @@ fn in_our_words(message: &str, marked: &str) -> (String, Option<&'static str>) {
         m if m.starts_with("unexpected key or value") => ("the line should end here", Some("begin a new line")),
         m if m.starts_with("unclosed table") => ("the name of the table has no closing `]`", None),
         m if m.starts_with("cannot recurse") || m.starts_with("recursion limit") => {
-            ("this is deeper nested than any pipeline is", None)
+            ("this is nested deeper than any pipeline is", None)
         }
         message => return (message.to_owned(), None),
     };

@@ -233,7 +233,7 @@ fn reworded(message: String) -> (String, Option<&'static str>) {
         m if m.starts_with("did not find expected <document start>") => ("this is no YAML", None),
         m if m.starts_with("unclosed bracket '{'") => ("this `{` is never closed", None),
         m if m.starts_with("unclosed bracket '['") => ("this `[` is never closed", None),
-        m if m.starts_with("recursion limit") => ("this is deeper nested than any pipeline is", None),
+        m if m.starts_with("recursion limit") => ("this is nested deeper than any pipeline is", None),
         _ => return (message, None),
     };
     (ours.to_owned(), help)

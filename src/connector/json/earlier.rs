@@ -94,7 +94,7 @@ fn is_copy(left: &LeftFile, path: &Path) -> Result<bool, SourceError> {
     let Some(wanted) = left.head else { return Ok(false) };
     let failed = |error| files::failed("read", path, error);
     let Some(sum) = left.sum else {
-        // Versions before 0.2 kept the first bytes only.
+        // Positions of the old form have the hash of the first bytes only.
         let file = std::fs::File::open(path).map_err(failed)?;
         return Ok(files::head(&file, wanted.len).map_err(failed)? == Some(wanted));
     };

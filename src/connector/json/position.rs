@@ -9,7 +9,8 @@ use crate::source::{SourceError, SourceErrorKind};
 /// The point at which reading resumes, stored as JSON. `{}` is the start of a directory without files.
 ///
 /// Its size does not depend on the number of files: the registry keeps the list of the earlier ones, and the position
-/// a digest of that list.
+/// a digest of that list. Positions that an earlier version of the daemon wrote have an old form, with `past` and
+/// without `tail`, `sum` and `earlier`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct FilePosition {
@@ -26,10 +27,10 @@ pub(super) struct FilePosition {
     pub(super) inode: u64,
     /// The first bytes as stored; of a compressed file, those it had when it was opened first.
     pub(super) head: PrefixHash,
-    /// The last bytes before the offset, decompressed. `None` in positions of versions before 0.2.
+    /// The last bytes before the offset, decompressed. `None` in positions of the old form.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tail: Option<Hash>,
-    /// All whole words before the offset, decompressed. `None` in positions of versions before 0.2.
+    /// All whole words before the offset, decompressed. `None` in positions of the old form.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sum: Option<Hash>,
     /// The file is a pipe: its earlier bytes are gone.
@@ -38,7 +39,7 @@ pub(super) struct FilePosition {
     /// The files that were read before this one and still exist.
     #[serde(skip_serializing_if = "EarlierDigest::is_empty")]
     pub(super) earlier: EarlierDigest,
-    /// The list of earlier files, which positions of versions before 0.2 carry. Read, never written.
+    /// The list of earlier files in positions of the old form. Read, never written.
     #[serde(skip_serializing)]
     pub(super) past: Vec<LeftFile>,
 }

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::position::LeftFile;
 use super::proof::Hash;
 
-/// The path of a registry, and the path that versions before 0.2 used for it.
+/// The path of a registry, and its path in earlier versions of the daemon.
 #[derive(Clone, Debug)]
 pub(super) struct RegistryPath {
     pub(super) current: PathBuf,
@@ -55,7 +55,7 @@ struct Records {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct Numbered {
     pub(super) number: u64,
-    /// Absent in versions before 0.2.
+    /// Absent in lines that an earlier version wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     log: Option<Hash>,
     file: String,

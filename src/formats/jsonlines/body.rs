@@ -19,8 +19,8 @@ pub enum BadBody {
     Array(BadLine),
 }
 
-/// Appends the events of a body; returns the number of its lines or items, which get the majors from `first` on. Blank
-/// lines and comments have none. A bad body appends nothing.
+/// Appends the events of a body, whose lines or items get the majors from `first` on. Returns the number of majors.
+/// Blank lines and comments get none. A bad body appends nothing.
 pub fn parse_body(body: &Bytes, first: u64, indexing: Indexing, events: &mut Vec<Event>) -> Result<usize, BadBody> {
     let before = events.len();
     let body = &body.slice_ref(without_byte_order_mark(body));
@@ -71,7 +71,7 @@ pub fn without_byte_order_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
-/// Returns whether a line holds nothing: white space, or a comment (`#` after white space).
+/// Returns whether a line is blank or a comment (`#` after white space).
 pub fn is_blank_or_comment(line: &[u8]) -> bool {
     line.trim_ascii_start().first().is_none_or(|byte| *byte == b'#')
 }

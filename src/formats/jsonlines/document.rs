@@ -1,10 +1,11 @@
-//! Equinox documents as CosmosDB holds them: a run of a stream's events, and in the Tip its unfolds.
+//! Equinox documents of CosmosDB: consecutive events of a stream, and in the Tip its unfolds.
 //!
 //! `{"p": stream, "i": first index, "n": next index, "e": [{"c": type, "t": time, "d", "D", "m", "M", "correlationId",
-//! "causationId"}], "u": [the same]}`. An unfold's index is the document's `n`, whatever it says itself.
+//! "causationId"}], "u": [the same]}`. The index of an unfold is the `n` of the document; its own `i` is
+//! ignored.
 //!
-//! Its items are copied out of the line, each into a buffer of its own: a document may hold hundreds of them, and one
-//! that is held must not keep the bodies of all the others alive.
+//! Each event is copied into its own buffer. A document can have hundreds of events, and a held one must not keep the
+//! bodies of the others alive.
 
 use std::io::Read;
 
@@ -17,7 +18,7 @@ use super::{BadLine, Fields, Indexing, Key, LineOrigin, decode, integer};
 use crate::event::{Assembler, Event, Kind, Text};
 use crate::position::Ordinal;
 
-/// What a compressed body may come to: a few bytes must not become all of the memory there is.
+/// The largest decompressed body. A few compressed bytes must not fill the memory.
 const MAX_BODY: u64 = 64 << 20;
 
 pub(super) fn parse(line: &Bytes, fields: &Fields, origin: LineOrigin, events: &mut Vec<Event>) -> Result<(), BadLine> {
@@ -54,7 +55,7 @@ fn parse_all(line: &Bytes, fields: &Fields, origin: LineOrigin, events: &mut Vec
     Ok(())
 }
 
-/// Returns the places of an array's items. The line was scanned before: only the shapes can be wrong.
+/// Returns the locations of the items of an array. The line was scanned before, so only the types can be wrong.
 fn items(line: &[u8], array: Token, why: &'static str) -> Result<Vec<Token>, BadLine> {
     if array.shape != Shape::Array {
         return Err(BadLine::new(why).at(array.start as usize));
@@ -72,7 +73,7 @@ fn items(line: &[u8], array: Token, why: &'static str) -> Result<Vec<Token>, Bad
     Ok(items)
 }
 
-/// Walks through one object or array that lies within a line that was scanned before.
+/// An iterator over an object or array in a line that was scanned before.
 struct Part<'a> {
     scanner: Scanner<'a>,
     start: u32,
@@ -83,7 +84,7 @@ impl<'a> Part<'a> {
         Ok(Self { scanner: Scanner::new(&line[token.range()])?, start: token.start })
     }
 
-    /// Passes the opening bracket; returns whether anything is in there.
+    /// Passes the opening bracket. Returns whether an item follows.
     fn open(&mut self, closing: u8) -> bool {
         let opened = self.scanner.eat(b'{') || self.scanner.eat(b'[');
         self.scanner.space();
@@ -175,8 +176,8 @@ impl Item<'_> {
         decode(&self.line[token.range()]).map_err(|bad| bad.at(token.start as usize))
     }
 
-    /// Returns a body as JSON. The encoding of an unfold's body that is a string used not to be written down: it is
-    /// Deflate; an event's is a string.
+    /// Returns a body as JSON. Old documents do not name the encoding of a body that is a string. It is Deflate for an
+    /// unfold, and a plain string for an event.
     fn body(&self, body: Token, encoding: Option<Token>) -> Result<Vec<u8>, BadLine> {
         let raw = &self.line[body.range()];
         let encoding = match encoding.filter(|token| token.shape != Shape::Null) {
@@ -211,7 +212,7 @@ impl ItemFields {
     }
 }
 
-/// Decodes raw Deflate in base64. Old writers flushed their streams but did not end them: what there is counts.
+/// Decodes raw Deflate in base64. Old writers flushed their streams without ending them, so a missing end is accepted.
 fn inflate(text: &str) -> Result<Vec<u8>, &'static str> {
     let compressed = base64(text).ok_or("expected base64 in a compressed body")?;
     let mut decoder = flate2::read::DeflateDecoder::new(&compressed[..]).take(MAX_BODY + 1);

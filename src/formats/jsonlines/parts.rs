@@ -1,11 +1,11 @@
-//! The parts of a JSON value, found where they stand: what reads a value piece by piece is built on this.
+//! The locations of the parts of a JSON value, for readers that convert a value piece by piece.
 
 use std::ops::Range;
 
 use super::BadLine;
 use super::scan::{self, Bad, Scanner, Strings};
 
-/// The place of an object's field in the object's text.
+/// The location of a field in the text of its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FieldPlace {
     key: (u32, u32),
@@ -14,7 +14,7 @@ pub struct FieldPlace {
 }
 
 impl FieldPlace {
-    /// Returns the place of the key, without its quotes.
+    /// Returns the location of the key, without its quotes.
     pub fn key(self) -> Range<usize> {
         self.key.0 as usize..self.key.1 as usize
     }
@@ -24,35 +24,35 @@ impl FieldPlace {
         self.escaped
     }
 
-    /// Returns the place of the value.
+    /// Returns the location of the value.
     pub fn value(self) -> Range<usize> {
         self.value.0 as usize..self.value.1 as usize
     }
 }
 
-/// Returns the place of the one value that a text is, apart from white space.
+/// Returns the location of the only value of a text, without the white space around it.
 ///
 /// # Errors
-/// Says what is wrong with the text, in that value as well as around it.
+/// The text is not exactly one JSON value.
 pub fn value(text: &[u8]) -> Result<Range<usize>, BadLine> {
     Ok(scan::one_value(text)?.range())
 }
 
-/// Replaces `fields` with those of the object that a text is, in their order. Equal keys are not told apart.
+/// Replaces `fields` with those of an object, in their order. Repeated keys stay.
 ///
 /// # Errors
-/// Says what is wrong with the text, however deep; it is all UTF-8 otherwise.
+/// The text is not a JSON object. Nested values are checked too, and the text is then valid UTF-8.
 pub fn object_fields(text: &[u8], fields: &mut Vec<FieldPlace>) -> Result<(), BadLine> {
     let field = |place| fields.push(place);
-    let quick = Scanner::quick(text).and_then(|scanner| scan_object(scanner, field));
-    if quick.is_ok() {
+    let fast = Scanner::fast(text).and_then(|scanner| scan_object(scanner, field));
+    if fast.is_ok() {
         return Ok(());
     }
     fields.clear();
     Ok(scan_object(Scanner::new(text)?, |place| fields.push(place))?)
 }
 
-/// Returns the places of the items of the array that a text is.
+/// Returns the locations of the items of an array.
 ///
 /// # Errors
 /// As [`object_fields`].

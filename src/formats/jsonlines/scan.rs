@@ -1,7 +1,7 @@
-//! Finds the places of JSON values in a buffer and checks their syntax, without building anything.
+//! Locates JSON values in a buffer and checks their syntax, without building values.
 //!
-//! Strict: serde_json accepts every text that is accepted here, with two exceptions. Numbers may be out of a float's range,
-//! and a string may hold an escaped surrogate without its other half.
+//! serde_json accepts every text that this scanner accepts, with two exceptions: numbers beyond the range of a float, and
+//! strings with an escaped surrogate without its other half.
 
 mod careful;
 mod quotes;
@@ -13,11 +13,11 @@ use std::ops::Range;
 pub(super) use careful::Careful;
 pub(super) use quotes::Quotes;
 
-/// How deep values may nest, the outermost object included. One less than what serde_json refuses, so that whatever is
-/// read here can be decoded later.
+/// The maximum nesting of values, with the outermost one. serde_json refuses one level more, so it can decode every
+/// accepted text.
 const MAX_DEPTH: u32 = 127;
 
-/// What is wrong with a text, and where (0 = its first byte).
+/// A syntax error, with its byte, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bad {
     pub(super) at: usize,
@@ -26,9 +26,9 @@ pub(super) struct Bad {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// A string whose content stands in the text as it is.
+    /// A string without escapes.
     Plain,
-    /// A string with escapes in it.
+    /// A string with escapes.
     Escaped,
     Number,
     True,
@@ -38,7 +38,7 @@ pub(super) enum Shape {
     Array,
 }
 
-/// The place of a value in the text, quotes and brackets included.
+/// The location of a value, with its quotes or brackets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token {
     pub(super) start: u32,
@@ -52,9 +52,9 @@ impl Token {
     }
 }
 
-/// Checks that the text is one JSON value, with white space around it at most.
+/// Checks that the text is one JSON value, with optional white space around it.
 pub(super) fn one_value(bytes: &[u8]) -> Result<Token, Bad> {
-    one_value_by(Scanner::quick(bytes)).or_else(|_| one_value_by(Scanner::new(bytes)))
+    one_value_by(Scanner::fast(bytes)).or_else(|_| one_value_by(Scanner::new(bytes)))
 }
 
 fn one_value_by<S: Strings>(scanner: Result<Scanner<'_, S>, Bad>) -> Result<Token, Bad> {
@@ -65,11 +65,11 @@ fn one_value_by<S: Strings>(scanner: Result<Scanner<'_, S>, Bad>) -> Result<Toke
     Ok(token)
 }
 
-/// A place in a text. Small and copied about: the loops work on a copy that lives in registers.
+/// A position in a text. The loops work on a copy of it, which stays in registers.
 ///
-/// Where strings end is known in one of two ways. [`Quotes`] looks ahead for all quotes of 64 bytes at a time, which
-/// takes the length of each string out of the chain of what has to be known before the next thing can be looked at;
-/// it serves texts without backslashes and control characters. [`Careful`] looks at every string, and serves all.
+/// The ends of strings are found in one of two ways. [`Quotes`] finds all quotes of 64 bytes at once, so that the
+/// processor need not wait for the end of one string before it scans the next token. It serves texts without backslashes
+/// and control characters. [`Careful`] scans every string, and serves all texts.
 #[derive(Clone, Copy)]
 pub(super) struct Scanner<'a, S = Careful> {
     bytes: &'a [u8],
@@ -78,16 +78,16 @@ pub(super) struct Scanner<'a, S = Careful> {
     strings: S,
 }
 
-/// How a scanner passes strings.
+/// A way to pass strings.
 pub(super) trait Strings: Copy {
-    /// Passes the rest of a string, from behind its first quote to behind its last; returns whether it has escapes.
+    /// Passes a string from behind its first quote to behind its last. Returns whether it has escapes.
     fn pass(scanner: &mut Scanner<'_, Self>) -> Result<bool, Expected>;
 }
 
-/// What was expected at the scanner's place. One byte, so that results travel in registers.
+/// The syntax expected at the position of the scanner. One byte, so that results stay in registers.
 #[derive(Clone, Copy)]
 pub(super) enum Expected {
-    /// A text that [`Quotes`] can serve: it has to be scanned again, carefully.
+    /// A text without backslashes and control characters. [`Quotes`] fails with it, and [`Careful`] scans the text again.
     Care,
     Value,
     Key,
@@ -133,7 +133,7 @@ impl<'a> Scanner<'a> {
 
 impl<'a> Scanner<'a, Quotes> {
     /// Makes a scanner that fails where a [`Careful`] one may not.
-    pub(super) fn quick(bytes: &'a [u8]) -> Result<Self, Bad> {
+    pub(super) fn fast(bytes: &'a [u8]) -> Result<Self, Bad> {
         Self::by(bytes, Quotes::default())
     }
 }
@@ -175,7 +175,7 @@ impl<'a, S: Strings> Scanner<'a, S> {
         matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r'))
     }
 
-    /// Eats the byte, also behind white space, which most texts do not have there.
+    /// Eats the byte, with optional white space before it. The common case without white space comes first.
     #[inline(always)]
     pub(super) fn eat_next(&mut self, byte: u8) -> bool {
         if self.eat(byte) {
@@ -187,7 +187,7 @@ impl<'a, S: Strings> Scanner<'a, S> {
         }
     }
 
-    /// Passes what follows an item of an object or array that ends with `bracket`; returns whether another item does.
+    /// Passes the separator after an item of an object or array that ends with `bracket`. Returns whether an item follows.
     #[inline(always)]
     pub(super) fn goes_on(&mut self, bracket: u8, why: &'static str) -> Result<bool, Bad> {
         if self.eat_next(b',') {
@@ -197,7 +197,7 @@ impl<'a, S: Strings> Scanner<'a, S> {
         Ok(false)
     }
 
-    /// Checks that nothing but white space follows, and that all of the text is UTF-8.
+    /// Checks that only white space follows, and that the whole text is UTF-8.
     pub(super) fn end(&mut self) -> Result<(), Bad> {
         self.space();
         if self.at < self.bytes.len() {
@@ -211,18 +211,18 @@ impl<'a, S: Strings> Scanner<'a, S> {
             .map_err(|error| Bad { at: error.valid_up_to(), why: "expected UTF-8" })
     }
 
-    /// Returns whether the text is ASCII, once its end was reached.
+    /// Returns whether the text is ASCII. Valid only at its end.
     pub(super) fn is_ascii(&self) -> bool {
         !self.non_ascii
     }
 
-    /// Passes a key and its colon; returns the place of the key's content, and whether it has escapes.
+    /// Passes a key and its colon. Returns the location of the content of the key, and whether it has escapes.
     #[inline(always)]
     pub(super) fn key(&mut self) -> Result<(Range<usize>, bool), Bad> {
         self.pass_key().map_err(|expected| Bad { at: self.at, why: expected.why() })
     }
 
-    /// Passes one value, which stands `depth` levels deep.
+    /// Passes a value that lies `depth` levels deep.
     #[inline(always)]
     pub(super) fn value(&mut self, depth: u32) -> Result<Token, Bad> {
         self.space();
@@ -246,7 +246,7 @@ impl<'a, S: Strings> Scanner<'a, S> {
         }
     }
 
-    /// Returns the place of the key's content, and whether it has escapes.
+    /// Returns the location of the content of a key, and whether it has escapes.
     #[inline(always)]
     fn pass_key(&mut self) -> Result<(Range<usize>, bool), Expected> {
         if !self.eat_next(b'"') {
@@ -308,7 +308,7 @@ impl<'a, S: Strings> Scanner<'a, S> {
         if self.at == start { Err(expected) } else { Ok(()) }
     }
 
-    /// Passes an object or array with all that is in it.
+    /// Passes a whole object or array.
     fn container(&mut self, outer: u32) -> Result<(), Expected> {
         let mut scanner = *self;
         let passed = scanner.pass_container(outer);
@@ -316,7 +316,7 @@ impl<'a, S: Strings> Scanner<'a, S> {
         passed
     }
 
-    /// A loop and a stack of bits (1 = object), not recursion: what comes in cannot overflow the stack.
+    /// Uses a loop and a stack of bits (1 = object) instead of recursion, so that no input overflows the stack.
     #[inline(always)]
     fn pass_container(&mut self, outer: u32) -> Result<(), Expected> {
         let mut depth = outer;

@@ -8,7 +8,7 @@ fn read(line: &[u8], indexing: Indexing) -> Result<Vec<Event>, BadLine> {
     parse(Bytes::copy_from_slice(line), LineOrigin { major: 7, indexing }, &mut events).map(|()| events)
 }
 
-/// Shows all that an event holds.
+/// Formats all parts of an event.
 fn show(event: &Event) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut shown = format!("{event:?} {} data={} meta={}", event.event_type(), text(event.data()), text(event.meta()));
@@ -60,7 +60,7 @@ fn escapes_are_decoded_in_keys_and_texts_but_not_in_bodies() {
 }
 
 #[test]
-fn what_is_wrong_with_a_line_is_said_with_its_place_and_stream() {
+fn an_error_names_the_byte_and_the_stream() {
     check("", expect!["expected `{` at byte 1"]);
     check("[1]", expect!["expected `{` at byte 1"]);
     check("{}", expect!["expected `stream`"]);
@@ -158,7 +158,7 @@ fn a_pushed_body_is_lines_or_one_array() {
 }
 
 #[test]
-fn a_bad_body_names_the_line_and_is_taken_in_no_part() {
+fn a_bad_body_names_the_line_and_yields_nothing() {
     let good = "{\"stream\":\"a-1\",\"type\":\"A\"}";
     assert_eq!(body(&format!("{good}\n\n{{\"stream\":\"a-1\"}}")).unwrap_err(), "line 3: expected `type`");
     assert_eq!(body(&format!("[{good},\n{{\"stream\":\"a-1\"}}]")).unwrap_err(), "item 2: expected `type`");

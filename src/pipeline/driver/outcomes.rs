@@ -208,8 +208,10 @@ impl Driver {
             Reaction::Halt => return self.halt_without_blame(work, error),
             Reaction::Retry { delay, at_index, .. } => {
                 self.note_failure(&work, error, delay);
-                if self.is_outage(BackEnd::Handler, &work, error, delay) {
-                    Outcome::Return
+                // A script reaches no back end: its errors are about its events.
+                if self.calls.may_wait() && self.is_outage(BackEnd::Handler, &work, error, delay) {
+                    // One delay longer than the breaker stays open, so that the next probe is another stream's, if one has work.
+                    Outcome::Wait { until: self.now + delay + delay }
                 } else {
                     self.log_retry(&work, error, delay, "call failed, retrying");
                     Outcome::Failed { until: self.now + delay, at_index }

@@ -144,7 +144,7 @@ impl io::Write for Lines {
 }
 
 #[test]
-fn what_a_script_logs_names_pipeline_and_stream() {
+fn a_log_line_names_pipeline_and_stream() {
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt()

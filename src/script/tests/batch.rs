@@ -76,7 +76,7 @@ fn c13_holds_for_each_stream_of_a_batch() {
         "spans[0].emit(1); spans[0].defer(1); spans[1].emit(2);",
         expect![[r#"
             Permanent
-              main.rhai: made no progress and yet emitted an effect, to be written again each time (stream `order-1_a`, index 5, type `OrderPlaced`)
+              main.rhai: made no progress but emitted an effect, which each retry would repeat (stream `order-1_a`, index 5, type `OrderPlaced`)
             all
               2
             all
@@ -85,7 +85,7 @@ fn c13_holds_for_each_stream_of_a_batch() {
 }
 
 #[test]
-fn a_throw_fails_the_whole_batch_and_names_the_event_looked_at() {
+fn a_throw_fails_the_whole_batch_and_names_the_event_read_last() {
     check_batch(
         "for span in spans { for e in span.events { if e.data.total == 1 { throw \"no\" } } }",
         expect![[r#"
@@ -100,27 +100,27 @@ fn a_throw_fails_the_whole_batch_and_names_the_event_looked_at() {
 }
 
 #[test]
-fn in_a_batch_everything_is_said_of_a_span() {
+fn a_batch_refuses_results_without_a_span() {
     check_batch(
         "emit(1)",
         expect![[r#"
         Permanent
-          main.rhai:2:1: say for which stream: in `handle_batch` it is `span.emit(..)` (stream `order-1_a`, index 5, type `OrderPlaced`)
+          main.rhai:2:1: name the stream: in `handle_batch` write `span.emit(..)` (stream `order-1_a`, index 5, type `OrderPlaced`)
         Permanent
-          main.rhai:2:1: say for which stream: in `handle_batch` it is `span.emit(..)` (stream `order-1_a`, index 5, type `OrderPlaced`)
+          main.rhai:2:1: name the stream: in `handle_batch` write `span.emit(..)` (stream `order-1_a`, index 5, type `OrderPlaced`)
         Permanent
-          main.rhai:2:1: say for which stream: in `handle_batch` it is `span.emit(..)` (stream `order-1_a`, index 5, type `OrderPlaced`)
+          main.rhai:2:1: name the stream: in `handle_batch` write `span.emit(..)` (stream `order-1_a`, index 5, type `OrderPlaced`)
     "#]],
     );
     check_batch(
         "upto(3)",
         expect![[r#"
         Permanent
-          main.rhai: `handle_batch` returns nothing: say `span.upto(n)` and the like of each span (stream `order-1_a`, index 5, type `OrderPlaced`)
+          main.rhai: `handle_batch` returns nothing: decide each span with `span.upto(n)` and the like (stream `order-1_a`, index 5, type `OrderPlaced`)
         Permanent
-          main.rhai: `handle_batch` returns nothing: say `span.upto(n)` and the like of each span (stream `order-1_a`, index 5, type `OrderPlaced`)
+          main.rhai: `handle_batch` returns nothing: decide each span with `span.upto(n)` and the like (stream `order-1_a`, index 5, type `OrderPlaced`)
         Permanent
-          main.rhai: `handle_batch` returns nothing: say `span.upto(n)` and the like of each span (stream `order-1_a`, index 5, type `OrderPlaced`)
+          main.rhai: `handle_batch` returns nothing: decide each span with `span.upto(n)` and the like (stream `order-1_a`, index 5, type `OrderPlaced`)
     "#]],
     );
     check_batch(

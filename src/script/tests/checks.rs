@@ -12,12 +12,12 @@ fn check_found(source: &str, expected: Expect) {
 }
 
 #[test]
-fn the_entry_must_be_there() {
+fn a_missing_entry_is_an_error() {
     check_found(
         "fn handel(stream, events) { }",
         expect![[r#"
             error:
-            main.rhai: the script has no `fn handle(stream, events)` (was `handel` meant to be it?)"#]],
+            main.rhai: the script has no `fn handle(stream, events)` (rename `handel` to `handle`)"#]],
     );
     check_found(
         "fn handle(stream) {\n  1\n}",
@@ -75,7 +75,7 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn functions_that_do_not_exist_are_found() {
+fn an_unknown_function_is_reported() {
     check_found(
         "fn handle(stream, events) {\n    emti(1);\n    let x = helpr(1) + 2;\n}\nfn helper(a) { }",
         expect![[r#"
@@ -140,14 +140,14 @@ fn functions_that_do_not_exist_are_found() {
 }
 
 #[test]
-fn decisions_that_are_lost_are_found() {
+fn a_lost_result_is_reported() {
     check_found(
         "fn handle(stream, events) {\n    for e in events {\n        if e.index > 3 { upto(3); }\n    }\n    if events.len() > 1 { defer(\"1s\"); emit(1); }\n    if true { upto(3) } else { done() }\n}",
         expect![[r#"
-            main.rhai:3:26: what `upto(..)` says is lost here (write `return upto(..);`)
+            main.rhai:3:26: the result of `upto(..)` is lost here (write `return upto(..);`)
                3 |         if e.index > 3 { upto(3); }
                  |                          ^
-            main.rhai:5:27: what `defer(..)` says is lost here (write `return defer(..);`)
+            main.rhai:5:27: the result of `defer(..)` is lost here (write `return defer(..);`)
                5 |     if events.len() > 1 { defer("1s"); emit(1); }
                  |                           ^
         "#]],
@@ -155,7 +155,7 @@ fn decisions_that_are_lost_are_found() {
 }
 
 #[test]
-fn what_might_work_is_not_reported() {
+fn a_call_that_might_work_is_not_reported() {
     check_found(
         "import \"m\" as m;\nconst N = 3;\nfn handle(stream, events) {\n    let f = |x| x + 1;\n    f.call(1);\n    let o = #{ double: |x| x };\n    o.double(1);\n    call(f, 2);\n    print(type_of(f));\n    let log2 = 1;\n    abs(-1);\n    \"a\".len();\n    let d = events[0].data; d.mixin(#{});\n    events.filter(|e| e.index > global::N);\n    m::two(1, 2);\n    let g = Fn(\"helper\");\n    g.call();\n    if is_def_fn(\"x\", 1) { }\n    stream.whatever();\n    min(1, 2); parse_int(\"1\"); max(1, 2);\n    return upto(3);\n}\nfn helper() { }",
         expect![""],
@@ -168,8 +168,8 @@ fn a_local_name_hides_the_hosts() {
 }
 
 #[test]
-fn an_entry_that_is_there_twice_is_refused() {
+fn a_repeated_entry_is_an_error() {
     let source = "fn handle(stream, events) { }\nfn int.handle(stream, events) { }";
     let error = compile(&[("main.rhai", source)], Options::default()).unwrap_err();
-    assert_eq!(error.to_string(), "main.rhai: `fn handle(stream, events)` is there more than once");
+    assert_eq!(error.to_string(), "main.rhai: `fn handle(stream, events)` is defined more than once");
 }

@@ -3,7 +3,7 @@ use expect_test::expect;
 use super::*;
 
 #[test]
-fn nothing_returned_is_all_handled() {
+fn no_result_means_all_handled() {
     check(
         "",
         expect![[r#"
@@ -37,7 +37,7 @@ fn nothing_returned_is_all_handled() {
 }
 
 #[test]
-fn done_names_what_statistics_count() {
+fn done_tags_the_call_for_statistics() {
     check(
         "done()",
         expect![[r#"
@@ -60,7 +60,7 @@ fn done_names_what_statistics_count() {
 }
 
 #[test]
-fn upto_is_progress_inside_or_beyond_what_was_offered() {
+fn upto_is_progress_inside_or_beyond_the_offered_events() {
     check(
         "emit(1); upto(6)",
         expect![[r#"
@@ -113,7 +113,7 @@ fn defer_takes_a_duration_or_seconds() {
         "defer(-1)",
         expect![[r#"
             Permanent
-              main.rhai:2:1: -1 seconds is no delay: cannot convert float seconds to Duration: value is negative (stream `order-1_a`, index 5, type `OrderPlaced`)
+              main.rhai:2:1: -1 seconds is not a valid delay: cannot convert float seconds to Duration: value is negative (stream `order-1_a`, index 5, type `OrderPlaced`)
         "#]],
     );
     check(
@@ -188,14 +188,14 @@ fn c13_no_progress_carries_no_effects() {
         "emit(1); defer(\"1s\")",
         expect![[r#"
             Permanent
-              main.rhai: made no progress and yet emitted an effect, to be written again each time (stream `order-1_a`, index 5, type `OrderPlaced`)
+              main.rhai: made no progress but emitted an effect, which each retry would repeat (stream `order-1_a`, index 5, type `OrderPlaced`)
         "#]],
     );
     check(
         "emit(1); emit(2); upto(5)",
         expect![[r#"
             Permanent
-              main.rhai: made no progress and yet emitted 2 effects, to be written again each time (stream `order-1_a`, index 5, type `OrderPlaced`)
+              main.rhai: made no progress but emitted 2 effects, which each retry would repeat (stream `order-1_a`, index 5, type `OrderPlaced`)
         "#]],
     );
 }
@@ -255,27 +255,27 @@ fn r42_a_throw_chooses_its_class() {
         "throw #{ class: \"fatal\" }",
         expect![[r#"
             Permanent
-              main.rhai:2:1: cannot use what was thrown: unknown class `fatal`, expected `transient`, `permanent`, `malformed`, `throttled` or `unavailable` (stream `order-1_a`, index 5, type `OrderPlaced`)
+              main.rhai:2:1: cannot use the thrown value: unknown class `fatal`, expected `transient`, `permanent`, `malformed`, `throttled` or `unavailable` (stream `order-1_a`, index 5, type `OrderPlaced`)
         "#]],
     );
     check(
         "throw #{ clas: \"permanent\" }",
         expect![[r#"
             Permanent
-              main.rhai:2:1: cannot use what was thrown: unknown key `clas`, expected `class`, `why`, `index` or `retry_after` (stream `order-1_a`, index 5, type `OrderPlaced`)
+              main.rhai:2:1: cannot use the thrown value: unknown key `clas`, expected `class`, `why`, `index` or `retry_after` (stream `order-1_a`, index 5, type `OrderPlaced`)
         "#]],
     );
     check(
         "throw #{ index: \"x\" }",
         expect![[r#"
             Permanent
-              main.rhai:2:1: cannot use what was thrown: `index` is an integer, not a string (stream `order-1_a`, index 5, type `OrderPlaced`)
+              main.rhai:2:1: cannot use the thrown value: `index` is an integer, not a string (stream `order-1_a`, index 5, type `OrderPlaced`)
         "#]],
     );
 }
 
 #[test]
-fn c19_the_index_that_a_script_names_is_passed_on_and_none_is_guessed() {
+fn c19_only_an_index_that_the_script_names_is_passed_on() {
     check(
         "for e in events { if e.index == 6 { throw #{ why: \"it\", index: e.index } } }",
         expect![[r#"
@@ -293,7 +293,7 @@ fn c19_the_index_that_a_script_names_is_passed_on_and_none_is_guessed() {
 }
 
 #[test]
-fn a_mistake_in_the_script_is_permanent_and_says_where() {
+fn an_error_in_the_script_is_permanent_and_names_its_position() {
     check(
         "emit(1);\n  nothing_of_the_sort(1, \"a\");",
         expect![[r#"
@@ -352,7 +352,7 @@ fn a_mistake_in_the_script_is_permanent_and_says_where() {
 }
 
 #[test]
-fn r44_what_a_failed_call_emitted_goes_nowhere() {
+fn r44_a_failed_call_has_no_effects() {
     let mut handler =
         handler("fn handle(stream, events) { emit(stream.name); if events[0].index == 5 { throw \"no\" } }");
     let other = work(&[event("order-2", 0, "A", "{}")]);
@@ -366,7 +366,7 @@ fn r44_what_a_failed_call_emitted_goes_nowhere() {
 }
 
 #[test]
-fn what_a_script_catches_did_not_happen() {
+fn a_caught_error_does_not_fail_the_call() {
     check(
         "try { throw \"x\" } catch (e) { emit(e) }",
         expect![[r#"
@@ -398,7 +398,7 @@ fn what_a_script_catches_did_not_happen() {
 }
 
 #[test]
-fn what_is_caught_can_be_read() {
+fn a_caught_error_has_a_message() {
     check(
         "try { emit(|x| x) } catch (e) { emit([e.message, `${e}`, type_of(e)]) }",
         expect![[r#"
@@ -441,7 +441,7 @@ fn a_function_sees_constants_as_global_and_no_variables() {
 }
 
 #[test]
-fn calls_leave_nothing_behind_for_the_next() {
+fn a_call_leaves_no_state_for_the_next() {
     let mut handler = handler("fn handle(stream, events) { let seen = 1; for e in events { seen += 1; } emit(seen) }");
     let three: String = (0..3).map(|_| show(&call(&mut *handler, &[order()]))).collect();
     expect![[r#"

@@ -11,7 +11,7 @@ fn check_files(files: &[(&str, &str)], expected: Expect) {
 }
 
 #[test]
-fn a_script_imports_what_stands_beside_it() {
+fn a_script_imports_files_of_its_directory() {
     check_files(
         &[
             (
@@ -32,7 +32,7 @@ fn a_script_imports_what_stands_beside_it() {
 }
 
 #[test]
-fn functions_of_several_files_need_names_of_their_own() {
+fn functions_of_several_files_need_distinct_names() {
     check_files(
         &[
             (
@@ -43,13 +43,13 @@ fn functions_of_several_files_need_names_of_their_own() {
             ("b.rhai", "fn help(x) { `b ${x}` }\nfn ask(x) { help(x) }"),
         ],
         expect![[r#"
-            a.rhai:1:12: `help` with 1 parameter is defined in `main.rhai` too: functions of a script of several files need names of their own
+            a.rhai:1:12: `help` with 1 parameter is defined in `main.rhai` too: the functions of a script with several files need distinct names
                1 | fn help(x) { `a ${x}` }
                  |            ^
-            b.rhai:1:12: `help` with 1 parameter is defined in `a.rhai` too: functions of a script of several files need names of their own
+            b.rhai:1:12: `help` with 1 parameter is defined in `a.rhai` too: the functions of a script with several files need distinct names
                1 | fn help(x) { `b ${x}` }
                  |            ^
-            b.rhai:2:11: `ask` with 1 parameter is defined in `a.rhai` too: functions of a script of several files need names of their own
+            b.rhai:2:11: `ask` with 1 parameter is defined in `a.rhai` too: the functions of a script with several files need distinct names
                2 | fn ask(x) { help(x) }
                  |           ^"#]],
     );
@@ -59,11 +59,11 @@ fn functions_of_several_files_need_names_of_their_own() {
             ("a.rhai", "fn emit(x) { x }\nfn ask(x) {\n  emit(x)\n}"),
         ],
         expect![[r#"
-            a.rhai:1:12: `emit` with 1 parameter is built in: functions of a script of several files need names of their own
+            a.rhai:1:12: `emit` with 1 parameter is built in: the functions of a script with several files need distinct names
                1 | fn emit(x) { x }
                  |            ^"#]],
     );
-    // One number of parameters more is another function, and so is one that stands alone in its name.
+    // A function with another number of parameters is a different one.
     check_files(
         &[
             (
@@ -114,12 +114,12 @@ fn imports_in_a_circle_name_the_circle() {
 }
 
 #[test]
-fn nothing_outside_of_the_folder_is_imported() {
-    let outside = folder(&[("secret.rhai", "fn one() { 1 }")]);
-    let inside = folder(&[("main.rhai", "import \"link\" as l;\nfn handle(stream, events) { }")]);
+fn no_file_outside_the_directory_is_imported() {
+    let outside = directory(&[("secret.rhai", "fn one() { 1 }")]);
+    let inside = directory(&[("main.rhai", "import \"link\" as l;\nfn handle(stream, events) { }")]);
     std::os::unix::fs::symlink(outside.path().join("secret.rhai"), inside.path().join("link.rhai")).unwrap();
     expect![[r#"
-        main.rhai:1:8: the module `link.rhai` lies outside of the script's folder
+        main.rhai:1:8: the module `link.rhai` lies outside the script's directory
            1 | import "link" as l;
              |        ^"#]]
     .assert_eq(&compile_in(&inside, "main.rhai", Options::default()).unwrap_err().to_string());
@@ -127,13 +127,13 @@ fn nothing_outside_of_the_folder_is_imported() {
     for path in ["../secret", "/etc/passwd", "a/../../b", "", ".", "a\\\\b"] {
         let source = format!("import \"{path}\" as m;\nfn handle(stream, events) {{ }}");
         let error = compile(&[("main.rhai", &source)], Options::default()).unwrap_err();
-        assert!(error.to_string().contains("modules are named relative to the script's folder"), "{path}: {error}");
+        assert!(error.to_string().contains("modules are named relative to the script's directory"), "{path}: {error}");
     }
 }
 
 #[test]
-fn a_linked_folder_of_scripts_is_as_good_as_the_folder() {
-    let real = folder(&[
+fn a_linked_directory_of_scripts_works() {
+    let real = directory(&[
         ("main.rhai", "import \"a\" as a;\nfn handle(s, e) { emit(a::one()) }"),
         ("a.rhai", "fn one() { 1 }"),
     ]);
@@ -145,7 +145,7 @@ fn a_linked_folder_of_scripts_is_as_good_as_the_folder() {
 }
 
 #[test]
-fn all_that_is_wrong_with_imports_is_said_at_once() {
+fn all_problems_of_imports_are_reported_together() {
     check_files(
         &[
             (
@@ -161,7 +161,7 @@ fn all_that_is_wrong_with_imports_is_said_at_once() {
             bad.rhai:1:7: expecting `)` to close the parameters list of function `f`
                1 | fn f( { }
                  |       ^
-            main.rhai:4:8: a module is named by a plain string, so that it is known before the script runs
+            main.rhai:4:8: a module name must be a plain string, known before the script runs
                4 | import x as y;
                  |        ^"#]],
     );
@@ -170,15 +170,15 @@ fn all_that_is_wrong_with_imports_is_said_at_once() {
 #[test]
 fn r50_files_and_hash_cover_the_modules() {
     let files = [("main.rhai", "import \"a\" as a;\nfn handle(s, e) { a::one() }"), ("a.rhai", "fn one() { }")];
-    let folder = folder(&files);
-    let compile = || compile_in(&folder, "main.rhai", Options::default()).unwrap();
+    let directory = directory(&files);
+    let compile = || compile_in(&directory, "main.rhai", Options::default()).unwrap();
     let before = compile();
-    assert_eq!(before.files(), ["main.rhai", "a.rhai"].map(|name| folder.path().canonicalize().unwrap().join(name)));
+    assert_eq!(before.files(), ["main.rhai", "a.rhai"].map(|name| directory.path().canonicalize().unwrap().join(name)));
     assert_eq!(before.hash(), compile().hash());
 
-    std::fs::write(folder.path().join("a.rhai"), "fn one() { throw 1 }").unwrap();
+    std::fs::write(directory.path().join("a.rhai"), "fn one() { throw 1 }").unwrap();
     assert_ne!(before.hash(), compile().hash());
-    // What was compiled goes on as it was.
+    // The compiled script still runs its old text.
     assert_eq!(run(&before, &[single("{}")]), "all\n");
 }
 

@@ -15,7 +15,7 @@ fn a_stream_has_its_parts() {
 }
 
 #[test]
-fn an_event_has_its_fields_and_nothing_for_what_it_has_not() {
+fn an_absent_field_of_an_event_is_nothing() {
     check(
         "let e = events[0]; emit([e.index, e.type, e.timestamp, e.id, e.correlation, e.causation, e.is_unfold, e.meta, \
          e.raw, e.stream.name]);",
@@ -174,7 +174,7 @@ fn parameters_cannot_be_changed() {
 }
 
 #[test]
-fn r32_data_that_is_no_json_names_its_event() {
+fn r32_data_that_is_not_json_names_its_event() {
     let run = |data: &str| {
         let events = [event("order-1", 3, "A", "{}"), event("order-1", 4, "B", data)];
         let script = compile(
@@ -185,28 +185,28 @@ fn r32_data_that_is_no_json_names_its_event() {
     };
     expect![[r#"
         Malformed at 4
-          main.rhai:1:54: its `data` is not JSON that can be used: expected a key in quotes at byte 8 (stream `order-1`, index 4, type `B`)
+          main.rhai:1:54: its `data` is not usable JSON: expected a key in quotes at byte 8 (stream `order-1`, index 4, type `B`)
     "#]]
     .assert_eq(&run("{\"x\":1,"));
     expect![[r#"
         Malformed at 4
-          main.rhai:1:54: its `data` is not JSON that can be used: expected nothing more at byte 9 (stream `order-1`, index 4, type `B`)
+          main.rhai:1:54: its `data` is not usable JSON: expected nothing more at byte 9 (stream `order-1`, index 4, type `B`)
     "#]]
     .assert_eq(&run("{\"x\":1} {}"));
     expect![[r#"
         Malformed at 4
-          main.rhai:1:54: its `data` is not JSON that can be used: expected a value at byte 1 (stream `order-1`, index 4, type `B`)
+          main.rhai:1:54: its `data` is not usable JSON: expected a value at byte 1 (stream `order-1`, index 4, type `B`)
     "#]]
     .assert_eq(&run("nothing"));
     expect![[r#"
         Malformed at 4
-          main.rhai:1:54: its `data` is not JSON that can be used: expected a value at byte 15 (stream `order-1`, index 4, type `B`)
+          main.rhai:1:54: its `data` is not usable JSON: expected a value at byte 15 (stream `order-1`, index 4, type `B`)
     "#]]
     .assert_eq(&run("{\"x\":1,\"y\":[1,}"));
 }
 
 #[test]
-fn data_that_is_no_object_is_what_it_is() {
+fn data_that_is_not_an_object_is_its_value() {
     let show = |data: &str| {
         let script = compile(
             &[("main.rhai", "fn handle(stream, events) { emit([events[0].data, events[0].raw]) }")],
@@ -293,7 +293,7 @@ fn every_kind_of_value_can_be_emitted() {
 }
 
 #[test]
-fn texts_that_come_again_are_shared() {
+fn equal_texts_are_shared() {
     let mut handler = handler("fn handle(stream, events) { emit(#{ sql: \"INSERT INTO a VALUES (1)\", n: 1 }) }");
     let mut texts = Vec::new();
     for _ in 0..4 {
@@ -308,7 +308,7 @@ fn texts_that_come_again_are_shared() {
 }
 
 #[test]
-fn unfolds_say_so() {
+fn an_unfold_is_marked() {
     let unfold = Assembler::new("order-1", "Snapshot").data(b"{\"v\":1}").build(Kind::Unfold, Ordinal::new(1, 0), 1);
     check_script(
         "fn handle(stream, events) { emit(events.map(|e| [e.type, e.index, e.is_unfold, e.data.v])) }",
@@ -340,7 +340,7 @@ fn json_tree() -> impl Strategy<Value = serde_json::Value> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Through a script and out again, field by field or as a whole, a document stays what it was.
+    /// A document passes through a script unchanged, field by field and as a whole.
     #[test]
     fn any_json_passes_through_a_script_unchanged(tree in json_tree()) {
         thread_local! {
@@ -350,7 +350,7 @@ proptest! {
             ));
         }
         let decisions = HANDLER.with_borrow_mut(|handler| call(&mut **handler, &[single(&tree.to_string())]));
-        // serde_json reads some floats a little off: what is compared was read by it on both sides.
+        // serde_json reads some floats inexactly, so it reads both sides of the comparison.
         let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
         for effect in &decisions[0].as_ref().unwrap().effects {
             prop_assert_eq!(read(&serde_json::to_string(effect).unwrap()), read(&tree.to_string()));
@@ -375,7 +375,7 @@ fn x6_a_lone_surrogate_fails_only_the_call_that_touches_it() {
         &[single(data)],
         expect![[r#"
             Malformed at 0
-              main.rhai:1:59: its `data` is not JSON that can be used: a string in it holds one half of a surrogate pair (stream `order-1`, index 0, type `OrderPlaced`)
+              main.rhai:1:59: its `data` is not usable JSON: a string in it holds one half of a surrogate pair (stream `order-1`, index 0, type `OrderPlaced`)
         "#]],
     );
     check_script(
@@ -383,7 +383,7 @@ fn x6_a_lone_surrogate_fails_only_the_call_that_touches_it() {
         &[single(data)],
         expect![[r#"
             Malformed at 0
-              main.rhai:1:29: its `data` is not JSON that can be used: a string in it holds one half of a surrogate pair (stream `order-1`, index 0, type `OrderPlaced`)
+              main.rhai:1:29: its `data` is not usable JSON: a string in it holds one half of a surrogate pair (stream `order-1`, index 0, type `OrderPlaced`)
         "#]],
     );
 }
@@ -418,4 +418,28 @@ fn l13_a_number_that_no_sink_can_hold_is_an_error_that_names_it() {
           main.rhai:2:11: -inf cannot be emitted: it is not a finite number (stream `order-1_a`, index 5, type `OrderPlaced`)
     "#]],
     );
+}
+
+#[test]
+fn l13_an_integer_beyond_64_bits_keeps_its_digits_or_is_an_error() {
+    let big = r#"{"n":12345678901234567890,"low":-9223372036854775809,"most":9223372036854775807}"#;
+    let emitted = |body: &str| {
+        let source = format!("fn handle(stream, events) {{ let d = events[0].data; {body} }}");
+        run(&compile(&[("main.rhai", &source)], Options::default()).unwrap(), &[single(big)])
+    };
+    assert_eq!(
+        emitted("emit(d);"),
+        "all\n  {\"low\":\"-9223372036854775809\",\"most\":9223372036854775807,\"n\":\"12345678901234567890\"}\n"
+    );
+    assert_eq!(
+        emitted("emit([d.n, d.low, d.most]);"),
+        "all\n  [\"12345678901234567890\",\"-9223372036854775809\",9223372036854775807]\n"
+    );
+    assert_eq!(emitted("emit(json.text(d.n));"), "all\n  \"\\\"12345678901234567890\\\"\"\n");
+    for calculation in
+        ["emit(d.most + 1);", "emit(d.n * 2);", "emit(d.n - 1);", "emit(d.most * 2);", "emit(parse_int(d.n));"]
+    {
+        let shown = emitted(calculation);
+        assert!(shown.starts_with("Permanent\n"), "{calculation}: {shown}");
+    }
 }

@@ -202,7 +202,7 @@ impl Log {
         self.earlier = EarlierFiles::default();
         left.into_iter().for_each(|left| self.earlier.insert(left));
         if !position.past.is_empty() {
-            // A position of a version before 0.2 carries the list itself.
+            // A position in the old form carries the list itself.
             for left in &position.past {
                 let number = position.number.saturating_sub(1);
                 let recorded = self.registry.leave(number, left.clone());

@@ -1,8 +1,8 @@
-//! Strings by themselves, whatever is in them.
+//! Strings with any contents, scanned one by one.
 
 use super::{Expected, Scanner, Strings};
 
-/// Looks at every string by itself.
+/// The way that scans every string.
 #[derive(Clone, Copy)]
 pub(in crate::formats::jsonlines) struct Careful;
 
@@ -23,7 +23,7 @@ impl Strings for Careful {
 }
 
 impl Scanner<'_> {
-    /// Passes a string that is not short and plain. By value, so that the caller's copy can stay in registers.
+    /// Passes a string that is long or has escapes. Takes the scanner by value, so that the caller's copy stays in registers.
     #[inline(never)]
     fn long_string(mut self) -> (Self, Result<bool, Expected>) {
         let passed = self.pass_long_string();
@@ -69,8 +69,8 @@ impl Scanner<'_> {
                 self.at += 1;
                 Ok(())
             }
-            // A surrogate without its other half is accepted: JavaScript writes them. The text cannot be decoded, so that
-            // only a reader of this very string fails.
+            // JavaScript writes surrogates without their other half. They are accepted here, although such a string cannot
+            // be decoded: only a reader of this very string fails.
             Some(b'u') => self.unit(),
             _ => Err(Expected::Escape),
         }
@@ -89,10 +89,10 @@ impl Scanner<'_> {
     }
 }
 
-/// How many bytes of a string are looked at together.
+/// The number of bytes of a string that are scanned together.
 const CHUNK: usize = 16;
 
-/// Returns how many bytes at the start need no attention in a string: printable ASCII but `"` and `\`. May return fewer.
+/// Returns the number of leading bytes that are printable ASCII other than `"` and `\`. May return fewer.
 #[inline(always)]
 fn plain_prefix(chunk: &[u8; CHUNK]) -> usize {
     let whole = u128::from_le_bytes(*chunk);
@@ -101,8 +101,8 @@ fn plain_prefix(chunk: &[u8; CHUNK]) -> usize {
     word.trailing_zeros() as usize / 8 + passed
 }
 
-/// Sets the highest bit of bytes that need attention. The first one is marked rightly; bytes behind it may be marked
-/// too, by what was borrowed from them.
+/// Sets the highest bit of all other bytes. The first mark is exact. Later bytes can be marked wrongly, as the subtraction
+/// borrows from them.
 #[inline(always)]
 fn marks(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 255;

@@ -1,13 +1,13 @@
-//! Strings by the places of all quotes, in texts without backslashes and control characters.
+//! Strings by the positions of all quotes, in texts without backslashes and control characters.
 
 use super::{Expected, Scanner, Strings};
 
 /// The quotes of a text, found 64 bytes at a time.
 #[derive(Clone, Copy, Default)]
 pub(in crate::formats::jsonlines) struct Quotes {
-    /// One bit for each quote that was found and not yet passed.
+    /// One bit for each quote found and not yet passed.
     found: u64,
-    /// Where the bytes that follow those begin.
+    /// The position of the first byte after those.
     next: usize,
 }
 
@@ -38,8 +38,9 @@ impl Scanner<'_, Quotes> {
 
 const BLOCK: usize = 64;
 
-/// Finds the next quotes from byte `next` on, and whether all up to there is ASCII. Out of line and by value: the loops
-/// that need it once in 64 bytes stay small, and what they work on stays in registers.
+/// Finds the next quotes from byte `next` on, and returns whether all bytes up to there are ASCII.
+///
+/// Not inlined and by value: the loops call it once per 64 bytes, stay small, and keep their state in registers.
 #[inline(never)]
 fn look_ahead(bytes: &[u8], mut next: usize) -> Option<(Quotes, bool)> {
     let mut non_ascii = false;
@@ -60,16 +61,16 @@ fn look_ahead(bytes: &[u8], mut next: usize) -> Option<(Quotes, bool)> {
     }
 }
 
-/// What is to be known of 64 bytes.
+/// The facts about 64 bytes.
 struct Block {
-    /// One bit for each.
+    /// One bit for each quote.
     quotes: u64,
     needs_care: bool,
     non_ascii: bool,
 }
 
 impl Block {
-    /// Loops over arrays of a fixed size, which become vector instructions.
+    /// Uses loops over arrays of a fixed size, which the compiler turns into vector instructions.
     #[inline(always)]
     fn of(bytes: &[u8; BLOCK]) -> Self {
         let mut quotes = [0_u8; BLOCK];
@@ -82,14 +83,14 @@ impl Block {
         let (words, _) = quotes.as_chunks::<8>();
         let mut bits = 0;
         for (word, shift) in words.iter().zip((0..).step_by(8)) {
-            // Brings the lowest bits of eight bytes together in the highest byte.
+            // The multiplication moves the lowest bits of eight bytes into the highest byte.
             bits |= (u64::from_le_bytes(*word).wrapping_mul(0x0102_0408_1020_4080) >> 56) << shift;
         }
         Self { quotes: bits, needs_care: care != 0, non_ascii: all >= 0x80 }
     }
 
-    /// Of the `rest` of a text, which is less than a block: together with bytes before it, which need no care, if there are
-    /// enough.
+    /// Returns the facts about the `rest` of a text, which is shorter than a block. Earlier bytes, already checked, fill the
+    /// block if there are enough.
     fn of_last(bytes: &[u8], rest: &[u8]) -> Self {
         if let Some(last) = bytes.last_chunk::<BLOCK>() {
             let whole = Self::of(last);
@@ -109,7 +110,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn quotes_are_found_where_they_are(text in "[a-z\"]{0,200}") {
+        fn every_quote_is_found(text in "[a-z\"]{0,200}") {
             let (mut found, mut next) = (Vec::new(), 0);
             while let Some((quotes, _)) = look_ahead(text.as_bytes(), next) {
                 next = quotes.next;

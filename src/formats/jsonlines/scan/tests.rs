@@ -8,7 +8,7 @@ fn check(text: &str, expected: Result<Shape, (usize, &str)>) {
 }
 
 #[test]
-fn values_are_told_by_their_shape() {
+fn a_value_has_its_shape() {
     check("\"a\"", Ok(Shape::Plain));
     check("\"é and much more text\"", Ok(Shape::Plain));
     check("\"\\u00e9\\n\\ud83d\\ude00\"", Ok(Shape::Escaped));

@@ -1,18 +1,19 @@
-//! What nearly every script is made of, run without rhai's detours: loops over events, conditions on their properties,
+//! Shortcuts around rhai for the statements of nearly every script: loops over events, conditions on their properties,
 //! and `emit` of a literal.
 //!
-//! For each property and each call rhai hashes a name with types to find a function, checks sizes and boxes what comes
-//! back: some hundred nanoseconds each. A [`Plan`] is the body of `handle` in which what is known by its shape has a form
-//! of its own. Everything else stays as it was parsed and is left to rhai, statement by statement; both work on the same
-//! variables. What is known by its shape may turn out to be something else once it runs (a variable was set to a list, a field
-//! is no object, a text is too long). Reading has no effects: rhai then does the whole of it, and its are the errors, too.
+//! For each property and each call rhai hashes a name with types to find a function, checks sizes and boxes the result.
+//! That takes some hundred nanoseconds each. A [`Plan`] is the body of `handle` as a list of instructions. A statement of a
+//! known shape becomes an instruction of its own. Every other statement stays as parsed, and rhai runs it. Both work on
+//! the same variables.
+//!
+//! At run time a statement can turn out not to be of its shape: a variable holds a list, a field is not an object, a text
+//! is too long. The shortcut then undoes its reads, and rhai runs the whole statement and reports its errors.
 
 mod plan;
-mod push;
 
+pub(super) use plan::are_on;
 #[cfg(test)]
 pub(super) use plan::plain;
-pub(super) use push::forget;
 
 use std::ops::ControlFlow;
 
@@ -25,19 +26,17 @@ use super::convert;
 use super::objects::{EventObject, EventsObject, Getter, StreamObject};
 use super::program::Watch;
 use crate::effect::Value;
-use push::Push;
 
 /// The body of a function.
-pub(super) struct Plan(Vec<Step>);
+pub(super) struct Plan(Vec<Instruction>);
 
-/// A statement, or a few that rhai runs. What has a form of its own also is as it was parsed, for rhai.
-enum Step {
+/// A statement, or several that rhai runs. Each shortcut also keeps its statement as parsed, as rhai may have to run it.
+enum Instruction {
     Each(Box<Each>),
     Range(Box<Range>),
     While(Box<While>),
     If(Box<If>),
     Emit(Box<Emit>),
-    Push(Box<Push>),
     Value(Box<(Formula, Expr)>),
     Rhai(Expr),
 }
@@ -46,7 +45,7 @@ enum Step {
 struct Each {
     variable: ImmutableString,
     over: ImmutableString,
-    body: Vec<Step>,
+    body: Vec<Instruction>,
     whole: Expr,
 }
 
@@ -56,24 +55,24 @@ struct Range {
     from: Formula,
     to: Formula,
     is_inclusive: bool,
-    body: Vec<Step>,
+    body: Vec<Instruction>,
     whole: Expr,
 }
 
 /// `while condition { .. }`
 struct While {
     condition: Condition,
-    body: Vec<Step>,
+    body: Vec<Instruction>,
 }
 
 struct If {
     condition: Condition,
-    then: Vec<Step>,
-    otherwise: Vec<Step>,
+    then: Vec<Instruction>,
+    otherwise: Vec<Instruction>,
 }
 
 struct Condition {
-    /// `None`: rhai evaluates it.
+    /// `None` if rhai must evaluate the condition.
     formula: Option<Formula>,
     whole: Expr,
 }
@@ -81,30 +80,30 @@ struct Condition {
 /// `emit(literal)`
 struct Emit {
     literal: Literal,
-    /// How many bytes of text a call may emit.
+    /// The limit on the bytes that a call emits.
     limit: usize,
     whole: Expr,
 }
 
 enum Literal {
-    /// The entries in the order in which they are evaluated, each with its place in the order of the keys, which is that
-    /// of rhai's maps.
+    /// The entries in the order of evaluation. The number of each is its position among the sorted keys, which is the
+    /// order of rhai's maps.
     Map(Vec<(usize, ImmutableString, Literal)>),
     List(Vec<Literal>),
     Leaf(Formula),
 }
 
-/// An expression that has no effects.
+/// An expression without side effects.
 enum Formula {
     Constant(Dynamic),
     Variable(ImmutableString),
-    /// `variable.property`, of an event or a stream, as far as those have it.
+    /// `variable.property` of an event or a stream. A getter is absent where that type has no such property.
     Property {
         variable: ImmutableString,
         of_event: Option<Getter>,
         of_stream: Option<Getter>,
     },
-    /// `variable.data.name`, and what follows.
+    /// `variable.data.name`, with any further names.
     Field {
         variable: ImmutableString,
         part: Part,
@@ -116,7 +115,7 @@ enum Formula {
     Pair(Pair, Box<(Formula, Formula)>),
 }
 
-/// An operator between two.
+/// A binary operator.
 #[derive(Clone, Copy)]
 enum Pair {
     Equal,
@@ -131,7 +130,7 @@ enum Pair {
     Modulo,
 }
 
-/// What a function runs on.
+/// The state of rhai on which the instructions of a function run.
 pub(super) struct Machine<'a> {
     pub(super) engine: &'a Engine,
     pub(super) global: &'a mut GlobalRuntimeState,
@@ -141,7 +140,7 @@ pub(super) struct Machine<'a> {
 }
 
 impl Plan {
-    /// Runs the body. What it declares is gone afterwards.
+    /// Runs the body, and removes its variables afterwards.
     pub(super) fn run(&self, mut machine: Machine<'_>) -> Result<Dynamic, Failure> {
         machine.block(&self.0).or_else(|error| match *error {
             EvalAltResult::Return(value, _) | EvalAltResult::Exit(value, _) => Ok(value),
@@ -151,42 +150,38 @@ impl Plan {
 }
 
 impl Machine<'_> {
-    fn block(&mut self, steps: &[Step]) -> Result<Dynamic, Failure> {
+    fn block(&mut self, instructions: &[Instruction]) -> Result<Dynamic, Failure> {
         let (variables, imports) = (self.scope.len(), self.global.num_imports());
-        let last = steps.iter().try_fold(Dynamic::UNIT, |_, step| self.step(step));
+        let last = instructions.iter().try_fold(Dynamic::UNIT, |_, instruction| self.instruction(instruction));
         self.scope.rewind(variables);
         self.global.truncate_imports(imports);
         self.global.always_search_scope = false;
         last
     }
 
-    fn step(&mut self, step: &Step) -> Result<Dynamic, Failure> {
+    fn instruction(&mut self, instruction: &Instruction) -> Result<Dynamic, Failure> {
         self.count()?;
-        match step {
-            Step::Each(each) => self.each(each),
-            Step::Range(range) => self.range(range),
-            Step::While(repeated) => self.repeat(repeated),
-            Step::If(branch) => {
+        match instruction {
+            Instruction::Each(each) => self.each(each),
+            Instruction::Range(range) => self.range(range),
+            Instruction::While(repeated) => self.repeat(repeated),
+            Instruction::If(branch) => {
                 let chosen = if self.holds(&branch.condition)? { &branch.then } else { &branch.otherwise };
                 self.block(chosen)
             }
-            Step::Emit(emit) => match emit.emit(self.scope) {
+            Instruction::Emit(emit) => match emit.emit(self.scope) {
                 Some(()) => Ok(Dynamic::UNIT),
                 None => self.rhai(&emit.whole, false),
             },
-            Step::Push(push) => match undone_unless_known(|| push.push(self.scope, self.engine)) {
-                Some(()) => Ok(Dynamic::UNIT),
-                None => self.rhai(&push.whole, false),
-            },
-            Step::Value(value) => match undone_unless_known(|| value.0.value(self.scope)) {
+            Instruction::Value(value) => match undone_unless_known(|| value.0.value(self.scope)) {
                 Some(value) => Ok(value),
                 None => self.rhai(&value.1, false),
             },
-            Step::Rhai(statements) => self.rhai(statements, false),
+            Instruction::Rhai(statements) => self.rhai(statements, false),
         }
     }
 
-    /// Counts an operation, as rhai does its own.
+    /// Counts an operation, as rhai does for its own.
     fn count(&mut self) -> Result<(), Failure> {
         let (most, counted) = (self.engine.max_operations(), &mut self.global.num_operations);
         *counted += 1;
@@ -220,7 +215,7 @@ impl Machine<'_> {
 
     fn repeat(&mut self, repeated: &While) -> Result<Dynamic, Failure> {
         while self.holds(&repeated.condition)? {
-            // Also for an empty body, so that the loop is bounded.
+            // Counts even for an empty body. Otherwise nothing would end `while true { }`.
             self.count()?;
             if let ControlFlow::Break(value) = self.turn(&repeated.body)? {
                 return Ok(value);
@@ -230,7 +225,7 @@ impl Machine<'_> {
     }
 
     /// Runs the body of a loop once.
-    fn turn(&mut self, body: &[Step]) -> Result<ControlFlow<Dynamic>, Failure> {
+    fn turn(&mut self, body: &[Instruction]) -> Result<ControlFlow<Dynamic>, Failure> {
         match self.block(body).map_err(|error| *error) {
             Ok(_) | Err(EvalAltResult::LoopBreak(false, ..)) => Ok(ControlFlow::Continue(())),
             Err(EvalAltResult::LoopBreak(true, value, _)) => Ok(ControlFlow::Break(value)),
@@ -297,13 +292,13 @@ impl Machine<'_> {
     }
 }
 
-/// Sets a variable: in place if its like was there before, as making it anew allocates.
+/// Sets a variable. Reuses its allocation if it holds a value of the same type.
 pub(super) fn put<T: Clone + Send + Sync + 'static>(variable: &mut Dynamic, value: T) {
     if let Some(mut kept) = variable.write_lock::<T>() {
         *kept = value;
         return;
     }
-    // A variable that a closure captured is shared with it.
+    // A closure has captured this variable and shares its value.
     if let Some(mut content) = variable.write_lock::<Dynamic>() {
         *content = Dynamic::from(value);
     }
@@ -313,7 +308,7 @@ fn read<T: Copy + Send + Sync + 'static>(scope: &Scope<'_>, variable: &str) -> O
     Some(*scope.get(variable)?.read_lock::<T>()?)
 }
 
-/// Runs a shortcut. One that finds no result leaves no trace: rhai does all of it, from the same state.
+/// Runs a shortcut. Without a result the state is restored, so that rhai can run the whole statement.
 fn undone_unless_known<R>(shortcut: impl FnOnce() -> Option<R>) -> Option<R> {
     let before = current(|call| call.trace());
     let known = shortcut();
@@ -324,7 +319,7 @@ fn undone_unless_known<R>(shortcut: impl FnOnce() -> Option<R>) -> Option<R> {
 }
 
 impl Emit {
-    /// Returns `None` if rhai must do it: nothing was done.
+    /// Emits the literal. Returns `None` without an effect if rhai must run the statement.
     fn emit(&self, scope: &Scope<'_>) -> Option<()> {
         undone_unless_known(|| {
             let value = self.literal.value(scope, 0)?;
@@ -364,7 +359,7 @@ impl Literal {
 }
 
 impl Formula {
-    /// `None`: rhai is to do it.
+    /// Returns the value of the formula, or `None` if rhai must evaluate it.
     fn value(&self, scope: &Scope<'_>) -> Option<Dynamic> {
         match self {
             Self::Constant(value) => Some(value.clone()),
@@ -403,7 +398,7 @@ fn field(event: Handle, part: Part, names: &[ImmutableString]) -> Option<Dynamic
     Some(value)
 }
 
-/// Returns whether all formulas are `wanted` (`&&`), or else the first that is not (`||`).
+/// Evaluates `&&` (`wanted` is true) or `||` (`wanted` is false) from left to right, and stops early as rhai does.
 fn all(of: &[Formula], scope: &Scope<'_>, wanted: bool) -> Option<Dynamic> {
     for formula in of {
         if formula.value(scope)?.as_bool().ok()? != wanted {

@@ -1,32 +1,26 @@
-//! Finds what is known by its shape in what rhai parsed.
+//! Translates parsed statements into instructions.
 
 use rhai::{AST, ASTNode, BinaryExpr, Expr, FnCallExpr, ImmutableString, Position, Stmt, StmtBlock, Token};
 
-use super::push::Push;
-use super::{Condition, Each, Emit, Formula, If, Literal, Pair, Plan, Range, Step, While};
+use super::{Condition, Each, Emit, Formula, If, Instruction, Literal, Pair, Plan, Range, While};
 use crate::script::call::Part;
 use crate::script::objects;
 
-/// What is to be known of the script.
+/// The facts about the script that decide between shortcuts and rhai.
 struct Planner {
-    /// `emit` with one argument is ours.
+    /// The script has no `emit` of its own with one argument.
     emits: bool,
-    /// No function of the script is named `push`.
-    pushes: bool,
     limit: usize,
 }
 
 impl Plan {
-    /// Plans the only function that `alone` consists of; `script` is all of its file. `limit` bounds the text that a call
-    /// emits.
+    /// Plans the only function of `alone`. `script` is its whole file, and `limit` bounds the bytes that a call emits.
     pub(in crate::script) fn of(alone: &AST, script: &AST, limit: usize) -> Self {
-        #[cfg(test)]
-        if PLAIN.get() {
-            return Self(vec![Step::Rhai(whole(&statements(alone)))]);
+        if !are_on() {
+            return Self(vec![Instruction::Rhai(whole(&statements(alone)))]);
         }
         let own_emit = script.iter_functions().any(|function| function.name == "emit" && function.params.len() == 1);
-        let pushes = !script.iter_functions().any(|function| function.name == "push");
-        Self(Planner { emits: !own_emit, pushes, limit }.block(&statements(alone)))
+        Self(Planner { emits: !own_emit, limit }.block(&statements(alone)))
     }
 }
 
@@ -35,7 +29,16 @@ thread_local! {
     static PLAIN: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Runs a test in which what is planned on this thread is left to rhai as a whole.
+/// Returns whether shortcuts are taken. Only a test leaves all to rhai.
+pub(in crate::script) fn are_on() -> bool {
+    #[cfg(test)]
+    if PLAIN.get() {
+        return false;
+    }
+    true
+}
+
+/// Runs a test without shortcuts on this thread.
 #[cfg(test)]
 pub(in crate::script) fn plain<R>(run: impl FnOnce() -> R) -> R {
     PLAIN.set(true);
@@ -55,32 +58,32 @@ fn statements(alone: &AST) -> Vec<Stmt> {
     found
 }
 
-/// Returns statements in the form in which rhai runs them.
+/// Wraps statements in an expression that rhai can run.
 fn whole(statements: &[Stmt]) -> Expr {
     let position = statements.first().map_or(Position::NONE, Stmt::position);
     Expr::Stmt(Box::new(StmtBlock::new(statements.iter().cloned(), position, Position::NONE)))
 }
 
 impl Planner {
-    fn block(&self, statements: &[Stmt]) -> Vec<Step> {
-        let mut steps = Vec::new();
+    fn block(&self, statements: &[Stmt]) -> Vec<Instruction> {
+        let mut instructions = Vec::new();
         let mut left = 0;
         for (at, statement) in statements.iter().enumerate() {
-            if let Some(step) = self.step(statement) {
+            if let Some(instruction) = self.instruction(statement) {
                 if left < at {
-                    steps.push(Step::Rhai(whole(&statements[left..at])));
+                    instructions.push(Instruction::Rhai(whole(&statements[left..at])));
                 }
-                steps.push(step);
+                instructions.push(instruction);
                 left = at + 1;
             }
         }
         if left < statements.len() {
-            steps.push(Step::Rhai(whole(&statements[left..])));
+            instructions.push(Instruction::Rhai(whole(&statements[left..])));
         }
-        steps
+        instructions
     }
 
-    fn step(&self, statement: &Stmt) -> Option<Step> {
+    fn instruction(&self, statement: &Stmt) -> Option<Instruction> {
         let rhais = || whole(std::slice::from_ref(statement));
         match statement {
             Stmt::For(parts, _) => {
@@ -89,29 +92,27 @@ impl Planner {
                     return self.range(&variable.name, call, flow.body.statements(), rhais);
                 }
                 let (over, variable) = (variable_name(&flow.expr)?, variable.name.clone());
-                Some(Step::Each(Box::new(Each {
+                Some(Instruction::Each(Box::new(Each {
                     variable,
                     over,
                     body: self.block(flow.body.statements()),
                     whole: rhais(),
                 })))
             }
-            Stmt::If(flow, _) => Some(Step::If(Box::new(If {
+            Stmt::If(flow, _) => Some(Instruction::If(Box::new(If {
                 condition: condition(&flow.expr),
                 then: self.block(flow.body.statements()),
                 otherwise: self.block(flow.branch.statements()),
             }))),
-            // Without a condition it is `loop`.
-            Stmt::While(flow, _) if !matches!(flow.expr, Expr::Unit(_)) => Some(Step::While(Box::new(While {
+            // A `loop` is parsed as a `while` without a condition.
+            Stmt::While(flow, _) if !matches!(flow.expr, Expr::Unit(_)) => Some(Instruction::While(Box::new(While {
                 condition: condition(&flow.expr),
                 body: self.block(flow.body.statements()),
             }))),
             Stmt::FnCall(call, _) => self.emit(call, rhais),
             Stmt::Expr(expression) => match &**expression {
                 Expr::FnCall(call, _) if call.op_token.is_none() => self.emit(call, rhais),
-                expression => self
-                    .push(expression, rhais)
-                    .or_else(|| Some(Step::Value(Box::new((formula(expression)?, rhais()))))),
+                expression => Some(Instruction::Value(Box::new((formula(expression)?, rhais())))),
             },
             _ => None,
         }
@@ -123,7 +124,7 @@ impl Planner {
         call: &FnCallExpr,
         body: &[Stmt],
         whole: impl Fn() -> Expr,
-    ) -> Option<Step> {
+    ) -> Option<Instruction> {
         let is_inclusive = match call.op_token {
             Some(Token::ExclusiveRange) => false,
             Some(Token::InclusiveRange) => true,
@@ -132,37 +133,15 @@ impl Planner {
         let [from, to] = &*call.args else { return None };
         let (from, to) = (formula(from)?, formula(to)?);
         let (variable, body) = (variable.clone(), self.block(body));
-        Some(Step::Range(Box::new(Range { variable, from, to, is_inclusive, body, whole: whole() })))
+        Some(Instruction::Range(Box::new(Range { variable, from, to, is_inclusive, body, whole: whole() })))
     }
 
-    /// `variable.push(value)`, also with fields between the two.
-    fn push(&self, expression: &Expr, whole: impl Fn() -> Expr) -> Option<Step> {
-        let mut parts = plain_dot(expression).filter(|_| self.pushes)?;
-        let variable = variable_name(&parts.lhs)?;
-        let mut names = Vec::new();
-        let call = loop {
-            match &parts.rhs {
-                Expr::MethodCall(call, _) => break call,
-                other => {
-                    parts = plain_dot(other)?;
-                    let Expr::Property(property, _) = &parts.lhs else { return None };
-                    names.push(property.2.clone());
-                }
-            }
-        };
-        let [argument] = &*call.args else { return None };
-        if call.name != "push" || call.is_qualified() {
-            return None;
-        }
-        Some(Step::Push(Box::new(Push { variable, names, value: formula(argument)?, whole: whole() })))
-    }
-
-    fn emit(&self, call: &FnCallExpr, whole: impl Fn() -> Expr) -> Option<Step> {
+    fn emit(&self, call: &FnCallExpr, whole: impl Fn() -> Expr) -> Option<Instruction> {
         let [argument] = &*call.args else { return None };
         if !self.emits || call.name.as_str() != "emit" || call.is_qualified() || call.capture_parent_scope {
             return None;
         }
-        Some(Step::Emit(Box::new(Emit { literal: literal(argument)?, limit: self.limit, whole: whole() })))
+        Some(Instruction::Emit(Box::new(Emit { literal: literal(argument)?, limit: self.limit, whole: whole() })))
     }
 }
 
@@ -233,7 +212,7 @@ fn pair(operator: &Token) -> Option<Pair> {
     })
 }
 
-/// `variable.property`, `variable.data.name` and so on.
+/// Translates `variable.property` and `variable.data.name`.
 fn chain(expression: &Expr) -> Option<Formula> {
     let parts = plain_dot(expression)?;
     let variable = variable_name(&parts.lhs)?;
@@ -265,7 +244,7 @@ fn properties(expression: &Expr, names: &mut Vec<ImmutableString>) -> Option<()>
     properties(&parts.rhs, names)
 }
 
-/// `a.b`, but not `a?.b`.
+/// Returns the parts of `a.b`, but not those of `a?.b`.
 fn plain_dot(expression: &Expr) -> Option<&BinaryExpr> {
     match expression {
         Expr::Dot(parts, flags, _) if flags.is_empty() => Some(parts),
@@ -273,7 +252,7 @@ fn plain_dot(expression: &Expr) -> Option<&BinaryExpr> {
     }
 }
 
-/// Returns the name, if this is a variable that is not a module's.
+/// Returns the name of a variable, unless it belongs to a module.
 fn variable_name(expression: &Expr) -> Option<ImmutableString> {
     match expression {
         Expr::Variable(parts, ..) if parts.2.is_empty() => Some(parts.1.clone()),
