@@ -47,7 +47,7 @@ fn main() {
     let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| name.contains(wanted.as_str()));
     let rounds = std::env::var("BENCH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
     let rows = std::env::var("BENCH_ROWS").map(|rows| rows.split(',').map(str::to_owned).collect()).unwrap_or_default();
-    let bench = Bench { rows, folder: tempfile::tempdir().unwrap(), rounds };
+    let bench = Bench { rows, directory: tempfile::tempdir().unwrap(), rounds };
     println!("{} cores, load {}, median of {rounds}", std::thread::available_parallelism().unwrap(), load());
     if wants("throughput") {
         bench.throughput();
@@ -66,7 +66,7 @@ fn main() {
 struct Bench {
     /// Rows to measure, by a part of their names; all if empty.
     rows: Vec<String>,
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     rounds: usize,
 }
 
@@ -79,7 +79,7 @@ struct Took {
 
 impl Bench {
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     fn median(&self, mut run: impl FnMut() -> Took) -> Took {
@@ -163,7 +163,7 @@ impl Bench {
     }
 
     fn context(&self) -> Context {
-        Context::new("bench", self.folder.path(), self.folder.path().join("data"))
+        Context::new("bench", self.directory.path(), self.directory.path().join("data"))
     }
 
     fn run(&self, work: &Work) -> Took {

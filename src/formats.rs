@@ -2,4 +2,4 @@
 
 pub mod jsonlines;
 pub mod encode;
-pub mod words;
+pub(crate) mod words;

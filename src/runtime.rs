@@ -1,7 +1,7 @@
-//! Running things: delays between retries, supervised tasks, blocking work, the shared HTTP client.
+//! The runtime's services: delays between retries, supervised tasks, blocking work, the shared HTTP client.
 
 pub mod retry;
 pub mod supervise;
-pub mod blocking;
-pub mod ticker;
-pub mod http_client;
+pub(crate) mod blocking;
+pub(crate) mod ticker;
+pub(crate) mod http_client;

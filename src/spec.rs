@@ -64,7 +64,7 @@ pub struct PipelineSpec {
 }
 
 impl PipelineSpec {
-    /// Returns the script, relative to the pipeline's folder.
+    /// Returns the script, relative to the pipeline's directory.
     pub fn script(&self) -> Option<&Text> {
         Some(&self.handler.rhai.as_ref()?.script)
     }

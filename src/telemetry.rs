@@ -4,4 +4,4 @@ pub mod health;
 pub mod logging;
 pub mod metrics;
 #[cfg(feature = "otlp")]
-pub mod otlp;
+pub(crate) mod otlp;

@@ -36,11 +36,11 @@ fn explain(file: &Path, input: &[u8], format: Format) {
 
 /// Checks that a problem lies inside the file, and that its text has no control characters for a terminal.
 fn check_shown(problem: &Problem, text: &str) {
-    if let Some(place) = &problem.place {
-        let line = text.strip_prefix('\u{feff}').unwrap_or(text).split('\n').nth(place.line - 1);
-        let line = line.unwrap_or_else(|| panic!("there is no line {}", place.line));
-        assert!(place.column <= line.chars().count() + 1, "there is no column {} in `{line}`", place.column);
-        assert!(place.span_len > 0);
+    if let Some(location) = &problem.location {
+        let line = text.strip_prefix('\u{feff}').unwrap_or(text).split('\n').nth(location.line - 1);
+        let line = line.unwrap_or_else(|| panic!("there is no line {}", location.line));
+        assert!(location.column <= line.chars().count() + 1, "there is no column {} in `{line}`", location.column);
+        assert!(location.span_len > 0);
     }
     let shown = problem.render(Style::Plain);
     assert!(!shown.contains(|c: char| c.is_control() && c != '\n' && c != '\t'), "{shown:?}");

@@ -13,7 +13,7 @@ use crate::cli::{
 use crate::clock::Clock;
 use crate::commands::doctor::NotLooked;
 use crate::commands::explain::Explanation;
-use crate::commands::scaffold::NotMade;
+use crate::commands::scaffold::ScaffoldError;
 use crate::commands::{doctor, explain, handler_tests, health, scaffold, schema};
 use crate::config::document::{Format, Problem, closest};
 use crate::config::scalar;
@@ -174,8 +174,8 @@ fn new(args: &NewArgs, output: Output) -> ExitStatus {
             output.result(|| scaffold::to_json(&made), |_| scaffold::render(&made));
             ExitStatus::Ok
         }
-        Err(NotMade::Refused(problems)) => output.problems(&problems),
-        Err(NotMade::Failed(error)) => output.environment(&error),
+        Err(ScaffoldError::Refused(problems)) => output.problems(&problems),
+        Err(ScaffoldError::Failed(error)) => output.environment(&error),
     }
 }
 

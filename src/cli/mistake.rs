@@ -5,9 +5,9 @@ use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::config::document::{Place, Problem};
+use crate::config::document::{Location, Problem};
 
-/// The name of the command line in place of a file's.
+/// The name of the command line in location of a file's.
 const NAME: &str = "command line";
 
 /// The command line, nearly as typed: words that need quotes have them again.
@@ -28,16 +28,16 @@ impl CommandLine {
         self.words.iter().any(|word| word == "--json")
     }
 
-    /// Adds the place of the flag to a problem of a flag. Other problems stay unchanged.
+    /// Adds the location of the flag to a problem of a flag. Other problems stay unchanged.
     pub fn locate(&self, problem: Problem) -> Problem {
         let flag = problem.file.to_string_lossy().into_owned();
-        let Some(number) = self.find(&flag).filter(|_| flag.starts_with("--") && problem.place.is_none()) else {
+        let Some(number) = self.find(&flag).filter(|_| flag.starts_with("--") && problem.location.is_none()) else {
             return problem;
         };
         // The value is wrong, and it may be a separate word.
         let is_alone = self.words[number] == flag;
         let number = if is_alone && number + 1 < self.words.len() { number + 1 } else { number };
-        Problem { file: NAME.into(), path: flag, ..problem.at(self.place(number)) }
+        Problem { file: NAME.into(), path: flag, ..problem.at(self.location(number)) }
     }
 
     fn find(&self, word: &str) -> Option<usize> {
@@ -58,9 +58,9 @@ impl CommandLine {
         self.words.iter().skip(1).position(is_it).map(|number| number + 1)
     }
 
-    fn place(&self, number: usize) -> Place {
+    fn location(&self, number: usize) -> Location {
         let start = self.words[..number].iter().map(|word| word.len() + 1).sum();
-        Place::new(&self.words.join(" "), start..start + self.words[number].len())
+        Location::new(&self.words.join(" "), start..start + self.words[number].len())
     }
 }
 
@@ -112,7 +112,7 @@ pub fn explain(error: &clap::Error, line: &CommandLine) -> Option<Problem> {
     };
     let problem = Problem::new(Path::new(NAME), message).help(help);
     Some(match at {
-        Some(number) => problem.at(line.place(number)),
+        Some(number) => problem.at(line.location(number)),
         None => problem,
     })
 }

@@ -27,7 +27,7 @@ use keys::Keys;
 
 /// The result of an inspection.
 #[derive(Debug)]
-pub struct Inspection {
+pub(crate) struct Inspection {
     pub data: PathBuf,
     /// The holder of the data directory, such as `process 17`.
     pub holder: Option<String>,
@@ -36,7 +36,7 @@ pub struct Inspection {
 
 /// The reason for which nothing was inspected.
 #[derive(Debug)]
-pub enum NotLooked {
+pub(crate) enum NotLooked {
     /// The named pipelines do not exist.
     Files(Vec<Problem>),
     /// The data directory cannot be read, or a repair was asked for while it is in use.
@@ -48,7 +48,7 @@ pub enum NotLooked {
 ///
 /// # Errors
 /// Nothing could be inspected.
-pub fn examine(data: &Path, config: &Path, fix: bool) -> Result<Inspection, NotLooked> {
+pub(crate) fn examine(data: &Path, config: &Path, fix: bool) -> Result<Inspection, NotLooked> {
     let pipelines = Pipelines::load(config).map_err(NotLooked::Files)?;
     if let Some(missing) = missing(data)? {
         return Ok(Inspection { data: data.to_owned(), holder: None, diagnoses: vec![missing] });
@@ -190,6 +190,6 @@ impl Look<'_> {
 
 /// Returns the context of a pipeline's connectors.
 fn context(definition: &Definition, data: &Path) -> Context {
-    let context = Context::new(definition.name(), definition.loaded.folder(), data);
+    let context = Context::new(definition.name(), definition.loaded.directory(), data);
     Context { group: definition.group().into(), ..context }
 }

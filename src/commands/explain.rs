@@ -16,13 +16,13 @@ use serde::Serialize;
 
 use crate::spec::Definition;
 
-pub use delivery::{Delivery, Guarantee};
+pub(crate) use delivery::Delivery;
 use subject::Subject;
-pub use values::{Origin, Setting};
+pub(crate) use values::Setting;
 
 /// A pipeline, explained. Serialises to what `explain --json` answers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Explanation {
+pub(crate) struct Explanation {
     pub name: String,
     pub file: String,
     /// The parts, one after the other, and the limits.
@@ -34,13 +34,13 @@ pub struct Explanation {
 
 /// Sentences about one part of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Paragraph {
+pub(crate) struct Paragraph {
     pub about: &'static str,
     pub text: String,
 }
 
 /// Explains a pipeline that passed the checks.
-pub fn explain(definition: &Definition) -> Explanation {
+pub(crate) fn explain(definition: &Definition) -> Explanation {
     let subject = Subject::new(definition);
     let paragraph = |about, text| Paragraph { about, text };
     Explanation {
@@ -66,12 +66,12 @@ const LABEL: usize = 16;
 
 impl Explanation {
     /// Returns the explanation as JSON.
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         serde_json::to_string(self).expect("an explanation is a tree of plain values")
     }
 
     /// Returns the explanation as text.
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let mut out = format!("{} ({})\n", self.name, self.file);
         let part = |wanted: fn(&str) -> bool, label: bool| -> Vec<(&'static str, String)> {
             let parts = self.words.iter().filter(|paragraph| wanted(paragraph.about));

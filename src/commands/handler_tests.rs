@@ -64,7 +64,7 @@ pub use report::{Report, Tested};
 
 use find::Found;
 
-/// Runs the tests of the pipelines at `paths`, files or folders; with `filter`, those with that text in their name or
+/// Runs the tests of the pipelines at `paths`, files or directories; with `filter`, those with that text in their name or
 /// their pipeline's.
 ///
 /// # Errors

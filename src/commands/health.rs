@@ -14,7 +14,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// No daemon listens there, or it does not answer in time, or the answer is not a daemon's.
-pub async fn ask(listen: SocketAddr) -> anyhow::Result<Judgement> {
+pub(crate) async fn ask(listen: SocketAddr) -> anyhow::Result<Judgement> {
     let address = reachable(listen);
     let answer = get(&format!("http://{address}/health"))
         .await

@@ -1,6 +1,6 @@
-//! Beginning a pipeline: its file, its script, its tests and a few events to try it with, made from templates.
+//! `propulsiond new`: creates a pipeline from a template, with its script, its tests and sample events.
 //!
-//! The templates stand in `scaffold/`; `{{name}}` in them is the pipeline's name.
+//! The templates are in `scaffold/`; `{{name}}` in them is the pipeline's name.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -16,12 +16,12 @@ const NAME: &str = "{{name}}";
 /// The template of a new pipeline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Template {
-    /// A line in a file for each event that matters
+    /// Write a line to a file for each matching event
     #[default]
     Events,
-    /// A read model in SQLite, kept exactly once
+    /// Maintain a read model in SQLite, exactly once
     Projection,
-    /// A request to a web service for each event that matters
+    /// Send a request to a web service for each matching event
     Webhook,
 }
 
@@ -50,90 +50,90 @@ impl Template {
 
 const SAMPLE: &str = include_str!("scaffold/sample.jsonl");
 
-/// A file that was made, and what it is.
+/// A created file and its purpose.
 #[derive(Debug)]
-pub struct Made {
+pub(crate) struct CreatedFile {
     pub path: PathBuf,
-    pub what: &'static str,
+    pub purpose: &'static str,
 }
 
-/// Why nothing was made.
+/// The error of a scaffold that was not created.
 #[derive(Debug)]
-pub enum NotMade {
-    /// The name cannot be one, or something is in the way.
+pub(crate) enum ScaffoldError {
+    /// The name is invalid, or files exist already.
     Refused(Vec<Problem>),
     /// A file could not be written.
     Failed(anyhow::Error),
 }
 
-/// Makes the files of a pipeline in a folder, which is made as well if it is not there. Overwrites nothing; makes all
-/// or nothing.
+/// Creates the files of a pipeline in a directory, and the directory if necessary. Overwrites nothing, and creates
+/// either all files or none.
 ///
 /// # Errors
-/// The name cannot be a pipeline's, files are in the way (each is named), or one cannot be written.
-pub fn make(name: &str, folder: &Path, template: Template) -> Result<Vec<Made>, NotMade> {
-    let pipeline = folder.join(format!("{name}.toml"));
+/// The name is invalid, files exist already (each is named), or a file cannot be written.
+pub(crate) fn make(name: &str, directory: &Path, template: Template) -> Result<Vec<CreatedFile>, ScaffoldError> {
+    let pipeline = directory.join(format!("{name}.toml"));
     if !spec::is_name(name) {
         let problem = Problem::new(
             &pipeline,
             format!("`{name}` cannot be the name of a pipeline: it is part of URLs and a metric's label"),
         );
-        return Err(NotMade::Refused(vec![problem.help(spec::NAMES)]));
+        return Err(ScaffoldError::Refused(vec![problem.help(spec::NAMES)]));
     }
-    let in_the_way = in_the_way(name, folder);
-    if !in_the_way.is_empty() {
-        return Err(NotMade::Refused(in_the_way));
+    let conflicts = conflicts(name, directory);
+    if !conflicts.is_empty() {
+        return Err(ScaffoldError::Refused(conflicts));
     }
     let [spec, script, tests] = template.texts();
     let files = [
-        (pipeline, "the pipeline: where events come from, what becomes of them", spec),
-        (folder.join(format!("{name}.rhai")), "its script", script),
-        (folder.join(format!("{name}.test.toml")), "tests of the script", tests),
-        (folder.join(name).join("sample.jsonl"), "a few events to try it with", SAMPLE),
+        (pipeline, "the pipeline: source, handler and sink", spec),
+        (directory.join(format!("{name}.rhai")), "its script", script),
+        (directory.join(format!("{name}.test.toml")), "tests of the script", tests),
+        (directory.join(name).join("sample.jsonl"), "sample events", SAMPLE),
     ];
-    let mut made: Vec<Made> = Vec::new();
-    for (path, what, text) in files {
+    let mut made: Vec<CreatedFile> = Vec::new();
+    for (path, purpose, text) in files {
         if let Err(error) = write_new(&path, &text.replace(NAME, name)) {
             // The user cannot have changed these files yet.
             made.iter().for_each(|made| drop(fs::remove_file(&made.path)));
-            drop(fs::remove_dir(folder.join(name)));
-            let error = anyhow::Error::msg(io_error(&error)).context(format!("cannot make `{}`", path.display()));
-            return Err(NotMade::Failed(error));
+            drop(fs::remove_dir(directory.join(name)));
+            let error = anyhow::Error::msg(io_error(&error)).context(format!("cannot create `{}`", path.display()));
+            return Err(ScaffoldError::Failed(error));
         }
-        made.push(Made { path, what });
+        made.push(CreatedFile { path, purpose });
     }
     Ok(made)
 }
 
-/// Returns everything that would be overwritten, or would make two pipelines of one name.
-fn in_the_way(name: &str, folder: &Path) -> Vec<Problem> {
-    if fs::symlink_metadata(folder).is_ok() && !folder.is_dir() {
-        let problem = Problem::new(folder, "this is no folder");
-        return vec![problem.help("name the folder of the pipelines with `--config`")];
+/// Reports each file that would be overwritten, or would give two pipelines the same name.
+fn conflicts(name: &str, directory: &Path) -> Vec<Problem> {
+    if fs::symlink_metadata(directory).is_ok() && !directory.is_dir() {
+        let problem = Problem::new(directory, "this is not a directory");
+        return vec![problem.help("name the directory of the pipelines with `--config`")];
     }
     let endings = ["toml", "yaml", "rhai", "test.toml", "test.yaml"];
-    let files = endings.map(|ending| folder.join(format!("{name}.{ending}")));
+    let files = endings.map(|ending| directory.join(format!("{name}.{ending}")));
     files
         .into_iter()
-        .chain([folder.join(name)])
+        .chain([directory.join(name)])
         .filter(|path| fs::symlink_metadata(path).is_ok())
-        .map(|path| Problem::new(&path, "this is there already, and is not overwritten").help("choose another name"))
+        .map(|path| Problem::new(&path, "the file exists and is not overwritten").help("choose another name"))
         .collect()
 }
 
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
     }
     OpenOptions::new().write(true).create_new(true).open(path)?.write_all(text.as_bytes())
 }
 
-/// Says what was made, and how to go on.
-pub fn render(made: &[Made]) -> String {
+/// Lists the created files and the next commands.
+pub(crate) fn render(made: &[CreatedFile]) -> String {
     let width = made.iter().map(|made| made.path.display().to_string().len()).max().unwrap_or_default();
     let mut out = String::new();
-    for Made { path, what } in made {
-        out.push_str(&format!("made {:width$}  {what}\n", path.display().to_string()));
+    for CreatedFile { path, purpose } in made {
+        out.push_str(&format!("created {:width$}  {purpose}\n", path.display().to_string()));
     }
     if let [run, test] = &next(made)[..] {
         out.push_str(&format!("\nNext:\n  {test}\n  {run}\n"));
@@ -141,18 +141,18 @@ pub fn render(made: &[Made]) -> String {
     out
 }
 
-/// Returns the commands to go on with: running it, testing it.
-fn next(made: &[Made]) -> Vec<String> {
+/// Returns the commands to run the pipeline and to test it.
+fn next(made: &[CreatedFile]) -> Vec<String> {
     let pipeline = made.first().map(|made| made.path.display());
     let commands = pipeline
         .map(|path| vec![format!("propulsiond --config {path} --until-tail"), format!("propulsiond test {path}")]);
     commands.unwrap_or_default()
 }
 
-/// Returns the same for machines.
-pub fn to_json(made: &[Made]) -> serde_json::Value {
+/// Returns the same as JSON.
+pub(crate) fn to_json(made: &[CreatedFile]) -> serde_json::Value {
     let files =
-        made.iter().map(|made| serde_json::json!({ "path": made.path.display().to_string(), "what": made.what }));
+        made.iter().map(|made| serde_json::json!({ "path": made.path.display().to_string(), "what": made.purpose }));
     serde_json::json!({ "made": files.collect::<Vec<_>>(), "next": next(made) })
 }
 
@@ -164,19 +164,21 @@ mod tests {
     use crate::config::document::Style;
 
     fn check_refused(name: &str, present: &[&str], expected: Expect) {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for file in present {
-            fs::write(folder.path().join(file), "mine").unwrap();
+            fs::write(directory.path().join(file), "mine").unwrap();
         }
-        let before = fs::read_dir(folder.path()).unwrap().count();
-        let Err(NotMade::Refused(problems)) = make(name, folder.path(), Template::Events) else { panic!("{name}") };
+        let before = fs::read_dir(directory.path()).unwrap().count();
+        let Err(ScaffoldError::Refused(problems)) = make(name, directory.path(), Template::Events) else {
+            panic!("{name}")
+        };
         let said: String = problems.iter().map(|problem| problem.render(Style::Plain)).collect();
-        expected.assert_eq(&said.replace(&format!("{}/", folder.path().display()), ""));
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), before, "nothing was made");
+        expected.assert_eq(&said.replace(&format!("{}/", directory.path().display()), ""));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), before, "no file was created");
     }
 
     #[test]
-    fn names_that_cannot_be_a_pipelines_are_refused() {
+    fn an_invalid_name_is_refused() {
         check_refused(
             "../x",
             &[],
@@ -212,13 +214,13 @@ mod tests {
             "shop",
             &["shop.yaml", "shop.rhai", "shop"],
             expect![[r#"
-                error: this is there already, and is not overwritten
+                error: the file exists and is not overwritten
                 --> shop.yaml
                  = help: choose another name
-                error: this is there already, and is not overwritten
+                error: the file exists and is not overwritten
                 --> shop.rhai
                  = help: choose another name
-                error: this is there already, and is not overwritten
+                error: the file exists and is not overwritten
                 --> shop
                  = help: choose another name
             "#]],
@@ -226,28 +228,28 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_a_file_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("file");
+    fn a_directory_that_is_a_file_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(matches!(make("shop", &file, Template::Events), Err(NotMade::Refused(_))));
+        assert!(matches!(make("shop", &file, Template::Events), Err(ScaffoldError::Refused(_))));
     }
 
     #[test]
     fn a_failed_creation_leaves_nothing_behind() {
-        let folder = tempfile::tempdir().unwrap();
-        // The folder of a new pipeline cannot be made below a file.
-        let file = folder.path().join("file");
+        let directory = tempfile::tempdir().unwrap();
+        // A directory cannot be created below a file.
+        let file = directory.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(matches!(make("shop", &file.join("below"), Template::Events), Err(NotMade::Failed(_))));
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(matches!(make("shop", &file.join("below"), Template::Events), Err(ScaffoldError::Failed(_))));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]
-    fn every_template_stands_for_its_name_only_where_it_says_so() {
+    fn every_placeholder_of_a_template_is_replaced() {
         for template in [Template::Events, Template::Projection, Template::Webhook] {
-            let folder = tempfile::tempdir().unwrap();
-            for made in make("some-name_1", folder.path(), template).unwrap() {
+            let directory = tempfile::tempdir().unwrap();
+            for made in make("some-name_1", directory.path(), template).unwrap() {
                 let text = fs::read_to_string(&made.path).unwrap();
                 assert!(!text.contains("{{"), "{}", made.path.display());
             }

@@ -21,12 +21,12 @@ use crate::config::settings::DaemonSettings;
 use crate::spec::PipelineSpec;
 
 /// Returns the schema of a pipeline file.
-pub fn pipeline() -> Value {
+pub(crate) fn pipeline() -> Value {
     of::<PipelineSpec>()
 }
 
 /// Returns the schema of `config/propulsiond.toml`.
-pub fn settings() -> Value {
+pub(crate) fn settings() -> Value {
     of::<DaemonSettings>()
 }
 

@@ -1,8 +1,8 @@
-//! Files that people write: read, parsed into a tree that knows where everything stands, and explained where wrong.
+//! Reads files that users write: parses them into a tree with positions, and explains their errors.
 //!
-//! TOML and YAML become one tree of [`Node`]s, and every type is deserialised from that tree. So both formats have one
-//! voice, each message points at its line and column, and a file's mistakes are all reported, not only the first one:
-//! what is wrong is noted, taken out of the tree, and the rest is tried again.
+//! TOML and YAML become the same tree of [`Node`]s, and each type is deserialized from that tree. Both formats
+//! therefore have the same messages, and each message points at a line and column. A file's errors are all reported:
+//! the reader notes an error, removes its value from the tree, and deserializes the rest again.
 
 mod de;
 mod node;
@@ -17,17 +17,17 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 pub use node::{Entry, Kind, Node, Span};
-pub use problem::{Place, Problem, Severity, Style};
+pub use problem::{Location, Problem, Severity, Style};
 pub use secrets::{clear_secrets, without_secrets};
 pub use suggest::closest;
 
 use crate::config::scalar::{self, Unreadable};
 use de::{DeError, NodeDeserializer, Segment};
 
-/// Larger files are not read: nobody writes one by hand.
+/// The maximum size of a file. No file written by hand reaches it.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// The most problems of one file.
+/// The maximum number of reported problems per file.
 const MAX_PROBLEMS: usize = 50;
 
 /// The format of a file.
@@ -38,7 +38,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Returns the format that a file's ending stands for.
+    /// Returns the format for a file's extension.
     pub fn of(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()? {
             "toml" => Some(Self::Toml),
@@ -62,7 +62,7 @@ impl Document {
         Self::from_bytes(file, read(file)?, format)
     }
 
-    /// Parses what a file holds; `file` is what problems call it.
+    /// Parses the content of a file. Problems name it `file`.
     pub fn from_bytes(file: &Path, bytes: Vec<u8>, format: Format) -> Result<Self, Problem> {
         match String::from_utf8(bytes) {
             Ok(text) => Self::parse(file, text, format),
@@ -70,7 +70,7 @@ impl Document {
         }
     }
 
-    /// Parses a text; `file` is what problems call it.
+    /// Parses a text. Problems name it `file`.
     pub fn parse(file: &Path, mut text: String, format: Format) -> Result<Self, Problem> {
         if text.starts_with('\u{feff}') {
             text.drain(..'\u{feff}'.len_utf8());
@@ -87,20 +87,20 @@ impl Document {
         let is_colon = format == Format::Toml && before.trim_end().ends_with(':');
         let colon = || is_colon.then(|| "TOML writes `key = value`".to_owned());
         let help = error.help.or_else(|| is_the_other_format(&text, format)).or_else(colon);
-        let place = error.span.map(|span| Box::new(Place::new(&text, span)));
-        Err(Problem { place, help, ..Problem::new(file, error.message) })
+        let location = error.span.map(|span| Box::new(Location::new(&text, span)));
+        Err(Problem { location, help, ..Problem::new(file, error.message) })
     }
 
-    /// Deserialises the document.
+    /// Deserializes the document.
     ///
     /// # Errors
-    /// Every mistake that can be told from the others, in the order of the file.
+    /// All independent errors, in the order of the file.
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, Vec<Problem>> {
         self.deserialize_with_hints(|_| None)
     }
 
-    /// Like [`deserialize`](Self::deserialize); `hint` is asked for help about an unknown key that resembles no known
-    /// one.
+    /// Deserializes like [`deserialize`](Self::deserialize). `hint` supplies the help for an unknown key that resembles
+    /// no known one.
     pub fn deserialize_with_hints<T: DeserializeOwned>(
         &self,
         hint: impl Fn(&str) -> Option<String>,
@@ -115,9 +115,9 @@ impl Document {
                 Err(error) => error.rooted(),
             };
             let gone = error.removable().to_vec();
-            // A value that was wrong, and so removed, is not missing: it has been reported.
+            // A removed value is not missing: its own error has been reported.
             let mut is_known = error.missing_path().is_some_and(|path| removed.contains(&path));
-            // A table is no longer what it was without what was taken out of it.
+            // The cross-checks of a table do not hold after the removal of an entry.
             let path = error.path();
             is_known |= removed.iter().any(|gone| gone.len() > path.len() && gone.starts_with(path));
             removed.extend(error.suggested_path());
@@ -129,7 +129,7 @@ impl Document {
             }
             removed.push(gone);
         }
-        problems.sort_by_key(|problem| problem.place.as_ref().map(|place| (place.line, place.column)));
+        problems.sort_by_key(|problem| problem.location.as_ref().map(|location| (location.line, location.column)));
         Err(problems)
     }
 
@@ -140,14 +140,14 @@ impl Document {
             _ => error.help().map(str::to_owned),
         };
         Problem {
-            place: span.map(|span| Box::new(Place::new(&self.text, span))),
+            location: span.map(|span| Box::new(Location::new(&self.text, span))),
             path: de::render(error.path()),
             help,
             ..Problem::new(&self.file, error.message().to_owned())
         }
     }
 
-    /// Returns the part of a scalar that is the first reference which cannot be resolved, if it has one.
+    /// Returns the span of the first unresolvable reference within a scalar; else the whole span.
     fn narrow_to_reference(&self, span: Span) -> Span {
         let Some(written) = self.text.get(span.clone()) else { return span };
         let mut from = 0;
@@ -161,14 +161,14 @@ impl Document {
         span
     }
 
-    /// Returns the node under a path of keys.
+    /// Returns the node at a path of keys.
     pub fn node(&self, path: &[&str]) -> Option<&Node> {
         path.iter().try_fold(&self.root, |node, key| node.entry(key).map(|entry| &entry.value))
     }
 
-    /// Returns the line on which the key at the end of a path stands.
+    /// Returns the line of the key at the end of a path.
     pub fn line_of(&self, path: &[&str]) -> Option<usize> {
-        self.key_span(path).map(|span| Place::new(&self.text, span).line)
+        self.key_span(path).map(|span| Location::new(&self.text, span).line)
     }
 
     fn key_span(&self, path: &[&str]) -> Option<Span> {
@@ -176,18 +176,18 @@ impl Document {
         self.node(parents)?.entry(key).map(|entry| entry.key_span.clone())
     }
 
-    /// Makes a problem of the value at a path, or of the nearest thing above it that the file has.
+    /// Creates a problem at the value of a path, or at its nearest ancestor in the file.
     pub fn problem(&self, path: &[&str], message: impl Into<String>) -> Problem {
         let span = self.node(path).map(|node| node.span.clone());
         self.problem_in(path, span, message)
     }
 
-    /// Makes a problem of the key at the end of a path, or of the nearest thing above it that the file has.
+    /// Creates a problem at the key of a path, or at its nearest ancestor in the file.
     pub fn problem_of_key(&self, path: &[&str], message: impl Into<String>) -> Problem {
         self.problem_in(path, self.key_span(path), message)
     }
 
-    /// Makes a problem of an item of the list at a path.
+    /// Creates a problem at an item of the list at a path.
     pub fn problem_of_item(&self, path: &[&str], index: usize, message: impl Into<String>) -> Problem {
         let span = match self.node(path).map(|node| &node.kind) {
             Some(Kind::List(items)) => items.get(index).map(|item| item.span.clone()),
@@ -196,23 +196,23 @@ impl Document {
         self.problem_in(path, span, message)
     }
 
-    /// Returns the place of a node's span.
-    pub fn place(&self, span: Span) -> Place {
-        Place::new(&self.text, span)
+    /// Returns the location of a span.
+    pub fn location(&self, span: Span) -> Location {
+        Location::new(&self.text, span)
     }
 
     fn problem_in(&self, path: &[&str], span: Option<Span>, message: impl Into<String>) -> Problem {
         let above = || (1..=path.len()).rev().find_map(|len| self.key_span(&path[..len]));
         let span = span.filter(|span| !span.is_empty()).or_else(above);
         Problem {
-            place: span.map(|span| Box::new(Place::new(&self.text, span))),
+            location: span.map(|span| Box::new(Location::new(&self.text, span))),
             path: path.join("."),
             ..Problem::new(&self.file, message)
         }
     }
 }
 
-/// Returns help for a text that was given the wrong ending.
+/// Returns help for a text in the other format than its file name says.
 fn is_the_other_format(text: &str, format: Format) -> Option<String> {
     let (parsed, name, ending) = match format {
         Format::Toml => (read_yaml::parse(text), "YAML", "yaml"),
@@ -225,7 +225,7 @@ fn is_the_other_format(text: &str, format: Format) -> Option<String> {
 fn read(file: &Path) -> Result<Vec<u8>, Problem> {
     scalar::read_bytes(file, MAX_BYTES).map_err(|error| {
         let why = match error {
-            Unreadable::Folder => "expected a file, but this is a directory".to_owned(),
+            Unreadable::Directory => "expected a file, but this is a directory".to_owned(),
             Unreadable::NotRegular => "expected a file, but this is not a regular file".to_owned(),
             Unreadable::TooLarge { .. } => "the file is larger than 1 MiB".to_owned(),
             error => format!("cannot read the file: {error}"),
@@ -241,8 +241,8 @@ fn not_utf8(file: &Path, error: &std::string::FromUtf8Error) -> Problem {
     let at = error.utf8_error().valid_up_to();
     let text = String::from_utf8_lossy(error.as_bytes());
     let byte = error.as_bytes()[at];
-    Problem::new(file, format!("the byte 0x{byte:02x} is not UTF-8"))
-        .at(Place::new(&text, at..at + 1))
+    Problem::new(file, format!("invalid UTF-8 byte 0x{byte:02x}"))
+        .at(Location::new(&text, at..at + 1))
         .help("save the file as UTF-8")
 }
 

@@ -1,7 +1,8 @@
-//! The streams and events that a pipeline takes, as `[filter]` says.
+//! The `[filter]` of a pipeline: its selection of streams and events.
 //!
-//! A value passes if no list of what is wanted is given or one of its entries matches, and no entry of what is excluded
-//! does: exclusion comes last (spec/core.md §4.3). An entry is the exact name, or `/regex/`, searched anywhere in it.
+//! A value passes if an entry of its inclusion list matches, or that list is empty, and no entry of its exclusion list
+//! matches. Exclusion comes last (spec/core.md §4.3). An entry is the exact name, or `/regex/`, which matches anywhere
+//! in the name.
 
 use hashbrown::HashSet;
 use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
@@ -11,56 +12,57 @@ use serde::{Deserialize, Serialize};
 use crate::config::scalar::Text;
 use crate::event::{Event, Kind, category};
 
-/// A pattern may not grow larger than this once compiled.
+/// The maximum size of a compiled pattern.
 const MAX_PATTERN_BYTES: usize = 1 << 20;
 
-/// `[filter]`: which streams and events the pipeline takes. Everything, if it is left out.
+/// `[filter]`: selects the streams and events of the pipeline. Without it, all pass.
 ///
-/// An entry is the exact name, or `/regex/`, searched anywhere in it. What one of the `exclude_…` lists names is left out
-/// even if another list asks for it. What is left out counts as handled.
+/// An entry is the exact name, or `/regex/`, which matches anywhere in the name. The `exclude_…` lists win over the
+/// others. Excluded events count as handled.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Filter")]
 pub struct Settings {
-    /// Streams of these categories only: what stands before the first `-` of a stream's name. Such as `["order"]`.
+    /// Includes only streams of these categories, such as `["order"]`. A category is the part of the name before the
+    /// first `-`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub categories: Vec<Text>,
-    /// No streams of these categories.
+    /// Excludes streams of these categories.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_categories: Vec<Text>,
-    /// Streams of these names only, such as `["order-17", "/^invoice-2026/"]`.
+    /// Includes only streams of these names, such as `["order-17", "/^invoice-2026/"]`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub streams: Vec<Text>,
-    /// No streams of these names.
+    /// Excludes streams of these names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_streams: Vec<Text>,
-    /// Events of these types only. The others are counted as handled, and leave no gap.
+    /// Includes only events of these types. The others count as handled and leave no gap.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<Text>,
-    /// No events of these types, such as `["/Viewed$/"]`.
+    /// Excludes events of these types, such as `["/Viewed$/"]`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_events: Vec<Text>,
-    /// Takes system streams (`$…`) as well. Without it, those alone pass that an entry names by their `$`.
+    /// Includes system streams (`$…`). Otherwise a system stream passes only if an entry names it with its `$`.
     pub system: bool,
 }
 
-/// An entry that cannot be used.
+/// The error of an invalid entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadEntry {
-    /// The list's key.
+    /// The key of its list.
     pub list: &'static str,
     pub index: usize,
     pub why: String,
     pub help: Option<String>,
 }
 
-/// The decision about an event.
+/// The decision on an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum FilterMatch {
     Keep,
-    /// Nothing of its stream is wanted.
+    /// Its stream does not pass.
     DropStream,
-    /// Its stream is wanted, its type is not: a placeholder keeps its index.
+    /// Its stream passes and its type does not: a placeholder keeps its index.
     DropType,
 }
 
@@ -75,9 +77,8 @@ pub struct Filter {
 
 impl Filter {
     /// Compiles the settings.
-    ///
     /// # Errors
-    /// Every entry that cannot be used.
+    /// Every invalid entry.
     pub fn compile(settings: &Settings) -> Result<Self, Vec<BadEntry>> {
         let mut bad = Vec::new();
         let mut rule = |lists: [(&'static str, &[Text]); 2]| {
@@ -96,8 +97,8 @@ impl Filter {
         if bad.is_empty() { Ok(filter) } else { Err(bad) }
     }
 
-    /// Returns, for each list of what is wanted, which of its entries can match nothing that passes. Of regular
-    /// expressions only those are judged that are excluded in the same words.
+    /// Returns the entries of each inclusion list that can match nothing that passes. A regular expression is judged
+    /// only by an identical excluded one.
     pub fn dead_entries(&self, settings: &Settings) -> Vec<(&'static str, Vec<Option<BadEntry>>)> {
         let lists: [(_, &[Text], &[Text], &Rule); 3] = [
             ("categories", &settings.categories, &settings.exclude_categories, &self.categories),
@@ -127,7 +128,7 @@ impl Filter {
         lists.into_iter().filter(|(_, allowed, ..)| !allowed.is_empty()).map(of_list).collect()
     }
 
-    /// Returns whether the stream's events are wanted.
+    /// Returns whether the stream passes.
     pub fn stream(&self, name: &str) -> bool {
         if self.is_hidden_system(name) {
             return false;
@@ -146,25 +147,25 @@ impl Filter {
         [&self.categories, &self.streams, &self.events].into_iter().all(Rule::is_empty)
     }
 
-    /// Returns whether events of the type are wanted.
+    /// Returns whether the event type passes.
     pub fn event(&self, event_type: &str) -> bool {
         self.events.passes(event_type)
     }
 
-    /// Says what to do with an event. Malformed records are kept: the error policy judges them.
-    pub fn verdict(&self, event: &Event) -> Verdict {
+    /// Decides on an event. Malformed records pass: the error policy decides on them.
+    pub fn decide(&self, event: &Event) -> FilterMatch {
         match event.kind() {
-            Kind::Malformed => Verdict::Keep,
-            _ if self.names_nothing() && !event.stream_bytes().starts_with(b"$") => Verdict::Keep,
-            _ if !self.stream(event.stream()) => Verdict::DropStream,
-            Kind::Placeholder => Verdict::Keep,
-            Kind::Event | Kind::Unfold if self.event(event.event_type()) => Verdict::Keep,
-            Kind::Event | Kind::Unfold => Verdict::DropType,
+            Kind::Malformed => FilterMatch::Keep,
+            _ if self.names_nothing() && !event.stream_bytes().starts_with(b"$") => FilterMatch::Keep,
+            _ if !self.stream(event.stream()) => FilterMatch::DropStream,
+            Kind::Placeholder => FilterMatch::Keep,
+            Kind::Event | Kind::Unfold if self.event(event.event_type()) => FilterMatch::Keep,
+            Kind::Event | Kind::Unfold => FilterMatch::DropType,
         }
     }
 }
 
-/// The wanted names of one dimension.
+/// The inclusion and exclusion list of one dimension.
 #[derive(Clone, Debug, Default)]
 struct Rule {
     allow: Patterns,
@@ -186,7 +187,7 @@ impl Rule {
 struct Patterns {
     exact: HashSet<Box<str>, foldhash::fast::FixedState>,
     regexes: Option<RegexSet>,
-    /// The patterns that spell a `$` at their beginning.
+    /// The patterns that begin with a literal `$`.
     system: Vec<Regex>,
 }
 
@@ -238,7 +239,7 @@ enum Entry {
 }
 
 fn compile_entry(list: &str, entry: &Text) -> Result<Entry, (String, Option<String>)> {
-    // A help text could show the value of a reference, which may be a secret.
+    // Help for an entry with a reference would show its value, which can be a secret.
     compile_text(list, entry).map_err(|(why, help)| (why, help.filter(|_| !entry.has_references())))
 }
 
@@ -249,7 +250,7 @@ fn compile_text(list: &str, entry: &str) -> Result<Entry, (String, Option<String
             "" => Err(("an empty name matches nothing".to_owned(), None)),
             name if [".*", ".+", "^", "\\", "(?"].iter().any(|sign| name.contains(sign)) => {
                 let help = format!("put a regular expression between slashes: `/{name}/`");
-                Err(("this is taken for an exact name, but looks like a regular expression".to_owned(), Some(help)))
+                Err(("this exact name looks like a regular expression".to_owned(), Some(help)))
             }
             name if is_category && name.trim_start_matches('-').contains('-') => {
                 let help = format!("the category of `{name}` is `{}`", category(name));
@@ -264,7 +265,7 @@ fn compile_text(list: &str, entry: &str) -> Result<Entry, (String, Option<String
     let pattern = match rest.strip_suffix('/') {
         Some("") | None => {
             let help = "a regular expression stands between two slashes: `/regex/`".to_owned();
-            return Err(("this is no complete regular expression".to_owned(), Some(help)));
+            return Err(("the regular expression has no closing `/`".to_owned(), Some(help)));
         }
         Some(pattern) => pattern,
     };
@@ -275,7 +276,7 @@ fn compile_text(list: &str, entry: &str) -> Result<Entry, (String, Option<String
         .map_err(|error| (format!("the regular expression does not compile: {}", reason(&error)), None))
 }
 
-/// Returns what is wrong, without the drawing that the parser makes of it.
+/// Returns the reason alone, without the drawing that the parser adds.
 fn reason(error: &regex::Error) -> String {
     match error {
         regex::Error::CompiledTooBig(_) => "it is too large once compiled".to_owned(),
@@ -298,7 +299,7 @@ mod tests {
         toml::from_str(toml).unwrap()
     }
 
-    /// Says which of the streams and types pass.
+    /// Asserts which of the streams and types pass.
     fn check(filter: &str, streams: &[&str], types: &[&str], expected: &str) {
         let filter = Filter::compile(&settings(filter)).unwrap();
         let streams = streams.iter().filter(|name| filter.stream(name));
@@ -310,7 +311,7 @@ mod tests {
     const TYPES: [&str; 3] = ["Placed", "Viewed", "Paid"];
 
     #[test]
-    fn an_empty_filter_takes_all_but_system_streams() {
+    fn an_empty_filter_passes_all_but_system_streams() {
         check("", &["order-1", "plain", "$all", "$ce-order", "-x-1"], &TYPES, "order-1 plain -x-1 Placed Viewed Paid");
     }
 
@@ -324,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn exclusion_comes_after_what_is_wanted() {
+    fn exclusion_wins_over_inclusion() {
         check("categories = ['order']\nexclude_categories = ['order']", &STREAMS, &[], "");
         check("categories = ['/^order/']\nexclude_streams = ['order-2']", &STREAMS, &[], "order-1 orderItem-1");
         check("exclude_categories = ['/^order/']", &STREAMS, &[], "cart-1 plain");
@@ -348,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_tells_streams_from_types_and_leaves_malformed_records_alone() {
+    fn a_decision_names_the_stream_or_the_type_and_keeps_malformed_records() {
         let filter = Filter::compile(&settings("categories = ['order']\nexclude_events = ['Viewed']")).unwrap();
         let event = |stream: &str, event_type: &str, kind| {
             Assembler::new(stream, event_type).build(kind, Ordinal::default(), 0).unwrap()
@@ -361,8 +362,8 @@ mod tests {
             event("cart-1", "Placed", Kind::Event),
             event("", "", Kind::Malformed),
         ]
-        .map(|event| filter.verdict(&event));
-        use Verdict::{DropStream, DropType, Keep};
+        .map(|event| filter.decide(&event));
+        use FilterMatch::{DropStream, DropType, Keep};
         assert_eq!(verdicts, [Keep, DropType, DropType, Keep, DropStream, Keep]);
     }
 
@@ -374,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_can_match_nothing_are_told() {
+    fn an_entry_that_can_match_nothing_is_reported() {
         check_dead("categories = ['order', 'cart']\nexclude_categories = ['/^ord/']", "categories[0]");
         check_dead("categories = ['/a/', '/b/']\nexclude_categories = ['/b/']", "categories[1]");
         check_dead("categories = ['order']\nstreams = ['cart-1', 'order-1', '/^x/']", "streams[0]");
@@ -393,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn every_entry_that_cannot_be_used_says_why() {
+    fn every_invalid_entry_gives_its_reason() {
         check_bad(
             r"categories = ['order-1', '']
               streams = ['/[/', 'ok', '/', '//', '/a(?=b)/']
@@ -402,10 +403,10 @@ mod tests {
                 categories[0]: a category ends before the first `-` of a stream's name, so this matches nothing (the category of `order-1` is `order`)
                 categories[1]: an empty name matches nothing (-)
                 streams[0]: the regular expression does not compile: unclosed character class (-)
-                streams[2]: this is no complete regular expression (a regular expression stands between two slashes: `/regex/`)
-                streams[3]: this is no complete regular expression (a regular expression stands between two slashes: `/regex/`)
+                streams[2]: the regular expression has no closing `/` (a regular expression stands between two slashes: `/regex/`)
+                streams[3]: the regular expression has no closing `/` (a regular expression stands between two slashes: `/regex/`)
                 streams[4]: the regular expression does not compile: look-around, including look-ahead and look-behind, is not supported (-)
-                events[0]: this is taken for an exact name, but looks like a regular expression (put a regular expression between slashes: `/Order.*/`)
+                events[0]: this exact name looks like a regular expression (put a regular expression between slashes: `/Order.*/`)
                 events[1]: the regular expression does not compile: it is too large once compiled (-)"#]],
         );
     }

@@ -1,7 +1,7 @@
 //! The scalars of settings and pipeline files: text with `${NAME}` in it, durations, sizes.
 //!
-//! References are resolved here, one scalar at a time, after the file was parsed. The content of a variable can therefore
-//! never change the structure of a file (R64). Messages show the reference, never the value (R63).
+//! References are resolved per scalar, after the file is parsed. The content of a variable can therefore never change
+//! the structure of a file (R64). Messages show the reference, never the value (R63).
 //!
 //! A missing variable is an error, or leaves a hole (R61). A text knows from its parsing whether it is a hole.
 
@@ -18,7 +18,7 @@ use crate::formats::words::io_error;
 
 pub use schema::{DurationText, IntervalText, SizeText};
 
-/// Text in which `${NAME}`, `${NAME:-default}` and `${file:/path}` stand for what they refer to.
+/// Text with references: `${NAME}`, `${NAME:-default}` and `${file:/path}`.
 ///
 /// Two texts are equal if their values are, so that a changed variable is a change. Debug and Serialize show a text as the
 /// file writes it.
@@ -35,7 +35,8 @@ impl Text {
         Self { written: value.into(), value: value.into(), is_hole: false }
     }
 
-    /// Parses a scalar of a file. A missing variable or file is an error, or leaves a hole within [`allowing_missing`].
+    /// Parses a scalar of a file. A missing variable or file is an error, except within [`allowing_missing`], where it
+    /// leaves a hole.
     ///
     /// # Errors
     /// A reference cannot be resolved.
@@ -54,7 +55,7 @@ impl Text {
         self.is_hole
     }
 
-    /// Returns the part that distinguishes the text from others: its value, or its written form if it is a hole.
+    /// Returns the part that identifies the text: its value, or its written form if it is a hole.
     pub fn identity(&self) -> &str {
         if self.is_hole { &self.written } else { &self.value }
     }
@@ -117,7 +118,7 @@ impl SecretText {
     fn shown(&self) -> &str {
         let written = self.0.written();
         let is_one_reference = written.starts_with("${") && written.find('}') == Some(written.len() - 1);
-        // A default that stands in the reference is a secret as well.
+        // The default within a reference is a secret as well.
         if is_one_reference && !written.contains(":-") { written } else { "<secret>" }
     }
 }
@@ -155,8 +156,8 @@ impl Visitor<'_> for TextVisitor {
     }
 }
 
-/// Reads text of a given form. An error does not show a value that came from a reference (R63). `hole` takes the place of
-/// an unknown value.
+/// Parses text of a given form. An error does not show a value that came from a reference (R63). `hole` replaces an
+/// unknown value.
 fn parsed<'de, D: Deserializer<'de>, T>(
     deserializer: D,
     expected: &'static str,
@@ -166,7 +167,7 @@ fn parsed<'de, D: Deserializer<'de>, T>(
     let text = deserializer.deserialize_str(TextVisitor(expected))?;
     let value = if text.is_hole() { hole } else { &text };
     parse(value).map_err(|message| match text.has_references() {
-        true => D::Error::custom(format_args!("what `{}` stands for is not {expected}", text.written())),
+        true => D::Error::custom(format_args!("the value of `{}` is not {expected}", text.written())),
         false => D::Error::custom(message),
     })
 }
@@ -215,13 +216,13 @@ fn resolve_with(written: &str, missing: Missing) -> Result<(String, bool), Unres
     Ok((value, is_hole))
 }
 
-/// The largest size of a file that a reference stands for.
+/// The maximum size of a file that a reference names.
 const MAX_REFERENCED: u64 = 64 << 10;
 
 fn look_up(reference: &str) -> Result<String, Unresolved> {
     if let Some(path) = reference.strip_prefix("file:") {
         return match read_text(Path::new(path), MAX_REFERENCED) {
-            // Editors end files with a newline, which is no part of a mounted secret.
+            // Editors end files with a newline, which is not part of a mounted secret.
             Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
             Err(error) => Err(Unresolved::File { path: path.to_owned(), why: error.to_string() }),
         };
@@ -251,8 +252,8 @@ pub enum Unreadable {
     #[error("{}", io_error(.0))]
     Io(#[from] std::io::Error),
     #[error("it is a directory")]
-    Folder,
-    /// Reading a pipe or a device could wait for ever, or never end.
+    Directory,
+    /// Reading a pipe or a device could block, or never end.
     #[error("it is not a regular file")]
     NotRegular,
     #[error("it is larger than {}", size::written(*.most))]
@@ -266,7 +267,7 @@ pub fn read_bytes(path: &Path, most: u64) -> Result<Vec<u8>, Unreadable> {
     use std::io::Read as _;
     let metadata = std::fs::metadata(path)?;
     if !metadata.is_file() {
-        return Err(if metadata.is_dir() { Unreadable::Folder } else { Unreadable::NotRegular });
+        return Err(if metadata.is_dir() { Unreadable::Directory } else { Unreadable::NotRegular });
     }
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;

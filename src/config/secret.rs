@@ -1,8 +1,8 @@
-//! Values that must never be shown.
+//! Values that are never shown.
 
 use std::fmt;
 
-/// A value that shows itself to nobody: no `Display`, no `Serialize`, and a `Debug` that hides it.
+/// A secret value: it has no `Display`, no `Serialize`, and a `Debug` that hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret<T>(T);
 
@@ -11,7 +11,7 @@ impl<T> Secret<T> {
         Self(value)
     }
 
-    /// Returns the value, to be handed to whom it is for.
+    /// Returns the value, for the request that carries it.
     pub const fn expose(&self) -> &T {
         &self.0
     }

@@ -54,7 +54,7 @@ pub struct DaemonSettings {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpSettings {
-    /// The bearer token that opens the admin API to other hosts. Without it, only this host has access.
+    /// The bearer token for requests from other hosts. Without it, only this host has access.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "token")]
     pub token: Option<SecretText>,
 }

@@ -1,8 +1,8 @@
-//! Paths with parts of the stream's name in them, which nothing in a name can lead elsewhere (R65).
+//! Paths with parts of the stream's name, confined to their directory (R65).
 //!
-//! A template that has placeholders begins with a literal folder. What takes their place is percent-encoded but for
-//! letters, digits and `-_.~`, so that it can neither add a folder nor a query, and a name that would make a folder
-//! of `.` or `..` is refused.
+//! A template with placeholders begins with a literal directory. The value of a placeholder is percent-encoded, except
+//! letters, digits and `-_.~`. It can therefore add neither a directory nor a query. A name that would make a directory
+//! of `.` or `..` is an error.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::config::scalar;
 use crate::event::{category, stream_id};
 
-/// A path such as `orders/{category}/{id}.json`. Knows `{stream}`, `{category}` and `{id}`.
+/// A path such as `orders/{category}/{id}.json`. The placeholders are `{stream}`, `{category}` and `{id}`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Template {
     text: scalar::Text,
@@ -35,24 +35,22 @@ enum Part {
 pub enum BadTemplate {
     #[error("the path is empty")]
     Empty,
-    #[error("`{{{0}}}` is not known: a path may hold `{{stream}}`, `{{category}}` and `{{id}}`")]
+    #[error("unknown placeholder `{{{0}}}`, expected `{{stream}}`, `{{category}}` or `{{id}}`")]
     Unknown(String),
-    #[error("`{0}` has a brace without its counterpart")]
+    #[error("`{0}` has an unmatched brace")]
     Unbalanced(String),
-    #[error(
-        "`{0}` must begin with a literal directory, such as `orders/`, so that no stream's name can lead elsewhere"
-    )]
-    NoFolder(String),
-    #[error("`{0}` must not hold `.` or `..` as directories")]
+    #[error("`{0}` must begin with a literal directory, such as `orders/`, so that a stream's name cannot leave it")]
+    NoDirectory(String),
+    #[error("`{0}` must not contain the directory `.` or `..`")]
     Dots(String),
 }
 
-/// A stream for which a template makes no path.
+/// The error of a stream without a valid path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoPath {
-    #[error("stream `{stream}` has nothing to put in the place of `{placeholder}` in `{template}`")]
+    #[error("stream `{stream}` has no value for `{placeholder}` in `{template}`")]
     Nothing { stream: String, placeholder: &'static str, template: String },
-    #[error("the name of stream `{stream}` would lead out of the directory in `{template}`")]
+    #[error("the name of stream `{stream}` would leave the directory of `{template}`")]
     Dots { stream: String, template: String },
 }
 
@@ -73,18 +71,18 @@ impl Template {
     }
 
     fn check_confined(&self) -> Result<(), BadTemplate> {
-        let folder = match &self.parts[0] {
-            Part::Literal(start) => start.rsplit_once('/').map(|(folder, _)| folder.trim_matches('/')),
+        let directory = match &self.parts[0] {
+            Part::Literal(start) => start.rsplit_once('/').map(|(directory, _)| directory.trim_matches('/')),
             _ => None,
         };
-        if folder.is_none_or(str::is_empty) {
-            return Err(BadTemplate::NoFolder(self.text.written().to_owned()));
+        if directory.is_none_or(str::is_empty) {
+            return Err(BadTemplate::NoDirectory(self.text.written().to_owned()));
         }
-        // A harmless name shows whether the literal parts are harmless too.
+        // An ordinary name reveals an invalid literal part.
         self.render("c-i").map(drop).map_err(|_| BadTemplate::Dots(self.text.written().to_owned()))
     }
 
-    /// Returns the text that the template was made of.
+    /// Returns the text of the template.
     pub fn text(&self) -> &scalar::Text {
         &self.text
     }
@@ -94,7 +92,7 @@ impl Template {
         self.text.written()
     }
 
-    /// Returns whether any of it comes from elsewhere.
+    /// Returns whether the text has references.
     pub fn has_references(&self) -> bool {
         self.text.has_references()
     }
@@ -104,15 +102,15 @@ impl Template {
         matches!(&self.parts[..], [Part::Literal(_)])
     }
 
-    /// Returns the literal folder that all its paths are in; empty if there is none.
-    pub fn folder(&self) -> &str {
+    /// Returns the literal directory of all its paths; empty if there is none.
+    pub fn directory(&self) -> &str {
         match &self.parts[0] {
-            Part::Literal(start) => start.rsplit_once('/').map_or("", |(folder, _)| folder),
+            Part::Literal(start) => start.rsplit_once('/').map_or("", |(directory, _)| directory),
             _ => "",
         }
     }
 
-    /// Returns whether the path is one that this makes for some stream.
+    /// Returns whether some stream has this path.
     pub fn matches(&self, path: &str) -> bool {
         matches_parts(&self.parts, path)
     }
@@ -136,7 +134,7 @@ impl Template {
             }
             encode(value, &mut path);
         }
-        if !self.is_literal() && path.split('/').any(|folder| matches!(folder, "." | "..")) {
+        if !self.is_literal() && path.split('/').any(|directory| matches!(directory, "." | "..")) {
             return Err(NoPath::Dots { stream: stream.to_owned(), template: self.text.written().to_owned() });
         }
         Ok(path)
@@ -167,14 +165,14 @@ fn parts(text: &str) -> Result<Vec<Part>, BadTemplate> {
     Ok(parts)
 }
 
-/// The bytes of a value that are escaped, so that the value stays one piece of one directory's name.
+/// The escaped bytes of a value. They keep the value within one directory name.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 fn encode(value: &str, path: &mut String) {
     path.extend(utf8_percent_encode(value, ESCAPED));
 }
 
-/// Shows itself as it was written.
+/// Shows the template as written.
 impl fmt::Debug for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.text.fmt(f)
@@ -194,14 +192,14 @@ impl<'de> Deserialize<'de> for Template {
             return Ok(Self { parts: vec![Part::Literal("missing".into())], text });
         }
         Self::of(text.clone()).map_err(|bad| match text.has_references() {
-            // The value of a reference may be a secret.
-            true => D::Error::custom(format_args!("what `{}` stands for is no path", text.written())),
+            // The value of a reference can be a secret.
+            true => D::Error::custom(format_args!("the value of `{}` is not a valid path", text.written())),
             false => D::Error::custom(bad),
         })
     }
 }
 
-/// Matches a path against parts. The value of a placeholder is never empty and has no `/`.
+/// Matches a path against the parts. The value of a placeholder is not empty and has no `/`.
 fn matches_parts(parts: &[Part], path: &str) -> bool {
     match parts {
         [] => path.is_empty(),
@@ -241,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_stand_for_parts_of_the_streams_name() {
+    fn placeholders_take_parts_of_the_streams_name() {
         check("out/all.jsonl", "order-1", "out/all.jsonl");
         check("../out.jsonl", "order-1", "../out.jsonl");
         check("out/{category}.jsonl", "order-1-2", "out/order.jsonl");
@@ -250,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_told_from_those_that_the_template_does_not_make() {
+    fn a_template_matches_exactly_the_paths_that_it_makes() {
         let matches = |template: &str, path: &str| Template::parse(template).unwrap().matches(path);
         assert!(matches("out/{category}/{id}.jsonl", "out/order/1.jsonl"));
         assert!(matches("out/{id}x{id}", "out/axxa") && matches("out.jsonl", "out.jsonl"));
@@ -259,13 +257,13 @@ mod tests {
         {
             assert!(!matches("out/{category}/{id}.jsonl", other), "{other}");
         }
-        assert_eq!(Template::parse("/a/b/c{id}").unwrap().folder(), "/a/b");
+        assert_eq!(Template::parse("/a/b/c{id}").unwrap().directory(), "/a/b");
     }
 
     #[test]
-    fn r65_a_template_begins_with_a_literal_folder() {
+    fn r65_a_template_begins_with_a_literal_directory() {
         for bad in ["{stream}", "/{stream}", "out{category}", "//{id}"] {
-            assert_eq!(Template::parse(bad), Err(BadTemplate::NoFolder(bad.into())));
+            assert_eq!(Template::parse(bad), Err(BadTemplate::NoDirectory(bad.into())));
         }
         for bad in ["../{id}", "a/../{id}", "./{id}", "a/{id}/.."] {
             assert_eq!(Template::parse(bad), Err(BadTemplate::Dots(bad.into())));
@@ -278,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn r65_values_cannot_leave_their_folder() {
+    fn r65_values_cannot_leave_their_directory() {
         check("o/{id}", "a-../../etc/passwd", "o/..%2F..%2Fetc%2Fpasswd");
         check("o/{id}", "a-x?y#z %2e\\é", "o/x%3Fy%23z%20%252e%5C%C3%A9");
         let template = Template::parse("o/{id}").unwrap();
@@ -293,7 +291,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_name_changes_how_many_folders_a_path_has(stream in "\\PC{1,8}|[./\\\\-]{1,8}") {
+        fn no_name_changes_the_number_of_directories_of_a_path(stream in "\\PC{1,8}|[./\\\\-]{1,8}") {
             if let Ok(path) = Template::parse("o/x{stream}y/.{id}").unwrap().render(&stream) {
                 let components: Vec<_> = Path::new(&path).components().collect();
                 prop_assert_eq!(components.len(), 3);

@@ -20,7 +20,7 @@ pub struct Context {
     /// The consumer group.
     pub group: Arc<str>,
     /// The directory of the pipeline's file. The pipeline reads files beside it.
-    pub folder: PathBuf,
+    pub directory: PathBuf,
     /// The daemon's data directory. The pipeline writes files there.
     pub data: PathBuf,
     pub clock: Clock,
@@ -37,12 +37,12 @@ pub struct Context {
 
 impl Context {
     /// Makes a context of its own for a pipeline, with nothing shared. Its group is the pipeline's name.
-    pub fn new(pipeline: &str, folder: impl Into<PathBuf>, data: impl Into<PathBuf>) -> Self {
+    pub fn new(pipeline: &str, directory: impl Into<PathBuf>, data: impl Into<PathBuf>) -> Self {
         let clock = Clock::start();
         Self {
             pipeline: pipeline.into(),
             group: pipeline.into(),
-            folder: folder.into(),
+            directory: directory.into(),
             data: data.into(),
             clock,
             tasks: Group::daemon(),
@@ -55,7 +55,7 @@ impl Context {
 
     /// Returns the path of a file that the pipeline reads.
     pub fn input(&self, path: &str) -> PathBuf {
-        self.folder.join(Path::new(path))
+        self.directory.join(Path::new(path))
     }
 
     /// Returns the path of a file that the pipeline writes.
@@ -69,7 +69,7 @@ impl fmt::Debug for Context {
         f.debug_struct("Context")
             .field("pipeline", &self.pipeline)
             .field("group", &self.group)
-            .field("folder", &self.folder)
+            .field("directory", &self.directory)
             .field("data", &self.data)
             .field("finite", &self.finite)
             .finish_non_exhaustive()

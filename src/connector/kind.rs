@@ -31,8 +31,8 @@ pub trait Kind: Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Returns the settings that work but will probably surprise the operator. Relative paths start at `folder`.
-    fn advise(&self, _folder: &Path) -> Vec<BadSetting> {
+    /// Returns the settings that work but will probably surprise the operator. Relative paths start at `directory`.
+    fn advise(&self, _directory: &Path) -> Vec<BadSetting> {
         Vec::new()
     }
 

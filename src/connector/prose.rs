@@ -16,7 +16,7 @@ pub struct Prose<'a> {
     /// The pipeline's name.
     pub pipeline: &'a str,
     /// The directory of the pipeline's file.
-    pub folder: &'a Path,
+    pub directory: &'a Path,
     /// A script decides about the events.
     pub has_script: bool,
 }

@@ -57,7 +57,7 @@ impl Prepared {
             metrics: daemon.metrics.clone(),
             owner: owner.clone(),
             finite: options.stop == Stop::Tail,
-            ..Context::new(&name, definition.loaded.folder(), daemon.data)
+            ..Context::new(&name, definition.loaded.directory(), daemon.data)
         };
         let inbox = definition.source.inbox(&context);
         let counters = script.as_ref().map(Script::metrics);

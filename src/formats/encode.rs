@@ -1,7 +1,7 @@
-//! Events and values as JSON text: what sinks write.
+//! Encodes events and values as JSON text for sinks.
 //!
-//! Bodies are embedded as they are when they are JSON; nothing is parsed into a tree or re-encoded. A body that is
-//! text but not JSON becomes a JSON string, one that is not even text a `data:;base64,…` string: nothing is lost.
+//! A JSON body is embedded unchanged, without parsing it into a tree. Another text becomes a JSON string, and binary
+//! data a `data:;base64,…` string, so that nothing is lost.
 
 use std::io::Write as _;
 
@@ -15,18 +15,18 @@ use time::OffsetDateTime;
 use crate::effect::Value;
 use crate::event::{Event, Kind, Text};
 
-/// The form of emitted values as lines.
+/// The form of emitted values in lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// Every value as JSON, strings in quotes.
     Json,
-    /// Strings as they are, everything else as JSON.
+    /// Strings unquoted, everything else as JSON.
     Text,
 }
 
-/// Appends the event as the one line of JSON that a JSON-lines source reads, without its newline:
-/// `stream`, `index`, `type`, then those of `data`, `meta`, `id`, `correlation`, `causation`, `timestamp` that it has.
+/// Appends the event as one line for a JSON-lines source, without the newline. The keys are `stream`, `index`, `type`,
+/// and those of `data`, `meta`, `id`, `correlation`, `causation`, `timestamp` that the event has.
 pub fn event_line(event: &Event, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(b"{\"stream\":");
@@ -57,7 +57,7 @@ pub fn event_line(event: &Event, out: &mut Vec<u8>) {
     join_lines(&mut out[start..]);
 }
 
-/// Appends a line for each event; unfolds, placeholders and malformed records are no events.
+/// Appends a line for each event. Unfolds, placeholders and malformed records have none.
 pub fn event_lines(events: &[Event], out: &mut Vec<u8>) {
     for event in events.iter().filter(|event| event.kind() == Kind::Event) {
         event_line(event, out);
@@ -68,7 +68,7 @@ pub fn event_lines(events: &[Event], out: &mut Vec<u8>) {
 /// Appends a line for each value.
 ///
 /// # Errors
-/// A value holds a number that JSON cannot hold; nothing is appended.
+/// A value contains a number that JSON cannot express. Nothing is appended.
 pub fn value_lines(values: &[Value], format: Format, out: &mut Vec<u8>) -> Result<(), String> {
     values.iter().try_for_each(Value::check_numbers)?;
     for value in values {
@@ -86,17 +86,18 @@ pub fn value(value: &Value, out: &mut Vec<u8>) {
     json(value, out);
 }
 
-/// Splits events into runs whose indexes follow each other, each of which can be one span. What is no event is left out.
+/// Splits events into runs of consecutive indexes, each of which can be one span. Omits other records.
 pub fn runs(events: &[Event]) -> impl Iterator<Item = &[Event]> {
     events
         .chunk_by(|a, b| a.kind() == Kind::Event && b.kind() == Kind::Event && b.index() == a.next_index())
         .filter(|run| run[0].kind() == Kind::Event)
 }
 
-/// Appends a run (see [`runs`]) as a RenderedSpan (spec/kafka.md §1), in the form the .NET codec writes, without `m`
-/// where there is no metadata and without `t` where the event has no timestamp that can be read.
+/// Appends a run (see [`runs`]) as a RenderedSpan (spec/kafka.md §1), in the form that the .NET codec writes. `m` is
+/// absent without metadata, and `t` is absent without a readable timestamp.
 ///
 /// # Panics
+/// The run is empty.
 /// If the run is empty.
 pub fn span(run: &[Event], out: &mut Vec<u8>) {
     let first = &run[0];
@@ -155,12 +156,13 @@ fn body(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Returns whether the text is one whole JSON document. Builds nothing and does not recurse.
+/// Returns whether the text is one whole JSON document, without building a tree and without recursion.
 pub fn is_json(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
-/// Makes rendered JSON one line. Its strings hold no raw line ends, so any there are is white space between tokens.
+/// Joins encoded JSON into one line. JSON strings have no raw line ends, so each line end is white space between
+/// tokens.
 fn join_lines(json: &mut [u8]) {
     let mut from = 0;
     while let Some(at) = memchr::memchr2(b'\n', b'\r', &json[from..]) {
@@ -169,7 +171,7 @@ fn join_lines(json: &mut [u8]) {
     }
 }
 
-/// As Newtonsoft writes strings: line separators that JSON leaves alone are escaped too.
+/// Encodes a string as Newtonsoft does, which also escapes line separators that JSON allows.
 fn dotnet_string(text: &str, out: &mut Vec<u8>) {
     const SEPARATORS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
     if text.is_ascii() || !text.contains(SEPARATORS) {
@@ -189,7 +191,7 @@ fn dotnet_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Local time and offset as they are, up to seven digits of a second without trailing zeros, `+00:00` for UTC.
+/// Writes local time and offset: up to seven digits of a second without trailing zeros, `+00:00` for UTC.
 fn dotnet_timestamp(at: OffsetDateTime, out: &mut Vec<u8>) {
     let (hours, minutes, _) = at.offset().as_hms();
     let sign = if at.offset().is_negative() { '-' } else { '+' };

@@ -37,7 +37,7 @@ pub enum Indexing {
     Line,
 }
 
-/// The origin of a line: the part of its events' identity that its text does not hold.
+/// The origin of a line: the part of its events' identity that is not in its text.
 #[derive(Clone, Copy, Debug)]
 pub struct LineOrigin {
     /// The major of the ordinals of the events in the line.
@@ -45,7 +45,7 @@ pub struct LineOrigin {
     pub indexing: Indexing,
 }
 
-/// A line that cannot be read.
+/// The error of a line that does not parse.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadLine {
     why: Cow<'static, str>,
@@ -223,7 +223,7 @@ impl Fields {
         self.tokens[key as usize]
     }
 
-    /// Returns the value of a key unless it is `null`.
+    /// Returns the value of a key, unless it is `null`.
     #[inline]
     fn present(&self, key: Key) -> Option<Token> {
         self.get(key).filter(|token| token.shape != Shape::Null)
@@ -277,10 +277,10 @@ impl Fields {
             },
             (Indexing::Field, None) => Err(BadLine::new("expected `index`")),
             (Indexing::Line, None) => {
-                i64::try_from(origin.major).map_err(|_| BadLine::new("the number of the line is too large"))
+                i64::try_from(origin.major).map_err(|_| BadLine::new("the line's number is too large"))
             }
             (Indexing::Line, Some(token)) => {
-                let why = "expected no `index`, as the line's number is taken for it";
+                let why = "expected no `index`, because the line's number is the index";
                 Err(BadLine::new(why).at(token.start as usize))
             }
         }
@@ -351,7 +351,7 @@ fn integer(line: &[u8], token: Token, why: &'static str) -> Result<i64, BadLine>
     number.ok_or_else(|| BadLine::new(why).at(token.start as usize))
 }
 
-/// Decodes a string, quotes included.
+/// Decodes a string, including its quotes.
 fn decode(string: &[u8]) -> Result<String, BadLine> {
     serde_json::from_slice(string).map_err(|_| BadLine::new("expected a string"))
 }

@@ -205,7 +205,7 @@ impl Driver {
                 failure = self.group.failed() => return (Ended::Failed(failure.to_string()), failure.to_string()),
                 command = listener.next() => self.on_command(command),
                 Some(event) = self.events.recv() => self.on_events(event),
-                Some(change) = self.changes.recv(), if !self.drain.is_begun() => self.on_change(change),
+                Some(change) = self.changes.recv() => self.on_change(change),
                 () = tokio::time::sleep_until(self.clock.instant(wake)) => {}
             }
         }
@@ -243,6 +243,8 @@ impl Driver {
         self.now = self.clock.now();
         self.source_failing = None;
         match change {
+            // A run that drains begins nothing, but hears of the tranches that it loses (C10).
+            TrancheChange::Added { .. } | TrancheChange::Settled if self.drain.is_begun() => {}
             TrancheChange::Added { tranche, origin, epoch } => self.add_tranche(tranche, origin, epoch),
             TrancheChange::Settled => self.settled = true,
             TrancheChange::Removed { tranche, within } => self.remove_tranche(&tranche, within),

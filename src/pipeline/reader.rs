@@ -12,7 +12,7 @@ use super::messages::{Event, Read, ReadResult};
 use super::policy::{self, BackEndReaction};
 use crate::checkpoint::{CheckpointError, CheckpointKey, CheckpointStore};
 use crate::clock::{Clock, Timestamp};
-use crate::config::filter::{Filter, Verdict};
+use crate::config::filter::{Filter, FilterMatch};
 use crate::event::{self, Indexes, Kind};
 use crate::position::{TrancheId, WritePosition};
 use crate::source::{Batch, Next, Room, SourceError, SourceErrorKind, TrancheReader};
@@ -153,11 +153,11 @@ fn exclude(filter: &Filter, batch: &mut Batch) {
         if event.kind() == Kind::Malformed {
             continue;
         }
-        match filter.verdict(event) {
-            Verdict::Keep => {}
-            Verdict::DropType if event.is_unfold() => event.forget(),
-            Verdict::DropType => event.exclude(),
-            Verdict::DropStream => event.forget(),
+        match filter.decide(event) {
+            FilterMatch::Keep => {}
+            FilterMatch::DropType if event.is_unfold() => event.forget(),
+            FilterMatch::DropType => event.exclude(),
+            FilterMatch::DropStream => event.forget(),
         }
     }
 }

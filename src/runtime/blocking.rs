@@ -1,18 +1,21 @@
-//! Work that blocks (files, pipes), kept off the threads that everything else shares.
+//! Blocking work on files and pipes, on threads of its own.
 
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
 use tokio::task::JoinError;
 
-/// Runs `work` on a thread where it may block, with `shared` to itself, in the span that this is called in.
+/// Runs `work` on a blocking thread, with exclusive access to `shared`, in the caller's span.
 ///
-/// Fails if `work` panics or the runtime is shutting down.
+/// Fails if `work` panics or the runtime shuts down.
 ///
 /// # Cancel safety
-/// Dropping the future before `work` began means that it never does. Once begun it runs to its end, and whoever comes
-/// next waits for that: what was given up never overlaps with its repetition, nor comes after it.
-pub async fn with<T, R>(shared: &Arc<Mutex<T>>, work: impl FnOnce(&mut T) -> R + Send + 'static) -> Result<R, JoinError>
+/// If the future is dropped before `work` begins, `work` never begins. Otherwise `work` runs to its end, and the next
+/// caller waits for it. An abandoned attempt therefore never overlaps with its retry, and never follows it.
+pub(crate) async fn with<T, R>(
+    shared: &Arc<Mutex<T>>,
+    work: impl FnOnce(&mut T) -> R + Send + 'static,
+) -> Result<R, JoinError>
 where
     T: Send + 'static,
     R: Send + 'static,
@@ -29,7 +32,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_abandoned_job_ends_before_the_next_begins() {
+    async fn abandoned_work_ends_before_the_next_begins() {
         let shared = Arc::new(Mutex::new(Vec::new()));
         let (go, wait) = channel::<()>();
         let mut held = Box::pin(with(&shared, move |done: &mut Vec<i32>| {
@@ -50,7 +53,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_an_error_and_the_next_goes_on() {
+    async fn work_after_a_panic_runs() {
         let shared = Arc::new(Mutex::new(0));
         assert!(with(&shared, |_| panic!("on purpose")).await.is_err());
         assert_eq!(with(&shared, |number| *number).await.unwrap(), 0);

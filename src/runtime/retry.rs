@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The growth of delays: from `initial`, doubled up to `max`, each shortened at random by up to half.
+/// The growth of delays: from `initial`, doubled up to `max`. Each is shortened at random by up to half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     pub initial: Duration,
@@ -10,7 +10,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Returns the delay after the given number of attempts failed in a row (1 = the first).
+    /// Returns the delay after `failures` failed attempts in a row (1 is the first).
     pub fn delay(&self, failures: u32, random: &mut fastrand::Rng) -> Duration {
         let doublings = failures.saturating_sub(1).min(32);
         let full = self.initial.saturating_mul(1 << doublings.min(31)).min(self.max);
@@ -18,7 +18,7 @@ impl Backoff {
     }
 }
 
-/// Returns a delay as a person reads it: in whole milliseconds below 10 s, in tenths of a second from there on, rounded up.
+/// Rounds a delay up for display: to milliseconds below 10 s, to tenths of a second above.
 pub fn rounded(delay: Duration) -> Duration {
     let unit = if delay < Duration::from_secs(10) { 1 } else { 100 };
     let units = delay.as_nanos().div_ceil(unit * 1_000_000);
@@ -41,7 +41,7 @@ mod tests {
         }
     }
     #[test]
-    fn delays_are_said_as_people_read_them() {
+    fn delays_are_rounded_for_display() {
         let shown = |nanos| format!("{:?}", rounded(Duration::from_nanos(nanos)));
         assert_eq!(shown(57_123_456), "58ms");
         assert_eq!(shown(1_234_567_890), "1.235s");

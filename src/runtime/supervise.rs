@@ -1,11 +1,10 @@
 //! Tasks with an owner.
 //!
-//! Everything that runs beside something else belongs to a [`Group`]: one for the daemon, under it one per pipeline.
-//! A task that ends before it should, errs or panics is a [`Failure`] of its group, never a silence (R29); what it means
-//! and what becomes of the task on a stop is said once, in the tables of [`TaskKind`]. [`Restarts`] says when a failed
-//! pipeline is started again.
+//! Each task belongs to a [`Group`]: one group for the daemon, and under it one per pipeline. A task that ends early,
+//! returns an error or panics is a [`Failure`] of its group (R29). The tables of [`TaskKind`] give the consequence of a
+//! failure and the reaction to a stop. [`Restarts`] gives the delay before a failed pipeline restarts.
 //!
-//! Absent on purpose: what a task does, and what is done about a failure. The owner of the group decides that.
+//! Absent on purpose: the work of a task, and the handling of a failure. The owner of the group decides on that.
 
 mod group;
 mod kind;

@@ -1,20 +1,21 @@
-//! Something done at intervals, on a thread of its own: for parts that have no loop that could do it.
+//! A periodic function on a thread of its own, for components without a loop.
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Calls a function at intervals until it is dropped, which waits for a call that runs.
+/// Calls a function periodically until it is dropped. The drop waits for a call in progress.
 #[derive(Debug)]
-pub struct Ticker {
+pub(crate) struct Ticker {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Ticker {
-    /// Starts a thread of that name, in the span that this is called in. The first call comes after one interval; those shorter than a millisecond last one.
-    pub fn start(name: &str, every: Duration, tick: impl FnMut() + Send + 'static) -> io::Result<Self> {
+    /// Starts the thread `name`, in the caller's span. The first call follows after one interval. An interval is at
+    /// least one millisecond.
+    pub(crate) fn start(name: &str, every: Duration, tick: impl FnMut() + Send + 'static) -> io::Result<Self> {
         let (stop, stopped) = channel();
         let every = every.max(Duration::from_millis(1));
         let span = tracing::Span::current();
@@ -34,7 +35,7 @@ impl Drop for Ticker {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
-            tracing::error!("a thread that does something at intervals panicked");
+            tracing::error!("the thread of a periodic function panicked");
         }
     }
 }
@@ -44,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_ticks_until_it_is_dropped() {
+    fn a_ticker_calls_its_function_until_it_is_dropped() {
         let (ticked, ticks) = channel();
         let ticker = Ticker::start("test", Duration::ZERO, move || ticked.send(()).unwrap()).unwrap();
         for _ in 0..3 {

@@ -107,7 +107,7 @@ fn judge(loaded: Loaded, data: &Path) -> (Option<Definition>, Vec<Problem>) {
     let wrong: Vec<_> =
         problems.iter().filter(|problem| problem.is_error()).map(|problem| problem.path.clone()).collect();
     problems.retain(|problem| problem.is_error() || !wrong.contains(&problem.path));
-    problems.sort_by_key(|problem| problem.place.as_ref().map(|place| (place.line, place.column)));
+    problems.sort_by_key(|problem| problem.location.as_ref().map(|at| (at.line, at.column)));
     (Definition::new(loaded, parts, filter), problems)
 }
 
@@ -179,7 +179,7 @@ impl Check<'_> {
             let help = format!("build it with `--features {feature}`, or use a binary that has it");
             self.problem_of_key(&[role, key], why).help(help)
         });
-        let advice = kind.advise(self.pipeline.folder()).into_iter();
+        let advice = kind.advise(self.pipeline.directory()).into_iter();
         let advice = advice.map(|bad| self.bad_setting(role, key, bad).as_warning());
         let bad = kind.check().into_iter().map(|bad| self.bad_setting(role, key, bad)).chain(advice);
         missing.into_iter().chain(bad).collect()
@@ -283,11 +283,11 @@ impl Check<'_> {
     fn script(&self) -> Option<Problem> {
         let script = self.pipeline.spec.script().filter(|script| !script.is_hole() && !script.is_empty())?;
         let at = &["handler", "rhai", "script"];
-        match std::fs::metadata(self.pipeline.folder().join(&**script)) {
+        match std::fs::metadata(self.pipeline.directory().join(&**script)) {
             Ok(metadata) if metadata.is_file() => None,
             Ok(_) => Some(self.problem(at, "the script is not a file")),
             Err(_) => {
-                let path = self.pipeline.folder().join(script.written());
+                let path = self.pipeline.directory().join(script.written());
                 let help = format!("it is looked for in the pipeline's directory, as `{}`", path.display());
                 Some(self.problem(at, "there is no such script").help(help))
             }
@@ -305,12 +305,12 @@ impl Check<'_> {
     /// Advises about a feed that does not exist. It may be created later, but most often its name is wrong.
     fn absent_input(&self) -> Vec<Problem> {
         let problem = |(at, input): (Vec<&str>, KindFile)| {
-            let feed = self.pipeline.folder().join(&input.path);
+            let feed = self.pipeline.directory().join(&input.path);
             // The output of another pipeline does not exist before that one has run.
             if feed.exists() || resolved(&feed).starts_with(resolved(self.data)) {
                 return None;
             }
-            let path = self.pipeline.folder().join(&input.written);
+            let path = self.pipeline.directory().join(&input.written);
             let help = format!("it is looked for in the pipeline's directory, as `{}`, and waited for", path.display());
             Some(self.problem(&at, "there is no such file or directory yet").help(help).as_warning())
         };
@@ -326,7 +326,7 @@ impl Check<'_> {
             let at: Vec<_> = ["sink", sink.key].into_iter().chain(output.key).collect();
             let written = self.data.join(&output.path);
             for (_, input) in self.inputs() {
-                let read = self.pipeline.folder().join(&input.path);
+                let read = self.pipeline.directory().join(&input.path);
                 if FileId::of(&written) == FileId::of(&read) {
                     problems.push(self.problem(&at, "the sink writes the file that the source reads"));
                 } else if resolved(&written).parent() == Some(&resolved(&read)) {

@@ -104,7 +104,7 @@ impl Definition {
             document: &self.loaded.document,
             table,
             pipeline: self.name(),
-            folder: self.loaded.folder(),
+            directory: self.loaded.directory(),
             has_script: self.spec().handler.rhai.is_some(),
         }
     }

@@ -25,9 +25,9 @@ impl Loaded {
     }
 
     /// Returns the directory of the file. The files that the pipeline reads stand beside it.
-    pub fn folder(&self) -> &Path {
+    pub fn directory(&self) -> &Path {
         match self.document.file.parent() {
-            Some(folder) if folder != Path::new("") => folder,
+            Some(directory) if directory != Path::new("") => directory,
             _ => Path::new("."),
         }
     }
@@ -205,12 +205,12 @@ pub fn parse(name: String, document: Document) -> Result<Loaded, Vec<Problem>> {
             SinkSpec::KINDS[0]
         ))]);
     }
-    let spec = document.deserialize_with_hints(where_it_belongs)?;
+    let spec = document.deserialize_with_hints(correct_table)?;
     Ok(Loaded { name, document, spec })
 }
 
 /// Returns the right place of a key that stands in the wrong table.
-fn where_it_belongs(key: &str) -> Option<String> {
+fn correct_table(key: &str) -> Option<String> {
     let has = |table: serde_json::Result<serde_json::Value>| table.is_ok_and(|table| table.get(key).is_some());
     let filters = ["categories", "exclude_categories", "streams", "exclude_streams", "events", "exclude_events"];
     let table = if has(serde_json::to_value(ScheduleSpec::default())) || ["max_bytes", "purge"].contains(&key) {

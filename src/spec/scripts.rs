@@ -1,18 +1,18 @@
 //! The scripts that pipelines name.
 
 use super::Loaded;
-use crate::config::document::{Place, Problem};
+use crate::config::document::{Location, Problem};
 use crate::script::{self, Script};
 
 /// Compiles a pipeline's script, if it has one, with the parameters and limits that its file gives it. Returns it with
 /// everything else that is wrong with it.
 ///
 /// # Errors
-/// The script cannot be compiled. Each error names its place in the script. A script that is no file gives none: the check
+/// The script cannot be compiled. Each error names its location in the script. A script that is no file gives none: the check
 /// of the pipeline's file reports it.
 pub fn compile_script(loaded: &Loaded) -> Result<(Option<Script>, Vec<Problem>), Vec<Problem>> {
     let Some(settings) = &loaded.spec.handler.rhai else { return Ok((None, Vec::new())) };
-    let path = loaded.folder().join(&*settings.script);
+    let path = loaded.directory().join(&*settings.script);
     if !path.is_file() {
         return Err(Vec::new());
     }
@@ -40,12 +40,12 @@ pub fn compile_script(loaded: &Loaded) -> Result<(Option<Script>, Vec<Problem>),
 /// Returns the problems of a script as problems of its files.
 fn shown(loaded: &Loaded, problems: &[script::Problem]) -> Vec<Problem> {
     let script =
-        loaded.spec.script().map_or_else(|| loaded.folder().to_owned(), |script| loaded.folder().join(&**script));
+        loaded.spec.script().map_or_else(|| loaded.directory().to_owned(), |script| loaded.directory().join(&**script));
     let show = |problem: &script::Problem| {
         let file = script.with_file_name(&problem.file);
         let shown = Problem { help: problem.help.clone(), ..Problem::new(&file, problem.message.clone()) };
         match script::read(&file) {
-            Ok(text) if problem.line > 0 => shown.at(Place::at(&text, problem.line, problem.column.max(1))),
+            Ok(text) if problem.line > 0 => shown.at(Location::at(&text, problem.line, problem.column.max(1))),
             _ => shown,
         }
     };

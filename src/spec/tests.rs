@@ -1,6 +1,6 @@
 pub(crate) mod accepted;
 mod checked;
-mod folder;
+mod directory;
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::config::document::{Problem, Style};
 
-/// A folder of pipelines beside a data directory.
+/// A directory of pipelines beside a data directory.
 struct Files {
     root: TempDir,
 }
@@ -17,8 +17,8 @@ struct Files {
 impl Files {
     fn new(files: &[(&str, &[u8])]) -> Self {
         let root = tempfile::tempdir().unwrap();
-        for folder in ["pipelines", "data"] {
-            std::fs::create_dir(root.path().join(folder)).unwrap();
+        for directory in ["pipelines", "data"] {
+            std::fs::create_dir(root.path().join(directory)).unwrap();
         }
         for (name, content) in files {
             std::fs::write(root.path().join("pipelines").join(name), content).unwrap();
@@ -26,7 +26,7 @@ impl Files {
         Self { root }
     }
 
-    fn folder(&self) -> PathBuf {
+    fn directory(&self) -> PathBuf {
         self.root.path().join("pipelines")
     }
 

@@ -24,12 +24,12 @@ use limit::Limit;
 
 pub use repeats::{Repeats, Summary, WINDOW};
 
-/// The target of lines about events that were skipped or parked. Each of them is shown (R33, R43).
+/// The target of lines about skipped and parked events. All of them are shown (R33, R43).
 pub const AUDIT: &str = "propulsiond::audit";
 
-/// The error of a second set-up.
+/// The error of a second initialization.
 #[derive(Debug, thiserror::Error)]
-#[error("logging is set up already")]
+#[error("logging is initialized already")]
 pub struct SetupError(#[source] tracing_subscriber::util::TryInitError);
 
 /// The summaries of repeated lines, to be written while the process runs.

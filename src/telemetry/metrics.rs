@@ -1,23 +1,24 @@
 //! The metrics of the daemon, for Prometheus.
 //!
-//! Call sites speak in words of ours: [`Metrics::pipeline`] gives a [`PipelineMetrics`], that a [`TrancheMetrics`] per
-//! tranche, and both have resolved their series once. No name and no label is written outside this module, and no stream
-//! name is ever a label (R76). What is counted per call goes through a [`LocalMetrics`], which its owner flushes per batch.
+//! [`Metrics::pipeline`] returns the [`PipelineMetrics`] of a pipeline, and that a [`TrancheMetrics`] for each tranche.
+//! Both resolve their series once, so that call sites name no metric and no label. A stream name is never a label
+//! (R76). A driver counts single calls in a [`LocalMetrics`] and flushes it per batch.
 //!
 //! `propulsion_*` are Propulsion's metrics under their own names, labels and buckets, with the label `pipeline` before
-//! them; `propulsiond_*` are new. All are held by `tests/it/metrics.golden` (R71). What an operator asks:
+//! them. `propulsiond_*` are new. `tests/it/metrics.golden` fixes all of them (R71). An operator's questions:
 //!
 //! | question | answer |
 //! |---|---|
 //! | does it run? | `propulsiond_pipeline_state`, `propulsiond_restarts_total`, `propulsiond_config_hash` |
-//! | how far behind is it? | `propulsiond_lag` where `propulsiond_lag_valid`, `propulsiond_event_age_seconds`, `propulsiond_read_age_seconds` |
+//! | how large is the lag? | `propulsiond_lag` where `propulsiond_lag_valid`, `propulsiond_event_age_seconds`,
+//! `propulsiond_read_age_seconds` |
 //! | how busy is it? | `propulsion_scheduler_*`, `propulsiond_ahead_events`, `propulsiond_stage_seconds`, `propulsiond_handled_events_total` |
 //! | what is stuck or failing? | `propulsion_scheduler_busy_*`, `propulsiond_parked_events`, `propulsiond_breaker_open`, `propulsiond_*_total` |
 //! | are positions committed? | `propulsiond_checkpoint_*`, `propulsiond_replay_exposure_events` |
-//! | do traces arrive? | `propulsiond_spans_exported_total`, `propulsiond_spans_dropped_total`, where they are exported |
+//! | do traces arrive? | `propulsiond_spans_exported_total`, `propulsiond_spans_dropped_total`, if spans are exported |
 //!
-//! An age is computed when it is scraped: it grows also if what it is the age of stands still. A value that is not known
-//! is not there, rather than 0 (R69).
+//! A scrape computes each age, so that an age also grows while its pipeline stands still. An unknown value is absent
+//! rather than 0 (R69).
 
 mod families;
 mod family;
@@ -48,10 +49,10 @@ pub use tranche::{PageRead, TrancheMetrics};
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// The kind that a call counts as if its decision carries no tag.
+/// The kind of a call whose decision carries no tag.
 pub const OK: &str = "ok";
 
-/// All metrics of the process. Clones are handles on the same ones.
+/// All metrics of the process. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
     shared: Arc<Shared>,
@@ -69,7 +70,7 @@ impl SpanMetrics {
         self.exported.inc_by(spans as u64);
     }
 
-    /// Counts spans that were lost: no room in the queue, or the collector did not want them.
+    /// Counts lost spans: the queue was full, or the collector rejected them.
     pub fn dropped(&self, spans: usize) {
         self.dropped.inc_by(spans as u64);
     }
@@ -81,14 +82,14 @@ struct Shared {
 }
 
 impl Metrics {
-    /// Ages are by this clock, from which the moments that are passed in must come, too.
+    /// Creates all families. `clock` measures the ages, and every timestamp passed in must come from it.
     pub fn new(clock: Clock) -> Self {
         let families = Arc::new(Families::register(clock));
         Self { shared: Arc::new(Shared { families, pipelines: Mutex::default() }) }
     }
 
-    /// Returns the metrics of a pipeline: the same ones each time, so that counters outlive its restarts. Under another
-    /// group than before they begin anew.
+    /// Returns the metrics of a pipeline. The same name and group return the same metrics, so that counters outlive a
+    /// restart. Another group starts new ones.
     pub fn pipeline(&self, name: &str, group: &str) -> PipelineMetrics {
         let mut pipelines = self.shared.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = pipelines.get(name) {
@@ -108,14 +109,14 @@ impl Metrics {
         SpanMetrics { exported: of.exported.get(&[]), dropped: of.dropped.get(&[]) }
     }
 
-    /// Removes everything about a pipeline, once its tasks have ended: what they still held counts for nothing.
+    /// Removes all series of a pipeline. Its tasks must have ended: their handles count for nothing afterwards.
     pub fn remove_pipeline(&self, name: &str) {
         let mut pipelines = self.shared.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         pipelines.remove(name);
         self.shared.families.remove(&[("pipeline", name)]);
     }
 
-    /// Returns everything in Prometheus' text format.
+    /// Returns all metrics in Prometheus' text format.
     pub fn encode(&self) -> String {
         let gathered = self.shared.families.registry.gather();
         TextEncoder::new().encode_to_string(&gathered).expect("families without series are left out by the registry")

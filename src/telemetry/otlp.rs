@@ -1,12 +1,12 @@
-//! Export of spans over OTLP: HTTP with protobuf, by the process' own HTTP client.
+//! Exports spans over OTLP: HTTP with protobuf, by the process' own HTTP client.
 //!
-//! One task takes spans from the recorder's queue and sends them in batches. Nobody waits for it: while the collector is away
-//! the batch is sent again with growing delays, the queue fills up, and what finds no room is dropped and counted. When the
-//! daemon stops, what is queued has a moment to leave.
+//! One task takes spans from the recorder's queue and sends them in batches. No other task waits for it. While the
+//! collector is unavailable, the task retries a batch with growing delays. The queue then fills up, and further spans
+//! are dropped and counted. At a stop of the daemon, the task sends the queued spans within [`FINAL_SEND_TIME`].
 //!
-//! The exporters of the OpenTelemetry crates bring a client of their own, or a thread that blocks; what is used of them is
-//! the encoding. Of the variables that others are set up by, only headers (`OTEL_EXPORTER_OTLP_HEADERS`) count, beside
-//! those of the settings.
+//! The exporters of the OpenTelemetry crates bring an HTTP client of their own, or a thread that blocks. This module
+//! uses their encoding only. Of the `OTEL_*` variables it reads `OTEL_EXPORTER_OTLP_HEADERS`, beside those that the
+//! settings name.
 
 mod client;
 mod encode;
@@ -29,32 +29,32 @@ use crate::telemetry::metrics::SpanMetrics;
 use crate::trace::{Recorder, Span};
 use client::{Client, Sent};
 
-/// Spans that may wait.
-const QUEUED: usize = 8_192;
-/// The most spans of one request, and the longest time to gather them.
-const BATCH: usize = 512;
-const GATHERED: Duration = Duration::from_secs(1);
-/// The time for the queued spans at a stop of the daemon. It is shorter than the time that a stop gives its tasks.
-const LAST_WORDS: Duration = Duration::from_millis(800);
-const OUTAGE: Backoff = Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(30) };
+/// The capacity of the queue of spans.
+const QUEUE_CAPACITY: usize = 8_192;
+/// The maximum number of spans in a request, and the longest time to gather them.
+const MAX_REQUEST_SPANS: usize = 512;
+const MAX_GATHER_TIME: Duration = Duration::from_secs(1);
+/// The time to send the queued spans at a stop of the daemon. It is shorter than the grace period of tasks.
+const FINAL_SEND_TIME: Duration = Duration::from_millis(800);
+const RETRY_DELAYS: Backoff = Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(30) };
 
 /// The collector, and the attributes of the exported spans.
 #[derive(Clone, Debug)]
-pub struct Options {
-    /// The collector's url, `/v1/traces` not included.
+pub(crate) struct Options {
+    /// The collector's URL without `/v1/traces`.
     pub endpoint: String,
     pub headers: BTreeMap<String, Secret<String>>,
-    /// The share of what carries no trace that is recorded, 0 to 1.
+    /// The sampling ratio (0 to 1) for calls whose events carry no trace.
     pub sample: f64,
     pub service_name: String,
-    /// More of what the service is told from others by.
+    /// Further resource attributes of the service.
     pub attributes: BTreeMap<String, String>,
-    /// For a request.
+    /// The timeout of a request.
     pub timeout: Duration,
 }
 
-/// Sends spans. Made by [`start`], run by a task.
-pub struct Exporter {
+/// The task that sends spans. [`start`] creates it.
+pub(crate) struct Exporter {
     spans: mpsc::Receiver<Span>,
     /// The spans of the next request.
     batch: Vec<Span>,
@@ -63,11 +63,11 @@ pub struct Exporter {
     metrics: SpanMetrics,
 }
 
-/// Makes the recorder that takes spans, and what sends them. Connects to nothing.
+/// Creates the recorder of spans and their exporter. Opens no connection.
 ///
 /// # Errors
-/// A header cannot be sent, or the endpoint is no url.
-pub fn start(options: &Options, clock: Clock, metrics: SpanMetrics) -> anyhow::Result<(Recorder, Exporter)> {
+/// A header is invalid, or the endpoint is no URL.
+pub(crate) fn start(options: &Options, clock: Clock, metrics: SpanMetrics) -> anyhow::Result<(Recorder, Exporter)> {
     let client = Client::new(options)?;
     let mut exporter = SpanExporter::builder()
         .with_http()
@@ -75,12 +75,12 @@ pub fn start(options: &Options, clock: Clock, metrics: SpanMetrics) -> anyhow::R
         .with_endpoint(format!("{}/v1/traces", options.endpoint.trim_end_matches('/')))
         .with_protocol(Protocol::HttpBinary)
         .with_timeout(options.timeout)
-        // It would sleep on this thread.
+        // The encoder's own retries would sleep on this thread.
         .with_retry_policy(RetryPolicy::disabled())
         .build()
         .context("export traces")?;
     exporter.set_resource(&resource(options));
-    let (queue, spans) = mpsc::channel(QUEUED);
+    let (queue, spans) = mpsc::channel(QUEUE_CAPACITY);
     let dropped = metrics.clone();
     let recorder = Recorder::new(clock, options.sample, queue, move || dropped.dropped(1));
     Ok((recorder, Exporter { spans, batch: Vec::new(), exporter, client, metrics }))
@@ -96,23 +96,23 @@ fn resource(options: &Options) -> Resource {
 }
 
 impl Exporter {
-    /// Sends spans until told to stop, then what is left.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Sends spans until `stop` is cancelled, then sends the rest.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let too_late = async {
             stop.cancelled().await;
-            tokio::time::sleep(LAST_WORDS).await;
+            tokio::time::sleep(FINAL_SEND_TIME).await;
         };
         tokio::select! {
             () = self.send_all(&stop) => stop.cancelled().await,
             () = too_late => {
                 let lost = self.batch.len() + self.spans.len();
                 self.metrics.dropped(lost);
-                tracing::warn!(spans = lost, "not all spans were exported before the end");
+                tracing::warn!(spans = lost, "the daemon stops, unsent spans are dropped");
             }
         }
     }
 
-    /// Ends when told to stop, or nobody is left who could record, and what was recorded is sent.
+    /// Sends batches until `stop` is cancelled or all recorders are dropped.
     async fn send_all(&mut self, stop: &CancellationToken) {
         let mut random = fastrand::Rng::new();
         let mut failures = 0;
@@ -122,7 +122,7 @@ impl Exporter {
                 Sending::Done => failures = 0,
                 Sending::Again => {
                     failures += 1;
-                    let delay = OUTAGE.delay(failures, &mut random);
+                    let delay = RETRY_DELAYS.delay(failures, &mut random);
                     stop.run_until_cancelled(tokio::time::sleep(delay)).await;
                 }
             }
@@ -131,33 +131,33 @@ impl Exporter {
         self.send_the_rest().await;
     }
 
-    /// Adds to the batch what comes within a while of its first span, as much as one request carries. Returns whether there
-    /// is anything to send.
+    /// Adds to the batch the spans that arrive within [`MAX_GATHER_TIME`] of the first, up to one request. Returns whether the
+    /// batch holds a span.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves in the batch what was taken.
+    /// Dropping the future leaves the received spans in the batch.
     async fn gather(&mut self) -> bool {
-        if self.batch.is_empty() && self.spans.recv_many(&mut self.batch, BATCH).await == 0 {
+        if self.batch.is_empty() && self.spans.recv_many(&mut self.batch, MAX_REQUEST_SPANS).await == 0 {
             return false;
         }
         let full = async {
-            while let room @ 1.. = BATCH - self.batch.len()
+            while let room @ 1.. = MAX_REQUEST_SPANS - self.batch.len()
                 && self.spans.recv_many(&mut self.batch, room).await > 0
             {}
         };
-        // The spans gathered by then are enough.
-        drop(tokio::time::timeout(GATHERED, full).await);
+        // A timeout ends the gathering. The spans received so far make the batch.
+        drop(tokio::time::timeout(MAX_GATHER_TIME, full).await);
         true
     }
 
     async fn send_the_rest(&mut self) {
-        while !self.batch.is_empty() || self.spans.recv_many(&mut self.batch, BATCH).await > 0 {
+        while !self.batch.is_empty() || self.spans.recv_many(&mut self.batch, MAX_REQUEST_SPANS).await > 0 {
             if let Sending::Again = self.send().await {
-                // There is no later: nor is there for what still waits.
+                // There is no time for a retry, neither of this batch nor of the queued spans.
                 let lost = self.batch.len() + self.spans.len();
-                while self.spans.recv_many(&mut self.batch, BATCH).await > 0 {}
+                while self.spans.recv_many(&mut self.batch, MAX_REQUEST_SPANS).await > 0 {}
                 self.drop_batch();
-                tracing::warn!(spans = lost, "not all spans were exported before the end");
+                tracing::warn!(spans = lost, "the daemon stops, unsent spans are dropped");
             }
         }
     }
@@ -172,18 +172,18 @@ impl Exporter {
             return Sending::Done;
         };
         match self.client.sent() {
-            Some(Sent::Answered(status)) if is_for_now(status) => {
-                tracing::warn!(status, "the collector is busy, spans wait");
+            Some(Sent::Answered(status)) if is_transient(status) => {
+                tracing::warn!(status, "the collector is busy, retrying");
                 return Sending::Again;
             }
             Some(Sent::Failed(why)) => {
-                tracing::warn!(error = why, "the collector cannot be reached, spans wait");
+                tracing::warn!(error = why, "the collector is unavailable, retrying");
                 return Sending::Again;
             }
             Some(Sent::Answered(status)) => {
-                tracing::warn!(status, spans, "the collector did not accept spans, they are dropped");
+                tracing::warn!(status, spans, "the collector rejected spans, dropping them");
             }
-            None => tracing::warn!(%error, spans, "spans could not be encoded, they are dropped"),
+            None => tracing::warn!(%error, spans, "cannot encode spans, dropping them"),
         }
         self.drop_batch();
         Sending::Done
@@ -195,14 +195,14 @@ impl Exporter {
     }
 }
 
-/// The next step for a batch that was sent.
+/// The outcome for a batch after a request.
 enum Sending {
-    /// It was accepted, or never will be.
+    /// The collector accepted it, or rejected it for good.
     Done,
     Again,
 }
 
-/// Returns whether a failure may pass, as OTLP has it.
-fn is_for_now(status: u16) -> bool {
+/// Returns whether OTLP calls a status transient.
+fn is_transient(status: u16) -> bool {
     matches!(status, 429 | 502..=504)
 }

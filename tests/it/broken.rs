@@ -17,7 +17,7 @@ use std::sync::Mutex;
 
 use similar::TextDiff;
 
-use crate::daemon::copy_folder;
+use crate::daemon::copy_directory;
 use crate::measure::run;
 
 /// The corpus cannot shrink unnoticed: a listing that finds nothing would pass otherwise.
@@ -86,7 +86,7 @@ fn failure(case: &Path) -> Option<String> {
 /// Returns the exit code and the output of a case.
 fn outcome(case: &Path) -> String {
     let copy = tempfile::tempdir().unwrap();
-    copy_folder(case, copy.path());
+    copy_directory(case, copy.path());
     let script = std::fs::read_to_string(case.join("command")).unwrap_or_else(|_| "propulsiond check".to_owned());
     for ours in ["command", "expected"] {
         // The default command has no file, and a new case no expected output.

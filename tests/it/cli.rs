@@ -4,11 +4,11 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use crate::daemon::{Daemon, Place, copy_folder, program, run, text};
+use crate::daemon::{Daemon, Place, copy_directory, program, run, text};
 
 fn sample() -> Place {
     let place = Place::new(&[]);
-    copy_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines"), &place.path("pipelines"));
+    copy_directory(&Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines"), &place.path("pipelines"));
     place
 }
 

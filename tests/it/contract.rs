@@ -1,4 +1,4 @@
-//! What every connector of a kind must do, run against each of them.
+//! The contract suites of connectors: every connector of a kind passes its suite.
 
 mod checkpoint;
 pub(crate) mod sink;

@@ -1,4 +1,4 @@
-//! The inputs that fuzzing begins with (`fuzz/corpus`), each run once by the code that fuzzing runs.
+//! Replays the seed inputs of fuzzing (`fuzz/corpus`), each once, by the code that fuzzing runs.
 
 use std::path::Path;
 
@@ -7,36 +7,36 @@ use std::path::Path;
 mod targets;
 
 fn check(target: &str, run: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut count = 0;
-    for entry in std::fs::read_dir(&folder).unwrap() {
+    for entry in std::fs::read_dir(&directory).unwrap() {
         let path = entry.unwrap().path();
         let input = std::fs::read(&path).unwrap();
-        // Scripts have as large a stack where the daemon runs them.
+        // The daemon gives scripts a stack of this size, too.
         let thread = std::thread::Builder::new().stack_size(propulsiond::script::STACK_BYTES);
         let ran = thread.spawn(move || run(&input)).unwrap().join();
         assert!(ran.is_ok(), "{} is a finding", path.display());
         count += 1;
     }
-    assert!(count >= 5, "{} holds {count} inputs only", folder.display());
+    assert!(count >= 5, "{} holds {count} inputs only", directory.display());
 }
 
 #[test]
-fn pipelines_in_toml() {
+fn toml_pipelines_hold_the_invariants() {
     check("spec_toml", targets::spec_toml);
 }
 
 #[test]
-fn pipelines_in_yaml() {
+fn yaml_pipelines_hold_the_invariants() {
     check("spec_yaml", targets::spec_yaml);
 }
 
 #[test]
-fn lines_of_json() {
+fn json_lines_hold_the_invariants() {
     check("json_lines", targets::json_lines);
 }
 
 #[test]
-fn calls_of_scripts() {
+fn script_calls_hold_the_invariants() {
     check("script_api", targets::script_api);
 }

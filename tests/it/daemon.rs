@@ -12,14 +12,14 @@ use propulsiond::clock::{Clock, Timestamp};
 /// The longest that anything in these tests may take.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-/// A folder with pipelines in it, and the data directory of the daemon that runs them.
+/// A directory with pipelines in it, and the data directory of the daemon that runs them.
 pub(crate) struct Place {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Place {
     pub(crate) fn new(files: &[(&str, &str)]) -> Self {
-        let place = Self { folder: tempfile::tempdir().unwrap() };
+        let place = Self { directory: tempfile::tempdir().unwrap() };
         std::fs::create_dir(place.path("pipelines")).unwrap();
         for (name, text) in files {
             place.write(name, text);
@@ -28,7 +28,7 @@ impl Place {
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     /// Writes a file beside the pipelines.
@@ -54,7 +54,7 @@ impl Place {
         let mut command = program();
         command.arg("--config").arg(self.path("pipelines"));
         command.arg("--data-dir").arg(self.path("data")).args(arguments);
-        command.current_dir(self.folder.path()).env_remove("RUST_BACKTRACE").stdin(Stdio::null());
+        command.current_dir(self.directory.path()).env_remove("RUST_BACKTRACE").stdin(Stdio::null());
         command
     }
 
@@ -260,14 +260,14 @@ pub(crate) fn handled(page: &str, pipeline: &str) -> u64 {
     page.lines().find_map(|line| line.strip_prefix(&series)).map_or(0, |value| value.parse().unwrap())
 }
 
-/// Copies the files of a folder, and of those below it.
-pub(crate) fn copy_folder(from: &Path, to: &Path) {
+/// Copies the files of a directory, and of those below it.
+pub(crate) fn copy_directory(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
         if entry.path().is_dir() {
-            copy_folder(&entry.path(), &target);
+            copy_directory(&entry.path(), &target);
         } else {
             std::fs::copy(entry.path(), target).unwrap();
         }

@@ -175,10 +175,10 @@ fn the_manifests_agree_with_the_image_and_with_each_other() {
     let mounts = list(&container["volumeMounts"]);
     assert_eq!(mounts.iter().map(|mount| text(&mount["name"])).collect::<BTreeSet<_>>(), declared);
     let mounted = |name: &str| text(&mounts.iter().find(|mount| mount["name"] == name).unwrap()["mountPath"]);
-    let folder = Path::new(image.last("WORKDIR"));
+    let directory = Path::new(image.last("WORKDIR"));
     assert_eq!(Path::new(mounted("data")), image.settings().data_dir());
-    assert_eq!(Path::new(mounted("pipelines")), folder.join("pipelines"));
-    assert_eq!(Path::new(mounted("settings")), folder.join("config"));
+    assert_eq!(Path::new(mounted("pipelines")), directory.join("pipelines"));
+    assert_eq!(Path::new(mounted("settings")), directory.join("config"));
     let settings = manifest("ConfigMap", "propulsiond-settings");
     let settings = text(&settings["data"]["propulsiond.toml"]);
     for key in manifest("Secret", "propulsiond")["stringData"].as_object().unwrap().keys() {
@@ -186,7 +186,7 @@ fn the_manifests_agree_with_the_image_and_with_each_other() {
     }
 }
 
-/// Lays a ConfigMap out as Kubernetes mounts it: files that are links into a folder that is a link.
+/// Lays a ConfigMap out as Kubernetes mounts it: files that are links into a directory that is a link.
 fn mount(config_map: &str, at: &Path, change: impl Fn(&str) -> String) {
     let map = manifest("ConfigMap", config_map);
     let version = at.join("..2026_11_24_08_00_00.17");

@@ -90,15 +90,15 @@ fn a_source_that_is_not_there_is_waited_for_and_named() {
 }
 
 #[test]
-fn a_data_folder_that_cannot_be_written_ends_with_3() {
+fn a_data_directory_that_cannot_be_written_ends_with_3() {
     let place = place(PIPELINE);
-    // A folder below a file is one that nobody can write to, whoever they are.
+    // A directory below a file is one that nobody can write to, whoever they are.
     std::fs::write(place.path("data"), "a file").unwrap();
     check(&place.run(&["--until-tail"]), 3, &["data"]);
 }
 
 #[test]
-fn a_data_folder_in_use_ends_with_3_and_names_the_process() {
+fn a_data_directory_in_use_ends_with_3_and_names_the_process() {
     let place = place("[source.memory]\n[sink.null]\n");
     let daemon = place.start(&[]);
     check(&place.run(&[]), 3, &["in use", &daemon.id().to_string()]);

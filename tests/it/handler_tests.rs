@@ -1,4 +1,4 @@
-//! `propulsiond test`, as its user sees it.
+//! `propulsiond test` as the user sees it.
 
 use std::path::Path;
 
@@ -58,7 +58,7 @@ fn invalid_files_end_test_and_check_with_2() {
     place.write("p.toml", "[source.memory]\n[handler.rhai]\nscript = \"p.rhai\"\n[sink.null]\n");
     check(&run(program().arg("check").arg(place.path("pipelines"))), 2, &["p.test.toml:4:1", "did you mean `events`?"]);
     check(&run(program().arg("check").arg(place.path("pipelines/p.test.toml"))), 2, &["p.test.toml:4:1"]);
-    // A test is no reason not to run what it tests.
+    // A failing test does not prevent a run.
     check(&place.run(&["--until-tail"]), 0, &["finished"]);
     place.write("q.test.toml", &case("a", "[]"));
     check(&test(&place, &[]), 2, &["there is no pipeline `q` beside"]);

@@ -179,7 +179,7 @@ fn an_orderly_stop_leaves_databases_closed() {
 }
 
 #[test]
-fn a_folder_where_a_sink_wants_its_file_is_named_and_waited_for() {
+fn a_directory_where_a_sink_wants_its_file_is_named_and_waited_for() {
     let place =
         Place::new(&[("feed.toml", "[source.json]\npath = \"feed.jsonl\"\n[sink.file]\n"), ("feed.jsonl", EVENTS)]);
     std::fs::create_dir_all(place.path("data/feed.jsonl")).unwrap();
@@ -196,7 +196,7 @@ fn a_folder_where_a_sink_wants_its_file_is_named_and_waited_for() {
 }
 
 #[test]
-fn c2_a_feed_that_becomes_a_folder_is_lost_and_halts_its_pipeline_alone() {
+fn c2_a_feed_that_becomes_a_directory_is_lost_and_halts_its_pipeline_alone() {
     let place = Place::new(&[
         ("feed.toml", "[source.json]\npath = \"feed.jsonl\"\npoll = \"10ms\"\n[sink.null]\n"),
         ("inbox.toml", "[source.memory]\n[sink.null]\n"),

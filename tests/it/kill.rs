@@ -1,6 +1,6 @@
 //! The real binary, killed (SIGKILL) at random moments while it works.
 //!
-//! One daemon runs two pipelines over one folder that grows: one writes a file and keeps its progress beside it, the other
+//! One daemon runs two pipelines over one directory that grows: one writes a file and keeps its progress beside it, the other
 //! keeps it in the database that it writes into. After each kill, what the sinks hold is compared with what the stored
 //! progress covers; after the last one the job is run to its end.
 //!

@@ -4,6 +4,7 @@
 mod broken;
 mod causes;
 mod cli;
+mod commands;
 mod contract;
 mod corpus;
 mod daemon;
@@ -30,4 +31,3 @@ mod tidy;
 mod tools;
 #[cfg(feature = "otlp")]
 mod traces;
-mod verbs;

@@ -9,7 +9,7 @@ use clap::CommandFactory as _;
 use propulsiond::cli::{Cli, ExitStatus};
 use serde_json::Value;
 
-use crate::daemon::{Place, check, copy_folder, program, run};
+use crate::daemon::{Place, check, copy_directory, program, run};
 use commands::Scene;
 use page::{Page, root};
 
@@ -41,7 +41,7 @@ fn every_command_runs_or_names_what_there_is() {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn every_link_has_a_target() {
     for page in PAGES.map(Page::read) {
         for (link, file, anchor) in page.links() {
             assert!(file.exists(), "{}: there is no {}", page.place(&link), file.display());
@@ -56,7 +56,7 @@ fn links_lead_somewhere() {
 #[test]
 fn the_pipeline_of_the_readme_checks_and_runs_on_the_sample_feed() {
     let place = Place::new(&[]);
-    copy_folder(&root().join("pipelines/shop"), &place.path("pipelines/shop"));
+    copy_directory(&root().join("pipelines/shop"), &place.path("pipelines/shop"));
     let mut names = Vec::new();
     for block in readme().blocks().iter().filter(|block| ["toml", "rust"].contains(&block.language.as_str())) {
         // The first line is a comment that begins with the name.
@@ -79,7 +79,7 @@ fn the_pipeline_of_the_readme_checks_and_runs_on_the_sample_feed() {
 #[test]
 fn the_first_command_shows_the_documented_output() {
     let place = Place::new(&[]);
-    copy_folder(&root().join("pipelines"), &place.path("pipelines"));
+    copy_directory(&root().join("pipelines"), &place.path("pipelines"));
     let output = place.run(&["--until-tail"]);
     let said = crate::daemon::text(&output);
     let blocks = readme().blocks();

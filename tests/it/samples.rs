@@ -1,4 +1,4 @@
-//! The samples below `pipelines/`, each run as it is.
+//! Runs each sample below `pipelines/` unchanged.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +8,7 @@ use propulsiond::clock::wall;
 use rusqlite::Connection;
 
 use crate::contract::sink::server::Server;
-use crate::daemon::{Daemon, copy_folder, handled, program, run, text};
+use crate::daemon::{Daemon, copy_directory, handled, program, run, text};
 
 fn shipped() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines")
@@ -28,7 +28,7 @@ impl Sample {
     fn command(&self) -> Command {
         let mut command = program();
         command.arg("--config").arg(&self.file).arg("--data-dir").arg(self.data.path());
-        // Settings that lie about must not matter.
+        // Settings of the environment must not matter.
         command.current_dir(self.data.path());
         command
     }
@@ -39,7 +39,7 @@ impl Sample {
         command
     }
 
-    /// Runs it to its tail and returns what it wrote to stdout and to stderr.
+    /// Runs it to its tail and returns its stdout and stderr.
     fn run(&self) -> (String, String) {
         self.run_with(&mut self.job())
     }
@@ -60,7 +60,7 @@ impl Sample {
     }
 }
 
-/// Asserts what lines say; streams come in any order.
+/// Asserts the content of lines. Streams are in any order.
 fn check(lines: &str, expected: &Expect) {
     let mut lines: Vec<_> = lines.lines().collect();
     lines.sort_unstable();
@@ -145,7 +145,7 @@ fn pushed_events_without_an_index_are_handled() {
     assert!(sample.read("pushed.jsonl").contains(r#""data":{"by":"u-17"}"#));
 }
 
-/// Returns how many events a run handled.
+/// Returns the number of handled events of a run.
 fn handled_by(log: &str) -> &str {
     let line = log.lines().find_map(|line| line.split_once("finished: ")).unwrap();
     line.1.split_once(" events").unwrap().0
@@ -283,9 +283,9 @@ fn transient_errors_are_retried_and_permanent_ones_skipped() {
 
 #[test]
 fn a_script_handles_one_event_a_call_and_defers_events_until_they_are_due() {
-    let folder = tempfile::tempdir().unwrap();
-    copy_folder(&shipped().join("handlers"), folder.path());
-    let sample = Sample { file: folder.path().join("waiting.toml"), ..Sample::new("") };
+    let directory = tempfile::tempdir().unwrap();
+    copy_directory(&shipped().join("handlers"), directory.path());
+    let sample = Sample { file: directory.path().join("waiting.toml"), ..Sample::new("") };
     check(
         &sample.run().0,
         &expect![[r#"
@@ -299,7 +299,7 @@ fn a_script_handles_one_event_a_call_and_defers_events_until_they_are_due() {
     let line = format!(
         "{{\"stream\":\"reminder-3\",\"index\":0,\"type\":\"ReminderSet\",\"data\":{{\"due\":\"{due_text}\",\"text\":\"lunch\"}}}}\n"
     );
-    let feed = folder.path().join("reminders.jsonl");
+    let feed = directory.path().join("reminders.jsonl");
     std::fs::write(&feed, std::fs::read_to_string(&feed).unwrap() + line.as_str()).unwrap();
     let (out, log) = sample.run();
     assert_eq!(out, "3/0: lunch\n", "{log}");
@@ -332,7 +332,7 @@ fn a_script_with_a_module_writes_text_lines_and_counts() {
 }
 
 #[test]
-fn many_streams_are_decided_in_one_call() {
+fn one_call_decides_on_several_streams() {
     let (out, _) = Sample::new("handlers/batches.toml").run();
     assert_eq!(out.lines().filter(|line| line.contains("\"cents\":")).count(), 48, "{out}");
 }

@@ -24,7 +24,7 @@ fn check_template(template: &str, variables: &[(&str, &str)]) -> Place {
     check(
         &output,
         0,
-        &["made pipelines/shop.toml ", "made pipelines/shop.rhai ", "propulsiond test pipelines/shop.toml"],
+        &["created pipelines/shop.toml ", "created pipelines/shop.rhai ", "propulsiond test pipelines/shop.toml"],
     );
     check(&run(program().arg("check").current_dir(place.path(""))), 0, &["no problems found"]);
     check(&run(program().args(["test", "pipelines/shop.toml"]).current_dir(place.path(""))), 0, &[" passed"]);

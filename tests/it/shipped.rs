@@ -9,10 +9,10 @@ fn root(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// Returns all files below a folder.
-fn files(folder: &Path) -> Vec<PathBuf> {
+/// Returns all files below a directory.
+fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
+    for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(files(&path));
@@ -54,15 +54,15 @@ fn every_file_below_pipelines_is_a_pipeline_that_loads_or_belongs_to_one() {
         let output = run(program().args(["check", "--allow-missing-env"]).arg(pipeline));
         check(&output, 0, &["no problems found"]);
         left.remove(pipeline);
-        let folder = pipeline.parent().unwrap();
+        let directory = pipeline.parent().unwrap();
         propulsiond::config::scalar::allowing_missing(|| {
             for loaded in propulsiond::spec::load(pipeline).unwrap() {
                 let mut owned = Vec::new();
                 if let Some(rhai) = &loaded.spec.handler.rhai {
-                    owned.push(folder.join(&*rhai.script));
-                    owned.extend(imports(&folder.join(&*rhai.script)));
+                    owned.push(directory.join(&*rhai.script));
+                    owned.extend(imports(&directory.join(&*rhai.script)));
                 }
-                owned.extend(loaded.spec.source.json.as_ref().map(|json| folder.join(&*json.path)));
+                owned.extend(loaded.spec.source.json.as_ref().map(|json| directory.join(&*json.path)));
                 for owned in owned {
                     let owned = owned.canonicalize().unwrap();
                     left.retain(|file| !file.starts_with(&owned));

@@ -5,9 +5,12 @@
 //! with `PROPULSIOND_SIM_SEED=<seed> cargo test --test it sim -- --nocapture`, and run more with
 //! `PROPULSIOND_SIM_SEEDS=100000`.
 
+mod fate;
 mod feed;
+mod group;
 mod handler;
 mod person;
+mod plan;
 mod store;
 mod world;
 
@@ -19,6 +22,7 @@ use propulsiond::clock::Clock;
 use propulsiond::pipeline::counts::Observer;
 use propulsiond::pipeline::{Assemble, Ended, Handle, Parts, Pipeline, Stop};
 use propulsiond::runtime::supervise::Group;
+use propulsiond::telemetry::health::State;
 use propulsiond::telemetry::metrics::Metrics;
 use tokio_util::sync::CancellationToken;
 
@@ -71,8 +75,8 @@ fn run(seed: u64) -> String {
         // Dropping the runtime is the crash: every task is gone between two of its steps.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let ended = runtime.block_on(live(&world, last));
-        if let Some(ended) = ended {
-            world.lock().on_ended(&ended, last);
+        if ended.is_some() {
+            world.lock().note("every process ended");
         }
         drop(runtime);
         world.lock().end_life();
@@ -88,6 +92,7 @@ fn run(seed: u64) -> String {
 async fn live(world: &World, last: bool) -> Option<Ended> {
     let crash_after = if last { Duration::from_secs(200) } else { world.lock().lifetime() };
     let rival = (!last).then(|| world.lock().rival_after()).flatten();
+    let rival = if world.lock().shares_tranches() { Some(Duration::ZERO) } else { rival };
     let both = async {
         let first = one_process(world, "first", last);
         match rival {
@@ -102,7 +107,18 @@ async fn live(world: &World, last: bool) -> Option<Ended> {
             }
         }
     };
-    match tokio::time::timeout(crash_after, both).await {
+    let world_acts = async {
+        futures_util::future::join(group::rebalance(world), group::steal(world)).await;
+        std::future::pending::<()>().await;
+    };
+    let both = async {
+        tokio::select! {
+            biased;
+            ended = both => ended,
+            () = world_acts => unreachable!("the world never ends"),
+        }
+    };
+    match tokio::time::timeout(crash_after, Box::pin(both)).await {
         Ok(ended) => Some(ended),
         Err(_) => {
             let world = world.lock();
@@ -117,7 +133,7 @@ async fn one_process(world: &World, name: &str, last: bool) -> Ended {
     let group = Group::daemon();
     let (handle, listener) = Handle::new(clock);
     let mut options = world.lock().options();
-    options.stop = if last { Stop::Tail } else { Stop::Never };
+    options.stop = if last || world.lock().plan.trials.jobs { Stop::Tail } else { Stop::Never };
     let pipeline = Pipeline {
         identity: world.lock().identity(name),
         options,
@@ -128,7 +144,12 @@ async fn one_process(world: &World, name: &str, last: bool) -> Ended {
         loop {
             tokio::time::sleep(Duration::from_millis(97)).await;
             if let Some(view) = handle.view().await {
-                world.lock().check_limits(&view);
+                let mut inner = world.lock();
+                inner.check_limits(&view);
+                // A pipeline that restarts has no tranches.
+                if handle.standing().state == State::Running {
+                    inner.check_fenced_are_visible(name, &view);
+                }
             }
         }
     };
@@ -136,12 +157,24 @@ async fn one_process(world: &World, name: &str, last: bool) -> Ended {
         person::meddle(world, &handle, name).await;
         std::future::pending::<()>().await;
     };
-    tokio::select! {
+    let stop = CancellationToken::new();
+    let operator = async {
+        let after = world.lock().stopped_after();
+        if let Some(after) = after {
+            tokio::time::sleep(after).await;
+            stop.cancel();
+        }
+        std::future::pending::<()>().await;
+    };
+    let ended = tokio::select! {
         biased;
-        ended = pipeline.run(listener, &group, CancellationToken::new()) => ended,
+        ended = pipeline.run(listener, &group, stop.clone()) => ended,
         () = watch => unreachable!("the watch never ends"),
+        () = operator => unreachable!("the operator never leaves"),
         () = person => unreachable!("the person never leaves"),
-    }
+    };
+    world.lock().on_ended(name, &ended);
+    ended
 }
 
 struct Assembler {
@@ -151,6 +184,7 @@ struct Assembler {
 
 impl Assemble for Assembler {
     fn assemble(&self) -> anyhow::Result<Parts> {
+        anyhow::ensure!(!self.world.lock().breaks(4), "a part of the pipeline is not there");
         let caught = std::panic::catch_unwind(AssertUnwindSafe(|| self.world.parts(&self.name)));
         caught.map_err(|_| anyhow::anyhow!("the world could not be built"))
     }

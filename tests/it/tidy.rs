@@ -5,14 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Returns the Rust files below a directory.
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
+fn rust_files(directory: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
+    let mut directories = vec![directory.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                folders.push(path);
+                directories.push(path);
             } else if path.extension().is_some_and(|ending| ending == "rs") {
                 files.push(path);
             }
@@ -265,20 +265,16 @@ fn a_part_of_the_pipeline_imports_only_the_parts_above_it() {
 const OPENINGS: [&str; 8] = ["What", "Which", "How", "Where", "Who", "Whose", "Nobody", "Whoever"];
 
 /// Directories and files that are still to be rewritten.
-const TO_REWRITE: [&str; 12] = [
-    "src/commands/doctor",
-    "src/commands/explain",
-    "src/commands/handler_tests",
-    "src/commands/schema",
-    "src/connector",
-    "src/spec",
-    "tests/it/contract",
-    "tests/it/doctor.rs",
-    "tests/it/handler_tests.rs",
-    "tests/it/samples.rs",
-    "tests/it/verbs.rs",
-    "src/daemon/assembly.rs",
-];
+const TO_REWRITE: [&str; 0] = [];
+
+/// Returns the name of a test without the numbers of its rules, such as `c9_r73_`.
+fn without_numbers(name: &str) -> &str {
+    let is_number = |word: &str| word.len() > 1 && word[1..].bytes().all(|byte| byte.is_ascii_digit());
+    match name.split_once('_') {
+        Some((word, rest)) if is_number(word) => without_numbers(rest),
+        _ => name,
+    }
+}
 
 /// Returns the lines of a Rust file that open a comment, or name a function, with one of the [`OPENINGS`].
 fn bad_openings(text: &str) -> Vec<usize> {
@@ -294,6 +290,7 @@ fn bad_openings(text: &str) -> Vec<usize> {
             Some(comment) => !within_comment && OPENINGS.iter().any(|word| opens(comment, word)),
             None => line.split_once("fn ").is_some_and(|(before, name)| {
                 let is_function = before.split_whitespace().all(|word| word.starts_with("pub") || word == "async");
+                let name = without_numbers(name);
                 is_function && OPENINGS.iter().any(|word| name.starts_with(&format!("{}_", word.to_lowercase())))
             }),
         };
@@ -309,6 +306,7 @@ fn bad_openings(text: &str) -> Vec<usize> {
 #[test]
 fn no_comment_and_no_name_opens_with_a_question_word() {
     assert_eq!(bad_openings("/// What it does.\n/// How.\n\n// Where\nfn who_is_it() {}\n"), [1, 4, 5]);
+    assert_eq!(bad_openings("async fn c9_r73_what_is_lost() {}\nfn r73_nothing_is_lost() {}\n"), [1]);
     assert_eq!(bad_openings("/// Whatever it does.\nfn whole() {}\n/// A fact.\n///\n/// Who asks?\n"), [5]);
     let mut wrong = Vec::new();
     for file in

@@ -6,12 +6,12 @@ use crate::connector::diagnosis::{Diagnosis, Remedy, Severity};
 
 impl Inspection {
     /// Returns whether nothing remains to be done.
-    pub fn is_fine(&self) -> bool {
+    pub(crate) fn is_fine(&self) -> bool {
         !self.diagnoses.iter().any(Diagnosis::remains)
     }
 
     /// Returns the diagnoses, the gravest first, and a summary as text.
-    pub fn render(&self, style: Style) -> String {
+    pub(crate) fn render(&self, style: Style) -> String {
         let used = self.holder.as_ref().map_or("not in use".to_owned(), |holder| format!("in use by {holder}"));
         let mut out = format!("data directory `{}`: {used}\n", self.data.display());
         for diagnosis in &self.diagnoses {
@@ -42,12 +42,12 @@ impl Inspection {
     }
 
     /// Returns the diagnoses as JSON.
-    pub fn to_json(&self) -> serde_json::Value {
+    pub(crate) fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
             "data_dir": self.data.display().to_string(),
             "used_by": self.holder,
             "fine": self.is_fine(),
-            "diagnoses": self.diagnoses.iter().map(to_json).collect::<Vec<_>>(),
+            "findings": self.diagnoses.iter().map(to_json).collect::<Vec<_>>(),
         })
     }
 }

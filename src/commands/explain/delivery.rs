@@ -11,7 +11,7 @@ use crate::spec::Order;
 /// The guarantee about the effect of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Guarantee {
+pub(crate) enum Guarantee {
     ExactlyOnce,
     AtLeastOnce,
     /// At least once while the process runs. Its end loses the waiting events.
@@ -20,7 +20,7 @@ pub enum Guarantee {
 
 /// The contract, in words. Serialises to `delivery` of `explain --json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Delivery {
+pub(crate) struct Delivery {
     pub guarantee: Guarantee,
     /// The guarantee, its reason, and the reason for which there is no better one.
     pub why: String,

@@ -12,7 +12,7 @@ pub(super) fn failing(subject: &Subject<'_>) -> String {
     if !can_fail(subject) {
         return sentences([
             "Only a malformed event can fail: there is no handler, and this sink accepts everything.",
-            what_then_means(subject),
+            meaning_of_then(subject),
         ]);
     }
     let attempts = match subject.spec().errors.retry.attempts {
@@ -28,7 +28,7 @@ pub(super) fn failing(subject: &Subject<'_>) -> String {
         let then = then(subject);
         format!("On a permanent error {then} without a retry: {errors}.")
     });
-    sentences([&*again(subject), &*attempts, &*permanent.unwrap_or_default(), what_then_means(subject)])
+    sentences([&*again(subject), &*attempts, &*permanent.unwrap_or_default(), meaning_of_then(subject)])
 }
 
 fn can_fail(subject: &Subject<'_>) -> bool {
@@ -73,7 +73,7 @@ fn then(subject: &Subject<'_>) -> &'static str {
     }
 }
 
-fn what_then_means(subject: &Subject<'_>) -> &'static str {
+fn meaning_of_then(subject: &Subject<'_>) -> &'static str {
     match (subject.spec().errors.then, subject.spec().schedule.order) {
         (Then::Halt, _) => {
             "A halted pipeline has finished its running calls, committed its progress and stopped, with the event unhandled. \

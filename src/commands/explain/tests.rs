@@ -9,19 +9,19 @@ use expect_test::{Expect, ExpectFile, expect, expect_file};
 use super::*;
 use crate::spec::{check, define, load_file};
 
-/// Explains a file `a.toml` of a folder with a script `ok.rhai` in it; paths are relative to that folder.
+/// Explains a file `a.toml` of a directory with a script `ok.rhai` in it; paths are relative to that directory.
 fn explained(text: &str) -> (Explanation, String) {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("a.toml");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a.toml");
     std::fs::write(&file, text).unwrap();
     let script =
         if text.contains("streams_per_call") { "fn handle_batch(spans) {}" } else { "fn handle(stream, events) {}" };
-    std::fs::write(folder.path().join("ok.rhai"), script).unwrap();
-    std::fs::write(folder.path().join("in.jsonl"), "").unwrap();
+    std::fs::write(directory.path().join("ok.rhai"), script).unwrap();
+    std::fs::write(directory.path().join("in.jsonl"), "").unwrap();
     let loaded = load_file(&file).unwrap();
-    let outcome = check(vec![loaded], &folder.path().join("data")).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let outcome = check(vec![loaded], &directory.path().join("data")).unwrap_or_else(|problems| panic!("{problems:?}"));
     let explanation = explain(outcome.definitions().next().unwrap());
-    let shown = explanation.render().replace(&format!("{}/", folder.path().display()), "");
+    let shown = explanation.render().replace(&format!("{}/", directory.path().display()), "");
     (explanation, shown)
 }
 

@@ -15,7 +15,7 @@ use crate::spec::{Checkpoint, Definition, Order, PipelineSpec, Progress};
 
 /// A value and its origin.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Setting {
+pub(crate) struct Setting {
     /// The keys that lead there, as in `sink.http.url`.
     pub path: String,
     /// The value as a file writes it, references unresolved. `null`: none; [`because`](Self::because) gives its meaning.
@@ -28,7 +28,7 @@ pub struct Setting {
 
 /// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     Default,
     File { file: String, line: usize },
 }

@@ -34,7 +34,7 @@ pub(super) fn find(paths: &[PathBuf]) -> Result<Vec<Found>, Vec<Problem>> {
     let mut found = Vec::new();
     let mut problems = Vec::new();
     for path in paths {
-        match if path.is_dir() { in_folder(path) } else { at_file(path).map(|found| vec![found]) } {
+        match if path.is_dir() { in_directory(path) } else { at_file(path).map(|found| vec![found]) } {
             Ok(more) => found.extend(more),
             Err(wrong) => problems.extend(wrong),
         }
@@ -45,16 +45,16 @@ pub(super) fn find(paths: &[PathBuf]) -> Result<Vec<Found>, Vec<Problem>> {
 fn at_file(path: &Path) -> Result<Found, Vec<Problem>> {
     if is_test(path) {
         let name = owner(path);
-        let folder = path.parent().unwrap_or(Path::new(""));
-        let mut pipelines = ["toml", "yaml"].map(|ending| folder.join(format!("{name}.{ending}"))).into_iter();
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let mut pipelines = ["toml", "yaml"].map(|ending| directory.join(format!("{name}.{ending}"))).into_iter();
         return match pipelines.find(|pipeline| pipeline.is_file()) {
             Some(pipeline) => Ok(Found { pipeline, tests: Some(path.to_owned()) }),
             None => Err(vec![orphan(path, &[])]),
         };
     }
     let pipeline = spec::scan(path)?.pop().unwrap_or_default();
-    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-    let mut tests = tests_in(folder)?;
+    let directory = path.parent().filter(|directory| *directory != Path::new("")).unwrap_or(Path::new("."));
+    let mut tests = tests_in(directory)?;
     let mut tests = tests.remove(&stem(path)).unwrap_or_default();
     if tests.len() > 1 {
         return Err(vec![twice(&tests)]);
@@ -62,9 +62,9 @@ fn at_file(path: &Path) -> Result<Found, Vec<Problem>> {
     Ok(Found { pipeline, tests: tests.pop().map(|tests| beside(path, &tests)) })
 }
 
-fn in_folder(folder: &Path) -> Result<Vec<Found>, Vec<Problem>> {
-    let pipelines = spec::scan(folder)?;
-    let mut tests = tests_in(folder)?;
+fn in_directory(directory: &Path) -> Result<Vec<Found>, Vec<Problem>> {
+    let pipelines = spec::scan(directory)?;
+    let mut tests = tests_in(directory)?;
     let mut problems = Vec::new();
     let mut found = Vec::new();
     for pipeline in pipelines {
@@ -81,11 +81,12 @@ fn in_folder(folder: &Path) -> Result<Vec<Found>, Vec<Problem>> {
 }
 
 /// Returns the test files of a directory by the name of their pipeline.
-fn tests_in(folder: &Path) -> Result<BTreeMap<String, Vec<PathBuf>>, Vec<Problem>> {
-    let failed =
-        |error: std::io::Error| vec![Problem::new(folder, format!("cannot read the folder: {}", io_error(&error)))];
+fn tests_in(directory: &Path) -> Result<BTreeMap<String, Vec<PathBuf>>, Vec<Problem>> {
+    let failed = |error: std::io::Error| {
+        vec![Problem::new(directory, format!("cannot read the directory: {}", io_error(&error)))]
+    };
     let mut tests: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
         let file = entry.map_err(failed)?.path();
         let hidden = file.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
         if !hidden && is_test(&file) {

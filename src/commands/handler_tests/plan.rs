@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 
 use super::file::{Class, EventSpec, Fails, Now, Returns, StreamSpec, TestFile, TestSpec};
 use crate::clock::Timestamp;
-use crate::config::document::{Document, Format, Kind as NodeKind, Node, Place, Problem};
-use crate::config::filter::{Filter, Verdict};
+use crate::config::document::{Document, Format, Kind as NodeKind, Location, Node, Problem};
+use crate::config::filter::{Filter, FilterMatch};
 use crate::config::scalar;
 use crate::event::{Assembler, Event, Kind, Text};
 use crate::position::Ordinal;
@@ -23,8 +23,8 @@ const NOW: i64 = 1_767_225_600;
 pub(super) struct Case {
     pub(super) name: String,
     pub(super) file: std::path::PathBuf,
-    /// The place of its name.
-    pub(super) place: Place,
+    /// The location of its name.
+    pub(super) location: Location,
     pub(super) now: OffsetDateTime,
     pub(super) streams: Vec<Stream>,
 }
@@ -70,7 +70,7 @@ pub(super) fn cases(file: &Path, definition: &Definition) -> Result<Vec<Case>, V
     for (number, spec) in test.into_iter().enumerate() {
         let at = root.key("test").item(number);
         let name = at.key("name");
-        if let Some(line) = names.insert(spec.name.clone(), name.place().line) {
+        if let Some(line) = names.insert(spec.name.clone(), name.location().line) {
             problems.push(name.problem(format!("the test in line {line} has this name as well")));
         }
         let planner = Planner { loaded: &definition.loaded, filter: &definition.filter };
@@ -105,7 +105,7 @@ fn collect_texts<'a>(node: &'a Node, texts: &mut Vec<&'a str>) {
     }
 }
 
-/// A place in a document, for messages.
+/// A location in a document, for messages.
 struct At<'a> {
     document: &'a Document,
     /// `None`: the document lacks it, and messages point at the table above.
@@ -129,11 +129,11 @@ impl<'a> At<'a> {
     }
 
     fn problem(&self, message: impl Into<String>) -> Problem {
-        Problem { path: self.path.clone(), ..Problem::new(&self.document.file, message).at(self.place()) }
+        Problem { path: self.path.clone(), ..Problem::new(&self.document.file, message).at(self.location()) }
     }
 
-    fn place(&self) -> Place {
-        self.document.place(self.node.map_or(0..0, |node| node.span.clone()))
+    fn location(&self) -> Location {
+        self.document.location(self.node.map_or(0..0, |node| node.span.clone()))
     }
 }
 
@@ -144,7 +144,7 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn case(&self, mut spec: TestSpec, at: &At<'_>) -> Result<Case, Vec<Problem>> {
-        let place = at.key("name").place();
+        let location = at.key("name").location();
         let name = std::mem::take(&mut spec.name);
         let now = spec.now.map_or_else(usual_now, |Now(now)| now);
         let streams = self.streams(spec, at).map_err(|problem| vec![problem])?;
@@ -157,7 +157,7 @@ impl Planner<'_> {
             }
         }
         let file = at.document.file.clone();
-        if problems.is_empty() { Ok(Case { name, file, place, now, streams: planned }) } else { Err(problems) }
+        if problems.is_empty() { Ok(Case { name, file, location, now, streams: planned }) } else { Err(problems) }
     }
 
     fn streams<'d>(&self, mut spec: TestSpec, at: &At<'d>) -> Result<Vec<(StreamSpec, At<'d>)>, Problem> {
@@ -174,7 +174,7 @@ impl Planner<'_> {
         let most = self.loaded.spec.schedule.streams_per_call.get();
         if spec.has_own_stream() {
             return Err(at
-                .problem("`streams` stands in place of `stream`, `events` and the like")
+                .problem("`streams` cannot be combined with `stream` or its keys")
                 .help("remove one of the two"));
         }
         if streams.is_empty() || streams.len() > most {
@@ -193,7 +193,7 @@ impl Planner<'_> {
             (Some(_), Some(_)) => {
                 return Err(at
                     .key("fails")
-                    .problem("`fails` stands in place of `returns`")
+                    .problem("`fails` cannot be combined with `returns`")
                     .help("remove one of the two"));
             }
             (_, Some(fails)) => Ends::Fails(fails),
@@ -243,13 +243,13 @@ impl Planner<'_> {
         let mut excluded = Vec::new();
         let mut offered = Vec::new();
         for event in events {
-            let what = match self.filter.verdict(&event) {
-                Verdict::Keep => {
+            let what = match self.filter.decide(&event) {
+                FilterMatch::Keep => {
                     offered.push(event);
                     continue;
                 }
-                Verdict::DropStream => format!("stream `{}`", event.stream()),
-                Verdict::DropType => format!("type `{}`", event.event_type()),
+                FilterMatch::DropStream => format!("stream `{}`", event.stream()),
+                FilterMatch::DropType => format!("type `{}`", event.event_type()),
             };
             excluded.push(format!("the event at index {} ({what})", event.index()));
         }
@@ -262,7 +262,7 @@ fn emits(exactly: &Option<Vec<Value>>, some: &Option<Vec<Value>>, fails: bool, a
     let at = at.key(key);
     let values = match (exactly, some) {
         (Some(_), Some(_)) => {
-            return Err(at.problem("`emits_some` stands in place of `emits`").help("remove one of the two"));
+            return Err(at.problem("`emits_some` cannot be combined with `emits`").help("remove one of the two"));
         }
         (Some(values), None) | (None, Some(values)) => &values[..],
         (None, None) => &[],
@@ -291,7 +291,7 @@ fn build(stream: &str, spec: &EventSpec, next: i64, before: &[Event]) -> Result<
         return Err(format!("its index, {index}, is not above that of the event before"));
     }
     let body = match (&spec.data, &spec.raw) {
-        (Some(_), Some(_)) => return Err("`raw` stands in place of `data`: remove one of the two".to_owned()),
+        (Some(_), Some(_)) => return Err("`raw` cannot be combined with `data`: remove one of the two".to_owned()),
         (Some(data), None) => json_text(data)?,
         (None, raw) => raw.clone().unwrap_or_default(),
     };

@@ -42,8 +42,8 @@ fn tested(plan: &Plan, sink: Option<&dyn DryRun>, case: &Case) -> Tested {
         pipeline: plan.pipeline.clone(),
         name: case.name.clone(),
         file: case.file.clone(),
-        line: case.place.line,
-        column: case.place.column,
+        line: case.location.line,
+        column: case.location.column,
         excluded: case.streams.iter().flat_map(|stream| stream.excluded.iter().cloned()).collect(),
         differences: differences.collect(),
     }

@@ -26,12 +26,12 @@ fn handle(stream, events) {
 }
 "#;
 
-fn folder(files: &[(&str, &str)]) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
+fn directory(files: &[(&str, &str)]) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
     for (name, text) in files {
-        std::fs::write(folder.path().join(name), text).unwrap();
+        std::fs::write(directory.path().join(name), text).unwrap();
     }
-    folder
+    directory
 }
 
 fn said(root: &Path, result: &Result<Report, Vec<Problem>>) -> String {
@@ -44,10 +44,10 @@ fn said(root: &Path, result: &Result<Report, Vec<Problem>>) -> String {
 
 /// Runs the tests of one pipeline, and compares what is said of them.
 fn check(tests: &str, expected: Expect) {
-    let folder = folder(&[("p.toml", PIPELINE), ("p.rhai", SCRIPT), ("p.test.toml", tests)]);
-    let result = run(&[folder.path().to_owned()], None);
-    expected.assert_eq(&said(folder.path(), &result));
-    assert_eq!(super::check(&[folder.path().to_owned()]), result.err().unwrap_or_default(), "`check` says the same");
+    let directory = directory(&[("p.toml", PIPELINE), ("p.rhai", SCRIPT), ("p.test.toml", tests)]);
+    let result = run(&[directory.path().to_owned()], None);
+    expected.assert_eq(&said(directory.path(), &result));
+    assert_eq!(super::check(&[directory.path().to_owned()]), result.err().unwrap_or_default(), "`check` says the same");
 }
 
 /// Like [`check`], of one test that is otherwise in order.
@@ -100,7 +100,7 @@ fn everything_an_event_can_have_reaches_the_script() {
 }
 
 #[test]
-fn what_a_call_ends_with_is_compared() {
+fn the_end_of_a_call_is_compared() {
     let cases = [
         ("Wait", "returns = { defer = \"5s\" }"),
         ("Part", "first_index = 4\nreturns = { upto = 4, tag = \"part\" }"),
@@ -155,7 +155,7 @@ fn what_a_call_ends_with_is_compared() {
 }
 
 #[test]
-fn what_is_emitted_is_compared_line_by_line() {
+fn emitted_values_are_compared_line_by_line() {
     check_one(
         r#"events = [{ type = "Placed", data = { total = 10 } }, { type = "Placed", data = { total = 2 } }]
         emits = [
@@ -236,7 +236,7 @@ fn some_of_what_is_emitted_is_looked_for_in_order() {
 }
 
 #[test]
-fn what_the_filter_excludes_is_not_offered_and_said() {
+fn excluded_events_are_reported_and_not_offered() {
     check(
         r#"
         [[test]]
@@ -286,8 +286,8 @@ fn a_batch_is_called_once_with_all_streams_of_a_test() {
         events = [{ type = "A" }]
         emits = [1]
     "#;
-    let folder = folder(&[("p.toml", &pipeline), ("p.rhai", script), ("p.test.toml", tests)]);
-    let result = run(&[folder.path().join("p.toml")], None);
+    let directory = directory(&[("p.toml", &pipeline), ("p.rhai", script), ("p.test.toml", tests)]);
+    let result = run(&[directory.path().join("p.toml")], None);
     expect![[r#"
         ok      p: two
         FAILED  p: one that is not as expected
@@ -297,16 +297,16 @@ fn a_batch_is_called_once_with_all_streams_of_a_test() {
         ok      p: one alone
         2 passed, 1 failed
     "#]]
-    .assert_eq(&said(folder.path(), &result));
+    .assert_eq(&said(directory.path(), &result));
 }
 
 #[test]
 fn a_filter_chooses_by_the_name_of_test_or_pipeline() {
     let test = |name: &str| format!("[[test]]\nname = \"{name}\"\nstream = \"o-1\"\nevents = [{{ type = \"A\" }}]\n");
     let tests = [test("one"), test("two")].concat();
-    let folder = folder(&[("p.toml", PIPELINE), ("p.rhai", SCRIPT), ("p.test.toml", &tests)]);
+    let directory = directory(&[("p.toml", PIPELINE), ("p.rhai", SCRIPT), ("p.test.toml", &tests)]);
     let names = |filter| -> Vec<_> {
-        run(&[folder.path().to_owned()], Some(filter)).unwrap().tests.into_iter().map(|test| test.name).collect()
+        run(&[directory.path().to_owned()], Some(filter)).unwrap().tests.into_iter().map(|test| test.name).collect()
     };
     assert_eq!(
         (names("tw"), names("p"), names("x")),
@@ -319,15 +319,15 @@ fn check_emitted(sink: &str, emitted: &str, expected: Expect) {
     let pipeline = format!("[source.memory]\n[handler.rhai]\nscript = \"p.rhai\"\n{sink}");
     let script = format!("fn handle(stream, events) {{ emit({emitted}); }}");
     let test = "[[test]]\nname = \"a\"\nstream = \"o-1\"\nevents = [{ type = \"A\" }]\nemits_some = []\n";
-    let folder = folder(&[("p.toml", &pipeline), ("p.rhai", &script), ("p.test.toml", test)]);
-    let result = run(&[folder.path().to_owned()], None);
-    let said = said(folder.path(), &result);
+    let directory = directory(&[("p.toml", &pipeline), ("p.rhai", &script), ("p.test.toml", test)]);
+    let result = run(&[directory.path().to_owned()], None);
+    let said = said(directory.path(), &result);
     let told = said.lines().map(str::trim).find(|line| line.starts_with("the sink would") || line.contains("passed"));
     expected.assert_eq(told.unwrap_or(&said));
 }
 
 #[test]
-fn what_is_emitted_must_suit_the_sink() {
+fn the_sink_must_accept_the_emitted_values() {
     let sqlite = "[sink.sqlite]\ninit = ['CREATE TABLE t (a, b)']\n";
     let check = |emitted: &str, expected: Expect| check_emitted(sqlite, emitted, expected);
     check("#{ sql: \"INSERT INTO t VALUES (?1, ?2)\", params: [1, 2] }", expect!["1 passed"]);
@@ -363,7 +363,7 @@ fn what_is_emitted_must_suit_the_sink() {
         "#{ sql: \"CREATE TABLE u (a)\" }); emit(#{ sql: \"INSERT INTO u VALUES (:a)\", params: #{ a: 1 } }",
         expect!["1 passed"],
     );
-    // Which tables there are is not known: another program makes them.
+    // The tables are unknown: another program creates them.
     check_emitted("[sink.sqlite]\n", "#{ sql: \"INSERT INTO t VALUES (1, 2)\" }", expect!["1 passed"]);
     check_emitted(
         "[sink.sqlite]\n",

@@ -318,7 +318,7 @@ fn the_files_that_are_accepted_and_their_normalised_forms_are_valid() {
     check_valid(&schema, "empty tables", "source:\n  memory:\nsink:\n  null:\nfilter:\n", Format::Yaml);
 }
 
-/// What is left out is `null` in the normalised form, and is left out in a file.
+/// A default is `null` in the normalized form, and absent in a file.
 fn remove_nulls(value: &mut Value) {
     if let Value::Object(entries) = value {
         entries.values_mut().for_each(remove_nulls);
@@ -332,13 +332,13 @@ fn remove_nulls(value: &mut Value) {
 fn every_shipped_file_is_valid() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut seen = 0;
-    let mut folders = vec![root.join("pipelines")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
+    let mut directories = vec![root.join("pipelines")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             let name = path.display().to_string();
             match Format::of(&path) {
-                _ if path.is_dir() => folders.push(path),
+                _ if path.is_dir() => directories.push(path),
                 Some(format) if !name.contains(".test.") => {
                     check_valid(&pipeline(), &name, &std::fs::read_to_string(&path).unwrap(), format);
                     seen += 1;
@@ -369,7 +369,7 @@ fn every_default_is_valid_where_it_stands() {
 }
 
 #[test]
-fn what_is_wrong_is_not_valid() {
+fn an_invalid_file_fails_the_schema() {
     for (text, why) in [
         ("[sink.null]", "required"),
         ("[source.memory]", "anyOf"),

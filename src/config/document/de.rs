@@ -1,6 +1,6 @@
-//! Deserialising from the tree, with errors that know their place and speak to who wrote the file.
+//! Deserializes from the tree, with errors that name their location in the user's terms.
 //!
-//! An empty value (`stdout:` in YAML) is a table without entries where a table is expected, and a mistake elsewhere.
+//! An empty value (`stdout:` in YAML) is an empty table where a table is expected, and an error elsewhere.
 
 mod error;
 
@@ -17,14 +17,14 @@ use super::node::{Entry, Kind, Node};
 
 pub(super) use error::DeError;
 
-/// A step from a value to one within it.
+/// A step from a value to one of its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Segment {
     Key(Box<str>),
     Index(usize),
 }
 
-/// Returns a path as messages show it: `filter.events[2]`.
+/// Formats a path for messages: `filter.events[2]`.
 pub(super) fn render(path: &[Segment]) -> String {
     let mut out = String::new();
     for segment in path {
@@ -72,7 +72,7 @@ impl<'a> NodeDeserializer<'a> {
     }
 }
 
-/// Returns what a node is, for messages.
+/// Describes a node for messages.
 fn unexpected(node: &Node) -> Unexpected<'_> {
     match &node.kind {
         Kind::Null => Unexpected::Unit,
@@ -127,7 +127,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
         _fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, DeError> {
-        // A derived visitor would also take a list for a struct, field by field.
+        // A derived visitor would also accept a list, field by field.
         if matches!(self.node.kind, Kind::List(_)) {
             return self.here(Err(DeError::invalid_type(unexpected(self.node), &visitor)));
         }
@@ -195,14 +195,14 @@ impl<'de> MapAccess<'de> for Entries<'_> {
         seed.deserialize(NodeDeserializer::new(&entry.value)).map_err(|error| {
             let (value, key) = (&entry.value.span, &entry.key_span);
             let error = error.located(value);
-            // Nothing cannot be pointed at, its key can.
+            // An empty value has no span to point at; its key has one.
             let error = if value.is_empty() { error.located_instead(value, key) } else { error };
             error.under(Segment::Key(entry.key.clone()))
         })
     }
 }
 
-/// A name with a value: `{ after = "10m" }`.
+/// A variant with a value: `{ after = "10m" }`.
 struct Choice<'a> {
     entry: &'a Entry,
 }
@@ -234,7 +234,7 @@ impl<'de> VariantAccess<'de> for ChosenValue<'_> {
     type Error = DeError;
 
     fn unit_variant(self) -> Result<(), DeError> {
-        let error = DeError::custom(format_args!("`{}` stands alone, without a value", self.entry.key));
+        let error = DeError::custom(format_args!("`{}` takes no value", self.entry.key));
         Err(error.located(&self.entry.key_span))
     }
 

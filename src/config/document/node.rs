@@ -1,4 +1,4 @@
-//! The tree that both formats become.
+//! The tree of both formats.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use serde::ser::{SerializeMap as _, SerializeSeq as _, Serializer};
 
 use super::de::Segment;
 
-/// A range of bytes of the text.
+/// A byte range of the text.
 pub type Span = Range<usize>;
 
 /// A value of a document.
@@ -20,7 +20,7 @@ pub struct Node {
 /// The value of a [`Node`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
-    /// YAML only: nothing stands there.
+    /// An empty value, in YAML only.
     Null,
     Bool(bool),
     Int(i128),
@@ -40,7 +40,7 @@ pub struct Entry {
     pub value: Node,
 }
 
-/// Why a text is no document.
+/// The error of a text that does not parse.
 #[derive(Debug)]
 pub(super) struct SyntaxError {
     pub(super) message: String,
@@ -49,7 +49,7 @@ pub(super) struct SyntaxError {
 }
 
 impl Node {
-    /// Returns the entry of a table.
+    /// Returns the table's entry for a key.
     pub fn entry(&self, key: &str) -> Option<&Entry> {
         match &self.kind {
             Kind::Table(entries) => entries.iter().find(|entry| &*entry.key == key),
@@ -57,7 +57,7 @@ impl Node {
         }
     }
 
-    /// Removes the entry at the end of a path; false if there is none.
+    /// Removes the entry at the end of a path; returns false if there is none.
     pub(super) fn remove(&mut self, path: &[Segment]) -> bool {
         let Some((first, rest)) = path.split_first() else { return false };
         match (&mut self.kind, first) {

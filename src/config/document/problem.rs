@@ -1,4 +1,4 @@
-//! An error or a warning about a place in a file, and its text and JSON forms.
+//! An error or warning at a location in a file, with its text and JSON forms.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,26 +8,26 @@ use annotate_snippets::{Annotation, AnnotationKind, Level, Origin, Renderer, Sni
 use super::node::Span;
 use super::secrets::masked;
 
-/// An error or a warning: the message, the place, and a suggestion.
+/// An error or a warning: the message, the location, and a suggestion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub severity: Severity,
     pub file: PathBuf,
     /// `None`: the file as a whole.
-    pub place: Option<Box<Place>>,
+    pub location: Option<Box<Location>>,
     /// Lowercase, no full stop, names in backticks.
     pub message: String,
     pub help: Option<String>,
-    /// The keys that lead to the place, as in `sink.http.url`; empty for the file as a whole.
+    /// The keys that lead to the location, as in `sink.http.url`; empty for the file as a whole.
     pub path: String,
 }
 
 /// The consequence of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Nothing runs until the file is corrected.
+    /// The pipelines do not start until the file is corrected.
     Error,
-    /// The pipeline runs, but probably not as intended. No exit code depends on it.
+    /// The pipeline runs, but probably not as intended. A warning does not change the exit code.
     Warning,
 }
 
@@ -40,9 +40,9 @@ impl Severity {
     }
 }
 
-/// A place in a file.
+/// A location in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     /// From 1.
     pub line: usize,
     /// In characters, from 1.
@@ -63,8 +63,8 @@ pub enum Style {
 
 impl Problem {
     pub fn new(file: &Path, message: impl Into<String>) -> Self {
-        let (place, help, path) = (None, None, String::new());
-        Self { severity: Severity::Error, file: file.to_owned(), place, message: message.into(), help, path }
+        let (location, help, path) = (None, None, String::new());
+        Self { severity: Severity::Error, file: file.to_owned(), location, message: message.into(), help, path }
     }
 
     pub fn is_error(&self) -> bool {
@@ -76,9 +76,9 @@ impl Problem {
         Self { severity: Severity::Warning, ..self }
     }
 
-    /// Adds the place.
-    pub fn at(mut self, place: Place) -> Self {
-        self.place = Some(Box::new(place));
+    /// Sets the location.
+    pub fn at(mut self, location: Location) -> Self {
+        self.location = Some(Box::new(location));
         self
     }
 
@@ -87,13 +87,13 @@ impl Problem {
         self
     }
 
-    /// Returns the problem as text: message, place, line, caret and help, each line ended.
+    /// Renders the problem as text: message, location, line, caret and help, each line ended.
     pub fn render(&self, style: Style) -> String {
         let (message, file) = (one_line(&self.message), self.file.display().to_string());
         let level = if self.is_error() { Level::ERROR } else { Level::WARNING };
         let title = level.primary_title(&message);
-        let group = match &self.place {
-            Some(place) => title.element(place.snippet(&file, &self.path)),
+        let group = match &self.location {
+            Some(location) => title.element(location.snippet(&file, &self.path)),
             None if self.path.is_empty() => title.element(Origin::path(&file)),
             None => title.element(Origin::path(format!("{file} ({})", self.path))),
         };
@@ -111,13 +111,13 @@ impl Problem {
 
     /// Returns the problem as JSON.
     pub fn to_json(&self) -> serde_json::Value {
-        let place = self.place.as_ref();
+        let location = self.location.as_ref();
         serde_json::json!({
             "severity": self.severity.as_str(),
             "file": self.file.display().to_string(),
-            "line": place.map(|place| place.line),
-            "column": place.map(|place| place.column),
-            "span_len": place.map(|place| place.span_len),
+            "line": location.map(|location| location.line),
+            "column": location.map(|location| location.column),
+            "span_len": location.map(|location| location.span_len),
             "path": (!self.path.is_empty()).then_some(&self.path),
             "message": self.message,
             "help": self.help,
@@ -125,12 +125,12 @@ impl Problem {
     }
 }
 
-/// Writes the place and the message on one line.
+/// Writes the location and the message on one line.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file.display())?;
-        if let Some(place) = &self.place {
-            write!(f, ":{}:{}", place.line, place.column)?;
+        if let Some(location) = &self.location {
+            write!(f, ":{}:{}", location.line, location.column)?;
         }
         write!(f, ": {}", one_line(&self.message))
     }
@@ -138,8 +138,8 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-impl Place {
-    /// Returns the place of a line and column, from 1, of a text.
+impl Location {
+    /// Returns the location of a line and column of a text, both from 1.
     pub fn at(text: &str, line: usize, column: usize) -> Self {
         let line_start: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
         let before = text[line_start..].chars().take_while(|c| *c != '\n').take(column.saturating_sub(1));
@@ -147,7 +147,7 @@ impl Place {
         Self::new(text, start..start)
     }
 
-    /// Returns the place of a range of bytes of a text.
+    /// Returns the location of a byte range of a text.
     pub fn new(text: &str, span: Span) -> Self {
         let mut start = span.start.min(text.len());
         while !text.is_char_boundary(start) {
@@ -166,7 +166,7 @@ impl Place {
         }
     }
 
-    /// Returns the line with a caret under the place, and the keys that lead there beside the caret.
+    /// Returns the line with a caret at the location, and the path of keys beside the caret.
     fn snippet<'a>(&'a self, file: &str, path: &'a str) -> Snippet<'a, Annotation<'a>> {
         let byte = |column: usize| self.text.char_indices().nth(column).map_or(self.text.len(), |(at, _)| at);
         let span = byte(self.column - 1)..byte(self.column - 1 + self.span_len);
@@ -175,10 +175,10 @@ impl Place {
     }
 }
 
-/// The columns of a rendered line. Longer lines are cut around the caret.
+/// The width of a rendered line. Longer lines are cut around the caret.
 const WIDTH: usize = 140;
 
-/// Returns a text on one line. The renderer replaces other control characters.
+/// Joins a text into one line. The renderer replaces other control characters.
 fn one_line(text: &str) -> String {
     text.replace('\n', " ")
 }

@@ -1,4 +1,4 @@
-//! TOML to tree.
+//! Parses TOML into a tree.
 
 use std::num::IntErrorKind;
 
@@ -21,7 +21,7 @@ fn table_of(table: DeTable<'_>) -> Result<Kind, SyntaxError> {
             Ok(Entry { key: key.into_inner().into(), key_span, value: node(value)? })
         })
         .collect::<Result<Vec<_>, SyntaxError>>()?;
-    // The parser sorts by name; problems are told in the order of the file.
+    // The parser sorts by name. Problems are reported in the order of the file.
     entries.sort_by_key(|entry| entry.key_span.start);
     Ok(Kind::Table(entries))
 }
@@ -59,30 +59,30 @@ fn syntax_error(text: &str, error: &toml::de::Error) -> SyntaxError {
     let span = error.span();
     let marked = span.clone().and_then(|span| text.get(span)).unwrap_or_default();
     let (message, help) = match error.message() {
-        "duplicate key" => (format!("`{marked}` is written twice"), Some("every key and every table is written once")),
-        message => in_our_words(message, marked),
+        "duplicate key" => (format!("duplicate key `{marked}`"), Some("every key and every table is written once")),
+        message => reworded(message, marked),
     };
     SyntaxError { message, span, help: help.map(str::to_owned) }
 }
 
-/// The parser's own messages speak of the grammar. `marked` is what they are about.
-fn in_our_words(message: &str, marked: &str) -> (String, Option<&'static str>) {
+/// Replaces messages of the parser that speak of the grammar. `marked` is the text that the message is about.
+fn reworded(message: &str, marked: &str) -> (String, Option<&'static str>) {
     let (ours, help) = match message {
         "string values must be quoted, expected literal string" => {
             let is_curly = marked.starts_with(['\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}']);
-            ("text stands in quotes", is_curly.then_some("these are typographic quotes: write `\"`"))
+            ("text needs quotes", is_curly.then_some("these are typographic quotes: write `\"`"))
         }
-        "key with no value, expected `=`" => ("a key is followed by `=` and its value", None),
+        "key with no value, expected `=`" => ("expected `=` and a value after the key", None),
         m if m.starts_with("invalid basic string, expected `\"`") => ("the text has no closing `\"`", None),
         m if m.starts_with("invalid literal string, expected `'`") => ("the text has no closing `'`", None),
         m if m.contains("unicode") || m.contains("escape") => (
-            "this is no escape that TOML knows",
+            "TOML has no such escape",
             Some("in `\"…\"` a `\\` begins an escape: write `\\\\`, or put the text between `'…'`"),
         ),
         m if m.starts_with("unexpected key or value") => ("the line should end here", Some("begin a new line")),
         m if m.starts_with("unclosed table") => ("the name of the table has no closing `]`", None),
         m if m.starts_with("cannot recurse") || m.starts_with("recursion limit") => {
-            ("this is nested deeper than any pipeline is", None)
+            ("the document is nested too deeply", None)
         }
         message => return (message.to_owned(), None),
     };

@@ -191,7 +191,7 @@ fn syntax_error(text: &str, error: &serde_saphyr::Error) -> SyntaxError {
     use serde_saphyr::Error;
     let (message, help) = match error {
         Error::DuplicateMappingKey { key: Some(key), .. } => {
-            (format!("the key `{key}` is written twice"), Some("every key is written once; join the two"))
+            (format!("duplicate key `{key}`"), Some("every key is written once; join the two"))
         }
         Error::MultipleDocuments { .. } => {
             ("a file holds one document".to_owned(), Some("write the other into a file of its own"))
@@ -199,14 +199,11 @@ fn syntax_error(text: &str, error: &serde_saphyr::Error) -> SyntaxError {
         Error::Budget { .. }
         | Error::AliasReplayLimitExceeded { .. }
         | Error::AliasExpansionLimitExceeded { .. }
-        | Error::AliasReplayStackDepthExceeded { .. } => (
-            "the document is larger, or deeper nested, than any pipeline is once its aliases are followed".to_owned(),
-            None,
-        ),
-        Error::AliasError { error, .. } => return syntax_error(text, error),
-        Error::UnknownAnchor { .. } => {
-            ("nothing has this anchor".to_owned(), Some("text that begins with `*` stands in quotes"))
+        | Error::AliasReplayStackDepthExceeded { .. } => {
+            ("the document is too large or nested too deeply after its aliases are expanded".to_owned(), None)
         }
+        Error::AliasError { error, .. } => return syntax_error(text, error),
+        Error::UnknownAnchor { .. } => ("unknown anchor".to_owned(), Some("put text that begins with `*` in quotes")),
         error => reworded(UserMessageFormatter.format_message(error).into_owned()),
     };
     let span = error.location().map(|location| match location.span().byte_offset() {
@@ -224,16 +221,16 @@ fn reworded(message: String) -> (String, Option<&'static str>) {
             ("text cannot begin with this character", Some("put the text in quotes"))
         }
         m if m.starts_with("mapping values are not allowed") => {
-            ("a `:` cannot stand here", Some("text that holds a `:` and a space stands in quotes"))
+            ("a `:` cannot stand here", Some("put text that contains a `:` and a space in quotes"))
         }
         m if m.contains("did not find expected key") => {
-            ("this is indented like nothing above it", Some("keys of one table begin in the same column"))
+            ("the indentation matches no line above", Some("start the keys of one table in the same column"))
         }
         m if m.starts_with("tabs disallowed") => ("a tab cannot stand here", None),
-        m if m.starts_with("did not find expected <document start>") => ("this is no YAML", None),
+        m if m.starts_with("did not find expected <document start>") => ("this is not YAML", None),
         m if m.starts_with("unclosed bracket '{'") => ("this `{` is never closed", None),
         m if m.starts_with("unclosed bracket '['") => ("this `[` is never closed", None),
-        m if m.starts_with("recursion limit") => ("this is nested deeper than any pipeline is", None),
+        m if m.starts_with("recursion limit") => ("the document is nested too deeply", None),
         _ => return (message, None),
     };
     (ours.to_owned(), help)

@@ -1,16 +1,16 @@
-//! Secrets that stand in a file as they are: told to whoever wrote them, and shown to nobody.
+//! Secrets written in clear in a file: the author gets advice, and no output shows them.
 
 use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
 
-use super::{Document, Kind, Node, Place, Problem};
+use super::{Document, Kind, Location, Node, Problem};
 
-/// Names under which people keep secrets.
+/// Key names that suggest a secret.
 const NAMES: &str = "token|passw|secret|authorization|api[-_]?key|credential|cookie";
 
-/// Returns advice for each secret that is written out: under a telling name, or as the password of a URL. A reference,
-/// also one with a default, is as it should be.
+/// Returns advice for each secret that is written in clear: under a name that suggests a secret, or as the password of
+/// a URL. A reference, also one with a default, is fine.
 pub fn clear_secrets(document: &Document) -> Vec<Problem> {
     let mut found = Vec::new();
     look(document, &document.root, &mut Vec::new(), &mut found);
@@ -32,7 +32,7 @@ fn look(document: &Document, node: &Node, path: &mut Vec<String>, found: &mut Ve
             found.push(Problem {
                 path: path.join("."),
                 ..problem
-                    .at(Place::new(&document.text, node.span.clone()))
+                    .at(Location::new(&document.text, node.span.clone()))
                     .help(
                         "keep it outside of the file: `${NAME}` for a variable, `${file:/run/secrets/name}` for a file",
                     )
@@ -55,10 +55,7 @@ fn is_secret(path: &[String], text: &str) -> bool {
     is_bearer || path.last().is_some_and(|key| NAMED.is_match(key)) || IN_URL.is_match(text)
 }
 
-/// Returns a line without what may be a secret in it; every column stays where it is. References are shown as written.
-///
-/// `start` is where the line begins in its text: below `headers` and `auth` every value counts as one.
-/// Hides what looks like a secret that is written in clear in a line of its own.
+/// Returns `line`, which stands alone, with suspected secrets masked. Masking preserves columns.
 pub fn without_secrets(line: &str) -> String {
     masked(line, 0, line)
 }
@@ -85,8 +82,8 @@ pub(super) fn masked(text: &str, start: usize, line: &str) -> String {
         .into_owned()
 }
 
-/// Returns whether a line stands within, or opens, a table of which every value may be a secret. Told from the text, as
-/// what cannot be parsed has no tree.
+/// Returns whether a line is in, or opens, a table whose values are all secrets. This reads the text, because a file
+/// that does not parse has no tree.
 fn holds_secrets(text: &str, start: usize, line: &str) -> bool {
     static OPENS: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(r#"^\s*(?:\[+[\w.-]*)?["']?(?:[\w.-]*\.)?(?:headers|auth|basic)\b|^\[?http\s*[\].=]|[{,]\s*(?:headers|auth)\s*[=:]"#)
@@ -99,7 +96,7 @@ fn holds_secrets(text: &str, start: usize, line: &str) -> bool {
     let mut least = indentation(line);
     for above in text[..start].lines().rev().filter(|above| !above.trim().is_empty()) {
         let is_table = above.trim_start().starts_with('[');
-        // In YAML what is indented less is above; in TOML nothing is, up to the line that begins the table.
+        // In YAML, the lines above with less indentation enclose this one. In TOML, only the header of the table does.
         if is_table || indentation(above) < least {
             least = indentation(above);
             if OPENS.is_match(above) {
@@ -142,14 +139,14 @@ mod tests {
     use super::super::Format;
     use super::*;
 
-    /// Shows the last line of a text.
+    /// Returns the last line of a text, masked.
     fn shown(text: &str) -> String {
         let start = text.rfind('\n').map_or(0, |at| at + 1);
         masked(text, start, &text[start..])
     }
 
     #[test]
-    fn r63_what_a_line_says_of_a_secret_is_not_shown() {
+    fn r63_secrets_in_a_line_are_masked() {
         for (text, expected) in [
             ("path = 'a'", "path = 'a'"),
             ("token = 'hush'", "token = '****'"),
@@ -172,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn r63_secrets_in_clear_are_found_under_telling_names_and_in_urls() {
+    fn r63_secrets_in_clear_are_found_by_key_names_and_in_urls() {
         let found = |text: &str| {
             let document = Document::parse(Path::new("a.yaml"), text.to_owned(), Format::Yaml).unwrap();
             clear_secrets(&document).iter().map(|problem| problem.path.clone()).collect::<Vec<_>>().join(" ")

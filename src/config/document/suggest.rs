@@ -2,7 +2,7 @@
 
 use strsim::osa_distance;
 
-/// Returns the candidate that resembles `written` most, if one does.
+/// Returns the candidate that resembles `written` most, if any does.
 pub fn closest<'a>(written: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let written = folded(written);
     let (distance, candidate) =
@@ -12,7 +12,7 @@ pub fn closest<'a>(written: &str, candidates: &[&'a str]) -> Option<&'a str> {
     (distance * 3 <= written.len().max(candidate.len()) || begins).then_some(candidate)
 }
 
-/// Returns a name without its case and its separators.
+/// Returns a name in lower case, without separators.
 fn folded(name: &str) -> String {
     name.chars().take(64).filter(|c| !matches!(c, '-' | '_' | ' ')).flat_map(char::to_lowercase).collect()
 }

@@ -9,26 +9,27 @@ fn document(text: &str) -> Document {
 #[test]
 fn problems_point_at_values_keys_items_or_what_is_nearest() {
     let document = document("sink:\n  http:\n    url: x\n    codes: [1, 22]\n");
-    let place = |problem: Problem| problem.place.map(|place| (place.line, place.column, place.span_len));
-    assert_eq!(place(document.problem(&["sink", "http", "url"], "")), Some((3, 10, 1)));
-    assert_eq!(place(document.problem_of_key(&["sink", "http", "url"], "")), Some((3, 5, 3)));
-    assert_eq!(place(document.problem_of_item(&["sink", "http", "codes"], 1, "")), Some((4, 16, 2)));
-    assert_eq!(place(document.problem_of_item(&["sink", "http", "codes"], 9, "")), Some((4, 5, 5)));
-    assert_eq!(place(document.problem(&["sink", "http", "auth", "token"], "")), Some((2, 3, 4)));
-    assert_eq!(place(document.problem(&["source"], "")), None);
+    let location =
+        |problem: Problem| problem.location.map(|location| (location.line, location.column, location.span_len));
+    assert_eq!(location(document.problem(&["sink", "http", "url"], "")), Some((3, 10, 1)));
+    assert_eq!(location(document.problem_of_key(&["sink", "http", "url"], "")), Some((3, 5, 3)));
+    assert_eq!(location(document.problem_of_item(&["sink", "http", "codes"], 1, "")), Some((4, 16, 2)));
+    assert_eq!(location(document.problem_of_item(&["sink", "http", "codes"], 9, "")), Some((4, 5, 5)));
+    assert_eq!(location(document.problem(&["sink", "http", "auth", "token"], "")), Some((2, 3, 4)));
+    assert_eq!(location(document.problem(&["source"], "")), None);
     assert_eq!(document.line_of(&["sink", "http"]), Some(2));
 }
 
 #[test]
 fn a_place_is_known_by_line_and_column_as_well() {
-    let place = |line, column| {
-        let place = Place::at("fn a() {\n  é + b\n}", line, column);
-        (place.line, place.column, place.text)
+    let location = |line, column| {
+        let location = Location::at("fn a() {\n  é + b\n}", line, column);
+        (location.line, location.column, location.text)
     };
-    assert_eq!(place(2, 5), (2, 5, "  é + b".to_owned()));
-    assert_eq!(place(2, 99), (2, 8, "  é + b".to_owned()));
-    assert_eq!(place(99, 99), (3, 2, "}".to_owned()));
-    assert_eq!(place(0, 0), (1, 1, "fn a() {".to_owned()));
+    assert_eq!(location(2, 5), (2, 5, "  é + b".to_owned()));
+    assert_eq!(location(2, 99), (2, 8, "  é + b".to_owned()));
+    assert_eq!(location(99, 99), (3, 2, "}".to_owned()));
+    assert_eq!(location(0, 0), (1, 1, "fn a() {".to_owned()));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The JSON Schema of the scalars: a reference may stand wherever text does.
+//! The JSON Schema of the scalars: a reference may replace any text.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::{SecretText, Text};
 
-/// The pattern of a reference. Its value is known only where it is resolved.
+/// The pattern of a reference, whose value a schema cannot check.
 const REFERENCE: &str = r"\$\{";
 
 /// The schema of [`duration`](super::duration), for `#[schemars(with = "scalar::DurationText")]`.
@@ -78,7 +78,7 @@ impl JsonSchema for Text {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "title": "text",
-            "description": "Text. `${NAME}`, `${NAME:-default}` and `${file:/path}` in it stand for what they refer to.",
+            "description": "Text. `${NAME}`, `${NAME:-default}` and `${file:/path}` in it are replaced by their values.",
             "type": "string",
         })
     }
@@ -92,7 +92,7 @@ impl JsonSchema for SecretText {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "title": "secret",
-            "description": "Text that is never shown. Best a reference: `${NAME}`, or `${file:/run/secrets/name}`.",
+            "description": "Text that is never shown. Prefer a reference: `${NAME}`, or `${file:/run/secrets/name}`.",
             "type": "string",
         })
     }

@@ -19,8 +19,8 @@ pub struct OtlpSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Text>")]
     pub endpoint: Option<Endpoint>,
-    /// The sampling ratio (0 to 1) for calls whose events carry no trace. A call whose events carry one is recorded if its
-    /// sender's part is.
+    /// The sampling ratio (0 to 1) for calls whose events carry no trace. A call whose events carry one follows the
+    /// sender's decision.
     pub sample: Share,
     /// The name of the daemon in traces.
     pub service_name: Text,
@@ -81,7 +81,7 @@ impl<'de> Deserialize<'de> for Endpoint {
     }
 }
 
-/// A share of a whole, 0 to 1.
+/// A ratio, 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Share(f64);
@@ -120,14 +120,14 @@ impl Visitor<'_> for ShareVisitor {
     type Value = Share;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a share between 0 and 1, such as 0.01")
+        f.write_str("a ratio between 0 and 1, such as 0.01")
     }
 
     fn visit_f64<E: de::Error>(self, share: f64) -> Result<Share, E> {
         if (0.0..=1.0).contains(&share) {
             return Ok(Share(share));
         }
-        Err(E::custom(format_args!("{share} is not a share between 0 and 1, such as 0.01")))
+        Err(E::custom(format_args!("{share} is not a ratio between 0 and 1, such as 0.01")))
     }
 
     fn visit_i64<E: de::Error>(self, share: i64) -> Result<Share, E> {

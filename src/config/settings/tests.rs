@@ -6,8 +6,8 @@ use super::*;
 use crate::config::document::Style;
 
 fn load(file: Option<&str>, variables: &[(&str, &str)], flags: &Flags) -> Result<DaemonSettings, Vec<Problem>> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("propulsiond.toml");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("propulsiond.toml");
     std::fs::write(&path, file.unwrap_or_default()).unwrap();
     let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     DaemonSettings::load(Some(&path), variables, flags)
@@ -259,7 +259,7 @@ fn mistakes_about_traces_name_their_place() {
               |
             2 | endpoint = 'collector:4318'
               |            ^^^^^^^^^^^^^^^^ otlp.endpoint
-            error: 1.5 is not a share between 0 and 1, such as 0.01
+            error: 1.5 is not a ratio between 0 and 1, such as 0.01
              --> propulsiond.toml:3:10
               |
             3 | sample = 1.5

@@ -105,7 +105,7 @@ fn files(settings: &Settings, prose: &Prose<'_>) -> String {
     let written = settings.path.written();
     let beside = !Path::new(written).is_absolute() && !settings.path.has_references();
     let place = if beside { format!("`{written}` beside the pipeline's file") } else { format!("`{written}`") };
-    let path = prose.folder.join(&*settings.path);
+    let path = prose.directory.join(&*settings.path);
     let log = match settings.tranche_per_file {
         true => "each by itself and all at the same time",
         false if settings.sort == Sort::Natural => {

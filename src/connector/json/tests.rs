@@ -201,7 +201,7 @@ fn c2_the_index_of_a_line_without_one_is_the_files_number_and_the_lines() {
     f.append("a.jsonl", "{\"stream\":\"a-1\",\"type\":\"T\"}\n");
     f.append("b.jsonl", "\n{\"stream\":\"a-1\",\"type\":\"T\"}\n{\"stream\":\"a-1\",\"index\":1,\"type\":\"T\"}\n");
     f.check(&format!(
-        "a-1/1@0.1 a-1/{}@1.2 (b.jsonl:3: expected no `index`, as the line's number is taken for it at byte 25 @1.3)",
+        "a-1/1@0.1 a-1/{}@1.2 (b.jsonl:3: expected no `index`, because the line's number is the index at byte 25 @1.3)",
         (1_i64 << 40) + 2
     ));
 }

@@ -6,13 +6,13 @@ use super::scan::{Bad, Scanner};
 use super::{BadLine, Indexing, LineOrigin, parse};
 use crate::event::Event;
 
-/// The reason why a pushed body is refused.
+/// The error of a rejected body.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadBody {
-    /// The first line is line 1.
+    /// Line numbers start at 1.
     #[error("line {line}: {why}")]
     Line { line: usize, why: BadLine },
-    /// The first item is item 1.
+    /// Item numbers start at 1.
     #[error("item {item}: {why}")]
     Item { item: usize, why: BadLine },
     #[error("the array: {0}")]
@@ -66,7 +66,7 @@ fn parse_array(body: &Bytes, first: u64, indexing: Indexing, events: &mut Vec<Ev
     Ok(count)
 }
 
-/// Returns a text without the byte order mark that may stand at its start.
+/// Removes the byte order mark at the start of a text, if there is one.
 pub fn without_byte_order_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }

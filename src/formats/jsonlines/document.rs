@@ -225,7 +225,7 @@ fn inflate(text: &str) -> Result<Vec<u8>, &'static str> {
     if json.len() as u64 > MAX_BODY { Err("expected a compressed body of at most 64 MiB") } else { Ok(json) }
 }
 
-/// Decodes base64 as any writer leaves it: with or without padding, and with any bits after the last byte.
+/// Decodes the base64 of any writer: with or without padding, and with any bits after the last byte.
 fn base64(text: &str) -> Option<Vec<u8>> {
     const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::RequireNone)

@@ -19,7 +19,7 @@ impl FieldPlace {
         self.key.0 as usize..self.key.1 as usize
     }
 
-    /// Returns whether the key has escapes in it.
+    /// Returns whether the key has escapes.
     pub fn has_escapes(self) -> bool {
         self.escaped
     }
@@ -55,7 +55,7 @@ pub fn object_fields(text: &[u8], fields: &mut Vec<FieldPlace>) -> Result<(), Ba
 /// Returns the locations of the items of an array.
 ///
 /// # Errors
-/// As [`object_fields`].
+/// Same as [`object_fields`].
 pub fn array_items(text: &[u8]) -> Result<Vec<Range<usize>>, BadLine> {
     let mut items = Vec::new();
     let mut scanner = Scanner::new(text)?;

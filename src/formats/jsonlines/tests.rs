@@ -85,7 +85,7 @@ fn c2_a_line_that_breaks_the_declared_indexing_is_an_error() {
     let line = |text: &str| read(text.as_bytes(), Indexing::Line);
     assert_eq!(line(r#"{"stream":"a-1","type":"T"}"#).unwrap()[0].index(), 7);
     let bad = line(r#"{"stream":"a-1","index":1,"type":"T"}"#).unwrap_err();
-    assert_eq!(bad.to_string(), "expected no `index`, as the line's number is taken for it at byte 25");
+    assert_eq!(bad.to_string(), "expected no `index`, because the line's number is the index at byte 25");
     assert!(line(r#"{"p":"a-1","i":0,"n":0,"e":[]}"#).is_err());
     assert!(read(br#"{"stream":"a-1","type":"T"}"#, Indexing::Field).is_err());
 }

@@ -105,13 +105,23 @@ impl Driver {
         };
         match self.drain.next(&unfinished, self.now) {
             Next::Wait => None,
-            Next::End(ended, reason) => Some((ended, reason)),
+            Next::End(ended, reason) => Some(self.unless_fenced(ended, reason)),
             Next::Release => {
                 self.release_claims();
                 // The releases wake the driver; without any, the run is over.
                 if self.releases == 0 { self.ended() } else { None }
             }
         }
+    }
+
+    /// Corrects the end of a finite job. Its last commit can show that another process has claimed a tranche: the progress of
+    /// that tranche is not stored, and so the job has not finished (C15).
+    fn unless_fenced(&self, ended: Ended, reason: String) -> (Ended, String) {
+        let why = self.why_fenced();
+        if ended != Ended::Finished || self.options.stop != Stop::Tail || why.is_empty() {
+            return (ended, reason);
+        }
+        (Ended::Fenced(why.clone()), why)
     }
 
     fn release_claims(&mut self) {

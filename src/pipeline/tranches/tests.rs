@@ -1,5 +1,6 @@
 use super::*;
 use crate::position::Ordinal;
+use crate::scheduler::TrancheReport;
 
 fn at(millis: u64) -> Timestamp {
     Timestamp::from_millis(millis)

@@ -17,24 +17,24 @@ use tracing::{Instrument, Span, error, error_span};
 
 use super::{OnError, OnStop, TaskKind};
 
-/// The first task of a group that failed, and why.
+/// The first failed task of a group, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{task}` {reason}")]
 pub struct Failure {
     pub task: Arc<str>,
-    /// As the predicate of a sentence: `ended early`, `panicked: …`, `failed: …`.
+    /// The predicate of a sentence: `ended early`, `panicked: …`, `failed: …`.
     pub reason: Arc<str>,
 }
 
-/// Tasks that had not ended when the deadline of a stop passed.
+/// The tasks that still ran at the deadline of a stop.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("still running at the deadline: {}", .names.join(", "))]
 pub struct StillRunning {
-    /// In order of their start.
+    /// Their names, in the order of their start.
     pub names: Vec<String>,
 }
 
-/// A handle on a group of tasks. Clones are handles on the same group; dropping them stops nothing.
+/// A handle on a group of tasks. Clones share the group, and dropping them stops nothing.
 #[derive(Clone)]
 pub struct Group {
     shared: Arc<Shared>,
@@ -57,22 +57,22 @@ struct Tasks {
 
 struct Running {
     name: Arc<str>,
-    /// `None` for threads, and for a task that is just being spawned.
+    /// `None` for a thread, and for a task during its spawn.
     abort: Option<AbortHandle>,
 }
 
-/// The stack of a thread: scripts that call each other deeply need it, and memory that is not touched costs nothing.
+/// The stack size of a thread. Deeply nested scripts need it, and unused pages cost no memory.
 const STACK_BYTES: usize = 16 << 20;
 
 impl Group {
-    /// Makes the daemon's group.
+    /// Creates the daemon's group.
     pub fn daemon() -> Self {
         Self::make(None, Span::none(), CancellationToken::new())
     }
 
-    /// Makes the group of one run of a pipeline under this one: it stops when this one does, and escalates what stops the
-    /// daemon. What its tasks log carries the pipeline's name. A restart gets a group of its own, once this is joined
-    /// (R37); joining the daemon's group does not wait for it, but for the keeper that joins it.
+    /// Creates the group of one run of a pipeline. It stops with this group, and escalates a failure that stops the
+    /// daemon. Log lines of its tasks carry the pipeline's name. Each restart creates a new group after the old one is
+    /// joined (R37). Joining the daemon's group waits for the keeper that joins this group, not for this group itself.
     pub fn pipeline(&self, name: &str) -> Self {
         Self::make(Some(self.clone()), pipeline_span(name), self.shared.stop.child_token())
     }
@@ -89,17 +89,17 @@ impl Group {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Returns the token that is cancelled when the group stops. Draining tasks watch it.
+    /// Returns the token that a stop of the group cancels. Draining tasks watch it.
     pub fn token(&self) -> &CancellationToken {
         &self.shared.stop
     }
 
-    /// Asks the group to stop: aborts what is aborted on a stop, lets the rest drain. Returns at once.
+    /// Stops the group: aborts the tasks of [`OnStop::Abort`], and lets the others drain. Returns at once.
     pub fn stop(&self) {
         self.shared.stop.cancel();
     }
 
-    /// Runs a future as a task of the group.
+    /// Spawns a future as a task of the group.
     pub fn spawn<F>(&self, kind: TaskKind, name: impl Into<Arc<str>>, future: F)
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
@@ -117,21 +117,21 @@ impl Group {
                 },
             };
             entry.group.ended(kind, &entry.name, ended);
-            // Held up to here, so that a task counts as running until its failure is known.
+            // The entry lives up to here: a task counts as running until its failure is recorded.
             drop(entry);
         };
-        #[expect(clippy::disallowed_methods, reason = "this module is what everybody else asks")]
+        #[expect(clippy::disallowed_methods, reason = "the rest of the crate spawns through this module")]
         let task = tokio::spawn(guarded.instrument(self.shared.span.clone()));
         if let Some(running) = group.tasks().running.get_mut(&id) {
             running.abort = Some(task.abort_handle());
         }
     }
 
-    /// Runs a closure on a thread of its own. It cannot be aborted: whatever its kind, it has to see the token, or the
-    /// end of its queue.
+    /// Spawns a closure on a thread of its own. A thread cannot be aborted: whatever its kind, it must watch the token
+    /// or the end of its queue.
     ///
     /// # Errors
-    /// The system has no thread left.
+    /// The system cannot start a thread.
     pub fn spawn_thread<F>(&self, kind: TaskKind, name: impl Into<Arc<str>>, work: F) -> io::Result<()>
     where
         F: FnOnce() -> anyhow::Result<()> + Send + 'static,
@@ -147,10 +147,10 @@ impl Group {
         Ok(())
     }
 
-    /// Returns the first failure, once there is one.
+    /// Waits for the first failure.
     ///
     /// # Cancel safety
-    /// Dropping the future loses nothing: it returns the same failure whenever it is asked.
+    /// Dropping the future loses nothing: each call returns the same failure.
     pub async fn failed(&self) -> Failure {
         let mut failure = self.shared.failure.subscribe();
         match failure.wait_for(Option::is_some).await {
@@ -164,11 +164,11 @@ impl Group {
         self.shared.failure.borrow().clone()
     }
 
-    /// Stops the group, waits for its tasks to end, and at the deadline aborts those that have not. A task must not join
-    /// its own group.
+    /// Stops the group, waits for its tasks, and aborts at the deadline those that still run. A task must not join its
+    /// own group.
     ///
     /// # Errors
-    /// The deadline passed. Threads named there run on, as nothing can end them.
+    /// The deadline passed. The named threads continue to run, because a thread cannot be aborted.
     pub async fn join(&self, within: Duration) -> Result<(), StillRunning> {
         self.stop();
         let mut running = self.shared.running.subscribe();
@@ -180,7 +180,7 @@ impl Group {
         if names.is_empty() { Ok(()) } else { Err(StillRunning { names }) }
     }
 
-    /// Returns the names of what runs, in order of their start.
+    /// Returns the names of the running tasks, in the order of their start.
     pub fn running(&self) -> Vec<String> {
         let tasks = self.tasks();
         let mut named: Vec<_> = tasks.running.iter().map(|(id, task)| (*id, task.name.to_string())).collect();
@@ -191,7 +191,7 @@ impl Group {
 
     fn abort_all(&self) -> Vec<String> {
         let names = self.running();
-        // Aborting may drop a future at once, and with it its entry, which takes the lock.
+        // An abort can drop a future at once, and with it its entry, which takes this lock.
         let handles: Vec<_> = self.tasks().running.values().filter_map(|task| task.abort.clone()).collect();
         handles.iter().for_each(AbortHandle::abort);
         names
@@ -251,13 +251,13 @@ impl fmt::Debug for Group {
     }
 }
 
-/// Returns the span that all lines about a pipeline are logged in. What it does on threads and tasks of others takes it along.
+/// Returns the span of all log lines about a pipeline. Work on threads and tasks outside the group carries it along.
 pub fn pipeline_span(name: &str) -> Span {
-    // At the level that is never filtered out, so that every line has the name.
+    // A span at this level is never filtered out, so that every line has the name.
     error_span!(parent: None, "pipeline", pipeline = %name)
 }
 
-/// A task's place in its group; gives it up when dropped, however the task ends.
+/// A task's entry in its group. The drop removes it, however the task ends.
 struct Entry {
     group: Group,
     id: u64,
@@ -270,7 +270,7 @@ impl Drop for Entry {
     }
 }
 
-/// Returns what a panic said.
+/// Returns the message of a panic.
 pub fn panic_message(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()

@@ -1,51 +1,51 @@
 //! The kinds of tasks: the consequence of a failure, and the reaction to a stop.
 
-/// The sorts of tasks there are.
+/// The kinds of tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TaskKind {
     /// Serves metrics, health and the admin API.
     Http,
-    /// Watches the pipelines folder and the signals.
+    /// Watches the pipelines directory and the signals.
     Watcher,
-    /// Small regular chores: summaries of repeated log lines, the progress display.
+    /// Does small periodic chores: summaries of repeated log lines, the progress display.
     Chore,
     /// Sends spans to a collector.
     Exporter,
-    /// Owns one pipeline: starts it, drains it, starts it again.
+    /// Owns one pipeline: starts it, drains it, restarts it.
     Keeper,
-    /// The loop of a pipeline.
+    /// Runs the loop of a pipeline.
     Driver,
     /// Reports a source's changes of assigned tranches.
     Source,
     /// Reads one tranche.
     Reader,
-    /// Runs calls, for as long as its queue is open. Scripts have threads of this kind.
+    /// Runs calls until its queue closes. Script threads are of this kind.
     Worker,
-    /// One call that waits for something outside.
+    /// Runs one asynchronous call.
     Call,
-    /// Writes what was decided to a sink, for as long as its queue is open.
+    /// Writes decisions to a sink until its queue closes.
     Writer,
-    /// Commits progress, for as long as its queue is open.
+    /// Commits progress until its queue closes.
     Committer,
 }
 
 /// The consequence of a task's failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnError {
-    /// The daemon cannot go on.
+    /// The daemon stops.
     StopDaemon,
-    /// Its group cannot go on.
+    /// The group stops.
     StopPipeline,
-    /// A line in the log says enough.
+    /// A log line reports it.
     Log,
 }
 
 /// The reaction of a running task to the stop of its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnStop {
-    /// It sees the group's token, ends by itself, and is waited for.
+    /// The task watches the group's token, ends by itself, and is waited for.
     Drain,
-    /// Its future is dropped where it waits.
+    /// The future is dropped at its next await.
     Abort,
 }
 
@@ -78,7 +78,7 @@ impl TaskKind {
 
     pub const fn on_stop(self) -> OnStop {
         match self {
-            // Requests are answered, calls end, what is decided is written and committed, spans are sent.
+            // Requests are answered, calls end, decisions are written and committed, spans are sent.
             Self::Http
             | Self::Exporter
             | Self::Keeper
@@ -87,15 +87,15 @@ impl TaskKind {
             | Self::Call
             | Self::Writer
             | Self::Committer => OnStop::Drain,
-            // These wait for input that may never come. Dropping them loses no event and no change.
+            // These tasks wait for input that may never arrive. An abort loses no event and no assignment change.
             Self::Watcher | Self::Chore | Self::Source | Self::Reader => OnStop::Abort,
         }
     }
 
-    /// Returns whether the task may end well before its group stops. One that may not has failed if it does.
+    /// Returns whether the task may end before its group stops. The early end of any other task is a failure.
     pub const fn may_finish(self) -> bool {
         match self {
-            // A job is done, a tranche is closed, a call has its answer, a queue its last entry.
+            // A job ends, a tranche closes, a call returns, a queue closes.
             Self::Keeper | Self::Driver | Self::Reader | Self::Worker | Self::Call | Self::Writer | Self::Committer => {
                 true
             }

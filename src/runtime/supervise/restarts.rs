@@ -1,11 +1,11 @@
-//! When a failed pipeline is started again.
+//! The delays before a failed pipeline restarts.
 
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::runtime::retry::Backoff;
 
-/// Counts failures in a row and says how long to wait after each. A pipeline restarts for ever (R36).
+/// Counts consecutive failures and computes the delay after each. A pipeline restarts without limit (R36).
 #[derive(Clone, Debug)]
 pub struct Restarts {
     backoff: Backoff,
@@ -14,12 +14,12 @@ pub struct Restarts {
 }
 
 impl Restarts {
-    /// A run of at least `healthy_after` makes the next failure the first of its row.
+    /// Creates a counter. A run of at least `healthy_after` resets it.
     pub fn new(backoff: Backoff, healthy_after: Duration) -> Self {
         Self { backoff, healthy_after, in_a_row: 0 }
     }
 
-    /// Takes note of a failure at `now` of what was started at `started`; returns how long to wait before the next start.
+    /// Counts a failure at `now` of a run that began at `started`. Returns the delay before the next start.
     pub fn failed(&mut self, started: Timestamp, now: Timestamp, random: &mut fastrand::Rng) -> Duration {
         if now.since(started) >= self.healthy_after {
             self.in_a_row = 0;
@@ -28,12 +28,13 @@ impl Restarts {
         self.backoff.delay(self.in_a_row, random)
     }
 
-    /// Returns how often in a row it failed, as of `now`, for what was started at `started`: zero again once that is healthy.
+    /// Returns the number of consecutive failures as of `now`, for a run that began at `started`. A healthy run has
+    /// none.
     pub fn in_a_row(&self, started: Timestamp, now: Timestamp) -> u32 {
         if now.since(started) >= self.healthy_after { 0 } else { self.in_a_row }
     }
 
-    /// Forgets the failures: a person asked for the start.
+    /// Resets the counter, because the operator asked for the start.
     pub fn reset(&mut self) {
         self.in_a_row = 0;
     }
@@ -50,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn r36_restarts_go_on_for_ever_with_delays_that_grow_to_a_cap() {
+    fn r36_restarts_are_unlimited_and_their_delays_grow_to_a_cap() {
         let mut random = fastrand::Rng::with_seed(7);
         let mut restarts = Restarts::new(BACKOFF, Duration::from_secs(300));
         for (failure, full) in [1, 2, 4, 8, 16, 32, 60, 60, 60].into_iter().enumerate() {
@@ -61,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_healthy_run_makes_the_next_failure_the_first() {
+    fn a_healthy_run_resets_the_failures() {
         let mut random = fastrand::Rng::with_seed(7);
         let mut restarts = Restarts::new(BACKOFF, Duration::from_secs(300));
         for _ in 0..6 {
@@ -74,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_a_person_asked_for_forgets_the_failures() {
+    fn a_start_by_the_operator_resets_the_failures() {
         let mut random = fastrand::Rng::with_seed(7);
         let mut restarts = Restarts::new(BACKOFF, Duration::from_secs(300));
         restarts.failed(at(0), at(1), &mut random);

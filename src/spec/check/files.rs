@@ -62,16 +62,16 @@ pub(super) fn shared(pipelines: &[Definition], data: &Path) -> Vec<Problem> {
 }
 
 fn uses<'a>(pipeline: &'a Definition, data: &Path) -> Vec<(std::path::PathBuf, Use<'a>)> {
-    let folder = pipeline.loaded.folder();
+    let directory = pipeline.loaded.directory();
     let document = Use { pipeline, role: Role::Document, at: Vec::new() };
     let mut uses = vec![(pipeline.loaded.file().to_owned(), document)];
     if let Some(script) = pipeline.spec().script().filter(|script| !script.is_hole() && !script.is_empty()) {
         let at = vec!["handler", "rhai", "script"];
-        uses.push((folder.join(&**script), Use { pipeline, role: Role::Script, at }));
+        uses.push((directory.join(&**script), Use { pipeline, role: Role::Script, at }));
     }
     let mut add = |role: &'static str, key: &'static str, files: Vec<KindFile>| {
         for file in files.into_iter().filter(|file| !file.path.is_empty()) {
-            let base = if file.usage == Usage::Input { folder } else { data };
+            let base = if file.usage == Usage::Input { directory } else { data };
             let at = [role, key].into_iter().chain(file.key).collect();
             uses.push((base.join(&file.path), Use { pipeline, role: Role::Connector(file.usage), at }));
         }

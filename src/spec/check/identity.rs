@@ -74,10 +74,10 @@ mod tests {
         let at = |path: &str| root.path().join(path);
         fs::create_dir_all(at("real/deep")).unwrap();
         fs::write(at("real/a"), "").unwrap();
-        symlink(at("real"), at("folder")).unwrap();
+        symlink(at("real"), at("directory")).unwrap();
         symlink("real/a", at("link")).unwrap();
         fs::hard_link(at("real/a"), at("hard")).unwrap();
-        for spelling in ["folder/a", "link", "hard", "real/../real/./a", "folder/deep/../a", "real/none/../a"] {
+        for spelling in ["directory/a", "link", "hard", "real/../real/./a", "directory/deep/../a", "real/none/../a"] {
             assert_eq!(FileId::of(&at(spelling)), FileId::of(&at("real/a")), "{spelling}");
         }
         assert_ne!(FileId::of(&at("real")), FileId::of(&at("real/a")));
@@ -88,9 +88,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let at = |path: &str| root.path().join(path);
         fs::create_dir_all(at("real/deep")).unwrap();
-        symlink(at("real"), at("folder")).unwrap();
+        symlink(at("real"), at("directory")).unwrap();
         symlink("real/later", at("dangling")).unwrap();
-        for spelling in ["folder/later", "dangling", "real/x/y/../../later", "folder/deep/../later"] {
+        for spelling in ["directory/later", "dangling", "real/x/y/../../later", "directory/deep/../later"] {
             assert_eq!(FileId::of(&at(spelling)), FileId::of(&at("real/later")), "{spelling}");
         }
         symlink("loop", at("loop")).unwrap();

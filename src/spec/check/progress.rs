@@ -68,7 +68,7 @@ pub(super) fn renamed(pipelines: &[Definition], data: &Path) -> Vec<Problem> {
 fn known_groups(pipelines: &[Definition], of: &Definition) -> Option<BTreeSet<String>> {
     let mut groups: BTreeSet<_> = pipelines.iter().map(|pipeline| pipeline.group().to_owned()).collect();
     let checked: BTreeSet<_> = pipelines.iter().map(|pipeline| FileId::of(pipeline.loaded.file())).collect();
-    for file in scan(of.loaded.folder()).ok()? {
+    for file in scan(of.loaded.directory()).ok()? {
         if !checked.contains(&FileId::of(&file)) {
             groups.insert(load_file(&file).ok()?.group().to_owned());
         }

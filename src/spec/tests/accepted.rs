@@ -260,11 +260,11 @@ fn a_pipeline_is_named_by_its_file_and_keyed_by_group_and_source() {
         ("a.toml", b"[source.generate]\n[sink.null]\n"),
         ("b.toml", b"group = 'g'\nsource_id = 's'\n[source.generate]\n[sink.null]\n"),
     ]);
-    let loaded = load(&files.folder()).unwrap();
+    let loaded = load(&files.directory()).unwrap();
     let defined: Vec<_> = loaded.into_iter().map(|loaded| crate::spec::define(loaded).unwrap()).collect();
     let keys: Vec<_> = defined.iter().map(|it| (it.name(), it.group(), it.source_id())).collect();
     assert_eq!(keys, [("a", "a", "generate".to_owned()), ("b", "g", "s".to_owned())]);
-    assert_eq!(defined[0].loaded.folder(), files.folder());
+    assert_eq!(defined[0].loaded.directory(), files.directory());
 }
 
 #[test]
@@ -272,20 +272,20 @@ fn r61_missing_variables_leave_holes_where_that_is_asked_for() {
     let text = "group = '${PROPULSIOND_TEST_UNSET}'\n[source.json]\npath = 'x${PROPULSIOND_TEST_UNSET}'\n\
         poll = '${PROPULSIOND_TEST_UNSET}'\n[handler.rhai]\nscript = '${PROPULSIOND_TEST_UNSET}'\n";
     let files = Files::new(&[("a.toml", text.as_bytes())]);
-    assert_eq!(files.problems(&files.folder()).len(), 4, "one for each that refers to it");
+    assert_eq!(files.problems(&files.directory()).len(), 4, "one for each that refers to it");
     crate::config::scalar::allowing_missing(|| {
-        assert_eq!(files.problems(&files.folder()), []);
-        std::fs::write(files.folder().join("b.toml"), text.replace("group = '${", "group = '${OTHER_")).unwrap();
-        assert_eq!(files.problems(&files.folder()), [], "two unknown groups are not the same one");
-        let loaded = load_file(&files.folder().join("a.toml")).unwrap();
+        assert_eq!(files.problems(&files.directory()), []);
+        std::fs::write(files.directory().join("b.toml"), text.replace("group = '${", "group = '${OTHER_")).unwrap();
+        assert_eq!(files.problems(&files.directory()), [], "two unknown groups are not the same one");
+        let loaded = load_file(&files.directory().join("a.toml")).unwrap();
         assert!(loaded.normalised().contains("x${PROPULSIOND_TEST_UNSET}"), "r63: shown as written");
     });
 }
 
 #[test]
-fn r64_what_a_reference_stands_for_never_changes_the_structure() {
+fn r64_the_value_of_a_reference_never_changes_the_structure() {
     let files = Files::new(&[("secret", b"a'\nstop = 'tail'\n[sink.stdout]")]);
-    let reference = format!("${{file:{}}}", files.folder().join("secret").display());
+    let reference = format!("${{file:{}}}", files.directory().join("secret").display());
     for (text, format) in
         [(format!("group = '{reference}'"), Format::Toml), (format!("group: {reference}"), Format::Yaml)]
     {

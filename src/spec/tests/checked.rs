@@ -11,7 +11,7 @@ use crate::spec::{Checked, Outcome};
 /// Checks the pipelines in a directory that has them all in order.
 fn outcome(files: &Files) -> Outcome {
     let data = files.root.path().join("data");
-    check(load(&files.folder()).unwrap(), &data).unwrap_or_else(|problems| panic!("{}", files.render(&problems)))
+    check(load(&files.directory()).unwrap(), &data).unwrap_or_else(|problems| panic!("{}", files.render(&problems)))
 }
 
 fn checked(files: &Files) -> Checked {
@@ -22,12 +22,12 @@ const SCRIPT: (&str, &[u8]) = ("s.rhai", b"import \"m\" as m; fn handle(stream, 
 
 fn with_token(token: &str) -> Files {
     let files = Files::new(&[SCRIPT, ("m.rhai", b"fn f() {}"), ("token", token.as_bytes())]);
-    let reference = format!("${{file:{}}}", files.folder().join("token").display());
+    let reference = format!("${{file:{}}}", files.directory().join("token").display());
     let text = format!(
         "[source.generate]\n[handler.rhai]\nscript = 's.rhai'\nparams = {{ t = '{reference}' }}\n\
          [sink.http]\nurl = 'http://h'\nauth = {{ bearer = '{reference}' }}\n"
     );
-    std::fs::write(files.folder().join("a.toml"), text).unwrap();
+    std::fs::write(files.directory().join("a.toml"), text).unwrap();
     files
 }
 
@@ -38,7 +38,7 @@ fn a_rotated_secret_is_a_change_and_stays_masked() {
     assert!(before == checked(&files), "nothing changed");
     let shown = before.definition.loaded.normalised();
     assert!(!shown.contains("first-secret") && !format!("{:?}", before.definition).contains("first-secret"));
-    std::fs::write(files.folder().join("token"), "second-secret\n").unwrap();
+    std::fs::write(files.directory().join("token"), "second-secret\n").unwrap();
     assert!(before != checked(&files), "the token changed");
     assert_eq!(shown, checked(&files).definition.loaded.normalised(), "a display shows the reference");
 }
@@ -47,7 +47,7 @@ fn a_rotated_secret_is_a_change_and_stays_masked() {
 fn a_changed_module_of_a_script_is_a_change() {
     let files = with_token("t");
     let before = checked(&files);
-    std::fs::write(files.folder().join("m.rhai"), "fn f() { 1 }").unwrap();
+    std::fs::write(files.directory().join("m.rhai"), "fn f() { 1 }").unwrap();
     assert!(before != checked(&files));
 }
 
@@ -78,7 +78,7 @@ fn r61_variables_that_are_set_are_judged_while_others_are_missing() {
     let text = "[source.json]\npath = '${PROPULSIOND_TEST_UNSET}'\npattern = '${PROPULSIOND_TEST_UNSET:-a/b}'\n\
         [handler.rhai]\nscript = '${PROPULSIOND_TEST_UNSET}'\n[schedule]\ncommit_interval = '${PROPULSIOND_TEST_UNSET:-0s}'\n";
     let files = Files::new(&[("a.toml", text.as_bytes())]);
-    let loaded = allowing_missing(|| load_file(&files.folder().join("a.toml"))).unwrap();
+    let loaded = allowing_missing(|| load_file(&files.directory().join("a.toml"))).unwrap();
     let problems = check(vec![loaded], files.root.path()).err().unwrap_or_default();
     expect![[r#"
         error: a pattern matches names of files, which hold no `/`
@@ -101,7 +101,7 @@ fn r61_variables_that_are_set_are_judged_while_others_are_missing() {
 fn a_pipeline_whose_script_is_a_hole_passes_as_far_as_it_is_known() {
     let text = b"[source.generate]\n[handler.rhai]\nscript = '${PROPULSIOND_TEST_UNSET}'\n";
     let files = Files::new(&[("a.toml", text)]);
-    let loaded: Loaded = allowing_missing(|| load_file(&files.folder().join("a.toml"))).unwrap();
+    let loaded: Loaded = allowing_missing(|| load_file(&files.directory().join("a.toml"))).unwrap();
     let outcome = check(vec![loaded], files.root.path()).unwrap_or_else(|problems| panic!("{problems:?}"));
     assert_eq!((outcome.checked.len(), outcome.unknown_scripts.len(), outcome.definitions().count()), (0, 1, 1));
 }
@@ -111,9 +111,9 @@ fn check_files(settings: &str, expected: Expect) {
     let text = format!("[source.json]\npath = 'events.jsonl'\n{settings}");
     let files =
         Files::new(&[("events.jsonl", b""), ("s.rhai", b"fn handle(stream, events) {}"), ("a.toml", text.as_bytes())]);
-    symlink(files.folder().join("events.jsonl"), files.root.path().join("data/link.db")).unwrap();
-    std::fs::hard_link(files.folder().join("events.jsonl"), files.root.path().join("data/hard.db")).unwrap();
-    expected.assert_eq(&files.render(&files.problems(&files.folder())));
+    symlink(files.directory().join("events.jsonl"), files.root.path().join("data/link.db")).unwrap();
+    std::fs::hard_link(files.directory().join("events.jsonl"), files.root.path().join("data/hard.db")).unwrap();
+    expected.assert_eq(&files.render(&files.problems(&files.directory())));
 }
 
 #[test]
@@ -132,9 +132,9 @@ fn s22_the_checkpoints_are_not_the_feed_however_it_is_spelled() {
 fn problems_of(path: &str) -> Vec<String> {
     let text = format!("[source.json]\npath = 'events.jsonl'\n[checkpoint.sqlite]\npath = '{path}'\n[sink.null]\n");
     let files = Files::new(&[("events.jsonl", b""), ("a.toml", text.as_bytes())]);
-    symlink(files.folder().join("events.jsonl"), files.root.path().join("data/link.db")).unwrap();
-    std::fs::hard_link(files.folder().join("events.jsonl"), files.root.path().join("data/hard.db")).unwrap();
-    let problems = files.problems(&files.folder());
+    symlink(files.directory().join("events.jsonl"), files.root.path().join("data/link.db")).unwrap();
+    std::fs::hard_link(files.directory().join("events.jsonl"), files.root.path().join("data/hard.db")).unwrap();
+    let problems = files.problems(&files.directory());
     problems.iter().map(|problem| problem.message.clone()).collect()
 }
 

@@ -1,4 +1,4 @@
-//! The names: every family there is, with its help, labels and buckets.
+//! The metric families: names, help texts, labels and buckets.
 
 use prometheus::core::Collector;
 use prometheus::{Counter, Gauge, Histogram, IntCounter, Registry};
@@ -9,18 +9,18 @@ use super::series::{Age, Description, Reading, Series, WallAge};
 use super::summary::{CoarseSummary, Summary};
 use crate::clock::Clock;
 
-/// Upper bounds of handler latencies: a millisecond, doubled 15 times.
+/// Upper bounds of handler latencies: one millisecond, doubled 15 times.
 const HANDLER_SECONDS: &[f64] =
     &[0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384, 32.768];
 
 /// Upper bounds of feed latencies.
 const FEED_SECONDS: &[f64] = &[0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0];
 
-/// Upper bounds of what an event spends in each stage: a tenth of a millisecond, quadrupled 10 times.
+/// Upper bounds of the time an event spends in each stage: a tenth of a millisecond, quadrupled 10 times.
 const STAGE_SECONDS: &[f64] =
     &[0.0001, 0.0004, 0.0016, 0.0064, 0.0256, 0.1024, 0.4096, 1.6384, 6.5536, 26.2144, 104.8576];
 
-/// Every family that has series per pipeline or tranche.
+/// The families with series per pipeline or tranche.
 pub(super) struct Families {
     pub(super) registry: Registry,
     pub(super) scheduler: Scheduler,
@@ -31,13 +31,13 @@ pub(super) struct Families {
     all: Vec<Box<dyn AnyFamily>>,
 }
 
-/// The families of the process, about exported traces.
+/// The families of exported traces.
 pub(super) struct Spans {
     pub(super) exported: Family<IntCounter>,
     pub(super) dropped: Family<IntCounter>,
 }
 
-/// Propulsion's metrics of its scheduler.
+/// Propulsion's scheduler metrics.
 pub(super) struct Scheduler {
     pub(super) categories: Family<Gauge>,
     pub(super) streams: Family<Gauge>,
@@ -50,7 +50,7 @@ pub(super) struct Scheduler {
     pub(super) handler_summary: Family<Summary>,
 }
 
-/// Propulsion's metrics of a feed, and what is new about reading one.
+/// Propulsion's feed metrics, and ours about reading.
 pub(super) struct Feed {
     pub(super) read: Family<Histogram>,
     pub(super) read_summary: Family<CoarseSummary>,
@@ -69,7 +69,7 @@ pub(super) struct Feed {
     pub(super) ahead_bytes: Family<Gauge>,
 }
 
-/// The families about positions and commits.
+/// The families of positions and commits.
 pub(super) struct Checkpoint {
     pub(super) age: Family<Age>,
     pub(super) commits: Family<IntCounter>,
@@ -106,7 +106,7 @@ const GROUP_KIND: &[&str] = &["pipeline", "group", "kind"];
 const FEED: &[&str] = &["pipeline", "source", "tranche"];
 
 impl Families {
-    /// Makes all families and a registry that has them, the process' own and the build's.
+    /// Creates all families, and a registry that also holds the metrics of the process and the build.
     pub(super) fn register(clock: Clock) -> Self {
         let mut maker = Maker { registry: Registry::new(), clock, all: Vec::new() };
         let (scheduler, feed) = (Scheduler::make(&mut maker), Feed::make(&mut maker));
@@ -115,7 +115,7 @@ impl Families {
             exported: maker.make("propulsiond_spans_exported_total", "Spans that a collector accepted", &[]),
             dropped: maker.make(
                 "propulsiond_spans_dropped_total",
-                "Spans that found no room in the queue, or that the collector did not accept",
+                "Spans lost because the queue was full or the collector rejected them",
                 &[],
             ),
         };
@@ -126,7 +126,7 @@ impl Families {
         Self { registry, scheduler, feed, checkpoint, pipeline, spans, all }
     }
 
-    /// Removes the series that have these values for these labels, of all families that have the labels.
+    /// Removes the series with these label values from every family that has the labels.
     pub(super) fn remove(&self, labels: &[(&str, &str)]) {
         self.all.iter().for_each(|family| family.remove(labels));
     }
@@ -218,27 +218,27 @@ impl Feed {
             items: maker.make("propulsion_feed_items_total", "Propulsion Feed: Source Observed item count", FEED),
             lag: maker.make(
                 "propulsiond_lag",
-                "How much of a tranche is still unread, where that is known",
+                "Backlog of a tranche, in the unit of its source, if known",
                 &["pipeline", "tranche", "unit"],
             ),
-            lag_valid: maker.make("propulsiond_lag_valid", "1 if it is known how much is unread, else 0", TRANCHE),
+            lag_valid: maker.make("propulsiond_lag_valid", "1 if the lag is known, else 0", TRANCHE),
             event_age: maker.make(
                 "propulsiond_event_age_seconds",
-                "Age of the newest event that was read, by the time that it carries",
+                "Age of the newest event read, by its own timestamp",
                 TRANCHE,
             ),
             failures: maker.make("propulsiond_read_failures_total", "Reads that failed", TRANCHE),
             read_age: maker.make(
                 "propulsiond_read_age_seconds",
-                "How long ago a read last succeeded, with events or without; 0 once nothing is left to read",
+                "Time since the last successful read, with or without events; 0 at the end of a finite tranche",
                 TRANCHE,
             ),
             ahead_events: maker.make(
                 "propulsiond_ahead_events",
-                "Events read after the position, handled or not",
+                "Events read after the position, handled or unhandled",
                 TRANCHE,
             ),
-            ahead_bytes: maker.make("propulsiond_ahead_bytes", "Bytes of the events that are held unhandled", TRANCHE),
+            ahead_bytes: maker.make("propulsiond_ahead_bytes", "Bytes of the unhandled events in memory", TRANCHE),
         }
     }
 }
@@ -248,19 +248,19 @@ impl Checkpoint {
         Self {
             age: maker.make(
                 "propulsiond_checkpoint_age_seconds",
-                "Age of the oldest progress that is not committed; 0 if all is",
+                "Age of the oldest uncommitted progress; 0 if all is committed",
                 TRANCHE,
             ),
             commits: maker.make("propulsiond_checkpoint_commits_total", "Commits of progress", TRANCHE),
             failures: maker.make("propulsiond_checkpoint_failures_total", "Commits of progress that failed", TRANCHE),
             gap_events: maker.make(
                 "propulsiond_checkpoint_gap_events",
-                "Events that are handled, but come after one that is not and that holds the position back",
+                "Handled events after the unhandled event that holds back the position",
                 TRANCHE,
             ),
             blocked: maker.make(
                 "propulsiond_checkpoint_blocked_seconds",
-                "How long ago the event was read that holds the position back; 0 if there is none",
+                "Time since the event that holds back the position was read; 0 if there is none",
                 TRANCHE,
             ),
             exposure: maker.make(
@@ -270,7 +270,7 @@ impl Checkpoint {
             ),
             set_bytes: maker.make(
                 "propulsiond_set_bytes",
-                "Size of the set of events handled after the position, as it is committed",
+                "Encoded size of the committed set of events handled after the position",
                 TRANCHE,
             ),
         }
@@ -282,12 +282,12 @@ impl Pipeline {
         Self {
             state: maker.make(
                 "propulsiond_pipeline_state",
-                "1 for the state that a pipeline is in, 0 for the others",
+                "1 for the current state of a pipeline, 0 for the others",
                 &["pipeline", "state"],
             ),
             config_hash: maker.make(
                 "propulsiond_config_hash",
-                "Hash of the files that a pipeline runs by",
+                "Hash of the files of a pipeline",
                 &["pipeline", "hash"],
             ),
             restarts: maker.make("propulsiond_restarts_total", "Restarts after a failure", PIPELINE),
@@ -300,36 +300,32 @@ impl Pipeline {
             handled: maker.make("propulsiond_handled_events_total", "Events handled", PIPELINE),
             late: maker.make(
                 "propulsiond_late_events_total",
-                "Events that came below what their stream had passed, and were offered",
+                "Events that arrived below their stream's write position and were offered",
                 PIPELINE,
             ),
-            duplicates: maker.make(
-                "propulsiond_duplicates_total",
-                "Events that came again, and were dropped",
-                PIPELINE,
-            ),
-            skipped: maker.make("propulsiond_skipped_total", "Events passed over because they failed", PIPELINE),
-            parked: maker.make("propulsiond_parked_events", "Events that are parked", PIPELINE),
+            duplicates: maker.make("propulsiond_duplicates_total", "Redelivered events that were dropped", PIPELINE),
+            skipped: maker.make("propulsiond_skipped_total", "Failed events that were skipped", PIPELINE),
+            parked: maker.make("propulsiond_parked_events", "Parked events", PIPELINE),
             malformed: maker.make(
                 "propulsiond_malformed_total",
-                "Events that their source or handler could not read",
+                "Events that their source or handler could not decode",
                 PIPELINE,
             ),
-            throttled: maker.make("propulsiond_throttled_total", "Calls that were told to come less often", PIPELINE),
+            throttled: maker.make("propulsiond_throttled_total", "Calls that were throttled", PIPELINE),
             unavailable: maker.make(
                 "propulsiond_unavailable_total",
-                "Calls that could not reach what they need",
+                "Calls whose sink or store was unavailable",
                 PIPELINE,
             ),
             breaker_open: maker.make(
                 "propulsiond_breaker_open",
-                "1 while calls wait because what they need cannot be reached, else 0",
+                "1 while the circuit breaker is open, else 0",
                 PIPELINE,
             ),
             script: maker.make("propulsiond_script_total", "What a script counts", &["pipeline", "name"]),
             replaced_threads: maker.make(
                 "propulsiond_replaced_threads_total",
-                "Script threads that hung and were replaced",
+                "Script threads replaced because they hung",
                 PIPELINE,
             ),
         }

@@ -1,4 +1,4 @@
-//! All series of one name.
+//! All series of one metric name.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -9,10 +9,10 @@ use prometheus::proto::{self, LabelPair, MetricFamily};
 use super::series::{Description, Series};
 use crate::clock::Clock;
 
-/// The series of one name, by the values of their labels.
+/// The series of one metric name, keyed by their label values.
 ///
-/// The library's own vectors are not used: they tell series apart by a hash over the values put end to end, so that
-/// (`orders`, `11`) and (`orders1`, `1`) are one to them, and they sort the labels.
+/// The library's own vectors do not serve here. They identify a series by a hash over the concatenated values, so that
+/// (`orders`, `11`) and (`orders1`, `1`) are the same series, and they sort the labels.
 pub(super) struct Family<S>(Arc<Inner<S>>);
 
 struct Inner<S> {
@@ -30,7 +30,7 @@ impl<S: Series> Family<S> {
         Self(Arc::new(Inner { description, desc, clock, series: RwLock::default() }))
     }
 
-    /// Returns the series with these values, in the order of the labels; makes it if there is none.
+    /// Returns the series with these values, in the order of the labels, and creates it if necessary.
     pub(super) fn get(&self, values: &[&str]) -> S {
         assert_eq!(values.len(), self.0.description.labels.len(), "{} has other labels", self.0.description.name);
         let key = values.iter().map(|&value| value.into()).collect();
@@ -73,9 +73,9 @@ impl<S: Series> Collector for Family<S> {
     }
 }
 
-/// A family whatever its series are.
+/// A family of any type of series.
 pub(super) trait AnyFamily: Send + Sync {
-    /// Removes the series that have these values for these labels; none if it lacks one of the labels.
+    /// Removes the series with these label values. Removes none if the family lacks one of the labels.
     fn remove(&self, labels: &[(&str, &str)]);
 }
 

@@ -1,4 +1,4 @@
-//! Counts of single calls, collected without synchronisation.
+//! Counts of single calls, collected without synchronization.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,18 +8,18 @@ use prometheus::local::LocalHistogram;
 use super::PipelineMetrics;
 use super::summary::LocalLatency;
 
-/// The activities on which a driver spends its time.
+/// The activities of a driver's loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activity {
     /// Regrouping events by stream.
     Merge,
-    /// Taking batches in.
+    /// Admitting batches.
     Ingest,
-    /// Finding work and handing it out.
+    /// Finding work and dispatching it.
     Dispatch,
-    /// Taking results back.
+    /// Processing results.
     Results,
-    /// Keeping statistics.
+    /// Maintaining statistics.
     Stats,
 }
 
@@ -37,14 +37,14 @@ impl Activity {
     }
 }
 
-/// A stage on an event's way (R79).
+/// A stage of an event's processing (R79).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Being read, as a page.
+    /// The read of the event's page.
     Read,
-    /// From having been read to the call.
+    /// The time between the read and the call.
     Queue,
-    /// The call, its effects included.
+    /// The call, including the write of its effects.
     Handle,
     /// A commit of progress.
     Commit,
@@ -63,7 +63,7 @@ impl Stage {
     }
 }
 
-/// The counts of one driver. They become visible when they are flushed; dropping the value flushes them, too.
+/// The counts of one driver. A flush or a drop publishes them.
 #[derive(Debug)]
 pub struct LocalMetrics {
     pipeline: PipelineMetrics,
@@ -89,7 +89,7 @@ impl LocalMetrics {
 
     fn add_kind(&mut self, kind: &str) -> usize {
         let (kind, latency) = self.pipeline.handler_latency(kind);
-        // A script that makes up tags without end has them counted together, and is found here under that name.
+        // A script with too many tags has the further ones counted together, under the name in `kind`.
         if let Some(known) = self.kinds.iter().position(|(known, _)| *known == kind) {
             return known;
         }
@@ -97,22 +97,22 @@ impl LocalMetrics {
         self.kinds.len() - 1
     }
 
-    /// Counts events that are handled.
+    /// Counts handled events.
     pub fn events_handled(&mut self, events: usize) {
         self.events += events as u64;
     }
 
-    /// Takes note of what an event, or the oldest of a run, spent in a stage.
+    /// Records the time that an event, or the oldest of a run, spent in a stage.
     pub fn spent(&mut self, stage: Stage, took: Duration) {
         self.stages[stage as usize].observe(took.as_secs_f64());
     }
 
-    /// Takes note of the loop's own time.
+    /// Records the loop's own time.
     pub fn worked(&mut self, activity: Activity, took: Duration) {
         self.cpu[activity as usize] += took;
     }
 
-    /// Makes everything visible.
+    /// Publishes all counts.
     pub fn flush(&mut self) {
         self.kinds.iter_mut().for_each(|(_, latency)| latency.flush());
         self.stages.iter().for_each(LocalHistogram::flush);

@@ -18,12 +18,12 @@ use crate::position::TrancheId;
 use crate::scheduler::Snapshot;
 use crate::telemetry::health::State;
 
-/// The most kinds of results, and of counters of a script. Further kinds count as [`OTHER`].
+/// The maximum number of result kinds, and of a script's counters. Further ones count as [`OTHER`].
 const MOST_KINDS: usize = 32;
 const MOST_NAMES: usize = 100;
 const OTHER: &str = "other";
 
-/// The metrics of one pipeline. Clones are handles on the same ones.
+/// The metrics of one pipeline. Clones share them.
 #[derive(Clone)]
 pub struct PipelineMetrics {
     shared: Arc<Shared>,
@@ -41,7 +41,7 @@ struct Shared {
     kinds: Mutex<BTreeSet<Arc<str>>>,
     tranches: Mutex<BTreeMap<TrancheId, TrancheMetrics>>,
     script: Mutex<HashMap<String, IntCounter>>,
-    /// The late events and duplicates that the snapshot shown last had counted.
+    /// The late events and duplicates in the snapshot that was shown last.
     shown: Mutex<(u64, u64)>,
 }
 
@@ -97,20 +97,20 @@ impl PipelineMetrics {
         &self.shared.group
     }
 
-    /// Returns the metrics of one of the pipeline's tranches, read from the source that checkpoints name so.
+    /// Returns the metrics of one tranche. `source_id` is the source's name in checkpoints.
     pub fn tranche(&self, source_id: &str, tranche: &TrancheId) -> TrancheMetrics {
         let metrics = TrancheMetrics::new(&self.shared.families, &self.shared.name, source_id, tranche);
         lock(&self.shared.tranches).insert(tranche.clone(), metrics.clone());
         metrics
     }
 
-    /// Removes everything about a tranche that is not read here any more, once nothing counts for it.
+    /// Removes all series of a tranche. The pipeline must not read the tranche any more.
     pub fn remove_tranche(&self, tranche: &TrancheId) {
         lock(&self.shared.tranches).remove(tranche);
         self.shared.families.remove(&[("pipeline", &self.shared.name), ("tranche", tranche.as_str())]);
     }
 
-    /// Returns what was counted so far.
+    /// Returns the counts so far.
     pub fn totals(&self) -> Totals {
         let (counters, families) = (&self.shared.counters, &self.shared.families.scheduler);
         let kind = |kind: &Arc<str>| {
@@ -130,16 +130,16 @@ impl PipelineMetrics {
         }
     }
 
-    /// Returns what a loop counts by itself.
+    /// Returns a collector for one driver's single calls.
     pub fn local(&self) -> LocalMetrics {
         LocalMetrics::new(self.clone())
     }
 
-    /// Shows how the scheduler stands: when it is scraped, and, empty, when there is none any more.
+    /// Shows a snapshot of the scheduler. An empty one shows that there is no scheduler.
     pub fn show(&self, snapshot: &Snapshot) {
         self.shared.streams.show(snapshot);
         let mut shown = lock(&self.shared.shown);
-        // A scheduler that was made anew counts from 0.
+        // A new scheduler counts from 0.
         let since = |now: u64, before: u64| if now >= before { now - before } else { now };
         self.shared.counters.late.inc_by(since(snapshot.late_events, shown.0));
         self.shared.counters.duplicates.inc_by(since(snapshot.duplicates, shown.1));
@@ -152,14 +152,14 @@ impl PipelineMetrics {
         }
     }
 
-    /// Says by which files the pipeline runs.
+    /// Sets the hash of the pipeline's files.
     pub fn config_hash(&self, hash: &str) {
         let (name, family) = (&*self.shared.name, &self.shared.families.pipeline.config_hash);
         family.remove(&[("pipeline", name)]);
         family.get(&[name, hash]).set(1.0);
     }
 
-    /// Takes note of what an event, or the oldest of a run, spent in a stage.
+    /// Records the time that an event, or the oldest of a run, spent in a stage.
     pub fn spent(&self, stage: Stage, took: Duration) {
         self.shared.stages[stage as usize].observe(took.as_secs_f64());
     }
@@ -172,7 +172,7 @@ impl PipelineMetrics {
         self.shared.counters.skipped.inc_by(events as u64);
     }
 
-    /// Sets how many events are parked.
+    /// Sets the number of parked events.
     pub fn parked(&self, events: u64) {
         self.shared.counters.parked.set(events as f64);
     }
@@ -197,7 +197,7 @@ impl PipelineMetrics {
         self.shared.counters.replaced_threads.inc();
     }
 
-    /// Counts for a script, under a name of the script's; as `other`, if it has used too many names already.
+    /// Counts `by` in a script's own counter. A counter beyond the limit of names counts as `other`.
     pub fn script(&self, name: &str, by: u64) {
         let mut known = lock(&self.shared.script);
         let name = if known.contains_key(name) || known.len() < MOST_NAMES { name } else { OTHER };
@@ -210,7 +210,7 @@ impl PipelineMetrics {
         known.insert(name.to_owned(), counter);
     }
 
-    /// Returns where results of a kind are counted, and under what name.
+    /// Returns the latency of a result kind, and the name that it counts under.
     pub(super) fn handler_latency(&self, kind: &str) -> (Arc<str>, Latency) {
         let mut kinds = lock(&self.shared.kinds);
         let kind: Arc<str> = match kinds.get(kind) {

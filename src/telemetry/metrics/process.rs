@@ -1,4 +1,4 @@
-//! The process itself, under the names that Prometheus' own libraries use; on Linux only, from `/proc`.
+//! The process metrics, under the names of Prometheus' own client libraries. They exist on Linux only, from `/proc`.
 
 use std::collections::HashMap;
 use std::fs;
@@ -64,7 +64,7 @@ fn family_of((name, help, kind): (&str, &str, MetricType), value: f64) -> Metric
 /// Returns a field of `/proc/self/stat` by its number in proc(5), which counts from 1.
 fn stat(number: usize) -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The second field is a name in brackets that may hold anything.
+    // The second field is a name in brackets that can hold any character.
     let (_, after_name) = stat.rsplit_once(')')?;
     after_name.split_whitespace().nth(number - 3)?.parse().ok()
 }

@@ -16,7 +16,7 @@ pub(super) struct Description {
     pub(super) name: &'static str,
     pub(super) help: &'static str,
     pub(super) labels: &'static [&'static str],
-    /// Of a histogram; empty for others.
+    /// The upper bounds of a histogram; empty for other types.
     pub(super) buckets: &'static [f64],
 }
 
@@ -26,7 +26,7 @@ pub(super) trait Series: Clone + Send + Sync + 'static {
 
     fn make(description: &Description, clock: Clock) -> Self;
 
-    /// Returns its value without labels; `None` while it has none.
+    /// Returns the current value without labels; `None` while there is none.
     fn sample(&self) -> Option<proto::Metric>;
 }
 
@@ -81,7 +81,7 @@ impl Series for Histogram {
     }
 }
 
-/// A gauge that may have no value.
+/// A gauge that can be absent.
 #[derive(Clone, Debug)]
 pub(super) struct Reading(Arc<AtomicU64>);
 
@@ -108,12 +108,12 @@ impl Series for Reading {
 #[derive(Clone, Debug)]
 pub(super) struct Age {
     clock: Clock,
-    /// Nanoseconds; `u64::MAX`: no such thing.
+    /// Nanoseconds; `u64::MAX` means absent.
     since: Arc<AtomicU64>,
 }
 
 impl Age {
-    /// Says that it begins now.
+    /// Sets the beginning to now.
     pub(super) fn restart(&self) {
         self.set(Some(self.clock.now()));
     }
@@ -136,15 +136,15 @@ impl Series for Age {
     }
 }
 
-/// The age of something by the time of day; no value before it exists.
+/// The age of something by the time of day; absent before it exists.
 #[derive(Clone, Debug)]
 pub(super) struct WallAge {
-    /// Milliseconds since 1970; `i64::MIN`: no such thing.
+    /// Milliseconds since 1970; `i64::MIN` means absent.
     millis: Arc<AtomicI64>,
 }
 
 impl WallAge {
-    /// Keeps the later of this moment and the one that is kept.
+    /// Keeps the later of `at` and the stored time.
     pub(super) fn raise(&self, at: OffsetDateTime) {
         self.millis.fetch_max(millis(at), Ordering::Relaxed);
     }
@@ -159,7 +159,7 @@ impl Series for WallAge {
 
     fn sample(&self) -> Option<proto::Metric> {
         let at = self.millis.load(Ordering::Relaxed);
-        // A clock that runs ahead elsewhere makes no negative ages here.
+        // A source's clock can run ahead of ours; an age is never negative.
         (at != i64::MIN).then(|| gauge(millis(wall()).saturating_sub(at).max(0) as f64 / 1_000.0))
     }
 }

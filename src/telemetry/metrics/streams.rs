@@ -1,4 +1,4 @@
-//! The number of streams in each state, under Propulsion's names of the states.
+//! The number of streams in each state, under Propulsion's state names.
 
 use prometheus::Gauge;
 
@@ -8,7 +8,8 @@ use crate::scheduler::{Snapshot, StateTotals};
 type Totals = fn(&Snapshot) -> &StateTotals;
 
 /// The states of streams with events. `failing`, `stalled` and `deferred` are new: Propulsion counts such streams as
-/// `ready` (it offers them again at once). What it calls `malformed`, a stream that is held back for good, is parked here.
+/// `ready`, because it offers them again at once. Propulsion's `malformed`, a stream held back for good, is a parked
+/// stream here.
 const STATES: [(&str, Totals); 7] = [
     ("active", |snapshot| &snapshot.active),
     ("ready", |snapshot| &snapshot.ready),

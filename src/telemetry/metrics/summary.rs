@@ -13,17 +13,17 @@ use crate::clock::Clock;
 
 const QUANTILES: [f64; 3] = [0.5, 0.95, 0.99];
 
-/// Quantiles are over the last minute, in steps of a fifth of it.
+/// Quantiles cover the last minute, in steps of a fifth of it.
 const WINDOW_SECONDS: u64 = 60;
 const STEPS: usize = 5;
 
-/// Durations are kept in microseconds; what is longer than an hour counts as an hour.
+/// Durations are stored in microseconds. A duration over an hour counts as an hour.
 const LONGEST: u64 = 3_600_000_000;
 
-/// The quantiles of the durations of the last minute, and the sum and number of all there ever were.
+/// The quantiles of the last minute's durations, and the sum and number of all durations.
 ///
-/// Memory is bounded: a step holds a count for each size of duration, told apart to two digits in a summary of a
-/// pipeline (at most 14 KB), and to one in those of a tranche (2 KB), of which there may be thousands.
+/// Memory is bounded. Each step counts durations by size: to two digits in a summary of a pipeline (at most 14 KB), and
+/// to one digit in a summary of a tranche (2 KB), because there can be thousands of tranches.
 #[derive(Clone, Debug)]
 pub(super) struct Summary {
     clock: Clock,
@@ -56,7 +56,7 @@ impl Summary {
         self.recorded().record(number, micros(took));
     }
 
-    /// Takes durations in and leaves the list empty.
+    /// Records all durations of the list and empties it.
     fn drain(&self, micros: &mut Vec<u32>) {
         let number = self.step();
         let mut recorded = self.recorded();
@@ -83,7 +83,7 @@ impl Recorded {
             step.number = number;
             step.values.reset();
         }
-        // It grows to what it has to hold, and everything up to the longest duration can be held.
+        // The histogram grows on demand up to the longest duration.
         step.values.record(u64::from(micros)).expect("a duration of at most an hour fits");
     }
 
@@ -91,7 +91,7 @@ impl Recorded {
         let mut all = values(self.digits);
         for step in self.steps.iter().flatten() {
             if step.number + STEPS as u64 > number {
-                all.add(&step.values).expect("what fits one fits another of the same kind");
+                all.add(&step.values).expect("histograms of the same precision add up");
             }
         }
         all
@@ -99,14 +99,14 @@ impl Recorded {
 }
 
 fn values(digits: u8) -> Values<u32> {
-    Values::new(digits).expect("one and two digits can be told apart")
+    Values::new(digits).expect("one and two significant digits are valid")
 }
 
 fn micros(took: Duration) -> u32 {
     took.as_micros().min(u128::from(LONGEST)) as u32
 }
 
-/// The durations of the last minute, in seconds.
+/// A description of the last minute's durations, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recent {
     pub min: f64,
@@ -119,7 +119,7 @@ pub struct Recent {
 }
 
 impl Summary {
-    /// Describes the durations of the last minute; `None` if there are none.
+    /// Describes the last minute's durations; `None` if there are none.
     pub(super) fn describe(&self) -> Option<Recent> {
         let recent = self.recorded().recent(self.step());
         let seconds = |micros: f64| micros / 1e6;
@@ -136,7 +136,7 @@ impl Summary {
     }
 }
 
-/// A summary with one digit, for those there are many of.
+/// A summary with one digit, for series that exist per tranche.
 #[derive(Clone, Debug)]
 pub(super) struct CoarseSummary(pub(super) Summary);
 
@@ -193,7 +193,7 @@ impl Latency {
     }
 }
 
-/// Collects durations without synchronisation until it is flushed.
+/// Collects durations without synchronization until the next flush.
 #[derive(Debug)]
 pub(super) struct LocalLatency {
     histogram: LocalHistogram,
@@ -201,7 +201,7 @@ pub(super) struct LocalLatency {
     micros: Vec<u32>,
 }
 
-/// The most durations that are collected before an automatic flush.
+/// The number of collected durations that triggers a flush.
 const COLLECTED: usize = 4_096;
 
 impl LocalLatency {
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn quantiles_are_those_of_what_was_observed() {
+    async fn quantiles_describe_the_observed_durations() {
         for (digits, share) in [(2, 0.01), (1, 0.07)] {
             let summary = Summary::new(Clock::start(), digits);
             (1..=1_000).rev().for_each(|millis| summary.observe(Duration::from_millis(millis)));
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_window_slides_in_steps_and_sum_and_count_stay() {
+    async fn the_window_slides_in_steps_while_sum_and_count_remain() {
         let summary = Summary::new(Clock::start(), 2);
         summary.observe(Duration::from_secs(8));
         pass(12).await;
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_old_step_is_not_mixed_with_the_one_that_takes_its_place() {
+    async fn a_new_step_replaces_the_oldest_one() {
         let summary = Summary::new(Clock::start(), 2);
         summary.observe(Duration::from_secs(8));
         pass(60).await;
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn locally_collected_values_arrive_with_the_flush() {
+    fn a_flush_publishes_locally_collected_durations() {
         let description = Description { name: "a", help: "b", labels: &[], buckets: &[0.1, 1.0] };
         let clock = Clock::start();
         let latency =

@@ -17,7 +17,7 @@ use crate::position::{Position, TrancheId};
 use crate::scheduler::TrancheReport;
 use crate::source::{Lag, LagUnit};
 
-/// A page that was read.
+/// A page returned by a read.
 #[derive(Clone, Copy, Debug)]
 pub struct PageRead<'a> {
     pub events: usize,
@@ -25,13 +25,13 @@ pub struct PageRead<'a> {
     pub took: Duration,
     /// The position at which reading resumes.
     pub resume_at: &'a Position,
-    /// The time that its newest event carries, if it carries one.
+    /// The timestamp of its newest event, if the event carries one.
     pub newest: Option<OffsetDateTime>,
     /// The size of the backlog, if the source knows it.
     pub lag: Option<Lag>,
 }
 
-/// The metrics of one tranche. Clones are handles on the same ones.
+/// The metrics of one tranche. Clones share them.
 #[derive(Clone)]
 pub struct TrancheMetrics {
     shared: Arc<Shared>,
@@ -100,7 +100,8 @@ impl TrancheMetrics {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Counts a page, also as the stage `read`. An empty one counts as no page, and what it took, which is mostly waiting at the tail, as no latency.
+    /// Counts a page, also as the stage `read`. An empty page is neither counted nor timed, because such a read mostly
+    /// waits at the tail.
     pub fn page_read(&self, page: PageRead<'_>) {
         self.shared.read_age.restart();
         self.lag(page.lag);
@@ -120,19 +121,19 @@ impl TrancheMetrics {
         }
     }
 
-    /// Says that the tranche is at its end: reading is not behind with it any more (R25).
+    /// Sets the lag and the ages to 0 at the end of the tranche (R25).
     pub fn closed(&self) {
         self.shared.read_age.set(None);
     }
 
-    /// Counts the hand-over of a page: how long it waited for room, and how many batches are held then.
+    /// Counts the hand-over of a page: `waited` for room, and `queue` batches in memory afterwards.
     pub fn ingested(&self, waited: Duration, queue: usize) {
         self.shared.ingest.observe(waited.as_secs_f64());
         self.shared.ingest_summary.0.observe(waited);
         self.shared.queue.set(queue as f64);
     }
 
-    /// Says how much is unread. What is not known is neither 0 nor what it was (R69).
+    /// Sets the lag. An unknown lag is absent: it is neither 0 nor the last known value (R69).
     pub fn lag(&self, lag: Option<Lag>) {
         let amount = |unit| lag.filter(|lag| lag.unit == unit).map(|lag| lag.amount as f64);
         self.shared.lag_events.set(amount(LagUnit::Events));
@@ -140,13 +141,13 @@ impl TrancheMetrics {
         self.shared.lag_valid.set(if lag.is_some() { 1.0 } else { 0.0 });
     }
 
-    /// Counts a read that failed. How much is unread is not known from then on.
+    /// Counts a failed read. The lag is unknown until the next successful one.
     pub fn read_failed(&self) {
         self.shared.read_failures.inc();
         self.lag(None);
     }
 
-    /// Shows how the scheduler stands with the tranche (R11).
+    /// Shows the scheduler's report on the tranche (R11).
     pub fn show(&self, report: &TrancheReport) {
         self.shared.ahead_events.set(report.ahead as f64);
         self.shared.ahead_bytes.set(report.bytes as f64);
@@ -154,7 +155,7 @@ impl TrancheMetrics {
         self.shared.blocked.set(report.blocked_since);
     }
 
-    /// Returns what was counted so far.
+    /// Returns the counts so far.
     pub(super) fn totals(&self) -> TrancheTotals {
         let of = &self.shared;
         TrancheTotals {
@@ -173,23 +174,23 @@ impl TrancheMetrics {
         self.shared.commits.inc();
     }
 
-    /// Counts a commit of progress that failed (R8).
+    /// Counts a failed commit of progress (R8).
     pub fn commit_failed(&self) {
         self.shared.commit_failures.inc();
     }
 
-    /// Says since when there has been progress that is not committed; `None`: all of it is. An idle tranche, which writes
-    /// nothing (R68), does not age.
+    /// Sets the time since which progress has been uncommitted; `None` if all of it is committed. An idle tranche
+    /// commits nothing (R68), and its age stays 0.
     pub fn uncommitted_since(&self, since: Option<Timestamp>) {
         self.shared.uncommitted.set(since);
     }
 
-    /// Says how many handled events a crash now would replay.
+    /// Sets the number of handled events that a crash now would replay.
     pub fn replay_exposure(&self, events: u64) {
         self.shared.exposure.set(events as f64);
     }
 
-    /// Says how large the set of handled ordinals is, encoded (C14, R14).
+    /// Sets the encoded size of the set of handled ordinals (C14, R14).
     pub fn set_bytes(&self, bytes: usize) {
         self.shared.set_bytes.set(bytes as f64);
     }

@@ -1,4 +1,4 @@
-//! The HTTP client that the encoder sends with.
+//! The HTTP client of the encoder.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,10 +11,10 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use super::Options;
 use crate::runtime::http_client;
 
-/// The longest part of an answer that is read.
+/// The length of the part of a response body that is read.
 const MOST_READ: usize = 64 * 1024;
 
-/// The outcome of a request. The encoder itself reports only success or failure.
+/// The outcome of a request. The encoder itself reports success or failure only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
     Answered(u16),
@@ -33,11 +33,13 @@ impl Client {
         let client = http_client::client(tls, options.timeout, options.timeout)
             .default_headers(headers(options)?)
             .build()
-            .map_err(|error| anyhow::anyhow!("make the HTTP client of the exporter: {}", http_client::chain(&error)))?;
+            .map_err(|error| {
+                anyhow::anyhow!("cannot create the HTTP client of the exporter: {}", http_client::chain(&error))
+            })?;
         Ok(Self { client, sent: Arc::default() })
     }
 
-    /// Takes what became of the last request; `None`: there was none.
+    /// Takes the outcome of the last request; `None` if there was none.
     pub(super) fn sent(&self) -> Option<Sent> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -60,16 +62,16 @@ fn headers(options: &Options) -> anyhow::Result<HeaderMap> {
     let mut headers = HeaderMap::new();
     for (name, value) in &options.headers {
         let name = HeaderName::from_bytes(name.as_bytes())
-            .with_context(|| format!("`otlp.headers`: `{name}` is no name for a header"))?;
+            .with_context(|| format!("`otlp.headers`: `{name}` is not a header name"))?;
         let mut value = HeaderValue::from_str(value.expose())
-            .with_context(|| format!("`otlp.headers`: what `{name}` holds cannot be sent"))?;
+            .with_context(|| format!("`otlp.headers`: the value of `{name}` is not valid in a header"))?;
         value.set_sensitive(true);
         headers.insert(name, value);
     }
     Ok(headers)
 }
 
-/// Leaves out the headers that it sends.
+/// Hides the headers, which can hold secrets.
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").finish_non_exhaustive()

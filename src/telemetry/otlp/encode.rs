@@ -1,4 +1,4 @@
-//! Spans in the words of the OpenTelemetry crates.
+//! Converts spans to the types of the OpenTelemetry crates.
 
 use opentelemetry::trace::{Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue, StringValue, Value};
@@ -6,7 +6,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use crate::trace::{Attribute, Context, Kind, Span};
 
-/// Returns a span as it is exported.
+/// Converts a span for its export.
 pub(super) fn span(span: &Span) -> SpanData {
     let attributes = span.attributes.iter().map(|(name, value)| KeyValue::new(*name, attribute(value))).collect();
     let mut links = SpanLinks::default();

@@ -1,4 +1,4 @@
-//! A folder of JSON lines that grows, and where each event stands in it.
+//! A directory of JSON lines that grows, and where each event stands in it.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -10,7 +10,7 @@ const STREAMS: usize = 300;
 /// About what a line takes in the file that is written, in bytes.
 pub(super) const SINK_LINE: u64 = 130;
 
-/// One line of the folder.
+/// One line of the directory.
 #[derive(Debug, PartialEq)]
 pub(super) struct Line {
     pub(super) stream: usize,
@@ -22,7 +22,7 @@ pub(super) struct Line {
 
 /// The events and the files they are in, which are read as one log.
 pub(super) struct Feed {
-    folder: PathBuf,
+    directory: PathBuf,
     random: fastrand::Rng,
     lines: Vec<Line>,
     /// The repeated lines, each repeated once.
@@ -34,10 +34,10 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    pub(super) fn new(folder: PathBuf, random: fastrand::Rng) -> Self {
-        fs::create_dir(&folder).unwrap();
+    pub(super) fn new(directory: PathBuf, random: fastrand::Rng) -> Self {
+        fs::create_dir(&directory).unwrap();
         Self {
-            folder,
+            directory,
             random,
             lines: Vec::new(),
             repeated: std::collections::HashSet::new(),
@@ -81,7 +81,7 @@ impl Feed {
     }
 
     pub(super) fn append_rest(&mut self, rest: &[u8]) {
-        let path = self.folder.join(format!("{:05}.jsonl", self.file));
+        let path = self.directory.join(format!("{:05}.jsonl", self.file));
         OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(rest).unwrap();
     }
 

@@ -9,7 +9,7 @@ use propulsiond::cli::{self, Cli};
 use propulsiond::config::settings::{DaemonSettings, Listen};
 
 use super::page::{Part, is_assignment, is_program, root};
-use crate::daemon::{Daemon, Place, check, copy_folder, program, run};
+use crate::daemon::{Daemon, Place, check, copy_directory, program, run};
 use crate::deploy::{Image, manifest};
 
 /// The scene of commands: a copy of the sample that ran to its tail, a daemon beside it, and a root for installed files.
@@ -36,11 +36,11 @@ const STAND_INS: [(&str, &str); 6] = [
 impl Scene {
     pub(super) fn new() -> Self {
         let place = Place::new(&[]);
-        for folder in ["pipelines", "config"] {
-            copy_folder(&root().join(folder), &place.path(folder));
+        for directory in ["pipelines", "config"] {
+            copy_directory(&root().join(directory), &place.path(directory));
         }
-        for folder in ["root/usr/local/bin", "root/etc/systemd/system"] {
-            std::fs::create_dir_all(place.path(folder)).unwrap();
+        for directory in ["root/usr/local/bin", "root/etc/systemd/system"] {
+            std::fs::create_dir_all(place.path(directory)).unwrap();
         }
         check(&place.run(&["--until-tail"]), 0, &["finished: "]);
         Self { place, daemon: OnceCell::new(), runs: Cell::new(0), named: RefCell::default() }
@@ -250,8 +250,8 @@ impl Scene {
             .iter()
             .map(|word| self.installed(word).replace("target/release/propulsiond", env!("CARGO_BIN_EXE_propulsiond")));
         let words: Vec<_> = words.collect();
-        let folder = if of_data { self.place.path("") } else { root().to_owned() };
-        let output = Command::new(&words[0]).args(&words[1..]).current_dir(folder).output().unwrap();
+        let directory = if of_data { self.place.path("") } else { root().to_owned() };
+        let output = Command::new(&words[0]).args(&words[1..]).current_dir(directory).output().unwrap();
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     }
 
@@ -316,12 +316,12 @@ fn is_a_script(path: &str) -> Judged {
 /// Asserts that some code asks for a variable.
 fn is_read(variable: &str) -> Judged {
     let asked_for = format!("(\"{variable}\")");
-    let mut folders: Vec<PathBuf> = ["src", "tests", "benches"].map(|folder| root().join(folder)).into();
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
+    let mut directories: Vec<PathBuf> = ["src", "tests", "benches"].map(|directory| root().join(directory)).into();
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                folders.push(path);
+                directories.push(path);
             } else if path.extension().is_some_and(|end| end == "rs") && asks(&path, &asked_for) {
                 return Ok(());
             }

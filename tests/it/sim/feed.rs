@@ -1,6 +1,6 @@
 //! The log that every life reads, and a source over it whose tranches come and go.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -12,9 +12,10 @@ use propulsiond::position::{Ordinal, Position, Progress, StartAt, TrancheId};
 use propulsiond::source::{
     Batch, Changes, Contract, Left, Next, Room, Source, SourceError, SourceErrorKind, TrancheChange, TrancheReader,
 };
-use tokio::sync::Notify;
 
-use super::world::{Plan, World};
+use super::group::Coming;
+use super::plan::Plan;
+use super::world::World;
 
 /// Everything that a tranche will ever hold. The ordinal of an event is its place.
 pub(super) struct Log(Vec<Event>);
@@ -119,70 +120,27 @@ fn event(tranche: usize, stream: usize, at: usize, index: i64, kind: &str) -> Ev
 
 pub(super) struct Feed {
     world: World,
+    process: String,
     coming: Mutex<VecDeque<Coming>>,
-    /// The number of the newest assignment of each tranche.
-    epochs: Mutex<BTreeMap<TrancheId, u64>>,
-    /// Assignments that the pipeline gave up.
-    left: Mutex<BTreeSet<(TrancheId, u64)>>,
-    changed: Notify,
-}
-
-#[derive(Clone)]
-enum Coming {
-    Added(TrancheId),
-    Settled,
-    Lost(TrancheId),
-    Pause(Duration),
-    /// Revoked, and assigned again once it was released.
-    Move(TrancheId),
 }
 
 impl Feed {
-    pub(super) fn new(world: World) -> Self {
-        let mut coming = VecDeque::new();
-        let mut inner = world.lock();
-        let tranches: Vec<_> = inner.logs.keys().map(|name| TrancheId::new(name.as_str())).collect();
-        coming.extend(tranches.iter().cloned().map(Coming::Added));
-        coming.push_back(Coming::Settled);
-        if inner.plan.moving && !inner.last {
-            for _ in 0..inner.random.u32(1..4) {
-                coming.push_back(Coming::Pause(Duration::from_millis(inner.random.u64(1..500))));
-                let tranche = tranches[inner.random.usize(0..tranches.len())].clone();
-                if inner.random.bool() {
-                    coming.push_back(Coming::Move(tranche));
-                } else {
-                    coming.push_back(Coming::Lost(tranche.clone()));
-                    coming.push_back(Coming::Pause(Duration::from_millis(inner.random.u64(0..300))));
-                    coming.push_back(Coming::Added(tranche));
-                }
-            }
-        }
-        drop(inner);
-        Self {
-            world,
-            coming: Mutex::new(coming),
-            epochs: Mutex::default(),
-            left: Mutex::default(),
-            changed: Notify::new(),
-        }
-    }
-
-    fn assign(&self, tranche: TrancheId) -> TrancheChange {
-        let mut epochs = self.epochs.lock().unwrap();
-        let epoch = epochs.entry(tranche.clone()).or_default();
-        *epoch += 1;
-        TrancheChange::Added { tranche, origin: None, epoch: *epoch }
+    pub(super) fn new(world: World, process: &str) -> Self {
+        let coming = Mutex::new(world.lock().start_source(process));
+        world.notify();
+        Self { world, process: process.to_owned(), coming }
     }
 
     async fn until_left(&self, tranche: &TrancheId) {
-        let epoch = self.epochs.lock().unwrap()[tranche];
-        loop {
-            let changed = self.changed.notified();
-            if self.left.lock().unwrap().contains(&(tranche.clone(), epoch)) {
-                return;
-            }
-            changed.await;
+        let Some(epoch) = self.world.lock().epoch(&self.process, tranche.as_str()) else { return };
+        while !self.world.lock().has_left(&self.process, tranche.as_str(), epoch) {
+            self.world.changed().await;
         }
+    }
+
+    fn next(&self) -> Option<Coming> {
+        let own = self.coming.lock().unwrap().pop_front();
+        own.or_else(|| self.world.lock().next_change(&self.process))
     }
 }
 
@@ -194,26 +152,35 @@ impl Source for Feed {
     }
 
     async fn watch(&self, changes: &Changes) -> Result<(), SourceError> {
+        let (world, process) = (&self.world, self.process.as_str());
         loop {
-            let next = self.coming.lock().unwrap().pop_front();
-            match next {
+            let change = match self.next() {
+                None if world.lock().shares_tranches() => {
+                    world.changed().await;
+                    continue;
+                }
                 None => return Ok(()),
-                Some(Coming::Added(tranche)) => changes.report(self.assign(tranche)).await,
-                Some(Coming::Settled) => changes.report(TrancheChange::Settled).await,
-                Some(Coming::Lost(tranche)) => changes.report(TrancheChange::Lost { tranche }).await,
-                Some(Coming::Pause(delay)) => tokio::time::sleep(delay).await,
+                Some(Coming::Added(tranche)) => world.lock().assign(process, tranche),
+                Some(Coming::Settled) => TrancheChange::Settled,
+                Some(Coming::Lost(tranche)) => world.lock().lose(process, tranche),
+                Some(Coming::Removed(tranche, within)) => world.lock().revoke(process, tranche, within),
+                Some(Coming::Pause(delay)) => {
+                    tokio::time::sleep(delay).await;
+                    continue;
+                }
                 Some(Coming::Move(tranche)) => {
                     // A limit that is too short gives running calls up, and their events come again.
-                    let within = {
-                        let mut inner = self.world.lock();
+                    let change = {
+                        let mut inner = world.lock();
                         let millis = if inner.random.bool() { inner.random.u64(0..100) } else { 1_000_000 };
-                        Duration::from_millis(millis)
+                        inner.revoke(process, tranche.clone(), Duration::from_millis(millis))
                     };
-                    changes.report(TrancheChange::Removed { tranche: tranche.clone(), within }).await;
+                    changes.report(change).await;
                     self.until_left(&tranche).await;
-                    changes.report(self.assign(tranche)).await;
+                    world.lock().assign(process, tranche)
                 }
-            }
+            };
+            changes.report(change).await;
         }
     }
 
@@ -223,18 +190,22 @@ impl Source for Feed {
             StartAt::Position(Position::Number(number)) => usize::try_from(number).unwrap(),
             StartAt::Position(Position::Token(token)) => panic!("`{token}` is no position of this log"),
         };
-        Box::new(FeedReader { world: self.world.clone(), tranche: tranche.to_string(), at })
+        let epoch = self.world.lock().epoch(&self.process, tranche.as_str()).unwrap_or(0);
+        let (world, process) = (self.world.clone(), self.process.clone());
+        Box::new(FeedReader { world, process, tranche: tranche.to_string(), epoch, at })
     }
 
-    fn left(&self, tranche: &TrancheId, epoch: u64, _how: Left) {
-        self.left.lock().unwrap().insert((tranche.clone(), epoch));
-        self.changed.notify_waiters();
+    fn left(&self, tranche: &TrancheId, epoch: u64, how: Left) {
+        self.world.lock().leave(&self.process, tranche.as_str(), epoch, how);
+        self.world.notify();
     }
 }
 
 struct FeedReader {
     world: World,
+    process: String,
     tranche: String,
+    epoch: u64,
     at: usize,
 }
 
@@ -243,6 +214,13 @@ impl TrancheReader for FeedReader {
     async fn next(&mut self, room: Room) -> Result<Next, SourceError> {
         let (delay, fails) = {
             let mut inner = self.world.lock();
+            let has_left = inner.has_left(&self.process, &self.tranche, self.epoch);
+            inner.demand(!has_left, || format!("{} reads {} after it left (C29)", self.process, self.tranche));
+            if inner.breaks(40) {
+                drop(inner);
+                // A panic without a message on the screen.
+                std::panic::resume_unwind(Box::new("the reader broke"));
+            }
             (inner.random.u64(0..20), inner.strikes(15))
         };
         tokio::time::sleep(Duration::from_millis(delay)).await;

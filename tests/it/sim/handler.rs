@@ -75,6 +75,7 @@ impl SimHandler {
         let mut keys = Vec::new();
         for work in &call.streams {
             check_offer(&mut inner, work);
+            inner.check_parked_are_kept_back(&self.process, work);
             let paused = inner.paused.contains(&self.process);
             inner.demand(!paused, || format!("{:?} are offered while paused", work.events));
             let key = match inner.plan.order {
@@ -119,6 +120,10 @@ fn check_offer(inner: &mut Inner, work: &Work) {
         let missing = inner.missing_before(work);
         inner.demand(missing.is_none(), || format!("{events:?} are offered without {missing:?}"));
     }
+    if by_index && !work.late {
+        let overtaken = inner.overtaken_by(work);
+        inner.demand(overtaken.is_none(), || format!("{events:?} are offered before {overtaken:?}"));
+    }
     let real = events.iter().all(|event| matches!(event.kind(), Kind::Event | Kind::Unfold));
     inner.demand(real, || format!("{events:?} are not all events"));
 }
@@ -133,6 +138,13 @@ fn decide(inner: &mut Inner, work: &Work) -> Result<Decision, HandlerError> {
             error
         });
     }
+    if let Some(stalling) = work.events.iter().find(|event| inner.stalls(event)).filter(|_| !work.late) {
+        // No progress at the event itself, and the events before it first.
+        let next = stalling.index();
+        let effects = work.events.iter().take_while(|event| event.index() < next);
+        let effects = effects.map(|event| Value::from(format!("{event:?}").as_str())).collect();
+        return Ok(Decision { next: NextIndex::Upto(next), effects, tag: None });
+    }
     // Never as often as would make the policy act on what is no poison.
     if work.failures < 2 && inner.strikes(12) {
         return Err(HandlerError::new(HandlerErrorKind::Transient, "bad luck"));
@@ -142,11 +154,9 @@ fn decide(inner: &mut Inner, work: &Work) -> Result<Decision, HandlerError> {
         return Err(HandlerError::new(kind, "away"));
     }
     if inner.strikes(25) {
-        return Ok(Decision {
-            next: NextIndex::Defer(Duration::from_millis(inner.random.u64(1..200))),
-            effects: Vec::new(),
-            tag: None,
-        });
+        let delay = inner.random.u64(1..200);
+        let delay = if inner.plan.trials.defers_at_once { 0 } else { delay };
+        return Ok(Decision { next: NextIndex::Defer(Duration::from_millis(delay)), effects: Vec::new(), tag: None });
     }
     let next = next(inner, work);
     // All of it, or what is below the next index: in read order indexes may go back.

@@ -42,7 +42,12 @@ async fn pause(world: &World, handle: &Handle, process: &str) {
     // By then it has heard of it.
     tokio::time::sleep(Duration::from_millis(2)).await;
     world.lock().paused.insert(process.to_owned());
-    let pause = world.lock().random.u64(1..300);
+    let pause = {
+        let mut inner = world.lock();
+        let pause = inner.random.u64(1..300);
+        // The clock of `stuck_after` stands still meanwhile (C20).
+        if inner.plan.trials.stalls { pause + 600 } else { pause }
+    };
     tokio::time::sleep(Duration::from_millis(pause)).await;
     world.lock().paused.remove(process);
     handle.resume().await;

@@ -1,6 +1,6 @@
 //! A checkpoint store and a sink with faults, over what the world keeps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use propulsiond::sink::{
 };
 
 use super::feed::is_spoiling;
+use super::group::process_of;
 use super::world::{Inner, Item, World};
 
 /// The contents of a key.
@@ -25,10 +26,29 @@ pub(super) struct Kept {
     fence: u64,
     owner: String,
     /// The owner of each claim.
-    claims: BTreeMap<u64, String>,
+    pub(super) claims: BTreeMap<u64, String>,
     sequence: u64,
     progress: Option<Progress>,
     write_positions: BTreeMap<String, WritePosition>,
+    /// Claims that were released.
+    pub(super) released: BTreeSet<u64>,
+}
+
+impl Kept {
+    pub(super) fn claim(&mut self, owner: &str) -> Fence {
+        self.fence += 1;
+        self.owner = owner.to_owned();
+        self.claims.insert(self.fence, self.owner.clone());
+        Fence(self.fence)
+    }
+
+    pub(super) fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    pub(super) fn progress(&self) -> Option<&Progress> {
+        self.progress.as_ref()
+    }
 }
 
 #[derive(Clone)]
@@ -66,7 +86,13 @@ fn check_commit_fence(inner: &mut Inner, commit: &Commit<'_>) -> Result<(), Chec
     let claimant = kept.claims.get(&commit.fence.0).cloned();
     let is_own = kept.fence != commit.fence.0 && claimant.as_ref() == Some(&kept.owner);
     inner.demand(!is_own, || format!("{claimant:?} fenced its own commit of {} (C27)", commit.key));
+    let was_released = kept_was_released(inner, commit);
+    inner.demand(!was_released, || format!("a commit of {} follows the release of its claim (C29)", commit.key));
     check_fence(inner, commit.key, commit.fence)
+}
+
+fn kept_was_released(inner: &Inner, commit: &Commit<'_>) -> bool {
+    inner.kept[commit.key].released.contains(&commit.fence.0)
 }
 
 fn store(inner: &mut Inner, commit: &Commit<'_>) -> Result<(), CheckpointError> {
@@ -92,9 +118,10 @@ fn store(inner: &mut Inner, commit: &Commit<'_>) -> Result<(), CheckpointError> 
     Ok(())
 }
 
-fn park(inner: &mut Inner, key: &CheckpointKey, events: &[Parked<'_>]) {
+fn park(inner: &mut Inner, key: &CheckpointKey, fence: Fence, events: &[Parked<'_>]) {
     for parked in events {
         let stream = parked.event.stream().to_owned();
+        inner.parked_under.entry((key.clone(), stream.clone())).or_insert(fence.0);
         inner.handled_items.insert(Item::of(parked.event));
         let from = inner.parked_from.entry((key.clone(), stream.clone())).or_insert(parked.from);
         *from = parked.from.min(*from);
@@ -116,6 +143,9 @@ impl CheckpointStore for SimStore {
     }
 
     async fn claim_all(&self, keys: &[CheckpointKey], owner: &Owner) -> Vec<Result<Claimed, CheckpointError>> {
+        for key in keys {
+            self.world.lock().check_claim(process_of(&owner.0), key);
+        }
         travel(&self.world).await;
         // A claim can take longer than the next change of its tranche.
         let delay = {
@@ -131,11 +161,8 @@ impl CheckpointStore for SimStore {
                 continue;
             }
             let kept = inner.kept.entry(key.clone()).or_default();
-            kept.fence += 1;
-            kept.owner = owner.0.to_string();
-            kept.claims.insert(kept.fence, kept.owner.clone());
             results.push(Ok(Claimed {
-                fence: Fence(kept.fence),
+                fence: kept.claim(&owner.0),
                 progress: kept.progress.clone(),
                 sequence: kept.sequence,
             }));
@@ -169,7 +196,8 @@ impl CheckpointStore for SimStore {
         Ok(inner.kept.get(key).map(|kept| (Fence(kept.fence), kept.sequence)))
     }
 
-    async fn release(&self, _key: &CheckpointKey, _fence: Fence) -> Result<(), CheckpointError> {
+    async fn release(&self, key: &CheckpointKey, fence: Fence) -> Result<(), CheckpointError> {
+        self.world.lock().release(key, fence.0);
         travel(&self.world).await;
         Ok(())
     }
@@ -211,7 +239,7 @@ impl ParkedStore for SimStore {
             return Err(away("park"));
         }
         check_fence(&inner, key, fence)?;
-        park(&mut inner, key, events);
+        park(&mut inner, key, fence, events);
         Ok(())
     }
 
@@ -222,6 +250,7 @@ impl ParkedStore for SimStore {
 
 pub(super) struct SimSink {
     pub(super) world: World,
+    pub(super) process: String,
 }
 
 /// An effect as the sink holds it.
@@ -279,10 +308,11 @@ impl Sink for SimSink {
     }
 
     async fn write(&self, decided: &[Decided]) -> Vec<Result<Written, HandlerError>> {
+        let epochs: Vec<_> = decided.iter().map(|decided| self.begin_write(decided)).collect();
         travel(&self.world).await;
         let mut inner = self.world.lock();
         let mut results = Vec::new();
-        for decided in decided {
+        for (decided, epoch) in decided.iter().zip(epochs) {
             if let Some(error) = fault(&mut inner, decided) {
                 results.push(Err(error));
                 continue;
@@ -293,6 +323,11 @@ impl Sink for SimSink {
             }
             hold(&mut inner, effects(decided));
             let lost = inner.strikes(40);
+            if let Some(epoch) = epoch.filter(|_| !lost) {
+                for (tranche, at, _) in effects(decided) {
+                    inner.acknowledge(&self.process, &tranche, epoch, at);
+                }
+            }
             results.push(if lost {
                 Err(HandlerError::new(HandlerErrorKind::Unavailable, "the answer was lost"))
             } else {
@@ -304,6 +339,15 @@ impl Sink for SimSink {
 }
 
 impl SimSink {
+    /// Checks that the tranche of a write is its process's own (C10). Returns the number of the assignment.
+    fn begin_write(&self, decided: &Decided) -> Option<u64> {
+        let mut inner = self.world.lock();
+        let tranche = &decided.work.stream()[..2];
+        let (process, is_foreign) = (&self.process, inner.is_foreign(&self.process, tranche));
+        inner.demand(!is_foreign, || format!("{process} writes {:?} of a lost tranche (C10)", decided.work.events));
+        inner.epoch(process, tranche)
+    }
+
     fn store(&self) -> SimStore {
         SimStore { world: self.world.clone() }
     }
@@ -390,7 +434,7 @@ impl Transaction for SimTransaction {
         }
         hold(&mut inner, self.effects);
         for change in parked {
-            park(&mut inner, change.key, change.events);
+            park(&mut inner, change.key, change.fence, change.events);
         }
         for commit in commits {
             store(&mut inner, commit).map_err(|error| {

@@ -6,17 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use propulsiond::checkpoint::{CheckpointKey, Owner};
-use propulsiond::event::{Event, Indexes, Kind};
+use propulsiond::event::Event;
 use propulsiond::handler::AnyHandler;
 use propulsiond::pipeline::{Ended, ErrorPolicy, Identity, Options, Parts, Stop, Then, View};
-use propulsiond::position::{Ordinal, Progress};
+use propulsiond::position::Ordinal;
 use propulsiond::runtime::retry::Backoff;
-use propulsiond::scheduler::Order;
 use propulsiond::sink::AnySink;
-use propulsiond::work::Work;
+use tokio::sync::Notify;
 
-use super::feed::{Feed, Log, is_poison, is_spoiling};
+use super::feed::{Feed, Log};
+use super::group::{Assignments, Broker};
 use super::handler::SimHandler;
+use super::plan::{Plan, trials};
 use super::store::{Kept, SimSink, SimStore};
 
 /// The limit of reading ahead of the position.
@@ -24,14 +25,22 @@ const MAX_AHEAD: u64 = 500;
 
 /// One seed's world, shared by everything that runs in it.
 #[derive(Clone)]
-pub(super) struct World(Arc<Mutex<Inner>>);
+pub(super) struct World {
+    inner: Arc<Mutex<Inner>>,
+    /// Wakes the sources and the broker of the group.
+    changed: Arc<Notify>,
+}
 
 pub(super) struct Inner {
     pub(super) seed: u64,
     pub(super) random: fastrand::Rng,
+    /// The random numbers of the plan's trials.
+    pub(super) trials: fastrand::Rng,
     pub(super) plan: Plan,
     pub(super) logs: BTreeMap<String, Log>,
     pub(super) kept: BTreeMap<CheckpointKey, Kept>,
+    pub(super) assignments: Assignments,
+    pub(super) broker: Broker,
     /// The contents of the sink, in order: the ordinal and the key of each event.
     pub(super) effects: Vec<(String, Ordinal, Item)>,
     /// Events of which a decision without effects was made, was skipped or jumped.
@@ -43,6 +52,8 @@ pub(super) struct Inner {
     pub(super) parked: BTreeMap<(CheckpointKey, String), Vec<Event>>,
     /// From which ordinal on (C21).
     pub(super) parked_from: BTreeMap<(CheckpointKey, String), Ordinal>,
+    /// The claim under which each stream was parked.
+    pub(super) parked_under: BTreeMap<(CheckpointKey, String), u64>,
     /// Processes that are told to pause, and know it.
     pub(super) paused: BTreeSet<String>,
     /// Events whose write failed once in this life.
@@ -54,7 +65,7 @@ pub(super) struct Inner {
     pub(super) life: u32,
     pub(super) last: bool,
     /// The last life ended as its policy said it should.
-    halted: bool,
+    pub(super) halted: bool,
     /// Broken invariants. A panic would only make the pipeline restart.
     pub(super) violations: Vec<String>,
     trace: String,
@@ -74,75 +85,27 @@ impl Item {
     }
 }
 
-/// The seed's decisions about the pipeline.
-#[derive(Clone, Debug)]
-pub(super) struct Plan {
-    pub(super) order: Order,
-    pub(super) indexes: Indexes,
-    pub(super) transactional: bool,
-    pub(super) write_positions: bool,
-    pub(super) then: Then,
-    pub(super) concurrency: usize,
-    pub(super) streams_per_call: usize,
-    pub(super) read_ahead: usize,
-    pub(super) max_events: usize,
-    pub(super) faults: bool,
-    pub(super) filtered: bool,
-    pub(super) lives: u32,
-    pub(super) moving: bool,
-    pub(super) require_all: bool,
-    pub(super) meddling: bool,
-    /// The size of a stored set before reading waits (C14).
-    pub(super) max_set_bytes: usize,
-}
-
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let transactional = random.bool();
-        let order = match random.u32(0..10) {
-            0 => Order::None,
-            1 => Order::Tranche,
-            _ => Order::Stream,
-        };
-        let indexes = if random.u32(0..4) == 0 { Indexes::Sparse } else { Indexes::Dense };
-        let require_all = order == Order::Stream && indexes == Indexes::Dense && random.u32(0..6) == 0;
-        let plan = Plan {
-            order,
-            indexes,
-            transactional,
-            write_positions: transactional && order == Order::Stream && random.bool() || require_all,
-            then: [Then::Skip, Then::Park, Then::Skip, Then::Park, Then::Halt][random.usize(0..5)],
-            concurrency: random.usize(1..12),
-            streams_per_call: if random.u32(0..4) == 0 { random.usize(2..5) } else { 1 },
-            read_ahead: if require_all { random.usize(4..8) } else { random.usize(1..6) },
-            max_events: random.usize(1..20),
-            faults: random.u32(0..5) > 0,
-            filtered: random.bool(),
-            lives: random.u32(1..5),
-            moving: random.u32(0..3) == 0,
-            require_all,
-            meddling: random.u32(0..3) == 0,
-            // A transaction keeps 48 bytes free for the run of the oldest event.
-            max_set_bytes: match random.u32(0..4) {
-                0 if transactional => random.usize(64..200),
-                0 => random.usize(8..100),
-                _ => 64 * 1024,
-            },
-        };
+        let plan = Plan::draw(&mut random, seed);
         let logs = super::feed::logs(&mut random, &plan);
         let inner = Inner {
             seed,
             random,
+            trials: trials(seed),
             plan,
             logs,
             kept: BTreeMap::new(),
+            assignments: Assignments::default(),
+            broker: Broker::default(),
             effects: Vec::new(),
             settled: BTreeSet::new(),
             handled_items: BTreeSet::new(),
             jumped: BTreeMap::new(),
             parked: BTreeMap::new(),
             parked_from: BTreeMap::new(),
+            parked_under: BTreeMap::new(),
             paused: BTreeSet::new(),
             refused: BTreeSet::new(),
             active: BTreeSet::new(),
@@ -154,19 +117,30 @@ impl World {
             violations: Vec::new(),
             trace: String::new(),
         };
-        Self(Arc::new(Mutex::new(inner)))
+        Self { inner: Arc::new(Mutex::new(inner)), changed: Arc::default() }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes everything that waits for a change of the group.
+    pub(super) fn notify(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// Waits for a change of the group. It may have happened before: callers look again after a while.
+    pub(super) async fn changed(&self) {
+        // A timeout only means to look again.
+        drop(tokio::time::timeout(Duration::from_millis(50), self.changed.notified()).await);
     }
 
     pub(super) fn parts(&self, process: &str) -> Parts {
         let plan = self.lock().plan.clone();
         let store = Arc::new(SimStore { world: self.clone() });
-        let sink = Arc::new(SimSink { world: self.clone() });
+        let sink = Arc::new(SimSink { world: self.clone(), process: process.to_owned() });
         Parts {
-            source: Arc::new(Feed::new(self.clone())),
+            source: Arc::new(Feed::new(self.clone(), process)),
             checkpoints: (!plan.transactional).then_some(store),
             handler: Some(AnyHandler::Async(Arc::new(SimHandler { world: self.clone(), process: process.to_owned() }))),
             sink: if plan.transactional { AnySink::Transactional(sink) } else { AnySink::Plain(sink) },
@@ -199,6 +173,7 @@ impl Inner {
     }
 
     pub(super) fn options(&mut self) -> Options {
+        let short_drain = self.plan.trials.short_drain && !self.last;
         let plan = &self.plan;
         Options {
             order: plan.order,
@@ -217,13 +192,13 @@ impl Inner {
                 backoff: Backoff { initial: Duration::from_millis(10), max: Duration::from_secs(1) },
                 attempts: Some(3),
                 then: plan.then,
-                stuck_after: Duration::from_secs(60),
+                stuck_after: if plan.trials.stalls { Duration::from_millis(500) } else { Duration::from_secs(60) },
                 outage: Default::default(),
             },
             handler_timeout: Duration::from_millis(200),
             threads: 1,
             stop: Stop::Never,
-            drain: Duration::from_secs(30),
+            drain: if short_drain { Duration::from_millis(self.trials.u64(0..300)) } else { Duration::from_secs(30) },
             seed: self.seed,
         }
     }
@@ -231,6 +206,7 @@ impl Inner {
     pub(super) fn begin_life(&mut self, last: bool) {
         self.life += 1;
         self.last = last;
+        self.begin_group();
         let line = format!("life {} {:?}", self.life, self.plan);
         self.note(&line);
     }
@@ -243,13 +219,20 @@ impl Inner {
         self.calls = 0;
     }
 
-    pub(super) fn on_ended(&mut self, ended: &Ended, last: bool) {
+    pub(super) fn on_ended(&mut self, process: &str, ended: &Ended) {
+        self.check_end_of(process, ended);
+        let last = self.last;
         let line = format!("ended {ended:?}");
         self.note(&line);
         self.halted = matches!(ended, Ended::Halted(_));
         match ended {
-            Ended::Finished => assert!(last, "only the last life ends at the tail"),
+            Ended::Finished => assert!(last || self.plan.trials.jobs, "only a job ends at the tail"),
             Ended::Halted(_) => assert_eq!(self.plan.then, Then::Halt, "it halts where its policy says so"),
+            Ended::Unavailable(_) => {
+                assert!(self.plan.trials.jobs && self.plan.faults, "only a job gives its source up")
+            }
+            Ended::Stopped => assert!(self.plan.trials.stops && !last, "the operator stopped it"),
+            Ended::DeadlinePassed(_) => assert!(self.plan.trials.short_drain && !last, "its drain is short"),
             Ended::Fenced(_) => assert!(!last, "nobody is left to fence the last life"),
             other => panic!("a life ended with {other:?}"),
         }
@@ -278,6 +261,17 @@ impl Inner {
         self.plan.faults && self.random.u32(0..chance) == 0
     }
 
+    /// Returns the time after which the operator stops a process, if that happens in this life.
+    pub(super) fn stopped_after(&mut self) -> Option<Duration> {
+        let is_stopped = self.plan.trials.stops && !self.last && self.trials.bool();
+        is_stopped.then(|| Duration::from_millis(self.trials.u64(1..1_500)))
+    }
+
+    /// Returns whether a part fails, so that the pipeline restarts.
+    pub(super) fn breaks(&mut self, chance: u32) -> bool {
+        self.plan.trials.restarts && !self.last && self.trials.u32(0..chance) == 0
+    }
+
     pub(super) fn check_limits(&mut self, view: &View) {
         for tranche in &view.tranches {
             let ahead = tranche.report.as_ref().map_or(0, |report| report.ahead);
@@ -286,140 +280,5 @@ impl Inner {
         }
         let (most, limit) = (self.most_calls, 2 * self.plan.concurrency);
         self.demand(most <= limit, || format!("{most} calls at the same time"));
-    }
-
-    /// Checks stored progress: every event that it covers is handled, filtered, skipped or parked (C9).
-    pub(super) fn check_progress(&mut self, key: &CheckpointKey, progress: &Progress) {
-        let tranche = key.tranche.as_str();
-        let unsettled = self.logs[tranche].covered(progress).find(|event| !self.is_settled(tranche, event)).cloned();
-        let Some(event) = unsettled else { return };
-        let stream: Vec<_> = self.logs[tranche].events().filter(|other| other.stream() == event.stream()).collect();
-        let what = format!("progress {progress:?} of `{tranche}` covers {event:?} of {stream:?}");
-        self.demand(false, || what);
-    }
-
-    /// A handler was done with these events, and had nothing to write.
-    pub(super) fn settle<'a>(&mut self, work: &Work, next: i64, events: impl Iterator<Item = &'a Event>) {
-        let tranche = work.stream()[..2].to_owned();
-        for event in events {
-            self.settled.insert((tranche.clone(), event.at()));
-            self.handled_items.insert(Item::of(event));
-        }
-        if next > work.next {
-            let jumped = self.jumped.entry(work.stream().to_owned()).or_insert(0);
-            *jumped = (*jumped).max(next);
-        }
-    }
-
-    /// Returns an event of the work's stream that lies before it and is not done, if there is one.
-    pub(super) fn missing_before(&self, work: &Work) -> Option<Event> {
-        let tranche = &work.stream()[..2];
-        let before = |event: &&Event| {
-            event.stream() == work.stream() && event.kind() == Kind::Event && event.index() < work.first()
-        };
-        self.logs[tranche].events().filter(before).find(|event| !self.is_settled(tranche, event)).cloned()
-    }
-
-    fn is_settled(&self, tranche: &str, event: &Event) -> bool {
-        let item = Item::of(event);
-        if self.plan.then == Then::Skip && (event.kind() == Kind::Malformed || self.is_poisoned(tranche, event)) {
-            return true;
-        }
-        if event.kind() == Kind::Malformed {
-            return self.parked.iter().any(|((key, stream), events)| {
-                key.tranche.as_str() == tranche
-                    && stream.is_empty()
-                    && events.iter().any(|parked| parked.at() == event.at())
-            });
-        }
-        event.kind() == Kind::Placeholder
-            || super::feed::is_filtered(&self.plan, event)
-            || self.settled.contains(&(tranche.to_owned(), event.at()))
-            || self.handled_items.contains(&item)
-            || self
-                .jumped
-                .get(&item.stream)
-                .is_some_and(|next| event.next_index() <= *next && !(event.is_unfold() && event.index() == *next))
-            || (event.is_unfold() && self.is_superseded(tranche, event))
-            || self.parked.iter().any(|((key, stream), events)| {
-                key.tranche.as_str() == tranche
-                    && *stream == item.stream
-                    && events.iter().any(|parked| parked.at() == event.at())
-            })
-    }
-
-    /// Returns whether an event can never be handled, or its effect never be committed.
-    fn may_be_skipped(&self, event: &Event) -> bool {
-        let spoils = self.plan.transactional && event.kind() == Kind::Event && is_spoiling(event.index());
-        is_poison(event) || spoils
-    }
-
-    /// Returns whether the event is poison, or an unfold that travels with it: with the last event before it that was not
-    /// filtered, and filters come and go.
-    fn is_poisoned(&self, tranche: &str, event: &Event) -> bool {
-        let before =
-            |other: &&Event| other.stream() == event.stream() && !other.is_unfold() && other.index() < event.index();
-        let carried = || {
-            let mut before: Vec<_> = self.logs[tranche].events().filter(before).collect();
-            before.sort_by_key(|other| std::cmp::Reverse(other.index()));
-            let last = before.iter().position(|other| !super::feed::is_filtered(&self.plan, other));
-            before[..last.map_or(before.len(), |last| last + 1)].iter().any(|carrier| self.may_be_skipped(carrier))
-        };
-        self.may_be_skipped(event) || event.is_unfold() && carried()
-    }
-
-    /// An unfold is done when newer state of its stream was handled (C3).
-    fn is_superseded(&self, tranche: &str, unfold: &Event) -> bool {
-        let stream = unfold.stream();
-        let newer = |item: &Item| item.stream == stream && (item.index >= unfold.index());
-        let skipped = |event: &Event| {
-            self.plan.then == Then::Skip
-                && self.may_be_skipped(event)
-                && event.stream() == stream
-                && event.index() >= unfold.index()
-        };
-        self.handled_items.iter().any(newer)
-            || self.jumped.get(stream).is_some_and(|next| *next > unfold.index())
-            || self.logs[tranche].events().any(skipped)
-    }
-
-    pub(super) fn unhandled_events(&self) -> String {
-        let mut left = String::new();
-        for (tranche, log) in &self.logs {
-            for event in log.events().filter(|event| !self.is_settled(tranche, event)) {
-                write!(left, " {tranche}:{event:?}").expect("strings take all");
-            }
-        }
-        format!("seed {}, plan {:?}, not handled:{left}\nkept: {:?}", self.seed, self.plan, self.kept)
-    }
-
-    /// At the end everything is handled at least once, and exactly once where the sink holds the progress (C13).
-    pub(super) fn check_the_end(&self) {
-        let all = || self.logs.iter().flat_map(|(tranche, log)| log.events().map(move |event| (tranche, event)));
-        let mut lost = all().filter(|(tranche, event)| !self.is_settled(tranche, event));
-        if self.halted {
-            let victim = lost.find(|(_, event)| self.may_be_skipped(event) || event.kind() == Kind::Malformed);
-            assert!(victim.is_some(), "seed {}: it halted over nothing", self.seed);
-        } else {
-            let lost = lost.next();
-            assert!(lost.is_none(), "seed {}: {lost:?} was lost", self.seed);
-        }
-        if !self.plan.transactional {
-            return;
-        }
-        let mut ordinals = BTreeMap::new();
-        let mut items = BTreeMap::new();
-        for (tranche, at, item) in &self.effects {
-            *ordinals.entry((tranche, at, item.index, item.unfold.is_some())).or_insert(0) += 1;
-            *items.entry(item).or_insert(0) += 1;
-        }
-        for (ordinal, times) in ordinals {
-            assert_eq!(times, 1, "seed {}: {ordinal:?} was written {times} times", self.seed);
-        }
-        if self.plan.write_positions && self.plan.indexes == Indexes::Dense {
-            for (item, times) in items.iter().filter(|(item, _)| item.unfold.is_none()) {
-                assert_eq!(*times, 1, "seed {}: {item:?} was written {times} times", self.seed);
-            }
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! What is promised of deliveries and crashes.
+//! The explanation of the delivery contract and of crashes.
 
 use expect_test::{expect, expect_file};
 

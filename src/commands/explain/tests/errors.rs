@@ -1,4 +1,4 @@
-//! What becomes of failures.
+//! The explanation of failures.
 
 use expect_test::expect;
 

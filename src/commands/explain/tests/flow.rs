@@ -1,4 +1,4 @@
-//! What is read, in what order it is handled, and where it goes.
+//! The explanation of the source, the order and the sink.
 
 use expect_test::expect;
 
@@ -74,10 +74,10 @@ fn every_kind_describes_its_reads_and_writes() {
             streams, whose names begin with `$`, pass like others.
         "#]],
     );
-    let folder = "stop = { after = '10m' }\n[source.json]\npath = '.'\npattern = '*.log'\nskip = 1\ntranche_per_file = true\n\
+    let directory = "stop = { after = '10m' }\n[source.json]\npath = '.'\npattern = '*.log'\nskip = 1\ntranche_per_file = true\n\
                   index = 'line'\non_replaced = 'restart'\n[sink.null]\n";
     check_part(
-        folder,
+        directory,
         "source",
         expect![[r#"
             It reads the files of the directory `.` beside the pipeline's file: each by itself and all at the same time,

@@ -1,6 +1,6 @@
-//! Why a tree is not what a type expects.
+//! The errors of deserializing a tree.
 //!
-//! Messages never show a value that is text: it may be a secret. The line in the file is shown beside them anyway.
+//! A message never shows a value that is text, because it can be a secret. The line below the message shows it masked.
 
 use std::fmt::Display;
 
@@ -18,7 +18,7 @@ struct Details {
     message: String,
     help: Option<String>,
     span: Option<Span>,
-    /// From the innermost step outwards.
+    /// From the innermost segment outwards.
     path: Vec<Segment>,
     unknown_key: Option<String>,
     suggestion: Option<&'static str>,
@@ -31,18 +31,18 @@ impl DeError {
         Self(Box::new(Details { message, help, ..Details::default() }))
     }
 
-    /// A table, number or the like where one of some names is expected.
+    /// Creates the error of a value that is not one of the names.
     pub(super) fn not_a_name(found: Unexpected<'_>, names: &[&str]) -> Self {
         Self::new(format!("expected {}, found {}", list(names), describe(&found)), None)
     }
 
-    /// Sets the place, if it is not known more exactly.
+    /// Sets the location, unless a more exact one is set.
     pub(super) fn located(mut self, span: &Span) -> Self {
         self.0.span.get_or_insert_with(|| span.clone());
         self
     }
 
-    /// Moves an error from a place that cannot be pointed at to one that can.
+    /// Replaces a location without text by one that has some.
     pub(super) fn located_instead(mut self, empty: &Span, span: &Span) -> Self {
         if self.0.span.as_ref() == Some(empty) {
             self.0.span = Some(span.clone());
@@ -50,7 +50,7 @@ impl DeError {
         self
     }
 
-    /// Says within what the error happened.
+    /// Adds an enclosing segment to the path.
     pub(super) fn under(mut self, segment: Segment) -> Self {
         self.0.path.push(segment);
         self
@@ -68,18 +68,18 @@ impl DeError {
         self.0.span.clone()
     }
 
-    /// Returns the key that nobody knows, if that is the mistake.
+    /// Returns the unknown key, if that is the error.
     pub(in crate::config::document) fn unknown_key(&self) -> Option<&str> {
         self.0.unknown_key.as_deref()
     }
 
-    /// Returns the path of what was probably meant, if the key is unknown but resembles one.
+    /// Returns the path of the similar known key, if the error is an unknown key that resembles one.
     pub(in crate::config::document) fn suggested_path(&self) -> Option<Vec<Segment>> {
         let (_, parents) = self.0.path.split_last()?;
         Some([parents, &[Segment::Key(self.0.suggestion?.into())]].concat())
     }
 
-    /// Returns the path from the root. To be called once the error has left the tree.
+    /// Orders the path from the root. The caller calls it once the error has left the tree.
     pub(in crate::config::document) fn rooted(mut self) -> Self {
         if !self.0.rooted {
             self.0.path.reverse();
@@ -92,13 +92,13 @@ impl DeError {
         &self.0.path
     }
 
-    /// Returns the path of the nearest entry that can be taken out of the tree to try the rest.
+    /// Returns the path of the nearest entry whose removal lets the rest be checked.
     pub(in crate::config::document) fn removable(&self) -> &[Segment] {
         let list = self.0.path.iter().position(|segment| matches!(segment, Segment::Index(_)));
         &self.0.path[..list.unwrap_or(self.0.path.len())]
     }
 
-    /// Returns the path of what is missing, if that is the mistake.
+    /// Returns the path of the missing key, if that is the error.
     pub(in crate::config::document) fn missing_path(&self) -> Option<Vec<Segment>> {
         let mut path = self.0.path.clone();
         path.push(Segment::Key(self.0.missing?.into()));
@@ -123,7 +123,7 @@ impl Error for DeError {
         let expected = expectation(expected);
         let help = help_for(&found, &expected);
         let found = match found {
-            // A number in place of text may be a secret as well.
+            // A number in location of text can be a secret as well.
             Unexpected::Signed(_) | Unexpected::Unsigned(_) | Unexpected::Float(_) if expected == "a string" => {
                 "a number".to_owned()
             }
@@ -142,7 +142,7 @@ impl Error for DeError {
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         let help = closest(variant, expected).map(|name| format!("did you mean `{name}`?"));
-        // A name that resembles none may be anything.
+        // A name without resemblance can be a secret.
         let message = match help {
             Some(_) => format!("`{variant}` is not {}", list(expected)),
             None => format!("expected {}", list(expected)),
@@ -155,8 +155,8 @@ impl Error for DeError {
         let help = match (suggestion, expected) {
             (Some(name), _) => Some(format!("did you mean `{name}`?")),
             (None, []) => Some("this table has no keys".to_owned()),
-            (None, [name]) => Some(format!("the one key known here is `{name}`")),
-            (None, names) => Some(format!("the keys known here are {}", names_of(names, "and"))),
+            (None, [name]) => Some(format!("the only key here is `{name}`")),
+            (None, names) => Some(format!("the keys here are {}", names_of(names, "and"))),
         };
         let mut error = Self::new(format!("unknown key `{field}`"), help);
         error.0.unknown_key = Some(field.to_owned());
@@ -165,17 +165,17 @@ impl Error for DeError {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        let mut error = Self::new(format!("the key `{field}` is missing"), None);
+        let mut error = Self::new(format!("missing key `{field}`"), None);
         error.0.missing = Some(field);
         error
     }
 
     fn duplicate_field(field: &'static str) -> Self {
-        Self::new(format!("the key `{field}` is written twice"), None)
+        Self::new(format!("duplicate key `{field}`"), None)
     }
 }
 
-/// Returns what is expected in the words of who writes the file, not of who wrote the type.
+/// Returns the expectation in terms of the file instead of the Rust type.
 fn expectation(expected: &dyn Expected) -> String {
     let words = expected.to_string();
     let number = |max: u64| format!("a whole number from 0 to {max}");
@@ -206,7 +206,7 @@ fn describe(found: &Unexpected<'_>) -> String {
         Unexpected::Unit | Unexpected::Option => "nothing".to_owned(),
         Unexpected::Seq => "a list".to_owned(),
         Unexpected::Map | Unexpected::NewtypeStruct => "a table".to_owned(),
-        Unexpected::Other(what) if what.contains("integer") => "a number that is far too large".to_owned(),
+        Unexpected::Other(what) if what.contains("integer") => "a number out of range".to_owned(),
         Unexpected::Other(what) => (*what).to_owned(),
         _ => "a name alone".to_owned(),
     }
@@ -216,13 +216,13 @@ fn help_for(found: &Unexpected<'_>, expected: &str) -> Option<String> {
     let wants_number = expected.contains("number");
     match found {
         Unexpected::Str(text) if wants_number && text.contains("${") => {
-            Some("`${…}` stands for text only; write the number itself".to_owned())
+            Some("`${…}` yields text only; write the number itself".to_owned())
         }
         Unexpected::Str(text) if wants_number && text.trim().parse::<f64>().is_ok() => {
             Some(format!("write `{}`, without quotes", text.trim()))
         }
         Unexpected::Str(text) if expected == "a table" && is_key_without_space(text) => {
-            Some("a `:` is followed by a space".to_owned())
+            Some("write a space after the `:`".to_owned())
         }
         Unexpected::Str("true" | "false") if expected.starts_with("`true`") => {
             Some("write it without quotes".to_owned())
@@ -245,7 +245,7 @@ fn help_for(found: &Unexpected<'_>, expected: &str) -> Option<String> {
     }
 }
 
-/// Tells `key:value` from text that holds a colon, such as a URL.
+/// Distinguishes `key:value` from text with a colon, such as a URL.
 fn is_key_without_space(text: &str) -> bool {
     let key = text.split(':').next().unwrap_or_default();
     key.len() < text.len() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !text.contains("://")

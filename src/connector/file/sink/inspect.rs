@@ -42,7 +42,7 @@ fn judge_if_there(path: &Path, judge: &mut dyn FnMut(&Path)) {
 
 /// Judges the files that the template can name, and no others beside them.
 fn walk(template: &Template, data: &Path, judge: &mut dyn FnMut(&Path)) {
-    let mut directories = vec![data.join(template.folder())];
+    let mut directories = vec![data.join(template.directory())];
     let mut inspected = 0;
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {

@@ -76,7 +76,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// Passes `u` and four hexadecimal digits.
+    /// Reads `u` and four hexadecimal digits.
     fn unit(&mut self) -> Result<(), Expected> {
         self.at += 1;
         for _ in 0..4 {

@@ -1,4 +1,4 @@
-//! The verbs that answer and end: `explain`, `schema`, `completion`, `man`.
+//! The commands that answer and end: `explain`, `schema`, `completion`, `man`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -11,20 +11,20 @@ fn root(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// Returns what a verb answers on standard output.
+/// Returns the standard output of a command.
 fn answer(arguments: &[&str]) -> String {
     let output = run(program().args(arguments).current_dir(root("")));
     check(&output, 0, &[]);
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Runs a verb beside the pipelines of a place.
+/// Runs a command in a place.
 fn in_place(place: &Place, arguments: &[&str]) -> Output {
     run(program().args(arguments).current_dir(place.path("")))
 }
 
 #[test]
-fn explain_finds_a_pipeline_by_name_and_by_path() {
+fn explain_describes_a_pipeline_by_name_and_by_path() {
     let by_name = answer(&["explain", "orders"]);
     for part in ["orders (pipelines/orders.toml)", "Exactly once", "a crash", "source.json.path = \"shop\""] {
         assert!(by_name.contains(part), "`{part}` is missing in:\n{by_name}");
@@ -68,8 +68,8 @@ fn r61_explain_accepts_missing_variables_on_request() {
 #[test]
 fn bash_loads_the_completion_and_completes_a_command() {
     let script = answer(&["completion", "bash"]);
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("propulsiond.bash");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("propulsiond.bash");
     std::fs::write(&file, script).unwrap();
     let bash = |line: &str| Command::new("bash").args(["--norc", "-c", line, "bash"]).arg(&file).output().unwrap();
     let parsed = bash("bash -n \"$1\"");
@@ -86,8 +86,8 @@ fn bash_loads_the_completion_and_completes_a_command() {
 fn man_prints_the_main_page_and_writes_one_for_each_command() {
     let page = answer(&["man"]);
     assert!(page.starts_with(".ie") && page.contains(".TH propulsiond 1"), "{page}");
-    let folder = tempfile::tempdir().unwrap();
-    let pages = folder.path().join("man1");
+    let directory = tempfile::tempdir().unwrap();
+    let pages = directory.path().join("man1");
     let output = run(program().arg("man").arg(&pages).arg("--json"));
     check(&output, 0, &[]);
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -95,13 +95,13 @@ fn man_prints_the_main_page_and_writes_one_for_each_command() {
         json["written"].as_array().unwrap().iter().map(|file| file.as_str().unwrap().to_owned()).collect();
     assert!(written.len() > 6 && written.iter().all(|file| Path::new(file).is_file()), "{written:?}");
     assert_eq!(std::fs::read_to_string(pages.join("propulsiond.1")).unwrap(), page);
-    let file = folder.path().join("file");
+    let file = directory.path().join("file");
     std::fs::write(&file, "").unwrap();
     check(&run(program().arg("man").arg(file.join("man1"))), 3, &["cannot create the directory"]);
 }
 
 #[test]
-fn an_output_that_is_not_read_to_its_end_is_no_failure() {
+fn a_reader_that_closes_early_is_no_failure() {
     let program = env!("CARGO_BIN_EXE_propulsiond");
     let line = format!("set -o pipefail; '{program}' schema pipeline | head -c 1");
     let output = Command::new("bash").args(["-c", &line]).output().unwrap();
@@ -109,24 +109,24 @@ fn an_output_that_is_not_read_to_its_end_is_no_failure() {
 }
 
 #[test]
-fn commands_without_settings_ignore_invalid_settings() {
+fn a_command_without_settings_ignores_broken_ones() {
     let place = Place::new(&[]);
     place.write("../bad.toml", "listne = 1\n");
-    let verbs: [&[&str]; 3] = [&["schema", "settings"], &["completion", "zsh"], &["man"]];
-    for verb in verbs {
-        check(&in_place(&place, &[verb, &["--settings", "bad.toml"]].concat()), 0, &[]);
+    let commands: [&[&str]; 3] = [&["schema", "settings"], &["completion", "zsh"], &["man"]];
+    for command in commands {
+        check(&in_place(&place, &[command, &["--settings", "bad.toml"]].concat()), 0, &[]);
     }
     check(&in_place(&place, &["explain", "a", "--settings", "bad.toml"]), 2, &["bad.toml:1:1"]);
 }
 
-/// A validator that others wrote, with the schemas that it validates against.
+/// An independent validator, and the schemas that it validates against.
 struct Validator {
     program: std::ffi::OsString,
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Validator {
-    /// Returns `None` where `PROPULSIOND_TEST_CHECK_JSONSCHEMA` names no check-jsonschema.
+    /// Returns `None` if `PROPULSIOND_TEST_CHECK_JSONSCHEMA` is unset.
     fn new() -> Option<Self> {
         let Some(program) = std::env::var_os("PROPULSIOND_TEST_CHECK_JSONSCHEMA") else {
             let required = std::env::var("PROPULSIOND_TEST_REQUIRE").unwrap_or_default();
@@ -135,18 +135,18 @@ impl Validator {
             eprintln!("skipped: PROPULSIOND_TEST_CHECK_JSONSCHEMA names no check-jsonschema");
             return None;
         };
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for kind in ["pipeline", "settings"] {
-            std::fs::write(folder.path().join(format!("{kind}.json")), answer(&["schema", kind])).unwrap();
+            std::fs::write(directory.path().join(format!("{kind}.json")), answer(&["schema", kind])).unwrap();
         }
-        Some(Self { program, folder })
+        Some(Self { program, directory })
     }
 
     fn run(&self, arguments: &[&str], files: &[PathBuf]) -> Output {
-        run(Command::new(&self.program).args(arguments).args(files).current_dir(self.folder.path()))
+        run(Command::new(&self.program).args(arguments).args(files).current_dir(self.directory.path()))
     }
 
-    /// Says which of some files are not as the schema has them, by their names.
+    /// Returns the names of the files that the schema rejects.
     fn rejected(&self, kind: &str, files: &[PathBuf]) -> (Vec<String>, String) {
         let output = self.run(&["-o", "json", "--schemafile", &format!("{kind}.json")], files);
         let said = text(&output);
@@ -166,7 +166,7 @@ impl Validator {
     /// Writes files and returns their paths.
     fn write(&self, files: &[(&str, &str)]) -> Vec<PathBuf> {
         let write = |(name, text): &(&str, &str)| {
-            let file = self.folder.path().join(name);
+            let file = self.directory.path().join(name);
             std::fs::write(&file, text).unwrap();
             file
         };
@@ -174,10 +174,10 @@ impl Validator {
     }
 }
 
-/// Returns the pipeline files below a folder.
-fn pipelines(folder: &Path) -> Vec<PathBuf> {
+/// Returns the pipeline files below a directory.
+fn pipelines(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
+    for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() {
@@ -199,7 +199,7 @@ fn a_validator_accepts_the_schemas_and_every_shipped_file() {
     assert!(shipped.len() >= 2);
     let (rejected, said) = validator.rejected("pipeline", &shipped);
     assert_eq!(rejected, Vec::<String>::new(), "{said}");
-    // Every setting is commented out in the shipped file: as it is, and with all of them.
+    // The shipped file comments out every setting: validate it as it is, and with all of them.
     let text = std::fs::read_to_string(root("config/propulsiond.toml")).unwrap();
     let all: String = text
         .lines()
@@ -212,7 +212,7 @@ fn a_validator_accepts_the_schemas_and_every_shipped_file() {
 }
 
 #[test]
-fn a_validator_accepts_the_files_that_check_accepts_in_both_formats() {
+fn a_validator_accepts_the_same_files_as_check_in_both_formats() {
     let Some(validator) = Validator::new() else { return };
     let files = validator.write(&[
         ("words.toml", "stop = 'tail'\ncheckpoint = 'sink'\n[source.memory]\n[sink.sqlite]\n[errors.retry]\nattempts = 'unlimited'\n"),
@@ -222,7 +222,7 @@ fn a_validator_accepts_the_files_that_check_accepts_in_both_formats() {
         ("empty.yaml", "source:\n  memory:\nsink:\n  stdout:\nfilter:\n"),
         ("merged.yaml", "source:\n  json: {path: a}\nsink:\n  file: {path: 'o/{id}.jsonl'}\nschedule: {max_bytes: 1 MiB, order: none}\n"),
     ]);
-    // The product takes them as well: what is compared is what it takes.
+    // The program must accept them too, or the comparison proves nothing.
     for file in &files {
         let place = Place::new(&[("a", "fn handle(stream, events) {}")]);
         let target = place.path("pipelines").join(file.file_name().unwrap());
@@ -234,7 +234,7 @@ fn a_validator_accepts_the_files_that_check_accepts_in_both_formats() {
 }
 
 #[test]
-fn a_validator_rejects_the_files_that_check_rejects() {
+fn a_validator_rejects_the_same_files_as_check() {
     let Some(validator) = Validator::new() else { return };
     let source = "[source.memory]\n";
     let with = |text: &str| format!("{source}[sink.null]\n{text}");

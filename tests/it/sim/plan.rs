@@ -1,0 +1,108 @@
+//! The seed's decisions about a pipeline.
+
+use propulsiond::event::Indexes;
+use propulsiond::pipeline::Then;
+use propulsiond::scheduler::Order;
+
+/// The seed's decisions about the pipeline.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) order: Order,
+    pub(super) indexes: Indexes,
+    pub(super) transactional: bool,
+    pub(super) write_positions: bool,
+    pub(super) then: Then,
+    pub(super) concurrency: usize,
+    pub(super) streams_per_call: usize,
+    pub(super) read_ahead: usize,
+    pub(super) max_events: usize,
+    pub(super) faults: bool,
+    pub(super) filtered: bool,
+    pub(super) lives: u32,
+    pub(super) moving: bool,
+    pub(super) require_all: bool,
+    pub(super) meddling: bool,
+    /// The size of a stored set before reading waits (C14).
+    pub(super) max_set_bytes: usize,
+    pub(super) trials: Trials,
+}
+
+/// Faults and events that came later. They are drawn apart, so that older seeds keep their meaning.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trials {
+    /// Two members of a group take tranches from each other.
+    pub(super) members: bool,
+    /// Another process claims one tranche of several by force.
+    pub(super) thief: bool,
+    /// The lives before the last one end at the tail, too.
+    pub(super) jobs: bool,
+    /// The operator stops a process.
+    pub(super) stops: bool,
+    /// The limit of a drain is short.
+    pub(super) short_drain: bool,
+    /// The start and the readers fail, and the pipeline restarts.
+    pub(super) restarts: bool,
+    /// Some events make no progress, until `stuck_after`.
+    pub(super) stalls: bool,
+    /// The handler defers by no time at all.
+    pub(super) defers_at_once: bool,
+}
+
+impl Trials {
+    fn draw(random: &mut fastrand::Rng, order: Order) -> Self {
+        let mut one_in = |chance: u32| random.u32(0..chance) == 0;
+        let stops = one_in(4);
+        Self {
+            members: one_in(4),
+            thief: one_in(4),
+            jobs: one_in(4),
+            stops,
+            short_drain: stops && one_in(2),
+            restarts: !stops && one_in(4),
+            stalls: one_in(5) && order == Order::Stream,
+            defers_at_once: one_in(5),
+        }
+    }
+}
+
+/// Returns the random numbers of the trials.
+pub(super) fn trials(seed: u64) -> fastrand::Rng {
+    fastrand::Rng::with_seed(seed ^ 0x9e37_79b9_7f4a_7c15)
+}
+
+impl Plan {
+    pub(super) fn draw(random: &mut fastrand::Rng, seed: u64) -> Self {
+        let transactional = random.bool();
+        let order = match random.u32(0..10) {
+            0 => Order::None,
+            1 => Order::Tranche,
+            _ => Order::Stream,
+        };
+        let indexes = if random.u32(0..4) == 0 { Indexes::Sparse } else { Indexes::Dense };
+        let require_all = order == Order::Stream && indexes == Indexes::Dense && random.u32(0..6) == 0;
+        Self {
+            order,
+            indexes,
+            transactional,
+            write_positions: transactional && order == Order::Stream && random.bool() || require_all,
+            then: [Then::Skip, Then::Park, Then::Skip, Then::Park, Then::Halt][random.usize(0..5)],
+            concurrency: random.usize(1..12),
+            streams_per_call: if random.u32(0..4) == 0 { random.usize(2..5) } else { 1 },
+            read_ahead: if require_all { random.usize(4..8) } else { random.usize(1..6) },
+            max_events: random.usize(1..20),
+            faults: random.u32(0..5) > 0,
+            filtered: random.bool(),
+            lives: random.u32(1..5),
+            moving: random.u32(0..3) == 0,
+            require_all,
+            meddling: random.u32(0..3) == 0,
+            // A transaction keeps 48 bytes free for the run of the oldest event.
+            max_set_bytes: match random.u32(0..4) {
+                0 if transactional => random.usize(64..200),
+                0 => random.usize(8..100),
+                _ => 64 * 1024,
+            },
+            trials: Trials::draw(&mut trials(seed), order),
+        }
+    }
+}
