@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -153,23 +154,18 @@ fn s6_a_job_that_is_fenced_on_one_of_its_tranches_ends_with_1() {
     let mut command = place.command(&["--until-tail"]);
     let job = std::thread::spawn(move || crate::daemon::run(&mut command));
     let mut is_moved = false;
-    while let Ok(body) = arrived.recv() {
-        // The first event of `b` is stored before the second one is answered.
+    while !job.is_finished() {
+        let Ok(body) = arrived.recv_timeout(Duration::from_millis(10)) else { continue };
+        // The first event of `b` is stored before the second one is answered. A locked database is tried again.
         if body.contains("b-1") && body.contains("\"n\":1") && !is_moved {
             let database = rusqlite::Connection::open(place.path("data/cp.db")).unwrap();
             let moved = "UPDATE propulsion_checkpoint SET position = position || ' ' WHERE tranche = 'b.jsonl'";
-            while database.execute(moved, []).is_ok_and(|rows| rows == 0) {
+            while !database.execute(moved, []).is_ok_and(|rows| rows == 1) {
                 std::thread::yield_now();
             }
             is_moved = true;
         }
         go.send(()).unwrap();
-        if job.is_finished() {
-            break;
-        }
-        if body.contains("a-1") && body.contains("\"n\":2") && is_moved {
-            break;
-        }
     }
     drop((arrived, go));
     let output = job.join().unwrap();

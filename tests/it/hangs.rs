@@ -1,12 +1,9 @@
-//! Handlers and sinks that never come to an end: a pipeline hears a stop all the same. In paused time.
+//! A sink that never comes to an end: a pipeline stops all the same. In paused time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use propulsiond::checkpoint::Owner;
 use propulsiond::clock::Clock;
 use propulsiond::config::filter::Filter;
@@ -14,7 +11,7 @@ use propulsiond::connector::memory::source::MemoryFeed;
 use propulsiond::connector::memory::store::MemoryCheckpoints;
 use propulsiond::connector::null::NullSink;
 use propulsiond::event::{Assembler, Kind};
-use propulsiond::handler::{AnyHandler, Call, Decision, Decisions, Handler, HandlerError, NextIndex};
+use propulsiond::handler::HandlerError;
 use propulsiond::pipeline::counts::Observer;
 use propulsiond::pipeline::{Assemble, Ended, Handle, Identity, Parts, Pipeline};
 use propulsiond::position::{Ordinal, TrancheId};
@@ -28,7 +25,6 @@ use crate::restarts::options;
 
 struct Fixed {
     feed: MemoryFeed,
-    handler: Option<AnyHandler>,
     sink: Arc<dyn Sink>,
 }
 
@@ -37,7 +33,7 @@ impl Assemble for Fixed {
         Ok(Parts {
             source: Arc::new(self.feed.source()),
             checkpoints: Some(Arc::new(MemoryCheckpoints::default())),
-            handler: self.handler.clone(),
+            handler: None,
             sink: AnySink::Plain(Arc::clone(&self.sink)),
             filter: Arc::new(Filter::default()),
         })
@@ -45,7 +41,7 @@ impl Assemble for Fixed {
 }
 
 /// Runs a pipeline over one event until `is_time` returns, then stops it.
-async fn run(handler: Option<AnyHandler>, sink: Arc<dyn Sink>, is_time: impl AsyncFnOnce(&Handle)) -> Ended {
+async fn run(sink: Arc<dyn Sink>, is_time: impl AsyncFnOnce(&Handle)) -> Ended {
     let (feed, tranche) = (MemoryFeed::dense(), TrancheId::new("0"));
     feed.add(&tranche);
     feed.push(&tranche, vec![Assembler::new("a-1", "A").build(Kind::Event, Ordinal::new(1, 0), 0).unwrap()]);
@@ -59,7 +55,7 @@ async fn run(handler: Option<AnyHandler>, sink: Arc<dyn Sink>, is_time: impl Asy
             owner: Owner(Arc::clone(&name)),
         },
         options: options(),
-        assemble: Arc::new(Fixed { feed, handler, sink }),
+        assemble: Arc::new(Fixed { feed, sink }),
         observer: Observer::new(metrics, name),
     };
     let (handle, listener) = Handle::new(Clock::start());
@@ -70,31 +66,6 @@ async fn run(handler: Option<AnyHandler>, sink: Arc<dyn Sink>, is_time: impl Asy
         stop.cancel();
     };
     tokio::join!(pipeline.run(listener, &daemon, stop.clone()), stopping).0
-}
-
-/// Defers its event by no time at all.
-#[derive(Default)]
-struct DefersByZero(AtomicU64);
-
-impl Handler for DefersByZero {
-    fn handle(self: Arc<Self>, _call: Arc<Call>) -> BoxFuture<'static, Decisions> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        let decision = Decision { next: NextIndex::Defer(Duration::ZERO), ..Decision::handled() };
-        std::future::ready(vec![Ok(decision)]).boxed()
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn s9_a_handler_that_defers_by_zero_does_not_keep_the_driver_from_a_stop() {
-    let handler = Arc::new(DefersByZero::default());
-    let calls = Arc::clone(&handler);
-    let is_time = async |handle: &Handle| {
-        while calls.0.load(Ordering::Relaxed) < 3 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        assert!(handle.view().await.is_some(), "the driver answers");
-    };
-    assert_eq!(run(Some(AnyHandler::Async(handler)), Arc::new(NullSink), is_time).await, Ended::Stopped);
 }
 
 /// A sink whose connection never closes.
@@ -122,6 +93,6 @@ async fn s21_a_sink_that_never_closes_is_given_up_at_the_drain_deadline() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    let ended = run(None, Arc::new(NeverCloses), is_time).await;
+    let ended = run(Arc::new(NeverCloses), is_time).await;
     assert_eq!(ended, Ended::DeadlinePassed(vec!["the close of the sink or the source".to_owned()]));
 }

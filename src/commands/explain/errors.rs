@@ -123,15 +123,15 @@ fn sink(subject: &Subject<'_>) -> String {
     )
 }
 
-/// Describes the outage of a back end that answers.
+/// Describes the outage of a sink that answers. A script reaches no back end: its errors are about its events.
 fn alike(subject: &Subject<'_>) -> String {
-    if !can_fail(subject) {
+    if !subject.definition.sink.can_fail() {
         return String::new();
     }
     let outage = &subject.spec().errors.outage;
     format!(
-        "{} in a row, of at least {}, are an outage as well: the circuit breaker opens, and later failures spend no attempt \
-         until a call succeeds.",
+        "{} of writes in a row, of at least {}, are an outage as well: the circuit breaker opens, and later failures spend no attempt \
+         until a write succeeds.",
         counted(outage.calls.get() as u64, "transient failure"),
         counted(outage.streams.get() as u64, "stream")
     )

@@ -60,7 +60,7 @@ pub fn leftovers(data: &Path, is_owner: &dyn Fn(&str) -> bool) -> Vec<Diagnosis>
         found.push(|| {
             let what = format!("file numbers are kept for `{}`, which is no pipeline that reads files", name.display());
             let means =
-                "they are of use if it comes back, and harmless otherwise: the directory can be removed with its checkpoints";
+                "they are of use if it comes back, and harmless otherwise: the folder can be removed with its checkpoints";
             Diagnosis::new(Severity::Note, &entry.path(), what, means)
         });
     }

@@ -33,13 +33,14 @@ fn r18_the_error_policy_is_described() {
             expect![[r#"
                 If the server cannot be reached, or answers 401, 407, 502, 503 or 504, no event is at fault and no attempt
                 is spent. The circuit breaker opens: all calls wait, and one at a time probes the sink, with delays from 1
-                second to 1 minute. `/health` reports the outage. 20 transient failures in a row, of at least 5 streams, are
-                an outage as well: the circuit breaker opens, and later failures spend no attempt until a call succeeds. An
-                answer of 429 spends no attempt either. All requests pause for the time of `Retry-After`. Then half as many
-                go out at the same time, and more as they succeed. If progress cannot be committed in the SQLite file
-                `propulsiond.db` of the data directory, handling goes on and the commit is retried after 100 milliseconds at
-                first and 30 seconds at most. Meanwhile the number of events that a crash would repeat grows. If the files
-                cannot be read, reading is retried after 100 milliseconds at first and 30 seconds at most, without end.
+                second to 1 minute. `/health` reports the outage. 20 transient failures of writes in a row, of at least 5
+                streams, are an outage as well: the circuit breaker opens, and later failures spend no attempt until a write
+                succeeds. An answer of 429 spends no attempt either. All requests pause for the time of `Retry-After`. Then
+                half as many go out at the same time, and more as they succeed. If progress cannot be committed in the
+                SQLite file `propulsiond.db` of the data directory, handling goes on and the commit is retried after 100
+                milliseconds at first and 30 seconds at most. Meanwhile the number of events that a crash would repeat
+                grows. If the files cannot be read, reading is retried after 100 milliseconds at first and 30 seconds at
+                most, without end.
             "#]],
         ),
         (
