@@ -170,7 +170,8 @@ fn s6_a_job_that_is_fenced_on_one_of_its_tranches_ends_with_1() {
     drop((arrived, go));
     let output = job.join().unwrap();
     check(&output, 1, &["fenced: tranche `b.jsonl` is owned by another program, which moved the position"]);
-    assert!(!text(&output).contains("everything is handled"), "{}", text(&output));
+    // The last commit can be the one that is fenced: all events are handled then, and the job has not finished all the same.
+    assert!(!text(&output).contains("finished: "), "{}", text(&output));
 }
 
 #[test]
