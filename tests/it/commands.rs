@@ -55,7 +55,7 @@ fn explain_reports_errors_as_check_does() {
 fn advice_does_not_prevent_an_explanation() {
     let place = Place::new(&[("a.toml", "[source.json]\npath = 'absent.jsonl'\n[sink.null]\n")]);
     check(&in_place(&place, &["check"]), 0, &["there is no such file or directory yet"]);
-    check(&in_place(&place, &["explain", "a"]), 0, &["It reads the file or folder `absent.jsonl`"]);
+    check(&in_place(&place, &["explain", "a"]), 0, &["It reads the file or directory `absent.jsonl`"]);
 }
 
 #[test]

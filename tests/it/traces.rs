@@ -165,7 +165,7 @@ fn a_collector_that_is_away_holds_nothing_up_and_what_has_no_room_is_counted() {
     daemon.until("/metrics", |_, page| {
         crate::daemon::handled(page, "load") == 20_000 && count(page, "propulsiond_spans_dropped_total ") > 0.0
     });
-    daemon.wait_for("the collector cannot be reached, spans wait");
+    daemon.wait_for("the collector is unavailable, retrying");
     let (code, _) = daemon.stop("TERM");
     assert_eq!(code, Some(0));
 }
@@ -177,7 +177,7 @@ fn spans_that_a_collector_refuses_are_dropped_and_said_once_without_secrets() {
     let place = pipeline(&target.url, &traced("order-1", "01"));
     let more = "headers = { authorization = \"planted-secret\" }";
     let output = place.run(&["--settings", &settings(&place, &collector.url, more)]);
-    check(&output, 0, &["the collector did not accept spans, they are dropped status=401"]);
+    check(&output, 0, &["the collector rejected spans, dropping them status=401"]);
     assert!(!text(&output).contains("planted-secret"));
     assert_eq!(collector.requests().len(), 1);
 }
