@@ -7,7 +7,7 @@
 //!
 //! * Every event arrives at every sink. The tables that hold the progress contain it exactly once.
 //! * No pipeline restarts, halts or is fenced: a sink that fails for every stream is an outage, which spends no attempts.
-//! * Memory is flat: at the end it is at most a quarter (and 16 MiB) above that of the second cycle.
+//! * Memory is flat once caches are warm: in the second half of the cycles it grows by an eighth (and 16 MiB) at most.
 //!
 //! `PROPULSIOND_SOAK=3600 cargo test --test it soak -- --nocapture` runs for that many seconds.
 
@@ -37,7 +37,7 @@ const PIPELINES: usize = 20;
 const EVENTS_PER_UNIT: usize = 200;
 /// No two files of a cycle share a stream, as each file may be a tranche (C4).
 const STREAMS: usize = EVENTS_PER_UNIT * UNITS as usize;
-/// Growth of the resident memory that counts as flat, beside a quarter of it.
+/// Growth of the resident memory that counts as flat, beside an eighth of it.
 const SLACK_KIB: u64 = 16 * 1024;
 
 /// The longest lock that another process is to hold: SQLite's users wait for it, and then fail.
@@ -70,8 +70,8 @@ fn every_event_arrives_while_feeds_rotate_the_sink_fails_and_the_store_stalls() 
             memory[memory.len() - 1]
         );
     }
-    let (early, late) = (memory[1], memory[memory.len() - 1]);
-    assert!(late <= early + early / 4 + SLACK_KIB, "memory grows: {memory:?} KiB");
+    let (early, late) = (memory[memory.len() / 2], memory[memory.len() - 1]);
+    assert!(late <= early + early / 8 + SLACK_KIB, "memory grows: {memory:?} KiB");
     let (code, rest) = soak.daemon.stop("TERM");
     assert_eq!(code, Some(0), "{rest}");
 }
