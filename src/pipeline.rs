@@ -1,7 +1,7 @@
 //! One running pipeline: a source read tranche by tranche, a scheduler, a handler, a sink, and the progress.
 //!
 //! A driver owns the scheduler and the parts that change. Tasks around it wait for readers, handlers, sinks and stores, and
-//! send it [messages]; it never waits for them (C25). A part is a plain struct: inputs and the time go in, actions come out.
+//! send it messages; it never waits for them (C25). A part is a plain struct: inputs and the time go in, actions come out.
 //! [`Pipeline::run`] builds the parts, drives them, and restarts after a failure with a growing delay (R36).
 //!
 //! Every task logs in the pipeline's span. A line about one tranche names it: by the span of its reader, or by a field.

@@ -60,7 +60,7 @@
 //!   16 MiB or a method of an array of 100,000 items. A call can therefore exceed `timeout` by about a second.
 //! - Variables are measured while the call runs, and the functions that build large values check the limits while they
 //!   build. Some values are measured late: the copies that one built-in function holds, and nested values added by
-//!   `push` ([`methods`]). A call can therefore exceed `memory_bytes` by some megabytes.
+//!   `push` (`methods`). A call can therefore exceed `memory_bytes` by some megabytes.
 //! - A closure that captures the variable that holds it is a reference cycle, and rhai has no collector. Its memory, up
 //!   to `memory_bytes` per call, is not freed before the process ends.
 

@@ -85,7 +85,7 @@ impl Definition {
         !self.spec().sink.given().is_empty()
     }
 
-    /// Returns whether (stream, next index) is kept beside the progress: see [`keeps_write_positions`].
+    /// Returns whether (stream, next index) is kept beside the progress: see `keeps_write_positions`.
     pub fn keeps_write_positions(&self) -> bool {
         keeps_write_positions(self.spec(), &*self.source, &self.progress)
     }
