@@ -9,6 +9,7 @@ mod contract;
 mod corpus;
 mod daemon;
 mod deploy;
+mod docs;
 mod doctor;
 mod failures;
 mod handler_tests;
@@ -31,3 +32,4 @@ mod tidy;
 mod tools;
 #[cfg(feature = "otlp")]
 mod traces;
+mod tutorial;

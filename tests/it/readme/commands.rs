@@ -13,7 +13,7 @@ use crate::daemon::{Daemon, Place, check, copy_directory, program, run};
 use crate::deploy::{Image, manifest};
 
 /// The scene of commands: a copy of the sample that ran to its tail, a daemon beside it, and a root for installed files.
-pub(super) struct Scene {
+pub(crate) struct Scene {
     place: Place,
     daemon: OnceCell<Daemon>,
     runs: Cell<usize>,
@@ -34,7 +34,7 @@ const STAND_INS: [(&str, &str); 6] = [
 ];
 
 impl Scene {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let place = Place::new(&[]);
         for directory in ["pipelines", "config"] {
             copy_directory(&root().join(directory), &place.path(directory));
@@ -43,13 +43,14 @@ impl Scene {
             std::fs::create_dir_all(place.path(directory)).unwrap();
         }
         check(&place.run(&["--until-tail"]), 0, &["finished: "]);
+        copy_directory(&place.path("data"), &place.path("root/var/lib/propulsiond"));
         Self { place, daemon: OnceCell::new(), runs: Cell::new(0), named: RefCell::default() }
     }
 
     fn daemon(&self) -> &Daemon {
         self.daemon.get_or_init(|| {
             let daemon = Daemon::start(self.anywhere(&["--config", "pipelines"]));
-            daemon.until("/health", |_, body| body.matches("running: everything is handled").count() == 2);
+            daemon.until("/health", |_, body| body.matches("running: everything is handled").count() >= 2);
             daemon
         })
     }
@@ -67,7 +68,7 @@ impl Scene {
     ///
     /// # Errors
     /// Says what is not as the command supposes. What runs and fails, panics.
-    pub(super) fn judge(&self, command: &Part) -> Judged {
+    pub(crate) fn judge(&self, command: &Part) -> Judged {
         let words = words(&command.text);
         let of_command = words.iter().position(|word| !is_assignment(word)).unwrap_or(words.len());
         for variable in &words[..of_command] {
@@ -87,6 +88,7 @@ impl Scene {
             ["systemctl", "enable", "--now", unit] => exists(&format!("deploy/{unit}.service")),
             ["sqlite3", database, backup] => self.sqlite3(database, backup),
             ["install" | "cp" | "mkdir", ..] => self.for_real(words),
+            ["mdbook", "build", book] => exists(&format!("{book}/book.toml")),
             ["fuzz/run", target] => exists(&format!("fuzz/fuzz_targets/{}.rs", stood_in(target))),
             [script] if is_program(script) => is_a_script(script),
             _ => Err("the test does not know how to run this".to_owned()),
@@ -106,6 +108,8 @@ impl Scene {
     }
 
     fn propulsiond(&self, arguments: &[&str]) -> Judged {
+        // A redirection is the shell's.
+        let arguments = arguments.split(|word| *word == ">").next().unwrap_or_default();
         let arguments: Vec<_> = arguments.iter().map(|word| self.installed(&stood_in(word))).collect();
         let mut arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         let line =
@@ -148,7 +152,7 @@ impl Scene {
     }
 
     /// Asserts that the daemon answers there; NAME and the like stand for what it has.
-    pub(super) fn answers(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Judged {
+    pub(crate) fn answers(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Judged {
         let path = path.split('/').map(stood_in).collect::<Vec<_>>().join("/");
         let (status, body) = self.daemon().request(&format!("{method} {path}"), headers, "");
         if (200..300).contains(&status) {
@@ -255,11 +259,11 @@ impl Scene {
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     }
 
-    /// Returns a word in which what is to be below `/etc` or `/usr` is below the scene's own root.
+    /// Returns a word in which what is to be below `/etc`, `/usr` or `/var` is below the scene's own root.
     fn installed(&self, word: &str) -> String {
         let below_root = |path: &str| self.place.path("root").join(path).to_str().unwrap().to_owned();
         match word.strip_prefix('/') {
-            Some(path) if path.starts_with("etc/") || path.starts_with("usr/") => below_root(path),
+            Some(path) if ["etc/", "usr/", "var/"].iter().any(|start| path.starts_with(start)) => below_root(path),
             _ => word.to_owned(),
         }
     }
