@@ -1,4 +1,4 @@
-//! The pages that users read: every command in them is run, or what it names is there, and they agree with the program.
+//! The pages for users: every command in them is run or checked, and their tables agree with the program.
 
 pub(crate) mod commands;
 pub(crate) mod page;
@@ -26,7 +26,7 @@ fn readme() -> Page {
     Page::read(README)
 }
 
-/// Returns what stands in backticks.
+/// Returns the code spans of a cell.
 fn spans(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
@@ -87,6 +87,16 @@ fn the_pipeline_of_the_readme_checks_and_runs_on_the_sample_feed() {
     let database = rusqlite::Connection::open(place.path("data/shipped.db")).unwrap();
     let rows: i64 = database.query_row("SELECT count(*) FROM shipped", [], |row| row.get(0)).unwrap();
     assert!(shipped > 10 && rows == shipped as i64, "{rows} of {shipped}");
+}
+
+#[test]
+fn the_pages_outside_of_the_book_hold_commands_only() {
+    // The blocks of the book are checked with it, those of the README by the tests around this one.
+    for name in ["deploy/README.md", "fuzz/README.md"] {
+        for block in Page::read(name).blocks() {
+            assert!(["sh", "console"].contains(&block.language.as_str()), "{name}: {}", block.language);
+        }
+    }
 }
 
 #[test]

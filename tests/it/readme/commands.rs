@@ -1,4 +1,4 @@
-//! Checks the commands of a page: the program's own are run, and the files that other commands name must exist.
+//! Checks the commands of a page: runs those of the program, and looks for the files that other commands name.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::path::{Path, PathBuf};
@@ -12,18 +12,18 @@ use super::page::{Part, is_assignment, is_program, root};
 use crate::daemon::{Daemon, Place, check, copy_directory, program, run};
 use crate::deploy::{Image, manifest};
 
-/// The scene of commands: a copy of the sample that ran to its tail, a daemon beside it, and a root for installed files.
+/// The scene of commands: a copy of the sample that ran to its tail, a daemon on it, and a root for installed files.
 pub(crate) struct Scene {
     place: Place,
     daemon: OnceCell<Daemon>,
     runs: Cell<usize>,
-    /// The containers that were named, and the images that were built.
+    /// The names of earlier containers and images.
     named: RefCell<Vec<String>>,
 }
 
 type Judged = Result<(), String>;
 
-/// The placeholders of the pages for values of the reader's own.
+/// The values for the placeholders of the pages.
 const STAND_INS: [(&str, &str); 6] = [
     ("NAME", "orders"),
     ("PIPELINE", "orders"),
@@ -55,7 +55,7 @@ impl Scene {
         })
     }
 
-    /// Returns the program with arguments, on any port and with data of its own.
+    /// Returns the command with arguments, a free port and a data directory of its own.
     fn anywhere(&self, arguments: &[&str]) -> Command {
         self.runs.set(self.runs.get() + 1);
         let mut command = program();
@@ -64,10 +64,13 @@ impl Scene {
         command
     }
 
-    /// Runs a command, or looks at what it names.
+    /// Runs a command, or checks the files and names in it.
     ///
     /// # Errors
-    /// Says what is not as the command supposes. What runs and fails, panics.
+    /// A file or name does not exist.
+    ///
+    /// # Panics
+    /// The command fails.
     pub(crate) fn judge(&self, command: &Part) -> Judged {
         let words = words(&command.text);
         let of_command = words.iter().position(|word| !is_assignment(word)).unwrap_or(words.len());
@@ -103,6 +106,7 @@ impl Scene {
             ("test", ["--test", "it", filters @ ..]) => has_tests(filters, of_program),
             ("bench", ["--bench", name]) => exists(&format!("benches/{name}.rs")).and_then(|()| is_a_bench(name)),
             ("test", []) | ("build", ["--release", "--locked"]) | ("doc", ["--open"]) => Ok(()),
+            ("install", ["--path", ".", "--locked"]) => Ok(()),
             _ => Err("the test does not know these arguments of cargo".to_owned()),
         }
     }
@@ -136,7 +140,7 @@ impl Scene {
         run(program().args(arguments).current_dir(self.place.path("")).env_remove("RUST_BACKTRACE"))
     }
 
-    /// Asks the daemon what a reader would ask theirs.
+    /// Sends the request of a `curl` command to the daemon.
     fn curl(&self, arguments: &[&str]) -> Judged {
         let (headers, url) = match arguments {
             [url] => (Vec::new(), url),
@@ -151,7 +155,7 @@ impl Scene {
         self.answers("GET", &format!("/{path}"), &headers)
     }
 
-    /// Asserts that the daemon answers there; NAME and the like stand for what it has.
+    /// Sends a request with the placeholders replaced, and expects success.
     pub(crate) fn answers(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Judged {
         let path = path.split('/').map(stood_in).collect::<Vec<_>>().join("/");
         let (status, body) = self.daemon().request(&format!("{method} {path}"), headers, "");
@@ -234,7 +238,7 @@ impl Scene {
         }
     }
 
-    /// Does to the sample's data what the shell of SQLite does.
+    /// Runs a command of SQLite's shell on the sample's data.
     fn sqlite3(&self, database: &str, command: &str) -> Judged {
         let target = command.strip_prefix(".backup ").ok_or("the test knows `.backup` alone")?;
         let database = self.place.path(database);
@@ -246,7 +250,7 @@ impl Scene {
         copied.map(drop).map_err(|error| error.to_string())
     }
 
-    /// Runs a command that copies files: from the repository to below another root, or from the sample's data.
+    /// Runs a command that copies files of the repository below the scene's root, or of the sample's data.
     fn for_real(&self, words: &[&str]) -> Judged {
         let of_data =
             words[1..].iter().any(|word| ["data", "backup"].contains(&word.split('/').next().unwrap_or_default()));
@@ -259,7 +263,7 @@ impl Scene {
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     }
 
-    /// Returns a word in which what is to be below `/etc`, `/usr` or `/var` is below the scene's own root.
+    /// Moves a path below `/etc`, `/usr` or `/var` to the scene's root.
     fn installed(&self, word: &str) -> String {
         let below_root = |path: &str| self.place.path("root").join(path).to_str().unwrap().to_owned();
         match word.strip_prefix('/') {
@@ -269,7 +273,7 @@ impl Scene {
     }
 }
 
-/// Parts a line as a shell does, as far as the pages need it.
+/// Splits a line into words as a shell does, with quotes only.
 fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for c in line.chars() {
@@ -302,7 +306,7 @@ fn is_a_bench(name: &str) -> Judged {
     if is_there { Ok(()) } else { Err(format!("Cargo.toml has no bench `{name}`")) }
 }
 
-/// Asks this very program which tests a filter leaves.
+/// Expects the test binary to list tests that match a filter.
 fn has_tests(filters: &[&str], of_program: &[&str]) -> Judged {
     if !of_program.iter().all(|word| ["--nocapture", "--test-threads", "1"].contains(word)) {
         return Err("the test does not know these arguments of a test".to_owned());
@@ -317,7 +321,7 @@ fn is_a_script(path: &str) -> Judged {
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }
 
-/// Asserts that some code asks for a variable.
+/// Expects that code of the repository reads a variable.
 fn is_read(variable: &str) -> Judged {
     let asked_for = format!("(\"{variable}\")");
     let mut directories: Vec<PathBuf> = ["src", "tests", "benches"].map(|directory| root().join(directory)).into();

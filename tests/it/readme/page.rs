@@ -105,7 +105,7 @@ impl Page {
         self.items().into_iter().filter_map(block).collect()
     }
 
-    /// Returns what stands in backticks outside of blocks; it may go on in the next line.
+    /// Returns the code spans outside of blocks. A span can continue on the next line.
     pub(crate) fn spans(&self) -> Vec<Part> {
         let mut spans = Vec::new();
         let mut open = None::<Part>;
@@ -129,7 +129,7 @@ impl Page {
         spans
     }
 
-    /// Returns every command: the lines of blocks for a shell, and what in backticks looks like one.
+    /// Returns every command: the lines of blocks for a shell, and the code spans that look like one.
     /// A block that a session runs counts as checked there.
     pub(crate) fn commands(&self) -> Vec<Part> {
         let mut commands: Vec<Part> = self.blocks().iter().flat_map(Block::commands).collect();
@@ -148,7 +148,7 @@ impl Page {
         rows
     }
 
-    /// Returns where the page's links lead, but for those to other places of the net.
+    /// Returns the targets of the page's links to files: the link, the file and the anchor.
     pub(crate) fn links(&self) -> Vec<(Part, PathBuf, Option<String>)> {
         let link = regex::Regex::new(r"\]\(([^)\s]+)\)").unwrap();
         let mut links = Vec::new();
@@ -170,7 +170,7 @@ impl Page {
         links
     }
 
-    /// Returns what links to its headings end with.
+    /// Returns the anchors of a text's headings.
     pub(crate) fn anchors(text: &str) -> Vec<String> {
         let headings =
             text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
@@ -182,7 +182,7 @@ impl Page {
     }
 }
 
-/// Returns the commands of a shell's lines: without comments, what ends in `\` with what follows.
+/// Returns the commands of a shell's lines, without comments. A line that ends in `\` continues on the next.
 fn joined(lines: &[Part]) -> Vec<Part> {
     let mut commands = Vec::<Part>::new();
     let mut goes_on = false;
@@ -205,7 +205,7 @@ pub(crate) fn is_assignment(word: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
-/// Programs that are commands if something follows them.
+/// Programs whose name is a command if an argument follows.
 const PROGRAMS: [&str; 11] = [
     "mdbook",
     "propulsiond",
