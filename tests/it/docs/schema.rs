@@ -81,8 +81,11 @@ impl Schema {
                 }
             }
             rows.push([format!("`{prefix}{name}`"), self.kind_of(property), default, description]);
+            let items = self.resolve(&definition["items"]);
             if is_deep && definition["properties"].is_object() {
                 rows.extend(self.rows(definition, &format!("{prefix}{name}."), true));
+            } else if is_deep && items["properties"].is_object() {
+                rows.extend(self.rows(items, &format!("{prefix}{name}[]."), true));
             }
         }
         rows
@@ -113,7 +116,11 @@ impl Schema {
             kind => kind.as_str(),
         };
         match kind {
-            Some("array") => format!("list of {}", self.kind_of(&definition["items"])),
+            Some("array") => match self.kind_of(&definition["items"]).as_str() {
+                "" => "list".to_owned(),
+                "table" => "list of tables".to_owned(),
+                items => format!("list of {items}"),
+            },
             Some("object") => self.kind_of_object(definition),
             Some("string") => "text".to_owned(),
             Some(kind) => kind.to_owned(),
