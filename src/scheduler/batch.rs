@@ -84,7 +84,15 @@ impl Batch {
         if slot == 0 || slot + 1 >= self.ordinals.len() {
             return None;
         }
-        Some(usize::from(self.is_handled(slot - 1)) + usize::from(self.is_handled(slot + 1)))
+        // In the middle of a word one read serves both.
+        let near = match slot % 64 {
+            0 | 63 => u64::from(self.is_handled(slot - 1)) + u64::from(self.is_handled(slot + 1)),
+            bit => {
+                let around = self.bits[slot as usize / 64] >> (bit - 1);
+                (around & 1) + (around >> 2 & 1)
+            }
+        };
+        Some(near as usize)
     }
 
     /// Sets the bit of one ordinal, which is set once.
