@@ -83,6 +83,8 @@ impl Scheduler {
         let lane = &self.lanes[call.lane];
         let (kind, stream) = (lane.kind, lane.stream);
         self.settle_lane(call.lane);
+        // Placeholders of other tranches may have waited for this call, and are passed now.
+        self.complete_all();
         if kind == LaneKind::Tranche {
             return self.release_tranche_lane(call.tranche);
         }
