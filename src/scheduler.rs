@@ -51,6 +51,7 @@ mod assignment;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod tranche;
 mod unfolds;
 
 use std::fmt;
