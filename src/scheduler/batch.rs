@@ -292,7 +292,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ordinals_come_back_whatever_their_steps(steps in prop::collection::vec((0..3_u64, 0..3_u32), 1..200)) {
+        fn ordinals_of_any_steps_are_stored_unchanged(steps in prop::collection::vec((0..3_u64, 0..3_u32), 1..200)) {
             let (mut at, mut all, mut ordinals) = (Ordinal::default(), Vec::new(), Ordinals::default());
             for (major, minor) in steps {
                 at = if major == 0 { Ordinal::new(at.major, at.minor + minor + 1) } else { Ordinal::new(at.major + major, minor) };
