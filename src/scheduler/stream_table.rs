@@ -32,9 +32,7 @@ impl Group {
     /// Returns a byte for each place with this part of a hash.
     #[inline]
     fn matches(&self, short: u32) -> Matches {
-        // In two steps, because the compiler then narrows the results by vector instructions.
-        let equal = self.shorts.map(|other| if other == short { u16::MAX } else { 0 });
-        Matches(u64::from_le_bytes(equal.map(|equal| equal as u8)))
+        Matches(u64::from_le_bytes(self.shorts.map(|other| if other == short { u8::MAX } else { 0 })))
     }
 
     /// Returns the first vacant place. The used places of a group precede its vacant ones.
@@ -134,6 +132,7 @@ impl Shard {
     fn resize(&mut self, len: usize) {
         let old = std::mem::replace(&mut self.groups, vec![VACANT; len]);
         (self.used, self.removed) = (self.used - self.removed, 0);
+        // Without removed entries, a count finds the next vacant place of a group.
         let mut lens = vec![0_u8; len];
         for group in old {
             for (short, id) in group.shorts.into_iter().zip(group.ids).filter(|entry| entry.1 < REMOVED) {
