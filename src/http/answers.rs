@@ -260,6 +260,7 @@ mod tests {
             lag: lag.map(|(amount, unit)| Lag { amount, unit }),
             read: None,
             committed: None,
+            stored_at: None,
             committed_at: None,
             report: None,
             trouble: None,

@@ -56,6 +56,8 @@ pub struct TrancheView {
     pub read: Option<Position>,
     /// The stored progress.
     pub committed: Option<Progress>,
+    /// The stored position as a short text.
+    pub stored_at: Option<String>,
     pub committed_at: Option<Timestamp>,
     /// `None` before it is opened.
     pub report: Option<TrancheReport>,

@@ -8,13 +8,16 @@ use std::time::Duration;
 use expect_test::{expect, expect_file};
 use propulsiond::clock::{Clock, wall};
 use propulsiond::position::{Position, TrancheId};
+use propulsiond::scheduler::{Snapshot, StateTotals};
 use propulsiond::source::{Lag, LagUnit};
 use propulsiond::telemetry::health::State;
-use propulsiond::telemetry::metrics::{Metrics, OK, PageRead};
+use propulsiond::telemetry::metrics::{Activity, Metrics, OK, PageRead, Stage};
 
 use crate::tools::tool;
 
-/// Returns the exposition of a registry in which every family has a series.
+const MOMENT: Duration = Duration::from_millis(1);
+
+/// Returns the exposition of a registry in which every series that has fixed labels has a value.
 fn everything() -> String {
     let metrics = Metrics::new(Clock::start());
     let pipeline = metrics.pipeline("orders", "orders-v1");
@@ -22,14 +25,35 @@ fn everything() -> String {
     let spans = metrics.spans();
     spans.exported(1);
     spans.dropped(1);
-    pipeline.state(State::Running);
+    State::ALL.into_iter().for_each(|state| pipeline.state(state));
     pipeline.config_hash("0123abcd");
-    pipeline.local().handled(OK, Duration::from_millis(1));
+    let busy = StateTotals { streams: 1, events: 1, bytes: 1, categories: 1, oldest: MOMENT, newest: MOMENT };
+    pipeline.show(&Snapshot {
+        idle: 1,
+        ready: busy,
+        waiting: busy,
+        active: busy,
+        failing: busy,
+        stalled: busy,
+        deferred: busy,
+        parked: busy,
+        ..Snapshot::default()
+    });
+    let mut local = pipeline.local();
+    local.handled(OK, MOMENT);
+    for stage in [Stage::Queue, Stage::Handle, Stage::Commit] {
+        local.spent(stage, MOMENT);
+    }
+    for activity in [Activity::Merge, Activity::Ingest, Activity::Dispatch, Activity::Results, Activity::Stats] {
+        local.worked(activity, MOMENT);
+    }
+    drop(local);
     pipeline.script("orders_seen", 1);
+    tranche.ingested(MOMENT, 1);
     for unit in [LagUnit::Bytes, LagUnit::Events] {
         tranche.page_read(PageRead {
             events: 1,
-            took: Duration::from_millis(1),
+            took: MOMENT,
             resume_at: &Position::Number(1),
             newest: Some(wall()),
             lag: Some(Lag { amount: 1, unit }),

@@ -220,7 +220,7 @@ fn stats_of_a_running_pipeline_are_logged_at_their_interval() {
     let daemon = place.start(&["--settings", &place.path("settings.toml").to_string_lossy()]);
     check(daemon.request("POST /pipelines/pushed/events", &JSON, EVENT), 202, "");
     let line = daemon.wait_for(" handled=1 ");
-    assert!(line.contains("stats: events") && line.ends_with("pipeline=pushed"), "{line}");
+    assert!(line.contains(" stats state=running handled=1 ") && line.ends_with("pipeline=pushed"), "{line}");
     let (code, said) = daemon.stop("TERM");
     assert_eq!(code, Some(0), "{said}");
 }

@@ -50,6 +50,7 @@ impl Driver {
             Phase::Fenced { by } => Some((format!("owned by {by}"), self.now)),
             _ => state.trouble.clone(),
         };
+        let stored = state.claim.committed.as_ref().and_then(|progress| progress.position.as_ref());
         TrancheView {
             tranche: tranche.to_string(),
             phase: state.phase.name(),
@@ -57,6 +58,7 @@ impl Driver {
             lag: state.lag,
             read: state.read.clone(),
             committed: state.claim.committed.clone(),
+            stored_at: stored.map(|position| self.source.describe(position)),
             committed_at: state.claim.committed_at,
             report: self.scheduler.tranche(tranche),
             trouble,
