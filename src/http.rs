@@ -108,7 +108,7 @@ async fn version() -> Response {
 }
 
 async fn pipelines(State(api): Shared) -> Response {
-    let list: Vec<_> = api.registry.pipelines().iter().map(answers::summary).collect();
+    let list = answers::summaries(api.registry.pipelines()).await;
     axum::Json(json!({ "pipelines": list })).into_response()
 }
 

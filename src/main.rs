@@ -30,6 +30,9 @@ fn main() -> ExitCode {
         },
     };
     let output = Output { json: cli.common.json };
+    if let Some(problem) = line.misuse(&cli) {
+        return output.problems(&[problem]).into();
+    }
     if let Some(status) = commands::run_without_settings(&cli, output) {
         return status.into();
     }

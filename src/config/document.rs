@@ -38,13 +38,22 @@ pub enum Format {
 }
 
 impl Format {
+    /// The extensions of files that users write.
+    pub const EXTENSIONS: [&str; 3] = ["toml", "yaml", "yml"];
+
     /// Returns the format for a file's extension.
     pub fn of(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()? {
             "toml" => Some(Self::Toml),
-            "yaml" => Some(Self::Yaml),
+            "yaml" | "yml" => Some(Self::Yaml),
             _ => None,
         }
+    }
+
+    /// Returns the existing file of this name, whatever its format.
+    pub fn find(directory: &Path, name: &str) -> Option<PathBuf> {
+        let files = Self::EXTENSIONS.map(|extension| directory.join(format!("{name}.{extension}")));
+        files.into_iter().find(|file| file.is_file())
     }
 }
 

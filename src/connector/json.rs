@@ -66,6 +66,7 @@ use registry::RegistryPath;
 pub struct Settings {
     /// The file, or the directory of files, relative to the pipeline's file. Files that end in `.gz` are decompressed. A
     /// named pipe or `/dev/stdin` is read once: it keeps no events for a restart.
+    #[schemars(extend("examples" = ["events.jsonl"]))]
     pub path: Text,
     /// The names of the files in a directory to read, with `*` and `?`. Default: names that end in `.jsonl` or `.ndjson`,
     /// also with `.gz` behind. Names that start with a dot are never read.

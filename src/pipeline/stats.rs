@@ -101,7 +101,6 @@ impl Since<'_> {
 
     fn log_events(&self, standing: &Standing, view: &View) {
         let events = self.now.events - self.before.events;
-        let reports = || view.tranches.iter().filter_map(|tranche| tranche.report.as_ref());
         let other = self.now.calls.iter().filter(|kind| *kind.kind != *OK).map(|kind| self.calls(kind)).sum();
         tracing::info!(
             target: TARGET,
@@ -115,8 +114,8 @@ impl Since<'_> {
             restarts = some(self.now.restarts - self.before.restarts),
             running = view.calls,
             writing = view.writing,
-            unhandled = reports().map(|report| report.unhandled).sum::<u64>(),
-            batches = reports().map(|report| report.batches).sum::<usize>(),
+            unhandled = view.unhandled(),
+            batches = view.reports().map(|report| report.batches).sum::<usize>(),
             late = some(view.streams.late_events),
             duplicates = some(view.streams.duplicates),
             waits_for = view.outage.as_ref().map(|(why, _)| why.as_str()),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use crate::daemon::{Daemon, Place, copy_directory, program, run, text};
+use crate::daemon::{Daemon, Place, check, copy_directory, program, run, text};
 
 fn sample() -> Place {
     let place = Place::new(&[]);
@@ -114,4 +114,31 @@ fn a_drain_that_takes_too_long_says_what_still_ran_and_exits_with_4() {
 fn the_version_is_the_packages() {
     let output = run(program().arg("--version"));
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), concat!("propulsiond ", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn files_and_directories_run_together_whether_named_alone_or_by_a_flag() {
+    let place = Place::new(&[
+        ("a.yml", "source:\n  json: {path: events.jsonl}\nsink:\n  stdout:\n"),
+        ("events.jsonl", "{\"stream\":\"a-1\",\"index\":0,\"type\":\"A\",\"data\":{}}\n"),
+    ]);
+    std::fs::create_dir(place.path("more")).unwrap();
+    std::fs::write(place.path("more/b.toml"), "[source.json]\npath = \"../pipelines/events.jsonl\"\n[sink.stdout]\n")
+        .unwrap();
+    let lines: [&[&str]; 3] = [
+        &["pipelines/a.yml", "more"],
+        &["run", "more/b.toml", "pipelines"],
+        &["--config", "more", "--config", "pipelines"],
+    ];
+    for (number, arguments) in lines.iter().enumerate() {
+        let mut command = program();
+        command.args(*arguments).args(["--until-tail", "--listen", "off", "--data-dir", &format!("data-{number}")]);
+        let output = run(command.current_dir(place.path("")));
+        check(&output, 0, &["pipeline=a", "pipeline=b"]);
+        assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 2, "{}", text(&output));
+    }
+    place.write("b.toml", "[source.memory]\n[sink.stdout]\n");
+    let mut command = program();
+    let twice = run(command.args(["more", "pipelines", "--until-tail"]).current_dir(place.path("")));
+    check(&twice, 2, &["the pipeline `b` is described by `more/b.toml` as well"]);
 }

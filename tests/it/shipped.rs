@@ -61,7 +61,7 @@ fn every_file_below_pipelines_is_a_pipeline_that_loads_or_belongs_to_one() {
         left.remove(pipeline);
         let directory = pipeline.parent().unwrap();
         propulsiond::config::scalar::allowing_missing(|| {
-            for loaded in propulsiond::spec::load(pipeline).unwrap() {
+            for loaded in propulsiond::spec::load(std::slice::from_ref(pipeline)).unwrap() {
                 let mut owned = Vec::new();
                 if let Some(rhai) = &loaded.spec.handler.rhai {
                     owned.push(directory.join(&*rhai.script));

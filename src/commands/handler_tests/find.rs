@@ -46,8 +46,7 @@ fn at_file(path: &Path) -> Result<Found, Vec<Problem>> {
     if is_test(path) {
         let name = owner(path);
         let directory = path.parent().unwrap_or(Path::new(""));
-        let mut pipelines = ["toml", "yaml"].map(|ending| directory.join(format!("{name}.{ending}"))).into_iter();
-        return match pipelines.find(|pipeline| pipeline.is_file()) {
+        return match Format::find(directory, &name) {
             Some(pipeline) => Ok(Found { pipeline, tests: Some(path.to_owned()) }),
             None => Err(vec![orphan(path, &[])]),
         };
@@ -115,7 +114,7 @@ fn orphan(tests: &Path, names: &[&str]) -> Problem {
     let name = owner(tests);
     let help = match closest(&name, names) {
         Some(meant) => format!("did you mean `{meant}{SUFFIX}`?"),
-        None => format!("it is looked for as `{name}.toml` and `{name}.yaml`"),
+        None => format!("it is looked for as `{name}.toml`, `{name}.yaml` and `{name}.yml`"),
     };
     Problem::new(tests, format!("there is no pipeline `{name}` beside this file of tests")).help(help)
 }

@@ -11,7 +11,7 @@ use crate::spec::{Checked, Outcome};
 /// Checks the pipelines in a directory that has them all in order.
 fn outcome(files: &Files) -> Outcome {
     let data = files.root.path().join("data");
-    check(load(&files.directory()).unwrap(), &data).unwrap_or_else(|problems| panic!("{}", files.render(&problems)))
+    check(load(&[files.directory()]).unwrap(), &data).unwrap_or_else(|problems| panic!("{}", files.render(&problems)))
 }
 
 fn checked(files: &Files) -> Checked {
