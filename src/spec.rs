@@ -123,7 +123,7 @@ impl<'de> Visitor<'de> for StopVisitor {
             "never" => Ok(Stop::Never),
             "tail" => Ok(Stop::Tail),
             text if duration::parse(text).is_ok() => {
-                Err(E::custom(format_args!("expected `{{ after = \"{text}\" }}`: a time stands in a table")))
+                Err(E::custom(format_args!("expected a table for a time, such as `{{ after = \"{text}\" }}`")))
             }
             text => Err(other_word(text, &["never", "tail"], &self)),
         }
@@ -183,7 +183,7 @@ impl<'de> Visitor<'de> for CheckpointVisitor {
         match text {
             "sink" => Ok(Checkpoint::Sink),
             text if CheckpointSpec::KINDS.contains(&text) => {
-                Err(E::custom(format_args!("a store is a table with settings of its own: `checkpoint.{text}`")))
+                Err(E::custom(format_args!("expected a table for a store, such as `checkpoint.{text}`")))
             }
             text => Err(other_word(text, &["sink"], &self)),
         }

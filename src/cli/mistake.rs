@@ -8,6 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::{Cli, DEFAULT_CONFIG};
 use crate::config::document::{Format, Location, Problem, closest};
+use crate::connector::prose::names;
 
 /// The name of the command line in place of a file's.
 const NAME: &str = "command line";
@@ -163,7 +164,7 @@ pub fn explain(error: &clap::Error, line: &CommandLine) -> Option<Problem> {
             (format!("`{}` takes a value", name_of(&flag)), line.find(name_of(&flag)))
         }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
-            (format!("`{}` cannot be `{value}`", name_of(&flag)), line.find_value(&value))
+            (format!("unknown value `{value}` for `{}`", name_of(&flag)), line.find_value(&value))
         }
         ErrorKind::TooManyValues => (format!("`{}` takes no value", name_of(&flag)), line.find(name_of(&flag))),
         ErrorKind::ArgumentConflict => (format!("`{}` is given twice", name_of(&flag)), line.find_last(name_of(&flag))),
@@ -174,7 +175,7 @@ pub fn explain(error: &clap::Error, line: &CommandLine) -> Option<Problem> {
     let help = match (suggested.into_iter().find_map(text), error.get(ContextKind::ValidValue)) {
         (Some(near), _) => format!("did you mean `{near}`?"),
         (None, Some(ContextValue::Strings(known))) if !known.is_empty() => {
-            format!("it is one of `{}`", known.join("`, `"))
+            format!("expected {}", names(known.iter().map(String::as_str), "or"))
         }
         _ => LISTED.to_owned(),
     };

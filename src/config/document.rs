@@ -228,7 +228,7 @@ fn is_the_other_format(text: &str, format: Format) -> Option<String> {
         Format::Yaml => (read_toml::parse(text), "TOML", "toml"),
     };
     let is_document = parsed.is_ok_and(|node| matches!(node.kind, Kind::Table(entries) if !entries.is_empty()));
-    is_document.then(|| format!("this is {name}: let the file's name end in `.{ending}`"))
+    is_document.then(|| format!("this is {name}: rename the file to end in `.{ending}`"))
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Problem> {

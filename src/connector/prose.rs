@@ -77,7 +77,7 @@ impl<'a> Prose<'a> {
 /// Returns a sentence on acknowledged writes that a setting lets a power failure lose.
 pub fn lost_with_power(setting: &str, writes: &str) -> String {
     format!(
-        "A power failure may lose {writes} ({setting}). They do not come again if progress was committed meanwhile."
+        "A power failure may lose {writes} ({setting}). They are lost for good if progress was committed meanwhile."
     )
 }
 

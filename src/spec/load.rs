@@ -200,7 +200,7 @@ fn same_names(files: &[PathBuf]) -> Vec<Problem> {
             true => first.file_name().unwrap_or_default().to_string_lossy(),
             false => first.to_string_lossy(),
         };
-        let problem = Problem::new(second, format!("the pipeline `{name}` is described by `{other}` as well"));
+        let problem = Problem::new(second, format!("the file `{other}` describes the pipeline `{name}`, too"));
         problems.push(problem.help("remove or rename one of the files"));
     }
     problems
@@ -232,7 +232,7 @@ fn check_name(file: &Path, name: &str) -> Result<(), Vec<Problem>> {
     if is_name(name) {
         return Ok(());
     }
-    let problem = Problem::new(file, "this name cannot be a pipeline's: it is part of URLs and a metric's label");
+    let problem = Problem::new(file, "a pipeline cannot have this name, which URLs and metrics contain");
     Err(vec![problem.help(NAMES)])
 }
 
@@ -279,9 +279,9 @@ fn correct_table(key: &str) -> Option<String> {
     } else if has(serde_json::to_value(filter::Settings::default())) || filters.contains(&key) {
         "filter"
     } else if ["group", "source_id", "stop"].contains(&key) {
-        return Some(format!("`{key}` stands at the top of the file, before the first table"));
+        return Some(format!("`{key}` belongs at the top of the file, before the first table"));
     } else if has(serde_json::to_value(DaemonSettings::default())) {
-        return Some(format!("`{key}` is the daemon's: it belongs in `{}`", settings::DEFAULT_FILE));
+        return Some(format!("`{key}` is a setting of the daemon and belongs in `{}`", settings::DEFAULT_FILE));
     } else {
         return None;
     };

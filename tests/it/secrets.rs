@@ -32,7 +32,7 @@ impl Planted {
         let planted = Self { directory: tempfile::tempdir().unwrap() };
         planted.write("pipelines/p.toml", pipeline);
         planted.write("pipelines/events.jsonl", "{\"stream\":\"a-1\",\"index\":0,\"type\":\"A\",\"data\":{}}\n");
-        planted.write("secret", "hush-file\n");
+        planted.write("pipelines/secret", "hush-file\n");
         planted.write("config/propulsiond.toml", "[http]\ntoken = \"hush-token\"\n");
         planted
     }
