@@ -110,7 +110,7 @@ fn s23_a_job_whose_feed_is_missing_ends_with_3_after_the_attempts() {
     }
 }
 
-/// Answers requests with 200, one after another. Sends the body of each, and answers it once it is told to.
+/// Answers requests with 200, one after another. Sends each body to the test, and answers when the test says so.
 fn server() -> (String, mpsc::Receiver<String>, mpsc::Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -170,7 +170,7 @@ fn s6_a_job_that_is_fenced_on_one_of_its_tranches_ends_with_1() {
     drop((arrived, go));
     let output = job.join().unwrap();
     check(&output, 1, &["fenced: tranche `b.jsonl` is owned by another program, which moved the position"]);
-    // The last commit can be the one that is fenced: all events are handled then, and the job has not finished all the same.
+    // The fenced commit can be the last one: all events are handled, and the job still has not finished.
     assert!(!text(&output).contains("finished: "), "{}", text(&output));
 }
 

@@ -347,7 +347,8 @@ fn systemd_accepts_the_unit_and_finds_it_well_confined() {
     let file = place.path("propulsiond.service");
     let unit = read("deploy/propulsiond.service");
     // It must name a program that is there.
-    fs::write(&file, unit.replace("/usr/local/bin/propulsiond", env!("CARGO_BIN_EXE_propulsiond"))).unwrap();
+    let program = format!("ExecStart={}", env!("CARGO_BIN_EXE_propulsiond"));
+    fs::write(&file, unit.replace("ExecStart=propulsiond", &program)).unwrap();
     for arguments in [&["verify"][..], &["security", "--offline=true", "--no-pager", "--threshold=15"]] {
         let Some(mut analyze) = tool("systemd-analyze") else { return };
         accepts(analyze.args(arguments).arg(&file));

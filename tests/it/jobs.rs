@@ -1,4 +1,4 @@
-//! Jobs that end, pipelines that fail, and what is said meanwhile.
+//! Jobs that end, pipelines that fail, and the messages meanwhile.
 
 use crate::daemon::{Daemon, LIMIT, Place, check, handled, signal, text};
 
@@ -19,7 +19,7 @@ fn a_pipeline_that_halts_makes_a_job_end_with_1_and_the_others_finish() {
     let output = place.run(&["--until-tail"]);
     check(&output, 1, &["halted: event 0 (`A`) of stream", "bad.rhai:1:", "finished: 2 events handled"]);
     assert_eq!(place.read("data/good.jsonl").lines().count(), 2);
-    // The halted pipeline is where it was, and the finished one has nothing left to do.
+    // The halted pipeline resumes at the same event, and the finished one has nothing left to do.
     place.write("bad.rhai", "fn handle(stream, events) { for e in events { emit(stream.name); } }");
     let output = place.run(&["--until-tail"]);
     check(&output, 0, &["finished: 2 events handled", "finished: 0 events handled"]);
@@ -78,7 +78,7 @@ fn a_failing_source_is_retried_without_a_restart_and_the_other_pipelines_go_on()
         assert_eq!(count(&page, &format!("propulsiond_restarts_total{{pipeline=\"{pipeline}\"}}")), 0);
     }
 
-    // S3: a file that is there again is read on, though its reader may have ended, and nothing is said to fail.
+    // S3: reading goes on once the file is back, even if its reader had ended, and nothing is reported as failing.
     std::fs::rename(place.path("pipelines/gone"), place.path("pipelines/feed")).unwrap();
     daemon.until("/health", |_, body| !body.contains("reading has failed"));
     place.write("feed/one.jsonl", &[EVENTS, &EVENTS.replace("\"index\":0", "\"index\":1")].concat());
@@ -139,7 +139,7 @@ fn require_all_goes_on_after_a_restart_whatever_moved_its_streams() {
 
 #[test]
 fn an_orderly_stop_leaves_databases_closed() {
-    // So many that some would be left open by a process that does not wait for them.
+    // So many that a process that does not wait for them would leave some open.
     let pipelines = 12;
     let place = Place::new(&[]);
     for n in 0..pipelines {
@@ -234,12 +234,12 @@ fn r82_a_feed_that_was_replaced_halts_its_pipeline_which_says_what_can_be_done()
         halted(&place);
         place
     };
-    // It is put back, as a copy: nothing comes again, and what is new does.
+    // A copy takes its place: old lines are not delivered again, new ones are.
     let place = replaced();
     std::fs::remove_file(place.path("pipelines/events.jsonl")).unwrap();
     place.write("events.jsonl", &(EVENTS.to_owned() + EVENTS.replace("-1\"", "-2\"").as_str()));
     check(&place.run(&["--until-tail"]), 0, &["finished: 2 events handled"]);
-    // Another group begins anew.
+    // Another group starts over.
     let place = replaced();
     place.write("p.toml", &format!("group = \"again\"\n{}", copying("p.jsonl")));
     check(&place.run(&["--until-tail"]), 0, &["finished: 2 events handled"]);
@@ -283,7 +283,7 @@ fn c19_effects_that_fail_at_the_commit_are_found_by_giving_each_decision_a_trans
 fn a_yaml_pipeline_runs_like_any_other() {
     let yaml = "source:\n  json:\n    path: events.jsonl\nsink:\n  file:\n    path: out.jsonl\nstop: tail\n";
     let place = Place::new(&[("p.yaml", yaml), ("events.jsonl", EVENTS)]);
-    // Every pipeline ends by itself: so does the daemon.
+    // Every pipeline ends, and so does the daemon.
     check(&place.run(&[]), 0, &["finished: 2 events handled"]);
     assert_eq!(place.read("data/out.jsonl").lines().count(), 2);
     place.write("p.yaml", &yaml.replace("path: events", "pth: events"));
@@ -325,7 +325,7 @@ fn the_environment_says_where_to_listen_unless_a_flag_does() {
 
 #[test]
 fn a_piped_job_prints_plain_lines_of_progress_and_a_summary() {
-    // It cannot be done before the first line of progress is due: so many events take three seconds at that rate.
+    // So many events take three seconds at that rate, so that the first line of progress comes before the end.
     let source = "[source.generate]\ncount = 3000\nrate = 1000\nbatch = 100\n";
     let place = Place::new(&[("p.toml", &format!("{source}[sink.null]\n"))]);
     let output = place.run(&["--until-tail"]);
@@ -335,7 +335,7 @@ fn a_piped_job_prints_plain_lines_of_progress_and_a_summary() {
 
 #[test]
 fn a_job_of_a_moment_takes_a_moment() {
-    // A commit interval, or a look for more, that has to be waited for would take an hour.
+    // Waiting for a commit interval or a poll would take an hour.
     let pipeline = "[source.json]\npath = \"events.jsonl\"\npoll = \"1h\"\n[schedule]\ncommit_interval = \"1h\"\n";
     let place = Place::new(&[("events.jsonl", EVENTS)]);
     for (name, rest) in [("file.toml", "[sink.file]\n"), ("null.toml", "[sink.null]\n")] {

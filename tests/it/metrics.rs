@@ -38,7 +38,7 @@ fn everything() -> String {
     metrics.encode()
 }
 
-/// Leaves the values out: other tests look at them.
+/// Omits the values, which other tests check.
 fn without_values(exposition: &str) -> String {
     let name = |line: &str| {
         let name = if line.starts_with('#') { line } else { line.rsplit_once(' ').unwrap().0 };
@@ -52,7 +52,7 @@ fn r71_every_name_type_help_label_and_bucket_is_as_it_was() {
     expect_file!["metrics.golden"].assert_eq(&without_values(&everything()));
 }
 
-/// Returns what `promtool check metrics` says, and whether it could read its input at all; `None` where it is not
+/// Returns the output of `promtool check metrics`, and whether it could parse its input; `None` if the tool is not
 /// named by `PROPULSIOND_TEST_PROMTOOL`.
 pub(crate) fn promtool(exposition: &str) -> Option<(bool, Vec<String>)> {
     let mut command = tool("promtool")?;
@@ -117,7 +117,7 @@ fn families(exposition: &str) -> BTreeMap<String, Family> {
     families
 }
 
-/// Returns what is wrong with a family, by the rules of Prometheus' own linter that can be broken by a name.
+/// Returns the faults of a family by those rules of Prometheus' linter that concern names.
 fn complaints(name: &str, family: &Family) -> Vec<String> {
     let mut found = Vec::new();
     let kind = family.kind.as_deref().unwrap_or("none");

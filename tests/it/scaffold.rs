@@ -1,4 +1,4 @@
-//! `propulsiond new`: what it makes is in order, tested, and runs.
+//! `propulsiond new`: the created pipelines pass `check` and `test`, and run.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -67,7 +67,7 @@ fn a_webhook_is_made_and_runs() {
     assert_eq!(arrived, [r#"{"text":"order 1 of Ada was placed"}"#, r#"{"text":"order 2 of Grace was placed"}"#]);
 }
 
-/// Takes requests, and answers each that it has it.
+/// Answers each request with success.
 fn answer_all(stream: std::net::TcpStream, said: &mpsc::Sender<String>) {
     let said = said.clone();
     std::thread::spawn(move || {

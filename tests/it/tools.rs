@@ -1,4 +1,4 @@
-//! Programs of others that check what we ship. `tests/run` installs them and names them by variables.
+//! Foreign programs that check the shipped files. `tests/run` installs them and names them by variables.
 
 use std::process::{Command, Output, Stdio};
 
@@ -17,7 +17,7 @@ pub(crate) fn tool(name: &str) -> Option<Command> {
     None
 }
 
-/// Asserts that a tool has nothing to complain of, and returns what it says.
+/// Asserts that a tool finds no fault, and returns its output.
 pub(crate) fn accepts(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));

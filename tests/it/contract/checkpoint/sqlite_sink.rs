@@ -209,7 +209,7 @@ async fn every_kind_of_value_arrives_unchanged() {
     .assert_eq(&stored);
 }
 
-/// Statements that undo more than themselves, in a batch with others before and after.
+/// Puts statements that undo more than themselves into a batch, with others before and after.
 async fn check_contained(init: &str, culprit: &str) {
     for transactional in [false, true] {
         let directory = TempDir::new().unwrap();
@@ -383,7 +383,7 @@ async fn l13_an_integer_beyond_64_bits_keeps_its_digits_or_fails() {
     assert_eq!(stored, ["Integer(1) \"1\" Integer(1)", &*format!("Null \"{LARGE}\" \"{LARGE}\"")]);
 }
 
-/// Counts the effects in the database's file alone, as a program does that does not read the log.
+/// Counts the effects in the database's file alone, as a program that ignores the log does.
 fn effects_without_log(directory: &Path) -> u32 {
     let copy = TempDir::new().unwrap();
     let path = copy.path().join("copy.db");
