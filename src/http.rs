@@ -28,7 +28,7 @@ use crate::scheduler::StreamState;
 use crate::telemetry::health::{self, Limits};
 use crate::telemetry::metrics::Metrics;
 
-/// Everything that the API answers from.
+/// The state that the API answers from.
 pub(crate) struct Api {
     pub registry: Registry,
     pub metrics: Arc<Metrics>,

@@ -140,7 +140,7 @@ impl<'de> Visitor<'de> for StopVisitor {
     }
 }
 
-/// The keeper of the progress.
+/// The place of the progress.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Checkpoint {
     /// `checkpoint = "sink"`: in the sink's transactions.
@@ -210,8 +210,8 @@ pub struct ScheduleSpec {
     #[serde(with = "size")]
     #[schemars(with = "SizeText")]
     pub read_ahead_bytes: u64,
-    /// The most events between a tranche's position and its newest read: the other streams go on so far while one stream is
-    /// stuck.
+    /// The most events between a tranche's position and its newest read event. While one stream is stuck, the others go on
+    /// this far.
     pub max_ahead_events: NonZeroUsize,
     /// The most events of one stream in a call.
     pub max_events: NonZeroUsize,
@@ -267,7 +267,7 @@ pub enum Order {
     Stream,
     /// All events of a tranche: one call at a time, in read order.
     Tranche,
-    /// Nothing: every event is by itself.
+    /// No order: every event is handled by itself.
     None,
 }
 

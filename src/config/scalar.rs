@@ -18,7 +18,8 @@ use crate::formats::words::io_error;
 
 pub use schema::{DurationText, IntervalText, SizeText};
 
-/// Text with references: `${NAME}`, `${NAME:-default}` and `${file:/path}`.
+/// Text with references: `${NAME}`, `${NAME:-default}` and `${file:/path}`. A relative path starts at the directory that
+/// [`relative_to`] sets.
 ///
 /// Two texts are equal if their values are, so that a changed variable is a change. Debug and Serialize show a text as the
 /// file writes it.

@@ -1,4 +1,4 @@
-//! A pipeline whose file was renamed: its group follows the name, and every event would be handled again.
+//! A renamed pipeline file: its default group changes with the name, so that every event would be handled again.
 
 use std::path::Path;
 

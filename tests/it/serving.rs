@@ -1,4 +1,4 @@
-//! The HTTP endpoints: their answers, and the clients that get them.
+//! The HTTP endpoints: their answers, the clients that they answer, and the commands that ask them.
 
 use std::io::Write;
 
@@ -12,7 +12,7 @@ fn place() -> Place {
     Place::new(&[("inbox.toml", "[source.memory]\n[sink.file]\npath = \"out.jsonl\"\n")])
 }
 
-/// Asserts the status of an answer, and what it says.
+/// Asserts the status of an answer, and a part of its body.
 fn check((status, body): (u16, String), wanted: u16, said: &str) {
     assert!(status == wanted && body.contains(said), "expected {wanted} and `{said}`, got {status}: {body}");
 }
@@ -133,12 +133,12 @@ fn health_is_503_with_a_reason_for_each_halted_pipeline_and_the_rest_goes_on() {
     check(daemon.get("/metrics"), 200, r#"propulsiond_pipeline_state{pipeline="first",state="halted"} 1"#);
     check(daemon.request("POST /pipelines/inbox/events", &JSON, EVENT), 202, "");
     daemon.until("/metrics", |_, body| handled(body, "inbox") == 1);
-    // A daemon that was told to stop did; that a pipeline was halted is a failure all the same.
+    // The daemon stopped as asked, but a halted pipeline is a failure.
     let (code, said) = daemon.stop("TERM");
     assert_eq!(code, Some(1), "{said}");
 }
 
-/// Asks the daemon that listens there, as a person or a probe would.
+/// Runs `health`, as an operator or a probe does.
 fn ask_health(place: &Place, arguments: &[&str]) -> std::process::Output {
     let mut command = program();
     command.arg("health").args(arguments).current_dir(place.path(""));
@@ -159,7 +159,7 @@ fn r66_health_prints_the_daemons_answer_and_fails_if_a_pipeline_has_failed() {
         "healthy and ready\n",
     ];
     said(&ask_health(&place, &listen), 0, &healthy);
-    // A daemon that listens everywhere is asked on loopback.
+    // The daemon listens on all addresses: the command asks on loopback.
     said(&ask_health(&place, &["--listen", &daemon.address.replace("127.0.0.1", "0.0.0.0")]), 0, &healthy);
 
     check(daemon.request("POST /pipelines/halting/events", &JSON, EVENT), 202, "");
@@ -188,7 +188,7 @@ fn health_fails_without_a_daemon_and_names_the_address() {
 }
 
 #[test]
-fn a_metrics_page_under_load_is_one_that_prometheus_reads() {
+fn prometheus_parses_the_metrics_of_a_busy_daemon() {
     let source = "[source.generate]\nstreams = 500\ntranches = 4\nduplicates = 0.1\n";
     let script = "fn handle(stream, events) { metric.inc(\"seen\", events.len()); for e in events { emit(e.index); } }";
     let place = Place::new(&[

@@ -1,4 +1,4 @@
-//! The files that the repository ships: each is loaded, none is left over.
+//! The shipped files: each loads, or belongs to one that does.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -75,7 +75,7 @@ fn every_file_below_pipelines_is_a_pipeline_that_loads_or_belongs_to_one() {
             }
         });
     }
-    assert_eq!(left, BTreeSet::new(), "nobody refers to these");
+    assert_eq!(left, BTreeSet::new(), "no pipeline refers to these");
 }
 
 #[test]

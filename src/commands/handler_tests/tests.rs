@@ -42,7 +42,7 @@ fn said(root: &Path, result: &Result<Report, Vec<Problem>>) -> String {
     said.replace(&format!("{}/", root.display()), "")
 }
 
-/// Runs the tests of one pipeline, and compares what is said of them.
+/// Runs the tests of one pipeline, and compares the report.
 fn check(tests: &str, expected: Expect) {
     let directory = directory(&[("p.toml", PIPELINE), ("p.rhai", SCRIPT), ("p.test.toml", tests)]);
     let result = run(&[directory.path().to_owned()], None);

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::connector::prose::lines;
+
 /// The width of a rendered line.
 const WIDTH: usize = 100;
 
@@ -180,22 +182,7 @@ fn choices_of(schema: &Value) -> Vec<(String, String)> {
     choices.filter_map(|choice| Some((word(choice)?, text(choice, "description")))).collect()
 }
 
-/// Breaks a text into indented lines of at most [`WIDTH`] characters.
+/// Returns a text as indented lines of at most [`WIDTH`] characters.
 fn wrapped(text: &str, indent: &str) -> String {
-    let mut out = String::new();
-    let mut line = indent.to_owned();
-    for word in text.split_whitespace() {
-        let is_first = line.trim().is_empty();
-        if !is_first && line.chars().count() + 1 + word.chars().count() > WIDTH {
-            out.push_str(&format!("{line}\n"));
-            line = format!("{indent}{word}");
-        } else if is_first {
-            line.push_str(word);
-        } else {
-            line.push_str(&format!(" {word}"));
-        }
-    }
-    out.push_str(&line);
-    out.push('\n');
-    out
+    lines(text, WIDTH - indent.len()).iter().map(|line| format!("{indent}{line}\n")).collect()
 }

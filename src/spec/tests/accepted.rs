@@ -1,4 +1,4 @@
-//! Files that are right, and what they come to.
+//! Valid files and their parsed values.
 
 use std::path::Path;
 

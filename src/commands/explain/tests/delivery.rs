@@ -38,7 +38,7 @@ fn c13_exactly_once_names_its_reason() {
             has every event once. This holds for effects: the logs and counts of a script may repeat.
         "#]],
     );
-    // It repeats, and what would tell is off.
+    // The source repeats events, and `write_positions`, which recognises them, is off.
     check_part(
         &text(JSON, "[schedule]\nwrite_positions = false\n"),
         "why",
