@@ -140,5 +140,5 @@ fn files_and_directories_run_together_whether_named_alone_or_by_a_flag() {
     place.write("b.toml", "[source.memory]\n[sink.stdout]\n");
     let mut command = program();
     let twice = run(command.args(["more", "pipelines", "--until-tail"]).current_dir(place.path("")));
-    check(&twice, 2, &["the pipeline `b` is described by `more/b.toml` as well"]);
+    check(&twice, 2, &["the file `more/b.toml` describes the pipeline `b`, too"]);
 }
