@@ -86,9 +86,10 @@ impl Scene {
             ["kubectl", rest @ ..] => self.kubectl(rest),
             ["systemctl", "enable", "--now", unit] => exists(&format!("deploy/{unit}.service")),
             ["sqlite3", database, backup] => self.sqlite3(database, backup),
+            ["dpkg", "-i", "propulsiond.deb"] => self.dpkg(),
             ["install" | "cp" | "mkdir", ..] => self.for_real(words),
             ["fuzz/run", target] => exists(&format!("fuzz/fuzz_targets/{}.rs", stood_in(target))),
-            [script] if is_program(script) => is_a_script(script),
+            [script] | [script, "--check"] if is_program(script) => is_a_script(script),
             _ => Err("the test does not know how to run this".to_owned()),
         }
     }
@@ -241,6 +242,14 @@ impl Scene {
         let target = self.place.path(target).to_str().map(str::to_owned);
         let copied = rusqlite::Connection::open(database).unwrap().execute("VACUUM INTO ?1", [target]);
         copied.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Puts the files of the Debian package that later commands name into their places. `deploy/package --check` installs the
+    /// real package.
+    fn dpkg(&self) -> Judged {
+        self.for_real(&["mkdir", "-p", "/usr/share/doc/propulsiond/examples", "/etc/propulsiond/pipelines"])?;
+        self.for_real(&["cp", "-r", "pipelines", "/usr/share/doc/propulsiond/examples/"])?;
+        self.for_real(&["cp", "config/propulsiond.toml", "/etc/propulsiond/"])
     }
 
     /// Runs a command that copies files: from the repository to below another root, or from the sample's data.
