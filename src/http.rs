@@ -148,7 +148,7 @@ async fn streams(State(api): Shared, Path(name): Path<String>, Query(query): Que
         Some("active") => Some(StreamState::Active),
         Some("parked") => Some(StreamState::Parked),
         Some(other) => {
-            let message = format!("`{other}` is no state: expected `failing`, `stalled`, `active` or `parked`");
+            let message = format!("unknown state `{other}`, expected `failing`, `stalled`, `active` or `parked`");
             return failure(StatusCode::BAD_REQUEST, &message);
         }
     };
