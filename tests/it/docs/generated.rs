@@ -10,7 +10,7 @@ use super::schema::Schema;
 use crate::readme::page::root;
 
 /// The file that documents the exit codes.
-const EXIT_STATUS: &str = "src/cli.rs";
+const EXIT_STATUS: &str = "src/cli/exit.rs";
 
 /// Returns a page with its generated parts made anew.
 pub(super) fn regenerate(text: &str) -> String {

@@ -46,6 +46,8 @@ impl Schema {
             let description = text(settings);
             let description = description.split_once("`: ").map_or(description.as_str(), |(_, rest)| rest);
             write!(out, "## {part}.{name}\n\n{}\n\n", capitalized(description)).unwrap();
+            let example = example(&format!("{part}.{name}"));
+            write!(out, "<!-- part of a pipeline -->\n```toml\n{example}```\n\n").unwrap();
             let rows = self.rows(settings, "", true);
             if !rows.is_empty() {
                 writeln!(out, "{}", table(rows)).unwrap();
@@ -141,6 +143,13 @@ impl Schema {
             _ => "table".to_owned(),
         }
     }
+}
+
+/// Returns the program's example of a connector.
+fn example(connector: &str) -> String {
+    let output = crate::daemon::run(crate::daemon::program().args(["list", connector, "--json"]));
+    let listed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    listed[0]["example"].as_str().unwrap().to_owned()
 }
 
 /// Returns the description of a node, in one line.
