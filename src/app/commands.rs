@@ -169,7 +169,7 @@ fn test(settings: &DaemonSettings, args: &TestArgs, shows_logs: bool, output: Ou
 }
 
 fn new(args: &NewArgs, output: Output) -> ExitStatus {
-    match scaffold::make(&args.name, &args.config, args.from) {
+    match scaffold::make(&args.name, &args.config, args.from, args.format()) {
         Ok(made) => {
             output.result(|| scaffold::to_json(&made), |_| scaffold::render(&made));
             ExitStatus::Ok
