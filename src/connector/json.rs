@@ -68,6 +68,7 @@ use registry::RegistryPath;
 pub struct Settings {
     /// The file, or the directory of files, relative to the pipeline's file. Files that end in `.gz` are decompressed. A
     /// named pipe or `/dev/stdin` is read once: it keeps no events for a restart.
+    #[schemars(extend("examples" = ["events.jsonl"]))]
     pub path: Text,
     /// The names of the files in a directory to read, with `*` and `?`. Default: names that end in `.jsonl` or `.ndjson`,
     /// also with `.gz` behind. Names that start with a dot are never read.
@@ -150,14 +151,16 @@ pub fn check(settings: &Settings) -> Vec<BadSetting> {
             ));
         } else if pattern.contains('/') {
             let help = "name the directory with `path`; files in directories below it are not read";
-            bad.push(BadSetting::new(&["pattern"], "a pattern matches names of files, which hold no `/`").help(help));
+            bad.push(
+                BadSetting::new(&["pattern"], "`pattern` matches file names, and no file name contains `/`").help(help),
+            );
         }
     }
     if settings.batch.get() > MAX_BATCH {
-        bad.push(BadSetting::new(&["batch"], format!("`batch` is at most {MAX_BATCH}")));
+        bad.push(BadSetting::new(&["batch"], format!("`batch` must be at most {MAX_BATCH}")));
     }
     if settings.poll.is_zero() {
-        bad.push(BadSetting::new(&["poll"], "`poll` must be more than nothing"));
+        bad.push(BadSetting::new(&["poll"], "`poll` must be greater than 0"));
     }
     bad
 }

@@ -104,11 +104,7 @@ impl Since<'_> {
     fn log_summary(&self, standing: &Standing, view: &View) {
         let events = self.now.events - self.before.events;
         let not_ok = self.now.calls.iter().filter(|kind| *kind.kind != *OK).map(|kind| self.calls(kind)).sum();
-        let unhandled = view.tranches.iter().filter_map(|tranche| Some(tranche.report.as_ref()?.unhandled)).sum();
-        let lag = |unit| {
-            let lags = view.tranches.iter().filter_map(|tranche| tranche.lag).filter(|lag| lag.unit == unit);
-            some(lags.map(|lag| lag.amount).sum())
-        };
+        let lag = |unit| view.lag(unit).and_then(some);
         let stored_at = match &*view.tranches {
             [tranche] => tranche.stored_at.as_deref(),
             _ => None,
@@ -124,7 +120,7 @@ impl Since<'_> {
             restarts = some(self.now.restarts - self.before.restarts),
             running = some(view.calls as u64),
             writing = some(view.writing as u64),
-            unhandled = some(unhandled),
+            unhandled = some(view.unhandled()),
             lag_events = lag(LagUnit::Events),
             lag_bytes = lag(LagUnit::Bytes),
             parked = some(view.streams.parked.streams as u64),

@@ -72,7 +72,7 @@ fn without_values(exposition: &str) -> String {
 }
 
 #[test]
-fn r71_every_name_type_help_label_and_bucket_is_as_it_was() {
+fn r71_every_name_type_help_label_and_bucket_is_unchanged() {
     expect_file!["metrics.golden"].assert_eq(&without_values(&everything()));
 }
 
@@ -91,7 +91,7 @@ pub(crate) fn promtool(exposition: &str) -> Option<(bool, Vec<String>)> {
     child.stdin.take().unwrap().write_all(exposition.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    // 1: it cannot be parsed; 3: there are complaints.
+    // Exit code 1: the input cannot be parsed. 3: the linter complains.
     Some((output.status.code() != Some(1), said.lines().map(str::to_owned).collect()))
 }
 
@@ -174,7 +174,7 @@ fn complaints(name: &str, family: &Family) -> Vec<String> {
 }
 
 #[test]
-fn new_names_keep_prometheus_rules_and_the_kept_ones_break_exactly_these() {
+fn new_names_follow_the_rules_and_the_kept_ones_break_a_fixed_list() {
     let mut kept = Vec::new();
     for (name, family) in families(&everything()) {
         let found = complaints(&name, &family);

@@ -39,6 +39,7 @@ impl Driver {
             missing: self.options.require_all.then(|| self.missing_event()).flatten(),
             failures: self.failures.list(),
             handled_at: self.handled_at,
+            rate: self.rate.clone(),
             calls: self.calls.deciding(),
             writing: self.writes.active() + self.writes.retries(),
             settled: self.settled,

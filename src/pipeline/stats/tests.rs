@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};
 
+use super::super::rate::Rate;
 use super::*;
 use crate::config::settings::LogFormat;
 use crate::position::{Position, Progress, TrancheId};
@@ -90,6 +91,7 @@ fn view(unhandled: u64) -> View {
         missing: None,
         failures: Vec::new(),
         handled_at: at(119),
+        rate: Rate::new(at(0)),
         calls: 0,
         writing: 0,
         settled: true,
