@@ -52,6 +52,7 @@ mod plan;
 mod report;
 mod run;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::config::document::Problem;
@@ -59,6 +60,7 @@ use crate::config::scalar::allowing_missing;
 use crate::connector::{Chosen, SinkKind};
 use crate::spec::{self, Definition};
 
+pub(crate) use file::TestFile;
 pub use find::is_test;
 pub use report::{Report, Tested};
 
@@ -89,13 +91,14 @@ pub fn run(paths: &[PathBuf], filter: Option<&str>) -> Result<Report, Vec<Proble
     Ok(report)
 }
 
-/// Returns what is wrong with the test files of the pipelines at `paths`. Runs none of them.
-pub fn check(paths: &[PathBuf]) -> Vec<Problem> {
+/// Returns the number of the test files of the pipelines at `paths`, and their problems. Runs none of them.
+pub fn check(paths: &[PathBuf]) -> (usize, Vec<Problem>) {
     let found = match find::find(paths) {
         Ok(found) => found,
-        Err(problems) => return problems,
+        Err(problems) => return (0, problems),
     };
-    found.iter().flat_map(|found| plan_without_script(found).err().unwrap_or_default()).collect()
+    let tests: BTreeSet<_> = found.iter().filter_map(|found| found.tests.as_ref()).collect();
+    (tests.len(), found.iter().flat_map(|found| plan_without_script(found).err().unwrap_or_default()).collect())
 }
 
 /// A pipeline's cases, and the script that they are about.

@@ -111,7 +111,7 @@ fn conflicts(name: &str, directory: &Path) -> Vec<Problem> {
         let problem = Problem::new(directory, "this is not a directory");
         return vec![problem.help("name the directory of the pipelines with `--config`")];
     }
-    let endings = ["toml", "yaml", "rhai", "test.toml", "test.yaml"];
+    let endings = ["toml", "yaml", "yml", "rhai", "test.toml", "test.yaml", "test.yml"];
     let files = endings.map(|ending| directory.join(format!("{name}.{ending}")));
     files
         .into_iter()

@@ -84,7 +84,7 @@ pub fn check(settings: &Settings) -> Vec<BadSetting> {
     bad.extend(settings.proxy.as_ref().filter(|proxy| !proxy.is_hole()).and_then(|proxy| client::proxy(proxy).err()));
     let durations = [("timeout", settings.timeout), ("connect_timeout", settings.connect_timeout)];
     for (key, _) in durations.into_iter().filter(|(_, duration)| duration.is_zero()) {
-        bad.push(BadSetting::new(&[key], format!("`{key}` must be longer than zero")));
+        bad.push(BadSetting::new(&[key], format!("`{key}` must be greater than 0")));
     }
     bad
 }

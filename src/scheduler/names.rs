@@ -4,6 +4,8 @@ const GRANULE: usize = 8;
 /// The size of a segment, which is greater than the longest name.
 const SEGMENT: usize = 1 << 18;
 const GRANULES: usize = SEGMENT / GRANULE;
+/// The first size of the first segment, which doubles until it is a whole one: most pipelines have few streams.
+const FIRST_SIZE: usize = 1 << 12;
 
 /// Names by place. A released place is reused for a name of about the same length.
 #[derive(Debug, Default)]
@@ -28,13 +30,28 @@ impl Names {
 
     #[inline]
     fn append(&mut self, granules: usize) -> u32 {
-        if self.segments.is_empty() || self.used + granules > GRANULES {
-            self.segments.push(vec![0; SEGMENT].into_boxed_slice());
-            self.used = 0;
+        while self.segments.last().is_none_or(|last| (self.used + granules) * GRANULE > last.len()) {
+            self.grow();
         }
         let place = (self.segments.len() - 1) * GRANULES + self.used;
         self.used += granules;
         u32::try_from(place).expect("names take less than 32 GiB")
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        match &mut *self.segments {
+            [only] if only.len() < SEGMENT => {
+                let mut larger = vec![0; only.len() * 2];
+                larger[..only.len()].copy_from_slice(only);
+                *only = larger.into_boxed_slice();
+            }
+            segments => {
+                let size = if segments.is_empty() { FIRST_SIZE } else { SEGMENT };
+                self.segments.push(vec![0; size].into_boxed_slice());
+                self.used = 0;
+            }
+        }
     }
 
     #[inline]

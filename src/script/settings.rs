@@ -21,6 +21,7 @@ use crate::config::scalar;
 #[schemars(rename = "RhaiHandler")]
 pub struct Settings {
     /// The script's file, relative to the directory of the pipeline's file, such as `"orders.rhai"`.
+    #[schemars(extend("examples" = ["orders.rhai"]))]
     pub script: scalar::Text,
     /// The table that the script finds as `params`, such as `{ vat = 0.2 }`. References in its texts are resolved.
     #[serde(default)]

@@ -22,7 +22,7 @@ pub struct Definition {
     pub filter: Arc<Filter>,
 }
 
-/// The keeper of the progress.
+/// The place of the progress.
 #[derive(Clone, Debug)]
 pub enum Progress {
     /// `[checkpoint.…]`, or the default store.

@@ -44,7 +44,7 @@ fn most_so_far(took: Duration, peak: u64) -> String {
     format!("  [of {runs} so far: at most {longest} ms, {largest} KiB]")
 }
 
-/// Returns the output, the time, and the most memory that was seen, in KiB. The memory is sampled while the program runs.
+/// Returns the output, the time, and the largest sample of the memory, in KiB.
 fn watched(command: &mut Command) -> (Output, Duration, u64) {
     let clock = Clock::start();
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -60,7 +60,7 @@ fn watched(command: &mut Command) -> (Output, Duration, u64) {
         if clock.now().since(Timestamp::ZERO) > LIMIT && !std::mem::replace(&mut late, true) {
             signal(id, "KILL");
         }
-        // Nothing is sent on the channel: the call waits a millisecond.
+        // The channel carries no message: the call waits a millisecond.
         assert!(ticks.recv_timeout(Duration::from_millis(1)).is_err());
     };
     let took = clock.now().since(Timestamp::ZERO);

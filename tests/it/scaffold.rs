@@ -17,7 +17,7 @@ fn bare() -> Place {
     place
 }
 
-/// Makes a pipeline, checks and tests it, and runs it with these variables until its tail.
+/// Creates a pipeline, checks and tests it, and runs it with these variables to its tail.
 fn check_template(template: &str, variables: &[(&str, &str)]) -> Place {
     let place = bare();
     let output = new(&place, &["shop", "--from", template]);
@@ -35,7 +35,7 @@ fn check_template(template: &str, variables: &[(&str, &str)]) -> Place {
 }
 
 #[test]
-fn a_pipeline_that_writes_lines_is_made_and_runs() {
+fn a_pipeline_that_writes_lines_is_created_and_runs() {
     let place = check_template("events", &[]);
     let lines = place.read("data/shop.jsonl");
     assert_eq!(lines.lines().count(), 3, "{lines}");
@@ -43,7 +43,7 @@ fn a_pipeline_that_writes_lines_is_made_and_runs() {
 }
 
 #[test]
-fn a_projection_is_made_and_runs() {
+fn a_projection_is_created_and_runs() {
     let place = check_template("projection", &[]);
     let database = rusqlite::Connection::open(place.path("data/shop.db")).unwrap();
     let mut statement = database.prepare("SELECT id || ' ' || status FROM orders ORDER BY id").unwrap();
@@ -52,7 +52,7 @@ fn a_projection_is_made_and_runs() {
 }
 
 #[test]
-fn a_webhook_is_made_and_runs() {
+fn a_webhook_is_created_and_runs() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (said, bodies) = mpsc::channel();
@@ -93,7 +93,7 @@ fn answer_all(stream: std::net::TcpStream, said: &mpsc::Sender<String>) {
 }
 
 #[test]
-fn nothing_is_overwritten_and_what_is_in_the_way_is_named() {
+fn an_existing_file_is_named_and_not_overwritten() {
     let place = Place::new(&[("shop.yaml", "mine"), ("shop.rhai", "mine")]);
     let output = new(&place, &["shop"]);
     check(&output, 2, &["pipelines/shop.yaml", "pipelines/shop.rhai", "not overwritten"]);

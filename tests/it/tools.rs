@@ -2,8 +2,8 @@
 
 use std::process::{Command, Output, Stdio};
 
-/// Returns the command of a tool that `PROPULSIOND_TEST_…` names. Without that variable the test says that it skips, or
-/// fails if `PROPULSIOND_TEST_REQUIRE` lists the tool.
+/// Returns the command of a tool that `PROPULSIOND_TEST_…` names. Without that variable the test is skipped with a
+/// message, or fails if `PROPULSIOND_TEST_REQUIRE` lists the tool.
 pub(crate) fn tool(name: &str) -> Option<Command> {
     let variable = format!("PROPULSIOND_TEST_{}", name.to_uppercase().replace('-', "_"));
     if let Some(program) = std::env::var_os(&variable) {

@@ -1,4 +1,4 @@
-//! The way of an event: source, filter, handler, sink.
+//! The path of an event: source, filter, handler, sink.
 
 use super::subject::Subject;
 use crate::config::scalar::Text;
@@ -7,7 +7,7 @@ use crate::spec::Stop;
 
 pub(super) fn source(subject: &Subject<'_>) -> String {
     let end = match subject.spec().stop {
-        Stop::Never => "It never ends by itself and follows new events.".to_owned(),
+        Stop::Never => "It follows new events and never ends by itself.".to_owned(),
         Stop::Tail => "It ends once all existing events are handled.".to_owned(),
         Stop::After(limit) => {
             format!("It ends {} after its start, even if events are left.", subject.duration(&["stop", "after"], limit))
@@ -62,8 +62,8 @@ pub(super) fn handler(subject: &Subject<'_>) -> String {
         }
     };
     format!(
-        "The script `{}` decides: {gets}. Its effects reach the sink after the call succeeds, and never after it fails. A call \
-         fails after {}.",
+        "The script `{}` decides: {gets}. The effects of a call reach the sink only if the call succeeds. A call that takes longer \
+         than {} fails.",
         rhai.script.written(),
         subject.duration(&["handler", "rhai", "timeout"], rhai.timeout)
     )

@@ -25,7 +25,7 @@ fn explained(text: &str) -> (Explanation, String) {
     (explanation, shown)
 }
 
-/// Compares a whole explanation with what stands in a file.
+/// Compares a whole explanation with a file.
 fn check_whole(text: &str, expected: ExpectFile) {
     expected.assert_eq(&explained(text).1);
 }

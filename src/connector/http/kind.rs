@@ -39,7 +39,7 @@ impl SinkKind for Settings {
             writes: writes(self, prose),
             overlap: "At most `schedule.concurrency` decisions are sent at the same time.",
             repeat,
-            permanent: Some("an answer that `permanent` names"),
+            permanent: Some("answers that `permanent` names"),
             unavailable: Some("the server cannot be reached, or answers 401, 407, 502, 503 or 504"),
             throttled: "An answer of 429 spends no attempt either. All requests pause for the time of `Retry-After`. Then \
                 half as many go out at the same time, and more as they succeed.",

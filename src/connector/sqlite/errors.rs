@@ -62,15 +62,20 @@ impl Failure {
 
     /// Converts the failure to a store's error that names the action and the file.
     pub(super) fn into_checkpoint_error(self, doing: impl std::fmt::Display, path: &Path) -> CheckpointError {
+        let mut why = self.why;
         let kind = match self.kind {
             FailureKind::Unavailable | FailureKind::RolledBack => CheckpointErrorKind::Unavailable,
             // The store's own statements fail only on tables that another program changed.
-            FailureKind::Unreadable | FailureKind::Statement => CheckpointErrorKind::Unreadable,
+            FailureKind::Statement => {
+                why += " (another program changed the tables; `propulsiond doctor` names the rows and the remedy)";
+                CheckpointErrorKind::Unreadable
+            }
+            FailureKind::Unreadable => CheckpointErrorKind::Unreadable,
             FailureKind::TooLarge => CheckpointErrorKind::TooLarge,
             FailureKind::Fenced { by, since } => CheckpointErrorKind::Fenced { by, since },
             FailureKind::OutcomeUnknown => CheckpointErrorKind::OutcomeUnknown,
         };
-        CheckpointError::new(kind, format!("{doing} `{}`", path.display())).caused_by(anyhow::Error::msg(self.why))
+        CheckpointError::new(kind, format!("{doing} `{}`", path.display())).caused_by(anyhow::Error::msg(why))
     }
 
     /// Converts the failure to a sink's error. The message names the file only if the file is at fault.
@@ -178,5 +183,13 @@ mod tests {
     #[test]
     fn an_io_error_before_the_commit_is_unavailable() {
         assert_eq!(Failure::from(sqlite_error(ffi::SQLITE_IOERR)).kind, FailureKind::Unavailable);
+    }
+    #[test]
+    fn a_row_that_another_program_changed_is_reported_with_the_remedy() {
+        let error = Error::InvalidColumnType(0, "position".to_owned(), rusqlite::types::Type::Blob);
+        let error = Failure::from(error).into_checkpoint_error("cannot load g/s/0 from", Path::new("p.db"));
+        assert_eq!(error.kind, CheckpointErrorKind::Unreadable);
+        let cause = error.cause.unwrap().to_string();
+        assert!(cause.ends_with("; `propulsiond doctor` names the rows and the remedy)"), "{cause}");
     }
 }

@@ -145,6 +145,7 @@ impl Driver {
     pub(super) fn done(&mut self, work: Work, next: i64) {
         self.counts.handled(&work);
         self.handled_at = self.now;
+        self.rate.add(self.now, work.events.len());
         self.finish(work, Outcome::Done { next });
     }
 
