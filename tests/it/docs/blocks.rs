@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `part of a pipeline` | passes `check` once the missing parts are added |
 //! | `part of the settings` | is read by the daemon |
-//! | `part of a script` | compiles, in a loop over the events |
+//! | `part of a script` | compiles, as the body of `handle_event` |
 //! | `a script` | compiles |
 //! | `part of a test file` | is a list of tests in TOML |
 //! | none, and ```` ```json ```` | is JSON, or lines of it |
@@ -20,7 +20,7 @@ pub(super) fn check(language: &str, mark: &str, text: &str, place: &str) {
         ("yaml", "part of a pipeline") => pipeline(text, "yaml", place),
         ("toml", "part of the settings") => settings(text, place),
         ("rust", "part of a script") => {
-            script(&format!("fn handle(stream, events) {{ for e in events {{\n{text}\n}} }}\n"), place);
+            script(&format!("fn handle_event(stream, event) {{\n{text}\n}}\n"), place);
         }
         ("rust", "a script") => script(text, place),
         ("toml", "part of a test file") => {
@@ -46,7 +46,7 @@ fn pipeline(text: &str, ending: &str, place: &str) {
         }
     }
     let script =
-        if text.contains("streams_per_call") { "fn handle_batch(spans) {}" } else { "fn handle(stream, events) {}" };
+        if text.contains("streams_per_call") { "fn handle_batch(spans) {}" } else { "fn handle_event(stream, event) {}" };
     let name = regex::Regex::new(r#"script(?: =|:) "?([\w.-]+)"#).unwrap();
     let files: Vec<_> = name.captures_iter(text).map(|found| (found[1].to_owned(), script)).collect();
     let place_of_files = Place::new(&[(&format!("part.{ending}"), &whole)]);
@@ -87,8 +87,8 @@ fn a_wrong_part_is_reported() {
     };
     check("toml", "part of a pipeline", "[errors]\nthen = \"skip\"\n", "here");
     assert!(fails("toml", "part of a pipeline", "[errors]\nthen = \"jump\"\n"));
-    check("rust", "part of a script", "emit(e.data);", "here");
-    assert!(fails("rust", "part of a script", "emot(e.data);"));
+    check("rust", "part of a script", "emit(event.data);", "here");
+    assert!(fails("rust", "part of a script", "emot(event.data);"));
     check("toml", "part of the settings", "[log]\nlevel = \"debug\"\n", "here");
     assert!(fails("toml", "part of the settings", "[log]\nlevle = \"debug\"\n"));
     assert!(fails("json", "", "{"));
