@@ -45,8 +45,11 @@ fn pipeline(text: &str, ending: &str, place: &str) {
             whole.push_str(&format!("[sink.{sink}]\n"));
         }
     }
-    let script =
-        if text.contains("streams_per_call") { "fn handle_batch(spans) {}" } else { "fn handle_event(stream, event) {}" };
+    let script = if text.contains("streams_per_call") {
+        "fn handle_batch(spans) {}"
+    } else {
+        "fn handle_event(stream, event) {}"
+    };
     let name = regex::Regex::new(r#"script(?: =|:) "?([\w.-]+)"#).unwrap();
     let files: Vec<_> = name.captures_iter(text).map(|found| (found[1].to_owned(), script)).collect();
     let place_of_files = Place::new(&[(&format!("part.{ending}"), &whole)]);

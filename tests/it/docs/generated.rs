@@ -157,6 +157,8 @@ fn documentation(file: &str) -> String {
     let source = std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
     let lines = source.lines().map_while(|line| line.strip_prefix("//!"));
     let text: String = lines.map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect();
+    // The page has a title of its own.
+    let text = text.replace("\n# ", "\n## ");
     // The rules' numbers and the links to items are for readers of the code.
     let number = regex::Regex::new(r"\s\([CR]\d+(?:, [CR]\d+)*\)").unwrap();
     let link = regex::Regex::new(r"\[(`[^`]+`)\](?:\([^)]*\))?").unwrap();
