@@ -129,6 +129,8 @@ impl Driver {
         match self.rules.react(&work, &decision) {
             DecisionReaction::Done(next) => self.done(work, next),
             DecisionReaction::Write(next) => {
+                // In the queue it waits for others.
+                self.scheduler.stop_clock(work.id, self.now);
                 self.writes.push(Decided { work, next, effects: Effects::Emitted(decision.effects), accepted: 0 });
             }
             DecisionReaction::Defer(delay) => self.finish(work, Outcome::Defer { until: self.now + delay }),
@@ -231,6 +233,8 @@ impl Driver {
         };
         let victim = self.victim(&decided.work);
         let reaction = self.options.errors.react(error, victim, self.breaker.outages(), &mut self.random);
+        // Only the decision's own failure counts for `stuck_after`; in back-off the clock stands still (C20).
+        let mut is_its_own = false;
         let retry_at = match reaction {
             Reaction::Unavailable(delay) => {
                 self.open_breaker(BackEnd::Sink, delay, error);
@@ -260,11 +264,16 @@ impl Driver {
                 } else {
                     self.log_retry(&decided.work, error, delay, "write failed, retrying");
                     self.writes.count_failure(decided.work.id);
+                    is_its_own = true;
                     Some(self.now + delay)
                 }
             }
         };
         self.changed.insert(tranche.clone());
+        match is_its_own {
+            true => self.scheduler.stop_clock(decided.work.id, self.now),
+            false => self.scheduler.cancel_clock(decided.work.id),
+        }
         self.writes.retry(decided, tranche, retry_at.unwrap_or(self.now));
     }
 
@@ -342,9 +351,7 @@ impl Driver {
         if self.drain.is_begun() {
             return;
         }
-        let mut stuck = self.scheduler.stuck(limit, self.now);
-        // A decision that waits for its retry is in back-off: the clock stands still (C20).
-        stuck.retain(|report| !self.writes.waits_for(&report.stream));
+        let stuck = self.scheduler.stuck(limit, self.now);
         let Some(first) = stuck.first() else { return };
         let why = format!(
             "stream `{}` has made no progress for {:?} ({} streams in all)",
