@@ -2,7 +2,6 @@
 # Proved without an engine or a registry by deploy/image-check.
 
 FROM rust:1.95-slim-bookworm AS build
-ENV CARGO_PROFILE_RELEASE_DEBUG=none CARGO_PROFILE_RELEASE_STRIP=symbols
 WORKDIR /build
 
 # The dependencies, built around empty sources: this layer changes with the two files only.

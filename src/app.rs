@@ -182,7 +182,7 @@ impl App {
 }
 
 fn load(settings: &DaemonSettings, args: &RunArgs) -> Result<Vec<Checked>, NotStarted> {
-    let loaded = crate::spec::load(&args.config).map_err(NotStarted::Files)?;
+    let loaded = crate::spec::load(&args.paths.all()).map_err(NotStarted::Files)?;
     let Outcome { checked, advice, .. } =
         crate::spec::check(loaded, &settings.data_dir()).map_err(NotStarted::Files)?;
     for advice in advice {

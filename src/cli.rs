@@ -1,24 +1,26 @@
 //! The command line as types, its completion scripts and its manual pages. `app` runs the commands.
 
+mod exit;
 mod manual;
 mod mistake;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::commands::scaffold::Template;
+use crate::config::document::Format;
 use crate::config::settings::{Flags, LogFormat};
 
+pub use exit::ExitStatus;
 pub use manual::{completion, manual};
 pub use mistake::{CommandLine, explain};
 
 /// Run declarative reaction pipelines over event stores
 ///
 /// A pipeline is a file that names a source of events, a handler, and a sink for the results. Without a command, the
-/// pipelines in `pipelines/` run.
+/// pipelines at PATH run, or those in `pipelines/`.
 #[derive(Debug, Parser)]
 #[command(name = "propulsiond", version, max_term_width = 100)]
 #[command(after_help = ExitStatus::HELP)]
@@ -42,7 +44,9 @@ impl Cli {
             Some(CommandArgs::Test(args)) => Command::Test(args),
             Some(CommandArgs::New(args)) => Command::New(args),
             Some(CommandArgs::Doctor(args)) => Command::Doctor(args),
+            Some(CommandArgs::Status(args)) => Command::Status(args),
             Some(CommandArgs::Health) => Command::Health,
+            Some(CommandArgs::List(args)) => Command::List(args),
             Some(CommandArgs::Schema(args)) => Command::Schema(args),
             Some(CommandArgs::Completion(args)) => Command::Completion(args),
             Some(CommandArgs::Man(args)) => Command::Man(args),
@@ -59,7 +63,9 @@ pub enum Command<'a> {
     Test(&'a TestArgs),
     New(&'a NewArgs),
     Doctor(&'a DoctorArgs),
+    Status(&'a StatusArgs),
     Health,
+    List(&'a ListArgs),
     Schema(&'a SchemaArgs),
     Completion(&'a CompletionArgs),
     Man(&'a ManArgs),
@@ -72,7 +78,7 @@ pub enum CommandArgs {
     ///
     /// Runs until a signal, or until every pipeline has ended by itself. SIGTERM and SIGINT drain the pipelines: calls in
     /// flight finish, and progress is committed. A second signal ends the process at once.
-    #[command(after_help = "Example: propulsiond run --config pipelines/orders.toml --until-tail")]
+    #[command(after_help = "Example: propulsiond run pipelines/orders.toml --until-tail")]
     Run(RunArgs),
     /// Check pipeline files and their scripts, without the network
     ///
@@ -83,7 +89,7 @@ pub enum CommandArgs {
     ///
     /// Explains the delivery contract, the cost of a crash and the consequences of failures. References such as `${NAME}`
     /// are shown as written, never resolved.
-    #[command(after_help = "Example: propulsiond explain orders --config pipelines/")]
+    #[command(after_help = "Example: propulsiond explain orders")]
     Explain(ExplainArgs),
     /// Run the handler tests beside the pipelines (`NAME.test.toml`), without the network
     #[command(after_help = TestArgs::HELP)]
@@ -94,13 +100,25 @@ pub enum CommandArgs {
     /// Check the data directory, the databases and the checkpoints, and repair them if asked to
     #[command(after_help = DoctorArgs::HELP)]
     Doctor(DoctorArgs),
+    /// Show the pipelines of the running daemon: state, lag, rate, the oldest failing stream
+    ///
+    /// Asks the daemon that runs with the same settings, which must listen. The rate is the mean of the last ten seconds.
+    /// Exits with 1 if the daemon does not answer.
+    #[command(after_help = "Example: propulsiond status --watch")]
+    Status(StatusArgs),
     /// Show the health of the running daemon
     ///
     /// Asks the daemon that runs with the same settings. Prints a line for each pipeline and each complaint. Exits with 1 if
     /// a pipeline has failed, or the daemon does not answer.
     #[command(after_help = "Example: propulsiond health --settings config/propulsiond.toml")]
     Health,
-    /// Print the JSON Schema of pipeline files, or of the settings, for editors
+    /// List the connectors of this binary, or the settings of one
+    ///
+    /// Prints a line for each connector. Given a name such as `sink.http`, prints its settings with their types, defaults
+    /// and meanings, and an example.
+    #[command(after_help = "Example: propulsiond list sqlite")]
+    List(ListArgs),
+    /// Print the JSON Schema of pipeline files, handler tests or the settings, for editors
     ///
     /// An editor finds the schema by a comment in the first line of a file: `#:schema ./pipeline.schema.json` in TOML
     /// (Taplo), `# yaml-language-server: $schema=./pipeline.schema.json` in YAML.
@@ -120,11 +138,32 @@ pub enum CommandArgs {
     Man(ManArgs),
 }
 
+/// The paths of pipelines. Every command that reads pipelines takes them in both forms.
+#[derive(Debug, Args)]
+pub struct PathArgs {
+    /// Read these pipeline files, or directories of them [default: pipelines]
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Read this pipeline file or directory, too; may be repeated
+    #[arg(long, value_name = "PATH")]
+    config: Vec<PathBuf>,
+}
+
+impl PathArgs {
+    /// Returns all given paths, or the default directory.
+    pub fn all(&self) -> Vec<PathBuf> {
+        or_default([&self.paths[..], &self.config].concat())
+    }
+}
+
+fn or_default(paths: Vec<PathBuf>) -> Vec<PathBuf> {
+    if paths.is_empty() { vec![PathBuf::from(DEFAULT_CONFIG)] } else { paths }
+}
+
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Read this pipeline file, or this directory of pipeline files
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG)]
-    pub config: PathBuf,
+    #[command(flatten)]
+    pub paths: PathArgs,
     /// End every pipeline at its tail: a finite job
     #[arg(long)]
     pub until_tail: bool,
@@ -132,9 +171,8 @@ pub struct RunArgs {
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Check these pipeline files, or directories of them
-    #[arg(value_name = "PATH", default_value = DEFAULT_CONFIG)]
-    pub paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub paths: PathArgs,
     /// Treat missing variables and files as empty
     #[arg(long)]
     pub allow_missing_env: bool,
@@ -142,9 +180,8 @@ pub struct CheckArgs {
 
 #[derive(Debug, Args)]
 pub struct TestArgs {
-    /// Run the tests of these pipeline files, test files, or directories of them
-    #[arg(value_name = "PATH", default_value = DEFAULT_CONFIG)]
-    pub paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub paths: PathArgs,
     /// Run only the tests with this text in their name or their pipeline's
     #[arg(long, value_name = "TEXT")]
     pub filter: Option<String>,
@@ -165,20 +202,29 @@ pub struct NewArgs {
     /// Start from this template
     #[arg(long, value_enum, default_value_t)]
     pub from: Template,
+    /// Write YAML files instead of TOML
+    #[arg(long)]
+    pub yaml: bool,
+}
+
+impl NewArgs {
+    /// Returns the format of the files to create.
+    pub fn format(&self) -> Format {
+        if self.yaml { Format::Yaml } else { Format::Toml }
+    }
 }
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// Check the checkpoints and results of this pipeline file, or of this directory of them
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG)]
-    pub config: PathBuf,
+    #[command(flatten)]
+    pub paths: PathArgs,
     /// Repair all that needs no decision; no daemon may use the data directory meanwhile
     #[arg(long)]
     pub fix: bool,
 }
 
 impl DoctorArgs {
-    const HELP: &str = "Example: propulsiond doctor --config pipelines/ --data-dir /var/lib/propulsiond --fix\n\
+    const HELP: &str = "Example: propulsiond doctor pipelines/ --data-dir /var/lib/propulsiond --fix\n\
         Exit status: 0 nothing is left to do, 1 something is, 2 the pipelines do not exist, 3 the data directory cannot be \
         read, or is in use and `--fix` was given";
 }
@@ -188,12 +234,33 @@ pub struct ExplainArgs {
     /// Explain the pipeline with this name, or in this file
     #[arg(value_name = "PIPELINE")]
     pub pipeline: String,
-    /// Look for the name in this directory
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG)]
-    pub config: PathBuf,
+    /// Look for the name in this directory; may be repeated [default: pipelines]
+    #[arg(long, value_name = "DIR")]
+    config: Vec<PathBuf>,
     /// Treat missing variables and files as empty
     #[arg(long)]
     pub allow_missing_env: bool,
+}
+
+impl ExplainArgs {
+    /// Returns the directories in which the name is looked for.
+    pub fn directories(&self) -> Vec<PathBuf> {
+        or_default(self.config.clone())
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Refresh the answer every two seconds, until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// List the settings of this connector, such as `sink.http`, or of every role of a name, such as `sqlite`
+    #[arg(value_name = "CONNECTOR")]
+    pub connector: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -208,6 +275,8 @@ pub struct SchemaArgs {
 pub enum SchemaKind {
     /// A pipeline file, TOML or YAML
     Pipeline,
+    /// A file of handler tests, `NAME.test.toml`
+    Test,
     /// The daemon's own settings, `config/propulsiond.toml`
     Settings,
 }
@@ -268,46 +337,6 @@ impl CommonArgs {
 /// The default directory of pipelines.
 const DEFAULT_CONFIG: &str = "pipelines";
 
-/// The end of the process, as an exit code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExitStatus {
-    /// A finite job is done, a daemon drained after a signal, a command succeeded.
-    Ok,
-    /// The process failed, or the policy halted a pipeline of a finite job.
-    Failed,
-    /// The files or the command line are wrong.
-    BadFiles,
-    /// The environment is wrong: a port is taken, the data directory is locked or unwritable. For one-shot commands, also
-    /// an unavailable store.
-    BadEnvironment,
-    /// The process stopped after the drain deadline.
-    DrainTimedOut,
-    /// A second signal ended the process.
-    Signalled(u8),
-}
-
-impl ExitStatus {
-    const HELP: &str = "Exit status: 0 ok, 1 failed, 2 the files or the command line are wrong, 3 the environment is \
-        wrong, 4 stopped but not drained in time, 128+n ended by signal n";
-
-    pub const fn code(self) -> u8 {
-        match self {
-            Self::Ok => 0,
-            Self::Failed => 1,
-            Self::BadFiles => 2,
-            Self::BadEnvironment => 3,
-            Self::DrainTimedOut => 4,
-            Self::Signalled(signal) => 128_u8.saturating_add(signal),
-        }
-    }
-}
-
-impl From<ExitStatus> for ExitCode {
-    fn from(status: ExitStatus) -> Self {
-        Self::from(status.code())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -325,24 +354,44 @@ mod tests {
 
     #[test]
     fn run_is_the_default_command() {
-        for line in ["propulsiond --config a.toml --until-tail", "propulsiond run --config a.toml --until-tail"] {
+        for line in [
+            "propulsiond --config a.toml --until-tail",
+            "propulsiond run --config a.toml --until-tail",
+            "propulsiond a.toml --until-tail",
+            "propulsiond run --until-tail a.toml",
+        ] {
             let cli = parse(line);
             let Command::Run(run) = cli.selected() else { panic!("{line}") };
-            assert_eq!((run.config.to_str(), run.until_tail), (Some("a.toml"), true));
+            assert_eq!((run.paths.all(), run.until_tail), (vec![PathBuf::from("a.toml")], true));
         }
         let cli = parse("propulsiond");
         let Command::Run(run) = cli.selected() else { panic!() };
-        assert_eq!((run.config.to_str(), run.until_tail), (Some("pipelines"), false));
+        assert_eq!((run.paths.all(), run.until_tail), (vec![PathBuf::from("pipelines")], false));
     }
 
     #[test]
     fn check_takes_paths_and_the_common_flags() {
         let cli = parse("propulsiond check a b.toml --allow-missing-env --json --settings s.toml --log-level debug");
         let Command::Check(check) = cli.selected() else { panic!() };
-        assert_eq!(check.paths, [PathBuf::from("a"), PathBuf::from("b.toml")]);
+        assert_eq!(check.paths.all(), [PathBuf::from("a"), PathBuf::from("b.toml")]);
         assert!(check.allow_missing_env && cli.common.json);
         assert_eq!(cli.common.flags().log_level.as_deref(), Some("debug"));
         assert_eq!(cli.common.settings, Some(PathBuf::from("s.toml")));
+    }
+
+    #[test]
+    fn every_command_that_reads_pipelines_takes_several_paths_in_both_forms() {
+        for command in ["", "run", "check", "test", "doctor"] {
+            let cli = parse(&format!("propulsiond {command} a --config b --config c/p.yml"));
+            let paths = match cli.selected() {
+                Command::Run(args) => &args.paths,
+                Command::Check(args) => &args.paths,
+                Command::Test(args) => &args.paths,
+                Command::Doctor(args) => &args.paths,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(paths.all(), ["a", "b", "c/p.yml"].map(PathBuf::from), "{command}");
+        }
     }
 
     #[test]
@@ -375,19 +424,13 @@ mod tests {
     fn explain_takes_a_name_or_a_path() {
         let cli = parse("propulsiond explain orders --config some --json");
         let Command::Explain(explain) = cli.selected() else { panic!() };
-        assert_eq!((&*explain.pipeline, explain.config.to_str(), cli.common.json), ("orders", Some("some"), true));
+        assert_eq!((&*explain.pipeline, cli.common.json), ("orders", true));
+        assert_eq!(explain.directories(), [PathBuf::from("some")]);
     }
 
     #[test]
     fn a_wrong_command_line_has_the_exit_code_of_wrong_files() {
         let error = Cli::try_parse_from(["propulsiond", "--confg"]).unwrap_err();
         assert_eq!(error.exit_code(), i32::from(ExitStatus::BadFiles.code()));
-    }
-
-    #[test]
-    fn every_exit_status_has_its_own_code() {
-        use ExitStatus::{BadEnvironment, BadFiles, DrainTimedOut, Failed, Ok, Signalled};
-        let codes = [Ok, Failed, BadFiles, BadEnvironment, DrainTimedOut, Signalled(2), Signalled(15)];
-        assert_eq!(codes.map(ExitStatus::code), [0, 1, 2, 3, 4, 130, 143]);
     }
 }

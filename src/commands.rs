@@ -5,4 +5,6 @@ pub(crate) mod explain;
 pub mod handler_tests;
 pub(crate) mod doctor;
 pub(crate) mod scaffold;
-pub(crate) mod health;
+pub(crate) mod list;
+pub(crate) mod client;
+pub(crate) mod status;

@@ -56,8 +56,8 @@ pub enum Indexes {
 }
 
 impl Indexes {
-    /// Returns whether the tranche is part of a stream's identity (C4). If so, whoever keeps anything by stream, such as write
-    /// positions, keeps it by tranche and stream: the same name in two tranches is two streams.
+    /// Returns whether the tranche is part of a stream's identity (C4): the same name in two tranches is then two streams. All
+    /// state by stream, such as write positions, must then be kept by tranche and stream.
     pub const fn identify_by_tranche(self) -> bool {
         matches!(self, Self::Sparse)
     }

@@ -28,7 +28,7 @@ use crate::scheduler::StreamState;
 use crate::telemetry::health::{self, Limits};
 use crate::telemetry::metrics::Metrics;
 
-/// Everything that the API answers from.
+/// The state that the API answers from.
 pub(crate) struct Api {
     pub registry: Registry,
     pub metrics: Arc<Metrics>,
@@ -108,7 +108,7 @@ async fn version() -> Response {
 }
 
 async fn pipelines(State(api): Shared) -> Response {
-    let list: Vec<_> = api.registry.pipelines().iter().map(answers::summary).collect();
+    let list = answers::summaries(api.registry.pipelines()).await;
     axum::Json(json!({ "pipelines": list })).into_response()
 }
 
@@ -148,7 +148,7 @@ async fn streams(State(api): Shared, Path(name): Path<String>, Query(query): Que
         Some("active") => Some(StreamState::Active),
         Some("parked") => Some(StreamState::Parked),
         Some(other) => {
-            let message = format!("`{other}` is no state: expected `failing`, `stalled`, `active` or `parked`");
+            let message = format!("unknown state `{other}`, expected `failing`, `stalled`, `active` or `parked`");
             return failure(StatusCode::BAD_REQUEST, &message);
         }
     };

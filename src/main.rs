@@ -12,11 +12,11 @@ use propulsiond::config::document::Problem;
 use propulsiond::config::settings::DaemonSettings;
 use propulsiond::telemetry::logging;
 
-/// Readers allocate events, drivers and handlers free them: the system's allocator is slow at that.
+/// Readers allocate events, and drivers and handlers free them in other threads. The system's allocator is slow at that.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The time that threads get after the end: one may hang in a write to a full pipe.
+/// The time for threads to end. One may hang in a write to a full pipe.
 const THREADS_TO_END: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -30,6 +30,9 @@ fn main() -> ExitCode {
         },
     };
     let output = Output { json: cli.common.json };
+    if let Some(problem) = line.misuse(&cli) {
+        return output.problems(&[problem]).into();
+    }
     if let Some(status) = commands::run_without_settings(&cli, output) {
         return status.into();
     }
@@ -60,7 +63,7 @@ fn run(settings: &DaemonSettings, advice: &[Problem], args: &RunArgs, output: Ou
         Err(error) => return output.environment(&anyhow::Error::new(error).context("cannot start the runtime")),
     };
     let status = runtime.block_on(async {
-        // The handlers are installed before the first log line: whoever reads that line may send a signal.
+        // The handlers are installed before the first log line: a reader of that line may send a signal at once.
         let signals = signals::stop_signals();
         match App::build(settings, args).await {
             Ok(app) => app.run(logs.clone(), signals).await,

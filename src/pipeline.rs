@@ -8,6 +8,7 @@
 
 mod policy;
 mod options;
+mod rate;
 mod view;
 mod messages;
 mod breaker;
@@ -35,4 +36,5 @@ pub use handle::{Handle, Listener};
 pub use lifecycle::Pipeline;
 pub use options::{Assemble, Identity, Options, Parts, Stop};
 pub use policy::{ErrorPolicy, OutageRule, Then};
+pub use rate::Rate;
 pub use view::{Standing, StreamFailure, TrancheView, View};

@@ -51,6 +51,7 @@ mod assignment;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod tranche;
 mod unfolds;
 
 use std::fmt;
@@ -62,11 +63,11 @@ use crate::position::{Ordinal, Position, Progress, TrancheId, WritePosition};
 use crate::work::{self, Work, WorkId};
 
 use in_flight::{HeldClock, InFlightTable};
+use ingest::Arrival;
 use lane::{Lanes, Nodes};
 use lane_extras::ExtrasSlab;
 use ledger::Ledger;
 use ready::Ready;
-use resolve::Resolved;
 use store::Store;
 use streams::Streams;
 use timers::Timers;
@@ -172,7 +173,8 @@ pub struct Scheduler {
     /// Containers of returned events, for the next calls.
     pool: Vec<Vec<Event>>,
     /// Buffers that batches and previews reuse.
-    resolved: Vec<Resolved>,
+    arrivals: Vec<Arrival>,
+    hashes: Vec<u64>,
     handled: Vec<(u32, u32)>,
 }
 
@@ -198,7 +200,8 @@ impl Scheduler {
             swept: 0,
             dirty_streams: hashbrown::HashSet::new(),
             pool: Vec::new(),
-            resolved: Vec::new(),
+            arrivals: Vec::new(),
+            hashes: Vec::new(),
             handled: Vec::new(),
         }
     }
@@ -266,10 +269,6 @@ impl Scheduler {
     /// # Panics
     /// If the work was finished already, has other events, or is done without any of them.
     pub fn finish(&mut self, work: Work, outcome: Outcome, now: Timestamp) {
-        if let Some(call) = self.in_flight.find(work.id) {
-            let tranche = call.tranche;
-            self.ledger.note_change(tranche);
-        }
         self.finish_work(work, outcome, now);
     }
 

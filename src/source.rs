@@ -79,6 +79,11 @@ pub trait Source: Send + Sync {
         let _ = (tranche, epoch, how);
     }
 
+    /// Returns a short text of a position for operators, such as `orders.jsonl line 120`.
+    fn describe(&self, position: &Position) -> String {
+        position.to_string()
+    }
+
     /// Returns access to tail and lag that is independent of reading; `None` if the source cannot look ahead.
     fn probe(&self) -> Option<Arc<dyn Probe>> {
         None

@@ -27,7 +27,7 @@ use crate::script;
 pub use crate::connector::{CheckpointSpec, SinkSpec, SourceSpec};
 pub use check::{Outcome, check, define};
 pub use definition::{Checked, Definition, Progress};
-pub use load::{Loaded, NAMES, is_name, load, load_file, parse, scan};
+pub use load::{Loaded, NAMES, is_name, load, load_file, parse, scan, subdirectories};
 pub use scripts::compile_script;
 
 /// A pipeline, as its file describes it.
@@ -123,7 +123,7 @@ impl<'de> Visitor<'de> for StopVisitor {
             "never" => Ok(Stop::Never),
             "tail" => Ok(Stop::Tail),
             text if duration::parse(text).is_ok() => {
-                Err(E::custom(format_args!("expected `{{ after = \"{text}\" }}`: a time stands in a table")))
+                Err(E::custom(format_args!("expected a table for a time, such as `{{ after = \"{text}\" }}`")))
             }
             text => Err(other_word(text, &["never", "tail"], &self)),
         }
@@ -140,7 +140,7 @@ impl<'de> Visitor<'de> for StopVisitor {
     }
 }
 
-/// The keeper of the progress.
+/// The place of the progress.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Checkpoint {
     /// `checkpoint = "sink"`: in the sink's transactions.
@@ -183,7 +183,7 @@ impl<'de> Visitor<'de> for CheckpointVisitor {
         match text {
             "sink" => Ok(Checkpoint::Sink),
             text if CheckpointSpec::KINDS.contains(&text) => {
-                Err(E::custom(format_args!("a store is a table with settings of its own: `checkpoint.{text}`")))
+                Err(E::custom(format_args!("expected a table for a store, such as `checkpoint.{text}`")))
             }
             text => Err(other_word(text, &["sink"], &self)),
         }
@@ -210,8 +210,8 @@ pub struct ScheduleSpec {
     #[serde(with = "size")]
     #[schemars(with = "SizeText")]
     pub read_ahead_bytes: u64,
-    /// The most events between a tranche's position and its newest read: the other streams go on so far while one stream is
-    /// stuck.
+    /// The most events between a tranche's position and its newest read event. While one stream is stuck, the others go on
+    /// this far.
     pub max_ahead_events: NonZeroUsize,
     /// The most events of one stream in a call.
     pub max_events: NonZeroUsize,
@@ -267,7 +267,7 @@ pub enum Order {
     Stream,
     /// All events of a tranche: one call at a time, in read order.
     Tranche,
-    /// Nothing: every event is by itself.
+    /// No order: every event is handled by itself.
     None,
 }
 

@@ -1,23 +1,28 @@
 //! The commands other than `run`: from parsed arguments to printed results.
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use super::output::{Output, print};
+use super::output::{Output, print, write};
 use crate::cli::{
-    self, CheckArgs, Cli, Command, CompletionArgs, DoctorArgs, ExitStatus, ExplainArgs, ManArgs, NewArgs, SchemaArgs,
-    SchemaKind, TestArgs,
+    self, CheckArgs, Cli, Command, CompletionArgs, DoctorArgs, ExitStatus, ExplainArgs, ListArgs, ManArgs, NewArgs,
+    SchemaArgs, SchemaKind, StatusArgs, TestArgs,
 };
 use crate::clock::Clock;
+use crate::commands::client::Client;
 use crate::commands::doctor::NotLooked;
 use crate::commands::explain::Explanation;
 use crate::commands::scaffold::ScaffoldError;
-use crate::commands::{doctor, explain, handler_tests, health, scaffold, schema};
+use crate::commands::status::Pipelines;
+use crate::commands::{doctor, explain, handler_tests, list, scaffold, schema};
 use crate::config::document::{Format, Problem, closest};
 use crate::config::scalar;
-use crate::config::settings::{self, DaemonSettings, Listen};
+use crate::config::settings::{self, DaemonSettings};
+use crate::connector::prose::{counted, listed, names};
 use crate::spec::{self, Loaded};
 use crate::telemetry::health::{Health, Judgement};
 use crate::telemetry::logging;
@@ -42,6 +47,7 @@ pub fn settings(cli: &Cli) -> Result<(DaemonSettings, Vec<Problem>), Vec<Problem
 pub fn run_without_settings(cli: &Cli, output: Output) -> Option<ExitStatus> {
     match cli.selected() {
         Command::New(args) => Some(new(args, output)),
+        Command::List(args) => Some(list(args, output)),
         Command::Schema(args) => Some(print(&schema(args))),
         Command::Completion(args) => Some(print(&completion(args, output.json))),
         Command::Man(args) => Some(match manual(args, output.json) {
@@ -62,45 +68,60 @@ pub fn run(cli: &Cli, settings: &DaemonSettings, advice: Vec<Problem>, output: O
         Command::Explain(args) => explain(settings, args, output),
         Command::Test(args) => test(settings, args, cli.common.log_level.is_some(), output),
         Command::Doctor(args) => doctor(settings, args, output),
+        Command::Status(args) => status(settings, args, output),
         Command::Health => health(settings, output),
         other => panic!("`{other:?}` has another caller"),
     }
 }
 
 fn check(settings: &DaemonSettings, mut problems: Vec<Problem>, args: &CheckArgs, output: Output) -> ExitStatus {
-    problems.extend(problems_of_paths(settings, args));
+    let paths = args.paths.all();
+    let files = check_paths(settings, &paths, args.allow_missing_env, &mut problems);
     if problems.is_empty() && !output.json {
-        eprintln!("no problems found");
+        eprintln!("no problems found in {files}");
+        let below: Vec<_> =
+            paths.iter().filter(|path| path.is_dir()).flat_map(|path| spec::subdirectories(path)).collect();
+        if !below.is_empty() {
+            let below: Vec<_> = below.iter().map(|path| path.display().to_string()).collect();
+            let below = names(below.iter().map(String::as_str), "and");
+            eprintln!("note: subdirectories are not searched, and {below} hold pipelines, too");
+        }
         return ExitStatus::Ok;
     }
     output.problems(&problems)
 }
 
-/// Returns the problems of pipeline files, their scripts and their tests.
-fn problems_of_paths(settings: &DaemonSettings, CheckArgs { paths, allow_missing_env }: &CheckArgs) -> Vec<Problem> {
-    let mut loaded: Vec<Loaded> = Vec::new();
-    let mut problems = Vec::new();
-    for path in paths.iter().filter(|path| !handler_tests::is_test(path)) {
-        let load = || spec::load(path);
-        match if *allow_missing_env { scalar::allowing_missing(load) } else { load() } {
-            Ok(found) => loaded.extend(found),
-            Err(wrong) => problems.extend(wrong),
+/// Adds the problems of pipeline files, their scripts and their tests. Returns the number of files of each sort, in words.
+fn check_paths(
+    settings: &DaemonSettings,
+    paths: &[PathBuf],
+    allow_missing: bool,
+    problems: &mut Vec<Problem>,
+) -> String {
+    let pipelines: Vec<_> = paths.iter().filter(|path| !handler_tests::is_test(path)).cloned().collect();
+    let load = || spec::load(&pipelines);
+    let loaded: Vec<Loaded> = match if allow_missing { scalar::allowing_missing(load) } else { load() } {
+        Ok(loaded) => loaded,
+        Err(wrong) => {
+            problems.extend(wrong);
+            Vec::new()
         }
-    }
-    // The paths may name a file twice: itself and its directory.
-    let mut seen = std::collections::BTreeSet::new();
-    loaded.retain(|loaded| seen.insert(loaded.file().canonicalize().unwrap_or_else(|_| loaded.file().to_owned())));
+    };
+    let (count, scripts) = (loaded.len(), loaded.iter().filter(|loaded| loaded.spec.script().is_some()).count());
     problems.extend(match spec::check(loaded, &settings.data_dir()) {
         Ok(outcome) => outcome.advice,
         Err(problems) => problems,
     });
-    for problem in handler_tests::check(paths) {
+    let (tests, wrong) = handler_tests::check(paths);
+    for problem in wrong {
         // A pipeline that cannot be read is a problem of its tests as well.
         if !problems.contains(&problem) {
             problems.push(problem);
         }
     }
-    problems
+    let sorts = [(count, "pipeline"), (scripts, "script"), (tests, "test file")];
+    let sorts = sorts.into_iter().filter(|(count, _)| *count > 0).map(|(count, noun)| counted(count as u64, noun));
+    listed(&sorts.collect::<Vec<_>>(), "and")
 }
 
 fn explain(settings: &DaemonSettings, args: &ExplainArgs, output: Output) -> ExitStatus {
@@ -113,28 +134,28 @@ fn explain(settings: &DaemonSettings, args: &ExplainArgs, output: Output) -> Exi
 
 /// Explains a pipeline. Advice about it is a matter for `check`.
 fn explanation(settings: &DaemonSettings, args: &ExplainArgs) -> Result<Explanation, Vec<Problem>> {
-    let file = find(&args.config, &args.pipeline).map_err(|problem| vec![problem])?;
+    let file = find(&args.directories(), &args.pipeline).map_err(|problem| vec![problem])?;
     let load = || spec::load_file(&file);
     let loaded = if args.allow_missing_env { scalar::allowing_missing(load)? } else { load()? };
     let outcome = spec::check(vec![loaded], &settings.data_dir())?;
-    let definition = outcome.definitions().next().expect("a pipeline without errors passes the checks");
-    Ok(explain::explain(definition))
+    let (definition, entry) = outcome.entries().next().expect("a pipeline without errors passes the checks");
+    Ok(explain::explain(definition, entry))
 }
 
 /// Returns the file of a pipeline, given its name or the path of its file.
-fn find(config: &Path, pipeline: &str) -> Result<PathBuf, Problem> {
+fn find(directories: &[PathBuf], pipeline: &str) -> Result<PathBuf, Problem> {
     let path = Path::new(pipeline);
     if path.components().count() > 1 || Format::of(path).is_some() {
         return Ok(path.to_owned());
     }
-    let files = spec::scan(config).unwrap_or_default();
+    // A directory may be given as the file itself, as other commands take it.
+    let files: Vec<_> = directories.iter().flat_map(|directory| spec::scan(directory).unwrap_or_default()).collect();
     let named = |file: &PathBuf| file.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned);
     if let Some(file) = files.iter().find(|file| named(file).as_deref() == Some(pipeline)) {
         return Ok(file.clone());
     }
     // The scan fails on any bad file name in the directory, and this pipeline may be in order all the same.
-    let direct = ["toml", "yaml"].map(|ending| config.join(format!("{pipeline}.{ending}")));
-    if let Some(file) = direct.into_iter().find(|file| file.is_file()) {
+    if let Some(file) = directories.iter().find_map(|directory| Format::find(directory, pipeline)) {
         return Ok(file);
     }
     let names: Vec<_> = files.iter().filter_map(named).collect();
@@ -144,7 +165,7 @@ fn find(config: &Path, pipeline: &str) -> Result<PathBuf, Problem> {
         (None, true) => "name the directory of the pipelines with `--config`, or give the path of a file".to_owned(),
         (None, false) => format!("there are `{}`", known.join("`, `")),
     };
-    Err(Problem::new(config, format!("there is no pipeline `{pipeline}`")).help(help))
+    Err(Problem::new(&directories[0], format!("there is no pipeline `{pipeline}`")).help(help))
 }
 
 fn test(settings: &DaemonSettings, args: &TestArgs, shows_logs: bool, output: Output) -> ExitStatus {
@@ -153,7 +174,7 @@ fn test(settings: &DaemonSettings, args: &TestArgs, shows_logs: bool, output: Ou
         Ok(logs) => logs,
         Err(error) => return output.environment(&error.into()),
     };
-    let report = match handler_tests::run(&args.paths, args.filter.as_deref()) {
+    let report = match handler_tests::run(&args.paths.all(), args.filter.as_deref()) {
         Ok(report) => report,
         Err(problems) => return output.problems(&problems),
     };
@@ -169,7 +190,7 @@ fn test(settings: &DaemonSettings, args: &TestArgs, shows_logs: bool, output: Ou
 }
 
 fn new(args: &NewArgs, output: Output) -> ExitStatus {
-    match scaffold::make(&args.name, &args.config, args.from) {
+    match scaffold::make(&args.name, &args.config, args.from, args.format()) {
         Ok(made) => {
             output.result(|| scaffold::to_json(&made), |_| scaffold::render(&made));
             ExitStatus::Ok
@@ -180,30 +201,76 @@ fn new(args: &NewArgs, output: Output) -> ExitStatus {
 }
 
 fn health(settings: &DaemonSettings, output: Output) -> ExitStatus {
-    match judgement(settings) {
+    match asked(async || Client::new(settings)?.get::<Judgement>("/health").await) {
         Ok(judgement) => {
             output.result(|| json!(judgement), |_| judgement.to_string());
             if judgement.health == Health::Failed { ExitStatus::Failed } else { ExitStatus::Ok }
         }
-        Err(error) => {
-            let message = format!("{error:#}");
-            if output.json {
-                output.result(|| json!({ "error": message }), |_| String::new());
-            } else {
-                eprintln!("error: {message}");
-            }
-            ExitStatus::Failed
-        }
+        Err(error) => no_answer(&error, output),
     }
 }
 
-fn judgement(settings: &DaemonSettings) -> anyhow::Result<Judgement> {
-    let Listen::At(address) = settings.listen else { anyhow::bail!("`listen` is \"off\": the daemon cannot answer") };
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(health::ask(address))
+/// Runs requests to the daemon.
+fn asked<T>(requests: impl AsyncFnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(requests())
+}
+
+fn no_answer(error: &anyhow::Error, output: Output) -> ExitStatus {
+    let message = format!("{error:#}");
+    if output.json {
+        output.result(|| json!({ "error": message }), |_| String::new());
+    } else {
+        eprintln!("error: {message}");
+    }
+    ExitStatus::Failed
+}
+
+/// The interval of `status --watch`.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+/// Moves the cursor to the top left corner of a terminal and clears it.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+fn status(settings: &DaemonSettings, args: &StatusArgs, output: Output) -> ExitStatus {
+    let clear = if args.watch && !output.json && std::io::stdout().is_terminal() { CLEAR } else { "" };
+    let render = |answer: Value| match output.json {
+        true => Ok(line(&answer)),
+        false => serde_json::from_value::<Pipelines>(answer).map(|pipelines| pipelines.render()),
+    };
+    let show = async || {
+        let client = Client::new(settings)?;
+        let mut text = render(client.get("/pipelines").await?)?;
+        // A closed pipe ends the watch: nothing reads the next answer.
+        while write(&format!("{clear}{text}")).is_ok() && args.watch {
+            tokio::time::sleep(WATCH_EVERY).await;
+            // A daemon that restarts answers again later.
+            text = match client.get("/pipelines").await {
+                Ok(answer) => render(answer)?,
+                Err(error) if output.json => line(&json!({ "error": format!("{error:#}") })),
+                Err(error) => format!("error: {error:#}\n"),
+            };
+        }
+        Ok(())
+    };
+    match asked(show) {
+        Ok(()) => ExitStatus::Ok,
+        Err(error) => no_answer(&error, output),
+    }
+}
+
+/// Lists connectors, or the settings of one.
+fn list(args: &ListArgs, output: Output) -> ExitStatus {
+    let schema = schema::pipeline();
+    match list::list(&schema, args.connector.as_deref()) {
+        Ok(list) => {
+            output.result(|| list.to_json(), |_| list.render());
+            ExitStatus::Ok
+        }
+        Err((message, help)) => output.problems(&[Problem::new(Path::new("command line"), message).help(help)]),
+    }
 }
 
 fn doctor(settings: &DaemonSettings, args: &DoctorArgs, output: Output) -> ExitStatus {
-    match doctor::examine(&settings.data_dir(), &args.config, args.fix) {
+    match doctor::examine(&settings.data_dir(), &args.paths.all(), args.fix) {
         Ok(diagnosis) => {
             output.result(|| diagnosis.to_json(), |style| diagnosis.render(style));
             if diagnosis.is_fine() { ExitStatus::Ok } else { ExitStatus::Failed }
@@ -217,6 +284,7 @@ fn doctor(settings: &DaemonSettings, args: &DoctorArgs, output: Output) -> ExitS
 fn schema(args: &SchemaArgs) -> String {
     let schema = match args.kind {
         SchemaKind::Pipeline => schema::pipeline(),
+        SchemaKind::Test => schema::of::<handler_tests::TestFile>(),
         SchemaKind::Settings => schema::settings(),
     };
     format!("{schema:#}\n")

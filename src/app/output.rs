@@ -50,10 +50,15 @@ fn style(stream: &impl IsTerminal) -> Style {
     if stream.is_terminal() { Style::Colour } else { Style::Plain }
 }
 
+/// Writes a text to standard output.
+pub(super) fn write(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
+}
+
 /// Prints a text. The reader may close the pipe before the end: that is no failure.
 pub(super) fn print(text: &str) -> ExitStatus {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match write(text) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             eprintln!("error: cannot write to standard output: {error}");
             ExitStatus::BadEnvironment

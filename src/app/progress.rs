@@ -39,31 +39,24 @@ struct Last {
     bytes_rate: f64,
 }
 
-#[derive(Default)]
+/// The work of all pipelines.
 struct Sum {
     events: u64,
     unhandled: u64,
+    /// `None`: no tranche knows it.
     lag_events: Option<u64>,
     lag_bytes: Option<u64>,
 }
 
 impl Sum {
     fn of(views: &[View]) -> Self {
-        let mut sum = Self::default();
-        for tranche in views.iter().flat_map(|view| &view.tranches) {
-            if let Some(report) = &tranche.report {
-                sum.events += report.completed_events;
-                sum.unhandled += report.unhandled;
-            }
-            if let Some(lag) = tranche.lag {
-                let total = match lag.unit {
-                    LagUnit::Events => &mut sum.lag_events,
-                    LagUnit::Bytes => &mut sum.lag_bytes,
-                };
-                *total = Some(total.unwrap_or(0) + lag.amount);
-            }
+        let lag = |unit| views.iter().filter_map(|view| view.lag(unit)).reduce(|a, b| a + b);
+        Self {
+            events: views.iter().flat_map(View::reports).map(|report| report.completed_events).sum(),
+            unhandled: views.iter().map(View::unhandled).sum(),
+            lag_events: lag(LagUnit::Events),
+            lag_bytes: lag(LagUnit::Bytes),
         }
-        sum
     }
 
     fn lag(&self) -> String {

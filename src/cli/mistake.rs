@@ -3,12 +3,38 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use clap::CommandFactory as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::config::document::{Location, Problem};
+use super::{Cli, DEFAULT_CONFIG};
+use crate::config::document::{Format, Location, Problem, closest};
+use crate::connector::prose::names;
 
-/// The name of the command line in location of a file's.
+/// The name of the command line in place of a file's.
 const NAME: &str = "command line";
+
+/// The help that fits every error.
+const LISTED: &str = "`propulsiond --help` lists the commands and flags";
+
+/// Names that other programs give to a command, each with its name here.
+const ALIASES: [(&str, &str); 16] = [
+    ("create", "new"),
+    ("describe", "explain"),
+    ("dry-run", "test"),
+    ("fix", "doctor"),
+    ("generate", "new"),
+    ("info", "explain"),
+    ("init", "new"),
+    ("lint", "check"),
+    ("ps", "status"),
+    ("start", "run"),
+    ("tap", "status"),
+    ("top", "status"),
+    ("unit-test", "test"),
+    ("validate", "check"),
+    ("verify", "check"),
+    ("version", "--version"),
+];
 
 /// The command line, nearly as typed: words that need quotes have them again.
 #[derive(Clone, Debug)]
@@ -26,6 +52,49 @@ impl CommandLine {
     /// Returns whether `--json` was given, for a command line that clap could not parse.
     pub fn wants_json(&self) -> bool {
         self.words.iter().any(|word| word == "--json")
+    }
+
+    /// Returns the problem of a command line that clap parses, but not as it was meant.
+    pub fn misuse(&self, cli: &Cli) -> Option<Problem> {
+        match cli.command {
+            None => cli.run.paths.paths.first().and_then(|path| self.unknown_command(path)),
+            Some(_) => self.misplaced(cli),
+        }
+    }
+
+    /// Returns the problem of a path that was probably meant as a command: without a command, each word is a path.
+    fn unknown_command(&self, path: &Path) -> Option<Problem> {
+        let word = path.to_str()?;
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        if word.starts_with('-') || !word.chars().all(is_plain) || path.exists() {
+            return None;
+        }
+        let command = Cli::command();
+        let known: Vec<_> = command.get_subcommands().map(clap::Command::get_name).collect();
+        if known.contains(&word) {
+            return None;
+        }
+        let alias = ALIASES.iter().find(|(alias, _)| *alias == word).map(|(_, name)| *name);
+        let near = alias.or_else(|| closest(word, &known)).map(str::to_owned);
+        let file = || Format::find(Path::new(DEFAULT_CONFIG), word).map(|file| file.display().to_string());
+        let help = near.or_else(file).map_or_else(|| LISTED.to_owned(), |near| format!("did you mean `{near}`?"));
+        Some(self.problem_at(word, format!("unknown command `{word}`")).help(help))
+    }
+
+    /// Returns the problem of an argument before a command. It would be one of `run`, and have no effect.
+    fn misplaced(&self, cli: &Cli) -> Option<Problem> {
+        let given = [("--until-tail", cli.run.until_tail), ("--config", !cli.run.paths.config.is_empty())];
+        let (flag, _) = given.into_iter().find(|(_, is_given)| *is_given)?;
+        let problem = self.problem_at(flag, format!("`{flag}` stands before the command"));
+        Some(problem.help("write it after the command"))
+    }
+
+    fn problem_at(&self, word: &str, message: String) -> Problem {
+        let problem = Problem::new(Path::new(NAME), message);
+        match self.find(word) {
+            Some(number) => problem.at(self.location(number)),
+            None => problem,
+        }
     }
 
     /// Adds the location of the flag to a problem of a flag. Other problems stay unchanged.
@@ -80,20 +149,22 @@ pub fn explain(error: &clap::Error, line: &CommandLine) -> Option<Problem> {
         Some(ContextValue::Strings(texts)) => texts.last().cloned(),
         _ => None,
     };
+    // A wrong command comes first: its flags are unknown for that reason alone.
+    if error.kind() == ErrorKind::UnknownArgument
+        && let Some(problem) = line.words.get(1).and_then(|word| line.unknown_command(Path::new(word)))
+    {
+        return Some(problem);
+    }
     let flag = text(ContextKind::InvalidArg).unwrap_or_default();
     let value = text(ContextKind::InvalidValue).unwrap_or_default();
     let (message, at) = match error.kind() {
-        ErrorKind::InvalidSubcommand => {
-            let command = text(ContextKind::InvalidSubcommand).unwrap_or_default();
-            (format!("unknown command `{command}`"), line.find(&command))
-        }
         ErrorKind::UnknownArgument if flag.starts_with('-') => (format!("unknown flag `{flag}`"), line.find(&flag)),
         ErrorKind::UnknownArgument => (format!("unexpected argument `{flag}`"), line.find(&flag)),
         ErrorKind::InvalidValue if value.is_empty() => {
             (format!("`{}` takes a value", name_of(&flag)), line.find(name_of(&flag)))
         }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
-            (format!("`{}` cannot be `{value}`", name_of(&flag)), line.find_value(&value))
+            (format!("unknown value `{value}` for `{}`", name_of(&flag)), line.find_value(&value))
         }
         ErrorKind::TooManyValues => (format!("`{}` takes no value", name_of(&flag)), line.find(name_of(&flag))),
         ErrorKind::ArgumentConflict => (format!("`{}` is given twice", name_of(&flag)), line.find_last(name_of(&flag))),
@@ -101,14 +172,12 @@ pub fn explain(error: &clap::Error, line: &CommandLine) -> Option<Problem> {
         _ => (plain(error), None),
     };
     let suggested = [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue];
-    let word = text(ContextKind::InvalidSubcommand).unwrap_or(flag);
     let help = match (suggested.into_iter().find_map(text), error.get(ContextKind::ValidValue)) {
         (Some(near), _) => format!("did you mean `{near}`?"),
         (None, Some(ContextValue::Strings(known))) if !known.is_empty() => {
-            format!("it is one of `{}`", known.join("`, `"))
+            format!("expected {}", names(known.iter().map(String::as_str), "or"))
         }
-        _ if Path::new(&word).exists() => format!("did you mean `--config {word}`?"),
-        _ => "`propulsiond --help` lists the commands and flags".to_owned(),
+        _ => LISTED.to_owned(),
     };
     let problem = Problem::new(Path::new(NAME), message).help(help);
     Some(match at {

@@ -43,13 +43,13 @@ pub(crate) enum NotLooked {
     Environment(anyhow::Error),
 }
 
-/// Inspects the data directory and everything that the pipelines at `config` keep. `fix`: repair damage; no other process
+/// Inspects the data directory and everything that the pipelines at `paths` keep. `fix`: repair damage; no other process
 /// may use the directory meanwhile.
 ///
 /// # Errors
 /// Nothing could be inspected.
-pub(crate) fn examine(data: &Path, config: &Path, fix: bool) -> Result<Inspection, NotLooked> {
-    let pipelines = Pipelines::load(config).map_err(NotLooked::Files)?;
+pub(crate) fn examine(data: &Path, paths: &[PathBuf], fix: bool) -> Result<Inspection, NotLooked> {
+    let pipelines = Pipelines::load(paths).map_err(NotLooked::Files)?;
     if let Some(missing) = missing(data)? {
         return Ok(Inspection { data: data.to_owned(), holder: None, diagnoses: vec![missing] });
     }
@@ -115,8 +115,8 @@ struct Pipelines {
 }
 
 impl Pipelines {
-    fn load(config: &Path) -> Result<Self, Vec<Problem>> {
-        let files = spec::scan(config)?;
+    fn load(paths: &[PathBuf]) -> Result<Self, Vec<Problem>> {
+        let files = paths.iter().map(|path| spec::scan(path)).collect::<Result<Vec<_>, _>>()?.concat();
         let define = |file: &PathBuf| spec::load_file(file).and_then(spec::define);
         let all = |files: &[PathBuf]| -> Vec<_> { files.iter().map(define).collect() };
         let mut defined = all(&files);
@@ -127,7 +127,7 @@ impl Pipelines {
             let unset = "some pipelines refer to variables that are not set here";
             unsure = Some(if defined.iter().any(Result::is_err) { wrong } else { unset });
         }
-        Ok(Self { config: config.to_owned(), defined: defined.into_iter().flatten().collect(), unsure })
+        Ok(Self { config: paths[0].clone(), defined: defined.into_iter().flatten().collect(), unsure })
     }
 
     fn unsure(&self) -> Option<Diagnosis> {

@@ -14,13 +14,15 @@ mod values;
 
 use serde::Serialize;
 
+use crate::connector::prose::lines;
+use crate::script::Entry;
 use crate::spec::Definition;
 
 pub(crate) use delivery::Delivery;
 use subject::Subject;
 pub(crate) use values::Setting;
 
-/// A pipeline, explained. Serialises to what `explain --json` answers.
+/// The explanation of a pipeline. It serialises to the output of `explain --json`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Explanation {
     pub name: String,
@@ -39,9 +41,9 @@ pub(crate) struct Paragraph {
     pub text: String,
 }
 
-/// Explains a pipeline that passed the checks.
-pub(crate) fn explain(definition: &Definition) -> Explanation {
-    let subject = Subject::new(definition);
+/// Explains a pipeline that passed the checks. `entry` is that of its script.
+pub(crate) fn explain(definition: &Definition, entry: Option<Entry>) -> Explanation {
+    let subject = Subject::new(definition, entry);
     let paragraph = |about, text| Paragraph { about, text };
     Explanation {
         name: definition.name().to_owned(),
@@ -92,25 +94,13 @@ impl Explanation {
     }
 }
 
-/// Appends text in lines that fit the width, beside its name.
+/// Appends text in lines that fit the width. The name of the paragraph stands beside the first one.
 fn wrap(about: &str, text: &str, out: &mut String) {
-    let indent = if about.is_empty() { 2 } else { 2 + LABEL };
-    let mut line = format!("  {about:LABEL$}").chars().take(indent).collect::<String>();
-    let mut used = indent;
-    for word in text.split_whitespace() {
-        let length = word.chars().count();
-        if used + length > WIDTH && used > indent {
-            out.push_str(line.trim_end());
-            out.push('\n');
-            line = " ".repeat(indent);
-            used = indent;
-        }
-        line.push_str(word);
-        line.push(' ');
-        used += length + 1;
+    let indent = if about.is_empty() { 0 } else { LABEL };
+    for (number, line) in lines(text, WIDTH - 2 - indent).iter().enumerate() {
+        let label = if number == 0 { about } else { "" };
+        out.push_str(&format!("  {label:indent$}{line}\n"));
     }
-    out.push_str(line.trim_end());
-    out.push('\n');
 }
 
 #[cfg(test)]

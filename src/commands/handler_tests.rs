@@ -38,6 +38,9 @@
 //! | `timestamp` `id` `correlation` `causation` | text |
 //! | `unfold` | `true`: a snapshot, which comes after the events and takes no index |
 //!
+//! With `handle_event` the result is that of the first event that is not handled, and the effects are those of the events
+//! before it.
+//!
 //! The effects must suit the pipeline's sink, too: the sink rehearses their writes without touching anything outside. SQL
 //! statements, for example, are compiled against the tables that the sink's `init` makes.
 //!
@@ -52,6 +55,7 @@ mod plan;
 mod report;
 mod run;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::config::document::Problem;
@@ -59,6 +63,7 @@ use crate::config::scalar::allowing_missing;
 use crate::connector::{Chosen, SinkKind};
 use crate::spec::{self, Definition};
 
+pub(crate) use file::TestFile;
 pub use find::is_test;
 pub use report::{Report, Tested};
 
@@ -89,13 +94,14 @@ pub fn run(paths: &[PathBuf], filter: Option<&str>) -> Result<Report, Vec<Proble
     Ok(report)
 }
 
-/// Returns what is wrong with the test files of the pipelines at `paths`. Runs none of them.
-pub fn check(paths: &[PathBuf]) -> Vec<Problem> {
+/// Returns the number of the test files of the pipelines at `paths`, and their problems. Runs none of them.
+pub fn check(paths: &[PathBuf]) -> (usize, Vec<Problem>) {
     let found = match find::find(paths) {
         Ok(found) => found,
-        Err(problems) => return problems,
+        Err(problems) => return (0, problems),
     };
-    found.iter().flat_map(|found| plan_without_script(found).err().unwrap_or_default()).collect()
+    let tests: BTreeSet<_> = found.iter().filter_map(|found| found.tests.as_ref()).collect();
+    (tests.len(), found.iter().flat_map(|found| plan_without_script(found).err().unwrap_or_default()).collect())
 }
 
 /// A pipeline's cases, and the script that they are about.

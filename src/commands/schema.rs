@@ -1,4 +1,4 @@
-//! The JSON Schema of pipeline files and of the daemon's settings, for editors.
+//! The JSON Schema of pipeline files, of handler tests and of the daemon's settings, for editors.
 //!
 //! It is made from the types of the files: doc comments are the descriptions, and defaults have the form that a file gives
 //! them. An editor finds the schema, as `pipeline.schema.json` beside a file, by a comment in the file's first line:
@@ -30,7 +30,8 @@ pub(crate) fn settings() -> Value {
     of::<DaemonSettings>()
 }
 
-fn of<T: JsonSchema>() -> Value {
+/// Returns the schema of any other kind of file.
+pub(crate) fn of<T: JsonSchema>() -> Value {
     let settings = SchemaSettings::draft2020_12().with_transform(Plain);
     settings.into_generator().into_root_schema_for::<T>().to_value()
 }

@@ -38,13 +38,22 @@ pub enum Format {
 }
 
 impl Format {
+    /// The extensions of files that users write.
+    pub const EXTENSIONS: [&str; 3] = ["toml", "yaml", "yml"];
+
     /// Returns the format for a file's extension.
     pub fn of(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()? {
             "toml" => Some(Self::Toml),
-            "yaml" => Some(Self::Yaml),
+            "yaml" | "yml" => Some(Self::Yaml),
             _ => None,
         }
+    }
+
+    /// Returns the existing file of this name, whatever its format.
+    pub fn find(directory: &Path, name: &str) -> Option<PathBuf> {
+        let files = Self::EXTENSIONS.map(|extension| directory.join(format!("{name}.{extension}")));
+        files.into_iter().find(|file| file.is_file())
     }
 }
 
@@ -219,7 +228,7 @@ fn is_the_other_format(text: &str, format: Format) -> Option<String> {
         Format::Yaml => (read_toml::parse(text), "TOML", "toml"),
     };
     let is_document = parsed.is_ok_and(|node| matches!(node.kind, Kind::Table(entries) if !entries.is_empty()));
-    is_document.then(|| format!("this is {name}: let the file's name end in `.{ending}`"))
+    is_document.then(|| format!("this is {name}: rename the file to end in `.{ending}`"))
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Problem> {

@@ -109,13 +109,13 @@ impl Filter {
             let reason = |entry: &Text| match () {
                 () if entry.is_hole() => None,
                 () if denied.iter().any(|denied| **denied == **entry) => {
-                    Some(format!("`{}` is excluded by `exclude_{list}` as well", entry.written()))
+                    Some(format!("`exclude_{list}` excludes `{}` as well", entry.written()))
                 }
                 () if entry.starts_with('/') => None,
-                () if rule.deny.matches(entry) => Some(format!("an entry of `exclude_{list}` excludes this")),
+                () if rule.deny.matches(entry) => Some(format!("an entry of `exclude_{list}` excludes this name")),
                 () if list == "streams" && !self.categories.passes(category(entry)) => {
                     let name = if entry.has_references() { entry.written() } else { category(entry) };
-                    Some(format!("its category `{name}` is not among those that pass"))
+                    Some(format!("no stream of the category `{name}` passes"))
                 }
                 () => None,
             };

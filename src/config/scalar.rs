@@ -9,7 +9,7 @@ mod schema;
 
 use std::fmt;
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::{Deserializer, Error as _, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
@@ -18,7 +18,8 @@ use crate::formats::words::io_error;
 
 pub use schema::{DurationText, IntervalText, SizeText};
 
-/// Text with references: `${NAME}`, `${NAME:-default}` and `${file:/path}`.
+/// Text with references: `${NAME}`, `${NAME:-default}` and `${file:/path}`. A relative path starts at the directory that
+/// [`relative_to`] sets.
 ///
 /// Two texts are equal if their values are, so that a changed variable is a change. Debug and Serialize show a text as the
 /// file writes it.
@@ -221,10 +222,11 @@ const MAX_REFERENCED: u64 = 64 << 10;
 
 fn look_up(reference: &str) -> Result<String, Unresolved> {
     if let Some(path) = reference.strip_prefix("file:") {
-        return match read_text(Path::new(path), MAX_REFERENCED) {
+        let path = DIRECTORY.with_borrow(|directory| directory.join(path));
+        return match read_text(&path, MAX_REFERENCED) {
             // Editors end files with a newline, which is not part of a mounted secret.
             Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
-            Err(error) => Err(Unresolved::File { path: path.to_owned(), why: error.to_string() }),
+            Err(error) => Err(Unresolved::File { path: path.display().to_string(), why: error.to_string() }),
         };
     }
     let (name, default) = match reference.split_once(":-") {
@@ -290,6 +292,19 @@ thread_local! {
     // A derived `Deserialize` passes no context to its fields, so the mode of a parse travels beside it. Only
     // `Text::parse` reads it: from then on the text itself knows whether it is a hole.
     static MISSING: std::cell::Cell<Missing> = const { std::cell::Cell::new(Missing::IsError) };
+}
+
+thread_local! {
+    // It travels beside a parse for the same reason.
+    static DIRECTORY: std::cell::RefCell<PathBuf> = const { std::cell::RefCell::new(PathBuf::new()) };
+}
+
+/// Runs the parse `f` so that `${file:PATH}` starts at a directory. Otherwise it starts at the current one.
+pub fn relative_to<T>(directory: &Path, f: impl FnOnce() -> T) -> T {
+    let before = DIRECTORY.replace(directory.to_owned());
+    let result = f();
+    DIRECTORY.set(before);
+    result
 }
 
 /// Runs the parse `f` so that missing variables and files leave holes: `check --allow-missing-env` (R61).

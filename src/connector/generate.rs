@@ -83,18 +83,18 @@ pub fn check(settings: &Settings) -> Vec<BadSetting> {
         }
     };
     let is_share = |share: f64| (0.0..=0.99).contains(&share);
-    expect(is_share(settings.duplicates), "duplicates", "is a share: expected 0 to 0.99");
-    expect(is_share(settings.gaps), "gaps", "is a share: expected 0 to 0.99");
-    expect(!settings.types.is_empty(), "types", "is empty: name at least one type");
-    expect(!settings.category.is_empty(), "category", "is empty");
+    expect(is_share(settings.duplicates), "duplicates", "must be from 0 to 0.99");
+    expect(is_share(settings.gaps), "gaps", "must be from 0 to 0.99");
+    expect(!settings.types.is_empty(), "types", "must name at least one type");
+    expect(!settings.category.is_empty(), "category", "must not be empty");
     let is_short = |name: &String| name.len() <= 65_000;
-    expect(is_short(&settings.category), "category", "is at most 65,000 bytes long");
-    expect(settings.types.iter().all(is_short), "types", "are at most 65,000 bytes long");
-    expect(settings.size <= LARGEST, "size", "is at most 16777216, which is 16 MiB");
-    expect(settings.batch.get() <= MAX_BATCH, "batch", "is at most 1000000");
+    expect(is_short(&settings.category), "category", "must be at most 65,000 bytes long");
+    expect(settings.types.iter().all(is_short), "types", "must be at most 65,000 bytes long");
+    expect(settings.size <= LARGEST, "size", "must be at most 16777216 (16 MiB)");
+    expect(settings.batch.get() <= MAX_BATCH, "batch", "must be at most 1000000");
     let has_streams = u64::from(settings.tranches.get()) <= settings.streams.get();
-    expect(has_streams, "tranches", "is more than `streams`: each needs one at least");
-    expect(settings.tranches.get() <= 10_000, "tranches", "is at most 10000");
+    expect(has_streams, "tranches", "exceeds `streams`: each tranche needs at least one");
+    expect(settings.tranches.get() <= 10_000, "tranches", "must be at most 10000");
     bad
 }
 

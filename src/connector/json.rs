@@ -52,10 +52,12 @@ use crate::config::scalar::{self, Text};
 use crate::connector::{BadSetting, Context, MAX_BATCH};
 use crate::event::Indexes;
 use crate::formats::jsonlines::Indexing;
-use crate::position::{Ordinal, StartAt, TrancheId};
+use crate::position::{Ordinal, Position, StartAt, TrancheId};
+use crate::runtime::blocking;
 use crate::source::{Changes, Contract, Left, Source, SourceError, SourceErrorKind, TrancheChange, TrancheReader};
 use files::Names;
 use log::{Log, LogEnd};
+use position::FilePosition;
 use registry::RegistryPath;
 
 /// `[source.json]`: events from files of JSON lines. A file is followed as it grows. A directory is read as one log, its
@@ -66,6 +68,7 @@ use registry::RegistryPath;
 pub struct Settings {
     /// The file, or the directory of files, relative to the pipeline's file. Files that end in `.gz` are decompressed. A
     /// named pipe or `/dev/stdin` is read once: it keeps no events for a restart.
+    #[schemars(extend("examples" = ["events.jsonl"]))]
     pub path: Text,
     /// The names of the files in a directory to read, with `*` and `?`. Default: names that end in `.jsonl` or `.ndjson`,
     /// also with `.gz` behind. Names that start with a dot are never read.
@@ -148,14 +151,16 @@ pub fn check(settings: &Settings) -> Vec<BadSetting> {
             ));
         } else if pattern.contains('/') {
             let help = "name the directory with `path`; files in directories below it are not read";
-            bad.push(BadSetting::new(&["pattern"], "a pattern matches names of files, which hold no `/`").help(help));
+            bad.push(
+                BadSetting::new(&["pattern"], "`pattern` matches file names, and no file name contains `/`").help(help),
+            );
         }
     }
     if settings.batch.get() > MAX_BATCH {
-        bad.push(BadSetting::new(&["batch"], format!("`batch` is at most {MAX_BATCH}")));
+        bad.push(BadSetting::new(&["batch"], format!("`batch` must be at most {MAX_BATCH}")));
     }
     if settings.poll.is_zero() {
-        bad.push(BadSetting::new(&["poll"], "`poll` must be more than nothing"));
+        bad.push(BadSetting::new(&["poll"], "`poll` must be greater than 0"));
     }
     bad
 }
@@ -310,6 +315,14 @@ impl Source for JsonSource {
         Box::new(reader::Reader::new(Arc::clone(&self.options), file, from, handled, self.clock))
     }
 
+    fn describe(&self, position: &Position) -> String {
+        match FilePosition::parse(position) {
+            Ok(parsed) if parsed.file.is_empty() => "origin".to_owned(),
+            Ok(parsed) => format!("{} line {}", parsed.file, parsed.line),
+            Err(_) => position.to_string(),
+        }
+    }
+
     fn left(&self, tranche: &TrancheId, epoch: u64, how: Left) {
         let Some(folder) = &self.folder else { return };
         // The reader of a deleted file comes to its end. The file can be back before a look misses it, and a look that fails
@@ -327,8 +340,8 @@ impl JsonSource {
     /// Lists the directory, and returns the changes since the last look.
     async fn look(&self, folder: &Mutex<Folder>) -> Result<Vec<TrancheChange>, SourceError> {
         let options = Arc::clone(&self.options);
-        let seen = tokio::task::spawn_blocking(move || tranches(&options)).await;
-        let seen: BTreeSet<String> = seen.map_err(|error| lost_task(&self.options.path, error))??.into_iter().collect();
+        let seen = blocking::start(move || tranches(&options)).result().await;
+        let seen: BTreeSet<String> = seen.map_err(|error| lost_work(&self.options.path, error))??.into_iter().collect();
         let mut folder = folder.lock().unwrap_or_else(PoisonError::into_inner);
         let epoch = folder.looks;
         let added =
@@ -352,6 +365,6 @@ fn tranches(options: &Options) -> Result<Vec<String>, SourceError> {
     }
 }
 
-fn lost_task(path: &Path, error: tokio::task::JoinError) -> SourceError {
+fn lost_work(path: &Path, error: blocking::Lost) -> SourceError {
     SourceError::new(SourceErrorKind::Unavailable, format!("read `{}`", path.display())).caused_by(error)
 }

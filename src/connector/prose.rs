@@ -19,6 +19,8 @@ pub struct Prose<'a> {
     pub directory: &'a Path,
     /// A script decides about the events.
     pub has_script: bool,
+    /// Each effect of the script belongs to one event.
+    pub by_event: bool,
 }
 
 impl<'a> Prose<'a> {
@@ -77,7 +79,7 @@ impl<'a> Prose<'a> {
 /// Returns a sentence on acknowledged writes that a setting lets a power failure lose.
 pub fn lost_with_power(setting: &str, writes: &str) -> String {
     format!(
-        "A power failure may lose {writes} ({setting}). They do not come again if progress was committed meanwhile."
+        "A power failure may lose {writes} ({setting}). They are lost for good if progress was committed meanwhile."
     )
 }
 
@@ -146,9 +148,31 @@ pub fn sentences<'s>(parts: impl IntoIterator<Item = &'s str>) -> String {
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
+/// Breaks a text into lines of at most `width` characters, or of one longer word.
+pub fn lines(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_as_long_as_the_width_allows() {
+        assert_eq!(lines("a bc  d\nefgh ijk", 4), ["a bc", "d", "efgh", "ijk"]);
+        assert_eq!(lines("longer than", 4), ["longer", "than"]);
+        assert_eq!(lines("", 4), Vec::<String>::new());
+    }
 
     #[test]
     fn numbers_durations_and_sizes_are_written_in_words() {

@@ -4,9 +4,10 @@
 //! * [`SqliteSink`] runs the statements that a handler emits (`#{ sql: "...", params: [...] }`), or stores the events
 //!   themselves in a table. It can hold the progress: effects and progress then commit in one transaction.
 //!
-//! One named thread per file does all blocking work, and all users of the file share it. SQLite has one writer at a
-//! time anyway, and waiting commits can share a transaction. The first request opens the file. A file that cannot be
-//! opened fails that request, never the start, and the next request tries again.
+//! One worker per file does all blocking work, and all users of the file share it. SQLite has one writer at a time
+//! anyway, and waiting commits can share a transaction. The first request opens the file. A file that cannot be opened
+//! fails that request, never the start, and the next request tries again. The worker has a named thread while there are
+//! requests, and keeps its connection.
 
 mod batch;
 mod database;
@@ -106,7 +107,8 @@ pub struct SinkSettings {
     #[schemars(with = "scalar::SizeText")]
     pub cache: u64,
     /// The size at which the write-ahead log is written back into the file. A page that changes often is then written
-    /// back once for many commits. An idle sink writes its log back at once. The first user of a file decides.
+    /// back once for many commits. An idle sink writes its log back at once, and a busy one each minute. The first user
+    /// of a file decides.
     #[serde(with = "scalar::size")]
     #[schemars(with = "scalar::SizeText")]
     pub log: u64,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
@@ -36,8 +37,7 @@ pub(super) async fn status(pipeline: &Registered) -> PipelineStatus {
     let Some(view) = view else { return status };
     status.answered = view.at.max(standing.since);
     status.failing_streams = view.streams.failing.streams;
-    let longest = view.failures.iter().min_by_key(|failure| failure.since);
-    status.last_failure = longest.map(|failure| in_words(failure, pipeline.handle.clock().now()));
+    status.last_failure = view.longest_failure().map(|failure| in_words(failure, pipeline.handle.clock().now()));
     status.missing.clone_from(&view.missing);
     status.stalled_streams = view.streams.stalled.streams;
     status.parked_streams = view.streams.parked.streams;
@@ -50,12 +50,11 @@ pub(super) async fn status(pipeline: &Registered) -> PipelineStatus {
     };
     status.source_failing = view.source_failing.as_ref().map(outage).or_else(|| trouble(true));
     status.checkpoint_failing = view.checkpoint_failing.as_ref().map(outage).or_else(|| trouble(false));
+    let is_idle = view.unhandled() == 0;
     let (failing, unavailable) = if view.outage_answers { (view.outage, None) } else { (None, view.outage) };
     status.calls_failing = failing.as_ref().map(outage);
     status.breaker_open = unavailable.as_ref().map(outage);
-    let waiting =
-        view.tranches.iter().any(|tranche| tranche.report.as_ref().is_some_and(|report| report.unhandled > 0));
-    if waiting && pipeline.handle.clock().now().since(view.handled_at) > MAX_QUIET_TIME {
+    if !is_idle && pipeline.handle.clock().now().since(view.handled_at) > MAX_QUIET_TIME {
         status.no_progress = Some(view.handled_at);
     }
     status
@@ -80,14 +79,10 @@ fn reason(standing: &Standing, view: Option<&View>) -> String {
 }
 
 fn doing(view: &View) -> String {
-    let lag = |unit: LagUnit| -> u64 {
-        let lags = view.tranches.iter().filter_map(|tranche| tranche.lag).filter(|lag| lag.unit == unit);
-        lags.map(|lag| lag.amount).sum()
-    };
-    let reports = view.tranches.iter().filter_map(|tranche| tranche.report.as_ref());
+    let lag = |unit| view.lag(unit).unwrap_or(0);
     let work: [(u64, _, _); 4] = [
         (view.tranches.iter().map(|tranche| u64::from(tranche.phase == "claiming")).sum(), "tranche", "claimed"),
-        (reports.map(|report| report.unhandled).sum(), "event", "handled"),
+        (view.unhandled(), "event", "handled"),
         (lag(LagUnit::Events), "event", "read"),
         (lag(LagUnit::Bytes), "byte", "read"),
     ];
@@ -95,22 +90,55 @@ fn doing(view: &View) -> String {
         .map(|(count, noun, done)| format!("{count} {noun}{} to be {done}", if *count == 1 { "" } else { "s" }))
         .collect();
     match work.as_slice() {
-        [] if view.tranches.iter().all(|tranche| tranche.at_tail) => "everything is handled".to_owned(),
+        [] if is_at_tail(view) => "everything is handled".to_owned(),
         [] => "reading".to_owned(),
         _ => work.join(", "),
     }
 }
 
-pub(super) fn summary(pipeline: &Registered) -> Value {
+fn is_at_tail(view: &View) -> bool {
+    view.tranches.iter().all(|tranche| tranche.at_tail)
+}
+
+/// Returns the summaries of pipelines. All are asked at once, so that several wedged ones cost no more than one.
+pub(super) async fn summaries(pipelines: &[Registered]) -> Vec<Value> {
+    let summary = async |pipeline: &Registered| summary(pipeline, pipeline.handle.view().await.as_ref());
+    join_all(pipelines.iter().map(summary)).await
+}
+
+fn summary(pipeline: &Registered, view: Option<&View>) -> Value {
     let standing = pipeline.handle.standing();
-    let age = pipeline.handle.clock().now().since(standing.since);
-    let reason = reason(&standing, pipeline.handle.last_view().as_ref());
-    json!({ "name": &*pipeline.name, "state": standing.state, "reason": reason, "state_seconds": age.as_secs() })
+    let now = pipeline.handle.clock().now();
+    json!({
+        "name": &*pipeline.name,
+        "state": standing.state,
+        "reason": reason(&standing, view),
+        "state_seconds": now.since(standing.since).as_secs(),
+        "work": view.map(|view| work(view, now)),
+    })
+}
+
+/// Returns the backlog, the speed and the failures of a pipeline.
+fn work(view: &View, now: Timestamp) -> Value {
+    let oldest = view.longest_failure();
+    json!({
+        "at_tail": is_at_tail(view),
+        "lag": { "events": view.lag(LagUnit::Events), "bytes": view.lag(LagUnit::Bytes) },
+        "unhandled": view.unhandled(),
+        "handled_per_second": view.rate.per_second(now),
+        "failing_streams": view.streams.failing.streams,
+        "oldest_failing": oldest.map(|oldest| {
+            let mut described = failure(Some(view), &oldest.stream, now);
+            described["stream"] = json!(oldest.stream);
+            described
+        }),
+    })
 }
 
 pub(super) async fn details(pipeline: &Registered) -> Value {
-    let mut details = summary(pipeline);
-    if let Some(view) = pipeline.handle.view().await {
+    let view = pipeline.handle.view().await;
+    let mut details = summary(pipeline, view.as_ref());
+    if let Some(view) = view {
         let now = pipeline.handle.clock().now();
         details["as_of_seconds"] = json!(now.since(view.at).as_secs_f64());
         details["calls"] = json!(view.calls);
@@ -227,7 +255,7 @@ pub(super) async fn why(pipeline: &Registered, name: &str) -> Option<Value> {
         }
     };
     answer["failure"] = failure;
-    answer["pipeline"] = summary(pipeline);
+    answer["pipeline"] = summary(pipeline, view.as_ref());
     Some(answer)
 }
 
@@ -249,6 +277,7 @@ fn state_name(state: StreamState) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::Rate;
     use crate::scheduler::Snapshot;
     use crate::source::Lag;
 
@@ -260,6 +289,7 @@ mod tests {
             lag: lag.map(|(amount, unit)| Lag { amount, unit }),
             read: None,
             committed: None,
+            stored_at: None,
             committed_at: None,
             report: None,
             trouble: None,
@@ -278,6 +308,7 @@ mod tests {
             missing: None,
             failures: Vec::new(),
             handled_at: Timestamp::ZERO,
+            rate: Rate::new(Timestamp::ZERO),
             calls: 0,
             writing: 0,
             settled: true,

@@ -119,10 +119,10 @@ impl Counts {
         }
     }
 
-    /// Counts an ingested batch, with the number of batches held then.
-    pub(super) fn ingested(&mut self, tranche: &TrancheId, batches: usize, took: Duration) {
+    /// Counts an ingested batch, with the number of batches held then. An empty one only costs time.
+    pub(super) fn ingested(&mut self, tranche: &TrancheId, events: usize, batches: usize, took: Duration) {
         self.local.worked(Activity::Ingest, took);
-        if let Some(counted) = self.tranches.get_mut(tranche) {
+        if let Some(counted) = self.tranches.get_mut(tranche).filter(|_| events > 0) {
             counted.metrics.ingested(std::mem::take(&mut counted.waited), batches);
         }
     }

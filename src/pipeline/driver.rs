@@ -27,6 +27,7 @@ use super::handle::{Listener, Shared};
 use super::messages::{Command, Event, Question};
 use super::options::{Identity, Options, Parts, Stop};
 use super::parked::ParkQueue;
+use super::rate::Rate;
 use super::spans::Spans;
 use super::tranches::{Limits, Tranches};
 use super::watch;
@@ -80,6 +81,7 @@ pub(super) struct Driver {
     /// Releases of claims in flight.
     releases: usize,
     handled_at: Timestamp,
+    rate: Rate,
     next_purge: Option<Timestamp>,
     check_stuck_at: Timestamp,
     probe_at: Timestamp,
@@ -166,6 +168,7 @@ impl Driver {
             source_failing: None,
             releases: 0,
             handled_at: now,
+            rate: Rate::new(now),
             next_purge: options.purge.map(|every| now + every),
             check_stuck_at: now + Duration::from_secs(1),
             probe_at: now + PROBE_EVERY,

@@ -1,16 +1,18 @@
 //! The periodic log lines of a pipeline: its work since the last ones, and its condition.
 //!
-//! | line | contents |
-//! |---|---|
-//! | `stats: events` | handled events, their rate, work in flight |
-//! | `stats: calls` | for each kind of result: the number of calls, and the seconds of those in the last minute |
-//! | `stats: loop` | the seconds that the driver worked |
-//! | `stats: streams` | streams by state, and those with most bytes in their backlog |
-//! | `stats: stalled`, `failing`, `active`, `parked` | number, ages, and the oldest streams; an error, a warning, and two for information |
-//! | `stats: tranche` | read and stored positions, time spent reading, backlog |
+//! | line | level | contents |
+//! |---|---|---|
+//! | `stats` | info | handled events and their rate, calls, work in flight, backlog, the stored position of a single tranche |
+//! | `stats: stalled`, `stats: failing` | error, warning | number, ages, and the oldest streams |
+//! | `stats: calls` | debug | for each kind of result: the number of calls, and the seconds of those in the last minute |
+//! | `stats: loop` | debug | the seconds that the driver worked |
+//! | `stats: streams` | debug | streams by state, and those with most bytes in their backlog |
+//! | `stats: active`, `stats: parked` | debug | number, ages, and the oldest streams |
+//! | `stats: tranche` | debug | read and stored positions, time spent reading, backlog |
 //!
-//! A stream is shown as `name@index×events`: its first queued index and the number of queued events. Most fields are left out
-//! if they are 0. An idle and healthy pipeline logs nothing.
+//! A running pipeline thus logs one line an interval at the default level, and an idle and healthy one none. A stream is
+//! shown as `name@index×events`: its first queued index and the number of queued events. Most fields are left out if
+//! they are 0.
 
 use std::time::Duration;
 
@@ -58,7 +60,7 @@ impl Stats {
         if since.nothing() && last.standing.state == standing.state && !needs_attention(view) {
             return;
         }
-        since.log_events(standing, view);
+        since.log_summary(standing, view);
         since.log_calls();
         since.log_loop();
         log_streams(&view.streams);
@@ -99,29 +101,33 @@ impl Since<'_> {
         kind.calls - before.map_or(0, |before| before.calls)
     }
 
-    fn log_events(&self, standing: &Standing, view: &View) {
+    fn log_summary(&self, standing: &Standing, view: &View) {
         let events = self.now.events - self.before.events;
-        let reports = || view.tranches.iter().filter_map(|tranche| tranche.report.as_ref());
-        let other = self.now.calls.iter().filter(|kind| *kind.kind != *OK).map(|kind| self.calls(kind)).sum();
+        let not_ok = self.now.calls.iter().filter(|kind| *kind.kind != *OK).map(|kind| self.calls(kind)).sum();
+        let lag = |unit| view.lag(unit).and_then(some);
+        let stored_at = match &*view.tranches {
+            [tranche] => tranche.stored_at.as_deref(),
+            _ => None,
+        };
         tracing::info!(
             target: TARGET,
             state = %standing.state,
-            seconds = rounded(self.seconds),
             handled = events,
             per_second = (events as f64 / self.seconds.max(0.001)).round() as u64,
             calls = self.now.calls.iter().map(|kind| self.calls(kind)).sum::<u64>(),
-            not_ok = some(other),
+            not_ok = some(not_ok),
             skipped = some(self.now.skipped - self.before.skipped),
             restarts = some(self.now.restarts - self.before.restarts),
-            running = view.calls,
-            writing = view.writing,
-            unhandled = reports().map(|report| report.unhandled).sum::<u64>(),
-            batches = reports().map(|report| report.batches).sum::<usize>(),
-            late = some(view.streams.late_events),
-            duplicates = some(view.streams.duplicates),
+            running = some(view.calls as u64),
+            writing = some(view.writing as u64),
+            unhandled = some(view.unhandled()),
+            lag_events = lag(LagUnit::Events),
+            lag_bytes = lag(LagUnit::Bytes),
+            parked = some(view.streams.parked.streams as u64),
+            stored_at,
             waits_for = view.outage.as_ref().map(|(why, _)| why.as_str()),
             cannot_store = view.checkpoint_failing.as_ref().map(|(why, _)| why.as_str()),
-            "stats: events"
+            "stats"
         );
     }
 
@@ -131,7 +137,7 @@ impl Since<'_> {
             if calls == 0 {
                 continue;
             }
-            tracing::info!(
+            tracing::debug!(
                 target: TARGET,
                 kind = &*kind.kind,
                 calls,
@@ -156,7 +162,7 @@ impl Since<'_> {
         };
         let (ingest, dispatch, results) =
             (spent(Activity::Ingest), spent(Activity::Dispatch), spent(Activity::Results));
-        tracing::info!(
+        tracing::debug!(
             target: TARGET,
             ingest = rounded(ingest),
             dispatch = rounded(dispatch),
@@ -175,7 +181,7 @@ impl Since<'_> {
             self.log_tranche(tranche, view.at);
         }
         if let Some(rest @ 1..) = tranches.len().checked_sub(TRANCHES) {
-            tracing::info!(target: TARGET, tranches = rest, "stats: other tranches");
+            tracing::debug!(target: TARGET, tranches = rest, "stats: other tranches");
         }
     }
 
@@ -208,12 +214,12 @@ impl Since<'_> {
         let counted = self.counted(tranche);
         let report = tranche.report.as_ref();
         let lag = |unit| tranche.lag.filter(|lag| lag.unit == unit).map(|lag| lag.amount);
-        tracing::info!(
+        tracing::debug!(
             target: TARGET,
             tranche = tranche.tranche.as_str(),
             state = state_of(tranche),
             read = tranche.read.as_ref().map(tracing::field::display),
-            stored = stored(tranche).map(tracing::field::display),
+            stored = tranche.stored_at.as_deref(),
             lag_events = lag(LagUnit::Events),
             lag_bytes = lag(LagUnit::Bytes),
             pages = counted.pages,
@@ -250,7 +256,7 @@ fn state_of(tranche: &TrancheView) -> &'static str {
 
 fn log_streams(streams: &Snapshot) {
     let queued = [&streams.ready, &streams.waiting, &streams.failing, &streams.stalled, &streams.deferred];
-    tracing::info!(
+    tracing::debug!(
         target: TARGET,
         idle = streams.idle,
         ready = streams.ready.streams,
@@ -260,6 +266,8 @@ fn log_streams(streams: &Snapshot) {
         failing = some(streams.failing.streams as u64),
         stalled = some(streams.stalled.streams as u64),
         parked = some(streams.parked.streams as u64),
+        late = some(streams.late_events),
+        duplicates = some(streams.duplicates),
         events = queued.iter().map(|state| state.events).sum::<usize>(),
         bytes = queued.iter().map(|state| state.bytes).sum::<usize>(),
         largest = list(&streams.largest, |stream| format!("{} {} bytes", label(stream), stream.bytes)),
@@ -267,7 +275,7 @@ fn log_streams(streams: &Snapshot) {
     );
 }
 
-/// Logs the states in which streams should not stay: as an error or a warning if an operator must act.
+/// Logs the states in which streams should not stay: as an error or a warning if an operator must act, else as a detail.
 fn log_busy(streams: &Snapshot) {
     macro_rules! line {
         ($level:ident, $state:expr, $totals:expr, $message:literal) => {
@@ -289,8 +297,8 @@ fn log_busy(streams: &Snapshot) {
     }
     line!(error, StreamState::Stalled, &streams.stalled, "stats: stalled");
     line!(warn, StreamState::Failing, &streams.failing, "stats: failing");
-    line!(info, StreamState::Active, &streams.active, "stats: active");
-    line!(info, StreamState::Parked, &streams.parked, "stats: parked");
+    line!(debug, StreamState::Active, &streams.active, "stats: active");
+    line!(debug, StreamState::Parked, &streams.parked, "stats: parked");
 }
 
 fn label(stream: &StreamReport) -> String {

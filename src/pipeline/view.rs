@@ -1,9 +1,10 @@
 //! The condition of a pipeline, as its handle shows it.
 
+use super::rate::Rate;
 use crate::clock::Timestamp;
 use crate::position::{Position, Progress};
 use crate::scheduler::{Snapshot, TrancheReport};
-use crate::source::Lag;
+use crate::source::{Lag, LagUnit};
 use crate::telemetry::health::State;
 
 /// The condition of a pipeline at one moment.
@@ -26,10 +27,35 @@ pub struct View {
     pub failures: Vec<StreamFailure>,
     /// The time at which events were last handled.
     pub handled_at: Timestamp,
+    /// The rate of handled events.
+    pub rate: Rate,
     pub calls: usize,
     pub writing: usize,
     /// Every existing tranche was reported.
     pub settled: bool,
+}
+
+impl View {
+    /// Returns the sum of the lags that are known in a unit. `None`: no tranche knows one.
+    pub fn lag(&self, unit: LagUnit) -> Option<u64> {
+        let lags = self.tranches.iter().filter_map(|tranche| tranche.lag).filter(|lag| lag.unit == unit);
+        lags.map(|lag| lag.amount).reduce(|a, b| a + b)
+    }
+
+    /// Returns the number of events that were read and are not handled.
+    pub fn unhandled(&self) -> u64 {
+        self.reports().map(|report| report.unhandled).sum()
+    }
+
+    /// Returns the reports of the open tranches.
+    pub fn reports(&self) -> impl Iterator<Item = &TrancheReport> {
+        self.tranches.iter().filter_map(|tranche| tranche.report.as_ref())
+    }
+
+    /// Returns the last failure of the stream that has failed for the longest time.
+    pub fn longest_failure(&self) -> Option<&StreamFailure> {
+        self.failures.iter().min_by_key(|failure| failure.since)
+    }
 }
 
 /// The last failure of a stream's event.
@@ -56,6 +82,8 @@ pub struct TrancheView {
     pub read: Option<Position>,
     /// The stored progress.
     pub committed: Option<Progress>,
+    /// The stored position as a short text.
+    pub stored_at: Option<String>,
     pub committed_at: Option<Timestamp>,
     /// `None` before it is opened.
     pub report: Option<TrancheReport>,

@@ -55,9 +55,7 @@ impl Scheduler {
             }
         }
         self.retire_batches();
-        for tranche in 0..self.ledger.tranches.len() {
-            self.complete(tranche as u32);
-        }
+        self.complete_all();
         self.trim_timers();
         self.swept = 0;
         self.release_tranche_lane(tranche);

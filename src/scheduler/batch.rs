@@ -84,7 +84,15 @@ impl Batch {
         if slot == 0 || slot + 1 >= self.ordinals.len() {
             return None;
         }
-        Some(usize::from(self.is_handled(slot - 1)) + usize::from(self.is_handled(slot + 1)))
+        // In the middle of a word one read serves both.
+        let near = match slot % 64 {
+            0 | 63 => u64::from(self.is_handled(slot - 1)) + u64::from(self.is_handled(slot + 1)),
+            bit => {
+                let around = self.bits[slot as usize / 64] >> (bit - 1);
+                (around & 1) + (around >> 2 & 1)
+            }
+        };
+        Some(near as usize)
     }
 
     /// Sets the bit of one ordinal, which is set once.
@@ -284,7 +292,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ordinals_come_back_whatever_their_steps(steps in prop::collection::vec((0..3_u64, 0..3_u32), 1..200)) {
+        fn ordinals_of_any_steps_are_stored_unchanged(steps in prop::collection::vec((0..3_u64, 0..3_u32), 1..200)) {
             let (mut at, mut all, mut ordinals) = (Ordinal::default(), Vec::new(), Ordinals::default());
             for (major, minor) in steps {
                 at = if major == 0 { Ordinal::new(at.major, at.minor + minor + 1) } else { Ordinal::new(at.major + major, minor) };

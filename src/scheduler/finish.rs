@@ -30,6 +30,7 @@ impl Scheduler {
         let mut events = work.events;
         let call = self.in_flight.find(work.id).expect("work is finished once");
         assert_eq!(events.len(), call.events as usize, "work returns with the events that it was handed out with");
+        self.ledger.note_change(call.tranche);
         if call.is_singleton() {
             match outcome {
                 Outcome::Done { next } if call.ends_by(next) => {
@@ -53,7 +54,7 @@ impl Scheduler {
         self.recycle(events);
     }
 
-    #[inline]
+    #[inline(always)]
     fn recycle(&mut self, mut events: Vec<Event>) {
         if self.pool.len() < POOL && events.capacity() <= POOLED {
             events.clear();
@@ -82,6 +83,8 @@ impl Scheduler {
         let lane = &self.lanes[call.lane];
         let (kind, stream) = (lane.kind, lane.stream);
         self.settle_lane(call.lane);
+        // Placeholders of other tranches may have waited for this call, and are passed now.
+        self.complete_all();
         if kind == LaneKind::Tranche {
             return self.release_tranche_lane(call.tranche);
         }

@@ -8,9 +8,7 @@ use super::known::Busy;
 use super::lane::{Body, Lane, LaneKind, Node, chain};
 use super::lane_extras::{Dependent, Gaps, LaneExtras, On};
 use super::ready::class;
-use super::resolve::Resolved;
 use super::slab::NONE;
-use super::store::Brief;
 use super::{BrokenFeed, IngestBatch, Order, Scheduler};
 
 /// The origin of a batch's events.
@@ -22,7 +20,7 @@ pub(super) struct BatchOrigin {
     pub(super) now: Timestamp,
 }
 
-/// An event during its admission.
+/// An event during its admission: all that the scheduler needs of it, so that each event is read once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
     pub(super) index: i64,
@@ -31,9 +29,18 @@ pub(super) struct Arrival {
     /// The place of the event in its batch, and the place of its ordinal.
     pub(super) at: u32,
     pub(super) slot: u32,
+    /// `NONE` for an event without a stream.
     pub(super) stream: u32,
     pub(super) kind: Kind,
+    /// Whether the event before is of the same stream.
+    pub(super) repeats: bool,
+    /// Whether its stream is new.
+    pub(super) is_new: bool,
+    /// Whether the event was handled before the tranche was opened.
+    pub(super) recovered: bool,
 }
+
+const _: () = assert!(size_of::<Arrival>() == 32);
 
 /// The relation of an event to its stream, by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,12 +69,12 @@ impl Scheduler {
         self.ready.begin(id, sequence, batch.events.len());
         let origin = BatchOrigin { tranche, epoch: self.ledger.tranches[tranche as usize].epoch, batch: id, now };
         let mut events = batch.events;
-        let mut resolved = std::mem::take(&mut self.resolved);
-        let numbered = self.resolve(&origin, &mut events, &mut resolved);
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        let resolved = self.resolve(&origin, &mut events, &mut arrivals);
         self.store.begin(id, events);
-        let result = match numbered {
-            Ok(()) => self.admit_all(&origin, &resolved).map_err(|(admitted, broken)| {
-                self.reject_rest(&origin, &resolved[admitted..], last_read);
+        let result = match resolved {
+            Ok(()) => self.admit_all(&origin, &arrivals).map_err(|(admitted, broken)| {
+                self.reject_rest(&origin, &arrivals[admitted..], last_read);
                 broken
             }),
             Err(broken) => {
@@ -76,82 +83,74 @@ impl Scheduler {
                 Err(broken)
             }
         };
-        resolved.clear();
-        self.resolved = resolved;
+        arrivals.clear();
+        self.arrivals = arrivals;
         self.complete(tranche);
         result
     }
 
     /// Admits the events of a batch. If the feed is broken, the error has the number of events admitted before.
-    fn admit_all(&mut self, origin: &BatchOrigin, resolved: &[Resolved]) -> Result<(), (usize, BrokenFeed)> {
+    fn admit_all(&mut self, origin: &BatchOrigin, arrivals: &[Arrival]) -> Result<(), (usize, BrokenFeed)> {
         let may_be_singleton = self.may_be_singleton(origin.tranche);
         let mut next = 0;
-        while let Some(&Resolved { slot, stream, recovered, .. }) = resolved.get(next) {
-            let Brief { index, bytes, kind } = self.store.brief(origin.batch, next as u32);
-            let arrival = Arrival { index, bytes, at: next as u32, slot, stream, kind };
-            next += 1;
-            if kind == Kind::Event && stream != NONE && !recovered {
-                if may_be_singleton && self.admit_singleton(origin, &arrival) {
+        while let Some(arrival) = arrivals.get(next) {
+            if arrival.kind == Kind::Event && arrival.stream != NONE {
+                if may_be_singleton && self.admit_singleton(origin, arrival) {
+                    next += 1;
                     continue;
                 }
-                let appended = self.append_run(origin, &arrival, &resolved[next..]);
+                let appended = self.append_run(origin, &arrivals[next..]);
                 if appended > 0 {
-                    next += appended - 1;
+                    next += appended;
                     continue;
                 }
             }
-            self.admit(origin, &arrival, recovered).map_err(|broken| (next - 1, broken))?;
+            self.admit(origin, arrival).map_err(|broken| (next, broken))?;
+            next += 1;
         }
         Ok(())
     }
 
     /// Drops the events that a broken feed left unadmitted. Their ordinals count as unread, so that no progress covers them.
-    fn reject_rest(&mut self, origin: &BatchOrigin, rest: &[Resolved], last_read: Option<Ordinal>) {
+    fn reject_rest(&mut self, origin: &BatchOrigin, rest: &[Arrival], last_read: Option<Ordinal>) {
         let first = rest.first().expect("the event that broke the feed was not admitted");
         self.ledger.unread(origin.tranche, origin.batch, first.slot, last_read);
-        let first_place = self.store.len(origin.batch) - rest.len();
-        for place in first_place..first_place + rest.len() {
-            let bytes = self.store.discard(origin.batch, place as u32);
-            self.ledger.drop_tranche_bytes(origin.tranche, bytes);
+        for arrival in rest {
+            self.discard(origin, arrival);
         }
     }
 
-    /// Appends an event and the following events of the same stream to the stream's lane, as far as no special case
+    /// Appends the first event and the following ones of the same stream to the stream's lane, as far as no special case
     /// applies. Returns the number of appended events.
-    fn append_run(&mut self, origin: &BatchOrigin, first: &Arrival, following: &[Resolved]) -> usize {
-        let lane_id = self.find_lane(first.stream);
-        if lane_id == NONE || self.streams.get(first.stream).epoch != origin.epoch {
+    fn append_run(&mut self, origin: &BatchOrigin, arrivals: &[Arrival]) -> usize {
+        let stream = arrivals[0].stream;
+        let lane_id = self.find_lane(stream);
+        if lane_id == NONE || self.streams.get(stream).epoch != origin.epoch {
             return 0;
         }
         let lane = &mut self.lanes[lane_id];
         let is_plain = lane.tail != NONE && lane.extras == NONE && lane.unfolds == NONE && !lane.mixed;
-        if !is_plain || first.index <= lane.last {
+        if !is_plain {
             return 0;
         }
-        let mut slots = following.iter().take_while(|next| next.repeats).map(|next| next.slot);
-        let (mut slot, mut at) = (first.slot, first.at);
-        loop {
-            let Brief { index, bytes, .. } = self.store.brief(origin.batch, at);
-            if index <= lane.last {
+        let mut appended = 0;
+        for &Arrival { index, bytes, at, slot, repeats, .. } in arrivals {
+            if index <= lane.last || appended > 0 && !repeats {
                 break;
             }
             let node = self.nodes.insert(Node::new(origin.batch, slot, index, Body::Read(at)));
             lane.append(&mut self.nodes, node);
             lane.bytes += bytes;
-            at += 1;
-            match slots.next() {
-                Some(next) => slot = next,
-                None => break,
-            }
+            appended += 1;
         }
         if lane.ready_batch != NONE && lane.ready_class != class(lane.len) {
             self.refresh(lane_id);
         }
-        (at - first.at) as usize
+        appended
     }
 
-    fn admit(&mut self, origin: &BatchOrigin, arrival: &Arrival, recovered: bool) -> Result<(), BrokenFeed> {
-        if recovered {
+    fn admit(&mut self, origin: &BatchOrigin, arrival: &Arrival) -> Result<(), BrokenFeed> {
+        if arrival.recovered {
             self.admit_recovered(origin, arrival);
             return Ok(());
         }

@@ -4,6 +4,8 @@ const GRANULE: usize = 8;
 /// The size of a segment, which is greater than the longest name.
 const SEGMENT: usize = 1 << 18;
 const GRANULES: usize = SEGMENT / GRANULE;
+/// The first size of the first segment, which doubles until it is a whole one: most pipelines have few streams.
+const FIRST_SIZE: usize = 1 << 12;
 
 /// Names by place. A released place is reused for a name of about the same length.
 #[derive(Debug, Default)]
@@ -20,21 +22,36 @@ impl Names {
     #[inline]
     pub(super) fn add(&mut self, name: &[u8]) -> u32 {
         let granules = granules(name.len());
-        let given_back = if granules < self.free.len() { self.free[granules].pop() } else { None };
-        let place = given_back.unwrap_or_else(|| self.append(granules));
+        let released = self.free.get_mut(granules).and_then(Vec::pop);
+        let place = released.unwrap_or_else(|| self.append(granules));
         self.bytes_mut(place)[..name.len()].copy_from_slice(name);
         place
     }
 
     #[inline]
     fn append(&mut self, granules: usize) -> u32 {
-        if self.segments.is_empty() || self.used + granules > GRANULES {
-            self.segments.push(vec![0; SEGMENT].into_boxed_slice());
-            self.used = 0;
+        while self.segments.last().is_none_or(|last| (self.used + granules) * GRANULE > last.len()) {
+            self.grow();
         }
         let place = (self.segments.len() - 1) * GRANULES + self.used;
         self.used += granules;
         u32::try_from(place).expect("names take less than 32 GiB")
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        match &mut *self.segments {
+            [only] if only.len() < SEGMENT => {
+                let mut larger = vec![0; only.len() * 2];
+                larger[..only.len()].copy_from_slice(only);
+                *only = larger.into_boxed_slice();
+            }
+            segments => {
+                let size = if segments.is_empty() { FIRST_SIZE } else { SEGMENT };
+                self.segments.push(vec![0; size].into_boxed_slice());
+                self.used = 0;
+            }
+        }
     }
 
     #[inline]
@@ -49,10 +66,11 @@ impl Names {
         equal(self.get(place, len), name)
     }
 
+    /// Reads both ends of a name: it may stand in two cache lines. Returns anything.
     #[inline]
-    pub(super) fn first_byte(&self, place: u32) -> u8 {
-        let place = place as usize;
-        self.segments[place / GRANULES][place % GRANULES * GRANULE]
+    pub(super) fn ends(&self, place: u32, len: u16) -> u8 {
+        let name = self.get(place, len);
+        name.first().unwrap_or(&0) ^ name.last().unwrap_or(&0)
     }
 
     /// Releases the place of a name of this length.
@@ -116,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn names_come_back_as_they_were_and_their_places_are_used_again() {
+    fn names_are_stored_unchanged_and_their_places_are_reused() {
         let mut names = Names::default();
         let long = vec![b'x'; usize::from(u16::MAX)];
         let places: Vec<_> = (0..20).map(|_| names.add(&long)).collect();

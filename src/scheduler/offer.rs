@@ -64,7 +64,7 @@ impl Scheduler {
         })
     }
 
-    /// Makes lanes ready whose time has come.
+    /// Makes lanes ready once their back-off or deferral has ended.
     #[inline]
     fn wake(&mut self, now: Timestamp) {
         if self.timers.first().is_some() {

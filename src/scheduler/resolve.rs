@@ -3,26 +3,12 @@
 use crate::event::{Event, Indexes, Kind};
 use crate::position::Ordinal;
 
-use super::ingest::BatchOrigin;
+use super::ingest::{Arrival, BatchOrigin};
 use super::slab::NONE;
 use super::{BrokenFeed, Order, Scheduler};
 
-/// An event's place and stream, before its admission.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Resolved {
-    pub(super) slot: u32,
-    pub(super) stream: u32,
-    hash: u64,
-    /// Whether the stream is new.
-    is_new: bool,
-    /// Whether the event before is of the same stream.
-    pub(super) repeats: bool,
-    /// Whether the event was handled before the tranche was opened.
-    pub(super) recovered: bool,
-}
-
 /// The number of events that go through each loop of [`resolve`](Scheduler::resolve) at a time. The lines that one loop
-/// fetches must still be in the nearest cache when the next loop needs them.
+/// reads must still be in the nearest cache when the next loop needs them.
 const CHUNK: usize = 64;
 
 impl Scheduler {
@@ -34,14 +20,39 @@ impl Scheduler {
         &mut self,
         origin: &BatchOrigin,
         events: &mut [Event],
-        resolved: &mut Vec<Resolved>,
+        arrivals: &mut Vec<Arrival>,
     ) -> Result<(), BrokenFeed> {
-        let scope = self.scope(origin.tranche);
-        let by_stream = self.options.order == Order::Stream;
-        let (mut numbers, mut bytes) = (self.ledger.numbers(origin.tranche, origin.batch), 0);
-        resolved.reserve(events.len());
-        let (mut previous, mut previous_hash): (&[u8], u64) = (&[], 0);
-        for event in events.iter_mut() {
+        let mut hashes = std::mem::take(&mut self.hashes);
+        hashes.clear();
+        let numbered = self.number(origin, events, arrivals, &mut hashes);
+        if numbered.is_ok() && self.options.order == Order::Stream {
+            let mut before = NONE;
+            let chunks = arrivals.chunks_mut(CHUNK).zip(events.chunks(CHUNK)).zip(hashes.chunks(CHUNK));
+            for ((arrivals, events), hashes) in chunks {
+                self.guess_streams(events, arrivals, hashes);
+                before = self.verify_streams(origin, before, events, arrivals);
+            }
+        }
+        self.hashes = hashes;
+        numbered
+    }
+
+    /// Numbers the events of a batch, hashes their names, and notes what their admission needs of them.
+    ///
+    /// This loop is apart from the others: in it, the processor foresees that the events are read one after the other.
+    fn number(
+        &mut self,
+        origin: &BatchOrigin,
+        events: &mut [Event],
+        arrivals: &mut Vec<Arrival>,
+        hashes: &mut Vec<u64>,
+    ) -> Result<(), BrokenFeed> {
+        let (scope, by_stream) = (self.scope(origin.tranche), self.options.order == Order::Stream);
+        let mut numbers = self.ledger.numbers(origin.tranche, origin.batch);
+        let (mut held, mut hash, mut previous): (_, _, &[u8]) = (0, 0, &[]);
+        arrivals.reserve(events.len());
+        hashes.reserve(events.len());
+        for (place, event) in (0..).zip(events) {
             let at = event.at();
             let slot = match numbers.number(at, event.is_unfold()) {
                 Ok(slot) => slot,
@@ -51,84 +62,75 @@ impl Scheduler {
             if recovered {
                 event.exclude();
             }
-            bytes += event.held_bytes() as u64;
             let event: &Event = event;
-            let name = if by_stream && event.kind() == Kind::Event { event.stream_bytes() } else { &[] };
-            let repeats = name.last() == previous.last() && name == previous && !name.is_empty();
+            let (kind, bytes) = (event.kind(), event.held_bytes() as u64);
+            held += bytes;
+            let name = if by_stream { event.stream_bytes() } else { &[] };
+            let is_event = kind == Kind::Event && !name.is_empty();
+            // The last bytes of most names differ, and comparing those costs no call.
+            let repeats = is_event && name.last() == previous.last() && name == previous;
             if !repeats && by_stream {
-                previous_hash = self.streams.hash(event.stream_bytes(), scope);
+                hash = self.streams.hash(name, scope);
             }
-            previous = name;
-            resolved.push(Resolved { slot, stream: NONE, hash: previous_hash, is_new: false, repeats, recovered });
+            previous = if is_event { name } else { &[] };
+            hashes.push(hash);
+            let (index, stream) = (event.index(), NONE);
+            arrivals.push(Arrival { index, bytes, at: place, slot, stream, kind, repeats, is_new: false, recovered });
         }
-        numbers.tranche.counts.bytes += bytes;
-        if !by_stream {
-            return Ok(());
-        }
-        let (mut added, mut previous) = (0, NONE);
-        for (resolved, events) in resolved.chunks_mut(CHUNK).zip(events.chunks(CHUNK)) {
-            self.guess_streams(events, resolved);
-            previous = self.verify_streams(origin, events, resolved, previous, &mut added);
-        }
-        self.ledger.epochs[origin.epoch as usize].streams += added;
+        numbers.tranche.counts.bytes += held;
         Ok(())
     }
 
-    /// Replaces guesses by the streams of the events' names. `previous` is the stream of the event before the first.
-    /// Returns the stream of the last event.
-    fn verify_streams(
-        &mut self,
-        origin: &BatchOrigin,
-        events: &[Event],
-        resolved: &mut [Resolved],
-        mut previous: u32,
-        added: &mut usize,
-    ) -> u32 {
-        let (scope, dense) = (self.scope(origin.tranche), self.options.indexes == Indexes::Dense);
-        for (resolved, event) in resolved.iter_mut().zip(events) {
-            let (stream, name) = (resolved.stream, event.stream_bytes());
-            let epochs = &self.ledger.epochs;
-            let same = |epoch: u32| dense || epochs[epoch as usize].tranche == scope;
-            if resolved.repeats {
-                resolved.stream = previous;
-            } else if resolved.is_new {
-                self.streams.fill(stream, name, origin.epoch);
-                *added += 1;
-            } else if stream != NONE && !self.streams.is(stream, name, same) {
-                // Another stream has the hash.
-                resolved.stream = if self.adds_stream(event) {
-                    self.find_or_add(name, scope, origin.epoch)
-                } else {
-                    self.streams.find(resolved.hash, name, same).unwrap_or(NONE)
-                };
-            }
-            previous = resolved.stream;
-        }
-        previous
-    }
-
     /// Finds the streams that the hashes of events most likely belong to; `NONE` for an event without a stream.
-    fn guess_streams(&mut self, events: &[Event], resolved: &mut [Resolved]) {
-        self.streams.fetch_groups(resolved.iter().map(|resolved| resolved.hash));
-        for (resolved, event) in resolved.iter_mut().zip(events) {
-            if resolved.repeats {
+    fn guess_streams(&mut self, events: &[Event], arrivals: &mut [Arrival], hashes: &[u64]) {
+        self.streams.fetch_groups(hashes.iter().copied());
+        for ((event, arrival), &hash) in events.iter().zip(&mut *arrivals).zip(hashes) {
+            if arrival.repeats {
                 continue;
             }
-            if self.adds_stream(event) {
-                (resolved.stream, resolved.is_new) = self.streams.guess_or_claim(resolved.hash);
-            } else if event.kind() == Kind::Placeholder && !event.stream_bytes().is_empty() {
-                resolved.stream = self.streams.guess(resolved.hash);
+            if self.adds_stream(arrival, event) {
+                (arrival.stream, arrival.is_new) = self.streams.guess_or_claim(hash);
+            } else if arrival.kind == Kind::Placeholder && !event.stream_bytes().is_empty() {
+                arrival.stream = self.streams.guess(hash);
             }
         }
-        let guessed = || resolved.iter().filter(|resolved| !resolved.is_new).map(|resolved| resolved.stream);
+        let guessed = || arrivals.iter().map(|arrival| arrival.stream);
         self.streams.fetch_known(guessed());
         self.streams.fetch_names(guessed());
     }
 
+    /// Replaces guesses by the streams of the events' names. `before` is the stream of the event before the first.
+    /// Returns the stream of the last event.
+    fn verify_streams(&mut self, origin: &BatchOrigin, before: u32, events: &[Event], arrivals: &mut [Arrival]) -> u32 {
+        let (scope, dense) = (self.scope(origin.tranche), self.options.indexes == Indexes::Dense);
+        let (mut previous, mut added) = (before, 0);
+        for (arrival, event) in arrivals.iter_mut().zip(events) {
+            let stream = arrival.stream;
+            let epochs = &self.ledger.epochs;
+            let same = |epoch: u32| dense || epochs[epoch as usize].tranche == scope;
+            if arrival.repeats {
+                arrival.stream = previous;
+            } else if arrival.is_new {
+                self.streams.fill(stream, event.stream_bytes(), origin.epoch);
+                added += 1;
+            } else if stream != NONE && !self.streams.is(stream, event.stream_bytes(), same) {
+                // Another stream has the hash.
+                arrival.stream = if self.adds_stream(arrival, event) {
+                    self.find_or_add(event.stream_bytes(), scope, origin.epoch)
+                } else {
+                    self.find(event.stream_bytes(), scope).unwrap_or(NONE)
+                };
+            }
+            previous = arrival.stream;
+        }
+        self.ledger.epochs[origin.epoch as usize].streams += added;
+        previous
+    }
+
     /// Returns whether reading this event makes its stream known.
     #[inline]
-    fn adds_stream(&self, event: &Event) -> bool {
-        match event.kind() {
+    fn adds_stream(&self, arrival: &Arrival, event: &Event) -> bool {
+        match arrival.kind {
             Kind::Event | Kind::Unfold => true,
             Kind::Placeholder => self.options.require_all && !event.stream_bytes().is_empty(),
             Kind::Malformed => false,

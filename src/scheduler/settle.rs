@@ -46,6 +46,13 @@ impl Scheduler {
         self.retire_batches();
     }
 
+    /// Completes the batches of all tranches: the events of several may have been settled.
+    pub(super) fn complete_all(&mut self) {
+        for tranche in 0..self.ledger.tranches.len() {
+            self.complete(tranche as u32);
+        }
+    }
+
     pub(super) fn retire_batches(&mut self) {
         while let Some(batch) = self.ledger.retire() {
             self.ready.end(batch);

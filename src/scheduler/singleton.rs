@@ -43,18 +43,19 @@ impl Scheduler {
 
     /// Offers a singleton. The call is put together before the slower steps: the caller moves it at once, and the move
     /// would have to wait for the latest writes.
+    #[inline(always)]
     pub(super) fn offer_singleton(&mut self, batch: u32, at: u32, now: Timestamp) -> Streams {
         if at.is_multiple_of(FETCHED_SINGLETONS) {
             // The streams were admitted long ago. Fetched together, their cache misses overlap.
             self.streams.fetch_known(self.ready.next_singletons(batch, at));
         }
         let Singleton { stream, slot } = self.ready.take_singleton(batch, at);
-        let next = self.store.read(batch, at).next_index();
         let of = self.ledger.batch(batch);
         let (read_at, tranche) = (of.read_at, of.tranche);
         let (in_flight, id) = self.in_flight.claim();
         let events = self.pool.pop().unwrap_or_default();
         let kind = WorkKind::Handle;
+        let next = self.store.read(batch, at).next_index();
         let mut call =
             Streams::from_buf([Work { id, kind, events, next, failures: 0, read_at, late: false, trace: None }]);
         self.store.hand_out_read(batch, at, &mut call[0].events);
@@ -70,7 +71,7 @@ impl Scheduler {
     }
 
     /// Finishes a singleton whose stream has nothing more to do.
-    #[inline]
+    #[inline(always)]
     pub(super) fn finish_singleton(&mut self, id: WorkId, next: i64) {
         let call = self.in_flight.get(id.slot);
         let (stream, first, tranche, bytes) = (call.singleton, call.first, call.tranche, call.bytes);

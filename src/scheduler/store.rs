@@ -6,7 +6,7 @@
 
 use std::{iter, mem};
 
-use crate::event::{Event, Kind};
+use crate::event::Event;
 use crate::position::Ordinal;
 
 use super::lane::{Body, Node};
@@ -64,15 +64,6 @@ impl Link for Kept {
     }
 }
 
-/// The facts that the scheduler needs of an event that was read.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Brief {
-    pub(super) index: i64,
-    /// The bytes of the read buffer that it keeps alive.
-    pub(super) bytes: u64,
-    pub(super) kind: Kind,
-}
-
 #[derive(Debug)]
 pub(super) struct Store {
     /// Events by batch.
@@ -99,11 +90,6 @@ impl Store {
         self.batches[batch as usize] = Read::default();
     }
 
-    /// Returns how many events a batch brought, while any of them is held.
-    pub(super) fn len(&self, batch: u32) -> usize {
-        self.batches[batch as usize].events.len()
-    }
-
     /// Returns how many events of a batch are held.
     #[cfg(test)]
     pub(super) fn left(&self, batch: u32) -> usize {
@@ -113,12 +99,6 @@ impl Store {
     #[inline]
     pub(super) fn read(&self, batch: u32, place: u32) -> &Event {
         &self.batches[batch as usize].events[place as usize]
-    }
-
-    #[inline]
-    pub(super) fn brief(&self, batch: u32, place: u32) -> Brief {
-        let event = self.read(batch, place);
-        Brief { index: event.index(), bytes: event.held_bytes() as u64, kind: event.kind() }
     }
 
     /// Returns the event of a node that is queued.

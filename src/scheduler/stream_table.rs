@@ -28,10 +28,39 @@ const _: () = assert!(size_of::<Group>() == 64);
 
 const VACANT: Group = Group { shorts: [0; GROUP], ids: [NONE; GROUP] };
 
-/// Returns a bit for each number of a group that equals `number`.
-#[inline]
-fn equal_bits(numbers: &[u32; GROUP], number: u32) -> u32 {
-    numbers.iter().enumerate().fold(0, |bits, (at, &other)| bits | u32::from(other == number) << at)
+impl Group {
+    /// Returns a byte for each place with this part of a hash.
+    #[inline]
+    fn matches(&self, short: u32) -> Matches {
+        Matches(u64::from_le_bytes(self.shorts.map(|other| if other == short { u8::MAX } else { 0 })))
+    }
+
+    /// Returns the first vacant place. The used places of a group precede its vacant ones.
+    #[inline]
+    fn vacant(&self) -> Option<usize> {
+        let is_used = |place: usize| usize::from(self.ids[place % GROUP] != NONE);
+        if is_used(GROUP - 1) == 1 {
+            return None;
+        }
+        // A binary search without branches: they would be mispredicted.
+        let four = is_used(3) * 4;
+        let six = four + is_used(four + 1) * 2;
+        Some(six + is_used(six))
+    }
+}
+
+/// The places of a group that may hold a stream: one byte of the word for each.
+struct Matches(u64);
+
+impl Iterator for Matches {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        let first = (self.0 != 0).then(|| self.0.trailing_zeros() as usize / 8 % GROUP)?;
+        self.0 &= !(0xff << (first * 8));
+        Some(first)
+    }
 }
 
 /// One part of the table. The number of its groups is a power of two, or 0.
@@ -61,17 +90,14 @@ impl Shard {
         let mut at = self.home(short);
         loop {
             let group = &self.groups[at];
-            let mut matches = equal_bits(&group.shorts, short);
-            while matches != 0 {
-                let id = group.ids[matches.trailing_zeros() as usize % GROUP];
+            for place in group.matches(short) {
+                let id = group.ids[place];
                 if id < REMOVED && is_it(id) {
                     return Probe::Found(id);
                 }
-                matches &= matches - 1;
             }
-            let vacant = equal_bits(&group.ids, NONE);
-            if vacant != 0 {
-                return Probe::Vacant(at, vacant.trailing_zeros() as usize % GROUP);
+            if let Some(place) = group.vacant() {
+                return Probe::Vacant(at, place);
             }
             at = (at + 1) & (self.groups.len() - 1);
         }
@@ -105,11 +131,18 @@ impl Shard {
 
     fn resize(&mut self, len: usize) {
         let old = std::mem::replace(&mut self.groups, vec![VACANT; len]);
-        (self.used, self.removed) = (0, 0);
+        (self.used, self.removed) = (self.used - self.removed, 0);
+        // Without removed entries, a count finds the next vacant place of a group.
+        let mut lens = vec![0_u8; len];
         for group in old {
             for (short, id) in group.shorts.into_iter().zip(group.ids).filter(|entry| entry.1 < REMOVED) {
-                let Probe::Vacant(group, place) = self.probe(short, |_| false) else { unreachable!("nothing matches") };
-                self.add(group, place, short, id);
+                let mut at = self.home(short);
+                while usize::from(lens[at]) == GROUP {
+                    at = (at + 1) & (len - 1);
+                }
+                let place = usize::from(lens[at]);
+                (self.groups[at].shorts[place], self.groups[at].ids[place]) = (short, id);
+                lens[at] += 1;
             }
         }
     }
@@ -118,16 +151,25 @@ impl Shard {
         let mut at = self.home(short);
         loop {
             let group = &mut self.groups[at];
-            if let Some(place) = group.ids.iter().position(|&other| other == id) {
+            let vacant = group.vacant();
+            let Some(place) = group.ids.iter().position(|&other| other == id) else {
+                assert_eq!(vacant, None, "a stream that is removed is in the table");
+                at = (at + 1) & (self.groups.len() - 1);
+                continue;
+            };
+            match vacant {
                 // A look-up never passes a group with a vacant place, and so no entry lies behind this one because of it.
-                let is_full = !group.ids.contains(&NONE);
-                group.ids[place] = if is_full { REMOVED } else { NONE };
-                self.removed += usize::from(is_full);
-                self.used -= usize::from(!is_full);
-                return;
+                Some(end) => {
+                    (group.shorts[place], group.ids[place]) = (group.shorts[end - 1], group.ids[end - 1]);
+                    group.ids[end - 1] = NONE;
+                    self.used -= 1;
+                }
+                None => {
+                    group.ids[place] = REMOVED;
+                    self.removed += 1;
+                }
             }
-            assert!(!group.ids.contains(&NONE), "a stream that is removed is in the table");
-            at = (at + 1) & (self.groups.len() - 1);
+            return;
         }
     }
 }

@@ -63,7 +63,7 @@ impl Streams {
     #[inline]
     pub(super) fn fetch_names(&self, ids: impl Iterator<Item = u32>) {
         let known = ids.filter(|&id| id != NONE).map(|id| &self.slots[id]).filter(|known| !known.free);
-        std::hint::black_box(known.fold(0, |all, known| all ^ self.names.first_byte(known.name)));
+        std::hint::black_box(known.fold(0, |all, known| all ^ self.names.ends(known.name, known.name_len)));
     }
 
     /// Returns whether a stream is the one of this name.

@@ -14,13 +14,14 @@ use serde_json::{Map, Value};
 use super::{Limits, Options};
 use crate::config::scalar;
 
-/// `[handler.rhai]`: a script decides about the events. It defines `fn handle(stream, events)`, or `fn handle_batch(spans)`
-/// if `schedule.streams_per_call` is more than 1.
+/// `[handler.rhai]`: a script decides about the events. It defines `fn handle_event(stream, event)`, `fn handle(stream,
+/// events)`, or `fn handle_batch(spans)` if `schedule.streams_per_call` is more than 1.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "RhaiHandler")]
 pub struct Settings {
     /// The script's file, relative to the directory of the pipeline's file, such as `"orders.rhai"`.
+    #[schemars(extend("examples" = ["orders.rhai"]))]
     pub script: scalar::Text,
     /// The table that the script finds as `params`, such as `{ vat = 0.2 }`. References in its texts are resolved.
     #[serde(default)]

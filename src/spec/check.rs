@@ -16,6 +16,7 @@ use crate::config::filter::{BadEntry, Filter};
 use crate::connector::kind::{self, BadPart, BadSetting, Kind, KindFile, StoreFacts, Usage};
 use crate::connector::prose::listed;
 use crate::event::Indexes;
+use crate::script::{Entry, Script};
 
 use identity::{FileId, resolved};
 use parts::Parts;
@@ -33,6 +34,13 @@ impl Outcome {
     /// Returns every pipeline that passed.
     pub fn definitions(&self) -> impl Iterator<Item = &Definition> {
         self.checked.iter().map(|checked| &checked.definition).chain(&self.unknown_scripts)
+    }
+
+    /// Returns every pipeline that passed, with the entry function of its script if that is known.
+    pub fn entries(&self) -> impl Iterator<Item = (&Definition, Option<Entry>)> {
+        let known =
+            self.checked.iter().map(|checked| (&checked.definition, checked.script.as_ref().map(Script::entry)));
+        known.chain(self.unknown_scripts.iter().map(|definition| (definition, None)))
     }
 }
 
@@ -212,12 +220,12 @@ impl Check<'_> {
             return problems;
         }
         if schedule.order == Order::None {
-            let why = "`require_all` waits for the events before, and `order = \"none\"` knows no before";
+            let why = "`require_all` needs an order, and `order = \"none\"` keeps none";
             problems.push(self.problem(at, why).help("remove one of the two"));
         }
         if self.parts.source.as_ref().is_some_and(|source| source.contract().indexes == Indexes::Sparse) {
-            let why = "`require_all` waits for every index, and this source leaves indexes out";
-            let help = "remove it, or read indexes that follow each other: `index = \"field\"`";
+            let why = "`require_all` waits for every index, and the indexes of this source have gaps";
+            let help = "remove it, or read indexes without gaps: `index = \"field\"`";
             problems.push(self.problem(at, why).help(help));
         }
         if self.pipeline.spec.waits_for_all() && self.keeps_write_positions() == Some(false) {
@@ -234,14 +242,14 @@ impl Check<'_> {
     /// Without write positions, a stream would wait after a restart for its index 0, which was handled before.
     fn forgets_streams(&self) -> Option<Problem> {
         let at = &["schedule", "require_all"];
-        let needs = "`require_all` has to know after a restart how far each stream is";
+        let needs = "`require_all` needs the position of each stream after a restart";
         Some(match self.parts.progress.as_ref()? {
             Progress::Sink(_) => self
-                .problem(at, format!("{needs}, which `write_positions = false` keeps nowhere"))
+                .problem(at, format!("{needs}, and `write_positions = false` stores none"))
                 .help("remove one of the two"),
             Progress::Store(store) => {
                 let able = stores(|facts| facts.write_positions, "`[checkpoint.", "]`");
-                let why = format!("{needs}, which a `{store}` checkpoint store does not keep");
+                let why = format!("{needs}, and a `{store}` checkpoint store keeps none");
                 self.problem(at, why).help(format!(
                     "keep the progress in {able}, or in the sink where it can hold it: `checkpoint = \"sink\"`"
                 ))
@@ -254,14 +262,14 @@ impl Check<'_> {
         schedule.purge?;
         let at = &["schedule", "purge"];
         if schedule.require_all {
-            let why = "`purge` forgets how far a stream is, which is what `require_all` has to know";
+            let why = "`purge` forgets the positions of idle streams, and `require_all` needs them";
             return Some(self.problem_of_key(at, why).help("remove one of the two"));
         }
         (self.keeps_write_positions() == Some(true)).then(|| {
-            let why = "`purge` forgets how far a stream is, which `write_positions` has to know";
-            self.problem_of_key(at, why).help(
-                "remove it, or write `write_positions = false` if an event that the feed repeats may have its effect twice",
-            )
+            let why = "`purge` forgets the positions of idle streams, and `write_positions` keeps them";
+            let help =
+                "remove it, or write `write_positions = false`: a duplicate in the feed may then have its effect twice";
+            self.problem_of_key(at, why).help(help)
         })
     }
 
@@ -288,7 +296,7 @@ impl Check<'_> {
             Ok(_) => Some(self.problem(at, "the script is not a file")),
             Err(_) => {
                 let path = self.pipeline.directory().join(script.written());
-                let help = format!("it is looked for in the pipeline's directory, as `{}`", path.display());
+                let help = format!("the path is relative to the pipeline's directory: `{}`", path.display());
                 Some(self.problem(at, "there is no such script").help(help))
             }
         }
@@ -311,7 +319,7 @@ impl Check<'_> {
                 return None;
             }
             let path = self.pipeline.directory().join(&input.written);
-            let help = format!("it is looked for in the pipeline's directory, as `{}`, and waited for", path.display());
+            let help = format!("the pipeline waits for `{}`: paths are relative to its directory", path.display());
             Some(self.problem(&at, "there is no such file or directory yet").help(help).as_warning())
         };
         self.inputs().into_iter().filter_map(problem).collect()

@@ -22,7 +22,7 @@ pub struct Definition {
     pub filter: Arc<Filter>,
 }
 
-/// The keeper of the progress.
+/// The place of the progress.
 #[derive(Clone, Debug)]
 pub enum Progress {
     /// `[checkpoint.…]`, or the default store.
@@ -106,6 +106,7 @@ impl Definition {
             pipeline: self.name(),
             directory: self.loaded.directory(),
             has_script: self.spec().handler.rhai.is_some(),
+            by_event: false,
         }
     }
 }

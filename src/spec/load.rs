@@ -1,13 +1,14 @@
 //! The search and parsing of pipeline files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::{ErrorsSpec, PipelineSpec, ScheduleSpec, SinkSpec, SourceSpec};
 use crate::config::document::{Document, Format, Kind, Problem};
 use crate::config::filter;
-use crate::config::scalar::Text;
+use crate::config::scalar::{self, Text};
 use crate::config::settings::{self, DaemonSettings};
+use crate::connector::prose::names;
 use crate::formats::words::io_error;
 
 /// A pipeline file that was read.
@@ -26,10 +27,7 @@ impl Loaded {
 
     /// Returns the directory of the file. The files that the pipeline reads stand beside it.
     pub fn directory(&self) -> &Path {
-        match self.document.file.parent() {
-            Some(directory) if directory != Path::new("") => directory,
-            _ => Path::new("."),
-        }
+        directory_of(&self.document.file)
     }
 
     /// Returns the consumer group.
@@ -43,18 +41,35 @@ impl Loaded {
     }
 }
 
-/// Reads the pipelines at a path, a file or a directory.
+fn directory_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(directory) if directory != Path::new("") => directory,
+        _ => Path::new("."),
+    }
+}
+
+/// Reads the pipelines at several paths, files or directories. A file that several paths lead to is read once.
 ///
 /// # Errors
 /// Everything that is wrong with any of them. [`scan`] and [`load_file`] judge the files one by one.
-pub fn load(path: &Path) -> Result<Vec<Loaded>, Vec<Problem>> {
+pub fn load(paths: &[PathBuf]) -> Result<Vec<Loaded>, Vec<Problem>> {
     let mut problems = Vec::new();
-    let mut loaded = Vec::new();
-    let files = scan(path)?;
-    if files.is_empty() {
-        let problem = Problem::new(path, "there is no pipeline in this directory");
-        problems.push(problem.help("a pipeline is a file `NAME.toml` or `NAME.yaml`, directly in the directory"));
+    let mut files: Vec<PathBuf> = Vec::new();
+    for path in paths {
+        match scan(path) {
+            Ok(found) if found.is_empty() => problems.push(no_pipeline(path)),
+            Ok(found) => files.extend(found),
+            Err(wrong) => problems.extend(wrong),
+        }
     }
+    let mut seen = BTreeSet::new();
+    // Links beside each other are pipelines of their own: only the directory is resolved.
+    files.retain(|file| seen.insert((directory_of(file).canonicalize().ok(), file.file_name().map(ToOwned::to_owned))));
+    // Within one directory, `scan` has found these already.
+    if problems.is_empty() {
+        problems.extend(same_names(&files));
+    }
+    let mut loaded = Vec::new();
     for file in files {
         match load_file(&file) {
             Ok(pipeline) => loaded.push(pipeline),
@@ -62,6 +77,50 @@ pub fn load(path: &Path) -> Result<Vec<Loaded>, Vec<Problem>> {
         }
     }
     if problems.is_empty() { Ok(loaded) } else { Err(problems) }
+}
+
+fn no_pipeline(directory: &Path) -> Problem {
+    let below: Vec<_> = subdirectories(directory).iter().map(|path| path.display().to_string()).collect();
+    let help = match below.as_slice() {
+        [] => "a pipeline is a file `NAME.toml`, `NAME.yaml` or `NAME.yml`, directly in the directory".to_owned(),
+        _ => format!("subdirectories are not searched: name {}", names(below.iter().map(String::as_str), "or")),
+    };
+    Problem::new(directory, "there is no pipeline in this directory").help(help)
+}
+
+/// The depth to which [`subdirectories`] searches, and the number of entries of a directory that it looks at. It serves a
+/// hint, and a directory of feeds can have very many entries.
+const MAX_DEPTH: usize = 3;
+const MAX_ENTRIES: usize = 1_000;
+
+/// Returns the subdirectories that hold pipelines, sorted. Unreadable ones are left out.
+pub fn subdirectories(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    search(directory, MAX_DEPTH, &mut found);
+    found.sort();
+    found
+}
+
+fn search(directory: &Path, depth: usize, found: &mut Vec<PathBuf>) {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().take(MAX_ENTRIES);
+    let is_hidden = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    // `file_type` does not follow links, so that a link to a parent directory ends the search.
+    let directories =
+        entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path());
+    for subdirectory in directories.filter(|path| !is_hidden(path)) {
+        if scan(&subdirectory).is_ok_and(|files| files.iter().any(|file| has_source(file))) {
+            found.push(subdirectory.clone());
+        }
+        if depth > 1 {
+            search(&subdirectory, depth - 1, found);
+        }
+    }
+}
+
+/// Returns whether a file names a source, as only a pipeline does.
+fn has_source(file: &Path) -> bool {
+    let document = Format::of(file).and_then(|format| Document::read(file, format).ok());
+    document.is_some_and(|document| document.node(&["source"]).is_some())
 }
 
 /// Returns the pipeline files at a path, sorted by name: the file itself, or those directly in the directory except dot
@@ -115,18 +174,14 @@ fn judge(file: &Path) -> Candidate {
 }
 
 fn wrong_ending(file: &Path) -> Problem {
-    Problem::new(file, "a pipeline file ends in `.toml` or `.yaml`")
+    Problem::new(file, "a pipeline file ends in `.toml`, `.yaml` or `.yml`")
 }
 
-/// Returns the right name of a file whose ending is nearly right.
+/// Returns the right name of a file whose extension is in upper case.
 fn nearly_named(name: &str) -> Option<String> {
-    let (stem, ending) = name.rsplit_once('.')?;
-    let right = match ending.to_ascii_lowercase().as_str() {
-        "toml" => "toml",
-        "yaml" | "yml" => "yaml",
-        _ => return None,
-    };
-    (ending != right).then(|| format!("{stem}.{right}"))
+    let (stem, extension) = name.rsplit_once('.')?;
+    let right = extension.to_ascii_lowercase();
+    (extension != right && Format::EXTENSIONS.contains(&&*right)).then(|| format!("{stem}.{right}"))
 }
 
 fn stem_of(file: &Path) -> String {
@@ -138,14 +193,17 @@ fn same_names(files: &[PathBuf]) -> Vec<Problem> {
     for file in files {
         by_name.entry(stem_of(file)).or_default().push(file);
     }
-    let twice = by_name.iter().filter(|(_, files)| files.len() > 1);
-    twice
-        .map(|(name, files)| {
-            let other = files[0].file_name().unwrap_or_default().to_string_lossy();
-            Problem::new(files[1], format!("the pipeline `{name}` is described by `{other}` as well"))
-                .help("remove one of the files")
-        })
-        .collect()
+    let mut problems = Vec::new();
+    for (name, files) in by_name {
+        let [first, second, ..] = files[..] else { continue };
+        let other = match first.parent() == second.parent() {
+            true => first.file_name().unwrap_or_default().to_string_lossy(),
+            false => first.to_string_lossy(),
+        };
+        let problem = Problem::new(second, format!("the file `{other}` describes the pipeline `{name}`, too"));
+        problems.push(problem.help("remove or rename one of the files"));
+    }
+    problems
 }
 
 /// Reads one pipeline file.
@@ -174,7 +232,7 @@ fn check_name(file: &Path, name: &str) -> Result<(), Vec<Problem>> {
     if is_name(name) {
         return Ok(());
     }
-    let problem = Problem::new(file, "this name cannot be a pipeline's: it is part of URLs and a metric's label");
+    let problem = Problem::new(file, "a pipeline cannot have this name, which URLs and metrics contain");
     Err(vec![problem.help(NAMES)])
 }
 
@@ -205,7 +263,8 @@ pub fn parse(name: String, document: Document) -> Result<Loaded, Vec<Problem>> {
             SinkSpec::KINDS[0]
         ))]);
     }
-    let spec = document.deserialize_with_hints(correct_table)?;
+    let directory = directory_of(&document.file);
+    let spec = scalar::relative_to(directory, || document.deserialize_with_hints(correct_table))?;
     Ok(Loaded { name, document, spec })
 }
 
@@ -220,9 +279,9 @@ fn correct_table(key: &str) -> Option<String> {
     } else if has(serde_json::to_value(filter::Settings::default())) || filters.contains(&key) {
         "filter"
     } else if ["group", "source_id", "stop"].contains(&key) {
-        return Some(format!("`{key}` stands at the top of the file, before the first table"));
+        return Some(format!("`{key}` belongs at the top of the file, before the first table"));
     } else if has(serde_json::to_value(DaemonSettings::default())) {
-        return Some(format!("`{key}` is the daemon's: it belongs in `{}`", settings::DEFAULT_FILE));
+        return Some(format!("`{key}` is a setting of the daemon and belongs in `{}`", settings::DEFAULT_FILE));
     } else {
         return None;
     };

@@ -31,7 +31,7 @@ impl Files {
     }
 
     fn problems(&self, path: &Path) -> Vec<Problem> {
-        match load(path) {
+        match load(&[path.to_owned()]) {
             Ok(loaded) => match check(loaded, &self.root.path().join("data")) {
                 Ok(outcome) => outcome.advice,
                 Err(problems) => problems,

@@ -19,6 +19,10 @@
 //!
 //! A scrape computes each age, so that an age also grows while its pipeline stands still. An unknown value is absent
 //! rather than 0 (R69).
+//!
+//! Counters are present from the start, as `increase()` does not see the step from absent to 1. The other series appear
+//! with their first value: a state of streams with its first stream, a latency with its first duration. A latency is
+//! absent again while it has had no duration for five minutes.
 
 mod families;
 mod family;

@@ -62,7 +62,7 @@ impl Context {
     }
 }
 
-/// Reads digits of which none may be upper case.
+/// Reads hexadecimal digits; upper case is invalid.
 fn hex(digits: &[u8]) -> Option<u128> {
     digits.iter().try_fold(0, |number, digit| {
         let digit = match digit {

@@ -11,17 +11,17 @@ use crate::clock::{Period, Timestamp};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Internal,
-    /// It began with something that another system sent.
+    /// It began with a message of another system.
     Consumer,
-    /// It asks another system.
+    /// It is a request to another system.
     Client,
 }
 
-/// The span that another stands below.
+/// The parent of a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parent {
     pub span_id: u64,
-    /// It is another process'.
+    /// The parent belongs to another process.
     pub is_remote: bool,
 }
 
@@ -51,14 +51,14 @@ pub struct Span {
     /// The `tracestate` of its trace.
     pub state: Option<Arc<str>>,
     pub parent: Option<Parent>,
-    /// Other traces that it is part of, too.
+    /// The other traces that the span belongs to.
     pub links: Vec<Context>,
     pub name: &'static str,
     pub kind: Kind,
     pub began: OffsetDateTime,
     pub ended: OffsetDateTime,
     pub attributes: Vec<(&'static str, Attribute)>,
-    /// Why it failed, if it did.
+    /// The reason of its failure.
     pub failed: Option<String>,
 }
 
@@ -77,7 +77,7 @@ pub struct Open {
 }
 
 impl Open {
-    /// Opens the first span of this process in a trace: the one that was carried here, or a new one.
+    /// Opens the first span of this process in a trace: the carried trace, or a new one.
     pub fn root(recorder: &Recorder, propagation: Option<Propagation>, kind: Kind, began: Timestamp) -> Self {
         let parent =
             propagation.as_ref().map(|propagation| Parent { span_id: propagation.context.span_id, is_remote: true });
@@ -169,12 +169,12 @@ impl Traced {
         self.stage.as_ref().unwrap_or(&self.call)
     }
 
-    /// Opens a span below now that of the call.
+    /// Opens the span of a stage, a child of the call's.
     pub fn enter(&mut self, began: Timestamp) {
         self.stage = Some(self.call.child(Kind::Internal, began));
     }
 
-    /// Ends the span that was entered last, of which is now known when it began. `failed` is the kind of failure, and why.
+    /// Ends the current stage with its measured times. `failed` has the kind of the failure and its reason.
     pub fn leave(&mut self, name: &'static str, period: Period, failed: Option<(&str, &str)>) {
         let Some(mut stage) = self.stage.take() else { return };
         stage.began = period.began;

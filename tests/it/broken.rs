@@ -3,9 +3,9 @@
 //! A case is a directory `tests/broken/GROUP/NAME`. It is copied, and its command runs in the copy:
 //!
 //! * `command`: lines for bash, `propulsiond check` by default. `propulsiond` is the binary under test, and the environment
-//!   holds nothing but the variables that the lines set.
+//!   holds only the variables that the lines set.
 //! * `expected`: the exit code, then standard output and standard error, without the path of the copy.
-//! * everything else: the input. A directory `pipelines` always exists.
+//! * All other files are the input. A directory `pipelines` always exists.
 //!
 //! `UPDATE_EXPECT=1` rewrites `expected`. A new case is a new directory without that file. `PROPULSIOND_MEASURE=1` prints the
 //! time and the memory of each run, and fails above the limits of [`crate::measure`].
@@ -20,14 +20,14 @@ use similar::TextDiff;
 use crate::daemon::copy_directory;
 use crate::measure::run;
 
-/// The corpus cannot shrink unnoticed: a listing that finds nothing would pass otherwise.
+/// The least number of cases. Without it, a listing that finds nothing would pass.
 const MIN_CASES: usize = 400;
 
 #[test]
 fn every_broken_input_gives_its_expected_output_and_exit_code() {
     let cases = cases();
     assert!(cases.len() >= MIN_CASES, "only {} cases were found", cases.len());
-    // One run at a time where each is measured.
+    // Simultaneous runs would disturb the measurements.
     let measured = std::env::var_os("PROPULSIOND_MEASURE").is_some();
     let threads = if measured { 1 } else { std::thread::available_parallelism().map_or(2, usize::from).min(8) };
     let (queue, failures) = (Mutex::new(VecDeque::from(cases)), Mutex::new(Vec::new()));

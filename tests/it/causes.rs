@@ -1,5 +1,5 @@
-//! The cause of a failure, named while it lasts: in `/health`, the list of streams, `why` and the log; and the exit codes of
-//! jobs that could not finish.
+//! The cause of a failure while it lasts: `/health`, the list of streams, `why` and the log name it. Exit codes of jobs that
+//! cannot finish.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -110,7 +110,7 @@ fn s23_a_job_whose_feed_is_missing_ends_with_3_after_the_attempts() {
     }
 }
 
-/// Answers requests with 200, one after another. Sends the body of each, and answers it once it is told to.
+/// Answers requests with 200, one after another. Sends each body to the test, and waits for its permission to answer.
 fn server() -> (String, mpsc::Receiver<String>, mpsc::Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -156,7 +156,7 @@ fn s6_a_job_that_is_fenced_on_one_of_its_tranches_ends_with_1() {
     let mut is_moved = false;
     while !job.is_finished() {
         let Ok(body) = arrived.recv_timeout(Duration::from_millis(10)) else { continue };
-        // The first event of `b` is stored before the second one is answered. A locked database is tried again.
+        // The first event of `b` is stored before the second one is answered. A locked database is retried.
         if body.contains("b-1") && body.contains("\"n\":1") && !is_moved {
             let database = rusqlite::Connection::open(place.path("data/cp.db")).unwrap();
             let moved = "UPDATE propulsion_checkpoint SET position = position || ' ' WHERE tranche = 'b.jsonl'";
@@ -170,7 +170,7 @@ fn s6_a_job_that_is_fenced_on_one_of_its_tranches_ends_with_1() {
     drop((arrived, go));
     let output = job.join().unwrap();
     check(&output, 1, &["fenced: tranche `b.jsonl` is owned by another program, which moved the position"]);
-    // The last commit can be the one that is fenced: all events are handled then, and the job has not finished all the same.
+    // The fenced commit can be the last one: all events are handled, and the job still has not finished.
     assert!(!text(&output).contains("finished: "), "{}", text(&output));
 }
 

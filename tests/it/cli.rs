@@ -1,10 +1,10 @@
-//! The command line, from a user's command to its result.
+//! Runs, stops and resumes the daemon by its command line.
 
 use std::path::Path;
 
 use rusqlite::Connection;
 
-use crate::daemon::{Daemon, Place, copy_directory, program, run, text};
+use crate::daemon::{Daemon, Place, check, copy_directory, program, run, text};
 
 fn sample() -> Place {
     let place = Place::new(&[]);
@@ -40,7 +40,7 @@ fn the_sample_runs_to_its_tail_and_a_second_start_has_nothing_left_to_do() {
 }
 
 #[test]
-fn a_daemon_serves_drains_when_told_to_and_resumes_where_it_stopped() {
+fn a_daemon_serves_drains_on_a_signal_and_resumes_at_its_progress() {
     let place = sample();
     let daemon = place.start(&[]);
     let health = daemon.until("/health", |status, body| status == 200 && body.matches("\"running\"").count() >= 2);
@@ -66,7 +66,7 @@ fn a_daemon_serves_drains_when_told_to_and_resumes_where_it_stopped() {
     assert_eq!(String::from_utf8_lossy(&again.stdout), "order 2000 was cancelled: test\n", "{}", text(&again));
 }
 
-/// Starts a daemon with a call under way that never ends.
+/// Starts a daemon with a call in flight that never ends.
 fn busy(arguments: &[&str]) -> (Place, Daemon) {
     let handler =
         "[handler.rhai]\nscript = \"slow.rhai\"\ntimeout = \"1h\"\nlimits = { operations = 1_000_000_000_000_000 }\n";
@@ -92,7 +92,7 @@ fn a_second_signal_ends_the_daemon_at_once() {
 }
 
 #[test]
-fn signals_that_come_together_are_one() {
+fn simultaneous_signals_count_as_one() {
     let place = Place::new(&[("idle.toml", "[source.memory]\n[sink.null]\n")]);
     let daemon = place.start(&[]);
     for name in ["STOP", "TERM", "INT", "CONT"] {
@@ -103,7 +103,7 @@ fn signals_that_come_together_are_one() {
 }
 
 #[test]
-fn a_drain_that_takes_too_long_says_what_still_ran_and_exits_with_4() {
+fn a_drain_past_its_deadline_names_the_running_calls_and_exits_with_4() {
     let (_place, daemon) = busy(&["--drain", "300ms"]);
     let (code, said) = daemon.stop("TERM");
     assert_eq!(code, Some(4), "{said}");
@@ -111,7 +111,34 @@ fn a_drain_that_takes_too_long_says_what_still_ran_and_exits_with_4() {
 }
 
 #[test]
-fn the_version_is_the_packages() {
+fn the_version_is_that_of_the_package() {
     let output = run(program().arg("--version"));
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), concat!("propulsiond ", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn files_and_directories_run_together_whether_named_alone_or_by_a_flag() {
+    let place = Place::new(&[
+        ("a.yml", "source:\n  json: {path: events.jsonl}\nsink:\n  stdout:\n"),
+        ("events.jsonl", "{\"stream\":\"a-1\",\"index\":0,\"type\":\"A\",\"data\":{}}\n"),
+    ]);
+    std::fs::create_dir(place.path("more")).unwrap();
+    std::fs::write(place.path("more/b.toml"), "[source.json]\npath = \"../pipelines/events.jsonl\"\n[sink.stdout]\n")
+        .unwrap();
+    let lines: [&[&str]; 3] = [
+        &["pipelines/a.yml", "more"],
+        &["run", "more/b.toml", "pipelines"],
+        &["--config", "more", "--config", "pipelines"],
+    ];
+    for (number, arguments) in lines.iter().enumerate() {
+        let mut command = program();
+        command.args(*arguments).args(["--until-tail", "--listen", "off", "--data-dir", &format!("data-{number}")]);
+        let output = run(command.current_dir(place.path("")));
+        check(&output, 0, &["pipeline=a", "pipeline=b"]);
+        assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 2, "{}", text(&output));
+    }
+    place.write("b.toml", "[source.memory]\n[sink.stdout]\n");
+    let mut command = program();
+    let twice = run(command.args(["more", "pipelines", "--until-tail"]).current_dir(place.path("")));
+    check(&twice, 2, &["the file `more/b.toml` describes the pipeline `b`, too"]);
 }

@@ -1,4 +1,4 @@
-//! The commands that answer and end: `explain`, `schema`, `completion`, `man`.
+//! The commands that answer and end: `explain`, `list`, `schema`, `completion`, `man`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -136,7 +136,7 @@ impl Validator {
             return None;
         };
         let directory = tempfile::tempdir().unwrap();
-        for kind in ["pipeline", "settings"] {
+        for kind in ["pipeline", "test", "settings"] {
             std::fs::write(directory.path().join(format!("{kind}.json")), answer(&["schema", kind])).unwrap();
         }
         Some(Self { program, directory })
@@ -174,15 +174,15 @@ impl Validator {
     }
 }
 
-/// Returns the pipeline files below a directory.
-fn pipelines(directory: &Path) -> Vec<PathBuf> {
+/// Returns the TOML and YAML files below a directory whose names are wanted.
+fn files_below(directory: &Path, is_wanted: &dyn Fn(&str) -> bool) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() {
-            found.extend(pipelines(&path));
-        } else if (name.ends_with(".toml") || name.ends_with(".yaml")) && !name.contains(".test.") {
+            found.extend(files_below(&path, is_wanted));
+        } else if (name.ends_with(".toml") || name.ends_with(".yaml")) && is_wanted(&name) {
             found.push(path);
         }
     }
@@ -195,7 +195,7 @@ fn a_validator_accepts_the_schemas_and_every_shipped_file() {
     let Some(validator) = Validator::new() else { return };
     let schemas = ["pipeline.json", "settings.json"].map(PathBuf::from);
     check(&validator.run(&["--check-metaschema"], &schemas), 0, &[]);
-    let shipped = pipelines(&root("pipelines"));
+    let shipped = files_below(&root("pipelines"), &|name| !name.contains(".test."));
     assert!(shipped.len() >= 2);
     let (rejected, said) = validator.rejected("pipeline", &shipped);
     assert_eq!(rejected, Vec::<String>::new(), "{said}");
@@ -279,4 +279,114 @@ fn a_validator_rejects_the_same_files_as_check() {
     ]);
     let (rejected, said) = validator.rejected("settings", &files);
     assert_eq!(rejected, ["format.toml", "key.toml", "port.toml"], "{said}");
+}
+
+#[test]
+fn list_names_every_connector_with_its_roles() {
+    let text = answer(&["list"]);
+    let roles = |name: &str| {
+        let line = text.lines().find(|line| line.split(' ').next() == Some(name)).unwrap_or_else(|| panic!("{text}"));
+        line.matches('✓').count()
+    };
+    assert_eq!([roles("sqlite"), roles("rhai"), roles("generate")], [2, 1, 1], "{text}");
+    let json: Value = serde_json::from_str(&answer(&["list", "--json"])).unwrap();
+    let listed: Vec<_> = json.as_array().unwrap().iter().map(|entry| entry["role"].as_str().unwrap()).collect();
+    assert_eq!(listed.iter().filter(|role| **role == "checkpoint").count(), 3, "{json}");
+    let sinks: Value = serde_json::from_str(&answer(&["list", "sink", "--json"])).unwrap();
+    assert!(sinks.as_array().unwrap().iter().all(|entry| entry["role"] == "sink" && entry["settings"].is_null()));
+}
+
+#[test]
+fn list_shows_the_settings_of_a_connector_with_types_defaults_and_choices() {
+    let text = answer(&["list", "sink.http"]);
+    for part in [
+        "    [sink.http]\n    url = \"https://api.example.com/orders\"\n",
+        "\nurl (text, required)\n",
+        "\nmethod (text, default \"POST\")\n",
+        "\nper (\"event\" or \"span\", default \"event\")\n",
+        "\nsuccess (list of status values, default [\"2xx\"])\n",
+    ] {
+        assert!(text.contains(part), "`{part}` is missing in:\n{text}");
+    }
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    let both = answer(&["list", "sqlite"]);
+    assert!(both.contains("[checkpoint.sqlite]") && both.contains("[sink.sqlite]"), "{both}");
+    check(
+        &run(program().args(["list", "sink.htpp"])),
+        2,
+        &["there is no connector `sink.htpp`", "did you mean `sink.http`?"],
+    );
+    check(&run(program().args(["list", "kafka-topic"])), 2, &["there are `file`, `generate`"]);
+}
+
+#[test]
+fn every_example_of_list_passes_check() {
+    let json: Value = serde_json::from_str(&answer(&["list", "--json"])).unwrap();
+    let keys = json.as_array().unwrap().iter();
+    let keys: Vec<_> =
+        keys.map(|entry| ["role", "connector"].map(|key| entry[key].as_str().unwrap()).join(".")).collect();
+    assert!(keys.len() > 10, "{keys:?}");
+    for key in keys {
+        let settings: Value = serde_json::from_str(&answer(&["list", &key, "--json"])).unwrap();
+        let example = settings[0]["example"].as_str().unwrap();
+        let mut pipeline = example.to_owned();
+        for (role, rest) in [("source", "[source.memory]\n"), ("sink", "[sink.null]\n")] {
+            if !key.starts_with(role) {
+                pipeline.push_str(rest);
+            }
+        }
+        let place = Place::new(&[("p.toml", &pipeline), ("orders.rhai", "fn handle(stream, events) {}")]);
+        let checked = in_place(&place, &["check"]);
+        assert_eq!(checked.status.code(), Some(0), "{pipeline}\n{}", text(&checked));
+        let names_a_setting = settings[0]["settings"].as_array().unwrap();
+        let described = |setting: &Value| setting["description"].as_str().is_some_and(|text| text.len() > 10);
+        assert!(names_a_setting.iter().all(described), "{key}: {settings}");
+    }
+}
+
+#[test]
+fn the_schema_of_tests_is_that_of_the_shipped_ones() {
+    let schema: Value = serde_json::from_str(&answer(&["schema", "test"])).unwrap();
+    let defined = |name: &str, key: &str| schema["$defs"][name]["properties"][key]["description"].is_string();
+    assert!(defined("Test", "emits") && defined("TestEvent", "type") && defined("TestStream", "events"), "{schema}");
+    let Some(validator) = Validator::new() else { return };
+    let tests = files_below(&root("pipelines"), &|name| name.contains(".test."));
+    assert!(tests.len() > 3, "{tests:?}");
+    let (rejected, said) = validator.rejected("test", &tests);
+    assert_eq!(rejected, Vec::<String>::new(), "{said}");
+    let files = validator.write(&[
+        ("key.toml", "[[test]]\nname = 'a'\nstrem = 'a-1'\nevents = []\n"),
+        ("returns.toml", "[[test]]\nname = 'a'\nreturns = 'some'\n"),
+    ]);
+    let (rejected, said) = validator.rejected("test", &files);
+    assert_eq!(rejected, ["key.toml", "returns.toml"], "{said}");
+}
+
+#[test]
+fn check_counts_its_files_and_names_subdirectories_with_pipelines() {
+    let place = Place::new(&[("a.yml", "source:\n  memory:\nsink:\n  stdout:\n")]);
+    std::fs::create_dir_all(place.path("pipelines/more/deep")).unwrap();
+    place.write("more/deep/b.toml", "[source.memory]\n[sink.stdout]\n");
+    place.write("more/other.toml", "[package]\nname = 'no pipeline'\n");
+    let found =
+        "no problems found in 1 pipeline\nnote: subdirectories are not searched, and `pipelines/more/deep` hold";
+    check(&in_place(&place, &["check"]), 0, &[found]);
+    check(
+        &in_place(&place, &["check", "pipelines/a.yml", "--config", "pipelines/more/deep"]),
+        0,
+        &["in 2 pipelines\n"],
+    );
+    let output = in_place(&place, &["check", "--json"]);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "[]\n");
+}
+
+#[test]
+fn a_file_of_a_reference_is_looked_for_beside_the_pipeline() {
+    let place = Place::new(&[
+        ("a.toml", "group = '${file:group.txt}'\n[source.memory]\n[sink.stdout]\n"),
+        ("group.txt", "shop\n"),
+    ]);
+    check(&in_place(&place, &["check"]), 0, &["no problems found"]);
+    std::fs::rename(place.path("pipelines/group.txt"), place.path("group.txt")).unwrap();
+    check(&in_place(&place, &["check"]), 2, &["cannot read the file `pipelines/group.txt`: no such file or directory"]);
 }

@@ -1,4 +1,4 @@
-//! The real binary, as its user sees it.
+//! The binary under test: places to run it in, and a handle of a running daemon.
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use propulsiond::clock::{Clock, Timestamp};
 
-/// The longest that anything in these tests may take.
+/// The limit of every wait in these tests.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// A directory with pipelines in it, and the data directory of the daemon that runs them.
@@ -40,7 +40,7 @@ impl Place {
         std::fs::read_to_string(self.path(name)).unwrap()
     }
 
-    /// Returns the command that runs its pipelines, with a port of its own unless an argument names another.
+    /// Returns the command that runs the pipelines of the place, on a free port unless an argument names one.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.bare_command(arguments);
         if !arguments.contains(&"--listen") {
@@ -49,7 +49,7 @@ impl Place {
         command
     }
 
-    /// Returns the command that runs its pipelines where the settings say.
+    /// Returns the command that runs the pipelines of the place, at the address of the settings.
     pub(crate) fn bare_command(&self, arguments: &[&str]) -> Command {
         let mut command = program();
         command.arg("--config").arg(self.path("pipelines"));
@@ -58,7 +58,7 @@ impl Place {
         command
     }
 
-    /// Runs it to its end.
+    /// Runs the pipelines to their end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         run(&mut self.command(arguments))
     }
@@ -75,7 +75,7 @@ pub(crate) fn program() -> Command {
 
 pub(crate) use crate::measure::run;
 
-/// Asserts the exit code, and that each of these is said.
+/// Asserts the exit code, and parts of the output.
 pub(crate) fn check(output: &Output, code: i32, said: &[&str]) {
     let text = text(output);
     assert_eq!(output.status.code(), Some(code), "{text}");
@@ -85,7 +85,7 @@ pub(crate) fn check(output: &Output, code: i32, said: &[&str]) {
     assert!(!text.contains("panicked"), "{text}");
 }
 
-/// Returns what a run said, all of it.
+/// Returns the whole output of a run.
 pub(crate) fn text(output: &Output) -> String {
     format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
@@ -95,7 +95,7 @@ pub(crate) fn signal(id: u32, name: &str) {
     assert!(status.success());
 }
 
-/// A daemon that serves.
+/// A running daemon.
 pub(crate) struct Daemon {
     child: Child,
     pub(crate) address: String,
@@ -104,7 +104,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts one and waits until it serves.
+    /// Starts a daemon and waits until it serves.
     pub(crate) fn start(command: Command) -> Self {
         let mut daemon = Self::start_unheard(command);
         let line = daemon.wait_for("serving metrics and health");
@@ -114,12 +114,12 @@ impl Daemon {
         daemon
     }
 
-    /// Starts one that need not serve.
+    /// Starts a daemon that need not serve.
     pub(crate) fn start_unheard(command: Command) -> Self {
         Self::start_with_stdout(command, Stdio::piped())
     }
 
-    /// Starts one that need not serve, with this standard output.
+    /// Starts a daemon that need not serve, with this standard output.
     pub(crate) fn start_with_stdout(mut command: Command, stdout: impl Into<Stdio>) -> Self {
         let mut child = command.stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
         let (said, lines) = mpsc::channel();
@@ -137,13 +137,13 @@ impl Daemon {
         Self { child, address: String::new(), lines, heard: RefCell::default() }
     }
 
-    /// Says where it serves, where that was not read from what it said.
+    /// Sets the address, for a daemon whose log was not read.
     pub(crate) fn at(mut self, address: &str) -> Self {
         address.clone_into(&mut self.address);
         self
     }
 
-    /// Waits for a line that holds the text.
+    /// Waits for a line with the text.
     pub(crate) fn wait_for(&self, text: &str) -> String {
         let mut seen = String::new();
         let clock = Clock::start();
@@ -198,7 +198,7 @@ impl Daemon {
         self.request(&format!("GET {path}"), &[], "")
     }
 
-    /// Asks again and again until the answer is as wanted.
+    /// Repeats a request until the answer is as wanted.
     pub(crate) fn until(&self, path: &str, mut wanted: impl FnMut(u16, &str) -> bool) -> String {
         let clock = Clock::start();
         loop {
@@ -211,13 +211,13 @@ impl Daemon {
         }
     }
 
-    /// Sends a signal and returns the exit code, and what was said until then.
+    /// Sends a signal, waits for the end, and returns the exit code and the output.
     pub(crate) fn stop(self, name: &str) -> (Option<i32>, String) {
         signal(self.child.id(), name);
         self.end()
     }
 
-    /// Waits for the end and returns the exit code, and the output until then.
+    /// Waits for the end, and returns the exit code and the output.
     pub(crate) fn end(mut self) -> (Option<i32>, String) {
         let status = self.child.wait().unwrap();
         let mut rest = String::new();
@@ -231,7 +231,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         drop(self.child.kill());
         drop(self.child.wait());
     }
@@ -254,13 +254,13 @@ fn unchunk(answer: &str, body: &str) -> String {
     out
 }
 
-/// Returns how many events of a pipeline a metrics page counts as handled.
+/// Returns the number of handled events of a pipeline on a metrics page.
 pub(crate) fn handled(page: &str, pipeline: &str) -> u64 {
     let series = format!("propulsiond_handled_events_total{{pipeline=\"{pipeline}\"}} ");
     page.lines().find_map(|line| line.strip_prefix(&series)).map_or(0, |value| value.parse().unwrap())
 }
 
-/// Copies the files of a directory, and of those below it.
+/// Copies a directory with its subdirectories.
 pub(crate) fn copy_directory(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

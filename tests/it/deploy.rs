@@ -1,4 +1,4 @@
-//! The files for operators: tools of others accept them, and they agree with the program.
+//! The files for operators: independent tools accept them, and they agree with the program.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -116,7 +116,7 @@ fn the_image_agrees_with_the_program() {
 }
 
 #[test]
-fn the_image_runs_the_sample_as_nobody_with_a_root_that_is_read_only() {
+fn the_image_runs_the_sample_without_privileges_on_a_read_only_root() {
     let Some(buildah) = tool("buildah") else { return };
     let mut command = std::process::Command::new(root().join("deploy/image-check"));
     command.arg(env!("CARGO_BIN_EXE_propulsiond")).env("BUILDAH", buildah.get_program());
@@ -186,7 +186,7 @@ fn the_manifests_agree_with_the_image_and_with_each_other() {
     }
 }
 
-/// Lays a ConfigMap out as Kubernetes mounts it: files that are links into a directory that is a link.
+/// Writes a ConfigMap as Kubernetes mounts it: each file is a link into a directory, and that is a link as well.
 fn mount(config_map: &str, at: &Path, change: impl Fn(&str) -> String) {
     let map = manifest("ConfigMap", config_map);
     let version = at.join("..2026_11_24_08_00_00.17");
@@ -281,7 +281,7 @@ fn metrics_in(text: &str) -> BTreeSet<&str> {
 }
 
 #[test]
-fn r11_every_alert_has_tests_and_asks_for_metrics_that_there_are() {
+fn r11_every_alert_has_tests_and_uses_existing_metrics() {
     let alerts = documents("deploy/prometheus/alerts.yaml").pop().unwrap();
     let rules = list(&alerts["groups"][0]["rules"]);
     assert!(rules.iter().any(|rule| rule["alert"] == "PropulsiondCheckpointStuck"));
@@ -305,7 +305,7 @@ fn r11_every_alert_has_tests_and_asks_for_metrics_that_there_are() {
 }
 
 #[test]
-fn promtool_accepts_the_alerts_and_what_they_are_tested_by() {
+fn promtool_accepts_the_alerts_and_their_tests() {
     for arguments in [
         ["check", "config", "prometheus.yaml"],
         ["check", "rules", "alerts.yaml"],
@@ -342,12 +342,13 @@ fn the_unit_agrees_with_the_program() {
 }
 
 #[test]
-fn systemd_accepts_the_unit_and_finds_it_well_confined() {
+fn systemd_accepts_the_unit_and_its_confinement() {
     let place = Place::new(&[]);
     let file = place.path("propulsiond.service");
     let unit = read("deploy/propulsiond.service");
-    // It must name a program that is there.
-    fs::write(&file, unit.replace("/usr/local/bin/propulsiond", env!("CARGO_BIN_EXE_propulsiond"))).unwrap();
+    // The unit must name an existing program.
+    let program = format!("ExecStart={}", env!("CARGO_BIN_EXE_propulsiond"));
+    fs::write(&file, unit.replace("ExecStart=propulsiond", &program)).unwrap();
     for arguments in [&["verify"][..], &["security", "--offline=true", "--no-pager", "--threshold=15"]] {
         let Some(mut analyze) = tool("systemd-analyze") else { return };
         accepts(analyze.args(arguments).arg(&file));

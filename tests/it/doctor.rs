@@ -1,4 +1,4 @@
-//! `propulsiond doctor`: each finding is caused for real, and repaired or reported.
+//! `propulsiond doctor`: each test damages files, and expects the repair or the report.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -48,7 +48,7 @@ fn append(path: &Path, text: &str) {
     OpenOptions::new().append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
 }
 
-/// Adds an event, runs to the tail, and expects so many lines of the sink.
+/// Adds an event, runs to the tail, and expects this number of lines in the sink.
 fn check_goes_on(place: &Place, lines: usize) {
     append(&place.path("pipelines/events.jsonl"), MORE);
     check(&place.run(&["--until-tail"]), 0, &["finished: 1 events handled"]);
@@ -65,7 +65,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn files_without_damage_have_nothing_left_to_do_and_stay_as_they_are() {
+fn undamaged_files_stay_unchanged() {
     for pipeline in [LINES, ROWS] {
         let place = after_a_run(pipeline);
         let before = names(&place.path("data"));
@@ -161,7 +161,7 @@ fn a_database_of_a_newer_version_is_reported() {
     check(&doctor(&place, &["--fix"]), 1, &["a newer propulsiond wrote it", "version 99", "propulsiond.db"]);
 }
 
-/// Returns the statement that a finding advises, between two texts.
+/// Returns the statement that a diagnosis advises, between two texts.
 fn advised<'a>(said: &'a str, after: &str, before: &str) -> &'a str {
     said.split_once(after).unwrap().1.split_once(before).unwrap().0
 }
@@ -297,7 +297,7 @@ fn c1_corrupt_numbers_of_files_are_found() {
 }
 
 #[test]
-fn json_output_reports_findings() {
+fn json_output_lists_the_diagnoses() {
     let place = after_a_run(LINES);
     append(&place.path("data/p.jsonl"), "{");
     let output = doctor(&place, &["--json"]);

@@ -92,7 +92,7 @@ fn a_source_that_is_not_there_is_waited_for_and_named() {
 #[test]
 fn a_data_directory_that_cannot_be_written_ends_with_3() {
     let place = place(PIPELINE);
-    // A directory below a file is one that nobody can write to, whoever they are.
+    // No user, not even root, can write to a directory below a file.
     std::fs::write(place.path("data"), "a file").unwrap();
     check(&place.run(&["--until-tail"]), 3, &["data"]);
 }

@@ -1,4 +1,4 @@
-//! `propulsiond test` as the user sees it.
+//! `propulsiond test`: its output and exit codes.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! A sink that never comes to an end: a pipeline stops all the same. In paused time.
+//! A sink whose close never ends: the pipeline stops at its deadline. In paused time.
 
 use std::sync::Arc;
 use std::time::Duration;

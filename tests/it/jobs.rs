@@ -1,4 +1,4 @@
-//! Jobs that end, pipelines that fail, and what is said meanwhile.
+//! Finite jobs, failing pipelines, and their log lines.
 
 use crate::daemon::{Daemon, LIMIT, Place, check, handled, signal, text};
 
@@ -19,7 +19,7 @@ fn a_pipeline_that_halts_makes_a_job_end_with_1_and_the_others_finish() {
     let output = place.run(&["--until-tail"]);
     check(&output, 1, &["halted: event 0 (`A`) of stream", "bad.rhai:1:", "finished: 2 events handled"]);
     assert_eq!(place.read("data/good.jsonl").lines().count(), 2);
-    // The halted pipeline is where it was, and the finished one has nothing left to do.
+    // The halted pipeline resumes at the same event, and the finished one has nothing left to do.
     place.write("bad.rhai", "fn handle(stream, events) { for e in events { emit(stream.name); } }");
     let output = place.run(&["--until-tail"]);
     check(&output, 0, &["finished: 2 events handled", "finished: 0 events handled"]);
@@ -78,7 +78,7 @@ fn a_failing_source_is_retried_without_a_restart_and_the_other_pipelines_go_on()
         assert_eq!(count(&page, &format!("propulsiond_restarts_total{{pipeline=\"{pipeline}\"}}")), 0);
     }
 
-    // S3: a file that is there again is read on, though its reader may have ended, and nothing is said to fail.
+    // S3: reading goes on once the file is back, even if its reader had ended, and nothing is reported as failing.
     std::fs::rename(place.path("pipelines/gone"), place.path("pipelines/feed")).unwrap();
     daemon.until("/health", |_, body| !body.contains("reading has failed"));
     place.write("feed/one.jsonl", &[EVENTS, &EVENTS.replace("\"index\":0", "\"index\":1")].concat());
@@ -139,7 +139,7 @@ fn require_all_goes_on_after_a_restart_whatever_moved_its_streams() {
 
 #[test]
 fn an_orderly_stop_leaves_databases_closed() {
-    // So many that some would be left open by a process that does not wait for them.
+    // With this number, a process that does not wait for them leaves some open.
     let pipelines = 12;
     let place = Place::new(&[]);
     for n in 0..pipelines {
@@ -155,7 +155,7 @@ fn an_orderly_stop_leaves_databases_closed() {
     };
     let check_closed = || {
         let files = std::fs::read_dir(place.path("data")).unwrap().map(|entry| entry.unwrap().path());
-        // The marker of a database stays beside it.
+        // The marker file of a database stays.
         let is_database_file = |path: &std::path::PathBuf| {
             let path = path.to_string_lossy();
             path.contains(".db") && !path.ends_with("-held")
@@ -179,7 +179,7 @@ fn an_orderly_stop_leaves_databases_closed() {
 }
 
 #[test]
-fn a_directory_where_a_sink_wants_its_file_is_named_and_waited_for() {
+fn a_directory_in_place_of_a_sinks_file_is_named_and_waited_for() {
     let place =
         Place::new(&[("feed.toml", "[source.json]\npath = \"feed.jsonl\"\n[sink.file]\n"), ("feed.jsonl", EVENTS)]);
     std::fs::create_dir_all(place.path("data/feed.jsonl")).unwrap();
@@ -234,16 +234,16 @@ fn r82_a_feed_that_was_replaced_halts_its_pipeline_which_says_what_can_be_done()
         halted(&place);
         place
     };
-    // It is put back, as a copy: nothing comes again, and what is new does.
+    // A copy replaces the feed: only its new lines are delivered.
     let place = replaced();
     std::fs::remove_file(place.path("pipelines/events.jsonl")).unwrap();
     place.write("events.jsonl", &(EVENTS.to_owned() + EVENTS.replace("-1\"", "-2\"").as_str()));
     check(&place.run(&["--until-tail"]), 0, &["finished: 2 events handled"]);
-    // Another group begins anew.
+    // Another group starts at the origin.
     let place = replaced();
     place.write("p.toml", &format!("group = \"again\"\n{}", copying("p.jsonl")));
     check(&place.run(&["--until-tail"]), 0, &["finished: 2 events handled"]);
-    // Or it is read again as asked.
+    // With `on_replaced = "restart"`, the feed is read again.
     let place = replaced();
     place.write("p.toml", &copying("p.jsonl").replace("[sink", "on_replaced = \"restart\"\n[sink"));
     check(&place.run(&["--until-tail"]), 0, &["finished: 2 events handled"]);
@@ -251,7 +251,7 @@ fn r82_a_feed_that_was_replaced_halts_its_pipeline_which_says_what_can_be_done()
 
 #[test]
 fn c19_effects_that_fail_at_the_commit_are_found_by_giving_each_decision_a_transaction() {
-    // Foreign keys are on in the SQLite that is built in; a deferred one is checked at the commit.
+    // The bundled SQLite enforces foreign keys, and checks a deferred one at the commit.
     let init = "init = [\"CREATE TABLE IF NOT EXISTS parents (id INTEGER PRIMARY KEY)\", \
                 \"CREATE TABLE IF NOT EXISTS kids (n, parent REFERENCES parents DEFERRABLE INITIALLY DEFERRED)\", \
                 \"INSERT OR IGNORE INTO parents VALUES (1)\"]\n";
@@ -283,7 +283,7 @@ fn c19_effects_that_fail_at_the_commit_are_found_by_giving_each_decision_a_trans
 fn a_yaml_pipeline_runs_like_any_other() {
     let yaml = "source:\n  json:\n    path: events.jsonl\nsink:\n  file:\n    path: out.jsonl\nstop: tail\n";
     let place = Place::new(&[("p.yaml", yaml), ("events.jsonl", EVENTS)]);
-    // Every pipeline ends by itself: so does the daemon.
+    // Every pipeline ends, and so does the daemon.
     check(&place.run(&[]), 0, &["finished: 2 events handled"]);
     assert_eq!(place.read("data/out.jsonl").lines().count(), 2);
     place.write("p.yaml", &yaml.replace("path: events", "pth: events"));
@@ -291,7 +291,7 @@ fn a_yaml_pipeline_runs_like_any_other() {
 }
 
 #[test]
-fn nothing_listens_if_that_is_off_and_it_stops_as_told() {
+fn a_daemon_that_does_not_listen_stops_on_a_signal() {
     let place = Place::new(&[("p.toml", &copying("out.jsonl")), ("events.jsonl", EVENTS)]);
     let output = place.run(&["--until-tail", "--listen", "off"]);
     check(&output, 0, &["finished: 2 events handled"]);
@@ -304,7 +304,7 @@ fn nothing_listens_if_that_is_off_and_it_stops_as_told() {
 }
 
 #[test]
-fn the_environment_says_where_to_listen_unless_a_flag_does() {
+fn a_variable_sets_the_address_and_a_flag_overrides_it() {
     let place = Place::new(&[("p.toml", "[source.memory]\n[sink.null]\n")]);
     let mut command = place.bare_command(&[]);
     command.env("PROPULSIOND__LISTEN", "127.0.0.2:0").env("PROPULSIOND_SERVICE_HOST", "10.0.0.1");
@@ -325,7 +325,7 @@ fn the_environment_says_where_to_listen_unless_a_flag_does() {
 
 #[test]
 fn a_piped_job_prints_plain_lines_of_progress_and_a_summary() {
-    // It cannot be done before the first line of progress is due: so many events take three seconds at that rate.
+    // These events take three seconds at that rate, so that the first line of progress precedes the end.
     let source = "[source.generate]\ncount = 3000\nrate = 1000\nbatch = 100\n";
     let place = Place::new(&[("p.toml", &format!("{source}[sink.null]\n"))]);
     let output = place.run(&["--until-tail"]);
@@ -334,8 +334,8 @@ fn a_piped_job_prints_plain_lines_of_progress_and_a_summary() {
 }
 
 #[test]
-fn a_job_of_a_moment_takes_a_moment() {
-    // A commit interval, or a look for more, that has to be waited for would take an hour.
+fn a_short_job_waits_for_no_interval() {
+    // A wait for a commit interval or a poll would take an hour.
     let pipeline = "[source.json]\npath = \"events.jsonl\"\npoll = \"1h\"\n[schedule]\ncommit_interval = \"1h\"\n";
     let place = Place::new(&[("events.jsonl", EVENTS)]);
     for (name, rest) in [("file.toml", "[sink.file]\n"), ("null.toml", "[sink.null]\n")] {
@@ -360,7 +360,7 @@ fn humantime(text: &str) -> std::time::Duration {
 }
 
 #[test]
-fn logs_are_json_if_asked_for_errors_of_a_job_included() {
+fn json_logs_include_the_errors_of_a_job() {
     let place = Place::new(&[("p.toml", &copying("out.jsonl")), ("events.jsonl", &format!("{EVENTS}nonsense\n"))]);
     let output = place.run(&["--until-tail", "--log-format", "json"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
@@ -380,7 +380,7 @@ fn logs_are_json_if_asked_for_errors_of_a_job_included() {
 }
 
 #[test]
-fn a_hang_up_is_no_reason_to_end() {
+fn sighup_does_not_end_the_daemon() {
     let place = Place::new(&[("inbox.toml", "[source.memory]\n[sink.file]\npath = \"out.jsonl\"\n")]);
     let daemon = place.start(&[]);
     signal(daemon.id(), "HUP");

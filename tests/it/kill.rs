@@ -1,14 +1,14 @@
 //! The real binary, killed (SIGKILL) at random moments while it works.
 //!
-//! One daemon runs two pipelines over one directory that grows: one writes a file and keeps its progress beside it, the other
-//! keeps it in the database that it writes into. After each kill, what the sinks hold is compared with what the stored
-//! progress covers; after the last one the job is run to its end.
+//! One daemon runs two pipelines over a growing directory. One writes a file and keeps its progress beside it. The other
+//! keeps its progress in the database that it writes. After each kill the test compares the sinks' contents with the stored
+//! progress. After the last kill it runs the job to its end.
 //!
-//! * Nothing is lost: what is covered is in the sink, and in the end everything is.
+//! * Nothing is lost: each event that the progress covers is in the sink, and at the end every event is.
 //! * In order: the first occurrences of a stream's events follow each other without a hole.
-//! * The file repeats an event only if the kill before found it written and not covered, and then once.
-//! * The database repeats nothing: at each kill exactly what is written is covered.
-//! * A line that was cut stays nowhere. A kill seldom cuts one, so now and then the test does.
+//! * The file repeats an event only if the previous kill found it written and not covered, and then once.
+//! * The database repeats nothing: at each kill the progress covers exactly the written events.
+//! * No truncated line stays. A kill seldom truncates one, so the test sometimes does.
 //!
 //! `PROPULSIOND_KILLS=200 cargo test --test it kill -- --nocapture` kills more often, `PROPULSIOND_KILL_SEED` draws other
 //! moments.
@@ -50,7 +50,7 @@ script = "copy.rhai"
 path = "file.jsonl"
 "#;
 
-/// Its small log is often written back, so that kills meet that too.
+/// Its log is small and often written back, so that kills meet that moment too.
 const TABLE: &str = r#"
 checkpoint = "sink"
 
@@ -68,7 +68,7 @@ log = "1MiB"
 init = ["CREATE TABLE IF NOT EXISTS effects (stream TEXT NOT NULL, idx INTEGER NOT NULL)"]
 "#;
 
-/// Some streams come later than others and some are handled in part, so that the progress has much to remember.
+/// Some streams are deferred and some are handled in part, so that the progress has a large set.
 const COPY: &str = r#"
 fn copy(stream, e) {
     if params.table == true {
@@ -113,14 +113,14 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("it is a number"))
 }
 
-/// When to kill.
+/// The moment of a kill.
 #[derive(Debug)]
 struct Moment {
-    /// Once so many lines were added to the file.
+    /// After so many lines were added to the file.
     lines: u64,
-    /// And then after so long.
+    /// The delay after that.
     delay: Duration,
-    /// It was told to stop just before.
+    /// The daemon was told to stop just before.
     stopping: bool,
 }
 
@@ -137,7 +137,7 @@ impl Moment {
     }
 }
 
-/// A place with its two pipelines, and what is known of it.
+/// A place with its two pipelines, and the test's knowledge of it.
 struct Trial {
     random: fastrand::Rng,
     place: Place,
@@ -149,7 +149,7 @@ struct Trial {
     cut: u64,
 }
 
-/// One pipeline: what its sink holds, and what is stored of its progress.
+/// One pipeline: the contents of its sink, and its stored progress.
 #[derive(Default)]
 struct Side {
     held: Held,
@@ -161,7 +161,7 @@ impl Side {
         feed.lines().iter().filter(|line| !self.progress.covers(line)).count()
     }
 
-    /// Takes over newer progress, which may cover more, and nothing less.
+    /// Notes newer progress, which covers at least as much.
     fn advance(&mut self, feed: &Feed, progress: Progress) {
         let back = feed.lines().iter().find(|line| self.progress.covers(line) && !progress.covers(line));
         assert_eq!(back, None, "it was covered, and is not any more");
@@ -179,14 +179,14 @@ impl Trial {
         Self { random, place, feed, file: Side::default(), table: Side::default(), could_repeat: 0, cut: 0 }
     }
 
-    /// Starts the daemon, lets it come to the moment, and kills it.
+    /// Starts the daemon, waits for the moment, and kills it.
     fn kill(&mut self, moment: &Moment) {
         let ahead = self.file.uncovered(&self.feed).min(self.table.uncovered(&self.feed));
         let rest = self.feed.append(AHEAD.saturating_sub(ahead));
         let enough = self.file_size() + moment.lines * feed::SINK_LINE;
         let log = File::create(self.place.path("log")).unwrap();
         let mut child = self.place.command(&[]).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        // A line may have to wait for its rest.
+        // A line may still lack its rest.
         self.feed.append_rest(&rest);
         self.wait_until(|| {
             assert_eq!(child.try_wait().unwrap(), None, "it ended by itself: {}", self.log());
@@ -223,7 +223,7 @@ impl Trial {
         fs::metadata(self.file_path()).map_or(0, |metadata| metadata.len())
     }
 
-    /// Compares what the sinks hold with what is stored of the progress.
+    /// Compares the sinks' contents with the stored progress.
     fn check(&mut self) {
         let Self { feed, file, table, .. } = self;
         let databases = Databases::copy(&self.place.path("data"));
@@ -235,12 +235,12 @@ impl Trial {
 
         table.held.take_rows(&databases);
         table.advance(feed, Progress::load(&databases, "table", "table.db"));
-        // A repeated line is not written again either: where its stream is was stored with the event (C13).
+        // A line that the feed repeats is not written again: the write position was stored with the event (C13).
         let not_covered = table.held.not_covered(feed, &table.progress);
         assert_eq!(not_covered.into_iter().find(|line| !line.repeats), None, "it is there, but not covered");
     }
 
-    /// Leaves half a line at the file's end, as a kill in the middle of a write does.
+    /// Leaves half a line at the file's end, as a kill during a write does.
     fn cut_a_line(&mut self) {
         if self.file_size() == 0 || !self.file.held.ends_with_a_line() || self.random.u32(..4) > 0 {
             return;
@@ -250,9 +250,9 @@ impl Trial {
         self.cut += 1;
     }
 
-    /// Runs the job to its end: then everything is there, and covered.
+    /// Runs the job to its end, after which every event is written and covered.
     fn finish(&mut self) {
-        // Progress was stored all along: what the last kill put at risk is but a part.
+        // Progress was stored during the whole run, so that the last kill exposed a part of the events only.
         let (events, at_risk) = (self.file.held.events(), self.file.held.at_risk());
         assert!(at_risk < events / 2 || events < 10_000, "of {events} events, {at_risk} would come again");
         let output = self.place.run(&["--until-tail"]);

@@ -1,7 +1,7 @@
-//! Running a program to its end, and what that took.
+//! Runs a program to its end and measures it.
 //!
-//! With `PROPULSIOND_MEASURE=1` each run says how long it took and how much memory, and the most so far; what is a mistake of
-//! its user may take no more than a second and 100 MB.
+//! With `PROPULSIOND_MEASURE=1` each run prints its time and memory, and the maximum so far. A run that ends with a user's
+//! mistake may take a second and 100 MB at most.
 
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,14 +12,14 @@ use propulsiond::clock::{Clock, Timestamp};
 
 use crate::daemon::{LIMIT, signal};
 
-/// The most that a mistake may take.
+/// The limits of a run that ends with a mistake.
 const MOST: (Duration, u64) = (Duration::from_secs(1), 100_000);
 
 static RUNS: AtomicU64 = AtomicU64::new(0);
 static LONGEST_MILLIS: AtomicU64 = AtomicU64::new(0);
 static LARGEST_KIB: AtomicU64 = AtomicU64::new(0);
 
-/// Runs it, for no longer than the limit. If asked for, says what it took, and fails where that is too much.
+/// Runs the program within the limit. If measuring, prints time and memory, and fails if they exceed the limits.
 pub(crate) fn run(command: &mut Command) -> Output {
     let (output, took, peak) = watched(command);
     if std::env::var_os("PROPULSIOND_MEASURE").is_some() {
@@ -44,8 +44,7 @@ fn most_so_far(took: Duration, peak: u64) -> String {
     format!("  [of {runs} so far: at most {longest} ms, {largest} KiB]")
 }
 
-/// Returns what it said, how long it took, and the most memory that it was seen to hold, in KiB. That is looked at until
-/// the end, not after it.
+/// Returns the output, the time, and the largest sample of the memory, in KiB.
 fn watched(command: &mut Command) -> (Output, Duration, u64) {
     let clock = Clock::start();
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -61,7 +60,7 @@ fn watched(command: &mut Command) -> (Output, Duration, u64) {
         if clock.now().since(Timestamp::ZERO) > LIMIT && !std::mem::replace(&mut late, true) {
             signal(id, "KILL");
         }
-        // Nothing is ever sent: this waits a millisecond.
+        // The channel carries no message: the call waits a millisecond.
         assert!(ticks.recv_timeout(Duration::from_millis(1)).is_err());
     };
     let took = clock.now().since(Timestamp::ZERO);

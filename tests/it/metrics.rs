@@ -8,13 +8,16 @@ use std::time::Duration;
 use expect_test::{expect, expect_file};
 use propulsiond::clock::{Clock, wall};
 use propulsiond::position::{Position, TrancheId};
+use propulsiond::scheduler::{Snapshot, StateTotals};
 use propulsiond::source::{Lag, LagUnit};
 use propulsiond::telemetry::health::State;
-use propulsiond::telemetry::metrics::{Metrics, OK, PageRead};
+use propulsiond::telemetry::metrics::{Activity, Metrics, OK, PageRead, Stage};
 
 use crate::tools::tool;
 
-/// Returns the exposition of a registry in which every family has a series.
+const MOMENT: Duration = Duration::from_millis(1);
+
+/// Returns the exposition of a registry in which every series that has fixed labels has a value.
 fn everything() -> String {
     let metrics = Metrics::new(Clock::start());
     let pipeline = metrics.pipeline("orders", "orders-v1");
@@ -22,14 +25,35 @@ fn everything() -> String {
     let spans = metrics.spans();
     spans.exported(1);
     spans.dropped(1);
-    pipeline.state(State::Running);
+    State::ALL.into_iter().for_each(|state| pipeline.state(state));
     pipeline.config_hash("0123abcd");
-    pipeline.local().handled(OK, Duration::from_millis(1));
+    let busy = StateTotals { streams: 1, events: 1, bytes: 1, categories: 1, oldest: MOMENT, newest: MOMENT };
+    pipeline.show(&Snapshot {
+        idle: 1,
+        ready: busy,
+        waiting: busy,
+        active: busy,
+        failing: busy,
+        stalled: busy,
+        deferred: busy,
+        parked: busy,
+        ..Snapshot::default()
+    });
+    let mut local = pipeline.local();
+    local.handled(OK, MOMENT);
+    for stage in [Stage::Queue, Stage::Handle, Stage::Commit] {
+        local.spent(stage, MOMENT);
+    }
+    for activity in [Activity::Merge, Activity::Ingest, Activity::Dispatch, Activity::Results, Activity::Stats] {
+        local.worked(activity, MOMENT);
+    }
+    drop(local);
     pipeline.script("orders_seen", 1);
+    tranche.ingested(MOMENT, 1);
     for unit in [LagUnit::Bytes, LagUnit::Events] {
         tranche.page_read(PageRead {
             events: 1,
-            took: Duration::from_millis(1),
+            took: MOMENT,
             resume_at: &Position::Number(1),
             newest: Some(wall()),
             lag: Some(Lag { amount: 1, unit }),
@@ -38,7 +62,7 @@ fn everything() -> String {
     metrics.encode()
 }
 
-/// Leaves the values out: other tests look at them.
+/// Omits the values, which other tests check.
 fn without_values(exposition: &str) -> String {
     let name = |line: &str| {
         let name = if line.starts_with('#') { line } else { line.rsplit_once(' ').unwrap().0 };
@@ -48,11 +72,11 @@ fn without_values(exposition: &str) -> String {
 }
 
 #[test]
-fn r71_every_name_type_help_label_and_bucket_is_as_it_was() {
+fn r71_every_name_type_help_label_and_bucket_is_unchanged() {
     expect_file!["metrics.golden"].assert_eq(&without_values(&everything()));
 }
 
-/// Returns what `promtool check metrics` says, and whether it could read its input at all; `None` where it is not
+/// Returns the output of `promtool check metrics`, and whether it could parse its input; `None` if the tool is not
 /// named by `PROPULSIOND_TEST_PROMTOOL`.
 pub(crate) fn promtool(exposition: &str) -> Option<(bool, Vec<String>)> {
     let mut command = tool("promtool")?;
@@ -67,7 +91,7 @@ pub(crate) fn promtool(exposition: &str) -> Option<(bool, Vec<String>)> {
     child.stdin.take().unwrap().write_all(exposition.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    // 1: it cannot be parsed; 3: there are complaints.
+    // Exit code 1: the input cannot be parsed. 3: the linter complains.
     Some((output.status.code() != Some(1), said.lines().map(str::to_owned).collect()))
 }
 
@@ -117,7 +141,7 @@ fn families(exposition: &str) -> BTreeMap<String, Family> {
     families
 }
 
-/// Returns what is wrong with a family, by the rules of Prometheus' own linter that can be broken by a name.
+/// Returns the faults of a family by those rules of Prometheus' linter that concern names.
 fn complaints(name: &str, family: &Family) -> Vec<String> {
     let mut found = Vec::new();
     let kind = family.kind.as_deref().unwrap_or("none");
@@ -150,7 +174,7 @@ fn complaints(name: &str, family: &Family) -> Vec<String> {
 }
 
 #[test]
-fn new_names_keep_prometheus_rules_and_the_kept_ones_break_exactly_these() {
+fn new_names_follow_the_rules_and_the_kept_ones_break_a_fixed_list() {
     let mut kept = Vec::new();
     for (name, family) in families(&everything()) {
         let found = complaints(&name, &family);

@@ -1,4 +1,4 @@
-//! The pages that users read: every command in them is run, or what it names is there, and they agree with the program.
+//! The pages for users: every command runs, or the files that it names exist. Tables agree with the program.
 
 mod commands;
 mod page;
@@ -19,13 +19,13 @@ fn readme() -> Page {
     Page::read(PAGES[0])
 }
 
-/// Returns what stands in backticks.
+/// Returns the texts in backticks.
 fn spans(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
 
 #[test]
-fn every_command_runs_or_names_what_there_is() {
+fn every_command_runs_or_names_existing_files() {
     let mut wrong = Vec::new();
     for page in PAGES.map(Page::read) {
         let scene = Scene::new();

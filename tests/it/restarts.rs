@@ -20,7 +20,7 @@ use propulsiond::telemetry::health::State;
 use propulsiond::telemetry::metrics::Metrics;
 use tokio_util::sync::CancellationToken;
 
-/// Parts that cannot be built so many times.
+/// Parts whose first builds fail.
 struct Failing {
     left: AtomicU32,
     feed: MemoryFeed,

@@ -14,7 +14,7 @@ fn shipped() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines")
 }
 
-/// A sample, and the data directory that it runs on.
+/// A sample and its data directory.
 struct Sample {
     file: PathBuf,
     data: tempfile::TempDir,
@@ -28,7 +28,7 @@ impl Sample {
     fn command(&self) -> Command {
         let mut command = program();
         command.arg("--config").arg(&self.file).arg("--data-dir").arg(self.data.path());
-        // Settings of the environment must not matter.
+        // Variables of the environment must not change the result.
         command.current_dir(self.data.path());
         command
     }
@@ -39,7 +39,7 @@ impl Sample {
         command
     }
 
-    /// Runs it to its tail and returns its stdout and stderr.
+    /// Runs the sample to its tail, and returns its standard output and error.
     fn run(&self) -> (String, String) {
         self.run_with(&mut self.job())
     }
@@ -60,7 +60,7 @@ impl Sample {
     }
 }
 
-/// Asserts the content of lines. Streams are in any order.
+/// Asserts the content of lines, with the streams in any order.
 fn check(lines: &str, expected: &Expect) {
     let mut lines: Vec<_> = lines.lines().collect();
     lines.sort_unstable();

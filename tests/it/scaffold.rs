@@ -1,4 +1,4 @@
-//! `propulsiond new`: what it makes is in order, tested, and runs.
+//! `propulsiond new`: the created pipelines pass `check` and `test`, and run.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -17,25 +17,28 @@ fn bare() -> Place {
     place
 }
 
-/// Makes a pipeline, checks and tests it, and runs it with these variables until its tail.
+/// Creates a pipeline, checks and tests it, and runs it with these variables to its tail.
 fn check_template(template: &str, variables: &[(&str, &str)]) -> Place {
+    check_template_in("toml", template, &[], variables)
+}
+
+/// Like [`check_template`], with a pipeline in another format.
+fn check_template_in(ending: &str, template: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Place {
     let place = bare();
-    let output = new(&place, &["shop", "--from", template]);
-    check(
-        &output,
-        0,
-        &["created pipelines/shop.toml ", "created pipelines/shop.rhai ", "propulsiond test pipelines/shop.toml"],
-    );
+    let output = new(&place, &[&["shop", "--from", template], arguments].concat());
+    let pipeline = &*format!("pipelines/shop.{ending}");
+    let created = [pipeline, "pipelines/shop.rhai"].map(|file| format!("created {file} "));
+    check(&output, 0, &[&created[0], &created[1], &format!("propulsiond test {pipeline}")]);
     check(&run(program().arg("check").current_dir(place.path(""))), 0, &["no problems found"]);
-    check(&run(program().args(["test", "pipelines/shop.toml"]).current_dir(place.path(""))), 0, &[" passed"]);
+    check(&run(program().args(["test", pipeline]).current_dir(place.path(""))), 0, &[" passed"]);
     let mut command = program();
-    command.args(["--config", "pipelines/shop.toml", "--until-tail", "--listen", "off"]).current_dir(place.path(""));
+    command.args(["--config", pipeline, "--until-tail", "--listen", "off"]).current_dir(place.path(""));
     check(&run(command.envs(variables.iter().copied())), 0, &["finished: 4 events handled"]);
     place
 }
 
 #[test]
-fn a_pipeline_that_writes_lines_is_made_and_runs() {
+fn a_pipeline_that_writes_lines_is_created_and_runs() {
     let place = check_template("events", &[]);
     let lines = place.read("data/shop.jsonl");
     assert_eq!(lines.lines().count(), 3, "{lines}");
@@ -43,7 +46,14 @@ fn a_pipeline_that_writes_lines_is_made_and_runs() {
 }
 
 #[test]
-fn a_projection_is_made_and_runs() {
+fn a_pipeline_in_yaml_is_created_and_runs() {
+    let place = check_template_in("yaml", "events", &["--yaml"], &[]);
+    assert_eq!(place.read("data/shop.jsonl").lines().count(), 3);
+    assert!(place.path("pipelines/shop.test.yaml").is_file());
+}
+
+#[test]
+fn a_projection_is_created_and_runs() {
     let place = check_template("projection", &[]);
     let database = rusqlite::Connection::open(place.path("data/shop.db")).unwrap();
     let mut statement = database.prepare("SELECT id || ' ' || status FROM orders ORDER BY id").unwrap();
@@ -52,7 +62,7 @@ fn a_projection_is_made_and_runs() {
 }
 
 #[test]
-fn a_webhook_is_made_and_runs() {
+fn a_webhook_is_created_and_runs() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (said, bodies) = mpsc::channel();
@@ -67,7 +77,7 @@ fn a_webhook_is_made_and_runs() {
     assert_eq!(arrived, [r#"{"text":"order 1 of Ada was placed"}"#, r#"{"text":"order 2 of Grace was placed"}"#]);
 }
 
-/// Takes requests, and answers each that it has it.
+/// Answers each request with success.
 fn answer_all(stream: std::net::TcpStream, said: &mpsc::Sender<String>) {
     let said = said.clone();
     std::thread::spawn(move || {
@@ -93,7 +103,7 @@ fn answer_all(stream: std::net::TcpStream, said: &mpsc::Sender<String>) {
 }
 
 #[test]
-fn nothing_is_overwritten_and_what_is_in_the_way_is_named() {
+fn an_existing_file_is_named_and_not_overwritten() {
     let place = Place::new(&[("shop.yaml", "mine"), ("shop.rhai", "mine")]);
     let output = new(&place, &["shop"]);
     check(&output, 2, &["pipelines/shop.yaml", "pipelines/shop.rhai", "not overwritten"]);

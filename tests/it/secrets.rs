@@ -1,11 +1,11 @@
-//! R63: no output shows a secret, whatever goes wrong.
+//! R63: no output shows a secret, on success and on every error.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use crate::daemon::{Daemon, program, run};
 
-/// The secrets that no output may show. Each is written at another place.
+/// The planted secrets, each at another place. No output may show one.
 const SECRETS: [&str; 7] =
     ["hush-variable", "hush-file", "hush-bearer", "hush-header", "hush-user", "hush-proxy", "hush-token"];
 
@@ -32,7 +32,7 @@ impl Planted {
         let planted = Self { directory: tempfile::tempdir().unwrap() };
         planted.write("pipelines/p.toml", pipeline);
         planted.write("pipelines/events.jsonl", "{\"stream\":\"a-1\",\"index\":0,\"type\":\"A\",\"data\":{}}\n");
-        planted.write("secret", "hush-file\n");
+        planted.write("pipelines/secret", "hush-file\n");
         planted.write("config/propulsiond.toml", "[http]\ntoken = \"hush-token\"\n");
         planted
     }

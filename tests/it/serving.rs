@@ -1,4 +1,4 @@
-//! The HTTP endpoints: their answers, and the clients that get them.
+//! The HTTP endpoints: their answers, the clients that they answer, and the commands that ask them.
 
 use std::io::Write;
 
@@ -12,7 +12,7 @@ fn place() -> Place {
     Place::new(&[("inbox.toml", "[source.memory]\n[sink.file]\npath = \"out.jsonl\"\n")])
 }
 
-/// Asserts the status of an answer, and what it says.
+/// Asserts the status of an answer, and a part of its body.
 fn check((status, body): (u16, String), wanted: u16, said: &str) {
     assert!(status == wanted && body.contains(said), "expected {wanted} and `{said}`, got {status}: {body}");
 }
@@ -133,12 +133,12 @@ fn health_is_503_with_a_reason_for_each_halted_pipeline_and_the_rest_goes_on() {
     check(daemon.get("/metrics"), 200, r#"propulsiond_pipeline_state{pipeline="first",state="halted"} 1"#);
     check(daemon.request("POST /pipelines/inbox/events", &JSON, EVENT), 202, "");
     daemon.until("/metrics", |_, body| handled(body, "inbox") == 1);
-    // A daemon that was told to stop did; that a pipeline was halted is a failure all the same.
+    // The daemon stopped as asked, but a halted pipeline is a failure.
     let (code, said) = daemon.stop("TERM");
     assert_eq!(code, Some(1), "{said}");
 }
 
-/// Asks the daemon that listens there, as a person or a probe would.
+/// Runs `health`, as an operator or a probe does.
 fn ask_health(place: &Place, arguments: &[&str]) -> std::process::Output {
     let mut command = program();
     command.arg("health").args(arguments).current_dir(place.path(""));
@@ -159,7 +159,7 @@ fn r66_health_prints_the_daemons_answer_and_fails_if_a_pipeline_has_failed() {
         "healthy and ready\n",
     ];
     said(&ask_health(&place, &listen), 0, &healthy);
-    // A daemon that listens everywhere is asked on loopback.
+    // The daemon listens on all addresses: the command asks on loopback.
     said(&ask_health(&place, &["--listen", &daemon.address.replace("127.0.0.1", "0.0.0.0")]), 0, &healthy);
 
     check(daemon.request("POST /pipelines/halting/events", &JSON, EVENT), 202, "");
@@ -188,7 +188,7 @@ fn health_fails_without_a_daemon_and_names_the_address() {
 }
 
 #[test]
-fn a_metrics_page_under_load_is_one_that_prometheus_reads() {
+fn prometheus_parses_the_metrics_of_a_busy_daemon() {
     let source = "[source.generate]\nstreams = 500\ntranches = 4\nduplicates = 0.1\n";
     let script = "fn handle(stream, events) { metric.inc(\"seen\", events.len()); for e in events { emit(e.index); } }";
     let place = Place::new(&[
@@ -220,7 +220,73 @@ fn stats_of_a_running_pipeline_are_logged_at_their_interval() {
     let daemon = place.start(&["--settings", &place.path("settings.toml").to_string_lossy()]);
     check(daemon.request("POST /pipelines/pushed/events", &JSON, EVENT), 202, "");
     let line = daemon.wait_for(" handled=1 ");
-    assert!(line.contains("stats: events") && line.ends_with("pipeline=pushed"), "{line}");
+    assert!(line.contains(" stats state=running handled=1 ") && line.ends_with("pipeline=pushed"), "{line}");
     let (code, said) = daemon.stop("TERM");
     assert_eq!(code, Some(0), "{said}");
+}
+
+fn status(place: &Place, daemon: &Daemon, arguments: &[&str]) -> std::process::Command {
+    let mut command = program();
+    command.args(["status", "--listen", &daemon.address]).args(arguments).current_dir(place.path(""));
+    command
+}
+
+#[test]
+fn status_shows_the_work_of_each_pipeline_and_its_oldest_failing_stream() {
+    let place = place();
+    place.write("failing.toml", "[source.memory]\n[handler.rhai]\nscript = \"fails.rhai\"\n[sink.null]\n[errors.retry]\ninitial = \"1h\"\nmax = \"1h\"\n");
+    place.write("fails.rhai", "fn handle(stream, events) { throw `no ${stream.name}`; }");
+    let daemon = place.start(&[]);
+    check(daemon.request("POST /pipelines/inbox/events", &JSON, EVENT), 202, "");
+    check(daemon.request("POST /pipelines/failing/events", &JSON, EVENT), 202, "");
+    let answer =
+        daemon.until("/pipelines", |_, body| body.contains("\"failing_streams\":1") && body.contains("no a-1"));
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    let (failing, inbox) = (&answer["pipelines"][0]["work"], &answer["pipelines"][1]["work"]);
+    assert_eq!((&failing["unhandled"], &failing["at_tail"]), (&1.into(), &true.into()), "{answer}");
+    let oldest = &failing["oldest_failing"];
+    assert_eq!((&oldest["stream"], &oldest["index"], &oldest["attempts"]), (&"a-1".into(), &0.into(), &1.into()));
+    assert!(oldest["next_try_in_seconds"].as_f64().unwrap() > 60.0, "{oldest}");
+    assert!(inbox["oldest_failing"].is_null(), "{answer}");
+    daemon.until("/pipelines/inbox", |_, body| {
+        let inbox: serde_json::Value = serde_json::from_str(body).unwrap();
+        inbox["work"]["handled_per_second"].as_f64().is_some_and(|rate| rate > 0.0)
+    });
+    let output = run(&mut status(&place, &daemon, &[]));
+    said(
+        &output,
+        0,
+        &["PIPELINE  STATE    LAG", "failing   running  1 unhandled", "stream `a-1` fails at event 0 for", "no a-1"],
+    );
+    let output = run(&mut status(&place, &daemon, &["--json"]));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["pipelines"][1]["name"], "inbox");
+    assert_eq!(daemon.stop("TERM").0, Some(0));
+}
+
+#[test]
+fn status_watches_until_its_reader_leaves_and_needs_a_daemon_that_answers() {
+    use std::io::BufRead as _;
+    let place = place();
+    let daemon = place.start(&[]);
+    let mut child = status(&place, &daemon, &["--watch"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    let heads = lines.by_ref().map(Result::unwrap).filter(|line| line.starts_with("PIPELINE")).take(2).count();
+    assert_eq!(heads, 2);
+    drop(lines);
+    assert!(child.wait().unwrap().success());
+    let mut elsewhere = status(&place, &daemon, &[]);
+    assert_eq!(daemon.stop("TERM").0, Some(0));
+    said(&run(&mut elsewhere), 1, &["error: the daemon does not answer at `127.0.0.1:"]);
+    said(&run(program().args(["status", "--listen", "off"])), 1, &["`listen` is \"off\""]);
+}
+
+#[test]
+fn r63_status_sends_the_token_of_the_settings() {
+    let place = place();
+    std::fs::write(place.path("settings.toml"), "[http]\ntoken = \"${TOKEN:-open-sesame-17}\"\n").unwrap();
+    let daemon = place.start(&["--listen", "0.0.0.0:0", "--settings", "settings.toml"]);
+    let refused = run(&mut status(&place, &daemon, &[]));
+    said(&refused, 1, &["refuses: send the token of `http.token`"]);
+    said(&run(&mut status(&place, &daemon, &["--settings", "settings.toml"])), 0, &["inbox"]);
 }

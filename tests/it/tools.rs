@@ -1,9 +1,9 @@
-//! Programs of others that check what we ship. `tests/run` installs them and names them by variables.
+//! Foreign programs that check the shipped files. `tests/run` installs them and names them by variables.
 
 use std::process::{Command, Output, Stdio};
 
-/// Returns the command of a tool that `PROPULSIOND_TEST_…` names. Without that variable the test says that it skips, or
-/// fails if `PROPULSIOND_TEST_REQUIRE` lists the tool.
+/// Returns the command of a tool that `PROPULSIOND_TEST_…` names. Without that variable the test is skipped with a
+/// message, or fails if `PROPULSIOND_TEST_REQUIRE` lists the tool.
 pub(crate) fn tool(name: &str) -> Option<Command> {
     let variable = format!("PROPULSIOND_TEST_{}", name.to_uppercase().replace('-', "_"));
     if let Some(program) = std::env::var_os(&variable) {
@@ -17,7 +17,7 @@ pub(crate) fn tool(name: &str) -> Option<Command> {
     None
 }
 
-/// Asserts that a tool has nothing to complain of, and returns what it says.
+/// Asserts that a tool finds no fault, and returns its output.
 pub(crate) fn accepts(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));

@@ -1,8 +1,8 @@
-//! Export of traces, from the events' metadata to what a collector is sent.
+//! Export of traces, from the events' metadata to the requests that a collector gets.
 //!
-//! The collector here is a listener that reads the few fields that are looked at, by a reader of its own, so that what is
-//! sent is protobuf of the published numbers and types. That a real collector accepts it, shows the spans as one trace, or
-//! takes TLS and compression, this does not prove: none is at hand where the tests run.
+//! The collector is a stand-in. It reads the tested fields with a protobuf reader of its own, by the published numbers and
+//! types. It does not prove that a real collector accepts the requests, shows the spans as one trace, or works with TLS and
+//! compression.
 
 mod collector;
 mod protobuf;
@@ -44,7 +44,7 @@ fn traced(stream: &str, flags: &str) -> String {
     event(stream, &format!("{{\"traceparent\":\"00-{TRACE}-{SENDER}-{flags}\",\"tracestate\":\"a=1\"}}"))
 }
 
-/// Writes spans as a tree, each below its parent, without what differs from run to run.
+/// Writes spans as a tree, each below its parent, without the parts that differ between runs.
 fn tree(spans: &[Span]) -> String {
     fn below(spans: &[Span], parent: &str, depth: usize, tree: &mut String) {
         let mut children: Vec<_> = spans.iter().filter(|span| span.parent == parent).collect();
@@ -123,7 +123,7 @@ fn calls_without_a_trace_are_sampled_and_calls_of_unrecorded_traces_are_not_reco
     expect![[r#"
         call (consumer) error.type="exception" propulsiond.attempt=1 propulsiond.event_type="OrderPlaced" propulsiond.first_index=0 propulsiond.next_index=1 propulsiond.outcome="skipped" propulsiond.pipeline="orders" propulsiond.stream="order-2" propulsiond.streams=1 failed: POST : answered 500 Internal Server Error"#]].assert_eq(&calls.join("\n"));
     assert!(spans.iter().any(|span| span.name == "commit"), "{}", tree(&spans));
-    // An unrecorded trace is passed on all the same.
+    // The context of an unrecorded trace is passed on too.
     let parents: Vec<_> = target.requests().iter().map(|request| request.header("traceparent").to_owned()).collect();
     assert!(parents.contains(&format!("00-{TRACE}-{SENDER}-00")), "{parents:?}");
 }

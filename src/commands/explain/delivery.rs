@@ -30,7 +30,7 @@ pub(crate) struct Delivery {
     pub failing_event: String,
     pub malformed_event: String,
     /// The reaction to an unavailable sink, store or source.
-    pub away: String,
+    pub outage: String,
     pub stuck_stream: String,
 }
 
@@ -43,7 +43,7 @@ impl Delivery {
         vec![
             ("failing event", self.failing_event.clone()),
             ("malformed event", self.malformed_event.clone()),
-            ("outage", self.away.clone()),
+            ("outage", self.outage.clone()),
             ("stuck stream", self.stuck_stream.clone()),
         ]
     }
@@ -64,13 +64,13 @@ pub(super) fn delivery(subject: &Subject<'_>) -> Delivery {
         crash: crash(subject, guarantee),
         failing_event: errors::failing(subject),
         malformed_event: errors::malformed(subject),
-        away: errors::away(subject),
+        outage: errors::outage(subject),
         stuck_stream: errors::stuck(subject),
     }
 }
 
-/// Returns whether no effect is written twice: effects and progress are one transaction, and the progress tells of each
-/// event whether it was handled, by its ordinal or by its stream and index.
+/// Returns whether no effect is written twice. That takes one transaction of effects and progress, and a progress that
+/// identifies handled events by ordinal or by stream and index.
 fn is_once(subject: &Subject<'_>) -> bool {
     subject.sink_holds_progress() && (subject.has_ordinals() || subject.keeps_write_positions())
 }
@@ -89,8 +89,8 @@ fn why(subject: &Subject<'_>) -> String {
         ])
     } else if subject.sink_holds_progress() {
         format!(
-            "at least once: {together}, but the progress is no more than a position. When the pipeline fails and restarts, events \
-             that were handled beyond an unhandled one are handled again."
+            "at least once: {together}, but the progress is a position alone. After a restart, events that were handled beyond an \
+             unhandled one are handled again."
         )
     } else {
         sentences([
@@ -115,8 +115,8 @@ fn repeats(subject: &Subject<'_>) -> String {
         return subject.source.once.to_owned();
     }
     if subject.keeps_write_positions() {
-        return "A duplicate in the feed is recognised by its stream and index, as the position of each stream is kept in the same \
-                transaction (`write_positions`)."
+        return "A duplicate in the feed is recognised by its stream and index: the same transaction keeps the position of each stream \
+                (`write_positions`)."
             .to_owned();
     }
     let why = match schedule.order {
@@ -148,23 +148,26 @@ fn order(subject: &Subject<'_>) -> String {
     let schedule = &subject.spec().schedule;
     let (lead, rest) = match schedule.order {
         Order::Stream => (
-            "The events of a stream are handled one after the other, by index; streams do not wait for each other.",
+            "The events of a stream are handled one after the other, by index. Streams do not wait for each other.",
             match (schedule.require_all, subject.indexes()) {
                 (true, _) => {
-                    "At a missing index, from 0 on, the stream waits until the event comes, without limit. The position of each \
-                     stream is kept beside the progress and survives a restart. A stream that was handled in part before \
-                     `require_all` was set waits for ever: give the pipeline another `group` then."
+                    "A stream waits for each missing index, from 0 on, without limit. The position of each stream is stored with \
+                     the progress. A stream that was handled in part before `require_all` was set waits for ever: give the \
+                     pipeline another `group` then."
                 }
                 (false, Indexes::Dense) => {
-                    "A stream does not wait for a missing index. A late event, below a handled one, is handled when it comes, by itself."
+                    "A stream does not wait for a missing index. A late event, with an index below a handled one, is handled on arrival, in \
+                     a call of its own."
                 }
-                (false, Indexes::Sparse) => "A late event, below a handled one, is handled when it comes, by itself.",
+                (false, Indexes::Sparse) => {
+                    "A late event, with an index below a handled one, is handled on arrival, in a call of its own."
+                }
             },
         ),
         Order::Tranche => (
-            "All events of a tranche are handled one call after the other, in read order, so a failing event holds up all later \
-             ones.",
-            if schedule.require_all { "Missing indexes are not waited for in this order." } else { "" },
+            "All events of a tranche are handled one call after the other, in read order. A failing event therefore holds up all \
+             later ones.",
+            if schedule.require_all { "This order does not wait for missing indexes." } else { "" },
         ),
         Order::None => ("There is none: every event is handled by itself and may overtake any other.", ""),
     };
@@ -183,26 +186,26 @@ fn again(subject: &Subject<'_>, guarantee: Guarantee) -> String {
     if subject.sink_holds_progress() {
         return match guarantee {
             Guarantee::WhileItRuns => "A transaction in flight is rolled back.",
-            _ => "A transaction in flight is rolled back, and its events are decided again. No event is left out.",
+            _ => "A transaction in flight is rolled back, and its events are handled again. No event is left out.",
         }
         .to_owned();
     }
     if guarantee == Guarantee::WhileItRuns {
-        return "Handled events are not offered again after that. When only the pipeline fails and restarts in the same process, \
-                events that were handled since the last commit, or beyond an unhandled event, are handled again."
+        return "Handled events are not repeated. If the pipeline alone fails and restarts in the same process, it repeats the events \
+                that were handled since the last commit, or beyond an unhandled event."
             .to_owned();
     }
     if !subject.progress_is_durable() {
-        return "All events are handled again, from the beginning. The same holds after every other stop, and after a failure of \
-                the pipeline."
+        return "All events are handled again, from the origin. The same holds after every other stop, and after a failure of the \
+                pipeline."
             .to_owned();
     }
     let interval = subject.duration(&["schedule", "commit_interval"], subject.spec().schedule.commit_interval);
     format!(
-        "Events that were handled since the last commit are handled again: those of about {interval} \
-         (`schedule.commit_interval`), or of an outage of the store, and those of the writes in flight. \
-         `propulsiond_replay_exposure_events` is their number. A stop by signal commits progress first and repeats nothing, if \
-         the drain ends within the daemon's `drain`."
+        "Events that were handled since the last commit are handled again. Commits are {interval} apart \
+         (`schedule.commit_interval`), or more while the store is unavailable. Writes in flight are repeated as well. \
+         `propulsiond_replay_exposure_events` is the number of these events. A stop by signal commits progress first and repeats \
+         nothing, if the drain ends within the daemon's `drain`."
     )
 }
 

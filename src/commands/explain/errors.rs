@@ -11,7 +11,7 @@ const OUTAGE: &str = "after 100 milliseconds at first and 30 seconds at most";
 pub(super) fn failing(subject: &Subject<'_>) -> String {
     if !can_fail(subject) {
         return sentences([
-            "Only a malformed event can fail: there is no handler, and this sink accepts everything.",
+            "Only a malformed event can fail. There is no handler, and this sink accepts everything.",
             meaning_of_then(subject),
         ]);
     }
@@ -20,13 +20,13 @@ pub(super) fn failing(subject: &Subject<'_>) -> String {
             format!("Once an event has failed {}, {}.", counted(attempts.get().into(), "time"), then(subject))
         }
         Attempts::Unlimited => format!(
-            "It is retried without end. The other streams go on until reading is {} ahead of it.",
+            "A failing event is retried without limit. The other streams go on until reading is {} ahead of it.",
             counted(subject.spec().schedule.max_ahead_events.get() as u64, "event")
         ),
     };
     let permanent = permanent(subject).map(|errors| {
         let then = then(subject);
-        format!("On a permanent error {then} without a retry: {errors}.")
+        format!("On a permanent error {then} without a retry. Permanent errors are {errors}.")
     });
     sentences([&*again(subject), &*attempts, &*permanent.unwrap_or_default(), meaning_of_then(subject)])
 }
@@ -39,16 +39,16 @@ fn again(subject: &Subject<'_>) -> String {
     let retry = &subject.spec().errors.retry;
     let initial = subject.duration(&["errors", "retry", "initial"], retry.initial);
     let max = subject.duration(&["errors", "retry", "max"], retry.max);
-    let what = if subject.has_script { "A call or a write" } else { "A write" };
+    let failed = if subject.has_script { "A failed call or write" } else { "A failed write" };
     let one_by_one = match subject.spec().schedule.order {
         Order::None => "",
         Order::Stream | Order::Tranche => {
-            " From then on, the stream's events are offered one by one, so that only the one at fault fails."
+            " After a failure, the events of the stream are offered one by one, so that only the event at fault fails."
         }
     };
     format!(
-        "{what} that fails holds up {} and is retried after {initial}. The delay doubles each time up to {max}, and is \
-         shortened at random by up to half.{one_by_one}",
+        "{failed} holds up {} and is retried after {initial}. The delay doubles with each retry, up to {max}, and is shortened \
+         at random by up to half.{one_by_one}",
         subject.held_up()
     )
 }
@@ -57,9 +57,9 @@ fn again(subject: &Subject<'_>) -> String {
 fn permanent(subject: &Subject<'_>) -> Option<String> {
     match (subject.has_script, subject.sink.permanent) {
         (true, Some(error)) => {
-            Some(format!("a mistake in the script, its `malformed` or `throw` of that class, or {error}"))
+            Some(format!("mistakes in the script, its `malformed(..)` and permanent `throw`, and {error}"))
         }
-        (true, None) => Some("a mistake in the script, or its `malformed` or `throw` of that class".to_owned()),
+        (true, None) => Some("mistakes in the script, and its `malformed(..)` and permanent `throw`".to_owned()),
         (false, error) => error.map(str::to_owned),
     }
 }
@@ -76,9 +76,9 @@ fn then(subject: &Subject<'_>) -> &'static str {
 fn meaning_of_then(subject: &Subject<'_>) -> &'static str {
     match (subject.spec().errors.then, subject.spec().schedule.order) {
         (Then::Halt, _) => {
-            "A halted pipeline has finished its running calls, committed its progress and stopped, with the event unhandled. \
-             `/health` names the reason and answers 503, other pipelines go on, and a finite job ends with exit code 1. The next \
-             start meets the same event."
+            "A halted pipeline finishes its running calls, commits its progress and stops, with the event unhandled. `/health` \
+             names the reason and answers 503. Other pipelines go on, and a finite job ends with exit code 1. The next start meets \
+             the same event."
         }
         (Then::Skip, _) => {
             "A skipped event has no effect and counts as handled. `propulsiond_skipped_total` counts it, and the log names it \
@@ -108,16 +108,20 @@ pub(super) fn malformed(subject: &Subject<'_>) -> String {
     format!("{record} is a malformed event: {then} at once, and the message names {place}.")
 }
 
-pub(super) fn away(subject: &Subject<'_>) -> String {
-    sentences([&*sink(subject), &*alike(subject), subject.sink.throttled, &*store(subject), &*source(subject)])
+pub(super) fn outage(subject: &Subject<'_>) -> String {
+    let parts = [&*sink(subject), &*alike(subject), subject.sink.throttled, &*store(subject), &*source(subject)];
+    match sentences(parts) {
+        none if none.is_empty() => "Nothing that this pipeline uses can be unavailable.".to_owned(),
+        some => some,
+    }
 }
 
 fn sink(subject: &Subject<'_>) -> String {
     let Some(condition) = subject.sink.unavailable else { return String::new() };
     let retry = &subject.spec().errors.retry;
     format!(
-        "If {condition}, no event is at fault and no attempt is spent. The circuit breaker opens: all calls wait, and one at a time \
-         probes the sink, with delays from {} to {}. `/health` reports the outage.",
+        "If {condition}, no event is at fault and no attempt is spent. The circuit breaker opens: all calls wait, and one call at a \
+         time probes the sink, with delays from {} to {}. `/health` reports the outage.",
         subject.duration(&["errors", "retry", "initial"], retry.initial),
         subject.duration(&["errors", "retry", "max"], retry.max)
     )
@@ -130,7 +134,7 @@ fn alike(subject: &Subject<'_>) -> String {
     }
     let outage = &subject.spec().errors.outage;
     format!(
-        "{} of writes in a row, of at least {}, are an outage as well: the circuit breaker opens, and later failures spend no attempt \
+        "{} of writes in a row, of at least {}, are an outage as well. The circuit breaker opens, and later failures spend no attempt \
          until a write succeeds.",
         counted(outage.calls.get() as u64, "transient failure"),
         counted(outage.streams.get() as u64, "stream")
@@ -142,14 +146,15 @@ fn store(subject: &Subject<'_>) -> String {
         return String::new();
     }
     format!(
-        "If progress cannot be committed {}, handling goes on and the commit is retried {OUTAGE}. Meanwhile the number of events that a crash would repeat grows.",
+        "If progress cannot be committed {}, handling goes on and the commit is retried {OUTAGE}. Until it succeeds, more and more \
+         events would be repeated after a crash.",
         subject.store.place
     )
 }
 
 fn source(subject: &Subject<'_>) -> String {
     let Some(condition) = subject.source.unavailable else { return String::new() };
-    format!("If {condition}, reading is retried {OUTAGE}, without end.")
+    format!("If {condition}, reading is retried {OUTAGE}, without limit.")
 }
 
 pub(super) fn stuck(subject: &Subject<'_>) -> String {

@@ -18,12 +18,12 @@ pub(super) fn progress(subject: &Subject<'_>) -> String {
 
 fn when(subject: &Subject<'_>) -> String {
     if !subject.progress_is_durable() {
-        return "The end of the process loses it, and every start begins at the origin.".to_owned();
+        return "It is lost with the process, and every start begins at the origin.".to_owned();
     }
     let interval = subject.interval(&["schedule", "commit_interval"], subject.spec().schedule.commit_interval);
     if subject.sink_holds_progress() {
         return format!(
-            "It is committed in each transaction that writes, and every {interval} if there was progress without effects."
+            "It is committed in each transaction with effects, and every {interval} if there was progress without effects."
         );
     }
     format!("It is committed every {interval} while it changes, and when the pipeline stops.")
@@ -31,10 +31,10 @@ fn when(subject: &Subject<'_>) -> String {
 
 fn holds(subject: &Subject<'_>) -> &'static str {
     if subject.has_ordinals() {
-        "Beside a position it holds the set of handled events beyond that, so that one slow stream does not make a restart \
+        "It consists of a position and the set of handled events beyond it, so that one slow stream does not make a restart \
          repeat the others."
     } else {
-        "It is a position alone, as the events of this source have no ordinals. A restart repeats events that were handled \
+        "It is a position alone, because the events of this source have no ordinals. A restart repeats events that were handled \
          beyond an unhandled one."
     }
 }

@@ -46,8 +46,7 @@ fn at_file(path: &Path) -> Result<Found, Vec<Problem>> {
     if is_test(path) {
         let name = owner(path);
         let directory = path.parent().unwrap_or(Path::new(""));
-        let mut pipelines = ["toml", "yaml"].map(|ending| directory.join(format!("{name}.{ending}"))).into_iter();
-        return match pipelines.find(|pipeline| pipeline.is_file()) {
+        return match Format::find(directory, &name) {
             Some(pipeline) => Ok(Found { pipeline, tests: Some(path.to_owned()) }),
             None => Err(vec![orphan(path, &[])]),
         };
@@ -115,13 +114,12 @@ fn orphan(tests: &Path, names: &[&str]) -> Problem {
     let name = owner(tests);
     let help = match closest(&name, names) {
         Some(meant) => format!("did you mean `{meant}{SUFFIX}`?"),
-        None => format!("it is looked for as `{name}.toml` and `{name}.yaml`"),
+        None => format!("the pipeline is `{name}.toml`, `{name}.yaml` or `{name}.yml` in the same directory"),
     };
-    Problem::new(tests, format!("there is no pipeline `{name}` beside this file of tests")).help(help)
+    Problem::new(tests, format!("there is no pipeline `{name}` beside this test file")).help(help)
 }
 
 fn twice(tests: &[PathBuf]) -> Problem {
     let other = tests[0].file_name().unwrap_or_default().to_string_lossy();
-    Problem::new(&tests[1], format!("the tests of this pipeline stand in `{other}` as well"))
-        .help("put them into one of the files")
+    Problem::new(&tests[1], format!("the file `{other}` has tests of this pipeline, too")).help("join the two files")
 }

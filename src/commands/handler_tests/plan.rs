@@ -71,7 +71,7 @@ pub(super) fn cases(file: &Path, definition: &Definition) -> Result<Vec<Case>, V
         let at = root.key("test").item(number);
         let name = at.key("name");
         if let Some(line) = names.insert(spec.name.clone(), name.location().line) {
-            problems.push(name.problem(format!("the test in line {line} has this name as well")));
+            problems.push(name.problem(format!("the test in line {line} has the same name")));
         }
         let planner = Planner { loaded: &definition.loaded, filter: &definition.filter };
         match planner.case(spec, &at) {
@@ -93,7 +93,7 @@ pub(super) fn unknown_parameters(loaded: &Loaded) -> Vec<Problem> {
     let mut texts = Vec::new();
     collect_texts(params, &mut texts);
     let unresolved = texts.into_iter().filter_map(|text| scalar::resolve(text).err());
-    unresolved.map(|why| loaded.document.problem(&path, format!("the script under test needs it: {why}"))).collect()
+    unresolved.map(|why| loaded.document.problem(&path, format!("{why}, and the tested script needs it"))).collect()
 }
 
 fn collect_texts<'a>(node: &'a Node, texts: &mut Vec<&'a str>) {
@@ -231,7 +231,7 @@ impl Planner<'_> {
         let most = if schedule.order == Order::None { 1 } else { schedule.max_events.get() };
         let setting = if schedule.order == Order::None { "schedule.order" } else { "schedule.max_events" };
         match events {
-            0 => Err("a call has at least one event".to_owned()),
+            0 => Err("a call needs at least one event".to_owned()),
             events if events > most => Err(format!(
                 "a call of this pipeline has at most {most} of a stream's events (`{setting}`), not {events}"
             )),
@@ -268,7 +268,7 @@ fn emits(exactly: &Option<Vec<Value>>, some: &Option<Vec<Value>>, fails: bool, a
         (None, None) => &[],
     };
     if fails && !values.is_empty() {
-        return Err(at.problem("nothing that a failed call emitted reaches a sink").help("remove it"));
+        return Err(at.problem("the effects of a failed call reach no sink").help("remove it"));
     }
     let parsed = values.iter().enumerate().map(|(index, value)| {
         let text = json_text(value).map_err(|why| at.item(index).problem(why))?;
@@ -285,10 +285,10 @@ fn emits(exactly: &Option<Vec<Value>>, some: &Option<Vec<Value>>, fails: bool, a
 fn build(stream: &str, spec: &EventSpec, next: i64, before: &[Event]) -> Result<Event, String> {
     let index = spec.index.unwrap_or(next);
     if before.last().is_some_and(|last| last.is_unfold() && !spec.unfold) {
-        return Err("an unfold comes after the events".to_owned());
+        return Err("an unfold must come after the events".to_owned());
     }
     if index < next && !before.is_empty() {
-        return Err(format!("its index, {index}, is not above that of the event before"));
+        return Err(format!("the index {index} is not greater than that of the event before"));
     }
     let body = match (&spec.data, &spec.raw) {
         (Some(_), Some(_)) => return Err("`raw` cannot be combined with `data`: remove one of the two".to_owned()),
@@ -320,7 +320,7 @@ fn json_text(value: &Value) -> Result<String, String> {
         Value::Object(entries) => match (entries.len(), entries.get("$json")) {
             (1, Some(Value::String(text))) => {
                 let _: serde::de::IgnoredAny =
-                    serde_json::from_str(text).map_err(|error| format!("what `$json` holds is not JSON: {error}"))?;
+                    serde_json::from_str(text).map_err(|error| format!("the value of `$json` is not JSON: {error}"))?;
                 text.clone()
             }
             _ => {

@@ -42,12 +42,16 @@ fn said(root: &Path, result: &Result<Report, Vec<Problem>>) -> String {
     said.replace(&format!("{}/", root.display()), "")
 }
 
-/// Runs the tests of one pipeline, and compares what is said of them.
+/// Runs the tests of one pipeline, and compares the report.
 fn check(tests: &str, expected: Expect) {
     let directory = directory(&[("p.toml", PIPELINE), ("p.rhai", SCRIPT), ("p.test.toml", tests)]);
     let result = run(&[directory.path().to_owned()], None);
     expected.assert_eq(&said(directory.path(), &result));
-    assert_eq!(super::check(&[directory.path().to_owned()]), result.err().unwrap_or_default(), "`check` says the same");
+    assert_eq!(
+        super::check(&[directory.path().to_owned()]).1,
+        result.err().unwrap_or_default(),
+        "`check` says the same"
+    );
 }
 
 /// Like [`check`], of one test that is otherwise in order.
@@ -298,6 +302,48 @@ fn a_batch_is_called_once_with_all_streams_of_a_test() {
         2 passed, 1 failed
     "#]]
     .assert_eq(&said(directory.path(), &result));
+}
+
+#[test]
+fn handle_event_is_called_until_an_event_is_not_handled() {
+    let script = r#"fn handle_event(stream, event) {
+        switch event.type {
+            "Wait" => return defer("5s"),
+            "Bad" => throw #{ class: "permanent", why: "it is bad" },
+        }
+        emit(event.index);
+        done("seen")
+    }"#;
+    let test = |name: &str, types: [&str; 3], rest: &str| {
+        let events = types.map(|name| format!("{{ type = \"{name}\" }}")).join(", ");
+        format!("[[test]]\nname = \"{name}\"\nstream = \"o-1\"\nevents = [{events}]\n{rest}\n")
+    };
+    let tests = [
+        test("all", ["A", "A", "A"], "emits = [0, 1, 2]\nreturns = { done = \"seen\" }"),
+        test("the last is deferred", ["A", "A", "Wait"], "emits = [0, 1]\nreturns = { defer = \"5s\" }"),
+        test(
+            "the second fails",
+            ["A", "Bad", "A"],
+            "fails = { class = \"permanent\", why = \"it is bad\", index = 1 }",
+        ),
+        test("another fails", ["A", "A", "Bad"], "fails = { index = 1 }"),
+        test("fewer effects", ["A", "Wait", "Bad"], "emits = [0, 1]\nreturns = { defer = \"5s\" }"),
+    ];
+    let directory = directory(&[("p.toml", PIPELINE), ("p.rhai", script), ("p.test.toml", &tests.concat())]);
+    expect![[r#"
+        ok      p: all
+        ok      p: the last is deferred
+        ok      p: the second fails
+        FAILED  p: another fails
+                --> p.test.toml:19:8
+                expected a failure (index 1), but it failed so (permanent, index 2): p.rhai:4:22: it is bad (stream `o-1`, index 2, type `Bad`)
+        FAILED  p: fewer effects
+                --> p.test.toml:24:8
+                what it emitted is not what was expected (-: expected, +: emitted)
+                  0
+                - 1
+        3 passed, 2 failed
+    "#]].assert_eq(&said(directory.path(), &run(&[directory.path().join("p.toml")], None)));
 }
 
 #[test]

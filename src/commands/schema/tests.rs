@@ -39,6 +39,7 @@ fn each_object(at: &str, schema: &Value, f: &mut impl FnMut(&str, &serde_json::M
     }
 }
 
+/// Every schema but that of tests, which belongs to another command.
 fn both() -> [(&'static str, Value); 2] {
     [("pipeline", pipeline()), ("settings", settings())]
 }
@@ -269,7 +270,10 @@ fn a_source_is_exactly_one_and_words_may_stand_for_tables() {
           },
           "path": {
             "$ref": "#/$defs/Text",
-            "description": "The file, or the directory of files, relative to the pipeline's file. Files that end in `.gz` are decompressed. A named pipe or `/dev/stdin` is read once: it keeps no events for a restart."
+            "description": "The file, or the directory of files, relative to the pipeline's file. Files that end in `.gz` are decompressed. A named pipe or `/dev/stdin` is read once: it keeps no events for a restart.",
+            "examples": [
+              "events.jsonl"
+            ]
           },
           "pattern": {
             "$ref": "#/$defs/Text",

@@ -79,7 +79,7 @@ fn reworded(message: &str, marked: &str) -> (String, Option<&'static str>) {
             "TOML has no such escape",
             Some("in `\"…\"` a `\\` begins an escape: write `\\\\`, or put the text between `'…'`"),
         ),
-        m if m.starts_with("unexpected key or value") => ("the line should end here", Some("begin a new line")),
+        m if m.starts_with("unexpected key or value") => ("expected the end of the line", Some("begin a new line")),
         m if m.starts_with("unclosed table") => ("the name of the table has no closing `]`", None),
         m if m.starts_with("cannot recurse") || m.starts_with("recursion limit") => {
             ("the document is nested too deeply", None)

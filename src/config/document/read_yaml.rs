@@ -194,7 +194,7 @@ fn syntax_error(text: &str, error: &serde_saphyr::Error) -> SyntaxError {
             (format!("duplicate key `{key}`"), Some("every key is written once; join the two"))
         }
         Error::MultipleDocuments { .. } => {
-            ("a file holds one document".to_owned(), Some("write the other into a file of its own"))
+            ("the file has more than one document".to_owned(), Some("write the other into a file of its own"))
         }
         Error::Budget { .. }
         | Error::AliasReplayLimitExceeded { .. }
@@ -221,12 +221,12 @@ fn reworded(message: String) -> (String, Option<&'static str>) {
             ("text cannot begin with this character", Some("put the text in quotes"))
         }
         m if m.starts_with("mapping values are not allowed") => {
-            ("a `:` cannot stand here", Some("put text that contains a `:` and a space in quotes"))
+            ("unexpected `:`", Some("put text that contains a `:` and a space in quotes"))
         }
         m if m.contains("did not find expected key") => {
             ("the indentation matches no line above", Some("start the keys of one table in the same column"))
         }
-        m if m.starts_with("tabs disallowed") => ("a tab cannot stand here", None),
+        m if m.starts_with("tabs disallowed") => ("unexpected tab", None),
         m if m.starts_with("did not find expected <document start>") => ("this is not YAML", None),
         m if m.starts_with("unclosed bracket '{'") => ("this `{` is never closed", None),
         m if m.starts_with("unclosed bracket '['") => ("this `[` is never closed", None),

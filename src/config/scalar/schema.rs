@@ -78,7 +78,7 @@ impl JsonSchema for Text {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "title": "text",
-            "description": "Text. `${NAME}`, `${NAME:-default}` and `${file:/path}` in it are replaced by their values.",
+            "description": "Text. `${NAME}`, `${NAME:-default}` and `${file:/path}` in it are replaced by their values. A relative path starts at the directory of the pipeline's file.",
             "type": "string",
         })
     }

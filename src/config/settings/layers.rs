@@ -205,7 +205,7 @@ impl Environment {
             let Some(key) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
             let path: Vec<_> = key.split("__").map(str::to_ascii_lowercase).collect();
             let Some(value) = value.to_str() else {
-                return Err(of_variable(&path, "its value is not UTF-8", None));
+                return Err(of_variable(&path, "the value of this variable is not UTF-8", None));
             };
             insert(&mut values, &path, value);
         }
@@ -264,7 +264,7 @@ fn explain(error: &Error) -> Problem {
 
 /// Returns the expectation in words. The lossy reading of figment has lost the found type.
 fn in_words(expected: &str) -> &str {
-    if expected.starts_with("struct ") { "keys of its own: the name of a section takes no value" } else { expected }
+    if expected.starts_with("struct ") { "a section with keys, not a value" } else { expected }
 }
 
 fn of_variable(path: &[String], message: &str, help: Option<String>) -> Problem {

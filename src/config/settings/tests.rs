@@ -101,7 +101,7 @@ fn r59_mistakes_of_the_file_name_their_place() {
               |
             2 | drain = 25
               |         ^^ drain
-            error: `jsn` is not one of `text` or `json`
+            error: unknown value `jsn`, expected one of `text` or `json`
              --> propulsiond.toml:4:10
               |
             4 | format = 'jsn'
@@ -155,7 +155,7 @@ fn mistakes_of_the_environment_name_their_variable() {
             "PROPULSIOND__LOG",
             "debug",
             expect![[r#"
-                error: expected keys of its own: the name of a section takes no value
+                error: expected a section with keys, not a value
                 --> PROPULSIOND__LOG
             "#]],
         ),

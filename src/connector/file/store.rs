@@ -27,6 +27,7 @@ use crate::checkpoint::{
 use crate::config::scalar::Text;
 use crate::connector::Context;
 use crate::position::Progress;
+use crate::runtime::blocking;
 
 use document::Document;
 
@@ -73,7 +74,7 @@ impl FileCheckpoints {
         work: impl FnOnce(&Path) -> Result<T, CheckpointError> + Send + 'static,
     ) -> Result<T, CheckpointError> {
         let directory = Arc::clone(&self.directory);
-        tokio::task::spawn_blocking(move || work(&directory)).await.unwrap_or_else(|error| {
+        blocking::start(move || work(&directory)).result().await.unwrap_or_else(|error| {
             Err(CheckpointError::new(CheckpointErrorKind::OutcomeUnknown, doing).caused_by(error))
         })
     }

@@ -27,7 +27,7 @@ impl SourceKind for Settings {
         SourcePhrases {
             reads: reads(self),
             once: "The source has every event once.",
-            malformed: Malformed::Never("This source delivers none."),
+            malformed: Malformed::Never("This source delivers no malformed events."),
             unavailable: None,
         }
     }

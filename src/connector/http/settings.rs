@@ -19,6 +19,7 @@ use crate::config::template::Template;
 #[schemars(rename = "HttpSink", extend("required" = ["url"]))]
 pub struct Settings {
     /// The url, `http://` or `https://`. It may have a path and a query, but no user and password: `auth` has those.
+    #[schemars(extend("examples" = ["https://api.example.com/orders"]))]
     pub url: scalar::Text,
     /// The path behind the url's own, such as `"/orders/{id}"`. An emitted `path` replaces it. Default: none.
     pub path: Option<Template>,

@@ -35,7 +35,7 @@ impl Target {
         }
         if !url.username().is_empty() || url.password().is_some() {
             let help = "write `auth = { basic = { user = \"…\", password = \"${PASSWORD}\" } }`";
-            return Err(bad("`url` must not hold a user and password: `auth` has those".to_owned()).help(help));
+            return Err(bad("`url` must not contain a user and password: use `auth`".to_owned()).help(help));
         }
         url.set_fragment(None);
         if let Some(path) = &settings.path
@@ -160,7 +160,7 @@ mod tests {
             ("url = \"h:80\"", "`url` must begin with http:// or https://"),
             ("url = \"ftp://h\"", "`url` must begin with http:// or https://"),
             ("url = \"http://no url\"", "`url` is not a url: invalid international domain name"),
-            ("url = \"http://u:p@h\"", "`url` must not hold a user and password: `auth` has those"),
+            ("url = \"http://u:p@h\"", "`url` must not contain a user and password: use `auth`"),
             ("url = \"http://h\"\npath = \"a\"", "`path` must begin with a slash"),
         ] {
             assert_eq!(target(settings).unwrap_err().to_string(), why);

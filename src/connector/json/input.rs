@@ -201,9 +201,13 @@ impl Input {
             return Ok(Bytes::End);
         }
         let before = buffer.len();
-        buffer.reserve(CHUNK);
         let read = match &mut self.form {
-            Form::Plain => Read::by_ref(&mut self.file).take(CHUNK as u64).read_to_end(buffer).map(|_| Bytes::End),
+            Form::Plain => {
+                // The events keep the whole buffer alive, and an idle reader keeps it between looks.
+                let rest = self.file.metadata()?.len().saturating_sub(self.offset).min(CHUNK as u64);
+                buffer.reserve_exact(rest as usize);
+                Read::by_ref(&mut self.file).take(CHUNK as u64).read_to_end(buffer).map(|_| Bytes::End)
+            }
             Form::Gzip(gzip) => gzip.read(buffer).map(|()| Bytes::End),
             Form::Pipe(pipe) => pipe.read(&mut self.file, buffer),
         };

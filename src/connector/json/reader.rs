@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::task::JoinHandle;
 
 use super::log::{Log, LogEnd, LogRead};
-use super::{Options, lost_task};
+use super::{Options, lost_work};
 use crate::clock::{Clock, Timestamp};
 use crate::position::{Ordinal, StartAt};
+use crate::runtime::blocking;
 use crate::source::{Batch, Next, Room, SourceError, TrancheReader};
 
 /// The next chunk is read while fewer batches than this wait for the caller.
@@ -35,7 +35,7 @@ pub(super) struct Reader {
 }
 
 /// A read on a blocking thread. It returns the log with its result.
-type Reading = JoinHandle<(Box<Log>, Result<LogRead, SourceError>)>;
+type Reading = blocking::Started<(Box<Log>, Result<LogRead, SourceError>)>;
 
 /// The log, or the read that has it.
 enum Work {
@@ -81,7 +81,7 @@ impl Reader {
             }
         };
         if let Some(mut log) = log {
-            self.work = Work::Busy(tokio::task::spawn_blocking(move || {
+            self.work = Work::Busy(blocking::start(move || {
                 let read = log.read();
                 (log, read)
             }));
@@ -93,7 +93,7 @@ impl Reader {
     }
 
     async fn read(&mut self) -> Result<LogRead, SourceError> {
-        let done = self.begin()?.await;
+        let done = self.begin()?.result().await;
         match done {
             Ok((log, read)) => {
                 self.work = Work::Idle(log);
@@ -103,7 +103,7 @@ impl Reader {
                 // The thread panicked and took the log with it. Restart behind the last batch that the caller has.
                 self.ready.clear();
                 self.work = Work::New;
-                Err(lost_task(&self.options.path, error))
+                Err(lost_work(&self.options.path, error))
             }
         }
     }

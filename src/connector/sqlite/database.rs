@@ -1,10 +1,13 @@
-//! A database file and the thread that owns its connection. All stores and sinks of the file share both.
+//! A database file and the worker that owns its connection. All stores and sinks of the file share both.
+//!
+//! The worker runs on a thread of its own while there are requests. After a few idle seconds the thread ends, and the
+//! worker rests with its open connection until the next request starts a thread for it.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
-use std::thread::JoinHandle;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{self, OwnedPermit};
@@ -16,11 +19,11 @@ use super::errors::{Failure, FailureKind};
 use super::open::{Open, Setup};
 use super::parked::ParkedRow;
 use super::progress::StoredCommit;
-use super::worker::{Access, Ending, Request, Worker};
+use super::worker::{Access, Ending, Lifetime, Request, Worker};
 use crate::handler::HandlerError;
 use crate::sink::{TransactionError, Written};
 
-/// The capacity of a thread's queue. Callers wait for room in a full one.
+/// The capacity of a worker's queue. Callers wait for room in a full one.
 const MAX_QUEUED_REQUESTS: usize = 1_024;
 
 /// The settings of a connection.
@@ -33,62 +36,114 @@ pub(super) struct Tuning {
     pub(super) log: u64,
 }
 
-/// The handle of a database's thread.
+/// The handle of a database's worker.
 #[derive(Debug)]
 pub(super) struct Database {
     path: PathBuf,
     requests: mpsc::Sender<Request>,
     transactions: AtomicU64,
+    rest: Arc<Rest>,
 }
 
-/// A thread that was started, whether or not it has ended.
+/// The place of a worker without a thread.
+pub(super) struct Rest(Mutex<Resting>);
+
+enum Resting {
+    /// A thread runs the worker, or it ended unexpectedly.
+    Running,
+    Worker(Box<Worker>),
+    /// The database is not used any more.
+    Unused,
+}
+
+impl Rest {
+    /// Takes a worker without requests. Returns a worker that has to go on, with its next request.
+    pub(super) fn take(&self, mut worker: Worker) -> Option<(Worker, Request)> {
+        let mut resting = self.lock();
+        // A sender looks for a resting worker after it has sent its request, under the same lock. Either it finds this
+        // worker, or the worker finds its request here.
+        if let Some(request) = worker.try_next() {
+            return Some((worker, request));
+        }
+        match *resting {
+            // The connection closes here, on the worker's own thread.
+            Resting::Unused => {
+                drop(resting);
+                drop(worker);
+            }
+            Resting::Running | Resting::Worker(_) => *resting = Resting::Worker(Box::new(worker)),
+        }
+        None
+    }
+
+    fn wake(&self, next: Resting) -> Option<Box<Worker>> {
+        match std::mem::replace(&mut *self.lock(), next) {
+            Resting::Worker(worker) => Some(worker),
+            Resting::Running | Resting::Unused => None,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Resting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Rest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rest").finish_non_exhaustive()
+    }
+}
+
+/// A worker that was started, whether or not it has ended.
 struct Known {
     database: Weak<Database>,
-    thread: JoinHandle<()>,
-    /// Closes with the thread, after the connection.
+    /// Closes with the worker, after the connection.
     end: oneshot::Receiver<()>,
 }
 
 static DATABASES: LazyLock<Mutex<HashMap<PathBuf, Known>>> = LazyLock::new(Mutex::default);
 
 impl Database {
-    /// Returns the database of a file, shared with its other users. Opens no file.
+    /// Returns the database of a file, shared with its other users. Opens no file and starts no thread.
     pub(super) fn at(path: &Path, tuning: Tuning) -> Arc<Self> {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let mut databases = DATABASES.lock().unwrap_or_else(PoisonError::into_inner);
         let former = match databases.remove(&path) {
-            Some(known) => match known.database.upgrade().filter(|database| !database.requests.is_closed()) {
-                Some(alive) => {
+            Some(known) => match known.database.upgrade() {
+                Some(database) if !database.requests.is_closed() => {
                     databases.insert(path, known);
-                    return alive;
+                    return database;
                 }
-                None => Some(known.thread),
+                Some(_) => {
+                    tracing::error!(path = %path.display(), "the database's thread ended unexpectedly, a new one replaces it");
+                    Some(known.end)
+                }
+                None => Some(known.end),
             },
             None => None,
         };
         let (requests, waiting) = mpsc::channel(MAX_QUEUED_REQUESTS);
-        let database = Arc::new(Self { path: path.clone(), requests, transactions: AtomicU64::new(0) });
-        let worker = Worker::new(path.clone(), tuning, waiting);
-        let (ended, end) = oneshot::channel::<()>();
-        let span = tracing::error_span!(parent: None, "database", path = %path.display());
-        let thread = std::thread::Builder::new().name(thread_name(&path)).spawn(move || {
-            // Dropped last, after the worker and its connection.
-            let _ended = ended;
-            let _entered = span.enter();
-            // Two connections would do no harm. But the former one may still write its log back, which locks the file.
-            if former.is_some_and(|thread| thread.join().is_err()) {
-                tracing::error!("the thread of the database panicked, a new one replaces it");
-            }
-            worker.run();
-        });
-        match thread {
-            Ok(thread) => {
-                databases.insert(path, Known { database: Arc::downgrade(&database), thread, end });
-            }
-            // The worker was dropped with its closure, so that every request fails as unavailable.
-            Err(error) => tracing::error!(%error, path = %path.display(), "cannot start the database's thread"),
-        }
+        let (ended, end) = oneshot::channel();
+        let worker = Worker::new(path.clone(), tuning, waiting, Lifetime { former, _ended: ended });
+        let rest = Arc::new(Rest(Mutex::new(Resting::Worker(Box::new(worker)))));
+        let database = Arc::new(Self { path: path.clone(), requests, transactions: AtomicU64::new(0), rest });
+        databases.insert(path, Known { database: Arc::downgrade(&database), end });
         database
+    }
+
+    /// Starts a thread for the worker, if it rests.
+    fn wake(&self, next: Resting) {
+        let Some(worker) = self.rest.wake(next) else { return };
+        let rest = Arc::clone(&self.rest);
+        let span = tracing::error_span!(parent: None, "database", path = %self.path.display());
+        let thread = std::thread::Builder::new().name(thread_name(&self.path)).spawn(move || {
+            let _entered = span.enter();
+            worker.run(&rest);
+        });
+        if let Err(error) = thread {
+            // The worker was dropped with its closure, so that every request fails as unavailable.
+            tracing::error!(%error, path = %self.path.display(), "cannot start the database's thread");
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -141,11 +196,21 @@ impl Database {
     }
 
     async fn send(&self, request: Request) -> Result<(), Failure> {
-        self.requests.send(request).await.map_err(|_| self.ended())
+        // A full queue has a running worker, so that waiting for room ends.
+        self.requests.send(request).await.map_err(|_| self.ended())?;
+        self.wake(Resting::Running);
+        Ok(())
     }
 
     fn ended(&self) -> Failure {
         Failure::unavailable("the thread that owns the database has ended")
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // The close of the connection writes the log back. That must not block the thread of the last user.
+        self.wake(Resting::Unused);
     }
 }
 
@@ -157,7 +222,7 @@ pub async fn closed(within: Duration) -> Vec<PathBuf> {
         databases.extract_if(|_, known| known.database.strong_count() == 0).collect()
     };
     let still = unused.into_iter().map(|(path, known)| async move {
-        // The channel carries no message. It closes when the database's thread exits and drops its sender.
+        // The channel carries no message. It closes when the worker ends and drops its sender.
         tokio::time::timeout(within, known.end).await.is_err().then_some(path)
     });
     futures_util::future::join_all(still).await.into_iter().flatten().collect()
@@ -187,6 +252,7 @@ impl Running {
     ) -> Result<(), TransactionError> {
         let (reply, answer) = oneshot::channel();
         let permit = self.end.take().expect("a transaction ends once");
+        // The thread runs as long as the transaction is open. The returned sender is not needed any more.
         drop(permit.send(Request::End { id: self.id, ending: Ending::Commit { commits, parked, reply } }));
         answer
             .await
@@ -197,8 +263,9 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(permit) = self.end.take() {
-            // The returned sender is not needed any more.
             drop(permit.send(Request::End { id: self.id, ending: Ending::Rollback }));
+            // If the transaction never began, its worker may rest.
+            self.database.wake(Resting::Running);
         }
     }
 }
@@ -212,6 +279,7 @@ fn thread_name(path: &Path) -> String {
 mod tests {
     use super::*;
     use crate::checkpoint::{CheckpointKey, Commit, Fence};
+    use crate::connector::sqlite::open::path_of_log;
     use crate::position::{Position, Progress, TrancheId};
 
     fn database(directory: &Path) -> Arc<Database> {
@@ -239,5 +307,58 @@ mod tests {
         assert!(first.begin(setup, Synchronous::Full).await.is_err());
 
         database(directory.path()).ask(Access::Read, |_| Ok(())).await.unwrap();
+    }
+    async fn rested(database: &Database) {
+        let rested = async {
+            while !matches!(*database.rest.lock(), Resting::Worker(_)) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), rested).await.expect("the worker rests");
+    }
+
+    #[tokio::test]
+    async fn an_idle_worker_rests_with_its_connection_until_the_next_request() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = database(directory.path());
+        assert!(matches!(*database.rest.lock(), Resting::Worker(_)), "no thread without a request");
+        let create = |open: &mut Open| {
+            open.transaction(Synchronous::Full, |connection| {
+                Ok(connection.execute_batch("CREATE TABLE t (a); CREATE TEMP TABLE of_connection (a)")?)
+            })
+        };
+        database.ask(Access::Change, create).await.unwrap();
+        rested(&database).await;
+
+        let count = "SELECT count(*) FROM of_connection";
+        let rows =
+            database.ask(Access::Read, |open| Ok(open.connection.query_row(count, [], |row| row.get::<_, i64>(0))?));
+        assert_eq!(rows.await, Ok(0), "the connection is the same");
+        let log = path_of_log(database.path());
+        assert_eq!(std::fs::metadata(&log).unwrap().len(), 0, "the file holds everything");
+
+        rested(&database).await;
+        drop(database);
+        assert_eq!(closed(Duration::from_secs(60)).await, Vec::<PathBuf>::new());
+        assert!(!log.exists(), "the connection of a resting worker is closed");
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_goes_to_rest_serves_the_request_that_arrives_meanwhile() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = database(directory.path());
+        let worker = database.rest.wake(Resting::Running).expect("a new worker rests");
+        let (reply, mut answer) = oneshot::channel();
+        let job = Box::new(move |open: Result<&mut Open, Failure>| {
+            reply.send(open.is_ok()).unwrap();
+            false
+        });
+        // Sent, but its sender has not looked for a resting worker yet.
+        assert!(database.requests.try_send(Request::Job { access: Access::Read, job }).is_ok());
+        let (mut worker, request) = database.rest.take(*worker).expect("the request is found");
+        worker.serve(request);
+        assert_eq!(answer.try_recv(), Ok(true));
+        assert!(database.rest.take(worker).is_none());
+        database.ask(Access::Read, |_| Ok(())).await.unwrap();
     }
 }

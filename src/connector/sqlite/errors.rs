@@ -32,13 +32,15 @@ pub(super) enum FailureKind {
 pub(super) struct Failure {
     pub(super) kind: FailureKind,
     pub(super) why: String,
+    /// The index of the event at fault, if it is known.
+    pub(super) index: Option<i64>,
     /// Whether the connection must be closed and opened again.
     pub(super) reopen: bool,
 }
 
 impl Failure {
     pub(super) fn new(kind: FailureKind, why: impl Into<String>) -> Self {
-        Self { kind, why: why.into(), reopen: false }
+        Self { kind, why: why.into(), index: None, reopen: false }
     }
 
     pub(super) fn unavailable(why: impl Into<String>) -> Self {
@@ -62,21 +64,28 @@ impl Failure {
 
     /// Converts the failure to a store's error that names the action and the file.
     pub(super) fn into_checkpoint_error(self, doing: impl std::fmt::Display, path: &Path) -> CheckpointError {
+        let mut why = self.why;
         let kind = match self.kind {
             FailureKind::Unavailable | FailureKind::RolledBack => CheckpointErrorKind::Unavailable,
             // The store's own statements fail only on tables that another program changed.
-            FailureKind::Unreadable | FailureKind::Statement => CheckpointErrorKind::Unreadable,
+            FailureKind::Statement => {
+                why += " (another program changed the tables; `propulsiond doctor` names the rows and the remedy)";
+                CheckpointErrorKind::Unreadable
+            }
+            FailureKind::Unreadable => CheckpointErrorKind::Unreadable,
             FailureKind::TooLarge => CheckpointErrorKind::TooLarge,
             FailureKind::Fenced { by, since } => CheckpointErrorKind::Fenced { by, since },
             FailureKind::OutcomeUnknown => CheckpointErrorKind::OutcomeUnknown,
         };
-        CheckpointError::new(kind, format!("{doing} `{}`", path.display())).caused_by(anyhow::Error::msg(self.why))
+        CheckpointError::new(kind, format!("{doing} `{}`", path.display())).caused_by(anyhow::Error::msg(why))
     }
 
     /// Converts the failure to a sink's error. The message names the file only if the file is at fault.
     pub(super) fn to_handler_error(&self, path: &Path) -> HandlerError {
         match self.kind {
-            FailureKind::Statement => HandlerError::new(HandlerErrorKind::Permanent, self.why.clone()),
+            FailureKind::Statement => {
+                HandlerError::new(HandlerErrorKind::Permanent, self.why.clone()).at_known_index(self.index)
+            }
             FailureKind::RolledBack => HandlerError::new(HandlerErrorKind::Transient, self.why.clone()),
             _ => {
                 let kind = match self.kind {
@@ -126,7 +135,7 @@ impl From<Error> for Failure {
             Error::MultipleStatement => "it is more than one statement".to_owned(),
             other => other.to_string(),
         };
-        Self { kind, why, reopen }
+        Self { kind, why, index: None, reopen }
     }
 }
 
@@ -178,5 +187,13 @@ mod tests {
     #[test]
     fn an_io_error_before_the_commit_is_unavailable() {
         assert_eq!(Failure::from(sqlite_error(ffi::SQLITE_IOERR)).kind, FailureKind::Unavailable);
+    }
+    #[test]
+    fn a_row_that_another_program_changed_is_reported_with_the_remedy() {
+        let error = Error::InvalidColumnType(0, "position".to_owned(), rusqlite::types::Type::Blob);
+        let error = Failure::from(error).into_checkpoint_error("cannot load g/s/0 from", Path::new("p.db"));
+        assert_eq!(error.kind, CheckpointErrorKind::Unreadable);
+        let cause = error.cause.unwrap().to_string();
+        assert!(cause.ends_with("; `propulsiond doctor` names the rows and the remedy)"), "{cause}");
     }
 }

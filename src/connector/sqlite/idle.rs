@@ -2,7 +2,7 @@
 //!
 //! SQLite writes the log back into the file when the log passes its limit. Between two such points the file can lack
 //! every recent row, which a copy of the file, or a program that cannot read the log, then misses. An idle thread
-//! therefore writes the log back.
+//! therefore writes the log back. A busy one does so at times (`Open::write_back_old_log`).
 
 use std::time::Duration;
 
@@ -18,19 +18,40 @@ const IDLE_BEFORE_WRITE_BACK: Duration = Duration::from_millis(500);
 /// The longest pause between attempts while another process reads an old version of the file.
 const MAX_WRITE_BACK_PAUSE: Duration = Duration::from_secs(60);
 
-/// The requests to a database's thread.
+/// The time without a request after which the thread of a database without a log ends. A start takes about 50 µs, which
+/// a pipeline with an event every few seconds does not notice.
+const IDLE_BEFORE_REST: Duration = Duration::from_secs(2);
+
+/// The requests to a database's worker.
 pub(super) struct Requests {
     receiver: mpsc::Receiver<Request>,
-    /// The timer of the thread. It measures real time, also where a test pauses the clock of its own runtime.
+    /// The timer of the worker's thread. It measures real time, also where a test pauses the clock of its own runtime.
     timer: Option<Runtime>,
+}
+
+/// The result of a wait.
+pub(super) enum Waited {
+    Request(Request),
+    /// There is nothing to do, and the file holds everything.
+    Idle,
+    /// Every sender is dropped.
+    Closed,
+}
+
+impl From<Option<Request>> for Waited {
+    fn from(received: Option<Request>) -> Self {
+        received.map_or(Self::Closed, Self::Request)
+    }
 }
 
 impl Requests {
     pub(super) fn new(receiver: mpsc::Receiver<Request>) -> Self {
-        let timer = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        // Without a timer the log is written back at its limit and at the end only, which loses nothing.
-        let timer = timer.inspect_err(|error| tracing::warn!(%error, "no timer, the log stays until its limit")).ok();
-        Self { receiver, timer }
+        Self { receiver, timer: None }
+    }
+
+    /// Frees the timer, which a resting worker does not need. The next wait starts another.
+    pub(super) fn stop_timer(&mut self) {
+        self.timer = None;
     }
 
     /// Returns the next request, if one waits.
@@ -38,24 +59,37 @@ impl Requests {
         self.receiver.try_recv().ok()
     }
 
-    /// Waits for the next request; `None` after every sender is dropped. Writes the log of an idle database back.
-    pub(super) fn next(&mut self, open: Option<&mut Open>) -> Option<Request> {
+    /// Waits for the next request, however long.
+    pub(super) fn next_in_transaction(&mut self) -> Waited {
+        self.receiver.blocking_recv().into()
+    }
+
+    /// Waits for the next request. Writes the log of an idle database back.
+    pub(super) fn next(&mut self, mut open: Option<&mut Open>) -> Waited {
         match self.receiver.try_recv() {
-            Ok(request) => return Some(request),
-            Err(TryRecvError::Disconnected) => return None,
+            Ok(request) => return Waited::Request(request),
+            Err(TryRecvError::Disconnected) => return Waited::Closed,
             Err(TryRecvError::Empty) => {}
         }
-        let Some((open, timer)) = open.zip(self.timer.as_ref()) else { return self.receiver.blocking_recv() };
+        if self.timer.is_none() {
+            let timer = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            // Without a timer the log is written back at its limit and at the end only, which loses nothing.
+            self.timer =
+                timer.inspect_err(|error| tracing::warn!(%error, "no timer, the log stays until its limit")).ok();
+        }
+        let Some(timer) = &self.timer else { return self.receiver.blocking_recv().into() };
         let mut pause = IDLE_BEFORE_WRITE_BACK;
-        while open.has_log() {
+        loop {
+            let log = open.as_deref_mut().filter(|open| open.has_log());
+            let limit = if log.is_some() { pause } else { IDLE_BEFORE_REST };
             let receiver = &mut self.receiver;
-            if let Ok(request) = timer.block_on(async { tokio::time::timeout(pause, receiver.recv()).await }) {
-                return request;
+            if let Ok(received) = timer.block_on(async { tokio::time::timeout(limit, receiver.recv()).await }) {
+                return received.into();
             }
+            let Some(open) = log else { return Waited::Idle };
             open.write_back();
             // Doubled for the case that a reader of an old version kept a part of the log in use.
             pause = (pause * 2).min(MAX_WRITE_BACK_PAUSE);
         }
-        self.receiver.blocking_recv()
     }
 }

@@ -73,7 +73,7 @@ fn refusal(statement: &str) -> Option<(String, String)> {
     let word = words.next()?;
     match &*word {
         "begin" | "commit" | "end" | "rollback" | "savepoint" | "release" => {
-            let why = format!("`{}` cannot stand in `init`, which runs in a transaction", word.to_uppercase());
+            let why = format!("`{}` cannot be used in `init`, which runs in a transaction", word.to_uppercase());
             Some((why, "remove it: all of `init` takes effect together".to_owned()))
         }
         "vacuum" | "attach" | "detach" => {

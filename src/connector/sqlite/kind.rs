@@ -82,7 +82,7 @@ impl SinkKind for SinkSettings {
             (
                 format!("The SQL statements of the script run on the SQLite file `{path}` of the data directory."),
                 "Write statements that may run twice, such as `INSERT … ON CONFLICT …` or `UPDATE … SET total = ?`.",
-                "a statement that can never succeed",
+                "statements that can never succeed",
             )
         } else {
             let table = self.table.written();
@@ -91,7 +91,7 @@ impl SinkKind for SinkSettings {
                     "It stores the events in the table `{table}` of the SQLite file `{path}` of the data directory."
                 ),
                 "A repeated event overwrites its own row, which stream and index identify.",
-                "a row that the table does not take",
+                "rows that the table does not take",
             )
         };
         let power_failure = match self.synchronous {

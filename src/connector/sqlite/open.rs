@@ -10,6 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::database::Tuning;
 use super::errors::{self, Failure, FailureKind};
 use super::{Synchronous, marker};
+use crate::clock::{Clock, Timestamp};
 
 /// The mark of a file that propulsiond created: `prop` in ASCII.
 pub(super) const APPLICATION_ID: i32 = 0x7072_6f70;
@@ -115,8 +116,9 @@ pub(super) struct Open {
     /// The level that the connection is set to.
     synchronous: Synchronous,
     has_schema: bool,
-    /// Whether the log may hold pages that the file lacks.
-    has_log: bool,
+    clock: Clock,
+    /// The time since when the log may hold pages that the file lacks.
+    log_since: Option<Timestamp>,
     /// The sinks whose `init` ran on this connection.
     set_up: Vec<Arc<Setup>>,
 }
@@ -134,6 +136,7 @@ impl Open {
             })?;
         }
         marker::refuse_emptied(path)?;
+        let clock = Clock::start();
         let has_log = std::fs::metadata(path_of_log(path)).is_ok_and(|log| log.len() > 0);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
@@ -159,7 +162,8 @@ impl Open {
             busy_timeout,
             synchronous: Synchronous::Full,
             has_schema: false,
-            has_log,
+            clock,
+            log_since: has_log.then(|| clock.now()),
             set_up: Vec::new(),
         })
     }
@@ -202,7 +206,7 @@ impl Open {
             Ok(mut statement) => statement.raw_execute().map_err(errors::of_commit),
             Err(error) => Err(error.into()),
         };
-        self.has_log = true;
+        self.log_since.get_or_insert_with(|| self.clock.now());
         if committed.is_err() {
             self.rollback();
         }
@@ -211,7 +215,7 @@ impl Open {
 
     /// Returns whether the log may hold pages that the file lacks.
     pub(super) fn has_log(&self) -> bool {
-        self.has_log
+        self.log_since.is_some()
     }
 
     /// Writes the log back into the file and truncates it, as far as other processes' transactions allow. Waits for none
@@ -222,11 +226,34 @@ impl Open {
         });
         // A failure costs nothing: the log counts, and the next idle time or the close of the file writes it back.
         match written {
-            Ok(busy) => self.has_log = busy != 0,
+            Ok(0) => self.log_since = None,
+            Ok(_busy) => {}
             Err(error) => tracing::debug!(%error, "the log could not be written back"),
         }
         if let Err(error) = self.connection.busy_timeout(self.busy_timeout) {
             tracing::warn!(%error, "the busy timeout could not be restored");
+        }
+    }
+
+    /// Writes a log back that the file lacks for longer than `max_age`, as far as that is possible without waiting. The
+    /// next commits write over it. A database with an event every few moments is never idle.
+    pub(super) fn write_back_old_log(&mut self, max_age: Duration) {
+        let now = self.clock.now();
+        if self.log_since.is_none_or(|since| now.since(since) < max_age) {
+            return;
+        }
+        // As above, a failure costs nothing. Another attempt follows after as long a time.
+        if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+            tracing::debug!(%error, "the log could not be written back");
+        }
+        self.log_since = Some(now);
+    }
+
+    /// Frees the memory that only makes the next requests faster: pages and compiled statements.
+    pub(super) fn release_memory(&self) {
+        self.connection.flush_prepared_statement_cache();
+        if let Err(error) = self.connection.execute_batch("PRAGMA shrink_memory") {
+            tracing::debug!(%error, "the memory of an idle database could not be freed");
         }
     }
 
@@ -372,5 +399,22 @@ mod tests {
         open.write_back();
         assert!(!open.has_log());
         assert_eq!(std::fs::metadata(path_of_log(open.path())).unwrap().len(), 0);
+    }
+    #[test]
+    fn w2_an_old_log_of_a_busy_database_is_written_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut open = open(directory.path());
+        let rows_without_log = |open: &Open| {
+            let copy = directory.path().join("copy.db");
+            std::fs::copy(open.path(), &copy).unwrap();
+            let count = "SELECT count(*) FROM t";
+            Connection::open(copy).unwrap().query_row(count, [], |row| row.get::<_, i64>(0)).ok()
+        };
+        run_in_transaction(&mut open, "CREATE TABLE t (a); INSERT INTO t VALUES (1)");
+        open.write_back_old_log(Duration::from_secs(3_600));
+        assert_eq!(rows_without_log(&open), None, "the log is young");
+        open.write_back_old_log(Duration::ZERO);
+        assert_eq!(rows_without_log(&open), Some(1));
+        assert!(open.has_log(), "the idle database truncates it");
     }
 }

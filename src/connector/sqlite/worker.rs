@@ -1,22 +1,26 @@
-//! The thread that owns a database's connection.
+//! The worker that owns a database's connection.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::Synchronous;
 use super::batch::Batch;
-use super::database::{Results, Tuning};
+use super::database::{Rest, Results, Tuning};
 use super::errors::{Failure, FailureKind};
-use super::idle::Requests;
+use super::idle::{Requests, Waited};
 use super::open::{Open, Setup};
 use super::parked::{self, ParkedRow};
 use super::progress::{self, StoredCommit};
 use super::writer;
 use crate::checkpoint::{CheckpointError, CheckpointKey, CommitOrder};
 use crate::sink::TransactionError;
+
+/// The longest time for which the file of a busy database may lack a commit. Each write back costs two syncs.
+const MAX_LOG_AGE: Duration = Duration::from_secs(60);
 
 /// The most requests to commit that one transaction takes.
 const MAX_COMMIT_GROUP: usize = 256;
@@ -33,7 +37,7 @@ pub(super) enum Access {
 /// Work on the connection. Returns whether the connection must be opened again.
 pub(super) type Job = Box<dyn FnOnce(Result<&mut Open, Failure>) -> bool + Send>;
 
-/// A request to the database's thread.
+/// A request to the database's worker.
 pub(super) enum Request {
     Job { access: Access, job: Job },
     Commit { commits: Vec<StoredCommit>, synchronous: Synchronous, reply: CommitReply },
@@ -59,6 +63,16 @@ pub(super) struct Worker {
     deferred: VecDeque<Request>,
     open: Option<Open>,
     transaction: Option<Transaction>,
+    /// The last field, so that it is dropped after the connection.
+    lifetime: Lifetime,
+}
+
+/// The order of the workers of a file: one connection at a time.
+pub(super) struct Lifetime {
+    /// Closes when the former worker of the file has ended.
+    pub(super) former: Option<oneshot::Receiver<()>>,
+    /// Its drop tells that this worker has ended.
+    pub(super) _ended: oneshot::Sender<()>,
 }
 
 /// The open transaction.
@@ -71,30 +85,55 @@ struct Transaction {
 }
 
 impl Worker {
-    pub(super) fn new(path: PathBuf, tuning: Tuning, requests: mpsc::Receiver<Request>) -> Self {
+    pub(super) fn new(path: PathBuf, tuning: Tuning, requests: mpsc::Receiver<Request>, lifetime: Lifetime) -> Self {
         let requests = Requests::new(requests);
-        Self { path, tuning, requests, deferred: VecDeque::new(), open: None, transaction: None }
+        Self { path, tuning, requests, deferred: VecDeque::new(), open: None, transaction: None, lifetime }
     }
 
-    /// Serves requests until every sender is dropped.
-    pub(super) fn run(mut self) {
-        while let Some(request) = self.next() {
-            self.serve(request);
+    /// Serves requests until every sender is dropped, or until the worker rests.
+    pub(super) fn run(mut self, rest: &Rest) {
+        if let Some(former) = self.lifetime.former.take() {
+            // Two connections would do no harm. But the former one may still write its log back, which locks the file.
+            // The channel carries no message: it closes.
+            let _closed = former.blocking_recv();
+        }
+        loop {
+            match self.next() {
+                Waited::Request(request) => self.serve(request),
+                Waited::Closed => return,
+                Waited::Idle => {
+                    self.requests.stop_timer();
+                    if let Some(open) = &self.open {
+                        open.release_memory();
+                    }
+                    let Some((worker, request)) = rest.take(self) else { return };
+                    self = worker;
+                    self.serve(request);
+                }
+            }
         }
     }
 
-    fn next(&mut self) -> Option<Request> {
-        if self.transaction.is_none()
-            && let Some(request) = self.deferred.pop_front()
-        {
-            return Some(request);
-        }
-        // A transaction holds the write lock, so the log cannot be written back during one.
-        let idle = self.open.as_mut().filter(|_| self.transaction.is_none());
-        self.requests.next(idle)
+    /// Returns the next request, if one waits.
+    pub(super) fn try_next(&mut self) -> Option<Request> {
+        self.requests.try_next()
     }
 
-    fn serve(&mut self, request: Request) {
+    fn next(&mut self) -> Waited {
+        if self.transaction.is_some() {
+            // A transaction holds the write lock, so the log cannot be written back during one.
+            return self.requests.next_in_transaction();
+        }
+        if let Some(open) = &mut self.open {
+            open.write_back_old_log(MAX_LOG_AGE);
+        }
+        match self.deferred.pop_front() {
+            Some(request) => Waited::Request(request),
+            None => self.requests.next(self.open.as_mut()),
+        }
+    }
+
+    pub(super) fn serve(&mut self, request: Request) {
         let running = self.transaction.as_ref().map(|transaction| transaction.id);
         match request {
             Request::Job { access: Access::Read, job } => self.run_job(job),
@@ -306,8 +345,6 @@ fn failed(failure: &Failure, path: &Path) -> TransactionError {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::checkpoint::{Commit, Fence, Owner};
     use crate::position::{Position, Progress, TrancheId};
@@ -326,7 +363,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (requests, waiting) = mpsc::channel(8);
         let tuning = Tuning { busy_timeout: Duration::from_secs(1), cache: 0, log: 0 };
-        let mut worker = Worker::new(directory.path().join("p.db"), tuning, waiting);
+        let lifetime = Lifetime { former: None, _ended: oneshot::channel().0 };
+        let mut worker = Worker::new(directory.path().join("p.db"), tuning, waiting, lifetime);
         let keys: Vec<_> = (0..levels.len()).map(|number| key(&number.to_string())).collect();
         let open = worker.open().unwrap().with_schema().unwrap();
         for key in &keys {
@@ -342,7 +380,7 @@ mod tests {
             answers.push(answer);
         }
         // Serving the first request takes the others into its transaction.
-        let first = worker.next().unwrap();
+        let first = worker.try_next().unwrap();
         worker.serve(first);
         for mut answer in answers {
             assert_eq!(answer.try_recv().unwrap(), [Ok(())]);

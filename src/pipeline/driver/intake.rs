@@ -143,7 +143,12 @@ impl Driver {
             Some(position) => StartAt::Position(position),
             None => StartAt::Origin,
         };
-        tracing::info!(%tranche, from = %show(&from), parked = parked.len(), "tranche opened");
+        let shown = match &from {
+            StartAt::Origin => "origin".to_owned(),
+            StartAt::Position(position) => self.source.describe(position),
+        };
+        let streams_parked = (!parked.is_empty()).then_some(parked.len());
+        tracing::info!(%tranche, from = shown, streams_parked, "tranche opened");
         self.scheduler.open(tranche, progress);
         for parked in parked {
             self.scheduler.restore_parked(tranche, &parked.stream, parked.first);
@@ -256,7 +261,7 @@ impl Driver {
         read_at: Timestamp,
     ) {
         let began = self.clock.now();
-        let name = tranche.clone();
+        let (name, events) = (tranche.clone(), batch.events.len());
         let batch = IngestBatch { tranche, events: batch.events, resume_at: batch.resume_at, write_positions };
         if let Err(broken) = self.scheduler.ingest(batch, read_at) {
             let why = broken.to_string();
@@ -266,7 +271,7 @@ impl Driver {
             tracing::warn!(stream = conflict.stream, index = conflict.index, "{conflict}; later ones are only counted");
         }
         let batches = self.scheduler.tranche(&name).map_or(0, |report| report.batches);
-        self.counts.ingested(&name, batches, self.clock.now().since(began));
+        self.counts.ingested(&name, events, batches, self.clock.now().since(began));
     }
 
     pub(super) fn on_watch_failed(&mut self, error: &SourceError, failures: u32, retry_in: Option<Duration>) {
@@ -392,11 +397,4 @@ fn unanswered(key: &CheckpointKey) -> CheckpointError {
 /// Returns the span of a tranche's reader; above it is the pipeline's.
 fn tranche_span(tranche: &TrancheId) -> tracing::Span {
     tracing::error_span!("tranche", %tranche)
-}
-
-fn show(from: &StartAt) -> String {
-    match from {
-        StartAt::Origin => "its origin".to_owned(),
-        StartAt::Position(position) => position.to_string(),
-    }
 }

@@ -39,6 +39,7 @@ impl Driver {
             missing: self.options.require_all.then(|| self.missing_event()).flatten(),
             failures: self.failures.list(),
             handled_at: self.handled_at,
+            rate: self.rate.clone(),
             calls: self.calls.deciding(),
             writing: self.writes.active() + self.writes.retries(),
             settled: self.settled,
@@ -50,6 +51,7 @@ impl Driver {
             Phase::Fenced { by } => Some((format!("owned by {by}"), self.now)),
             _ => state.trouble.clone(),
         };
+        let stored = state.claim.committed.as_ref().and_then(|progress| progress.position.as_ref());
         TrancheView {
             tranche: tranche.to_string(),
             phase: state.phase.name(),
@@ -57,6 +59,7 @@ impl Driver {
             lag: state.lag,
             read: state.read.clone(),
             committed: state.claim.committed.clone(),
+            stored_at: stored.map(|position| self.source.describe(position)),
             committed_at: state.claim.committed_at,
             report: self.scheduler.tranche(tranche),
             trouble,

@@ -183,3 +183,46 @@ fn streams_of_released_tranches_are_forgotten_step_by_step() {
     }
     assert_eq!(held(&scheduler), 10);
 }
+
+#[test]
+fn c7_a_stored_write_position_replaces_that_of_a_revoked_tranche() {
+    // The call in flight keeps the stream known.
+    check(
+        "open t1; read t0: a/0 a/1; take; ok a; read t0: a/2; take; revoke t0
+         read t1 a=1: a/0 a/1; explain a; ok a; take; counts",
+        expect![[r#"
+            a 0 1
+            a 2
+            Active head=Some(1) events=2 age=0 write=Some(1) blocks=2.0
+            a 1
+            late 0 duplicates 1
+        "#]],
+    );
+}
+
+#[test]
+fn c6_a_placeholder_that_waits_for_a_revoked_call_completes_its_batch_with_the_call() {
+    check(
+        "open t1; read t0: a/0 a/1; take; ok a; read t0: a/2; take; revoke t0; read t1: a/p1; explain a; ok a; explain a; progress t1",
+        expect![[r#"
+            a 0 1
+            a 2
+            Active head=Some(1) events=2 age=0 write=None blocks=1.0
+            Idle head=None events=0 age=0 write=Some(2)
+            1
+        "#]],
+    );
+}
+
+#[test]
+fn c7_a_write_position_stays_while_the_tranche_that_reached_it_is_held() {
+    check(
+        "open t1; read t0: a/0 a/1 a/2 a/3 a/4; take; ok a; read t1: a/p5; explain a; read t0: a/6; take; explain a",
+        expect![[r#"
+            a 0 1 2 3 4
+            Idle head=None events=0 age=0 write=Some(6)
+            a 6
+            Active head=None events=1 age=0 write=Some(6) blocks=6.0
+        "#]],
+    );
+}

@@ -3,7 +3,8 @@
 use expect_test::expect;
 
 use super::super::{Options, Order};
-use super::script::{check, check_with, options};
+use super::script::{Runner, check, check_with, options};
+use crate::position::{TrancheId, WritePosition};
 
 #[test]
 fn c3_a_stored_write_position_ends_before_trailing_placeholders() {
@@ -173,6 +174,46 @@ fn c19_skip_in_read_order_passes_one_event_though_unfolds_follow_it() {
             a 0 u1@2 1
             origin 1-2
             a 1
+        "#]],
+    );
+}
+
+#[test]
+fn require_all_returns_streams_by_tranche_and_again_if_they_were_not_stored() {
+    let mut runner = Runner::new(Options { require_all: true, ..options() });
+    for line in ["open t1", "read t0: a/0 b/0", "read t1: c/0", "take all", "ok a", "ok b", "ok c"] {
+        runner.step(line);
+    }
+    let tranche = TrancheId::new("t0");
+    let names = |taken: &[(Box<str>, WritePosition)]| {
+        let mut names: Vec<_> = taken.iter().map(|(name, position)| (name.to_string(), position.next)).collect();
+        names.sort();
+        names
+    };
+    let taken = runner.scheduler.take_dirty_streams(&tranche);
+    assert_eq!(names(&taken), [("a".to_owned(), 1), ("b".to_owned(), 1)]);
+    assert!(runner.scheduler.take_dirty_streams(&tranche).is_empty());
+    runner.scheduler.restore_dirty_streams(&tranche, &taken);
+    for line in ["read t0: a/1", "take", "ok a"] {
+        runner.step(line);
+    }
+    let again = runner.scheduler.take_dirty_streams(&tranche);
+    assert_eq!(names(&again), [("a".to_owned(), 2), ("b".to_owned(), 1)], "the positions are those of now");
+    assert_eq!(names(&runner.scheduler.take_dirty_streams(&TrancheId::new("t1"))), [("c".to_owned(), 1)]);
+}
+
+#[test]
+fn c13_a_whole_stored_write_position_closes_the_gaps_below_it() {
+    check(
+        "read t0: a/0; take; ok a; read t0: a/6; take; ok a; explain a
+         read t0 a=8: a/3; take; explain a; progress t0",
+        expect![[r#"
+            a 0
+            a 6
+            Idle head=None events=0 age=0 write=Some(7) gaps=[(1, 6)]
+            nothing
+            Idle head=None events=0 age=0 write=Some(8)
+            3
         "#]],
     );
 }

@@ -178,3 +178,16 @@ fn c6_in_read_order_a_tranche_that_comes_back_waits_for_its_call() {
         "#]],
     );
 }
+
+#[test]
+fn c19_in_read_order_a_later_event_does_not_join_one_that_failed() {
+    check_with(
+        tranche(1),
+        "read t0: a/0; take; fail a; read t0: a/1; tick 10; take; ok a; take",
+        expect![[r#"
+            a 0
+            a 0 failures=1
+            a 1
+        "#]],
+    );
+}

@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 
-use super::super::Options;
+use super::super::{Options, Order};
 use super::script::{check, check_with, options};
 
 #[test]
@@ -162,5 +162,23 @@ fn a_preview_covers_exactly_the_events_that_go_with_a_call() {
         t0: origin 1-4
         origin 1-4
     "#]],
+    );
+}
+
+#[test]
+fn c3_an_ordinal_of_three_unfolds_is_handled_with_the_last_of_them() {
+    check_with(
+        Options { order: Order::None, ..options() },
+        "read t0: a/u2x3 b/0; take all; ok b; progress t0; ok a; progress t0; ok a; progress t0; ok a; progress t0",
+        expect![[r#"
+            a u2@1
+            a u2@1
+            a u2@1
+            b 0
+            origin 2-2
+            origin 2-2
+            origin 2-2
+            2
+        "#]],
     );
 }

@@ -374,3 +374,32 @@ fn p1_to_p5_batches_complete_as_their_streams_advance() {
     "#]],
     );
 }
+
+#[test]
+fn c5_on_a_sparse_source_a_repeat_within_a_call_is_handled_with_the_call() {
+    check_with(
+        Options { indexes: Indexes::Sparse, ..options() },
+        "read t0: a/10 a/15 a/19; take; read t0: a/15; ok a; explain a; take; progress t0; purge",
+        expect![[r#"
+            a 10 15 19
+            Idle head=None events=0 age=0 write=Some(20)
+            nothing
+            4
+            purged 1
+        "#]],
+    );
+}
+
+#[test]
+fn c5_a_repeat_of_a_late_event_in_flight_is_handled_with_it() {
+    check(
+        "read t0: a/2; take; ok a; read t0: a/1; take; read t0: a/1; read t0 a=9: b/0; progress t0; ok a; progress t0; counts",
+        expect![[r#"
+            a 2
+            a 1 late
+            1
+            3
+            late 1 duplicates 1
+        "#]],
+    );
+}

@@ -51,7 +51,7 @@ pub(super) fn shared(pipelines: &[Definition], data: &Path) -> Vec<Problem> {
     for (file, uses) in &files {
         if *file == lock {
             let written = uses.iter().filter(|used| used.role.is_written());
-            problems.extend(written.map(|used| used.problem("this is the file that the daemon holds as its lock")));
+            problems.extend(written.map(|used| used.problem("this file is the daemon's lock")));
             continue;
         }
         for (number, used) in uses.iter().enumerate() {
@@ -97,11 +97,11 @@ fn conflict(first: &Use<'_>, second: &Use<'_>) -> Option<Problem> {
     }
 }
 
-/// Returns the conflict of a written file that is a pipeline's own text.
+/// Returns the conflict of a written file that is a pipeline's file or script.
 fn over_text(writer: &Use<'_>, text: &Use<'_>, role: Role) -> Problem {
-    let noun = if role == Role::Script { "script" } else { "file" };
-    writer
-        .problem(format!("this is the {noun} of the pipeline `{}`, which a write would destroy", text.pipeline.name()))
+    let verb = if role == Role::Script { "is the script of" } else { "declares" };
+    let name = text.pipeline.name();
+    writer.problem(format!("this file {verb} the pipeline `{name}`, and a write would destroy it"))
 }
 
 type Used<'a> = (&'a Use<'a>, Usage);
@@ -111,8 +111,8 @@ fn written_twice(first: Used<'_>, second: Used<'_>) -> Option<Problem> {
     match (first.1, second.1) {
         (Usage::Lines, Usage::Lines) => {
             let other = first.0.pipeline.name();
-            let problem = second.0.problem(format!("the pipeline `{other}` appends to this file, and one alone may"));
-            Some(problem.help("give each a file of its own; one source reads several if they stand in one directory"))
+            let problem = second.0.problem(format!("the pipeline `{other}` appends to this file, too"));
+            Some(problem.help("give each pipeline a file of its own: one source can read all files of a directory"))
         }
         // Within one pipeline, the check of that pipeline has reported it. A pipeline may read the output of another.
         (Usage::Input, Usage::Lines) | (Usage::Lines, Usage::Input) => None,
@@ -145,12 +145,12 @@ fn owner(of: &Use<'_>, is_one_pipeline: bool) -> String {
 
 fn over_input(writer: &Use<'_>, usage: Usage, reader: &Use<'_>, is_one_pipeline: bool) -> Problem {
     let (noun, owner) = (noun(usage), owner(reader, is_one_pipeline));
-    let problem = writer.problem(format!("the source{owner} reads this as its feed, so it cannot be the {noun}"));
+    let problem = writer.problem(format!("this path is the feed of the source{owner}, so it cannot be the {noun}"));
     problem.help("name another path")
 }
 
 fn not_lines(lines: &Use<'_>, usage: Usage, other: &Use<'_>, is_one_pipeline: bool) -> Problem {
-    lines.problem(format!("this file is the {}{}, not one of lines", noun(usage), owner(other, is_one_pipeline)))
+    lines.problem(format!("this file is the {}{}, not a file of lines", noun(usage), owner(other, is_one_pipeline)))
 }
 
 fn not_a_directory(database: &Use<'_>, directory: &Use<'_>) -> Problem {
@@ -158,15 +158,16 @@ fn not_a_directory(database: &Use<'_>, directory: &Use<'_>) -> Problem {
     database.problem(format!("this is the checkpoint directory of the pipeline `{name}`, not a database"))
 }
 
-/// Advises about tables and progress in one file. Whoever rebuilds the tables by removing their file removes the progress.
+/// Advises about tables and progress in one file. An operator who removes the file to rebuild the tables removes the progress,
+/// too.
 fn with_progress(projection: &Use<'_>, checkpoints: &Use<'_>, is_one_pipeline: bool) -> Problem {
     if is_one_pipeline {
-        let why = "this database holds the progress as well, but not in the same transactions";
-        let help = "write `checkpoint = \"sink\"`, and every event has its effect exactly once";
+        let why = "this database also holds the progress, but commits it in other transactions";
+        let help = "write `checkpoint = \"sink\"`: every event then has its effect exactly once";
         return projection.problem(why).help(help).as_warning();
     }
     let owner = checkpoints.pipeline.name();
     let why =
-        format!("this database holds the progress of the pipeline `{owner}` as well: who removes one removes both");
+        format!("this database also holds the progress of the pipeline `{owner}`, and removing the file removes both");
     projection.problem(why).help("give the tables a file of their own").as_warning()
 }

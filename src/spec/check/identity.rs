@@ -40,7 +40,7 @@ pub(super) fn resolved(path: &Path) -> PathBuf {
         }
         let next = out.join(&name);
         match fs::read_link(&next) {
-            // A link may lead to nothing yet: whoever creates a file through it creates the target.
+            // The target of a link may be missing: a file created through the link is created there.
             Ok(target) if links < MAX_LINKS => {
                 links += 1;
                 if target.is_absolute() {

@@ -7,7 +7,7 @@ use crate::config::document::Problem;
 use crate::script;
 
 impl Check<'_> {
-    /// Checks numbers that no machine could use, and numbers that contradict each other.
+    /// Checks numbers that are out of bounds or contradict each other.
     pub(super) fn numbers(&self) -> Vec<Problem> {
         let spec = &self.pipeline.spec;
         let (schedule, errors, rhai) = (&spec.schedule, &spec.errors, spec.handler.rhai.as_ref());
@@ -20,15 +20,15 @@ impl Check<'_> {
             (&["errors", "retry", "initial"], errors.retry.initial.is_zero()),
             (&["errors", "stuck_after"], errors.stuck_after.is_zero()),
         ];
-        let zero = |path: &[&str]| self.problem(path, format!("`{}` must be more than nothing", path[path.len() - 1]));
+        let zero = |path: &[&str]| self.problem(path, format!("`{}` must be greater than 0", path[path.len() - 1]));
         let mut problems: Vec<_> =
             zeros.into_iter().filter(|(_, is_zero)| *is_zero).map(|(path, _)| zero(path)).collect();
         if errors.retry.initial > errors.retry.max {
-            let why = "the first delay is longer than the longest, `max`";
+            let why = "`initial` is longer than `max`";
             problems.push(self.problem(&["errors", "retry", "initial"], why));
         }
         if errors.outage.streams > errors.outage.calls {
-            let why = "`streams` exceeds `calls`: no outage would ever be found";
+            let why = "`streams` exceeds `calls`, so no outage would be found";
             problems.push(self.problem(&["errors", "outage", "streams"], why));
         }
         problems.extend(self.out_of_bounds());

@@ -43,9 +43,9 @@ impl Choice<'_> {
         if given.is_empty() && !has_handler {
             self.absent("sink", SinkSpec::KINDS, "a pipeline needs a sink or a handler, or both");
         } else if given.is_empty() && names_sink {
-            self.absent("sink", SinkSpec::KINDS, "this names no sink");
+            self.absent("sink", SinkSpec::KINDS, "this table names no sink");
         } else if !has_handler && names_handler {
-            self.absent("handler", HandlerSpec::KINDS, "this names no handler");
+            self.absent("handler", HandlerSpec::KINDS, "this table names no handler");
         }
         if given.is_empty() && has_handler { Some(connector::no_sink()) } else { self.only("sink", given) }
     }

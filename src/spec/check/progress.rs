@@ -54,7 +54,7 @@ pub(super) fn renamed(pipelines: &[Definition], data: &Path) -> Vec<Problem> {
         let listed = names(former.iter().copied().take(MAX_NAMED), "or");
         let why = format!(
             "the group `{}` has no progress, so every event is handled again; the store holds progress of the source \
-             `{source}` under the group {listed}, which no pipeline has",
+             `{source}` under the group {listed}, which no pipeline uses",
             pipeline.group()
         );
         let help = format!("if the pipeline was renamed, write `group = \"{first}\"` at the top of the file");

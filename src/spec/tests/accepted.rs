@@ -1,4 +1,4 @@
-//! Files that are right, and what they come to.
+//! Valid files and their parsed values.
 
 use std::path::Path;
 
@@ -260,7 +260,7 @@ fn a_pipeline_is_named_by_its_file_and_keyed_by_group_and_source() {
         ("a.toml", b"[source.generate]\n[sink.null]\n"),
         ("b.toml", b"group = 'g'\nsource_id = 's'\n[source.generate]\n[sink.null]\n"),
     ]);
-    let loaded = load(&files.directory()).unwrap();
+    let loaded = load(&[files.directory()]).unwrap();
     let defined: Vec<_> = loaded.into_iter().map(|loaded| crate::spec::define(loaded).unwrap()).collect();
     let keys: Vec<_> = defined.iter().map(|it| (it.name(), it.group(), it.source_id())).collect();
     assert_eq!(keys, [("a", "a", "generate".to_owned()), ("b", "g", "s".to_owned())]);

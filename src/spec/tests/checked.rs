@@ -11,7 +11,7 @@ use crate::spec::{Checked, Outcome};
 /// Checks the pipelines in a directory that has them all in order.
 fn outcome(files: &Files) -> Outcome {
     let data = files.root.path().join("data");
-    check(load(&files.directory()).unwrap(), &data).unwrap_or_else(|problems| panic!("{}", files.render(&problems)))
+    check(load(&[files.directory()]).unwrap(), &data).unwrap_or_else(|problems| panic!("{}", files.render(&problems)))
 }
 
 fn checked(files: &Files) -> Checked {
@@ -81,14 +81,14 @@ fn r61_variables_that_are_set_are_judged_while_others_are_missing() {
     let loaded = allowing_missing(|| load_file(&files.directory().join("a.toml"))).unwrap();
     let problems = check(vec![loaded], files.root.path()).err().unwrap_or_default();
     expect![[r#"
-        error: a pattern matches names of files, which hold no `/`
+        error: `pattern` matches file names, and no file name contains `/`
          --> pipelines/a.toml:3:11
           |
         3 | pattern = '${PROPULSIOND_TEST_UNSET:-a/b}'
           |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ source.json.pattern
           |
           = help: name the directory with `path`; files in directories below it are not read
-        error: `commit_interval` must be more than nothing
+        error: `commit_interval` must be greater than 0
          --> pipelines/a.toml:7:19
           |
         7 | commit_interval = '${PROPULSIOND_TEST_UNSET:-0s}'
@@ -121,7 +121,7 @@ fn s22_the_checkpoints_are_not_the_feed_however_it_is_spelled() {
     for path in ["../pipelines/events.jsonl", "link.db", "hard.db", "x/../link.db"] {
         let [found] = &problems_of(path)[..] else { panic!("{path}: one problem is expected") };
         assert!(
-            found.contains("the source reads this as its feed, so it cannot be the checkpoint database"),
+            found.contains("this path is the feed of the source, so it cannot be the checkpoint database"),
             "{found}"
         );
     }
@@ -143,7 +143,7 @@ fn s22_no_setting_names_a_file_of_another_use() {
     check_files(
         "[sink.sqlite]\npath = 'link.db'\n",
         expect![[r#"
-            error: the source reads this as its feed, so it cannot be the database
+            error: this path is the feed of the source, so it cannot be the database
              --> pipelines/a.toml:4:8
               |
             4 | path = 'link.db'
@@ -165,7 +165,7 @@ fn s22_no_setting_names_a_file_of_another_use() {
     check_files(
         "[handler.rhai]\nscript = 's.rhai'\n[sink.file]\npath = '../pipelines/s.rhai'\n",
         expect![[r#"
-            error: this is the script of the pipeline `a`, which a write would destroy
+            error: this file is the script of the pipeline `a`, and a write would destroy it
              --> pipelines/a.toml:6:8
               |
             6 | path = '../pipelines/s.rhai'
@@ -175,7 +175,7 @@ fn s22_no_setting_names_a_file_of_another_use() {
     check_files(
         "[sink.file]\npath = '../pipelines/a.toml'\n",
         expect![[r#"
-            error: this is the file of the pipeline `a`, which a write would destroy
+            error: this file declares the pipeline `a`, and a write would destroy it
              --> pipelines/a.toml:4:8
               |
             4 | path = '../pipelines/a.toml'

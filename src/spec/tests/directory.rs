@@ -20,7 +20,7 @@ fn only_visible_pipeline_files_of_the_directory_itself_are_loaded() {
     std::fs::create_dir(files.directory().join("kafka")).unwrap();
     std::fs::write(files.directory().join("kafka/inner.toml"), "broken").unwrap();
     std::os::unix::fs::symlink("b.toml", files.directory().join("linked.toml")).unwrap();
-    let loaded = load(&files.directory()).unwrap();
+    let loaded = load(&[files.directory()]).unwrap();
     assert_eq!(loaded.iter().map(|pipeline| &*pipeline.name).collect::<Vec<_>>(), ["a", "b", "linked"]);
-    assert_eq!(load(&files.directory().join("b.toml")).unwrap()[0].name, "b", "one file is loaded by its path");
+    assert_eq!(load(&[files.directory().join("b.toml")]).unwrap()[0].name, "b", "one file is loaded by its path");
 }

@@ -5,7 +5,7 @@ use prometheus::{Counter, Gauge, Histogram, IntCounter, Registry};
 
 use super::family::{AnyFamily, Family};
 use super::process::Process;
-use super::series::{Age, Description, Reading, Series, WallAge};
+use super::series::{Age, Description, Reading, Series, StateGauge, WallAge};
 use super::summary::{CoarseSummary, Summary};
 use crate::clock::Clock;
 
@@ -39,12 +39,12 @@ pub(super) struct Spans {
 
 /// Propulsion's scheduler metrics.
 pub(super) struct Scheduler {
-    pub(super) categories: Family<Gauge>,
-    pub(super) streams: Family<Gauge>,
-    pub(super) events: Family<Gauge>,
-    pub(super) bytes: Family<Gauge>,
-    pub(super) busy_count: Family<Gauge>,
-    pub(super) busy_seconds: Family<Gauge>,
+    pub(super) categories: Family<StateGauge>,
+    pub(super) streams: Family<StateGauge>,
+    pub(super) events: Family<StateGauge>,
+    pub(super) bytes: Family<StateGauge>,
+    pub(super) busy_count: Family<StateGauge>,
+    pub(super) busy_seconds: Family<StateGauge>,
     pub(super) cpu: Family<Counter>,
     pub(super) handler: Family<Histogram>,
     pub(super) handler_summary: Family<Summary>,
@@ -82,7 +82,7 @@ pub(super) struct Checkpoint {
 
 /// The families with one series per pipeline.
 pub(super) struct Pipeline {
-    pub(super) state: Family<Gauge>,
+    pub(super) state: Family<StateGauge>,
     pub(super) config_hash: Family<Gauge>,
     pub(super) restarts: Family<IntCounter>,
     pub(super) stage: Family<Histogram>,
@@ -282,7 +282,7 @@ impl Pipeline {
         Self {
             state: maker.make(
                 "propulsiond_pipeline_state",
-                "1 for the current state of a pipeline, 0 for the others",
+                "1 for the current state of a pipeline, 0 for its former ones",
                 &["pipeline", "state"],
             ),
             config_hash: maker.make(

@@ -10,6 +10,7 @@ use prometheus::{Counter, Gauge, Histogram, IntCounter};
 use super::families::Families;
 use super::family::AnyFamily;
 use super::local::{Activity, LocalMetrics, Stage};
+use super::series::StateGauge;
 use super::streams::Streams;
 use super::summary::Latency;
 use super::totals::{KindTotals, Totals};
@@ -36,7 +37,7 @@ struct Shared {
     streams: Streams,
     cpu: [Counter; Activity::ALL.len()],
     stages: [Histogram; Stage::ALL.len()],
-    states: [Gauge; State::ALL.len()],
+    states: [StateGauge; State::ALL.len()],
     counters: Counters,
     kinds: Mutex<BTreeSet<Arc<str>>>,
     tranches: Mutex<BTreeMap<TrancheId, TrancheMetrics>>,

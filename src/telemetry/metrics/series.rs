@@ -28,6 +28,11 @@ pub(super) trait Series: Clone + Send + Sync + 'static {
 
     /// Returns the current value without labels; `None` while there is none.
     fn sample(&self) -> Option<proto::Metric>;
+
+    /// Returns the number of observed durations; `None` for other types of series.
+    fn observations(&self) -> Option<u64> {
+        None
+    }
 }
 
 const VALID: &str = "descriptions are constants, and a test makes one of each";
@@ -51,8 +56,9 @@ impl Series for Counter {
         Self::new(description.name, description.help).expect(VALID)
     }
 
+    /// Seconds of work: absent until there are some. No alert watches their increase.
     fn sample(&self) -> Option<proto::Metric> {
-        Some(self.metric())
+        (self.get() > 0.0).then(|| self.metric())
     }
 }
 
@@ -79,6 +85,34 @@ impl Series for Histogram {
     fn sample(&self) -> Option<proto::Metric> {
         Some(self.metric())
     }
+
+    fn observations(&self) -> Option<u64> {
+        Some(self.get_sample_count())
+    }
+}
+
+/// A gauge for one of many states. It is absent until it has a value other than 0, and then stays.
+#[derive(Clone, Debug)]
+pub(super) struct StateGauge(Reading);
+
+impl StateGauge {
+    pub(super) fn set(&self, value: f64) {
+        if value != 0.0 || self.0.get().is_some() {
+            self.0.set(Some(value));
+        }
+    }
+}
+
+impl Series for StateGauge {
+    const TYPE: MetricType = MetricType::GAUGE;
+
+    fn make(description: &Description, clock: Clock) -> Self {
+        Self(Reading::make(description, clock))
+    }
+
+    fn sample(&self) -> Option<proto::Metric> {
+        self.0.sample()
+    }
 }
 
 /// A gauge that can be absent.
@@ -88,6 +122,10 @@ pub(super) struct Reading(Arc<AtomicU64>);
 impl Reading {
     pub(super) fn set(&self, value: Option<f64>) {
         self.0.store(value.unwrap_or(f64::NAN).to_bits(), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Option<f64> {
+        Some(f64::from_bits(self.0.load(Ordering::Relaxed))).filter(|value| !value.is_nan())
     }
 }
 
@@ -99,8 +137,7 @@ impl Series for Reading {
     }
 
     fn sample(&self) -> Option<proto::Metric> {
-        let value = f64::from_bits(self.0.load(Ordering::Relaxed));
-        (!value.is_nan()).then(|| gauge(value))
+        self.get().map(gauge)
     }
 }
 

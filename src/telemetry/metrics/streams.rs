@@ -1,8 +1,7 @@
 //! The number of streams in each state, under Propulsion's state names.
 
-use prometheus::Gauge;
-
 use super::families::Scheduler;
+use super::series::StateGauge;
 use crate::scheduler::{Snapshot, StateTotals};
 
 type Totals = fn(&Snapshot) -> &StateTotals;
@@ -26,24 +25,24 @@ const BUSY: [(&str, Totals); 3] = [
     ("stalled", |snapshot| &snapshot.stalled),
 ];
 
-/// The gauges of one pipeline's scheduler.
+/// The gauges of one pipeline's scheduler. Each appears with its first stream.
 pub(super) struct Streams {
-    synced: Gauge,
+    synced: StateGauge,
     states: Vec<(Totals, State)>,
     busy: Vec<(Totals, Busy)>,
 }
 
 struct State {
-    categories: Gauge,
-    streams: Gauge,
-    events: Gauge,
-    bytes: Gauge,
+    categories: StateGauge,
+    streams: StateGauge,
+    events: StateGauge,
+    bytes: StateGauge,
 }
 
 struct Busy {
-    count: Gauge,
-    oldest: Gauge,
-    newest: Gauge,
+    count: StateGauge,
+    oldest: StateGauge,
+    newest: StateGauge,
 }
 
 impl Streams {

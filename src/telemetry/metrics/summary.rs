@@ -166,6 +166,10 @@ impl Series for Summary {
         metric.set_summary(summary);
         Some(metric)
     }
+
+    fn observations(&self) -> Option<u64> {
+        Some(self.recorded().count)
+    }
 }
 
 impl Series for CoarseSummary {
@@ -177,6 +181,10 @@ impl Series for CoarseSummary {
 
     fn sample(&self) -> Option<proto::Metric> {
         self.0.sample()
+    }
+
+    fn observations(&self) -> Option<u64> {
+        self.0.observations()
     }
 }
 

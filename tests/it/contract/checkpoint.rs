@@ -1,4 +1,4 @@
-//! Checkpoint stores: what is kept, who may move it; and sinks that hold the progress themselves.
+//! The contracts of checkpoint stores, and of sinks that hold the progress.
 
 #![expect(clippy::unwrap_used, reason = "all of this is tests")]
 

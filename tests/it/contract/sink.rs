@@ -1,4 +1,4 @@
-//! The contract of a sink, run against each of them.
+//! The contract of every sink.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -28,7 +28,7 @@ pub(super) trait Harness: Sync {
     /// Returns the streams and indexes that the back end has received, in order of arrival.
     fn seen(&self) -> Vec<(String, i64)>;
 
-    /// Returns an effect that shows up in `seen` as that stream and index.
+    /// Returns an effect that `seen` lists as that stream and index.
     fn effect(&self, stream: &str, index: i64) -> Value {
         Value::Map(vec![("stream".into(), stream.into()), ("index".into(), Value::Int(index))])
     }
@@ -74,10 +74,10 @@ fn events(stream: &str, indexes: std::ops::Range<i64>) -> Decided {
 /// One event with the effects that a handler emitted for it.
 fn emitted(stream: &str, index: i64, values: Vec<Value>) -> Decided {
     let work = work(vec![event(stream, index, Kind::Event)]);
-    Decided { next: work.next, work, effects: Effects::Emitted(values), accepted: 0 }
+    Decided { next: work.next, work, effects: Effects::Emitted(values.into()), accepted: 0 }
 }
 
-/// Writes in groups of the size that the sink takes.
+/// Writes in batches of the sink's size.
 async fn write(sink: &dyn Sink, decided: &[Decided]) -> Vec<Result> {
     let mut results = Vec::new();
     for group in decided.chunks(sink.max_batch()) {
@@ -201,7 +201,7 @@ macro_rules! sink_contract {
 }
 use sink_contract;
 
-/// Reads the stream and index out of lines of JSON, each of which must be whole.
+/// Returns stream and index of each line. Asserts that no line is truncated.
 fn read_lines(text: &str) -> Vec<(String, i64)> {
     assert!(text.is_empty() || text.ends_with('\n'), "a torn line: {text}");
     text.lines().map(read_line).collect()

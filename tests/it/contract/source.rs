@@ -15,33 +15,33 @@ use propulsiond::source::{Batch, Changes, Next, Room, Source, SourceErrorKind, T
 
 use feeds::{Generated, Json, Memory};
 
-/// A feed to be read, and what can be done to it.
+/// A feed, and the changes that a case can make to it.
 trait Harness {
-    /// Makes a source over the feed, as a process that starts does.
+    /// Makes a source over the feed, as a new process does.
     fn source(&mut self) -> Arc<dyn Source>;
 
     /// Returns the number of events in the feed.
     fn count(&self) -> usize;
 
-    /// Takes all events out of the feed before it is read.
+    /// Removes all events from the feed before it is read.
     fn clear(&mut self);
 
-    /// Appends `count` events behind what there is; returns whether the feed can do that.
+    /// Appends `count` events; returns whether the feed supports that.
     fn append(&mut self, count: usize) -> bool;
 
-    /// Makes reads of a tranche fail; returns whether that can be done.
+    /// Makes reads of a tranche fail; returns whether the feed supports that.
     fn break_down(&mut self, tranche: &TrancheId) -> bool;
 
     fn mend(&mut self);
 
-    /// Makes sure that a position behind the first batch no longer exists; returns the one to use for it.
+    /// Removes a position behind the first batch from the feed, and returns that position.
     fn lose(&mut self, behind_first: Position) -> Position;
 }
 
 /// The batches of each tranche, up to its tail.
 type Feed = BTreeMap<TrancheId, Vec<Batch>>;
 
-/// Fails instead of hanging.
+/// Waits for a future, and fails after a limit.
 async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), what).await.expect("this should have come to an end long ago")
 }
@@ -77,7 +77,7 @@ async fn assignments(source: &dyn Source) -> Vec<(TrancheId, u64)> {
     found
 }
 
-/// Reads up to the tail, the batch that reports it included.
+/// Reads up to the tail, including the batch that reports it.
 async fn to_tail(reader: &mut Box<dyn TrancheReader>) -> Vec<Batch> {
     let mut batches = Vec::new();
     while batches.last().is_none_or(|batch: &Batch| !batch.at_tail) {
@@ -103,7 +103,7 @@ fn events(batches: &[Batch]) -> impl Iterator<Item = &Event> {
     batches.iter().flat_map(|batch| &batch.events)
 }
 
-/// All that makes an event what it is.
+/// The parts of an event that a case compares.
 fn show(event: &Event) -> String {
     format!("{event:?} {} {}", event.event_type(), String::from_utf8_lossy(event.data()))
 }
@@ -154,7 +154,7 @@ async fn r30_reports_the_tail_of_an_empty_feed_at_once(mut harness: impl Harness
         let mut reader = source.open(&tranche, StartAt::Origin);
         let batches = to_tail(&mut reader).await;
         assert_eq!(events(&batches).count(), 0);
-        // And there one can go on from.
+        // A reader can resume at that position.
         let resume_at = batches.last().unwrap().resume_at.clone();
         to_tail(&mut source.open(&tranche, StartAt::Position(resume_at))).await;
     }
@@ -231,7 +231,7 @@ async fn c1_ordinals_ascend_and_denote_the_same_event_when_read_again(mut harnes
     }
 }
 
-/// Polls a future a few times, letting others run in between, then drops it.
+/// Polls a future a few times, lets other tasks run in between, then drops it.
 async fn interrupted<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
     let mut future = std::pin::pin!(future);
     for _ in 0..=polls {

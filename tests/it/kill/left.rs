@@ -30,7 +30,7 @@ impl Progress {
         let key = CheckpointKey { group: pipeline.into(), source: "json".into(), tranche: TrancheId::new("0") };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let Some(stored) = runtime.block_on(store.load(&key)).unwrap() else { return Self::default() };
-        // The position in JSON lines names the file's number and how many of its lines were read.
+        // A position in JSON lines has the file's number and the number of its read lines.
         let upto = stored.position.map_or(Ordinal::default(), |position| {
             let place: serde_json::Value = serde_json::from_str(&position.to_string()).unwrap();
             let number = |name: &str| place.get(name).map_or(0, |number| number.as_u64().unwrap());
@@ -44,7 +44,7 @@ impl Progress {
     }
 }
 
-/// Copies of the databases: those themselves are for the next daemon to recover.
+/// Copies of the databases. The next daemon recovers the originals.
 pub(super) struct Databases(tempfile::TempDir);
 
 impl Databases {
@@ -62,13 +62,13 @@ impl Databases {
 /// The contents of a sink up to the last look. Each look adds the lines since the one before.
 #[derive(Default)]
 pub(super) struct Held {
-    /// The next index of each stream: all events before it are there.
+    /// The next index of each stream. All events before it are written.
     next: HashMap<usize, i64>,
-    /// The bytes of the file, or the rows of the table, that were taken in.
+    /// The bytes of the file, or the rows of the table, that were read so far.
     taken: u64,
-    /// A file's last line was whole, but for its newline.
+    /// A file's last line lacks its newline only.
     open: bool,
-    /// A file's last line is cut.
+    /// A file's last line is truncated.
     is_cut: bool,
     /// The lines that may be written again until the next look, each once.
     may_repeat: HashSet<(usize, i64)>,
@@ -80,12 +80,12 @@ impl Held {
         self.next.get(&line.stream).is_some_and(|next| line.index < *next)
     }
 
-    /// Returns how many different events are there.
+    /// Returns the number of different events.
     pub(super) fn events(&self) -> u64 {
         self.next.values().map(|next| next.cast_unsigned()).sum()
     }
 
-    /// Returns how many events may be written again until the next look.
+    /// Returns the number of events that may be written again until the next look.
     pub(super) fn at_risk(&self) -> u64 {
         self.may_repeat.len() as u64
     }
@@ -95,7 +95,7 @@ impl Held {
         !self.is_cut && !self.open
     }
 
-    /// Takes in what was added to a file.
+    /// Reads the lines that were added to a file.
     pub(super) fn take_lines(&mut self, path: &Path) {
         let Ok(mut file) = File::open(path) else { return };
         let mut bytes = Vec::new();
@@ -111,7 +111,7 @@ impl Held {
             self.take(stream, index);
             rest = after;
         }
-        // A line that lacks nothing but its newline gets that; what else is left is cut off.
+        // The sink completes a line that lacks its newline only, and cuts any other rest off.
         if let Some((stream, index)) = parse(rest) {
             self.take(stream, index);
             self.open = true;
@@ -121,7 +121,7 @@ impl Held {
         self.taken += (text.len() - rest.len()) as u64;
     }
 
-    /// Takes in what was added to a table.
+    /// Reads the rows that were added to a table.
     pub(super) fn take_rows(&mut self, databases: &Databases) {
         let connection = Connection::open(databases.0.path().join("table.db")).unwrap();
         if !connection.table_exists(None, "effects").unwrap() {
@@ -138,7 +138,7 @@ impl Held {
         }
     }
 
-    /// Takes in an event: the next one of its stream, or one that may come again.
+    /// Adds an event: the next one of its stream, or an expected repetition.
     fn take(&mut self, stream: usize, index: i64) {
         let next = self.next.entry(stream).or_insert(0);
         if index == *next {
@@ -150,7 +150,7 @@ impl Held {
         self.repeated += 1;
     }
 
-    /// Checks that what is covered is there, and returns what is there but not covered.
+    /// Asserts that every covered event is written. Returns the written events that are not covered.
     pub(super) fn not_covered<'f>(&self, feed: &'f Feed, progress: &Progress) -> Vec<&'f Line> {
         let (covered, not_covered): (Vec<_>, Vec<_>) = feed.lines().iter().partition(|line| progress.covers(line));
         let lost = covered.into_iter().find(|line| !self.holds(line));

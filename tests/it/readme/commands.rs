@@ -12,18 +12,18 @@ use super::page::{Part, is_assignment, is_program, root};
 use crate::daemon::{Daemon, Place, check, copy_directory, program, run};
 use crate::deploy::{Image, manifest};
 
-/// The scene of commands: a copy of the sample that ran to its tail, a daemon beside it, and a root for installed files.
+/// The surroundings of commands: a copy of the sample after a run to its tail, a daemon, and a root for installed files.
 pub(super) struct Scene {
     place: Place,
     daemon: OnceCell<Daemon>,
     runs: Cell<usize>,
-    /// The containers that were named, and the images that were built.
+    /// The names of containers and images from earlier commands.
     named: RefCell<Vec<String>>,
 }
 
 type Judged = Result<(), String>;
 
-/// The placeholders of the pages for values of the reader's own.
+/// The placeholders of the pages, with values for the test.
 const STAND_INS: [(&str, &str); 6] = [
     ("NAME", "orders"),
     ("PIPELINE", "orders"),
@@ -54,7 +54,7 @@ impl Scene {
         })
     }
 
-    /// Returns the program with arguments, on any port and with data of its own.
+    /// Returns the program with arguments, on a free port and with a data directory of its own.
     fn anywhere(&self, arguments: &[&str]) -> Command {
         self.runs.set(self.runs.get() + 1);
         let mut command = program();
@@ -63,10 +63,10 @@ impl Scene {
         command
     }
 
-    /// Runs a command, or looks at what it names.
+    /// Runs a command, or checks the files that it names.
     ///
     /// # Errors
-    /// Says what is not as the command supposes. What runs and fails, panics.
+    /// A file that the command names does not exist. A command that runs and fails panics.
     pub(super) fn judge(&self, command: &Part) -> Judged {
         let words = words(&command.text);
         let of_command = words.iter().position(|word| !is_assignment(word)).unwrap_or(words.len());
@@ -86,9 +86,10 @@ impl Scene {
             ["kubectl", rest @ ..] => self.kubectl(rest),
             ["systemctl", "enable", "--now", unit] => exists(&format!("deploy/{unit}.service")),
             ["sqlite3", database, backup] => self.sqlite3(database, backup),
+            ["dpkg", "-i", "propulsiond.deb"] => self.dpkg(),
             ["install" | "cp" | "mkdir", ..] => self.for_real(words),
             ["fuzz/run", target] => exists(&format!("fuzz/fuzz_targets/{}.rs", stood_in(target))),
-            [script] if is_program(script) => is_a_script(script),
+            [script] | [script, "--check"] if is_program(script) => is_a_script(script),
             _ => Err("the test does not know how to run this".to_owned()),
         }
     }
@@ -119,9 +120,10 @@ impl Scene {
                 daemon.until("/readyz", |status, _| status == 200);
                 assert_eq!(daemon.stop("INT").0, Some(0));
             }
-            cli::Command::Health => {
+            cli::Command::Health | cli::Command::Status(_) => {
+                let said = if arguments[0] == "health" { "healthy and ready" } else { "running" };
                 arguments.extend(["--listen", &self.daemon().address]);
-                check(&self.run_here(&arguments), 0, &["healthy and ready"]);
+                check(&self.run_here(&arguments), 0, &[said]);
             }
             _ => check(&self.run_here(&arguments), 0, &[]),
         }
@@ -132,7 +134,7 @@ impl Scene {
         run(program().args(arguments).current_dir(self.place.path("")).env_remove("RUST_BACKTRACE"))
     }
 
-    /// Asks the daemon what a reader would ask theirs.
+    /// Sends the request of a `curl` command to the daemon of the scene.
     fn curl(&self, arguments: &[&str]) -> Judged {
         let (headers, url) = match arguments {
             [url] => (Vec::new(), url),
@@ -147,7 +149,7 @@ impl Scene {
         self.answers("GET", &format!("/{path}"), &headers)
     }
 
-    /// Asserts that the daemon answers there; NAME and the like stand for what it has.
+    /// Asserts that the daemon answers at a path, with values for the placeholders.
     pub(super) fn answers(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Judged {
         let path = path.split('/').map(stood_in).collect::<Vec<_>>().join("/");
         let (status, body) = self.daemon().request(&format!("{method} {path}"), headers, "");
@@ -230,7 +232,7 @@ impl Scene {
         }
     }
 
-    /// Does to the sample's data what the shell of SQLite does.
+    /// Does the work of SQLite's shell on the sample's data.
     fn sqlite3(&self, database: &str, command: &str) -> Judged {
         let target = command.strip_prefix(".backup ").ok_or("the test knows `.backup` alone")?;
         let database = self.place.path(database);
@@ -240,6 +242,14 @@ impl Scene {
         let target = self.place.path(target).to_str().map(str::to_owned);
         let copied = rusqlite::Connection::open(database).unwrap().execute("VACUUM INTO ?1", [target]);
         copied.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Puts the files of the Debian package that later commands name into their places. `deploy/package --check` installs the
+    /// real package.
+    fn dpkg(&self) -> Judged {
+        self.for_real(&["mkdir", "-p", "/usr/share/doc/propulsiond/examples", "/etc/propulsiond/pipelines"])?;
+        self.for_real(&["cp", "-r", "pipelines", "/usr/share/doc/propulsiond/examples/"])?;
+        self.for_real(&["cp", "config/propulsiond.toml", "/etc/propulsiond/"])
     }
 
     /// Runs a command that copies files: from the repository to below another root, or from the sample's data.
@@ -255,7 +265,7 @@ impl Scene {
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     }
 
-    /// Returns a word in which what is to be below `/etc` or `/usr` is below the scene's own root.
+    /// Returns a word with paths below `/etc` or `/usr` moved to the scene's own root.
     fn installed(&self, word: &str) -> String {
         let below_root = |path: &str| self.place.path("root").join(path).to_str().unwrap().to_owned();
         match word.strip_prefix('/') {
@@ -265,7 +275,7 @@ impl Scene {
     }
 }
 
-/// Parts a line as a shell does, as far as the pages need it.
+/// Splits a line into words as a shell does, as far as the pages need it.
 fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for c in line.chars() {
@@ -298,7 +308,7 @@ fn is_a_bench(name: &str) -> Judged {
     if is_there { Ok(()) } else { Err(format!("Cargo.toml has no bench `{name}`")) }
 }
 
-/// Asks this very program which tests a filter leaves.
+/// Asserts that filters select at least one test of this binary.
 fn has_tests(filters: &[&str], of_program: &[&str]) -> Judged {
     if !of_program.iter().all(|word| ["--nocapture", "--test-threads", "1"].contains(word)) {
         return Err("the test does not know these arguments of a test".to_owned());
@@ -313,7 +323,7 @@ fn is_a_script(path: &str) -> Judged {
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }
 
-/// Asserts that some code asks for a variable.
+/// Asserts that some code reads a variable.
 fn is_read(variable: &str) -> Judged {
     let asked_for = format!("(\"{variable}\")");
     let mut directories: Vec<PathBuf> = ["src", "tests", "benches"].map(|directory| root().join(directory)).into();

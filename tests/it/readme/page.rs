@@ -1,4 +1,4 @@
-//! A page in Markdown, as far as its commands, blocks, tables and links go.
+//! A page in Markdown: its commands, blocks, tables and links.
 
 use std::path::{Path, PathBuf};
 
@@ -64,7 +64,7 @@ impl Page {
         self.parse().0
     }
 
-    /// Returns what stands in backticks outside of blocks; it may go on in the next line.
+    /// Returns the texts in backticks outside of blocks. One may continue on the next line.
     pub(super) fn spans(&self) -> Vec<Part> {
         let mut spans = Vec::new();
         let mut open = None::<Part>;
@@ -88,7 +88,7 @@ impl Page {
         spans
     }
 
-    /// Returns every command: the lines of blocks for a shell, and what in backticks looks like one.
+    /// Returns every command: the lines of shell blocks, and the texts in backticks that look like one.
     pub(super) fn commands(&self) -> Vec<Part> {
         let shell = |block: &Block| ["sh", "console"].contains(&block.language.as_str());
         let mut commands: Vec<Part> =
@@ -108,7 +108,7 @@ impl Page {
         rows
     }
 
-    /// Returns where the page's links lead, but for those to other places of the net.
+    /// Returns the targets of the page's links within the repository.
     pub(super) fn links(&self) -> Vec<(Part, PathBuf, Option<String>)> {
         let link = regex::Regex::new(r"\]\(([^)\s]+)\)").unwrap();
         let mut links = Vec::new();
@@ -127,7 +127,7 @@ impl Page {
         links
     }
 
-    /// Returns what links to its headings end with.
+    /// Returns the anchors of the headings.
     pub(super) fn anchors(text: &str) -> Vec<String> {
         let headings =
             text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
@@ -139,7 +139,7 @@ impl Page {
     }
 }
 
-/// Returns the commands of a shell's lines: without comments, what ends in `\` with what follows.
+/// Returns the commands of a shell's lines, without comments. A line that ends in `\` is joined with the next.
 fn joined(lines: &[Part]) -> Vec<Part> {
     let mut commands = Vec::<Part>::new();
     let mut goes_on = false;
@@ -162,7 +162,7 @@ pub(super) fn is_assignment(word: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
-/// Programs that are commands if something follows them.
+/// Programs that are commands if an argument follows.
 const PROGRAMS: [&str; 10] =
     ["propulsiond", "cargo", "curl", "docker", "kubectl", "systemctl", "sqlite3", "rustup", "fuzz/run", "kill"];
 

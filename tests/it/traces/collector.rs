@@ -1,4 +1,4 @@
-//! A listener that keeps what it is sent, and how OTLP is read.
+//! A listener that keeps its requests, and a reader of OTLP.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -16,7 +16,7 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// Returns a header's value, empty if it is not there.
+    /// Returns a header's value, empty if it is missing.
     pub(super) fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
     }
@@ -49,7 +49,7 @@ impl Collector {
         Self { url, state }
     }
 
-    /// Says with which status requests are answered from here on.
+    /// Sets the status of the answers from here on.
     pub(super) fn answer(&self, status: u16) {
         self.state.status.store(status, Ordering::Relaxed);
     }
@@ -105,7 +105,7 @@ pub(super) struct Span {
 }
 
 impl Span {
-    /// Writes what is the same in every run.
+    /// Writes the parts that are equal in every run.
     pub(super) fn show(&self) -> String {
         let kind = ["unspecified", "internal", "server", "client", "producer", "consumer"][self.kind as usize];
         let attributes: Vec<_> =
@@ -115,7 +115,7 @@ impl Span {
             shown.push_str(&format!(" links={}", self.links));
         }
         if let Some(why) = &self.failed {
-            // Messages name the address, whose port is another each time.
+            // Messages name the address, whose port differs between runs.
             let why: String =
                 why.split("127.0.0.1:").map(|part| part.trim_start_matches(|c: char| c.is_ascii_digit())).collect();
             shown.push_str(&format!(" failed: {why}"));
@@ -158,7 +158,7 @@ fn read_span(span: &[u8]) -> Span {
         ended: number(8),
         attributes: attributes(span, 9),
         links: all(span, 13).len(),
-        // 2 is an error.
+        // Status code 2 is an error.
         failed: status
             .filter(|status| one(status, 3).is_some_and(|code| code.number() == 2))
             .map(|status| one(status, 2).map(|message| message.text()).unwrap_or_default()),

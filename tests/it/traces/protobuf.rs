@@ -1,4 +1,4 @@
-//! As much of protobuf's wire format as it takes to look at what was sent.
+//! A reader of protobuf's wire format, as far as the tests need it.
 
 /// A field's value.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +52,7 @@ pub(super) fn all(message: &[u8], field: u64) -> Vec<Value<'_>> {
     fields(message).into_iter().filter(|(number, _)| *number == field).map(|(_, value)| value).collect()
 }
 
-/// Returns the value of a field, if it is there.
+/// Returns the value of a field, if present.
 pub(super) fn one(message: &[u8], field: u64) -> Option<Value<'_>> {
     all(message, field).pop()
 }

@@ -38,7 +38,7 @@ fn c13_exactly_once_names_its_reason() {
             has every event once. This holds for effects: the logs and counts of a script may repeat.
         "#]],
     );
-    // It repeats, and what would tell is off.
+    // The source repeats events, and `write_positions`, which recognises them, is off.
     check_part(
         &text(JSON, "[schedule]\nwrite_positions = false\n"),
         "why",
@@ -61,7 +61,7 @@ fn c13_exactly_once_names_its_reason() {
         &text(JSON, "synchronous = 'normal'\n"),
         "crash",
         expect![[r#"
-            A transaction in flight is rolled back, and its events are decided again. No event is left out. A power
+            A transaction in flight is rolled back, and its events are handled again. No event is left out. A power
             failure may undo the last transactions (`synchronous = "normal"`), effects and progress together; their
             events are then redelivered.
         "#]],
@@ -139,49 +139,49 @@ fn the_cost_of_a_crash_depends_on_the_store_and_the_sink() {
         &format!("{JSON}[sink.stdout]\n"),
         "crash",
         expect![[r#"
-            Events that were handled since the last commit are handled again: those of about 5 seconds
-            (`schedule.commit_interval`), or of an outage of the store, and those of the writes in flight.
-            `propulsiond_replay_exposure_events` is their number. A stop by signal commits progress first and repeats
-            nothing, if the drain ends within the daemon's `drain`.
+            Events that were handled since the last commit are handled again. Commits are 5 seconds apart
+            (`schedule.commit_interval`), or more while the store is unavailable. Writes in flight are repeated as well.
+            `propulsiond_replay_exposure_events` is the number of these events. A stop by signal commits progress first
+            and repeats nothing, if the drain ends within the daemon's `drain`.
         "#]],
     );
     check_part(
         &format!("{JSON}[checkpoint.memory]\n[sink.stdout]\n"),
         "crash",
         expect![[r#"
-            All events are handled again, from the beginning. The same holds after every other stop, and after a failure
-            of the pipeline.
+            All events are handled again, from the origin. The same holds after every other stop, and after a failure of
+            the pipeline.
         "#]],
     );
     check_part(
         "[source.memory]\n[sink.stdout]\n",
         "crash",
         expect![[r#"
-            Posted events that are not handled yet are lost. Handled events are not offered again after that. When only
-            the pipeline fails and restarts in the same process, events that were handled since the last commit, or
-            beyond an unhandled event, are handled again.
+            Posted events that are not handled yet are lost. Handled events are not repeated. If the pipeline alone
+            fails and restarts in the same process, it repeats the events that were handled since the last commit, or
+            beyond an unhandled event.
         "#]],
     );
     check_part(
         &format!("{JSON}[sink.file]\nfsync = {{ every = '2s' }}\n"),
         "crash",
         expect![[r#"
-            Events that were handled since the last commit are handled again: those of about 5 seconds
-            (`schedule.commit_interval`), or of an outage of the store, and those of the writes in flight.
-            `propulsiond_replay_exposure_events` is their number. A stop by signal commits progress first and repeats
-            nothing, if the drain ends within the daemon's `drain`. A power failure may lose the lines of 2 seconds
-            (`fsync = { every = … }`). They do not come again if progress was committed meanwhile.
+            Events that were handled since the last commit are handled again. Commits are 5 seconds apart
+            (`schedule.commit_interval`), or more while the store is unavailable. Writes in flight are repeated as well.
+            `propulsiond_replay_exposure_events` is the number of these events. A stop by signal commits progress first
+            and repeats nothing, if the drain ends within the daemon's `drain`. A power failure may lose the lines of 2
+            seconds (`fsync = { every = … }`). They are lost for good if progress was committed meanwhile.
         "#]],
     );
     check_part(
         &format!("{JSON}[sink.sqlite]\nsynchronous = 'normal'\n"),
         "crash",
         expect![[r#"
-            Events that were handled since the last commit are handled again: those of about 5 seconds
-            (`schedule.commit_interval`), or of an outage of the store, and those of the writes in flight.
-            `propulsiond_replay_exposure_events` is their number. A stop by signal commits progress first and repeats
-            nothing, if the drain ends within the daemon's `drain`. A power failure may lose the last rows (`synchronous
-            = "normal"`). They do not come again if progress was committed meanwhile.
+            Events that were handled since the last commit are handled again. Commits are 5 seconds apart
+            (`schedule.commit_interval`), or more while the store is unavailable. Writes in flight are repeated as well.
+            `propulsiond_replay_exposure_events` is the number of these events. A stop by signal commits progress first
+            and repeats nothing, if the drain ends within the daemon's `drain`. A power failure may lose the last rows
+            (`synchronous = "normal"`). They are lost for good if progress was committed meanwhile.
         "#]],
     );
     check_part(
@@ -190,11 +190,11 @@ fn the_cost_of_a_crash_depends_on_the_store_and_the_sink() {
         ),
         "crash",
         expect![[r#"
-            Events that were handled since the last commit are handled again: those of about 1 minute
-            (`schedule.commit_interval`), or of an outage of the store, and those of the writes in flight.
-            `propulsiond_replay_exposure_events` is their number. A stop by signal commits progress first and repeats
-            nothing, if the drain ends within the daemon's `drain`. A power failure may lose the last commits
-            (`synchronous = "normal"`), and more events are repeated.
+            Events that were handled since the last commit are handled again. Commits are 1 minute apart
+            (`schedule.commit_interval`), or more while the store is unavailable. Writes in flight are repeated as well.
+            `propulsiond_replay_exposure_events` is the number of these events. A stop by signal commits progress first
+            and repeats nothing, if the drain ends within the daemon's `drain`. A power failure may lose the last
+            commits (`synchronous = "normal"`), and more events are repeated.
         "#]],
     );
 }
@@ -209,7 +209,7 @@ fn a_source_in_memory_promises_nothing_beyond_the_process() {
         expect![[r#"
             Only while the process runs: its end loses the posted events that are not handled yet. Until then, exactly
             once: effects and progress are one transaction, so that a crash leaves both or neither. A duplicate in the
-            feed is recognised by its stream and index, as the position of each stream is kept in the same transaction
+            feed is recognised by its stream and index: the same transaction keeps the position of each stream
             (`write_positions`). This holds for effects: the logs and counts of a script may repeat.
         "#]],
     );
@@ -219,9 +219,9 @@ fn a_source_in_memory_promises_nothing_beyond_the_process() {
         expect![[r#"
             Its progress is kept in the directory `checkpoints` of the data directory, for each tranche under the group
             `a` and the source `memory`. It is committed every 5 seconds while it changes, and when the pipeline stops.
-            It is a position alone, as the events of this source have no ordinals. A restart repeats events that were
-            handled beyond an unhandled one. One process at a time owns it: a later claim fences this process, which
-            stops committing and names the new owner.
+            It is a position alone, because the events of this source have no ordinals. A restart repeats events that
+            were handled beyond an unhandled one. One process at a time owns it: a later claim fences this process,
+            which stops committing and names the new owner.
         "#]],
     );
 }

@@ -14,12 +14,13 @@ fn r18_the_error_policy_is_described() {
         (
             "failing_event",
             expect![[r#"
-                A call or a write that fails holds up its stream and is retried after 1 second. The delay doubles each time
-                up to 1 minute, and is shortened at random by up to half. From then on, the stream's events are offered one
-                by one, so that only the one at fault fails. Once an event has failed 3 times, it is skipped. On a permanent
-                error it is skipped without a retry: a mistake in the script, its `malformed` or `throw` of that class, or
-                an answer that `permanent` names. A skipped event has no effect and counts as handled.
-                `propulsiond_skipped_total` counts it, and the log names it (target `propulsiond::audit`).
+                A failed call or write holds up its stream and is retried after 1 second. The delay doubles with each retry,
+                up to 1 minute, and is shortened at random by up to half. After a failure, the events of the stream are
+                offered one by one, so that only the event at fault fails. Once an event has failed 3 times, it is skipped.
+                On a permanent error it is skipped without a retry. Permanent errors are mistakes in the script, its
+                `malformed(..)` and permanent `throw`, and answers that `permanent` names. A skipped event has no effect and
+                counts as handled. `propulsiond_skipped_total` counts it, and the log names it (target
+                `propulsiond::audit`).
             "#]],
         ),
         (
@@ -29,18 +30,18 @@ fn r18_the_error_policy_is_described() {
             "#]],
         ),
         (
-            "away",
+            "outage",
             expect![[r#"
                 If the server cannot be reached, or answers 401, 407, 502, 503 or 504, no event is at fault and no attempt
-                is spent. The circuit breaker opens: all calls wait, and one at a time probes the sink, with delays from 1
-                second to 1 minute. `/health` reports the outage. 20 transient failures of writes in a row, of at least 5
-                streams, are an outage as well: the circuit breaker opens, and later failures spend no attempt until a write
-                succeeds. An answer of 429 spends no attempt either. All requests pause for the time of `Retry-After`. Then
-                half as many go out at the same time, and more as they succeed. If progress cannot be committed in the
-                SQLite file `propulsiond.db` of the data directory, handling goes on and the commit is retried after 100
-                milliseconds at first and 30 seconds at most. Meanwhile the number of events that a crash would repeat
-                grows. If the files cannot be read, reading is retried after 100 milliseconds at first and 30 seconds at
-                most, without end.
+                is spent. The circuit breaker opens: all calls wait, and one call at a time probes the sink, with delays
+                from 1 second to 1 minute. `/health` reports the outage. 20 transient failures of writes in a row, of at
+                least 5 streams, are an outage as well. The circuit breaker opens, and later failures spend no attempt until
+                a write succeeds. An answer of 429 spends no attempt either. All requests pause for the time of
+                `Retry-After`. Then half as many go out at the same time, and more as they succeed. If progress cannot be
+                committed in the SQLite file `propulsiond.db` of the data directory, handling goes on and the commit is
+                retried after 100 milliseconds at first and 30 seconds at most. Until it succeeds, more and more events
+                would be repeated after a crash. If the files cannot be read, reading is retried after 100 milliseconds at
+                first and 30 seconds at most, without limit.
             "#]],
         ),
         (
@@ -61,11 +62,12 @@ fn r18_the_error_policy_is_described() {
         &park,
         "failing_event",
         expect![[r#"
-            A write that fails holds up its stream and is retried after 100 milliseconds. The delay doubles each time up
-            to 30 seconds, and is shortened at random by up to half. From then on, the stream's events are offered one
-            by one, so that only the one at fault fails. It is retried without end. The other streams go on until
-            reading is 1,000,000 events ahead of it. A parked event and all later ones of its stream are kept aside
-            while the rest goes on. They are in memory beside the progress, and the end of the process loses both.
+            A failed write holds up its stream and is retried after 100 milliseconds. The delay doubles with each retry,
+            up to 30 seconds, and is shortened at random by up to half. After a failure, the events of the stream are
+            offered one by one, so that only the event at fault fails. A failing event is retried without limit. The
+            other streams go on until reading is 1,000,000 events ahead of it. A parked event and all later ones of its
+            stream are kept aside while the rest goes on. They are in memory beside the progress, and the end of the
+            process loses both.
         "#]],
     );
     check_part(
@@ -80,30 +82,30 @@ fn r18_the_error_policy_is_described() {
         "[source.generate]\n[sink.null]\n",
         "failing_event",
         expect![[r#"
-            Only a malformed event can fail: there is no handler, and this sink accepts everything. A halted pipeline
-            has finished its running calls, committed its progress and stopped, with the event unhandled. `/health`
-            names the reason and answers 503, other pipelines go on, and a finite job ends with exit code 1. The next
-            start meets the same event.
+            Only a malformed event can fail. There is no handler, and this sink accepts everything. A halted pipeline
+            finishes its running calls, commits its progress and stops, with the event unhandled. `/health` names the
+            reason and answers 503. Other pipelines go on, and a finite job ends with exit code 1. The next start meets
+            the same event.
         "#]],
     );
     check_part(
         &format!("{JSON}[sink.file]\npath = 'o/{{id}}'\n"),
         "failing_event",
         expect![[r#"
-            A write that fails holds up its stream and is retried after 100 milliseconds. The delay doubles each time up
-            to 30 seconds, and is shortened at random by up to half. From then on, the stream's events are offered one
-            by one, so that only the one at fault fails. Once an event has failed 10 times, the pipeline halts. On a
-            permanent error the pipeline halts without a retry: a stream name that makes no path. A halted pipeline has
-            finished its running calls, committed its progress and stopped, with the event unhandled. `/health` names
-            the reason and answers 503, other pipelines go on, and a finite job ends with exit code 1. The next start
-            meets the same event.
+            A failed write holds up its stream and is retried after 100 milliseconds. The delay doubles with each retry,
+            up to 30 seconds, and is shortened at random by up to half. After a failure, the events of the stream are
+            offered one by one, so that only the event at fault fails. Once an event has failed 10 times, the pipeline
+            halts. On a permanent error the pipeline halts without a retry. Permanent errors are stream names that make
+            no path. A halted pipeline finishes its running calls, commits its progress and stops, with the event
+            unhandled. `/health` names the reason and answers 503. Other pipelines go on, and a finite job ends with
+            exit code 1. The next start meets the same event.
         "#]],
     );
     check_part(
         "[source.generate]\n[sink.null]\n",
         "malformed_event",
         expect![[r#"
-            This source delivers none.
+            This source delivers no malformed events.
         "#]],
     );
 }

@@ -11,18 +11,18 @@ fn each_order_names_the_events_that_wait() {
         &text("require_all = true"),
         "order",
         expect![[r#"
-            The events of a stream are handled one after the other, by index; streams do not wait for each other. At a
-            missing index, from 0 on, the stream waits until the event comes, without limit. The position of each stream
-            is kept beside the progress and survives a restart. A stream that was handled in part before `require_all`
-            was set waits for ever: give the pipeline another `group` then.
+            The events of a stream are handled one after the other, by index. Streams do not wait for each other. A
+            stream waits for each missing index, from 0 on, without limit. The position of each stream is stored with
+            the progress. A stream that was handled in part before `require_all` was set waits for ever: give the
+            pipeline another `group` then.
         "#]],
     );
     check_part(
         &text("order = 'tranche'"),
         "order",
         expect![[r#"
-            All events of a tranche are handled one call after the other, in read order, so a failing event holds up all
-            later ones.
+            All events of a tranche are handled one call after the other, in read order. A failing event therefore holds
+            up all later ones.
         "#]],
     );
     check_part(
@@ -45,10 +45,10 @@ fn each_order_names_the_events_that_wait() {
         &text("order = 'none'"),
         "failing_event",
         expect![[r#"
-            A write that fails holds up nothing but the event itself and is retried after 100 milliseconds. The delay
-            doubles each time up to 30 seconds, and is shortened at random by up to half. Once an event has failed 10
-            times, the pipeline halts. A halted pipeline has finished its running calls, committed its progress and
-            stopped, with the event unhandled. `/health` names the reason and answers 503, other pipelines go on, and a
+            A failed write holds up nothing but the event itself and is retried after 100 milliseconds. The delay
+            doubles with each retry, up to 30 seconds, and is shortened at random by up to half. Once an event has
+            failed 10 times, the pipeline halts. A halted pipeline finishes its running calls, commits its progress and
+            stops, with the event unhandled. `/health` names the reason and answers 503. Other pipelines go on, and a
             finite job ends with exit code 1. The next start meets the same event.
         "#]],
     );
@@ -135,13 +135,32 @@ fn every_kind_describes_its_reads_and_writes() {
     ] {
         check_part(&format!("{JSON}{sink}"), "sink", expected);
     }
+    let by_event = format!("{JSON}[handler.rhai]\nscript = 'event.rhai'\n[sink.http]\nurl = 'http://h/'\n");
+    check_part(
+        &by_event,
+        "handler",
+        expect![[r#"
+            The script `event.rhai` decides: `handle_event` gets one event after the other of one stream. The effects of
+            a call reach the sink only if the call succeeds. A call that takes longer than 30 seconds fails. An event
+            that fails keeps back neither the events before it nor their effects.
+        "#]],
+    );
+    check_part(
+        &by_event,
+        "sink",
+        expect![[r#"
+        It sends a POST request to `http://h/` for each effect of the script, and waits at most 30 seconds for its
+        answer. Its idempotency key is made of the event's stream and index, and of the effect's number for that
+        event, so a repeat has the same key.
+    "#]],
+    );
     let batch = format!("{JSON}{SCRIPT}[schedule]\nstreams_per_call = 10\nmax_bytes = '1MiB'\npurge = '1h'\n");
     check_part(
         &batch,
         "handler",
         expect![[r#"
-            The script `ok.rhai` decides: `handle_batch` gets up to 10 streams and the next events of each. Its effects
-            reach the sink after the call succeeds, and never after it fails. A call fails after 30 seconds.
+            The script `ok.rhai` decides: `handle_batch` gets up to 10 streams and the next events of each. The effects
+            of a call reach the sink only if the call succeeds. A call that takes longer than 30 seconds fails.
         "#]],
     );
     check_part(

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-/// Returns what is wrong with a value, each with its path.
+/// Returns the faults of a value, each with its path.
 pub(super) fn validate(root: &Value, value: &Value) -> Vec<String> {
     let mut errors = Vec::new();
     Validator { root }.check(root, value, "", &mut errors);

@@ -144,7 +144,7 @@ impl Error for DeError {
         let help = closest(variant, expected).map(|name| format!("did you mean `{name}`?"));
         // A name without resemblance can be a secret.
         let message = match help {
-            Some(_) => format!("`{variant}` is not {}", list(expected)),
+            Some(_) => format!("unknown value `{variant}`, expected {}", list(expected)),
             None => format!("expected {}", list(expected)),
         };
         Self::new(message, help)

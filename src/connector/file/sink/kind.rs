@@ -39,7 +39,7 @@ impl SinkKind for Settings {
             writes: writes(self, prose),
             overlap: "One write at a time takes all waiting decisions.",
             repeat: "A repeated event writes its line again.",
-            permanent: (!prose.has_script).then_some("a stream name that makes no path"),
+            permanent: (!prose.has_script).then_some("stream names that make no path"),
             unavailable: Some("the sink's file cannot be written"),
             power_failure: power_failure(self, prose),
             ..SinkPhrases::default()

@@ -175,3 +175,19 @@ fn s19_a_pipe_without_a_name_ends_with_its_writer() {
     f.reopen();
     assert_eq!(read_pipe(&mut f), "", "nothing is waited for");
 }
+
+#[test]
+fn a_position_is_described_by_its_file_and_line() {
+    let mut fixture = Fixture::new();
+    let source = source(&fixture.settings, &fixture.context(), false).unwrap();
+    let described = |fixture: &Fixture| match &fixture.position {
+        StartAt::Origin => panic!("nothing was read"),
+        StartAt::Position(position) => source.describe(position),
+    };
+    fixture.check("");
+    assert_eq!(described(&fixture), "origin");
+    fixture.append("a.jsonl", &format!("{}\n{}", line("a-1", 0), line("a-1", 1)));
+    fixture.check("a-1/0@0.1 a-1/1@0.3");
+    assert_eq!(described(&fixture), "a.jsonl line 3");
+    assert_eq!(source.describe(&Position::Number(7)), "7", "the position of another source");
+}

@@ -46,7 +46,7 @@ impl SourceKind for Settings {
             ]),
             once: "The source has every event once.",
             malformed: Malformed::Never(
-                "The source delivers none: a post with an unreadable line is refused as a whole.",
+                "This source delivers no malformed events: a post with an unreadable line is refused as a whole.",
             ),
             unavailable: None,
         }

@@ -1,4 +1,4 @@
-//! The database as a crash would leave it, at many points: never effects without their progress, nor the reverse.
+//! The database after a crash at many points: it never has effects without their progress, nor the reverse.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use super::harness::*;
 const TRANSACTIONS: i64 = 40;
 const EFFECTS_EACH: i64 = 7;
 
-/// Commits transactions of some effects each, position by position, and begins one that never ends.
+/// Commits transactions with some effects each, position by position, and begins one that never ends.
 async fn write_transactions(directory: &Path) {
     let sink = sqlite_sink(directory, &[EFFECTS]);
     let key = key("g", "s", "0");
@@ -26,13 +26,13 @@ async fn write_transactions(directory: &Path) {
     }
     let mut unfinished = sink.begin().await.unwrap();
     assert!(unfinished.write(&[inserts("a-1", 1_000_000)]).await[0].is_ok());
-    // Copied while the transaction is open and the log is not written back.
+    // The copy is made while the transaction is open, and before the log is written back.
     for file in ["projections.db", "projections.db-wal"] {
         std::fs::copy(directory.join(file), directory.join("copy").join(file)).unwrap();
     }
 }
 
-/// Opens what was left, with the log cut at `length`, and returns the position and how many effects there are.
+/// Opens the copy, with its log truncated to `length`, and returns the position and the number of effects.
 async fn recover(copy: &Path, length: usize, log: &[u8]) -> (i64, i64) {
     let directory = TempDir::new().unwrap();
     std::fs::copy(copy.join("projections.db"), directory.path().join("projections.db")).unwrap();
@@ -44,7 +44,7 @@ async fn recover(copy: &Path, length: usize, log: &[u8]) -> (i64, i64) {
             Some(Position::Number(number)) => number,
             Some(other) => panic!("{other}"),
         };
-    // Makes the table, where not even that was committed.
+    // The creation of the table may be lost too.
     assert!(sink.write(&[]).await.is_empty());
     let effects = effects_in(&directory.path().join("projections.db"));
     assert!(effects.iter().all(|(_, n)| *n < position * EFFECTS_EACH), "no effect of what was not committed");

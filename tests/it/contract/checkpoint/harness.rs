@@ -20,7 +20,7 @@ use propulsiond::sink::{Decided, Effects, TransactionalSink};
 use propulsiond::work::{Work, WorkId, WorkKind};
 use tempfile::TempDir;
 
-/// Makes stores over one and the same place.
+/// Makes stores over the same place.
 pub(super) enum Harness {
     Sqlite(TempDir),
     File(TempDir),
@@ -52,7 +52,7 @@ impl Harness {
         Self::MemorySink(sink)
     }
 
-    /// Opens the store, as a process does that starts.
+    /// Opens the store, as a new process does.
     pub(super) fn open(&self) -> Arc<dyn CheckpointStore> {
         match self {
             Self::Sqlite(directory) => {
@@ -66,7 +66,7 @@ impl Harness {
         }
     }
 
-    /// Opens the sink, of a harness that has one.
+    /// Opens the sink of a harness that has one.
     pub(super) fn open_sink(&self) -> Arc<dyn TransactionalSink> {
         match self {
             Self::SqliteSink(directory) => Arc::new(sqlite_sink(directory.path(), &[EFFECTS])),
@@ -75,7 +75,7 @@ impl Harness {
         }
     }
 
-    /// Returns the streams and numbers of all effects that are there, sorted.
+    /// Returns the streams and numbers of all stored effects, sorted.
     pub(super) fn effects(&self) -> Vec<(String, i64)> {
         let mut effects = match self {
             Self::SqliteSink(directory) => effects_in(&directory.path().join("projections.db")),
@@ -89,7 +89,7 @@ impl Harness {
         effects
     }
 
-    /// Makes the next commit of a transaction fail, such that nothing is stored.
+    /// Makes the next commit of a transaction fail without storing anything.
     pub(super) fn fail_next_commit(&self) {
         if let Self::MemorySink(sink) = self {
             let mut armed = true;
@@ -167,7 +167,7 @@ pub(super) async fn commit_one(
     results.remove(0)
 }
 
-/// Returns who fenced, if that is what the error says.
+/// Returns the owner that a fenced error names.
 pub(super) fn fenced_by<T: std::fmt::Debug>(result: Result<T, CheckpointError>) -> String {
     match result.unwrap_err().kind {
         CheckpointErrorKind::Fenced { by, .. } => by,
@@ -196,7 +196,7 @@ pub(super) fn decided(stream: &str, index: i64, effects: Vec<Value>) -> Decided 
         late: false,
         trace: None,
     };
-    Decided { next: work.next, work, effects: Effects::Emitted(effects), accepted: 0 }
+    Decided { next: work.next, work, effects: Effects::Emitted(effects.into()), accepted: 0 }
 }
 
 /// A decision that inserts (stream, index) into the table of effects.

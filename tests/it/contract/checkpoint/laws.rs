@@ -1,4 +1,4 @@
-//! Whatever is done in whatever order, all stores answer alike.
+//! All stores give equal answers to random sequences of requests.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ enum Step {
     Claim {
         owner: u8,
     },
-    /// By the owner of the claim that is so many claims back, as the commit that is so far from the next.
+    /// A commit by the owner of an earlier claim (counted back from the latest), at a distance from the next number.
     Commit {
         claims_back: u8,
         from_next: i8,
@@ -38,7 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Runs the steps and returns what was answered, without times and words.
+/// Runs the steps and returns the answers, without times and messages.
 async fn answers(store: Arc<dyn CheckpointStore>, steps: &[Step]) -> Vec<String> {
     let key = key("g", "s", "0");
     let (mut claims, mut next) = (0, 1_u64);

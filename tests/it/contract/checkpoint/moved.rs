@@ -21,7 +21,7 @@ async fn commit(store: &dyn CheckpointStore, key: &CheckpointKey, stream: &str) 
     claimed.fence
 }
 
-/// Checks that a moved position voids the write positions of its tranche, and those of no other.
+/// Asserts that a moved position voids the write positions of its tranche only.
 async fn check(store: &dyn CheckpointStore, move_back: impl Fn()) {
     let keys = [key("g", "s", "0"), key("g", "s", "1"), key("other", "s", "0")];
     for (key, stream) in keys.iter().zip(["a-1", "b-1", "a-1"]) {

@@ -206,7 +206,7 @@ async fn a_full_disk_is_unavailable_and_stores_nothing_until_it_has_room() {
     let count = || connection.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(count(), 1);
 
-    // The checkpoint store shares the connection, and meets the same end.
+    // The checkpoint store shares the connection, and gets the same error.
     let mut runs = Vec::new();
     runs.extend((0..15_000_u64).map(|run| (run * 3 + 2, run * 3 + 3)));
     let set = Progress { position: None, handled: set(&runs) };
@@ -222,7 +222,7 @@ async fn a_full_disk_is_unavailable_and_stores_nothing_until_it_has_room() {
     assert_eq!(error.kind, CheckpointErrorKind::Unavailable, "{error:?}");
     assert_eq!(sink.checkpoints().load(&unstored).await.unwrap(), None);
 
-    // Room again: what failed before goes through on the same connection.
+    // With room again, the same connection accepts the failed write.
     let room = decided("a-1", 9, vec![statement("DELETE FROM t", vec![])]);
     assert_eq!(sink.write(&[room]).await, [Ok(Written::All)]);
     commit_one(&*sink.checkpoints(), &key, fence, 1, &at(1)).await.unwrap();
@@ -272,7 +272,7 @@ async fn l12_an_empty_file_that_never_held_progress_becomes_a_database() {
 async fn l12_a_deleted_file_begins_at_the_origin_and_loses_its_marker() {
     let directory = TempDir::new().unwrap();
     with_progress(directory.path()).await;
-    // A later marker has other contents, which tells it from this one.
+    // A later marker differs from this one in its contents.
     let marker = directory.path().join("p.db-held");
     std::fs::write(&marker, "of the deleted file").unwrap();
     std::fs::remove_file(directory.path().join("p.db")).unwrap();

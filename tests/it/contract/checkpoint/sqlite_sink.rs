@@ -7,7 +7,7 @@ use expect_test::{Expect, expect};
 use propulsiond::clock::Timestamp;
 use propulsiond::config::scalar::Text;
 use propulsiond::connector::sqlite::{SinkSettings, SqliteSink};
-use propulsiond::effect::Value;
+use propulsiond::effect::{Emitted, Ends, Value};
 use propulsiond::event::{Assembler, Kind, Text as Field};
 use propulsiond::handler::HandlerErrorKind;
 use propulsiond::position::Ordinal;
@@ -209,7 +209,7 @@ async fn every_kind_of_value_arrives_unchanged() {
     .assert_eq(&stored);
 }
 
-/// Statements that undo more than themselves, in a batch with others before and after.
+/// Puts statements that undo more than themselves into a batch, with others before and after.
 async fn check_contained(init: &str, culprit: &str) {
     for transactional in [false, true] {
         let directory = TempDir::new().unwrap();
@@ -310,6 +310,21 @@ fn events(stream: &str, first: i64, data: &[&[u8]], next: i64) -> Decided {
 }
 
 #[tokio::test]
+async fn c19_the_error_of_an_effect_of_one_event_names_that_event() {
+    let directory = TempDir::new().unwrap();
+    let sink = sqlite_sink(directory.path(), &[TABLE]);
+    let insert = || statement("INSERT INTO t VALUES ('once', 0)", vec![]);
+    for refused in [insert(), Value::Int(1)] {
+        let Decided { work, next, .. } = events("a-1", 3, &[b"{}", b"{}"], 5);
+        let effects = Emitted::by_event(vec![insert(), refused], Ends::from_slice(&[1, 2]));
+        let decided = Decided { work, next, effects: Effects::Emitted(effects), accepted: 0 };
+        let error = sink.write(&[decided]).await.remove(0).unwrap_err();
+        assert_eq!((error.kind(), error.index()), (HandlerErrorKind::Permanent, Some(4)), "{error}");
+    }
+    assert!(rows(&directory.path().join("projections.db"), "SELECT a FROM t").is_empty(), "all of it or nothing");
+}
+
+#[tokio::test]
 async fn without_a_handler_each_event_below_the_next_index_is_stored_once() {
     let directory = TempDir::new().unwrap();
     let settings = SinkSettings { table: Text::literal("the \"log\""), ..SinkSettings::default() };
@@ -383,7 +398,7 @@ async fn l13_an_integer_beyond_64_bits_keeps_its_digits_or_fails() {
     assert_eq!(stored, ["Integer(1) \"1\" Integer(1)", &*format!("Null \"{LARGE}\" \"{LARGE}\"")]);
 }
 
-/// Counts the effects in the database's file alone, as a program does that does not read the log.
+/// Counts the effects in the database's file alone, as a program that ignores the log does.
 fn effects_without_log(directory: &Path) -> u32 {
     let copy = TempDir::new().unwrap();
     let path = copy.path().join("copy.db");

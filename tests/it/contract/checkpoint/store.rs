@@ -67,7 +67,7 @@ async fn a_committed_progress_loads(harness: Harness) {
         sets.iter().map(|handled| Progress { position: position.clone(), handled: handled.clone() })
     });
     for (sequence, progress) in (1..).zip(progress) {
-        // Each time opened anew: the former store, and what it may have at hand, is gone.
+        // The store is opened again each time, so that nothing comes from its memory.
         commit_one(&*harness.open(), &key, fence, sequence, &progress).await.unwrap();
         assert_eq!(harness.open().load(&key).await.unwrap(), Some(progress));
     }
@@ -304,7 +304,7 @@ mod more {
             let streams = harness.open().parked().unwrap().load(&key).await.unwrap();
             streams.iter().map(|parked| (parked.stream.to_string(), parked.first)).collect::<Vec<_>>()
         };
-        // Event 1 was read before event 0, which failed: nothing of what is kept yet says so.
+        // Event 1 was read before event 0, which failed. No kept event shows that yet.
         let (first, second, other) = (event("a-1", 0, 11), event("a-1", 1, 10), event("b-1", 0, 12));
         let low = Ordinal::new(10, 2);
         let park = |event, from| Parked { event, from, why: "failed" };
@@ -312,7 +312,7 @@ mod more {
         parked.append(&key, fence, &both).await.unwrap();
         let kept = || vec![("a-1".to_owned(), low), ("b-1".to_owned(), Ordinal::new(u64::MAX, 7))];
         assert_eq!(from().await, kept());
-        // Whatever is appended later does not raise it.
+        // Events appended later do not raise it.
         parked
             .append(&key, fence, &[park(&second, Ordinal::new(13, 0)), park(&first, Ordinal::new(14, 0))])
             .await
@@ -343,7 +343,7 @@ async fn c12_a_program_that_moves_the_position_voids_the_set_and_fences_its_owne
     let nowhere = Progress { position: None, handled: set(&[]) };
     assert_eq!(moves, [at(7), nowhere, Progress::at(Position::token("4"))]);
 
-    // A new claim takes the stranger's position over, and can go on from it.
+    // A new claim takes the moved position over, and its commits follow it.
     let claimed = store.claim(&key, &owner("a")).await.unwrap();
     assert_eq!((claimed.progress, claimed.sequence), (Some(Progress::at(Position::token("4"))), 1));
     commit_one(&store, &key, claimed.fence, 2, &progress).await.unwrap();
@@ -375,7 +375,7 @@ async fn c15_two_connections_to_one_database_fence_each_other() {
         let settings = CheckpointSettings { path: Text::literal(path), ..CheckpointSettings::default() };
         SqliteCheckpoints::new(&settings, &context(directory.path()))
     };
-    // Another spelling, so that it is another thread with another connection, as another process would have.
+    // Another spelling of the path gives another thread and connection, as another process has.
     let (one, two) = (store("p.db"), store("x/../p.db"));
     std::fs::create_dir(directory.path().join("x")).unwrap();
     let key = key("g", "s", "0");
@@ -389,7 +389,7 @@ async fn c15_two_connections_to_one_database_fence_each_other() {
     assert_eq!(one.load(&key).await.unwrap(), Some(if a > b { progress_a } else { progress_b }));
 }
 
-/// Claims as a pipeline does, again where the file is locked: two that make it at the same time do not wait for each other.
+/// Claims as a pipeline does, and retries while the file is locked. Two processes that create the file do not wait for each other.
 async fn claim_at_last(store: &SqliteCheckpoints, key: &CheckpointKey, owner: &Owner) -> Fence {
     for _ in 0..1_000 {
         match store.claim(key, owner).await {

@@ -33,7 +33,7 @@ every_sink! {
     only_reads_do_not_wait_for_the_end_of_a_transaction,
 }
 
-/// Writes one effect and commits it as the given step of the chain.
+/// Writes one effect and commits it under the given number of the chain.
 async fn write_and_commit(
     sink: &dyn TransactionalSink,
     commit: Commit<'_>,
@@ -68,7 +68,7 @@ async fn a_dropped_transaction_leaves_nothing(harness: Harness) {
     let mut transaction = sink.begin().await.unwrap();
     transaction.write(&[inserts("a-1", 0)]).await;
     drop(transaction);
-    // One whose beginning is not waited for must not stand in the way either.
+    // A transaction whose `begin` was dropped must not block others either.
     let mut beginning = Box::pin(sink.begin());
     drop(futures_util::poll!(&mut beginning));
     drop(beginning);
@@ -81,7 +81,7 @@ async fn a_failed_commit_leaves_nothing(harness: Harness) {
     let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
     harness.fail_next_commit();
     let failed = if matches!(harness, Harness::SqliteSink(_)) {
-        // A deferred constraint is not looked at before the commit.
+        // A deferred constraint is checked at the commit only.
         let mut transaction = sink.begin().await.unwrap();
         let make = "CREATE TABLE child (parent TEXT REFERENCES effects (stream) DEFERRABLE INITIALLY DEFERRED)";
         let decisions = [
@@ -106,7 +106,7 @@ async fn one_bad_decision_spoils_no_other(harness: Harness) {
     let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
     let mut transaction = sink.begin().await.unwrap();
     assert_eq!(transaction.write(&[inserts("a-1", 0)]).await, [Ok(Written::All)]);
-    // The bad one comes with an effect that would do by itself.
+    // The bad effect comes with one that would succeed by itself.
     let bad = |index| decided("bad-1", index, vec![insert("good-1", index), insert("bad-1", index)]);
     let decisions = [inserts("a-2", 0), bad(0), inserts("a-3", 0), bad(1), inserts("a-4", 0)];
     let kinds: Vec<_> =
@@ -183,7 +183,7 @@ async fn c21_parked_events_belong_to_the_transaction(harness: Harness) {
     let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
     let parked = sink.checkpoints().parked().unwrap();
     let event = event("p-1", 3, 7);
-    // An event that arrived before it is to follow (C21).
+    // The event with a lower ordinal is appended last (C21).
     let from = Ordinal::new(5, 1);
     let events = [Parked { event: &event, from, why: "it failed" }];
     let change = |fence| ParkedChange { key: &key, fence, events: &events };

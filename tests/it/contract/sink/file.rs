@@ -49,12 +49,12 @@ impl Harness for File {
     }
 
     fn unfit(&self) -> Decided {
-        // Nothing in its name can take the place of `{id}`.
+        // The name has no part for `{id}`.
         events("a", 0..1)
     }
 
     fn break_down(&self) {
-        // A directory where the file should be.
+        // A directory stands in the file's place.
         fs::create_dir_all(self.directory.path().join(self.path)).unwrap();
     }
 

@@ -100,7 +100,7 @@ async fn a_request_is_what_the_settings_say() {
         "path = \"/orders/{id}?x\"\nmethod = \"PUT\"\nheaders = { X-Tenant = \"blue\" }\nauth = { bearer = \"sesame\" }",
     )
     .await;
-    // A question mark in a template is one in a path's query; one in a name is not.
+    // A question mark in a template begins a query; one in a name is part of the path.
     write_all(&http.sink, &[events("order-1?/é", 7..8)]).await;
     let arrived = &http.server.arrived()[0];
     assert_eq!((&*arrived.method, &*arrived.path), ("PUT", "/orders/1%3F%2F%C3%A9?x"));
@@ -114,7 +114,7 @@ async fn c24_a_retry_keeps_its_key_and_a_longer_span_has_another() {
     let spans = http("per = \"span\"").await;
     spans.server.reply([Reply::Status(500), Reply::Status(500)]);
     for decided in [events("a-1", 5..6), events("a-1", 5..6), events("a-1", 5..7)] {
-        // Only the keys matter here; other tests look at the results.
+        // Other tests check the results.
         drop(spans.write(decided).await);
     }
     assert_eq!(spans.keys(), ["shop-v1/a-1:5-6", "shop-v1/a-1:5-6", "shop-v1/a-1:5-7"]);
@@ -350,7 +350,7 @@ async fn r65_an_emitted_path_cannot_leave_the_url() {
     assert!(server.arrived().is_empty());
 }
 
-/// An event that came with this metadata.
+/// An event with this metadata.
 fn with_meta(index: i64, meta: &str) -> Event {
     let event = Assembler::new("a-1", "Placed").data(b"{}").meta(meta.as_bytes());
     event.build(Kind::Event, Ordinal::default(), index).unwrap()
@@ -365,7 +365,7 @@ fn with_trace(index: i64, parent: usize, state: &str) -> Event {
     with_meta(index, &serde_json::json!({ "traceparent": PARENTS[parent], "tracestate": state }).to_string())
 }
 
-/// Asserts the `traceparent` and `tracestate` of each request that these decisions lead to.
+/// Asserts the `traceparent` and `tracestate` of each request of these decisions.
 async fn check_traces(settings: &str, decided: Vec<Decided>, expected: &[(&str, &str)]) {
     let http = http(settings).await;
     write_all(&http.sink, &decided).await;
@@ -382,7 +382,7 @@ async fn a_request_carries_the_trace_of_the_first_of_its_events_that_has_one() {
     check_traces("", vec![of_events(events())], &[("", ""), (first, "a=1"), (second, "b=2,c=3")]).await;
     check_traces("per = \"span\"", vec![of_events(events())], &[(first, "a=1")]).await;
     let body = || Value::Map(vec![("body".into(), Value::Int(1))]);
-    let emitted = Decided { effects: Effects::Emitted(vec![body(), body()]), ..of_events(events()) };
+    let emitted = Decided { effects: Effects::Emitted(vec![body(), body()].into()), ..of_events(events()) };
     check_traces("", vec![emitted], &[(first, "a=1"), (first, "a=1")]).await;
 }
 
@@ -405,6 +405,6 @@ async fn a_trace_context_is_not_passed_on_if_disabled_or_set_elsewhere() {
     check_traces("headers = { traceparent = \"mine\" }", vec![events()], &[("mine", "")]).await;
     let own = Value::Map(vec![("TraceParent".into(), "from the handler".into())]);
     let effect = Value::Map(vec![("headers".into(), own)]);
-    let emitted = Decided { effects: Effects::Emitted(vec![effect]), ..events() };
+    let emitted = Decided { effects: Effects::Emitted(vec![effect].into()), ..events() };
     check_traces("", vec![emitted], &[("from the handler", "")]).await;
 }

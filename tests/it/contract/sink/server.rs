@@ -41,13 +41,13 @@ pub(crate) enum Reply {
     Gzip(u16, &'static str),
     /// With the request's headers and body.
     Echo(u16),
-    /// Never.
+    /// No answer.
     Hold,
-    /// Once it is notified.
+    /// An answer after a notification.
     Slow(Arc<Notify>),
-    /// The connection is closed in the middle of the answer.
+    /// An answer in whose middle the connection closes.
     BreakOff(u16),
-    /// The answer has no end.
+    /// An answer without end.
     Endless(u16),
 }
 

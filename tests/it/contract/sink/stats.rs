@@ -1,4 +1,4 @@
-//! Sink `stats`: it has no outside, and keeps no order.
+//! Sink `stats`. It has no back end, and keeps no order.
 
 use propulsiond::connector::stats::{Settings, StatsSink};
 

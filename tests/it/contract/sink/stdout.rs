@@ -1,4 +1,4 @@
-//! Sink `stdout`, on something else than standard output.
+//! Sink `stdout`, on a writer of the test.
 
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex};
@@ -100,7 +100,7 @@ async fn a_full_pipe_delays_the_write_and_not_its_caller() {
     let group = [emitted("a-1", 0, vec![Value::from(long.as_str())])];
     let mut held = sink.write(&group);
     assert!(futures_util::poll!(&mut held).is_pending());
-    // Given up with half of it in the pipe, it still comes to its end before what follows.
+    // A cancelled write with half of its line in the pipe is completed before the next line.
     drop(held);
     let read = tokio::task::spawn_blocking(move || {
         let mut text = String::new();

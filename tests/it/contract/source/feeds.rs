@@ -21,7 +21,7 @@ const BATCH: NonZeroUsize = NonZeroUsize::new(7).unwrap();
 /// The number of events in a file or tranche at first.
 const EVENTS: usize = 40;
 
-/// Event number `n` of a part of a feed; a part has three streams of its own.
+/// Event `n` of a part of a feed. Each part has three streams of its own.
 fn event(part: usize, number: usize) -> Event {
     Assembler::new(&format!("part{part}-{}", number % 3), "Happened")
         .data(format!("{{\"number\":{number}}}").as_bytes())
@@ -127,7 +127,7 @@ impl Harness for Json {
     }
 
     fn lose(&mut self, behind_first: Position) -> Position {
-        // Other files in their places, which begin with what came later.
+        // Other files take their places, and begin with later events.
         for file in 0..self.files.len() {
             fs::rename(self.path(file), self.folder.path().join(format!("old-{file}"))).unwrap();
             self.add(file, EVENTS);
@@ -240,7 +240,7 @@ impl Harness for Memory {
     }
 
     fn mend(&mut self) {
-        // One read failed, and no other will.
+        // One read failed; later ones succeed.
     }
 
     fn lose(&mut self, behind_first: Position) -> Position {

@@ -1,0 +1,159 @@
+//! The pipelines of a running daemon, as `status` shows them.
+
+use serde::Deserialize;
+
+use crate::connector::prose::{counted, thousands};
+use crate::telemetry::health::State;
+
+/// The answer to `GET /pipelines`, as far as it is shown.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Pipelines {
+    pipelines: Vec<Pipeline>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Pipeline {
+    name: String,
+    state: State,
+    reason: String,
+    /// `None`: it has not run yet.
+    work: Option<Work>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Work {
+    at_tail: bool,
+    lag: Lag,
+    unhandled: u64,
+    handled_per_second: f64,
+    failing_streams: usize,
+    oldest_failing: Option<Failing>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Lag {
+    events: Option<u64>,
+    bytes: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Failing {
+    stream: String,
+    index: i64,
+    class: String,
+    error: String,
+    attempts: u32,
+    seconds: f64,
+    next_try_in_seconds: Option<f64>,
+}
+
+impl Pipelines {
+    /// Renders a line for each pipeline. Below it stand the reason of a state that needs one, and the failing stream.
+    pub(crate) fn render(&self) -> String {
+        let head = ["PIPELINE", "STATE", "LAG", "RATE"].map(str::to_owned);
+        let row = |pipeline: &Pipeline| {
+            let (lag, rate) = pipeline.work.as_ref().map_or_else(
+                || ("unknown".to_owned(), String::new()),
+                |work| (work.lag(), format!("{}/s", thousands(work.handled_per_second.round() as u64))),
+            );
+            [pipeline.name.clone(), pipeline.state.to_string(), lag, rate]
+        };
+        let rows: Vec<_> = std::iter::once(head).chain(self.pipelines.iter().map(row)).collect();
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+        let widths = [0, 1, 2, 3].map(width);
+        let mut text = String::new();
+        for (number, row) in rows.iter().enumerate() {
+            let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            text.push_str(&format!("{}\n", cells.join("  ").trim_end()));
+            for note in number.checked_sub(1).iter().flat_map(|number| self.pipelines[*number].notes()) {
+                text.push_str(&format!("  {note}\n"));
+            }
+        }
+        text
+    }
+}
+
+impl Pipeline {
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.state != State::Running {
+            notes.push(self.reason.clone());
+        }
+        if let Some(work) = &self.work {
+            notes.extend(work.oldest_failing.as_ref().map(Failing::describe));
+            let others = work.failing_streams.saturating_sub(1);
+            if others > 0 {
+                notes.push(format!("{} more fail", counted(others as u64, "stream")));
+            }
+        }
+        notes
+    }
+}
+
+impl Work {
+    fn lag(&self) -> String {
+        let mut parts = Vec::new();
+        match (self.lag.events, self.lag.bytes) {
+            _ if self.at_tail => {}
+            (None, None) => parts.push("unknown".to_owned()),
+            (events, bytes) => {
+                parts.extend(events.map(|events| counted(events, "event")));
+                parts.extend(bytes.map(|bytes| indicatif::HumanBytes(bytes).to_string()));
+            }
+        }
+        if self.unhandled > 0 {
+            parts.push(format!("{} unhandled", thousands(self.unhandled)));
+        }
+        if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
+    }
+}
+
+impl Failing {
+    fn describe(&self) -> String {
+        let Self { stream, index, class, error, attempts, seconds, next_try_in_seconds } = self;
+        let next = match next_try_in_seconds {
+            Some(seconds) => format!("next try in {seconds:.1}s"),
+            None => "no retry".to_owned(),
+        };
+        format!(
+            "stream `{stream}` fails at event {index} for {seconds:.0}s, attempt {attempts} ({class}), {next}: {error}"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_status_has_a_line_for_each_pipeline_and_notes_where_the_operator_looks() {
+        let answer = json!({ "pipelines": [
+            { "name": "orders", "state": "running", "reason": "12 events to be handled", "state_seconds": 5, "work": {
+                "at_tail": false, "lag": { "events": 1204, "bytes": null }, "unhandled": 12, "handled_per_second": 351.7,
+                "failing_streams": 3, "oldest_failing": {
+                    "stream": "order-17", "index": 4, "class": "transient", "error": "connection refused",
+                    "attempts": 3, "seconds": 12.4, "next_try_in_seconds": 4.04,
+                },
+            } },
+            { "name": "notices", "state": "halted", "reason": "event 3 cannot be handled", "state_seconds": 1, "work": {
+                "at_tail": true, "lag": { "events": 0, "bytes": null }, "unhandled": 0, "handled_per_second": 0.0,
+                "failing_streams": 0, "oldest_failing": null,
+            } },
+            { "name": "new", "state": "starting", "reason": "connecting", "state_seconds": 0, "work": null },
+        ] });
+        let pipelines: Pipelines = serde_json::from_value(answer).unwrap();
+        expect_test::expect![[r#"
+            PIPELINE  STATE     LAG                         RATE
+            orders    running   1,204 events, 12 unhandled  352/s
+              stream `order-17` fails at event 4 for 12s, attempt 3 (transient), next try in 4.0s: connection refused
+              2 streams more fail
+            notices   halted    none                        0/s
+              event 3 cannot be handled
+            new       starting  unknown
+              connecting
+        "#]]
+        .assert_eq(&pipelines.render());
+    }
+}
