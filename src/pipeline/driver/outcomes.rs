@@ -14,7 +14,7 @@ use super::super::messages::{Called, Event};
 use super::super::policy::{self, Reaction, Then, Victim};
 use super::super::{calls::Reaction as DecisionReaction, spans};
 use super::{Driver, pieces};
-use crate::clock::Period;
+use crate::clock::{Period, Timestamp};
 use crate::event::Kind;
 use crate::handler::{Call, Decision, Decisions, Handler, HandlerError, HandlerErrorKind};
 use crate::runtime::retry::rounded;
@@ -155,8 +155,11 @@ impl Driver {
     pub(super) fn finish(&mut self, mut work: Work, outcome: Outcome) {
         self.spans.finish(&mut work, &outcome, self.now);
         self.writes.done(work.id);
-        if matches!(outcome, Outcome::Done { .. } | Outcome::Skip | Outcome::Park) {
-            self.failures.clear(work.stream());
+        if matches!(outcome, Outcome::Done { .. } | Outcome::Skip | Outcome::Park)
+            && !self.failures.is_empty()
+            && let Some(tranche) = self.scheduler.tranche_of(work.id)
+        {
+            self.failures.clear(tranche, work.stream());
         }
         self.scheduler.finish(work, outcome, self.now);
     }
@@ -167,16 +170,19 @@ impl Driver {
     }
 
     fn note_failure(&mut self, work: &Work, error: &HandlerError, delay: Duration) {
-        let attempts = self.victim(work).failures.saturating_add(1);
-        let next_try = Some(self.now + delay);
-        let attempt = Attempt { class: error.kind().as_str(), error: error.message(), attempts, next_try };
-        self.failures.note(work, attempt, self.now);
+        self.note_attempt(work, error, Some(self.now + delay));
     }
 
     /// Notes the failure that ends the attempts at an event.
     fn note_last_failure(&mut self, work: &Work, error: &HandlerError) {
+        self.note_attempt(work, error, None);
+    }
+
+    fn note_attempt(&mut self, work: &Work, error: &HandlerError, next_try: Option<Timestamp>) {
+        // A revoked tranche shows nothing.
+        let Some(tranche) = self.scheduler.tranche_of(work.id) else { return };
         let attempts = self.victim(work).failures.saturating_add(1);
-        let attempt = Attempt { class: error.kind().as_str(), error: error.message(), attempts, next_try: None };
+        let attempt = Attempt { tranche, class: error.kind().as_str(), error: error.message(), attempts, next_try };
         self.failures.note(work, attempt, self.now);
     }
 
@@ -257,10 +263,6 @@ impl Driver {
                 self.note_failure(&decided.work, error, delay);
                 if self.is_outage(BackEnd::Sink, &decided.work, error, delay) {
                     self.breaker.next_wake()
-                } else if spent && let Some(next) = decided.accepted_next() {
-                    // The events before the failed one keep their effects. The failed one comes first in the next call, so
-                    // that a later failure is known to be its own (C19).
-                    return self.done(decided.work, next);
                 } else if spent {
                     self.log_retry(&decided.work, error, delay, "write failed, its events are decided singly");
                     // The attempts at the decision are spent: its events are decided singly, to find the one at fault (C19).

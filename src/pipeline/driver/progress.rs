@@ -137,6 +137,7 @@ impl Driver {
         self.scheduler.revoke(tranche);
         self.commits.forget(tranche);
         self.parks.forget(tranche);
+        self.failures.forget(tranche);
         self.take_back_calls();
         self.source.left(tranche, epoch, Left::Fenced);
         if self.tranches.are_all_fenced() {
