@@ -70,9 +70,10 @@ pub(super) fn delivery(subject: &Subject<'_>) -> Delivery {
 }
 
 /// Returns whether no effect is written twice. That takes one transaction of effects and progress, and a progress that
-/// identifies handled events by ordinal or by stream and index.
+/// identifies handled events by ordinal or by stream and index. A sparse stream's write position covers its newest event only.
 fn is_once(subject: &Subject<'_>) -> bool {
-    subject.sink_holds_progress() && (subject.has_ordinals() || subject.keeps_write_positions())
+    let by_index = subject.keeps_write_positions() && subject.indexes() == Indexes::Dense;
+    subject.sink_holds_progress() && (subject.has_ordinals() || by_index)
 }
 
 fn why(subject: &Subject<'_>) -> String {
