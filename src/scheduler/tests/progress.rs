@@ -182,3 +182,16 @@ fn c3_an_ordinal_of_three_unfolds_is_handled_with_the_last_of_them() {
         "#]],
     );
 }
+
+#[test]
+fn a_broken_batch_leaves_the_recovered_ordinals_that_reading_has_passed() {
+    check(
+        "open t1 set=2; read t1: a/0@1 a/1@2 a/2@3; take; ok a; progress t1; read t1: b/0@3; progress t1",
+        expect![[r#"
+            a 0 2
+            3
+            tranche `t1` went back from ordinal 3.0 to 3.0
+            3
+        "#]],
+    );
+}
