@@ -23,6 +23,7 @@
 //! | `stream` | the stream's name |
 //! | `first_index` | the index of the first event; 0 if left out |
 //! | `events` | the events of the call; see below |
+//! | `record` `records` | in place of `events`: raw text, or a list of such, which the source's `map` reads as it reads a file. `stream` then chooses a stream, and can be left out if there is only one |
 //! | `emits` | exactly the emitted effects, in this order; none if left out |
 //! | `emits_some` | in place of `emits`: some of the emitted effects, in this order; a table gives some of its keys |
 //! | `returns` | `"all"` (if left out), `{ upto = 3 }` (also with `tag`), `{ defer = "5s" }`, `{ done = "tag" }`, `{ malformed = "why" }` |

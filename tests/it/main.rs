@@ -11,6 +11,7 @@ mod daemon;
 mod deploy;
 mod doctor;
 mod failures;
+mod foreign;
 mod handler_tests;
 mod hangs;
 mod jobs;

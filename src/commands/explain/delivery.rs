@@ -102,7 +102,7 @@ fn why(subject: &Subject<'_>) -> String {
     };
     if !subject.source_is_durable() {
         return format!(
-            "Only while the process runs: its end loses the posted events that are not handled yet. Until then, {once}"
+            "Only while the process runs: its end loses the received events that are not handled yet. Until then, {once}"
         );
     }
     let mut chars = once.chars();
@@ -177,7 +177,7 @@ fn order(subject: &Subject<'_>) -> String {
 
 fn crash(subject: &Subject<'_>, guarantee: Guarantee) -> String {
     let lost = match guarantee {
-        Guarantee::WhileItRuns => "Posted events that are not handled yet are lost.",
+        Guarantee::WhileItRuns => "Received events that are not handled yet are lost.",
         _ => "",
     };
     sentences([lost, &*again(subject, guarantee), &*power(subject)])

@@ -6,7 +6,7 @@ use crate::connector::prose::{counted, names, sentences};
 use crate::spec::Stop;
 
 pub(super) fn source(subject: &Subject<'_>) -> String {
-    let end = match subject.spec().stop {
+    let end = match subject.definition.stop() {
         Stop::Never => "It follows new events and never ends by itself.".to_owned(),
         Stop::Tail => "It ends once all existing events are handled.".to_owned(),
         Stop::After(limit) => {

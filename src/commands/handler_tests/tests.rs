@@ -394,3 +394,114 @@ fn the_sink_must_accept_the_emitted_values() {
     );
     check_emitted("[sink.stdout]\n", "1", expect!["1 passed"]);
 }
+
+const MAPPED: &str = "[source.json]\npath = \"in\"\n[source.json.map]\nwhen = [\"/n\"]\nstream = \"order-{/n}\"\ntype = \"/t\"\n\
+    [handler.rhai]\nscript = \"p.rhai\"\n[sink.stdout]\n";
+
+/// Runs tests whose records go through a mapping.
+fn check_records(tests: &str, expected: Expect) {
+    let script = "fn handle(stream, events) { for e in events { emit(#{ of: stream.id, t: e.type, i: e.index }); } }";
+    let directory = directory(&[("p.toml", MAPPED), ("p.rhai", script), ("p.test.toml", tests)]);
+    expected.assert_eq(&said(directory.path(), &run(&[directory.path().to_owned()], None)));
+}
+
+#[test]
+fn raw_records_go_through_the_mapping_of_the_source() {
+    check_records(
+        r#"
+[[test]]
+name = "one stream"
+first_index = 7
+records = ['{"n":1,"t":"A"}', '{"n":1,"t":"B"}']
+emits = [{ of = "1", t = "A", i = 7 }, { of = "1", t = "B", i = 8 }]
+[[test]]
+name = "a chosen stream"
+stream = "order-2"
+record = """
+{"n":1,"t":"A"}
+{"n":2,"t":"B"}
+"""
+emits = [{ of = "2", t = "B", i = 1 }]
+[[test]]
+name = "a record that is left out"
+record = '{"t":"A"}'
+"#,
+        expect![[r#"
+            ok      p: one stream
+            ok      p: a chosen stream
+            ok      p: a record that is left out
+                    the pipeline's filter excludes every record (`map.when`)
+            3 passed
+        "#]],
+    );
+}
+
+#[test]
+fn records_that_make_no_call_are_named() {
+    check_records(
+        r#"
+[[test]]
+name = "a misfit"
+records = ['{"n":1,"t":"A"}', '{"n":1}']
+[[test]]
+name = "two streams"
+records = ['{"n":1,"t":"A"}', '{"n":2,"t":"A"}']
+[[test]]
+name = "another stream"
+stream = "order-3"
+record = '{"n":1,"t":"A"}'
+[[test]]
+name = "events as well"
+stream = "order-1"
+record = '{"n":1,"t":"A"}'
+events = [{ type = "A" }]
+[[test]]
+name = "both"
+record = "{}"
+records = ["{}"]
+"#,
+        expect![[r#"
+            error: line 2: `type` needs `/t`, which the record lacks
+             --> p.test.toml:4:11
+              |
+            4 | records = ['{"n":1,"t":"A"}', '{"n":1}']
+              |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ test[0].records
+            error: the records are of several streams: `order-1` and `order-2`
+             --> p.test.toml:7:11
+              |
+            7 | records = ['{"n":1,"t":"A"}', '{"n":2,"t":"A"}']
+              |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ test[1].records
+              |
+              = help: choose one by `stream`
+            error: no record is of the stream `order-3`: they are of `order-1`
+              --> p.test.toml:11:10
+               |
+            11 | record = '{"n":1,"t":"A"}'
+               |          ^^^^^^^^^^^^^^^^^ test[2].record
+            error: `record` cannot be combined with `events`
+              --> p.test.toml:15:10
+               |
+            15 | record = '{"n":1,"t":"A"}'
+               |          ^^^^^^^^^^^^^^^^^ test[3].record
+               |
+               = help: remove one of the two
+            error: `records` cannot be combined with `record`
+              --> p.test.toml:20:11
+               |
+            20 | records = ["{}"]
+               |           ^^^^^^ test[4].records
+               |
+               = help: remove one of the two
+        "#]],
+    );
+    check_one(
+        "record = \"{}\"",
+        expect![[r#"
+        error: the source of this pipeline has no `map` that could read records
+         --> p.test.toml:4:10
+          |
+        4 | record = "{}"
+          |          ^^^^ test[0].record
+    "#]],
+    );
+}

@@ -78,7 +78,7 @@ async fn two_sinks_do_not_write_one_file_until_the_first_has_closed() {
 }
 
 #[tokio::test]
-async fn r65_files_by_stream_stay_in_their_folder_and_few_are_open() {
+async fn r65_files_by_stream_stay_in_their_directory_and_few_are_open() {
     let directory = tempfile::tempdir().unwrap();
     let sink = sink(directory.path(), "path = \"out/{category}/{id}\"\nmax_open = 2\nfsync = { every = \"1h\" }");
     for (stream, number) in [("a-1", 1), ("a-../x", 2), ("b-3", 3), ("a-1", 4)] {
