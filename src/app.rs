@@ -67,7 +67,7 @@ impl App {
         let clock = Clock::start();
         let metrics = Arc::new(Metrics::new(clock));
         let tracing = traces::start(&settings.otlp, clock, &metrics).map_err(NotStarted::Environment)?;
-        let ends = |checked: &Checked| checked.definition.spec().stop != crate::spec::Stop::Never;
+        let ends = |checked: &Checked| checked.definition.stop() != crate::spec::Stop::Never;
         let finite = args.until_tail || checked.iter().all(ends);
         let group = Group::daemon();
         let surroundings = Surroundings {

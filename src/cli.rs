@@ -10,7 +10,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::commands::scaffold::Template;
-use crate::config::document::Format;
 use crate::config::settings::{Flags, LogFormat};
 
 pub use exit::ExitStatus;
@@ -43,6 +42,7 @@ impl Cli {
             Some(CommandArgs::Explain(args)) => Command::Explain(args),
             Some(CommandArgs::Test(args)) => Command::Test(args),
             Some(CommandArgs::New(args)) => Command::New(args),
+            Some(CommandArgs::Map(args)) => Command::Map(args),
             Some(CommandArgs::Doctor(args)) => Command::Doctor(args),
             Some(CommandArgs::Status(args)) => Command::Status(args),
             Some(CommandArgs::Health) => Command::Health,
@@ -62,6 +62,7 @@ pub enum Command<'a> {
     Explain(&'a ExplainArgs),
     Test(&'a TestArgs),
     New(&'a NewArgs),
+    Map(&'a MapArgs),
     Doctor(&'a DoctorArgs),
     Status(&'a StatusArgs),
     Health,
@@ -97,6 +98,12 @@ pub enum CommandArgs {
     /// Create a pipeline: its file, script, tests and sample events; overwrites nothing
     #[command(after_help = "Example: propulsiond new invoices --from projection")]
     New(NewArgs),
+    /// Propose a mapping for foreign records, or try the mapping of a pipeline
+    ///
+    /// Prints a table for a pipeline file, and the events of the records as comments below it. With a pipeline, prints the
+    /// events by the pipeline's own mapping, and exits with 1 if a record does not fit.
+    #[command(after_help = "Example: propulsiond map --try webhooks.jsonl")]
+    Map(MapArgs),
     /// Check the data directory, the databases and the checkpoints, and repair them if asked to
     #[command(after_help = DoctorArgs::HELP)]
     Doctor(DoctorArgs),
@@ -202,16 +209,22 @@ pub struct NewArgs {
     /// Start from this template
     #[arg(long, value_enum, default_value_t)]
     pub from: Template,
-    /// Write YAML files instead of TOML
-    #[arg(long)]
-    pub yaml: bool,
 }
 
-impl NewArgs {
-    /// Returns the format of the files to create.
-    pub fn format(&self) -> Format {
-        if self.yaml { Format::Yaml } else { Format::Toml }
-    }
+#[derive(Debug, Args)]
+pub struct MapArgs {
+    /// Try the mapping of the pipeline with this name, or in this file
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: Option<String>,
+    /// Read the records of this file: JSON, CSV or text
+    #[arg(long = "try", value_name = "FILE")]
+    pub file: PathBuf,
+    /// Look for the name in this directory
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+    /// Propose the table in YAML instead of TOML
+    #[arg(long)]
+    pub yaml: bool,
 }
 
 #[derive(Debug, Args)]

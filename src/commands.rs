@@ -5,6 +5,7 @@ pub(crate) mod explain;
 pub mod handler_tests;
 pub(crate) mod doctor;
 pub(crate) mod scaffold;
+pub(crate) mod map;
 pub(crate) mod list;
 pub(crate) mod client;
 pub(crate) mod status;

@@ -9,6 +9,7 @@ pub mod diagnosis;
 pub mod stored;
 pub mod context;
 pub mod kind;
+pub mod map;
 mod choice;
 
 pub mod file;
@@ -34,7 +35,8 @@ kinds! {
     /// `[source.…]`: the source of the events, one of these.
     #[schemars(transform = exactly_one)]
     SourceSpec: SourceKind {
-        json: json::Settings = "Events from files of JSON lines.",
+        json: json::Settings = "Events from files of JSON lines, or of other records by a mapping.",
+        stdin: json::stdin::Settings = "Events from standard input.",
         generate: generate::Settings = "Synthetic events.",
         memory: memory::source::Settings = "Events that are posted to `/pipelines/NAME/events`.",
     }

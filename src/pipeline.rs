@@ -38,3 +38,6 @@ pub use options::{Assemble, Identity, Options, Parts, Stop};
 pub use policy::{ErrorPolicy, OutageRule, Then};
 pub use rate::Rate;
 pub use view::{Standing, StreamFailure, TrancheView, View};
+
+#[cfg(test)]
+mod tests;

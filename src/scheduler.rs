@@ -132,6 +132,8 @@ pub enum Outcome {
     Park,
     /// Return the work as if it had never been offered (a handler was swapped, a transaction rolled back).
     Return,
+    /// Return the work, and offer its events singly: together they had no room. Spends no attempt.
+    Singly,
 }
 
 /// A feed that breaks its source's contract. This is a permanent error.
@@ -317,10 +319,38 @@ impl Scheduler {
         self.clock.hold(held, now);
     }
 
+    /// Returns whether the stream of work in flight (or its tranche, in read order) holds the oldest unhandled event of
+    /// its tranche, at any place of its queue.
+    pub fn leads_to_oldest(&self, work: WorkId) -> bool {
+        self.in_flight.find(work).is_some_and(|call| self.holds_oldest(call))
+    }
+
+    /// Stops the clock of `stuck_after` of work in flight. Its decision waits for other writes, for a retry, or for room:
+    /// no fault of its events (C20).
+    pub fn stop_clock(&mut self, work: WorkId, now: Timestamp) {
+        self.stop_clock_of(work, now);
+    }
+
+    /// Stops the clock of work in flight, and forgets the time since it last began to run: a write failed for a reason
+    /// that is not this work's.
+    pub fn cancel_clock(&mut self, work: WorkId) {
+        if let Some(call) = self.in_flight.find_mut(work) {
+            call.clock = None;
+        }
+    }
+
+    /// Lets the clock of work in flight run again.
+    pub fn start_clock(&mut self, work: WorkId, now: Timestamp) {
+        let shown = self.clock.read(now);
+        if let Some(call) = self.in_flight.find_mut(work) {
+            call.clock.get_or_insert(shown);
+        }
+    }
+
     /// Returns the streams that were offered without progress for at least `after` (C20), the longest first, and
     /// whether a call of each runs. The clock runs from the first call without progress, also between calls that return
-    /// at once. It stands still during back-off after a failure, during deferral, and while it is
-    /// [held](Self::set_held).
+    /// at once. It stands still during back-off after a failure, during deferral, while it is
+    /// [held](Self::set_held), and while it is [stopped](Self::stop_clock).
     pub fn stuck(&self, after: Duration, now: Timestamp) -> Vec<StreamReport> {
         self.find_stuck(after, now)
     }

@@ -228,7 +228,8 @@ pub trait Probe: Send + Sync {
 /// Accepts events that are pushed into a running pipeline.
 #[async_trait]
 pub trait Inbox: Send + Sync + fmt::Debug {
-    /// Accepts all of the lines (JSON objects, one a line, as `jsonlines` reads them) or none. Returns their number.
+    /// Accepts all of the lines or none: JSON objects as `jsonlines` reads them, or records that the source maps. Returns
+    /// their number.
     ///
     /// # Errors
     /// [`SourceErrorKind::Refused`] names the first line that is not acceptable. [`SourceErrorKind::Unavailable`] says

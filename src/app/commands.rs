@@ -9,16 +9,17 @@ use serde_json::{Value, json};
 
 use super::output::{Output, print, write};
 use crate::cli::{
-    self, CheckArgs, Cli, Command, CompletionArgs, DoctorArgs, ExitStatus, ExplainArgs, ListArgs, ManArgs, NewArgs,
-    SchemaArgs, SchemaKind, StatusArgs, TestArgs,
+    self, CheckArgs, Cli, Command, CompletionArgs, DoctorArgs, ExitStatus, ExplainArgs, ListArgs, ManArgs, MapArgs,
+    NewArgs, SchemaArgs, SchemaKind, StatusArgs, TestArgs,
 };
 use crate::clock::Clock;
 use crate::commands::client::Client;
 use crate::commands::doctor::NotLooked;
 use crate::commands::explain::Explanation;
+use crate::commands::map::{Language, NotTried};
 use crate::commands::scaffold::ScaffoldError;
 use crate::commands::status::Pipelines;
-use crate::commands::{doctor, explain, handler_tests, list, scaffold, schema};
+use crate::commands::{doctor, explain, handler_tests, list, map, scaffold, schema};
 use crate::config::document::{Format, Problem, closest};
 use crate::config::scalar;
 use crate::config::settings::{self, DaemonSettings};
@@ -47,6 +48,7 @@ pub fn settings(cli: &Cli) -> Result<(DaemonSettings, Vec<Problem>), Vec<Problem
 pub fn run_without_settings(cli: &Cli, output: Output) -> Option<ExitStatus> {
     match cli.selected() {
         Command::New(args) => Some(new(args, output)),
+        Command::Map(args) => Some(map(args, output)),
         Command::List(args) => Some(list(args, output)),
         Command::Schema(args) => Some(print(&schema(args))),
         Command::Completion(args) => Some(print(&completion(args, output.json))),
@@ -138,8 +140,8 @@ fn explanation(settings: &DaemonSettings, args: &ExplainArgs) -> Result<Explanat
     let load = || spec::load_file(&file);
     let loaded = if args.allow_missing_env { scalar::allowing_missing(load)? } else { load()? };
     let outcome = spec::check(vec![loaded], &settings.data_dir())?;
-    let (definition, entry) = outcome.entries().next().expect("a pipeline without errors passes the checks");
-    Ok(explain::explain(definition, entry))
+    let definition = outcome.definitions().next().expect("a pipeline without errors passes the checks");
+    Ok(explain::explain(definition))
 }
 
 /// Returns the file of a pipeline, given its name or the path of its file.
@@ -190,13 +192,32 @@ fn test(settings: &DaemonSettings, args: &TestArgs, shows_logs: bool, output: Ou
 }
 
 fn new(args: &NewArgs, output: Output) -> ExitStatus {
-    match scaffold::make(&args.name, &args.config, args.from, args.format()) {
+    match scaffold::make(&args.name, &args.config, args.from) {
         Ok(made) => {
             output.result(|| scaffold::to_json(&made), |_| scaffold::render(&made));
             ExitStatus::Ok
         }
         Err(ScaffoldError::Refused(problems)) => output.problems(&problems),
         Err(ScaffoldError::Failed(error)) => output.environment(&error),
+    }
+}
+
+fn map(args: &MapArgs, output: Output) -> ExitStatus {
+    let tried = match &args.pipeline {
+        None => map::propose(&args.file),
+        Some(pipeline) => find(std::slice::from_ref(&args.config), pipeline)
+            .map_err(|problem| NotTried::Files(vec![problem]))
+            .and_then(|pipeline| map::try_pipeline(&pipeline, &args.file)),
+    };
+    match tried {
+        Ok(trial) => {
+            let language = if args.yaml { Language::Yaml } else { Language::Toml };
+            output.result(|| trial.to_json(language), |_| trial.render(language));
+            // A proposal need not fit every record. The mapping of a pipeline should.
+            if trial.has_misfits() && args.pipeline.is_some() { ExitStatus::Failed } else { ExitStatus::Ok }
+        }
+        Err(NotTried::Files(problems)) => output.problems(&problems),
+        Err(NotTried::Environment(error)) => output.environment(&error),
     }
 }
 

@@ -23,6 +23,7 @@
 //! | `stream` | the stream's name |
 //! | `first_index` | the index of the first event; 0 if left out |
 //! | `events` | the events of the call; see below |
+//! | `record` `records` | in place of `events`: raw text, or a list of such, which the source's `map` reads as it reads a file. `stream` then chooses a stream, and can be left out if there is only one |
 //! | `emits` | exactly the emitted effects, in this order; none if left out |
 //! | `emits_some` | in place of `emits`: some of the emitted effects, in this order; a table gives some of its keys |
 //! | `returns` | `"all"` (if left out), `{ upto = 3 }` (also with `tag`), `{ defer = "5s" }`, `{ done = "tag" }`, `{ malformed = "why" }` |
@@ -37,9 +38,6 @@
 //! | `raw` | in place of `data`: a body as it is, also one that is not JSON |
 //! | `timestamp` `id` `correlation` `causation` | text |
 //! | `unfold` | `true`: a snapshot, which comes after the events and takes no index |
-//!
-//! With `handle_event` the result is that of the first event that is not handled, and the effects are those of the events
-//! before it.
 //!
 //! The effects must suit the pipeline's sink, too: the sink rehearses their writes without touching anything outside. SQL
 //! statements, for example, are compiled against the tables that the sink's `init` makes.

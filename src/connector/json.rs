@@ -19,8 +19,13 @@
 //! record that names file and line. A last line without a newline waits for its rest. At the end of a finite run it
 //! counts if it is complete.
 //!
-//! **Pipes.** A named pipe or `/dev/stdin` can be the `path`. A finite run ends when the last writer has closed the pipe.
-//! A pipe keeps no bytes: events that were read and not handled when the process ends are lost.
+//! **Foreign records.** With `map`, the lines are records of any form, and [`mapped`] makes events of them. An event of an
+//! unrolled array has its item's number, from 0 on, as the minor of its ordinal. If no record gives the index, it is the
+//! major of the ordinal, or number·2^44 + line·2^16 + item with an unrolled array. Without `map`, no line pays for it.
+//!
+//! **Pipes.** A named pipe can be the `path`. A finite run ends when the last writer has closed the pipe. Source `stdin`
+//! ([`stdin`]) reads standard input in the same way, and so does `path = "/dev/stdin"`: its tranche ends with its input. A
+//! pipe keeps no bytes: events that were read and not handled when the process ends are lost.
 
 mod earlier;
 mod files;
@@ -30,10 +35,12 @@ pub mod inspect;
 mod kind;
 mod lines;
 mod log;
+mod mapped;
 mod position;
 mod proof;
 mod reader;
 mod registry;
+pub mod stdin;
 #[cfg(test)]
 mod tests;
 
@@ -49,9 +56,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::config::scalar::{self, Text};
+use crate::connector::map;
 use crate::connector::{BadSetting, Context, MAX_BATCH};
 use crate::event::Indexes;
 use crate::formats::jsonlines::Indexing;
+use crate::formats::map::RecordMap;
+use crate::formats::records::Format;
 use crate::position::{Ordinal, Position, StartAt, TrancheId};
 use crate::runtime::blocking;
 use crate::source::{Changes, Contract, Left, Source, SourceError, SourceErrorKind, TrancheChange, TrancheReader};
@@ -71,17 +81,20 @@ pub struct Settings {
     #[schemars(extend("examples" = ["events.jsonl"]))]
     pub path: Text,
     /// The names of the files in a directory to read, with `*` and `?`. Default: names that end in `.jsonl` or `.ndjson`,
-    /// also with `.gz` behind. Names that start with a dot are never read.
+    /// or in the usual endings of `map.format`, also with `.gz` behind. Names that start with a dot are never read.
     pub pattern: Option<Text>,
     /// The order of the files of a directory.
     pub sort: Sort,
     /// Reads the files of a directory at the same time and independently of each other, instead of as one log. Each stream
     /// must be in one file.
     pub tranche_per_file: bool,
-    /// The origin of the events' indexes.
+    /// The origin of the events' indexes. Not with `map`, which has its own `index`.
     pub index: Index,
     /// The number of lines to pass at the start of each file.
     pub skip: u64,
+    /// The mapping of foreign records to events. Left out: each line is an event, or an Equinox document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub map: Option<map::Settings>,
     /// The reaction to a file that was replaced, truncated or rewritten.
     pub on_replaced: OnReplaced,
     /// The number of events in a batch.
@@ -101,6 +114,7 @@ impl Default for Settings {
             tranche_per_file: false,
             index: Index::Field,
             skip: 0,
+            map: None,
             on_replaced: OnReplaced::Fail,
             batch: const { NonZeroUsize::new(1_000).expect("it is not zero") },
             poll: Duration::from_millis(500),
@@ -156,28 +170,44 @@ pub fn check(settings: &Settings) -> Vec<BadSetting> {
             );
         }
     }
-    if settings.batch.get() > MAX_BATCH {
-        bad.push(BadSetting::new(&["batch"], format!("`batch` must be at most {MAX_BATCH}")));
-    }
+    bad.extend(check_lines(settings.index, settings.map.as_ref(), settings.batch));
     if settings.poll.is_zero() {
         bad.push(BadSetting::new(&["poll"], "`poll` must be greater than 0"));
     }
     bad
 }
 
+/// Returns the invalid ones of the settings that files and standard input share.
+fn check_lines(index: Index, map: Option<&map::Settings>, batch: NonZeroUsize) -> Vec<BadSetting> {
+    let mut bad = map.map(map::Settings::check).unwrap_or_default();
+    if map.is_some() && index == Index::Line {
+        let help = "remove it: without `map.index`, the line is the index";
+        bad.push(BadSetting::new(&["index"], "`index` cannot be combined with `map`").help(help));
+    }
+    if batch.get() > MAX_BATCH {
+        bad.push(BadSetting::new(&["batch"], format!("`batch` must be at most {MAX_BATCH}")));
+    }
+    bad
+}
+
 /// Returns two file names that `sort = "name"` reads, or will read, in another order than that of their numbers.
-pub fn misordered(settings: &Settings, folder: &Path) -> Option<(String, String)> {
+pub fn misordered(settings: &Settings, directory: &Path) -> Option<(String, String)> {
     if settings.sort == Sort::Natural || settings.tranche_per_file {
         return None;
     }
-    let names = Names::quiet(settings.pattern.as_deref(), Sort::Name);
-    let listed = files::list(&folder.join(Path::new(&*settings.path)), &names).ok()?;
+    let names = Names::quiet(settings.pattern.as_deref(), Sort::Name).of_format(format_of(settings.map.as_ref()));
+    let listed = files::list(&directory.join(Path::new(&*settings.path)), &names).ok()?;
     let mut pairs = listed.windows(2).map(|pair| (&pair[0].name, &pair[1].name));
     if let Some((first, second)) = pairs.find(|(first, second)| files::natural(first, second).is_gt()) {
         return Some((first.clone(), second.clone()));
     }
     let last = &listed.last()?.name;
     files::longer_successor(last).filter(|next| next < last).map(|next| (next, last.clone()))
+}
+
+/// Returns the form of the records; JSON for events that need no mapping.
+fn format_of(map: Option<&map::Settings>) -> Format {
+    map.map_or(Format::Json, |map| map.format)
 }
 
 /// The settings as the parts of a source share them.
@@ -188,43 +218,65 @@ struct Options {
     registry: RegistryPath,
     names: Names,
     indexing: Indexing,
+    map: Option<RecordMap>,
     skip: u64,
     restart: bool,
     batch: usize,
     poll: Duration,
     /// The pipeline ends at the tail: the rest of a truncated last line will not come.
     finite: bool,
+    /// The path is standard input: it is read from its present place on, whatever it is, and its end is final.
+    is_stdin: bool,
 }
 
+/// The path of standard input.
+const STDIN: &str = "/dev/stdin";
+
 impl Options {
-    fn new(settings: &Settings, context: &Context, finite: bool) -> Self {
-        let registries = inspect::numbers_folder(&context.data);
-        Self {
+    fn new(settings: &Settings, context: &Context, finite: bool) -> anyhow::Result<Self> {
+        let is_stdin = settings.is_stdin();
+        let registries = if is_stdin { context.data.join("stdin") } else { inspect::registries(&context.data) };
+        Ok(Self {
             path: context.input(&settings.path),
             registry: RegistryPath {
                 current: registries.join(inspect::registry_name(&context.group)),
                 legacy: registries.join(&*context.pipeline),
             },
-            names: Names::new(settings.pattern.as_deref(), settings.sort),
+            names: Names::new(settings.pattern.as_deref(), settings.sort).of_format(format_of(settings.map.as_ref())),
             indexing: match settings.index {
                 Index::Field => Indexing::Field,
                 Index::Line => Indexing::Line,
             },
+            map: settings.map.as_ref().map(map::Settings::compile).transpose()?,
             skip: settings.skip,
             restart: settings.on_replaced == OnReplaced::Restart,
             batch: settings.batch.get(),
             poll: settings.poll,
-            finite,
-        }
+            finite: finite || is_stdin,
+            is_stdin,
+        })
     }
 }
 
 impl Settings {
     /// Returns the promises of the source.
     pub fn contract(&self) -> Contract {
-        let is_line = self.index == Index::Line;
-        Contract { ordinals: true, indexes: if is_line { Indexes::Sparse } else { Indexes::Dense }, repeats: !is_line }
+        contract(self.index, self.map.as_ref())
     }
+
+    fn is_stdin(&self) -> bool {
+        &*self.path == STDIN
+    }
+}
+
+fn contract(index: Index, map: Option<&map::Settings>) -> Contract {
+    let indexes = match (map, index) {
+        (Some(map), _) => map.indexes(),
+        (None, Index::Field) => Indexes::Dense,
+        (None, Index::Line) => Indexes::Sparse,
+    };
+    let repeats = map.map_or(index == Index::Field, |map| map.index.is_some());
+    Contract { ordinals: true, indexes, repeats }
 }
 
 /// Builds the source. `finite`: the pipeline stops at the tail, so that a complete last line counts without its newline.
@@ -233,19 +285,21 @@ pub fn source(settings: &Settings, context: &Context, finite: bool) -> anyhow::R
         !settings.path.is_empty(),
         "`path` is missing: name a file of JSON lines, or a directory of such files"
     );
-    let folder = settings.tranche_per_file.then(Mutex::default);
+    let reported = settings.tranche_per_file.then(Mutex::default);
     Ok(JsonSource {
-        options: Arc::new(Options::new(settings, context, finite)),
+        options: Arc::new(Options::new(settings, context, finite)?),
         contract: settings.contract(),
         clock: Clock::start(),
-        folder,
+        reported,
     })
 }
 
 /// Reads everything through the log alone, which no pipeline on top of it can outrun. Returns the numbers of events and
 /// bytes.
 pub fn read_alone(settings: &Settings, context: &Context) -> Result<(u64, u64), SourceError> {
-    let mut log = Log::new(Arc::new(Options::new(settings, context, true)), None, &StartAt::Origin, None)?;
+    let options = Options::new(settings, context, true)
+        .map_err(|error| SourceError::new(SourceErrorKind::Refused, "read the settings").caused_by(error))?;
+    let mut log = Log::new(Arc::new(options), None, &StartAt::Origin, None)?;
     let (mut events, mut bytes) = (0, 0);
     loop {
         let read = log.read()?;
@@ -266,12 +320,12 @@ pub struct JsonSource {
     contract: Contract,
     clock: Clock,
     /// The files that were reported as tranches, where each file is one.
-    folder: Option<Mutex<Folder>>,
+    reported: Option<Mutex<Reported>>,
 }
 
 /// The reported files.
 #[derive(Debug, Default)]
-struct Folder {
+struct Reported {
     /// Each with the epoch of its assignment.
     known: BTreeMap<String, u64>,
     /// The number of looks so far, and with it the epoch of the next file that appears.
@@ -288,14 +342,14 @@ impl Source for JsonSource {
     }
 
     async fn watch(&self, changes: &Changes) -> Result<(), SourceError> {
-        let Some(folder) = &self.folder else {
+        let Some(reported) = &self.reported else {
             changes.report(TrancheChange::Added { tranche: TrancheId::new(WHOLE), origin: None, epoch: 0 }).await;
             changes.report(TrancheChange::Settled).await;
             return Ok(());
         };
         let mut is_settled = false;
         loop {
-            for change in self.look(folder).await? {
+            for change in self.look(reported).await? {
                 changes.report(change).await;
             }
             // Each call says so: it ends the failure that a look of an earlier call reported.
@@ -311,7 +365,7 @@ impl Source for JsonSource {
     }
 
     fn open_above(&self, tranche: &TrancheId, from: StartAt, handled: Option<Ordinal>) -> Box<dyn TrancheReader> {
-        let file = self.folder.is_some().then(|| tranche.as_str().to_owned());
+        let file = self.reported.is_some().then(|| tranche.as_str().to_owned());
         Box::new(reader::Reader::new(Arc::clone(&self.options), file, from, handled, self.clock))
     }
 
@@ -324,13 +378,13 @@ impl Source for JsonSource {
     }
 
     fn left(&self, tranche: &TrancheId, epoch: u64, how: Left) {
-        let Some(folder) = &self.folder else { return };
+        let Some(reported) = &self.reported else { return };
         // The reader of a deleted file comes to its end. The file can be back before a look misses it, and a look that fails
         // misses nothing: the next look that finds the file reports it again. A job reads each file once.
         if how == Left::Completed && !self.options.finite {
-            let mut folder = folder.lock().unwrap_or_else(PoisonError::into_inner);
-            if folder.known.get(tranche.as_str()) == Some(&epoch) {
-                folder.known.remove(tranche.as_str());
+            let mut reported = reported.lock().unwrap_or_else(PoisonError::into_inner);
+            if reported.known.get(tranche.as_str()) == Some(&epoch) {
+                reported.known.remove(tranche.as_str());
             }
         }
     }
@@ -338,20 +392,20 @@ impl Source for JsonSource {
 
 impl JsonSource {
     /// Lists the directory, and returns the changes since the last look.
-    async fn look(&self, folder: &Mutex<Folder>) -> Result<Vec<TrancheChange>, SourceError> {
+    async fn look(&self, reported: &Mutex<Reported>) -> Result<Vec<TrancheChange>, SourceError> {
         let options = Arc::clone(&self.options);
         let seen = blocking::start(move || tranches(&options)).result().await;
         let seen: BTreeSet<String> = seen.map_err(|error| lost_work(&self.options.path, error))??.into_iter().collect();
-        let mut folder = folder.lock().unwrap_or_else(PoisonError::into_inner);
-        let epoch = folder.looks;
+        let mut reported = reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let epoch = reported.looks;
         let added =
             |name: &String| TrancheChange::Added { tranche: TrancheId::new(name.as_str()), origin: None, epoch };
-        let changes = seen.iter().filter(|name| !folder.known.contains_key(*name)).map(added).collect();
-        folder.looks += 1;
+        let changes = seen.iter().filter(|name| !reported.known.contains_key(*name)).map(added).collect();
+        reported.looks += 1;
         // The reader of a deleted file comes to its end by itself. A file that comes back is a new assignment.
-        folder.known.retain(|name, _| seen.contains(name));
+        reported.known.retain(|name, _| seen.contains(name));
         for name in seen {
-            folder.known.entry(name).or_insert(epoch);
+            reported.known.entry(name).or_insert(epoch);
         }
         Ok(changes)
     }

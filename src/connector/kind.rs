@@ -20,6 +20,7 @@ use super::stored::Repository;
 use crate::checkpoint::CheckpointStore;
 use crate::config::scalar::Text;
 use crate::effect;
+use crate::formats::map::RecordMap;
 use crate::position::Position;
 use crate::sink::{Sink, TransactionalSink};
 use crate::source::{Contract, Inbox, Source};
@@ -85,8 +86,21 @@ pub trait SourceKind: Kind {
         true
     }
 
+    /// Returns whether the source ends by itself, so that a pipeline over it is a finite job.
+    fn ends(&self) -> bool {
+        false
+    }
+
     /// Returns the source part of the key of the progress. `None`: the kind's key.
     fn default_source_id(&self) -> Option<String> {
+        None
+    }
+
+    /// Returns the compiled mapping of foreign records, if the source makes events by one.
+    ///
+    /// # Errors
+    /// The mapping is invalid, or refers to a missing variable.
+    fn record_map(&self) -> Option<Result<RecordMap, BadSetting>> {
         None
     }
 
@@ -294,6 +308,8 @@ pub struct KindFile {
 pub enum Usage {
     /// A file or directory that is read.
     Input,
+    /// Standard input, which one pipeline alone can read.
+    Stdin,
     /// A file that lines are appended to. Its path may be a template.
     Lines,
     /// A database of results.

@@ -118,7 +118,7 @@ fn options(definition: &Definition, settings: &DaemonSettings, until_tail: bool)
         },
         handler_timeout,
         threads: threads.min(schedule.concurrency.get()),
-        stop: match spec.stop {
+        stop: match definition.stop() {
             _ if until_tail => Stop::Tail,
             spec::Stop::Never => Stop::Never,
             spec::Stop::Tail => Stop::Tail,

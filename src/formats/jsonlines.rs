@@ -15,7 +15,7 @@
 mod body;
 mod document;
 pub mod parts;
-mod scan;
+pub(super) mod scan;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -48,17 +48,17 @@ pub struct LineOrigin {
 /// The error of a line that does not parse.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadLine {
-    why: Cow<'static, str>,
+    pub(super) why: Cow<'static, str>,
     at: Option<usize>,
-    stream: Option<Box<str>>,
+    pub(super) stream: Option<Box<str>>,
 }
 
 impl BadLine {
-    fn new(why: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(why: impl Into<Cow<'static, str>>) -> Self {
         Self { why: why.into(), at: None, stream: None }
     }
 
-    fn at(mut self, at: usize) -> Self {
+    pub(super) fn at(mut self, at: usize) -> Self {
         self.at = Some(at);
         self
     }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::clock::Timestamp;
 use crate::daemon::registry::Registered;
 use crate::pipeline::{Standing, StreamFailure, TrancheView, View};
+use crate::position::TrancheId;
 use crate::scheduler::{Explanation, StreamReport, StreamState};
 use crate::source::LagUnit;
 use crate::telemetry::health::{Outage, PipelineStatus, State};
@@ -128,7 +129,7 @@ fn work(view: &View, now: Timestamp) -> Value {
         "handled_per_second": view.rate.per_second(now),
         "failing_streams": view.streams.failing.streams,
         "oldest_failing": oldest.map(|oldest| {
-            let mut described = failure(Some(view), &oldest.stream, now);
+            let mut described = failure(Some(view), Some(&oldest.tranche), &oldest.stream, now);
             described["stream"] = json!(oldest.stream);
             described
         }),
@@ -197,7 +198,7 @@ pub(super) async fn streams(pipeline: &Registered, wanted: Option<StreamState>) 
     let now = pipeline.handle.clock().now();
     let described = |report: &StreamReport| {
         let mut described = stream(report);
-        described["failure"] = failure(view.as_ref(), &report.stream, now);
+        described["failure"] = failure(view.as_ref(), Some(&report.tranche), &report.stream, now);
         described
     };
     let streams: Vec<_> =
@@ -220,10 +221,14 @@ fn stream(report: &StreamReport) -> Value {
     })
 }
 
-/// Returns the last failure of a stream; `null` if it has made progress since.
-fn failure(view: Option<&View>, stream: &str, now: Timestamp) -> Value {
+/// Returns the last failure of a stream; `null` if it has made progress since. Without a tranche, the first stream of that
+/// name counts.
+fn failure(view: Option<&View>, tranche: Option<&TrancheId>, stream: &str, now: Timestamp) -> Value {
     let failures = view.iter().flat_map(|view| &view.failures);
-    let of_stream = failures.into_iter().find(|failure| failure.stream == stream);
+    let is_it = |failure: &&StreamFailure| {
+        failure.stream == stream && tranche.is_none_or(|tranche| failure.tranche == *tranche)
+    };
+    let of_stream = failures.into_iter().find(is_it);
     of_stream.map_or(Value::Null, |failure| {
         json!({
             "index": failure.index,
@@ -241,7 +246,8 @@ pub(super) async fn why(pipeline: &Registered, name: &str) -> Option<Value> {
     let now = pipeline.handle.clock().now();
     let explanation = pipeline.handle.explain(name).await;
     let view = pipeline.handle.last_view();
-    let failure = failure(view.as_ref(), name, now);
+    let report = explanation.as_ref().and_then(|explanation| explanation.report.as_ref());
+    let failure = failure(view.as_ref(), report.map(|report| &report.tranche), name, now);
     let mut answer = match &explanation {
         Some(explanation) => described(name, explanation),
         // A pipeline that ended, or is between two runs, is explained by its last view.

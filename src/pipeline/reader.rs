@@ -203,3 +203,6 @@ fn as_source_error(error: CheckpointError, streams: usize) -> SourceError {
 pub(super) fn newest_timestamp(batch: &Batch) -> Option<time::OffsetDateTime> {
     batch.events.iter().rev().find(|event| event.kind() == Kind::Event).and_then(event::Event::timestamp)
 }
+
+#[cfg(test)]
+mod tests;

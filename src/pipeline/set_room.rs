@@ -1,8 +1,8 @@
 //! The room that a store has for the set of handled ordinals (C14), where effects and progress commit together.
 //!
 //! A transaction must cover the ordinals of its effects. It need not cover others: a filtered event that is read again is
-//! filtered again, and a parked one stays parked as it is (C21). Decisions are taken oldest first. One that is not the oldest of its tranche leaves room for a run, so that
-//! the oldest can always be stored, and the position moves.
+//! filtered again, and a parked one stays parked as it is (C21). Decisions are taken oldest first. A decision that does not lead
+//! to the oldest event of its tranche leaves room for a run. So the oldest event can always be stored, and the position moves.
 
 use super::tranches::Tranches;
 use crate::event::Event;
@@ -80,12 +80,10 @@ pub(super) fn split_off_unfit(
     decided.split_off(low)
 }
 
-/// Returns whether a decision is the oldest of its tranche and has several events. If it has no room by itself, its events are
-/// decided singly.
+/// Returns whether a decision has several events and leads to the oldest of its tranche. If it has no room by itself, its
+/// events are decided singly.
 pub(super) fn can_be_split(scheduler: &Scheduler, decided: &Decided) -> bool {
-    let oldest = scheduler.tranche_of(decided.work.id).and_then(|tranche| scheduler.tranche(&tranche)?.blocked_at);
-    !decided.work.is_single()
-        && oldest.is_some_and(|oldest| decided.work.events.iter().any(|event| event.at() == oldest))
+    !decided.work.is_single() && scheduler.leads_to_oldest(decided.work.id)
 }
 
 /// Returns whether the sets stay far below their limit even if each event adds a run.
@@ -117,19 +115,26 @@ fn fits<'a>(
         let has_oldest = oldest.is_some_and(|oldest| ordinals.contains(&oldest) || full.handled.contains(oldest));
         let stored = state.claim.committed.as_ref().and_then(|stored| stored.position.as_ref());
         let moves = stored != full.position.as_ref();
-        // The stream of the oldest event goes first, in its own order: after out-of-order arrival by a later ordinal.
-        let mut of_tranche =
-            decided.clone().filter(|decided| scheduler.tranche_of(decided.work.id).as_ref() == Some(tranche));
-        let mut leads_to_oldest = || {
-            of_tranche.any(|decided| scheduler.explain(decided.work.stream(), decided.work.read_at).blocks.is_some())
+        // The stream of the oldest event goes first, in its own order. After out-of-order arrival the oldest event can follow
+        // this work, and a stale unfold is handled with a newer event (C3).
+        let leads = || {
+            decided
+                .clone()
+                .map(|decided| decided.work.id)
+                .any(|work| scheduler.tranche_of(work).as_ref() == Some(tranche) && scheduler.leads_to_oldest(work))
         };
-        size <= if has_oldest || moves || leads_to_oldest() { max } else { max.saturating_sub(RESERVED_BYTES) }
+        size <= if has_oldest || moves || leads() { max } else { max.saturating_sub(RESERVED_BYTES) }
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
+    use crate::event::{Assembler, Indexes, Kind};
+    use crate::position::{Position, TrancheId};
+    use crate::scheduler::{self, IngestBatch, Order, Outcome};
+    use crate::sink::Effects;
 
     fn set(runs: &[(u64, u64)]) -> OrdinalSet {
         let mut set = OrdinalSet::new();
@@ -151,5 +156,61 @@ mod tests {
         // The position has passed the stored set.
         check(&[(20, 22)], &[(4, 6)], &[20], &[(20, 20)]);
         check(&[], &[(4, 6)], &[5], &[]);
+    }
+
+    /// A scheduler with one tranche `t`, and a batch of events by stream, ordinal and index. `u` marks an unfold.
+    fn scheduler(events: &[(&str, u64, i64)]) -> Scheduler {
+        let mut scheduler = Scheduler::new(scheduler::Options {
+            order: Order::Stream,
+            indexes: Indexes::Dense,
+            require_all: false,
+            streams_per_call: 1,
+            max_events: 2,
+            max_bytes: usize::MAX,
+            hash_seed: 0,
+        });
+        let tranche = TrancheId::new("t");
+        scheduler.open(&tranche, None);
+        let event = |&(stream, at, index): &(&str, u64, i64)| {
+            let (stream, kind) = match stream.strip_suffix("/u") {
+                Some(stream) => (stream, Kind::Unfold),
+                None => (stream, Kind::Event),
+            };
+            Assembler::new(stream, "T").build(kind, Ordinal::new(at, 0), index).unwrap()
+        };
+        let events = events.iter().map(event).collect();
+        let batch = IngestBatch { tranche, events, resume_at: Position::Number(100), write_positions: Vec::new() };
+        scheduler.ingest(batch, Timestamp::ZERO).unwrap();
+        scheduler
+    }
+
+    /// Takes the next call, decided as a whole.
+    fn decide(scheduler: &mut Scheduler) -> Decided {
+        let work = scheduler.take_call(Timestamp::ZERO).unwrap().pop().unwrap();
+        Decided { next: work.next, effects: Effects::Emitted(Vec::new()), work, accepted: 0 }
+    }
+
+    #[test]
+    fn c14_a_span_whose_stream_holds_the_oldest_ordinal_is_split() {
+        // The span has the oldest event itself.
+        let mut held = scheduler(&[("a-1", 1, 0), ("b-1", 2, 0), ("b-1", 3, 1), ("a-1", 4, 1)]);
+        for span in [decide(&mut held), decide(&mut held)] {
+            let is_oldest = span.work.stream() == "a-1";
+            assert_eq!(can_be_split(&held, &span), is_oldest, "{:?}", span.work.events);
+        }
+        // The oldest event follows the span in the order of its stream.
+        let mut held = scheduler(&[("a-1", 1, 2), ("a-1", 2, 0), ("a-1", 3, 1)]);
+        let span = decide(&mut held);
+        assert!(can_be_split(&held, &span), "{:?}", span.work.events);
+        // The oldest is a stale unfold, which is handled with the newer event.
+        let mut held = scheduler(&[("a-1", 1, 1), ("a-1/u", 2, 2), ("a-1", 3, 2), ("a-1", 4, 3)]);
+        let Decided { work, .. } = decide(&mut held);
+        held.finish(work, Outcome::Done { next: 2 }, Timestamp::ZERO);
+        let span = decide(&mut held);
+        assert!(can_be_split(&held, &span), "{:?}", span.work.events);
+        // A single event cannot be split.
+        let mut held = scheduler(&[("a-1", 1, 0)]);
+        let single = decide(&mut held);
+        assert!(!can_be_split(&held, &single));
     }
 }

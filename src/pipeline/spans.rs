@@ -151,6 +151,6 @@ fn name_of(outcome: &Outcome) -> &'static str {
         Outcome::Failed { .. } => "failed",
         Outcome::Skip => "skipped",
         Outcome::Park => "parked",
-        Outcome::Return => "given back",
+        Outcome::Return | Outcome::Singly => "given back",
     }
 }

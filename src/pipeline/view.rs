@@ -2,7 +2,7 @@
 
 use super::rate::Rate;
 use crate::clock::Timestamp;
-use crate::position::{Position, Progress};
+use crate::position::{Position, Progress, TrancheId};
 use crate::scheduler::{Snapshot, TrancheReport};
 use crate::source::{Lag, LagUnit};
 use crate::telemetry::health::State;
@@ -61,6 +61,8 @@ impl View {
 /// The last failure of a stream's event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamFailure {
+    /// On a sparse source, tranche and name together identify a stream (C4).
+    pub tranche: TrancheId,
     pub stream: String,
     pub index: i64,
     pub class: &'static str,

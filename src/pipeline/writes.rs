@@ -103,10 +103,9 @@ impl Writes {
         decided.into_iter().rev().for_each(|decided| self.queue.push_front(decided));
     }
 
-    /// Puts decisions back, to be written in one transaction each.
-    pub(super) fn put_back_singly(&mut self, decided: Vec<Decided>) {
-        self.singly = decided.len();
-        self.put_back(decided);
+    /// Lets each of the next decisions have a write of its own.
+    pub(super) fn write_singly(&mut self, decisions: usize) {
+        self.singly = decisions;
     }
 
     /// Begins no write before this time.
@@ -138,11 +137,6 @@ impl Writes {
         self.retries.insert((at, self.number), (tranche, decided));
     }
 
-    /// Returns whether a decision about the stream waits for its retry.
-    pub(super) fn waits_for(&self, stream: &str) -> bool {
-        self.retries.values().chain(&self.aside).any(|(_, decided)| decided.work.stream() == stream)
-    }
-
     /// Sets a decision aside that has no room in the stored set (C14). It takes no slot meanwhile.
     pub(super) fn set_aside(&mut self, decided: Decided, tranche: TrancheId, until: Timestamp) {
         *self.waiting.entry(tranche.clone()).or_default() += 1;
@@ -153,12 +147,12 @@ impl Writes {
     /// Queues the decisions that were set aside: the stored set has changed.
     pub(super) fn wake_set_aside(&mut self) {
         for (tranche, decided) in std::mem::take(&mut self.aside) {
-            self.unwait(&tranche);
-            self.queue.push_back(decided);
+            self.requeue(&tranche, decided);
         }
     }
 
-    /// Moves the retries that are due into the queue, at most `most` of them.
+    /// Moves the retries that are due into the queue, at most `most` of them, and the decisions that were set aside for
+    /// long enough.
     pub(super) fn wake(&mut self, most: usize, now: Timestamp) {
         if self.aside_until <= now {
             self.wake_set_aside();
@@ -166,9 +160,13 @@ impl Writes {
         for _ in 0..most {
             let Some(first) = self.retries.first_entry().filter(|first| first.key().0 <= now) else { break };
             let (tranche, decided) = first.remove();
-            self.unwait(&tranche);
-            self.queue.push_back(decided);
+            self.requeue(&tranche, decided);
         }
+    }
+
+    fn requeue(&mut self, tranche: &TrancheId, decided: Decided) {
+        self.unwait(tranche);
+        self.queue.push_back(decided);
     }
 
     fn unwait(&mut self, tranche: &TrancheId) {
@@ -282,7 +280,7 @@ mod tests {
             late: false,
             trace: None,
         };
-        Decided { work, next: 1, effects: Effects::Emitted(Vec::new().into()), accepted: 0 }
+        Decided { work, next: 1, effects: Effects::Emitted(Vec::new()), accepted: 0 }
     }
 
     fn writes(max_batch: usize, window: usize) -> Writes {
@@ -353,7 +351,8 @@ mod tests {
         let batch = writes.take_batch(usize::MAX, Timestamp::ZERO).unwrap();
         writes.answered(5);
         writes.ended();
-        writes.put_back_singly(batch);
+        writes.write_singly(batch.len());
+        writes.put_back(batch);
         for number in 0..5 {
             assert_eq!(take(&mut writes, 0), Some(vec![number]));
             writes.answered(1);

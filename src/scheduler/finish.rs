@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 
 use crate::clock::Timestamp;
 use crate::event::Event;
-use crate::work::{Work, WorkKind};
+use crate::work::{Work, WorkId, WorkKind};
 
 use super::in_flight::InFlight;
 use super::lane::{LaneKind, Node, chain};
@@ -109,6 +109,7 @@ impl Scheduler {
                 self.done(call, events, next);
             }
             Outcome::Return => self.put_back(call, events, Isolate::Nothing),
+            Outcome::Singly => self.put_back(call, events, Isolate::All),
             Outcome::Defer { until } => {
                 self.put_back(call, events, Isolate::Nothing);
                 self.trouble(call, Trouble::Deferred, until, now);
@@ -172,6 +173,16 @@ impl Scheduler {
         }
         drop(handed);
         self.recover(call);
+    }
+
+    pub(super) fn stop_clock_of(&mut self, work: WorkId, now: Timestamp) {
+        let shown = self.clock.read(now);
+        let Some(call) = self.in_flight.find_mut(work) else { return };
+        let Some(from) = call.clock.take() else { return };
+        let extras = if call.is_singleton() { NONE } else { self.lanes[call.lane].extras };
+        if extras == NONE || !self.lane_extras[extras].stop_clock(call.first_at, shown) {
+            call.ran += shown.saturating_sub(from);
+        }
     }
 
     /// Notes that a call made progress. In read order, the trouble of another stream of the same call stays.

@@ -40,8 +40,11 @@ pub(super) struct InFlight {
     /// Its tranche was revoked: its result counts for nothing (C6).
     pub(super) revoked: bool,
     pub(super) taken: Timestamp,
-    /// The reading of the held clock at that time (C20), in nanoseconds.
-    pub(super) clock: u64,
+    /// The reading of the held clock when its clock of `stuck_after` began to run (C20), in nanoseconds. `None`: the clock
+    /// stands still.
+    pub(super) clock: Option<u64>,
+    /// The time that its clock ran before, in nanoseconds.
+    pub(super) ran: u64,
 }
 
 impl InFlight {
@@ -67,8 +70,14 @@ impl InFlight {
             late: false,
             revoked: false,
             taken,
-            clock,
+            clock: Some(clock),
+            ran: 0,
         }
+    }
+
+    /// Returns the time that its clock ran. `shown` is the reading of the held clock.
+    pub(super) fn spent(&self, shown: u64) -> Duration {
+        Duration::from_nanos(self.ran + self.clock.map_or(0, |from| shown.saturating_sub(from)))
     }
 
     #[inline]
@@ -123,6 +132,10 @@ impl InFlightTable {
     /// Returns the work of this id, unless it is finished.
     pub(super) fn find(&self, id: WorkId) -> Option<&InFlight> {
         self.places.get(id.slot as usize).filter(|call| call.generation == id.generation && !call.is_unused())
+    }
+
+    pub(super) fn find_mut(&mut self, id: WorkId) -> Option<&mut InFlight> {
+        self.places.get_mut(id.slot as usize).filter(|call| call.generation == id.generation && !call.is_unused())
     }
 
     pub(super) fn get(&self, slot: u32) -> &InFlight {

@@ -48,7 +48,7 @@ impl Scheduler {
             }
         }
         for call in self.in_flight.singletons().map(|slot| self.in_flight.get(slot)) {
-            let spent = self.clock.since(call.clock, now);
+            let spent = call.spent(self.clock.read(now));
             if spent > Duration::ZERO && spent >= after {
                 stuck.push((spent, self.report_singleton_in_flight(call, now)));
             }
@@ -73,7 +73,7 @@ impl Scheduler {
         let before = extras.map_or(Duration::ZERO, |extras| extras.spent_on(victim, clock));
         let counts = extras.is_some_and(|extras| extras.victim == Some(victim) && extras.counts_from.is_some());
         // While the victim's clock runs on between its calls, it covers the call in flight, too.
-        before + running.filter(|_| !counts).map_or(Duration::ZERO, |call| clock(call.clock))
+        before + running.filter(|_| !counts).map_or(Duration::ZERO, |call| call.spent(self.clock.read(now)))
     }
 
     pub(super) fn take_stuck_work(&mut self, after: Duration, now: Timestamp) -> Vec<(StreamReport, Work)> {
@@ -301,6 +301,13 @@ impl Scheduler {
         places
             .find(|&(batch, slot)| self.blocks(batch, slot))
             .map(|(batch, slot)| self.ledger.batch(batch).ordinals.get(slot))
+    }
+
+    pub(super) fn holds_oldest(&self, call: &InFlight) -> bool {
+        match call.is_singleton() {
+            true => self.blocks(call.batch, call.slot),
+            false => !call.revoked && self.blocked_by(call.lane).is_some(),
+        }
     }
 
     /// Returns whether an ordinal is the one that holds its tranche back.

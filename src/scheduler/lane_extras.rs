@@ -116,11 +116,21 @@ impl LaneExtras {
         if !is_same {
             (self.victim, self.spent) = (Some(call.first_at), Duration::ZERO);
         }
-        let from = counts_from.filter(|_| is_same).unwrap_or(call.clock);
-        self.spent += Duration::from_nanos(shown.saturating_sub(from));
+        self.spent += match counts_from.filter(|_| is_same) {
+            Some(from) => Duration::from_nanos(shown.saturating_sub(from)),
+            None => call.spent(shown),
+        };
         if trouble == Trouble::Stalled && call.kind == WorkKind::Handle {
             self.counts_from = Some(shown);
         }
+    }
+
+    /// Stops the clock that runs on between a victim's calls, and so covers its call in flight. Returns whether it ran.
+    pub(super) fn stop_clock(&mut self, victim: Ordinal, shown: u64) -> bool {
+        let Some(from) = self.counts_from.filter(|_| self.victim == Some(victim)) else { return false };
+        self.spent += Duration::from_nanos(shown.saturating_sub(from));
+        self.counts_from = None;
+        true
     }
 
     /// Returns the time that a victim was offered without progress, apart from a call in flight. `clock` returns the

@@ -63,7 +63,8 @@ impl Scheduler {
         (in_flight.singleton, in_flight.batch, in_flight.slot, in_flight.tranche) = (stream, batch, slot, tranche);
         (in_flight.events, in_flight.kind, in_flight.late, in_flight.revoked) = (1, kind, false, false);
         (in_flight.first, in_flight.first_at, in_flight.next) = (event.index(), event.at(), next);
-        (in_flight.bytes, in_flight.taken, in_flight.clock) = (event.held_bytes() as u64, now, self.clock.read(now));
+        (in_flight.bytes, in_flight.taken) = (event.held_bytes() as u64, now);
+        (in_flight.clock, in_flight.ran) = (Some(self.clock.read(now)), 0);
         self.streams.get_mut(stream).set_busy(Busy::SingletonInFlight(id.slot));
         self.ledger.tranche_mut(tranche).counts.in_flight += 1;
         call

@@ -4,7 +4,6 @@ mod api;
 mod batch;
 mod checks;
 mod contract;
-mod events;
 mod limits;
 mod modules;
 mod shortcuts;

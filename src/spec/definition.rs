@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Loaded, Order, PipelineSpec};
+use super::{Loaded, Order, PipelineSpec, Stop};
 use crate::config::filter::Filter;
 use crate::connector::kind::{StoreFacts, StorePlace, TransactionalKind};
 use crate::connector::prose::Prose;
@@ -80,6 +80,14 @@ impl Definition {
         self.spec().source_id.as_ref().map_or_else(|| self.source_id(), |id| id.written().to_owned())
     }
 
+    /// Returns the time at which the pipeline ends by itself.
+    pub fn stop(&self) -> Stop {
+        match self.spec().stop {
+            Stop::Never if self.source.ends() => Stop::Tail,
+            stop => stop,
+        }
+    }
+
     /// Returns whether the file names a sink.
     pub fn names_sink(&self) -> bool {
         !self.spec().sink.given().is_empty()
@@ -106,7 +114,6 @@ impl Definition {
             pipeline: self.name(),
             directory: self.loaded.directory(),
             has_script: self.spec().handler.rhai.is_some(),
-            by_event: false,
         }
     }
 }

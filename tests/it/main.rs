@@ -2,7 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "what helpers of tests unwrap fails the test, as in the tests themselves")]
 
 mod broken;
-mod by_event;
 mod causes;
 mod cli;
 mod commands;
@@ -13,6 +12,7 @@ mod deploy;
 mod docs;
 mod doctor;
 mod failures;
+mod foreign;
 mod handler_tests;
 mod hangs;
 mod jobs;

@@ -32,11 +32,16 @@ use world::World;
 const SEEDS: u64 = 2_000;
 /// Seeds that are run twice.
 const TRACED: u64 = 60;
+/// The time within which the last life handles everything.
+const LAST_LIFE: Duration = Duration::from_secs(200);
+/// Seeds that are run with a blocking handler, and the number of them at a time. They take real time, mostly to wait.
+const BLOCKING: u64 = 32;
+const BLOCKING_AT_ONCE: u64 = 16;
 
 #[test]
 fn c1_to_c21_the_invariants_hold_for_every_seed() {
     if let Some(seed) = number("PROPULSIOND_SIM_SEED") {
-        eprintln!("{}", run(seed));
+        eprintln!("{}", run(seed, false));
         return;
     }
     let seeds = number("PROPULSIOND_SIM_SEEDS").unwrap_or(SEEDS);
@@ -47,10 +52,21 @@ fn c1_to_c21_the_invariants_hold_for_every_seed() {
     });
 }
 
+/// The driver waits for threads here, so that no seed takes the same course twice.
+#[test]
+fn c1_to_c21_the_invariants_hold_with_blocking_handlers() {
+    std::thread::scope(|scope| {
+        for first in 0..BLOCKING_AT_ONCE {
+            let seeds = (first..BLOCKING).step_by(BLOCKING_AT_ONCE as usize);
+            scope.spawn(move || seeds.for_each(|seed| drop(run(seed, true))));
+        }
+    });
+}
+
 #[test]
 fn one_seed_gives_one_trace() {
     for seed in 0..TRACED {
-        assert_eq!(run(seed), run(seed), "seed {seed} took two courses");
+        assert_eq!(run(seed, false), run(seed, false), "seed {seed} took two courses");
     }
 }
 
@@ -59,38 +75,40 @@ fn number(name: &str) -> Option<u64> {
 }
 
 fn check(seed: u64) {
-    if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
+    if let Err(panic) = std::panic::catch_unwind(|| run(seed, false)) {
         eprintln!("simulation failed: replay with PROPULSIOND_SIM_SEED={seed}");
         std::panic::resume_unwind(panic);
     }
 }
 
 /// Runs one seed to its end, and returns the trace of what happened.
-fn run(seed: u64) -> String {
-    let world = World::new(seed);
+fn run(seed: u64, blocking: bool) -> String {
+    let world = World::new(seed, blocking);
     let lives = world.lock().lives();
     for life in 0..lives {
         let last = life + 1 == lives;
         world.lock().begin_life(last);
         // Dropping the runtime is the crash: every task is gone between two of its steps.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(!blocking).build().unwrap();
         let ended = runtime.block_on(live(&world, last));
         if ended.is_some() {
             world.lock().note("every process ended");
         }
         drop(runtime);
         world.lock().end_life();
-        let inner = world.lock();
+        let mut inner = world.lock();
+        if last {
+            inner.check_the_end();
+        }
         assert!(inner.violations.is_empty(), "seed {seed}: {}\n{}", inner.violations[0], inner.trace());
     }
-    let world = world.lock();
-    world.check_the_end();
-    world.trace()
+    world.lock().trace()
 }
 
 /// Lives until the crash, or, in the last life, until everything is handled.
 async fn live(world: &World, last: bool) -> Option<Ended> {
-    let crash_after = if last { Duration::from_secs(200) } else { world.lock().lifetime() };
+    let crash_after = if last { LAST_LIFE } else { world.lock().lifetime() };
     let rival = (!last).then(|| world.lock().rival_after()).flatten();
     let rival = if world.lock().shares_tranches() { Some(Duration::ZERO) } else { rival };
     let both = async {
@@ -158,6 +176,7 @@ async fn one_process(world: &World, name: &str, last: bool) -> Ended {
         std::future::pending::<()>().await;
     };
     let stop = CancellationToken::new();
+    world.lock().stops.insert(name.to_owned(), stop.clone());
     let operator = async {
         let after = world.lock().stopped_after();
         if let Some(after) = after {

@@ -101,7 +101,11 @@ fn connectors_do_not_use_each_other_and_pipelines_name_none() {
                     below.as_deref().unwrap_or_default()
                 ));
             }
-            if module == "pipeline" && ["connector", "script", "spec"].contains(&used.as_str()) {
+            // The tests of a pipeline run on the connectors in memory.
+            if module == "pipeline"
+                && !file.ends_with("tests.rs")
+                && ["connector", "script", "spec"].contains(&used.as_str())
+            {
                 wrong.push(format!("{}: a pipeline names `{used}`", file.display()));
             }
         }

@@ -70,9 +70,10 @@ pub(super) fn delivery(subject: &Subject<'_>) -> Delivery {
 }
 
 /// Returns whether no effect is written twice. That takes one transaction of effects and progress, and a progress that
-/// identifies handled events by ordinal or by stream and index.
+/// identifies handled events by ordinal or by stream and index. A sparse stream's write position covers its newest event only.
 fn is_once(subject: &Subject<'_>) -> bool {
-    subject.sink_holds_progress() && (subject.has_ordinals() || subject.keeps_write_positions())
+    let by_index = subject.keeps_write_positions() && subject.indexes() == Indexes::Dense;
+    subject.sink_holds_progress() && (subject.has_ordinals() || by_index)
 }
 
 fn why(subject: &Subject<'_>) -> String {
@@ -101,7 +102,7 @@ fn why(subject: &Subject<'_>) -> String {
     };
     if !subject.source_is_durable() {
         return format!(
-            "Only while the process runs: its end loses the posted events that are not handled yet. Until then, {once}"
+            "Only while the process runs: its end loses the received events that are not handled yet. Until then, {once}"
         );
     }
     let mut chars = once.chars();
@@ -176,7 +177,7 @@ fn order(subject: &Subject<'_>) -> String {
 
 fn crash(subject: &Subject<'_>, guarantee: Guarantee) -> String {
     let lost = match guarantee {
-        Guarantee::WhileItRuns => "Posted events that are not handled yet are lost.",
+        Guarantee::WhileItRuns => "Received events that are not handled yet are lost.",
         _ => "",
     };
     sentences([lost, &*again(subject, guarantee), &*power(subject)])

@@ -44,6 +44,12 @@ pub(super) struct TestSpec {
     /// The events of the call, in order.
     #[serde(default)]
     pub(super) events: Option<Vec<EventSpec>>,
+    /// Raw text in place of `events`, which the source's `map` reads as it reads a file.
+    #[serde(default)]
+    record: Option<String>,
+    /// Raw texts in place of `events`, one after the other.
+    #[serde(default)]
+    records: Option<Vec<String>>,
     /// Exactly the emitted effects, in this order. Default: none.
     #[serde(default)]
     emits: Option<Vec<Value>>,
@@ -67,23 +73,31 @@ impl TestSpec {
         self.stream.is_some()
             || self.first_index.is_some()
             || self.events.is_some()
+            || self.has_records()
             || self.emits.is_some()
             || self.emits_some.is_some()
             || self.returns.is_some()
             || self.fails.is_some()
     }
 
+    /// Returns whether raw records take the place of events.
+    pub(super) fn has_records(&self) -> bool {
+        self.record.is_some() || self.records.is_some()
+    }
+
     /// Takes the keys of its single stream.
-    pub(super) fn take_own_stream(&mut self) -> Option<StreamSpec> {
-        Some(StreamSpec {
-            stream: self.stream.take()?,
+    pub(super) fn take_own_stream(&mut self) -> StreamSpec {
+        StreamSpec {
+            stream: self.stream.take(),
             first_index: self.first_index.take().unwrap_or_default(),
-            events: self.events.take()?,
+            events: self.events.take(),
+            record: self.record.take(),
+            records: self.records.take(),
             emits: self.emits.take(),
             emits_some: self.emits_some.take(),
             returns: self.returns.take(),
             fails: self.fails.take(),
-        })
+        }
     }
 }
 
@@ -92,13 +106,21 @@ impl TestSpec {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "TestStream")]
 pub(super) struct StreamSpec {
-    /// The stream's name, such as `order-1001`.
-    pub(super) stream: String,
+    /// The stream's name, such as `order-1001`. Chooses the events of `record` or `records`; needed with `events`.
+    #[serde(default)]
+    pub(super) stream: Option<String>,
     /// The index of the first event. Default: 0.
     #[serde(default)]
     pub(super) first_index: i64,
     /// The events of the stream, in order.
-    pub(super) events: Vec<EventSpec>,
+    #[serde(default)]
+    pub(super) events: Option<Vec<EventSpec>>,
+    /// Raw text in place of `events`, which the source's `map` reads as it reads a file.
+    #[serde(default)]
+    pub(super) record: Option<String>,
+    /// Raw texts in place of `events`, one after the other.
+    #[serde(default)]
+    pub(super) records: Option<Vec<String>>,
     /// Exactly the emitted effects, in this order. Default: none.
     #[serde(default)]
     pub(super) emits: Option<Vec<Value>>,

@@ -1,5 +1,7 @@
 //! From a test file to calls, or to the mistakes that prevent them.
 
+mod records;
+
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -11,6 +13,7 @@ use crate::clock::Timestamp;
 use crate::config::document::{Document, Format, Kind as NodeKind, Location, Node, Problem};
 use crate::config::filter::{Filter, FilterMatch};
 use crate::config::scalar;
+use crate::connector::SourceKind;
 use crate::event::{Assembler, Event, Kind, Text};
 use crate::position::Ordinal;
 use crate::spec::{Definition, Loaded, Order};
@@ -73,7 +76,7 @@ pub(super) fn cases(file: &Path, definition: &Definition) -> Result<Vec<Case>, V
         if let Some(line) = names.insert(spec.name.clone(), name.location().line) {
             problems.push(name.problem(format!("the test in line {line} has the same name")));
         }
-        let planner = Planner { loaded: &definition.loaded, filter: &definition.filter };
+        let planner = Planner { loaded: &definition.loaded, filter: &definition.filter, source: &*definition.source };
         match planner.case(spec, &at) {
             Ok(case) => cases.push(case),
             Err(wrong) => problems.extend(wrong),
@@ -140,6 +143,7 @@ impl<'a> At<'a> {
 struct Planner<'a> {
     loaded: &'a Loaded,
     filter: &'a Filter,
+    source: &'a dyn SourceKind,
 }
 
 impl Planner<'_> {
@@ -163,12 +167,13 @@ impl Planner<'_> {
     fn streams<'d>(&self, mut spec: TestSpec, at: &At<'d>) -> Result<Vec<(StreamSpec, At<'d>)>, Problem> {
         let own = At { path: at.path.clone(), ..*at };
         let Some(streams) = spec.streams.take() else {
+            let has_records = spec.has_records();
             for (key, is_there) in [("stream", spec.stream.is_some()), ("events", spec.events.is_some())] {
-                if !is_there {
+                if !is_there && !has_records {
                     return Err(at.key("name").problem(format!("the key `{key}` is missing in this test")));
                 }
             }
-            return Ok(spec.take_own_stream().map(|stream| (stream, own)).into_iter().collect());
+            return Ok(vec![(spec.take_own_stream(), own)]);
         };
         let at = at.key("streams");
         let most = self.loaded.spec.schedule.streams_per_call.get();
@@ -186,10 +191,11 @@ impl Planner<'_> {
         Ok(streams.into_iter().enumerate().map(|(index, stream)| (stream, at.item(index))).collect())
     }
 
-    fn stream(&self, spec: StreamSpec, at: &At<'_>) -> Result<Stream, Problem> {
-        let fails = spec.fails.is_some() || matches!(spec.returns, Some(Returns::Malformed(_)));
-        let emits = emits(&spec.emits, &spec.emits_some, fails, at)?;
-        let ends = match (spec.returns, spec.fails) {
+    fn stream(&self, mut spec: StreamSpec, at: &At<'_>) -> Result<Stream, Problem> {
+        let is_failure = spec.fails.is_some() || matches!(spec.returns, Some(Returns::Malformed(_)));
+        let emits = emits(&spec.emits, &spec.emits_some, is_failure, at)?;
+        let (returns, fails) = (spec.returns.take(), spec.fails.take());
+        let ends = match (returns, fails) {
             (Some(_), Some(_)) => {
                 return Err(at
                     .key("fails")
@@ -202,16 +208,13 @@ impl Planner<'_> {
             }
             (returns, None) => Ends::Returns(returns.unwrap_or_default()),
         };
-        let at = at.key("events");
-        self.fits_a_call(spec.events.len()).map_err(|why| at.problem(why))?;
-        let mut events = Vec::with_capacity(spec.events.len());
-        let mut next = spec.first_index;
-        for (number, event) in spec.events.iter().enumerate() {
-            let event = build(&spec.stream, event, next, &events).map_err(|why| at.item(number).problem(why))?;
-            next = event.next_index();
-            events.push(event);
+        let (name, events) = self.events(&spec, at)?;
+        let next = events.last().map_or(spec.first_index, Event::next_index);
+        let has_records = !events.is_empty();
+        let (events, mut excluded) = self.excluded(events);
+        if !has_records {
+            excluded.push("every record (`map.when`)".to_owned());
         }
-        let (events, excluded) = self.excluded(events);
         let work = (!events.is_empty()).then(|| Work {
             id: WorkId { slot: 0, generation: 0 },
             kind: WorkKind::Handle,
@@ -222,7 +225,33 @@ impl Planner<'_> {
             late: false,
             trace: None,
         });
-        Ok(Stream { name: spec.stream, work, excluded, emits, ends })
+        Ok(Stream { name, work, excluded, emits, ends })
+    }
+
+    /// Returns the name of the stream and its events. Only records can give none.
+    fn events(&self, spec: &StreamSpec, at: &At<'_>) -> Result<(String, Vec<Event>), Problem> {
+        if let Some((key, text)) = records::text(spec, at)? {
+            let at = at.key(key);
+            let (name, events) = records::mapped(self.source, &text, spec, &at)?;
+            if !events.is_empty() {
+                self.fits_a_call(events.len()).map_err(|why| at.problem(why))?;
+            }
+            return Ok((name, events));
+        }
+        let (Some(name), Some(specs)) = (&spec.stream, &spec.events) else {
+            let key = if spec.stream.is_none() { "stream" } else { "events" };
+            return Err(at.problem(format!("the key `{key}` is missing in this stream")));
+        };
+        let at = at.key("events");
+        self.fits_a_call(specs.len()).map_err(|why| at.problem(why))?;
+        let mut events: Vec<Event> = Vec::with_capacity(specs.len());
+        let mut next = spec.first_index;
+        for (number, event) in specs.iter().enumerate() {
+            let event = build(name, event, next, &events).map_err(|why| at.item(number).problem(why))?;
+            next = event.next_index();
+            events.push(event);
+        }
+        Ok((name.clone(), events))
     }
 
     /// Refuses events that no pipeline would offer in one call.

@@ -305,48 +305,6 @@ fn a_batch_is_called_once_with_all_streams_of_a_test() {
 }
 
 #[test]
-fn handle_event_is_called_until_an_event_is_not_handled() {
-    let script = r#"fn handle_event(stream, event) {
-        switch event.type {
-            "Wait" => return defer("5s"),
-            "Bad" => throw #{ class: "permanent", why: "it is bad" },
-        }
-        emit(event.index);
-        done("seen")
-    }"#;
-    let test = |name: &str, types: [&str; 3], rest: &str| {
-        let events = types.map(|name| format!("{{ type = \"{name}\" }}")).join(", ");
-        format!("[[test]]\nname = \"{name}\"\nstream = \"o-1\"\nevents = [{events}]\n{rest}\n")
-    };
-    let tests = [
-        test("all", ["A", "A", "A"], "emits = [0, 1, 2]\nreturns = { done = \"seen\" }"),
-        test("the last is deferred", ["A", "A", "Wait"], "emits = [0, 1]\nreturns = { defer = \"5s\" }"),
-        test(
-            "the second fails",
-            ["A", "Bad", "A"],
-            "fails = { class = \"permanent\", why = \"it is bad\", index = 1 }",
-        ),
-        test("another fails", ["A", "A", "Bad"], "fails = { index = 1 }"),
-        test("fewer effects", ["A", "Wait", "Bad"], "emits = [0, 1]\nreturns = { defer = \"5s\" }"),
-    ];
-    let directory = directory(&[("p.toml", PIPELINE), ("p.rhai", script), ("p.test.toml", &tests.concat())]);
-    expect![[r#"
-        ok      p: all
-        ok      p: the last is deferred
-        ok      p: the second fails
-        FAILED  p: another fails
-                --> p.test.toml:19:8
-                expected a failure (index 1), but it failed so (permanent, index 2): p.rhai:4:22: it is bad (stream `o-1`, index 2, type `Bad`)
-        FAILED  p: fewer effects
-                --> p.test.toml:24:8
-                what it emitted is not what was expected (-: expected, +: emitted)
-                  0
-                - 1
-        3 passed, 2 failed
-    "#]].assert_eq(&said(directory.path(), &run(&[directory.path().join("p.toml")], None)));
-}
-
-#[test]
 fn a_filter_chooses_by_the_name_of_test_or_pipeline() {
     let test = |name: &str| format!("[[test]]\nname = \"{name}\"\nstream = \"o-1\"\nevents = [{{ type = \"A\" }}]\n");
     let tests = [test("one"), test("two")].concat();
@@ -435,4 +393,115 @@ fn the_sink_must_accept_the_emitted_values() {
         ],
     );
     check_emitted("[sink.stdout]\n", "1", expect!["1 passed"]);
+}
+
+const MAPPED: &str = "[source.json]\npath = \"in\"\n[source.json.map]\nwhen = [\"/n\"]\nstream = \"order-{/n}\"\ntype = \"/t\"\n\
+    [handler.rhai]\nscript = \"p.rhai\"\n[sink.stdout]\n";
+
+/// Runs tests whose records go through a mapping.
+fn check_records(tests: &str, expected: Expect) {
+    let script = "fn handle(stream, events) { for e in events { emit(#{ of: stream.id, t: e.type, i: e.index }); } }";
+    let directory = directory(&[("p.toml", MAPPED), ("p.rhai", script), ("p.test.toml", tests)]);
+    expected.assert_eq(&said(directory.path(), &run(&[directory.path().to_owned()], None)));
+}
+
+#[test]
+fn raw_records_go_through_the_mapping_of_the_source() {
+    check_records(
+        r#"
+[[test]]
+name = "one stream"
+first_index = 7
+records = ['{"n":1,"t":"A"}', '{"n":1,"t":"B"}']
+emits = [{ of = "1", t = "A", i = 7 }, { of = "1", t = "B", i = 8 }]
+[[test]]
+name = "a chosen stream"
+stream = "order-2"
+record = """
+{"n":1,"t":"A"}
+{"n":2,"t":"B"}
+"""
+emits = [{ of = "2", t = "B", i = 1 }]
+[[test]]
+name = "a record that is left out"
+record = '{"t":"A"}'
+"#,
+        expect![[r#"
+            ok      p: one stream
+            ok      p: a chosen stream
+            ok      p: a record that is left out
+                    the pipeline's filter excludes every record (`map.when`)
+            3 passed
+        "#]],
+    );
+}
+
+#[test]
+fn records_that_make_no_call_are_named() {
+    check_records(
+        r#"
+[[test]]
+name = "a misfit"
+records = ['{"n":1,"t":"A"}', '{"n":1}']
+[[test]]
+name = "two streams"
+records = ['{"n":1,"t":"A"}', '{"n":2,"t":"A"}']
+[[test]]
+name = "another stream"
+stream = "order-3"
+record = '{"n":1,"t":"A"}'
+[[test]]
+name = "events as well"
+stream = "order-1"
+record = '{"n":1,"t":"A"}'
+events = [{ type = "A" }]
+[[test]]
+name = "both"
+record = "{}"
+records = ["{}"]
+"#,
+        expect![[r#"
+            error: line 2: `type` needs `/t`, which the record lacks
+             --> p.test.toml:4:11
+              |
+            4 | records = ['{"n":1,"t":"A"}', '{"n":1}']
+              |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ test[0].records
+            error: the records are of several streams: `order-1` and `order-2`
+             --> p.test.toml:7:11
+              |
+            7 | records = ['{"n":1,"t":"A"}', '{"n":2,"t":"A"}']
+              |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ test[1].records
+              |
+              = help: choose one by `stream`
+            error: no record is of the stream `order-3`: they are of `order-1`
+              --> p.test.toml:11:10
+               |
+            11 | record = '{"n":1,"t":"A"}'
+               |          ^^^^^^^^^^^^^^^^^ test[2].record
+            error: `record` cannot be combined with `events`
+              --> p.test.toml:15:10
+               |
+            15 | record = '{"n":1,"t":"A"}'
+               |          ^^^^^^^^^^^^^^^^^ test[3].record
+               |
+               = help: remove one of the two
+            error: `records` cannot be combined with `record`
+              --> p.test.toml:20:11
+               |
+            20 | records = ["{}"]
+               |           ^^^^^^ test[4].records
+               |
+               = help: remove one of the two
+        "#]],
+    );
+    check_one(
+        "record = \"{}\"",
+        expect![[r#"
+        error: the source of this pipeline has no `map` that could read records
+         --> p.test.toml:4:10
+          |
+        4 | record = "{}"
+          |          ^^^^ test[0].record
+    "#]],
+    );
 }

@@ -155,6 +155,7 @@ fn defaults_are_shown_as_a_file_has_them() {
             JsonSource.skip = 0
             JsonSource.sort = "name"
             JsonSource.tranche_per_file = false
+            Map.format = "json"
             MemorySource.index = "field"
             MemorySource.max_bytes = "64MiB"
             MemorySource.max_events = 100000
@@ -195,6 +196,9 @@ fn defaults_are_shown_as_a_file_has_them() {
             SqliteSink.synchronous = "full"
             SqliteSink.table = "events"
             StatsSink.interval = "1m"
+            StdinSource.batch = 1000
+            StdinSource.index = "field"
+            StdinSource.skip = 0
             StdoutSink.format = "text"
         "#]],
     );
@@ -203,7 +207,7 @@ fn defaults_are_shown_as_a_file_has_them() {
 #[test]
 fn a_source_is_exactly_one_and_words_may_stand_for_tables() {
     let schema = pipeline();
-    expect![[r#"[{"required":["generate"]},{"required":["json"]},{"required":["memory"]}]"#]]
+    expect![[r#"[{"required":["generate"]},{"required":["json"]},{"required":["memory"]},{"required":["stdin"]}]"#]]
         .assert_eq(&schema["$defs"]["SourceSpec"]["oneOf"].to_string());
     expect![[r##"
         {
@@ -261,7 +265,11 @@ fn a_source_is_exactly_one_and_words_may_stand_for_tables() {
           "index": {
             "$ref": "#/$defs/JsonIndex",
             "default": "field",
-            "description": "The origin of the events' indexes."
+            "description": "The origin of the events' indexes. Not with `map`, which has its own `index`."
+          },
+          "map": {
+            "$ref": "#/$defs/Map",
+            "description": "The mapping of foreign records to events. Left out: each line is an event, or an Equinox document."
           },
           "on_replaced": {
             "$ref": "#/$defs/OnReplaced",
@@ -277,7 +285,7 @@ fn a_source_is_exactly_one_and_words_may_stand_for_tables() {
           },
           "pattern": {
             "$ref": "#/$defs/Text",
-            "description": "The names of the files in a directory to read, with `*` and `?`. Default: names that end in `.jsonl` or `.ndjson`, also with `.gz` behind. Names that start with a dot are never read."
+            "description": "The names of the files in a directory to read, with `*` and `?`. Default: names that end in `.jsonl` or `.ndjson`, or in the usual endings of `map.format`, also with `.gz` behind. Names that start with a dot are never read."
           },
           "poll": {
             "$ref": "#/$defs/Duration",

@@ -12,22 +12,39 @@ use std::sync::Mutex;
 
 use super::Sort;
 use super::proof::{PrefixHash, WINDOW};
+use crate::formats::records::Format;
 use crate::source::{SourceError, SourceErrorKind};
 
 /// The files of a directory that are read, and their order.
 #[derive(Debug)]
 pub(super) struct Names {
     pattern: Option<String>,
+    /// The endings of the names without a pattern. `.gz` may follow.
+    endings: &'static [&'static str],
     sort: Sort,
     /// The entries that cannot be read and were named in the log; `None` if nothing is to be logged.
     reported: Option<Mutex<BTreeSet<OsString>>>,
 }
 
-const ENDINGS: [&str; 4] = [".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz"];
+/// Returns the usual endings of files with records of a form.
+pub(super) fn endings(format: Format) -> &'static [&'static str] {
+    match format {
+        Format::Json => &[".jsonl", ".ndjson"],
+        Format::Document => &[".json"],
+        Format::Csv => &[".csv"],
+        Format::Text => &[".log", ".txt"],
+    }
+}
 
 impl Names {
     pub(super) fn new(pattern: Option<&str>, sort: Sort) -> Self {
-        Self { pattern: pattern.map(str::to_owned), sort, reported: Some(Mutex::default()) }
+        let endings = endings(Format::Json);
+        Self { pattern: pattern.map(str::to_owned), endings, sort, reported: Some(Mutex::default()) }
+    }
+
+    /// Sets the form of the records, which gives the usual endings.
+    pub(super) fn of_format(self, format: Format) -> Self {
+        Self { endings: endings(format), ..self }
     }
 
     /// As [`Self::new`], for a look that logs nothing.
@@ -39,7 +56,10 @@ impl Names {
         !name.starts_with(b".")
             && match &self.pattern {
                 Some(pattern) => matches_pattern(pattern.as_bytes(), name),
-                None => ENDINGS.iter().any(|ending| name.ends_with(ending.as_bytes())),
+                None => {
+                    let name = name.strip_suffix(b".gz").unwrap_or(name);
+                    self.endings.iter().any(|ending| name.ends_with(ending.as_bytes()))
+                }
             }
     }
 

@@ -88,6 +88,15 @@ impl Input {
         Ok(input.pass(offset, |bytes| proof.extend(bytes))?.then_some((input, proof)))
     }
 
+    /// Opens standard input, or another file that is read like a pipe whatever it is.
+    pub(super) fn open_as_pipe(path: &Path) -> io::Result<(Self, Proof)> {
+        let mut input = Self::open_at_start(path)?;
+        if !input.is_pipe() {
+            input.form = Form::Pipe(Pipe { is_named: false, had_data: false, has_writer: false });
+        }
+        Ok((input, Proof::new()))
+    }
+
     fn open_at_start(path: &Path) -> io::Result<Self> {
         let is_pipe = |metadata: &std::fs::Metadata| {
             let kind = metadata.file_type();

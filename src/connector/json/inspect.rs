@@ -19,7 +19,7 @@ use crate::position::{Position, StartAt};
 const LONGEST: u64 = 64 * 1_024;
 
 /// Returns the directory of the registries, with a directory in it for each group.
-pub fn numbers_folder(data: &Path) -> PathBuf {
+pub fn registries(data: &Path) -> PathBuf {
     data.join("json")
 }
 
@@ -40,7 +40,8 @@ pub fn lost(settings: &Settings, context: &Context, tranche: &str, position: &Po
     if FilePosition::of(&start).is_ok_and(|parsed| parsed.is_none_or(|parsed| parsed.pipe)) {
         return None;
     }
-    let options = Arc::new(Options::new(settings, context, true));
+    // Settings that cannot be used are an error of `check`.
+    let options = Arc::new(Options::new(settings, context, true).ok()?);
     let file = settings.tranche_per_file.then_some(tranche);
     let looked = Log::inspecting(options, file, &start).and_then(|mut log| log.look_for_loss());
     match looked {
@@ -50,9 +51,9 @@ pub fn lost(settings: &Settings, context: &Context, tranche: &str, position: &Po
 }
 
 /// Reports the registries of groups that no longer exist.
-pub fn leftovers(data: &Path, is_owner: &dyn Fn(&str) -> bool) -> Vec<Diagnosis> {
+pub fn leftovers(registries: &Path, is_owner: &dyn Fn(&str) -> bool) -> Vec<Diagnosis> {
     let mut found = Bounded::default();
-    for entry in std::fs::read_dir(numbers_folder(data)).into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir(registries).into_iter().flatten().flatten() {
         let name = entry.file_name();
         if name.to_str().is_some_and(is_owner) {
             continue;
@@ -60,7 +61,7 @@ pub fn leftovers(data: &Path, is_owner: &dyn Fn(&str) -> bool) -> Vec<Diagnosis>
         found.push(|| {
             let what = format!("file numbers are kept for `{}`, which is no pipeline that reads files", name.display());
             let means =
-                "they are of use if it comes back, and harmless otherwise: the folder can be removed with its checkpoints";
+                "they are needed if the pipeline comes back: remove the directory only together with its checkpoints";
             Diagnosis::new(Severity::Note, &entry.path(), what, means)
         });
     }
@@ -68,9 +69,9 @@ pub fn leftovers(data: &Path, is_owner: &dyn Fn(&str) -> bool) -> Vec<Diagnosis>
 }
 
 /// Inspects the registries in a directory.
-pub fn inspect(folder: &Path) -> Vec<Diagnosis> {
+pub fn inspect(directory: &Path) -> Vec<Diagnosis> {
     let mut found = Bounded::default();
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
         if !path.is_file() {
             continue;

@@ -1,12 +1,15 @@
 //! Cuts the bytes of a file into lines, and gathers their events into batches, each with the position behind it.
 
+use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::Options;
 use super::gzip::Broken;
+use super::mapped::{self, Mapped};
 use super::position::FilePosition;
 use super::proof::Proof;
 use crate::event::{Event, malformed};
@@ -18,9 +21,6 @@ use crate::source::{Batch, Lag, LagUnit};
 const MAX_LINE: usize = 64 << 20;
 /// The number of bytes kept of a longer line.
 const KEPT: usize = 64 << 10;
-/// The number of bits that an ordinal's major has for the line; those above hold the number of the file.
-pub(super) const LINE_BITS: u32 = 40;
-
 /// The lines of one file.
 #[derive(Debug)]
 pub(super) struct Lines {
@@ -41,8 +41,12 @@ pub(super) struct Lines {
     searched: usize,
     /// The number of bytes of that line that were not kept.
     dropped: u64,
+    /// The number of line breaks among them, if a record may span lines.
+    dropped_lines: u64,
     /// The proof up to the end of what was read of a line that is not kept whole. It covers the kept bytes.
     ahead: Option<Proof>,
+    /// The state of the mapping of foreign records, if there is one.
+    mapped: Option<Mapped>,
 }
 
 /// Gathers events into batches.
@@ -60,6 +64,7 @@ impl Lines {
         proof: Proof,
         is_plain: bool,
     ) -> Self {
+        let mapped = options.map.as_ref().map(Mapped::new);
         Self {
             options,
             shown,
@@ -70,8 +75,25 @@ impl Lines {
             partial: Vec::new(),
             searched: 0,
             dropped: 0,
+            dropped_lines: 0,
             ahead: None,
+            mapped,
         }
+    }
+
+    /// Reads the header of a file that is resumed behind it.
+    pub(super) fn restore_header(&mut self, path: &Path) -> io::Result<()> {
+        match (&mut self.mapped, &self.options.map) {
+            (Some(mapped), Some(map)) if self.position.offset > 0 => {
+                mapped.restore_header(map, path, self.options.skip)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns whether the unfinished line is a whole document, so that it needs no line break.
+    pub(super) fn has_whole_document(&self) -> bool {
+        !self.partial.is_empty() && self.mapped.as_ref().is_some_and(|mapped| mapped.cutter.is_whole_document())
     }
 
     /// Returns the buffer to read into. It begins with the unfinished line.
@@ -86,16 +108,32 @@ impl Lines {
 
     /// Takes the buffer back after a read, and appends the complete lines.
     pub(super) fn absorb(&mut self, buffer: Vec<u8>, batches: &mut Batches) {
+        if let Some(mapped) = self.mapped.as_mut().filter(|mapped| !mapped.cutter.is_simple()) {
+            let ends = mapped.ends(&buffer, self.searched);
+            let Some(last) = ends.last().copied() else { return self.keep(buffer) };
+            let buffer = self.split(buffer, last);
+            return self.take(&buffer, ends.into_iter(), batches);
+        }
         let Some(last) = memchr::memrchr(b'\n', &buffer[self.searched..]).map(|at| at + self.searched) else {
             return self.keep(buffer);
         };
+        let buffer = self.split(buffer, last);
+        self.take(&buffer, memchr::memchr_iter(b'\n', &buffer[..=last]), batches);
+    }
+
+    /// Keeps the bytes behind the last end for the next read.
+    fn split(&mut self, buffer: Vec<u8>, last: usize) -> Bytes {
         self.partial = buffer[last + 1..].to_vec();
         self.searched = self.partial.len();
-        let buffer = Bytes::from(buffer);
+        Bytes::from(buffer)
+    }
+
+    /// Appends the lines that end at `ends`.
+    fn take(&mut self, buffer: &Bytes, ends: impl Iterator<Item = usize>, batches: &mut Batches) {
         let mut proven = self.take_ahead();
         let mut start = 0;
-        for end in memchr::memchr_iter(b'\n', &buffer[..=last]) {
-            self.line(&buffer, start, end, batches);
+        for end in ends {
+            self.line(buffer, start, end, batches);
             start = end + 1;
             if batches.events.len() >= self.options.batch {
                 self.proof.extend(&buffer[proven..start]);
@@ -121,6 +159,9 @@ impl Lines {
             let proven = if self.ahead.is_some() { KEPT } else { 0 };
             self.ahead.get_or_insert_with(|| self.proof.clone()).extend(&buffer[proven..]);
             self.dropped += (buffer.len() - KEPT) as u64;
+            if self.mapped.is_some() {
+                self.dropped_lines += mapped::line_breaks(&buffer[KEPT..]);
+            }
             buffer.truncate(KEPT);
         }
         self.searched = buffer.len();
@@ -139,9 +180,9 @@ impl Lines {
         self.position.offset += bytes as u64 + self.dropped;
     }
 
-    /// Reads a line. `continues`: it is the rest of one that was taken before it had its newline.
+    /// Reads a line, or a record of several. `continues`: it is the rest of one that was taken before it had its newline.
     fn event(&mut self, buffer: &Bytes, mut range: Range<usize>, continues: bool, batches: &mut Batches) {
-        let dropped = std::mem::take(&mut self.dropped);
+        let (dropped, dropped_lines) = (std::mem::take(&mut self.dropped), std::mem::take(&mut self.dropped_lines));
         if continues {
             let line = &buffer[range];
             if !line.trim_ascii().is_empty() {
@@ -155,20 +196,40 @@ impl Lines {
             range.start = range.end - without_byte_order_mark(&buffer[range.clone()]).len();
         }
         let line = &buffer[range.clone()];
-        if self.position.line <= self.options.skip || is_blank_or_comment(line) {
+        if dropped > 0 {
+            self.malformed(0, None, line, "the line is longer than 64 MiB", batches);
+        } else if self.mapped.is_some() {
+            self.record(buffer.slice(range.clone()), batches);
+        } else if self.position.line > self.options.skip && !is_blank_or_comment(line) {
+            let origin = LineOrigin { major: self.major(), indexing: self.options.indexing };
+            if let Err(bad) = jsonlines::parse(buffer.slice(range), origin, &mut batches.events) {
+                self.malformed(0, bad.stream(), line, &bad.to_string(), batches);
+            }
             return;
         }
-        if dropped > 0 {
-            return self.malformed(0, None, line, "the line is longer than 64 MiB", batches);
-        }
-        let origin = LineOrigin { major: self.major(), indexing: self.options.indexing };
-        if let Err(bad) = jsonlines::parse(buffer.slice(range), origin, &mut batches.events) {
-            self.malformed(0, bad.stream(), line, &bad.to_string(), batches);
+        if self.mapped.is_some() {
+            // The position counts every line. The record itself has the number of its first one.
+            self.position.line += mapped::line_breaks(&buffer[range]) + dropped_lines;
         }
     }
 
+    /// Maps a foreign record.
+    fn record(&mut self, text: Bytes, batches: &mut Batches) {
+        let Self { options, mapped, position, shown, .. } = self;
+        let (Some(map), Some(mapped)) = (&options.map, mapped) else { return };
+        if position.line <= options.skip {
+            return;
+        }
+        mapped.record(map, text, position, |minor, event| {
+            batches.events.push(event.unwrap_or_else(|(raw, bad)| {
+                let why = format!("{shown}:{}: {bad}", position.line);
+                malformed(Ordinal::new(mapped::major(position), minor), bad.stream(), &raw, &why)
+            }));
+        });
+    }
+
     fn major(&self) -> u64 {
-        self.position.number << LINE_BITS | self.position.line
+        mapped::major(&self.position)
     }
 
     fn malformed(&self, minor: u32, stream: Option<&str>, raw: &[u8], why: &str, batches: &mut Batches) {
@@ -187,6 +248,9 @@ impl Lines {
             self.advance(line.len());
             self.event(&line, 0..line.len(), self.position.open, batches);
             self.position.open = true;
+            if let (Some(mapped), Some(map)) = (&mut self.mapped, &self.options.map) {
+                mapped.restart(map);
+            }
         } else if let Some(broken) = broken
             && !self.position.open
         {

@@ -112,7 +112,7 @@ impl Log {
         from: &StartAt,
         handled: Option<Ordinal>,
     ) -> Result<Self, SourceError> {
-        let floor = handled.map(|last| last.major >> super::lines::LINE_BITS);
+        let floor = handled.map(|last| last.major >> super::mapped::LINE_BITS);
         Ok(Self {
             path: options.path.clone(),
             registry: Registry::new(options.registry.join(file.unwrap_or(super::WHOLE)), floor),
@@ -175,7 +175,9 @@ impl Log {
                 }
                 Continuation::Wait => {
                     self.finish_if_nothing_follows(&mut batches);
-                    return Ok(self.tail(batches, LogEnd::Tail));
+                    // Nothing can follow the end of standard input.
+                    let end = if self.options.is_stdin { LogEnd::Ended } else { LogEnd::Tail };
+                    return Ok(self.tail(batches, end));
                 }
                 Continuation::End => {
                     self.finish(&mut batches);
@@ -256,8 +258,10 @@ impl Log {
     }
 
     fn finish_if_nothing_follows(&mut self, batches: &mut Batches) {
-        let corrupt = self.current.as_ref().is_some_and(|c| matches!(c.input.broken(), Some(Broken::Corrupt(_))));
-        if self.options.finite || corrupt {
+        let is_final = self.current.as_ref().is_some_and(|Current { input, lines }| {
+            matches!(input.broken(), Some(Broken::Corrupt(_))) || lines.has_whole_document()
+        });
+        if self.options.finite || is_final {
             self.finish(batches);
         }
     }

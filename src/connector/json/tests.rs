@@ -1,3 +1,4 @@
+mod foreign;
 mod forms;
 mod numbers;
 mod replaced;
@@ -62,7 +63,7 @@ impl Fixture {
 
     fn read_once(&mut self) -> Result<LogRead, SourceError> {
         if self.log.is_none() {
-            let options = Arc::new(Options::new(&self.settings, &self.context(), self.finite));
+            let options = Arc::new(Options::new(&self.settings, &self.context(), self.finite).unwrap());
             self.log = Some(Log::new(options, None, &self.position, self.handled)?);
         }
         self.log.as_mut().unwrap().read()
@@ -108,7 +109,7 @@ fn show(event: &Event) -> String {
     if event.kind() == Kind::Malformed {
         let why = String::from_utf8_lossy(event.meta());
         let minor = if event.at().minor > 0 { "+" } else { "" };
-        return format!("({} @{file}.{line}{minor})", why.rsplit_once('/').unwrap().1);
+        return format!("({} @{file}.{line}{minor})", why.split_once("/in/").unwrap().1);
     }
     format!("{}/{}@{file}.{line}", event.stream(), event.index())
 }

@@ -10,8 +10,8 @@ mod tests;
 
 use std::ops::Range;
 
-pub(super) use careful::Careful;
-pub(super) use quotes::Quotes;
+pub(in crate::formats) use careful::Careful;
+pub(in crate::formats) use quotes::Quotes;
 
 /// The maximum nesting of values, with the outermost one. serde_json refuses one level more, so it can decode every
 /// accepted text.
@@ -19,13 +19,13 @@ const MAX_DEPTH: u32 = 127;
 
 /// A syntax error, with its byte, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Bad {
-    pub(super) at: usize,
-    pub(super) why: &'static str,
+pub(in crate::formats) struct Bad {
+    pub(in crate::formats) at: usize,
+    pub(in crate::formats) why: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(in crate::formats) enum Shape {
     /// A string without escapes.
     Plain,
     /// A string with escapes.
@@ -40,20 +40,20 @@ pub(super) enum Shape {
 
 /// The location of a value, with its quotes or brackets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Token {
-    pub(super) start: u32,
-    pub(super) end: u32,
-    pub(super) shape: Shape,
+pub(in crate::formats) struct Token {
+    pub(in crate::formats) start: u32,
+    pub(in crate::formats) end: u32,
+    pub(in crate::formats) shape: Shape,
 }
 
 impl Token {
-    pub(super) fn range(self) -> Range<usize> {
+    pub(in crate::formats) fn range(self) -> Range<usize> {
         self.start as usize..self.end as usize
     }
 }
 
 /// Checks that the text is one JSON value, with optional white space around it.
-pub(super) fn one_value(bytes: &[u8]) -> Result<Token, Bad> {
+pub(in crate::formats) fn one_value(bytes: &[u8]) -> Result<Token, Bad> {
     one_value_by(Scanner::fast(bytes)).or_else(|_| one_value_by(Scanner::new(bytes)))
 }
 
@@ -71,7 +71,7 @@ fn one_value_by<S: Strings>(scanner: Result<Scanner<'_, S>, Bad>) -> Result<Toke
 /// processor need not wait for the end of one string before it scans the next token. It serves texts without backslashes
 /// and control characters. [`Careful`] scans every string, and serves all texts.
 #[derive(Clone, Copy)]
-pub(super) struct Scanner<'a, S = Careful> {
+pub(in crate::formats) struct Scanner<'a, S = Careful> {
     bytes: &'a [u8],
     at: usize,
     non_ascii: bool,
@@ -79,14 +79,14 @@ pub(super) struct Scanner<'a, S = Careful> {
 }
 
 /// A way to pass strings.
-pub(super) trait Strings: Copy {
+pub(in crate::formats) trait Strings: Copy {
     /// Passes a string from behind its first quote to behind its last. Returns whether it has escapes.
     fn pass(scanner: &mut Scanner<'_, Self>) -> Result<bool, Expected>;
 }
 
 /// The syntax expected at the position of the scanner. One byte, so that results stay in registers.
 #[derive(Clone, Copy)]
-pub(super) enum Expected {
+pub(in crate::formats) enum Expected {
     /// A text without backslashes and control characters. [`Quotes`] fails with it, and [`Careful`] scans the text again.
     Care,
     Value,
@@ -126,14 +126,14 @@ impl Expected {
 }
 
 impl<'a> Scanner<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Result<Self, Bad> {
+    pub(in crate::formats) fn new(bytes: &'a [u8]) -> Result<Self, Bad> {
         Self::by(bytes, Careful)
     }
 }
 
 impl<'a> Scanner<'a, Quotes> {
     /// Makes a scanner that fails where a [`Careful`] one may not.
-    pub(super) fn fast(bytes: &'a [u8]) -> Result<Self, Bad> {
+    pub(in crate::formats) fn fast(bytes: &'a [u8]) -> Result<Self, Bad> {
         Self::by(bytes, Quotes::default())
     }
 }
@@ -146,25 +146,30 @@ impl<'a, S: Strings> Scanner<'a, S> {
         Ok(Self { bytes, at: 0, non_ascii: false, strings })
     }
 
+    /// Returns the position in the text.
+    pub(in crate::formats) fn at(&self) -> usize {
+        self.at
+    }
+
     #[inline(always)]
-    pub(super) fn peek(&self) -> Option<u8> {
+    pub(in crate::formats) fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
 
     #[inline(always)]
-    pub(super) fn eat(&mut self, byte: u8) -> bool {
+    pub(in crate::formats) fn eat(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some(byte);
         self.at += usize::from(is_next);
         is_next
     }
 
     #[inline(always)]
-    pub(super) fn expect(&mut self, byte: u8, why: &'static str) -> Result<(), Bad> {
+    pub(in crate::formats) fn expect(&mut self, byte: u8, why: &'static str) -> Result<(), Bad> {
         if self.eat(byte) { Ok(()) } else { Err(Bad { at: self.at, why }) }
     }
 
     #[inline(always)]
-    pub(super) fn space(&mut self) {
+    pub(in crate::formats) fn space(&mut self) {
         while self.is_at_space() {
             self.at += 1;
         }
@@ -177,7 +182,7 @@ impl<'a, S: Strings> Scanner<'a, S> {
 
     /// Eats the byte, with optional white space before it. The common case without white space comes first.
     #[inline(always)]
-    pub(super) fn eat_next(&mut self, byte: u8) -> bool {
+    pub(in crate::formats) fn eat_next(&mut self, byte: u8) -> bool {
         if self.eat(byte) {
             return true;
         }
@@ -189,7 +194,7 @@ impl<'a, S: Strings> Scanner<'a, S> {
 
     /// Passes the separator after an item of an object or array that ends with `bracket`. Returns whether an item follows.
     #[inline(always)]
-    pub(super) fn goes_on(&mut self, bracket: u8, why: &'static str) -> Result<bool, Bad> {
+    pub(in crate::formats) fn goes_on(&mut self, bracket: u8, why: &'static str) -> Result<bool, Bad> {
         if self.eat_next(b',') {
             return Ok(true);
         }
@@ -198,7 +203,7 @@ impl<'a, S: Strings> Scanner<'a, S> {
     }
 
     /// Checks that only white space follows, and that the whole text is UTF-8.
-    pub(super) fn end(&mut self) -> Result<(), Bad> {
+    pub(in crate::formats) fn end(&mut self) -> Result<(), Bad> {
         self.space();
         if self.at < self.bytes.len() {
             return Err(Bad { at: self.at, why: "expected nothing more" });
@@ -212,19 +217,19 @@ impl<'a, S: Strings> Scanner<'a, S> {
     }
 
     /// Returns whether the text is ASCII. Valid only at its end.
-    pub(super) fn is_ascii(&self) -> bool {
+    pub(in crate::formats) fn is_ascii(&self) -> bool {
         !self.non_ascii
     }
 
     /// Passes a key and its colon. Returns the location of the content of the key, and whether it has escapes.
     #[inline(always)]
-    pub(super) fn key(&mut self) -> Result<(Range<usize>, bool), Bad> {
+    pub(in crate::formats) fn key(&mut self) -> Result<(Range<usize>, bool), Bad> {
         self.pass_key().map_err(|expected| Bad { at: self.at, why: expected.why() })
     }
 
     /// Passes a value that lies `depth` levels deep.
     #[inline(always)]
-    pub(super) fn value(&mut self, depth: u32) -> Result<Token, Bad> {
+    pub(in crate::formats) fn value(&mut self, depth: u32) -> Result<Token, Bad> {
         self.space();
         let start = self.at as u32;
         match self.pass_value(depth) {

@@ -39,13 +39,26 @@ impl Driver {
             }
         };
         let mut ended = false;
-        while let Some(batch) = self.writes.take_batch(self.write_size(), self.now) {
+        while let Some(batch) = self.take_batch() {
             ended |= self.write(&sink, batch);
             if self.breaker.is_open(self.now) {
                 break;
             }
         }
         ended
+    }
+
+    /// Takes the decisions of the next write. Their clocks run from now on, as they did in their calls (C20).
+    pub(super) fn take_batch(&mut self) -> Option<Vec<Decided>> {
+        let batch = self.writes.take_batch(self.write_size(), self.now)?;
+        batch.iter().for_each(|decided| self.scheduler.start_clock(decided.work.id, self.now));
+        Some(batch)
+    }
+
+    /// Puts decisions back that had no room, or whose transaction failed for another reason.
+    pub(super) fn put_back(&mut self, decided: Vec<Decided>) {
+        decided.iter().for_each(|decided| self.scheduler.cancel_clock(decided.work.id));
+        self.writes.put_back(decided);
     }
 
     /// Returns the number of decisions that the next write may carry: one probe at a time during an outage.
@@ -129,7 +142,7 @@ impl Driver {
             // The write had room for none. A pause keeps the next one from being a busy loop.
             self.writes.hold(self.now + OUTAGE.initial);
         }
-        self.writes.put_back(later);
+        self.put_back(later);
     }
 
     fn on_written(&mut self, decided: Decided, result: Result<Written, HandlerError>) {

@@ -73,6 +73,7 @@ impl Driver {
         self.counts.tranche_gone(tranche);
         self.commits.forget(tranche);
         self.parks.forget(tranche);
+        self.failures.forget(tranche);
         self.changed.remove(tranche);
         self.take_back_calls();
     }

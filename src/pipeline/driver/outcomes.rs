@@ -14,7 +14,7 @@ use super::super::messages::{Called, Event};
 use super::super::policy::{self, Reaction, Then, Victim};
 use super::super::{calls::Reaction as DecisionReaction, spans};
 use super::{Driver, pieces};
-use crate::clock::Period;
+use crate::clock::{Period, Timestamp};
 use crate::event::Kind;
 use crate::handler::{Call, Decision, Decisions, Handler, HandlerError, HandlerErrorKind};
 use crate::runtime::retry::rounded;
@@ -129,6 +129,8 @@ impl Driver {
         match self.rules.react(&work, &decision) {
             DecisionReaction::Done(next) => self.done(work, next),
             DecisionReaction::Write(next) => {
+                // In the queue it waits for others.
+                self.scheduler.stop_clock(work.id, self.now);
                 self.writes.push(Decided { work, next, effects: Effects::Emitted(decision.effects), accepted: 0 });
             }
             DecisionReaction::Defer(delay) => self.finish(work, Outcome::Defer { until: self.now + delay }),
@@ -153,8 +155,11 @@ impl Driver {
     pub(super) fn finish(&mut self, mut work: Work, outcome: Outcome) {
         self.spans.finish(&mut work, &outcome, self.now);
         self.writes.done(work.id);
-        if matches!(outcome, Outcome::Done { .. } | Outcome::Skip | Outcome::Park) {
-            self.failures.clear(work.stream());
+        if matches!(outcome, Outcome::Done { .. } | Outcome::Skip | Outcome::Park)
+            && !self.failures.is_empty()
+            && let Some(tranche) = self.scheduler.tranche_of(work.id)
+        {
+            self.failures.clear(tranche, work.stream());
         }
         self.scheduler.finish(work, outcome, self.now);
     }
@@ -165,16 +170,19 @@ impl Driver {
     }
 
     fn note_failure(&mut self, work: &Work, error: &HandlerError, delay: Duration) {
-        let attempts = self.victim(work).failures.saturating_add(1);
-        let next_try = Some(self.now + delay);
-        let attempt = Attempt { class: error.kind().as_str(), error: error.message(), attempts, next_try };
-        self.failures.note(work, attempt, self.now);
+        self.note_attempt(work, error, Some(self.now + delay));
     }
 
     /// Notes the failure that ends the attempts at an event.
     fn note_last_failure(&mut self, work: &Work, error: &HandlerError) {
+        self.note_attempt(work, error, None);
+    }
+
+    fn note_attempt(&mut self, work: &Work, error: &HandlerError, next_try: Option<Timestamp>) {
+        // A revoked tranche shows nothing.
+        let Some(tranche) = self.scheduler.tranche_of(work.id) else { return };
         let attempts = self.victim(work).failures.saturating_add(1);
-        let attempt = Attempt { class: error.kind().as_str(), error: error.message(), attempts, next_try: None };
+        let attempt = Attempt { tranche, class: error.kind().as_str(), error: error.message(), attempts, next_try };
         self.failures.note(work, attempt, self.now);
     }
 
@@ -232,6 +240,8 @@ impl Driver {
         };
         let victim = self.victim(&decided.work);
         let reaction = self.options.errors.react(error, victim, self.breaker.outages(), &mut self.random);
+        // Only the decision's own failure counts for `stuck_after`; in back-off the clock stands still (C20).
+        let mut is_its_own = false;
         let retry_at = match reaction {
             Reaction::Unavailable(delay) => {
                 self.open_breaker(BackEnd::Sink, delay, error);
@@ -253,10 +263,6 @@ impl Driver {
                 self.note_failure(&decided.work, error, delay);
                 if self.is_outage(BackEnd::Sink, &decided.work, error, delay) {
                     self.breaker.next_wake()
-                } else if spent && let Some(next) = decided.accepted_next() {
-                    // The events before the failed one keep their effects. The failed one comes first in the next call, so
-                    // that a later failure is known to be its own (C19).
-                    return self.done(decided.work, next);
                 } else if spent {
                     self.log_retry(&decided.work, error, delay, "write failed, its events are decided singly");
                     // The attempts at the decision are spent: its events are decided singly, to find the one at fault (C19).
@@ -265,11 +271,16 @@ impl Driver {
                 } else {
                     self.log_retry(&decided.work, error, delay, "write failed, retrying");
                     self.writes.count_failure(decided.work.id);
+                    is_its_own = true;
                     Some(self.now + delay)
                 }
             }
         };
         self.changed.insert(tranche.clone());
+        match is_its_own {
+            true => self.scheduler.stop_clock(decided.work.id, self.now),
+            false => self.scheduler.cancel_clock(decided.work.id),
+        }
         self.writes.retry(decided, tranche, retry_at.unwrap_or(self.now));
     }
 
@@ -347,9 +358,7 @@ impl Driver {
         if self.drain.is_begun() {
             return;
         }
-        let mut stuck = self.scheduler.stuck(limit, self.now);
-        // A decision that waits for its retry is in back-off: the clock stands still (C20).
-        stuck.retain(|report| !self.writes.waits_for(&report.stream));
+        let stuck = self.scheduler.stuck(limit, self.now);
         let Some(first) = stuck.first() else { return };
         let why = format!(
             "stream `{}` has made no progress for {:?} ({} streams in all)",

@@ -137,6 +137,7 @@ impl Driver {
         self.scheduler.revoke(tranche);
         self.commits.forget(tranche);
         self.parks.forget(tranche);
+        self.failures.forget(tranche);
         self.take_back_calls();
         self.source.left(tranche, epoch, Left::Fenced);
         if self.tranches.are_all_fenced() {
@@ -156,7 +157,7 @@ impl Driver {
         if self.commits.is_in_flight() {
             return;
         }
-        let mut decided = match self.writes.take_batch(self.write_size(), self.now) {
+        let mut decided = match self.take_batch() {
             Some(decided) => decided,
             None if self.parks.is_empty() => return,
             None => {
@@ -167,8 +168,9 @@ impl Driver {
         for unfit in self.commits.split_off_unfit(&mut self.scheduler, &self.tranches, &mut decided) {
             self.writes.answered(1);
             if decided.is_empty() && set_room::can_be_split(&self.scheduler, &unfit) {
-                self.finish(unfit.work, Outcome::Failed { until: self.now, at_index: None });
+                self.finish(unfit.work, Outcome::Singly);
             } else if let Some(tranche) = self.scheduler.tranche_of(unfit.work.id) {
+                self.scheduler.cancel_clock(unfit.work.id);
                 self.writes.set_aside(unfit, tranche, self.now + NO_ROOM_PAUSE);
             } else {
                 self.finish(unfit.work, Outcome::Return);
@@ -220,7 +222,7 @@ impl Driver {
             // Without a plan the transaction rolls back.
             drop(go);
             self.end_transaction();
-            self.writes.put_back(accepted.into_iter().map(|accepted| accepted.decided).collect());
+            self.put_back(accepted.into_iter().map(|accepted| accepted.decided).collect());
             parks.into_iter().for_each(|work| self.finish(work, Outcome::Return));
             return;
         }
@@ -234,7 +236,7 @@ impl Driver {
         if let Err(plan) = go.send(Plan { accepted, commits: pending, parks, made: self.now }) {
             // The transaction's task is gone, and with it the transaction.
             self.end_transaction();
-            self.writes.put_back(plan.accepted.into_iter().map(|accepted| accepted.decided).collect());
+            self.put_back(plan.accepted.into_iter().map(|accepted| accepted.decided).collect());
             self.give_parks_back(plan.parks);
         }
     }
@@ -293,7 +295,7 @@ impl Driver {
     ) {
         match error {
             TransactionError::Fenced(fenced) => {
-                self.writes.put_back(decided);
+                self.put_back(decided);
                 for (key, error) in fenced {
                     // A tranche that was lost meanwhile, and perhaps claimed again, is fenced under the old claim only.
                     let is_held =
@@ -307,7 +309,10 @@ impl Driver {
             TransactionError::Failed(error) if policy::is_of_the_effects(&error) => {
                 match <[Decided; 1]>::try_from(decided) {
                     Ok([decided]) => self.on_write_failed(decided, &error),
-                    Err(decided) => self.writes.put_back_singly(decided),
+                    Err(decided) => {
+                        self.writes.write_singly(decided.len());
+                        self.put_back(decided);
+                    }
                 }
             }
             TransactionError::Failed(error) => self.on_sink_failed(decided, &error),

@@ -411,6 +411,40 @@ fn c10_an_answer_under_an_old_claim_counts_for_nothing_under_the_new_one() {
 }
 
 #[test]
+fn c20_the_clock_of_stuck_after_stands_still_while_a_decision_waits() {
+    // Alone, and after calls without progress, when the clock covers the call in flight, too.
+    check(
+        "read t0: a/0; take; tick 2; stop-clock a; tick 100; stuck 2; stuck 3; start-clock a; tick 3; stuck 5; stuck 6
+         fail a; take-stuck 6; take-stuck 5; return a; tick 10; take; tick 1; wait a; tick 10; take; tick 1; stop-clock a; tick 100
+         stop-clock a; stuck 17; stuck 18; start-clock a; tick 1; fail a; take-stuck 19; take-stuck 18",
+        expect![[r#"
+            a 0
+            stuck ["a running=true"]
+            stuck []
+            stuck ["a running=true"]
+            stuck []
+            stuck a 0 failures=1
+            a 0 failures=1
+            a 0 failures=1
+            stuck ["a running=true"]
+            stuck []
+            stuck a 0 failures=2
+        "#]],
+    );
+    // The time of a write that failed for another reason is forgotten. A new call counts its own time only.
+    check(
+        "read t0: a/0 a/1; take; tick 1; stop-clock a; start-clock a; tick 100; cancel-clock a; stuck 1; stuck 2; singly a; take-stuck 1; take; tick 9; fail a; take-stuck 9",
+        expect![[r#"
+            a 0 1
+            stuck ["a running=true"]
+            stuck []
+            a 0
+            stuck a 0 failures=1
+        "#]],
+    );
+}
+
+#[test]
 fn c20_the_clock_of_stuck_after_stands_still_while_it_is_held() {
     check(
         "read t0: a/0; take; hold; tick 100; stuck 1; release; tick 3; stuck 3; stuck 4; hold; wait a; tick 50; take-stuck 4; release; tick 2; take-stuck 5",
@@ -420,6 +454,21 @@ fn c20_the_clock_of_stuck_after_stands_still_while_it_is_held() {
             stuck ["a running=true"]
             stuck []
             stuck a 0
+        "#]],
+    );
+}
+
+#[test]
+fn c14_work_without_room_is_offered_singly_and_spends_no_attempt() {
+    check(
+        "read t0: a/0 a/1; take; singly a; explain a; take; ok a; take; fail a; tick 10; take; explain a",
+        expect![[r#"
+            a 0 1
+            Ready head=Some(0) events=2 age=0 write=None blocks=1.0
+            a 0
+            a 1
+            a 1 failures=1
+            Failing head=None events=1 failures=1 age=10 write=Some(1) blocks=2.0
         "#]],
     );
 }

@@ -4,8 +4,9 @@
 //! malformed record; `@7` sets the ordinal, `#40` the size of the body. `take` takes one call, `take all` every ready
 //! call. `from a` is the ordinal from which the stream of work in flight is parked. `keep a 3` is the write position to
 //! store once the stream's work is done up to that index. `take-stuck 30` takes the work that is stuck for 30 ms. `ok
-//! a`, `ok a 3`, `fail a`, `fail a @2`, `wait a`, `defer a`, `skip a`, `park a`, `return a` finish work: all but `ok`
-//! wait 10 ms.
+//! a`, `ok a 3`, `fail a`, `fail a @2`, `wait a`, `defer a`, `skip a`, `park a`, `return a`, `singly a` finish work:
+//! `fail`, `wait` and `defer` wait 10 ms. `stop-clock a`, `cancel-clock a` and
+//! `start-clock a` act on the clock of `stuck_after`.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -123,6 +124,14 @@ impl Runner {
             }
             "hold" => self.scheduler.set_held(true, self.now()),
             "release" => self.scheduler.set_held(false, self.now()),
+            "stop-clock" | "start-clock" | "cancel-clock" => {
+                let work = self.works.iter().find(|work| work.stream() == rest).unwrap().id;
+                match verb {
+                    "stop-clock" => self.scheduler.stop_clock(work, self.now()),
+                    "cancel-clock" => self.scheduler.cancel_clock(work),
+                    _ => self.scheduler.start_clock(work, self.now()),
+                }
+            }
             "wake" => {
                 let wake = self.scheduler.next_wake().map(|at| at.as_nanos() / 1_000_000);
                 self.say(&format!("wake {wake:?}"));
@@ -178,7 +187,7 @@ impl Runner {
                 self.say(&format!("late {} duplicates {}", snapshot.late_events, snapshot.duplicates));
             }
             "snapshot" => self.snapshot(),
-            "ok" | "fail" | "wait" | "defer" | "skip" | "park" | "return" => self.finish(verb, &mut words),
+            "ok" | "fail" | "wait" | "defer" | "skip" | "park" | "return" | "singly" => self.finish(verb, &mut words),
             _ => panic!("unknown verb in `{line}`"),
         }
     }
@@ -257,6 +266,7 @@ impl Runner {
             "defer" => Outcome::Defer { until },
             "skip" => Outcome::Skip,
             "park" => Outcome::Park,
+            "singly" => Outcome::Singly,
             _ => Outcome::Return,
         };
         self.scheduler.finish(work, outcome, self.now());

@@ -239,7 +239,8 @@ impl Walk {
             3 => Outcome::Failed { until, at_index: Some(work.first() + self.random.i64(0..4)) },
             4 => Outcome::Skip,
             5 if self.random.bool() => Outcome::Park,
-            6 => Outcome::Return,
+            6 if self.random.bool() => Outcome::Return,
+            6 => Outcome::Singly,
             7 | 8 => {
                 let next = self.random.i64(work.first()..=work.next.max(work.first()));
                 let next = if next <= work.first() { work.next } else { next };

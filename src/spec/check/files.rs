@@ -28,7 +28,7 @@ enum Role {
 impl Role {
     /// Returns whether the pipeline writes the file.
     fn is_written(self) -> bool {
-        !matches!(self, Self::Script | Self::Document | Self::Connector(Usage::Input))
+        !matches!(self, Self::Script | Self::Document | Self::Connector(Usage::Input | Usage::Stdin))
     }
 }
 
@@ -71,7 +71,7 @@ fn uses<'a>(pipeline: &'a Definition, data: &Path) -> Vec<(std::path::PathBuf, U
     }
     let mut add = |role: &'static str, key: &'static str, files: Vec<KindFile>| {
         for file in files.into_iter().filter(|file| !file.path.is_empty()) {
-            let base = if file.usage == Usage::Input { directory } else { data };
+            let base = if matches!(file.usage, Usage::Input | Usage::Stdin) { directory } else { data };
             let at = [role, key].into_iter().chain(file.key).collect();
             uses.push((base.join(&file.path), Use { pipeline, role: Role::Connector(file.usage), at }));
         }
@@ -87,6 +87,11 @@ fn uses<'a>(pipeline: &'a Definition, data: &Path) -> Vec<(std::path::PathBuf, U
 /// Returns the conflict of two settings that name one file.
 fn conflict(first: &Use<'_>, second: &Use<'_>) -> Option<Problem> {
     match (first.role, second.role) {
+        (Role::Connector(Usage::Stdin), Role::Connector(Usage::Stdin)) => {
+            let why =
+                format!("the pipeline `{}` reads standard input as well, and one alone can", first.pipeline.name());
+            Some(second.problem(why).help("write the input into a file or a named pipe for each"))
+        }
         (first_role, second_role) if !first_role.is_written() && !second_role.is_written() => None,
         (Role::Connector(first_usage), Role::Connector(second_usage)) => {
             written_twice((first, first_usage), (second, second_usage))
@@ -116,8 +121,8 @@ fn written_twice(first: Used<'_>, second: Used<'_>) -> Option<Problem> {
         }
         // Within one pipeline, the check of that pipeline has reported it. A pipeline may read the output of another.
         (Usage::Input, Usage::Lines) | (Usage::Lines, Usage::Input) => None,
-        (Usage::Input, usage) => Some(over_input(second.0, usage, first.0, is_one_pipeline)),
-        (usage, Usage::Input) => Some(over_input(first.0, usage, second.0, is_one_pipeline)),
+        (Usage::Input | Usage::Stdin, usage) => Some(over_input(second.0, usage, first.0, is_one_pipeline)),
+        (usage, Usage::Input | Usage::Stdin) => Some(over_input(first.0, usage, second.0, is_one_pipeline)),
         (Usage::Lines, usage) => Some(not_lines(first.0, usage, second.0, is_one_pipeline)),
         (usage, Usage::Lines) => Some(not_lines(second.0, usage, first.0, is_one_pipeline)),
         (Usage::Projection, Usage::Checkpoints) => Some(with_progress(first.0, second.0, is_one_pipeline)),
@@ -131,6 +136,7 @@ fn written_twice(first: Used<'_>, second: Used<'_>) -> Option<Problem> {
 fn noun(usage: Usage) -> &'static str {
     match usage {
         Usage::Input => "feed",
+        Usage::Stdin => "standard input",
         Usage::Lines => "file of lines",
         Usage::Projection => "database",
         Usage::Checkpoints => "checkpoint database",

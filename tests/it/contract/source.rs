@@ -1,6 +1,8 @@
 //! The contract of every source.
 //!
 //! Each case gets a harness whose feed holds events of several streams, in more batches than one.
+//!
+//! Source `stdin` has no line here: a pipe cannot be read again, which most cases do. `tests/it/foreign.rs` runs it.
 
 mod feeds;
 
@@ -343,6 +345,7 @@ contract! {
     json_folder: Json::folder();
     json_tranche_per_file: Json::tranche_per_file();
     json_gzip: Json::gzip();
+    json_table: Json::table();
     generate: Generated::new();
     memory: Memory::new();
 }

@@ -1,6 +1,6 @@
 //! The log that every life reads, and a source over it whose tranches come and go.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -18,11 +18,45 @@ use super::plan::Plan;
 use super::world::World;
 
 /// Everything that a tranche will ever hold. The ordinal of an event is its place.
-pub(super) struct Log(Vec<Event>);
+pub(super) struct Log {
+    tranche: String,
+    written: Vec<Written>,
+    events: Vec<Event>,
+}
+
+/// An event before it has a place.
+#[derive(Clone)]
+struct Written {
+    stream: String,
+    index: i64,
+    kind: &'static str,
+}
+
+/// The distance between the ordinals of two openings, where the source has none of its own.
+const RENUMBERED: u64 = 1_000_000;
 
 impl Log {
+    fn new(tranche: String, written: Vec<Written>) -> Self {
+        let mut log = Self { tranche, written, events: Vec::new() };
+        log.events = (0..log.written.len()).map(|at| log.event(at, 0)).collect();
+        log
+    }
+
+    /// Makes the event at a place, numbered from `first`.
+    fn event(&self, at: usize, first: u64) -> Event {
+        let Written { stream, index, kind } = &self.written[at];
+        let at = Ordinal::new(first + at as u64, 0);
+        let meta = self.tranche.as_bytes();
+        let (kind, event_type) = match *kind {
+            "junk" => return malformed(at, None, b"{", "cut short"),
+            "unfold" => (Kind::Unfold, "State"),
+            event_type => (Kind::Event, event_type),
+        };
+        Assembler::new(stream, event_type).meta(meta).build(kind, at, *index).unwrap()
+    }
+
     pub(super) fn events(&self) -> impl Iterator<Item = &Event> {
-        self.0.iter()
+        self.events.iter()
     }
 
     /// Returns the events that a progress says are handled.
@@ -32,12 +66,27 @@ impl Log {
             Some(Position::Number(number)) => usize::try_from(*number).unwrap(),
             Some(Position::Token(token)) => panic!("`{token}` is no position of this log"),
         };
-        self.0
+        self.events
             .iter()
             .enumerate()
             .filter(move |(at, event)| *at < below || progress.handled.contains(event.at()))
             .map(|(_, event)| event)
     }
+}
+
+/// Returns the tranche that brought an event.
+pub(super) fn tranche_of(event: &Event) -> &str {
+    std::str::from_utf8(event.meta()).unwrap()
+}
+
+/// Returns the identity of a stream: its tranche and its name.
+pub(super) fn stream_of(event: &Event) -> String {
+    format!("{}/{}", tranche_of(event), event.stream())
+}
+
+/// Returns the place of an event in its log, however an opening numbered it.
+pub(super) fn place(event: &Event) -> Ordinal {
+    Ordinal::new(event.at().major % RENUMBERED, event.at().minor)
 }
 
 /// Returns whether every attempt at the event fails for good.
@@ -62,13 +111,31 @@ pub(super) fn filter(excludes: bool) -> Filter {
 /// Makes the tranches' logs: streams interleaved, with gaps, duplicates, events out of order, unfolds, poison and junk.
 pub(super) fn logs(random: &mut fastrand::Rng, plan: &Plan) -> BTreeMap<String, Log> {
     let tranches = random.usize(1..4);
-    (0..tranches).map(|tranche| (format!("t{tranche}"), log(random, plan, tranche))).collect()
+    let mut logs: Vec<_> = (0..tranches).map(|tranche| log(random, plan, tranche)).collect();
+    if plan.feed.broken && tranches > 1 {
+        stray(random, &mut logs);
+    }
+    let logs = (0..).zip(logs).map(|(tranche, written)| Log::new(format!("t{tranche}"), written));
+    logs.map(|log| (log.tranche.clone(), log)).collect()
 }
 
-fn log(random: &mut fastrand::Rng, plan: &Plan, tranche: usize) -> Log {
+/// Lets the second tranche bring an event of the first one's again (C4).
+fn stray(random: &mut fastrand::Rng, logs: &mut [Vec<Written>]) {
+    // The first event of a stream: a tranche that brings a later one before its owner does is not recognised.
+    let mut streams = BTreeSet::new();
+    let first = logs[0].iter().filter(|written| written.kind != "junk" && streams.insert(written.stream.clone()));
+    let of_first: Vec<_> = first.filter(|written| written.kind == "Moved").cloned().collect();
+    if !of_first.is_empty() {
+        let again = of_first[random.usize(0..of_first.len())].clone();
+        let at = random.usize(0..=logs[1].len());
+        logs[1].insert(at, again);
+    }
+}
+
+fn log(random: &mut fastrand::Rng, plan: &Plan, tranche: usize) -> Vec<Written> {
     let streams = random.usize(1..15);
     let mut next = vec![0_i64; streams];
-    let mut written: Vec<(usize, i64, &str)> = Vec::new();
+    let mut written: Vec<(usize, i64, &'static str)> = Vec::new();
     let total = random.usize(0..200);
     while written.len() < total {
         let stream = random.usize(0..streams);
@@ -96,26 +163,21 @@ fn log(random: &mut fastrand::Rng, plan: &Plan, tranche: usize) -> Log {
             let again = written[random.usize(0..written.len())];
             written.push(again);
         }
+        if plan.feed.repeats && random.u32(0..25) == 0 {
+            // A sparse source knows no gaps. An older event that comes again is late, and is offered.
+            let stream = random.usize(0..streams);
+            let is_last = |(of, _, kind): &&(usize, i64, &str)| *of == stream && !["unfold", "junk"].contains(kind);
+            let again = written.iter().rev().find(is_last).copied();
+            written.extend(again);
+        }
         if dense && random.u32(0..15) == 0 && written.len() > 3 {
             let last = written.len() - 1;
             written.swap(last, last - random.usize(1..3));
         }
     }
-    Log(written
-        .into_iter()
-        .enumerate()
-        .map(|(at, (stream, index, kind))| event(tranche, stream, at, index, kind))
-        .collect())
-}
-
-fn event(tranche: usize, stream: usize, at: usize, index: i64, kind: &str) -> Event {
-    let at = Ordinal::new(at as u64, 0);
-    let name = format!("t{tranche}s-{stream}");
-    match kind {
-        "junk" => malformed(at, None, b"{", "cut short"),
-        "unfold" => Assembler::new(&name, "State").build(Kind::Unfold, at, index).unwrap(),
-        kind => Assembler::new(&name, kind).build(Kind::Event, at, index).unwrap(),
-    }
+    let prefix = if plan.feed.same_names { "s".to_owned() } else { format!("t{tranche}s") };
+    let name = |stream| format!("{prefix}-{stream}");
+    written.into_iter().map(|(stream, index, kind)| Written { stream: name(stream), index, kind }).collect()
 }
 
 pub(super) struct Feed {
@@ -147,8 +209,8 @@ impl Feed {
 #[async_trait]
 impl Source for Feed {
     fn contract(&self) -> Contract {
-        let inner = self.world.lock();
-        Contract { ordinals: true, indexes: inner.plan.indexes, repeats: true }
+        let plan = &self.world.lock().plan;
+        Contract { ordinals: !plan.feed.without_ordinals, indexes: plan.indexes, repeats: true }
     }
 
     async fn watch(&self, changes: &Changes) -> Result<(), SourceError> {
@@ -190,9 +252,13 @@ impl Source for Feed {
             StartAt::Position(Position::Number(number)) => usize::try_from(number).unwrap(),
             StartAt::Position(Position::Token(token)) => panic!("`{token}` is no position of this log"),
         };
-        let epoch = self.world.lock().epoch(&self.process, tranche.as_str()).unwrap_or(0);
+        let (epoch, first) = {
+            let mut inner = self.world.lock();
+            inner.openings += u64::from(inner.plan.feed.without_ordinals);
+            (inner.epoch(&self.process, tranche.as_str()).unwrap_or(0), inner.openings * RENUMBERED)
+        };
         let (world, process) = (self.world.clone(), self.process.clone());
-        Box::new(FeedReader { world, process, tranche: tranche.to_string(), epoch, at })
+        Box::new(FeedReader { world, process, tranche: tranche.to_string(), epoch, at, first })
     }
 
     fn left(&self, tranche: &TrancheId, epoch: u64, how: Left) {
@@ -207,6 +273,8 @@ struct FeedReader {
     tranche: String,
     epoch: u64,
     at: usize,
+    /// The ordinal of the log's first event.
+    first: u64,
 }
 
 #[async_trait]
@@ -229,10 +297,13 @@ impl TrancheReader for FeedReader {
         }
         let mut inner = self.world.lock();
         let size = inner.random.usize(1..30).min(room.events.max(1));
-        let log = &inner.logs[&self.tranche].0;
-        let end = (self.at + size).min(log.len());
-        let events = log[self.at..end].to_vec();
-        let at_tail = end == log.len();
+        let log = &inner.logs[&self.tranche];
+        let end = (self.at + size).min(log.events.len());
+        let events = match self.first {
+            0 => log.events[self.at..end].to_vec(),
+            first => (self.at..end).map(|at| log.event(at, first)).collect(),
+        };
+        let at_tail = end == log.events.len();
         self.at = end;
         Ok(Next::Batch(Batch { events, resume_at: Position::Number(end as i64), at_tail, lag: None }))
     }

@@ -11,6 +11,7 @@ use propulsiond::source::{Left, TrancheChange};
 use propulsiond::work::Work;
 use tokio::time::Instant;
 
+use super::feed::tranche_of;
 use super::world::{Inner, World};
 
 /// The members of a group that shares its tranches.
@@ -196,7 +197,8 @@ impl Inner {
 
     /// Checks that a tranche is released after the progress of all its acknowledged writes is stored.
     fn check_acknowledged(&mut self, process: &str, tranche: &str, acknowledged: &BTreeSet<Ordinal>) {
-        let unlimited = self.plan.max_set_bytes >= 64 * 1024;
+        // A plain position covers less than what is acknowledged.
+        let unlimited = self.plan.max_set_bytes >= 64 * 1024 && !self.plan.feed.without_ordinals;
         let Some((key, kept)) = self.kept.iter().find(|(key, _)| key.tranche.as_str() == tranche) else { return };
         if !unlimited || process_of(kept.owner()) != process {
             return;
@@ -223,7 +225,8 @@ impl Inner {
     /// Checks that no event of a parked stream is offered: of one that its process parked, or found parked (C21).
     pub(super) fn check_parked_are_kept_back(&mut self, process: &str, work: &Work) {
         let owner = format!("{process}-{}", self.life);
-        let Some((key, kept)) = self.kept.iter().find(|(key, _)| key.tranche.as_str() == &work.stream()[..2]) else {
+        let Some((key, kept)) = self.kept.iter().find(|(key, _)| key.tranche.as_str() == tranche_of(&work.events[0]))
+        else {
             return;
         };
         let claim = kept.claims.iter().rev().find(|(_, of)| **of == owner).map_or(0, |(fence, _)| *fence);

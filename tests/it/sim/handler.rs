@@ -7,11 +7,14 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use propulsiond::effect::Value;
 use propulsiond::event::{Event, Kind};
-use propulsiond::handler::{Call, Decision, Decisions, Handler, HandlerError, HandlerErrorKind, NextIndex};
+use propulsiond::handler::{
+    BlockingHandler, BlockingHandlerFactory, Call, Decision, Decisions, Handler, HandlerError, HandlerErrorKind,
+    NextIndex,
+};
 use propulsiond::scheduler::Order;
 use propulsiond::work::Work;
 
-use super::feed::is_poison;
+use super::feed::{is_poison, stream_of, tranche_of};
 use super::world::{Inner, World};
 
 pub(super) struct SimHandler {
@@ -37,7 +40,11 @@ impl Drop for Running {
 
 impl Handler for SimHandler {
     fn handle(self: Arc<Self>, call: Arc<Call>) -> BoxFuture<'static, Decisions> {
-        let running = self.enter(&call);
+        if self.spins(&call.streams) {
+            let at_once = || Decision { next: NextIndex::Defer(Duration::ZERO), effects: Vec::new(), tag: None };
+            return std::future::ready(call.streams.iter().map(|_| Ok(at_once())).collect()).boxed();
+        }
+        let running = self.enter(&call.streams);
         let delay = {
             let mut inner = self.world.lock();
             let first = call.streams.iter().all(|work| work.failures == 0);
@@ -53,7 +60,7 @@ impl Handler for SimHandler {
                 tokio::time::sleep(Duration::from_millis(delay)).await;
             }
             let mut inner = self.world.lock();
-            if panics(&mut inner, &call) {
+            if panics(&mut inner, &call.streams) {
                 drop(inner);
                 // A panic without a message on the screen.
                 std::panic::resume_unwind(Box::new("poison"));
@@ -67,21 +74,68 @@ impl Handler for SimHandler {
     }
 }
 
+/// On a thread of its own, a handler computes and never waits.
+impl BlockingHandler for SimHandler {
+    fn handle(&mut self, streams: &mut [Work], decisions: &mut Decisions) {
+        let running = self.enter(streams);
+        let turns = self.world.lock().random.u32(0..200);
+        (0..turns).for_each(|_| std::thread::yield_now());
+        let mut inner = self.world.lock();
+        if panics(&mut inner, streams) {
+            drop(inner);
+            std::panic::resume_unwind(Box::new("poison"));
+        }
+        decisions.extend(streams.iter().map(|work| decide(&mut inner, work)));
+        drop(inner);
+        drop(running);
+    }
+}
+
+impl BlockingHandlerFactory for SimHandler {
+    fn make(&self) -> Box<dyn BlockingHandler> {
+        Box::new(Self { world: self.world.clone(), process: self.process.clone() })
+    }
+}
+
+/// The call of a spin in which the operator stops the process, and the calls after which it must have heard that.
+const STOPPED_AT: u32 = 100;
+const HEARD_AFTER: u32 = 10_000;
+
 impl SimHandler {
-    fn enter(&self, call: &Call) -> Running {
+    /// Returns whether the handler defers a call at once, over and over. The operator stops the process meanwhile, and
+    /// the driver has to hear it between two calls (S9).
+    fn spins(&self, streams: &[Work]) -> bool {
+        let mut inner = self.world.lock();
+        let is_tempted = streams.iter().flat_map(|work| &work.events).any(|event| event.index() == 4);
+        if !inner.plan.feed.spins || inner.last || !is_tempted {
+            return false;
+        }
+        let spins = inner.spins.entry(self.process.clone()).or_default();
+        *spins += 1;
+        let spins = *spins;
+        if spins == STOPPED_AT {
+            inner.note(&format!("{} is stopped in a spin", self.process));
+            inner.stops[&self.process].cancel();
+        }
+        let is_heard = spins < STOPPED_AT + HEARD_AFTER;
+        inner.demand(is_heard, || "a handler that defers at once keeps a stop from being heard (S9)".to_owned());
+        is_heard
+    }
+
+    fn enter(&self, streams: &[Work]) -> Running {
         let mut inner = self.world.lock();
         inner.calls += 1;
         inner.most_calls = inner.most_calls.max(inner.calls);
         let mut keys = Vec::new();
-        for work in &call.streams {
+        for work in streams {
             check_offer(&mut inner, work);
             inner.check_parked_are_kept_back(&self.process, work);
             let paused = inner.paused.contains(&self.process);
             inner.demand(!paused, || format!("{:?} are offered while paused", work.events));
             let key = match inner.plan.order {
-                Order::Stream => work.stream().to_owned(),
+                Order::Stream => stream_of(&work.events[0]),
                 // One call at a time; a call may hold several runs.
-                Order::Tranche => work.stream()[..2].to_owned(),
+                Order::Tranche => tranche_of(&work.events[0]).to_owned(),
                 Order::None => continue,
             };
             let key = (self.process.clone(), key);
@@ -90,7 +144,7 @@ impl SimHandler {
             keys.push(key);
         }
         let line =
-            format!("{} offered {:?}", self.process, call.streams.iter().map(|work| &work.events).collect::<Vec<_>>());
+            format!("{} offered {:?}", self.process, streams.iter().map(|work| &work.events).collect::<Vec<_>>());
         inner.note(&line);
         drop(inner);
         Running { world: self.world.clone(), keys }
@@ -98,8 +152,8 @@ impl SimHandler {
 }
 
 /// A handler may panic over poison: that is a permanent failure of its call.
-fn panics(inner: &mut Inner, call: &Call) -> bool {
-    call.streams.len() == 1 && call.single().events.iter().any(is_poison) && inner.random.u32(0..4) == 0
+fn panics(inner: &mut Inner, streams: &[Work]) -> bool {
+    streams.len() == 1 && streams[0].events.iter().any(is_poison) && inner.random.u32(0..4) == 0
 }
 
 fn check_offer(inner: &mut Inner, work: &Work) {
@@ -156,11 +210,7 @@ fn decide(inner: &mut Inner, work: &Work) -> Result<Decision, HandlerError> {
     if inner.strikes(25) {
         let delay = inner.random.u64(1..200);
         let delay = if inner.plan.trials.defers_at_once { 0 } else { delay };
-        return Ok(Decision {
-            next: NextIndex::Defer(Duration::from_millis(delay)),
-            effects: Vec::new().into(),
-            tag: None,
-        });
+        return Ok(Decision { next: NextIndex::Defer(Duration::from_millis(delay)), effects: Vec::new(), tag: None });
     }
     let next = next(inner, work);
     // All of it, or what is below the next index: in read order indexes may go back.
@@ -172,11 +222,7 @@ fn decide(inner: &mut Inner, work: &Work) -> Result<Decision, HandlerError> {
     } else {
         effects.extend(covered.map(|event| Value::from(format!("{event:?}").as_str())));
     }
-    Ok(Decision {
-        next: if next == work.next { NextIndex::All } else { NextIndex::Upto(next) },
-        effects: effects.into(),
-        tag: None,
-    })
+    Ok(Decision { next: if next == work.next { NextIndex::All } else { NextIndex::Upto(next) }, effects, tag: None })
 }
 
 fn next(inner: &mut Inner, work: &Work) -> i64 {

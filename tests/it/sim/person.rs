@@ -3,11 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use propulsiond::handler::AnyHandler;
 use propulsiond::pipeline::Handle;
 
 use super::feed;
-use super::handler::SimHandler;
 use super::world::World;
 
 /// Does a few things at times of the seed's, and leaves the pipeline running.
@@ -30,8 +28,7 @@ pub(super) async fn meddle(world: &World, handle: &Handle, process: &str) {
                 handle.filter(Arc::new(feed::filter(excludes && plan.filtered))).await;
             }
             _ => {
-                let handler = SimHandler { world: world.clone(), process: process.to_owned() };
-                handle.swap(AnyHandler::Async(Arc::new(handler))).await;
+                handle.swap(world.handler(process)).await;
             }
         }
     }

@@ -25,10 +25,52 @@ pub(super) struct Plan {
     /// The size of a stored set before reading waits (C14).
     pub(super) max_set_bytes: usize,
     pub(super) trials: Trials,
+    pub(super) feed: FeedTrials,
+}
+
+/// Properties of the feed, and a handler that spins. They are drawn apart, so that older seeds keep their meaning.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FeedTrials {
+    /// The source has no ordinals: each opening numbers the events anew, and progress is a plain position.
+    pub(super) without_ordinals: bool,
+    /// The streams of a sparse source repeat their newest events.
+    pub(super) repeats: bool,
+    /// The tranches of a sparse source have streams of the same names.
+    pub(super) same_names: bool,
+    /// One tranche brings an event of another one's stream (C4).
+    pub(super) broken: bool,
+    /// The handler defers an event by no time and without a pause, until the operator stops the process.
+    pub(super) spins: bool,
+    /// The handler blocks, on threads of its own.
+    pub(super) blocking: bool,
+}
+
+impl FeedTrials {
+    fn draw(seed: u64, plan: &Plan) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed ^ 0x5851_f42d_4c95_7f2d);
+        let mut one_in = |chance: u32| random.u32(0..chance) == 0;
+        let (is_sparse, by_stream) = (plan.indexes == Indexes::Sparse, plan.order == Order::Stream);
+        let without_ordinals = one_in(6) && plan.then != Then::Park;
+        Self {
+            // Parked events are known by their ordinals, so that such a source cannot park.
+            without_ordinals,
+            repeats: is_sparse && one_in(2),
+            same_names: is_sparse && one_in(2),
+            // A later life may not remember the event of the other tranche.
+            broken: one_in(8)
+                && !is_sparse
+                && by_stream
+                && !without_ordinals
+                && plan.then != Then::Halt
+                && plan.lives == 1,
+            spins: one_in(8) && by_stream && !plan.trials.stops,
+            blocking: false,
+        }
+    }
 }
 
 /// Faults and events that came later. They are drawn apart, so that older seeds keep their meaning.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Trials {
     /// Two members of a group take tranches from each other.
     pub(super) members: bool,
@@ -80,7 +122,7 @@ impl Plan {
         };
         let indexes = if random.u32(0..4) == 0 { Indexes::Sparse } else { Indexes::Dense };
         let require_all = order == Order::Stream && indexes == Indexes::Dense && random.u32(0..6) == 0;
-        Self {
+        let mut plan = Self {
             order,
             indexes,
             transactional,
@@ -103,6 +145,17 @@ impl Plan {
                 _ => 64 * 1024,
             },
             trials: Trials::draw(&mut trials(seed), order),
-        }
+            feed: FeedTrials::default(),
+        };
+        plan.feed = FeedTrials::draw(seed, &plan);
+        plan
+    }
+
+    /// Makes the plan one of a blocking handler. Its threads know no paused time: such a run is not reproducible, and
+    /// the world does nothing that a process has to learn of at once.
+    pub(super) fn block(&mut self) {
+        (self.moving, self.meddling, self.lives) = (false, false, self.lives.min(2));
+        self.trials = Trials::default();
+        self.feed = FeedTrials { blocking: true, broken: false, spins: false, ..self.feed };
     }
 }

@@ -16,7 +16,7 @@ use propulsiond::sink::{
     Decided, Effects, ParkedChange, Sink, Transaction, TransactionError, TransactionalSink, Written,
 };
 
-use super::feed::is_spoiling;
+use super::feed::{is_spoiling, place, stream_of, tranche_of};
 use super::group::process_of;
 use super::world::{Inner, Item, World};
 
@@ -100,6 +100,8 @@ fn store(inner: &mut Inner, commit: &Commit<'_>) -> Result<(), CheckpointError> 
     let set = &commit.progress.handled;
     let fits = set.is_empty() || set.encode().len() <= inner.plan.max_set_bytes;
     inner.demand(fits, || "a stored set fits into the store (C14)".to_owned());
+    let is_plain = inner.plan.feed.without_ordinals;
+    inner.demand(!is_plain || set.is_empty(), || "a source without ordinals has plain positions (C1)".to_owned());
     inner.check_progress(commit.key, commit.progress);
     let line = format!("stored {} {} {:?}", commit.key, commit.sequence, commit.progress);
     inner.note(&line);
@@ -265,7 +267,7 @@ fn effects(decided: &Decided) -> Vec<Effect> {
         .events
         .iter()
         .filter(of)
-        .map(|event| (event.stream()[..2].to_owned(), event.at(), Item::of(event)))
+        .map(|event| (tranche_of(event).to_owned(), place(event), Item::of(event)))
         .collect()
 }
 
@@ -278,7 +280,7 @@ fn fault(inner: &mut Inner, decided: &Decided) -> Option<HandlerError> {
         return error(HandlerErrorKind::Throttled);
     }
     // Once for each event and life: a write that fails as often as poison would be taken for it.
-    let first = (decided.work.stream().to_owned(), decided.work.first());
+    let first = (stream_of(&decided.work.events[0]), decided.work.first());
     if decided.work.failures == 0 && !inner.refused.contains(&first) && inner.strikes(30) {
         inner.refused.insert(first);
         return error(HandlerErrorKind::Transient);
@@ -318,7 +320,7 @@ impl Sink for SimSink {
                 continue;
             }
             if decided.next > decided.work.next {
-                let jumped = inner.jumped.entry(decided.work.stream().to_owned()).or_insert(0);
+                let jumped = inner.jumped.entry(stream_of(&decided.work.events[0])).or_insert(0);
                 *jumped = (*jumped).max(decided.next);
             }
             hold(&mut inner, effects(decided));
@@ -342,7 +344,7 @@ impl SimSink {
     /// Checks that the tranche of a write is its process's own (C10). Returns the number of the assignment.
     fn begin_write(&self, decided: &Decided) -> Option<u64> {
         let mut inner = self.world.lock();
-        let tranche = &decided.work.stream()[..2];
+        let tranche = tranche_of(&decided.work.events[0]);
         let (process, is_foreign) = (&self.process, inner.is_foreign(&self.process, tranche));
         inner.demand(!is_foreign, || format!("{process} writes {:?} of a lost tranche (C10)", decided.work.events));
         inner.epoch(process, tranche)
@@ -386,7 +388,7 @@ impl Transaction for SimTransaction {
             }
             self.effects.extend(effects(decided));
             if decided.next > decided.work.next {
-                self.jumped.push((decided.work.stream().to_owned(), decided.next));
+                self.jumped.push((stream_of(&decided.work.events[0]), decided.next));
             }
             results.push(Ok(Written::All));
         }

@@ -13,8 +13,9 @@ use propulsiond::position::Ordinal;
 use propulsiond::runtime::retry::Backoff;
 use propulsiond::sink::AnySink;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
-use super::feed::{Feed, Log};
+use super::feed::{Feed, Log, place, stream_of};
 use super::group::{Assignments, Broker};
 use super::handler::SimHandler;
 use super::plan::{Plan, trials};
@@ -56,6 +57,12 @@ pub(super) struct Inner {
     pub(super) parked_under: BTreeMap<(CheckpointKey, String), u64>,
     /// Processes that are told to pause, and know it.
     pub(super) paused: BTreeSet<String>,
+    /// The operator's stop of each process.
+    pub(super) stops: BTreeMap<String, CancellationToken>,
+    /// Calls of a handler that spins, in this life, by process.
+    pub(super) spins: BTreeMap<String, u32>,
+    /// Openings of a source without ordinals.
+    pub(super) openings: u64,
     /// Events whose write failed once in this life.
     pub(super) refused: BTreeSet<(String, i64)>,
     /// Streams of which a call runs, by process.
@@ -64,14 +71,14 @@ pub(super) struct Inner {
     pub(super) most_calls: usize,
     pub(super) life: u32,
     pub(super) last: bool,
-    /// The last life ended as its policy said it should.
-    pub(super) halted: bool,
+    /// The reason of the last life's halt.
+    pub(super) halted: Option<String>,
     /// Broken invariants. A panic would only make the pipeline restart.
     pub(super) violations: Vec<String>,
     trace: String,
 }
 
-/// An event as its stream knows it; unfolds are told apart by their ordinal.
+/// An event as its stream knows it. Unfolds are told apart by their place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Item {
     pub(super) stream: String,
@@ -81,14 +88,18 @@ pub(super) struct Item {
 
 impl Item {
     pub(super) fn of(event: &Event) -> Self {
-        Self { stream: event.stream().to_owned(), index: event.index(), unfold: event.is_unfold().then(|| event.at()) }
+        let unfold = event.is_unfold().then(|| place(event));
+        Self { stream: stream_of(event), index: event.index(), unfold }
     }
 }
 
 impl World {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, blocking: bool) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let plan = Plan::draw(&mut random, seed);
+        let mut plan = Plan::draw(&mut random, seed);
+        if blocking {
+            plan.block();
+        }
         let logs = super::feed::logs(&mut random, &plan);
         let inner = Inner {
             seed,
@@ -107,13 +118,16 @@ impl World {
             parked_from: BTreeMap::new(),
             parked_under: BTreeMap::new(),
             paused: BTreeSet::new(),
+            stops: BTreeMap::new(),
+            spins: BTreeMap::new(),
+            openings: 0,
             refused: BTreeSet::new(),
             active: BTreeSet::new(),
             calls: 0,
             most_calls: 0,
             life: 0,
             last: false,
-            halted: false,
+            halted: None,
             violations: Vec::new(),
             trace: String::new(),
         };
@@ -135,6 +149,14 @@ impl World {
         drop(tokio::time::timeout(Duration::from_millis(50), self.changed.notified()).await);
     }
 
+    pub(super) fn handler(&self, process: &str) -> AnyHandler {
+        let handler = Arc::new(SimHandler { world: self.clone(), process: process.to_owned() });
+        match self.lock().plan.feed.blocking {
+            true => AnyHandler::Blocking(handler),
+            false => AnyHandler::Async(handler),
+        }
+    }
+
     pub(super) fn parts(&self, process: &str) -> Parts {
         let plan = self.lock().plan.clone();
         let store = Arc::new(SimStore { world: self.clone() });
@@ -142,7 +164,7 @@ impl World {
         Parts {
             source: Arc::new(Feed::new(self.clone(), process)),
             checkpoints: (!plan.transactional).then_some(store),
-            handler: Some(AnyHandler::Async(Arc::new(SimHandler { world: self.clone(), process: process.to_owned() }))),
+            handler: Some(self.handler(process)),
             sink: if plan.transactional { AnySink::Transactional(sink) } else { AnySink::Plain(sink) },
             filter: Arc::new(super::feed::filter(plan.filtered)),
         }
@@ -213,6 +235,8 @@ impl Inner {
 
     /// The process is gone, and its calls with it.
     pub(super) fn end_life(&mut self) {
+        self.stops.clear();
+        self.spins.clear();
         self.active.clear();
         self.refused.clear();
         self.paused.clear();
@@ -224,14 +248,22 @@ impl Inner {
         let last = self.last;
         let line = format!("ended {ended:?}");
         self.note(&line);
-        self.halted = matches!(ended, Ended::Halted(_));
+        self.halted = match ended {
+            Ended::Halted(why) => Some(why.clone()),
+            _ => None,
+        };
         match ended {
             Ended::Finished => assert!(last || self.plan.trials.jobs, "only a job ends at the tail"),
-            Ended::Halted(_) => assert_eq!(self.plan.then, Then::Halt, "it halts where its policy says so"),
+            Ended::Halted(why) => {
+                let is_broken = self.plan.feed.broken && why.contains("has brought this index already");
+                assert!(is_broken || self.plan.then == Then::Halt, "it halts where its policy says so")
+            }
             Ended::Unavailable(_) => {
                 assert!(self.plan.trials.jobs && self.plan.faults, "only a job gives its source up")
             }
-            Ended::Stopped => assert!(self.plan.trials.stops && !last, "the operator stopped it"),
+            Ended::Stopped => {
+                assert!((self.plan.trials.stops || self.plan.feed.spins) && !last, "the operator stopped it")
+            }
             Ended::DeadlinePassed(_) => assert!(self.plan.trials.short_drain && !last, "its drain is short"),
             Ended::Fenced(_) => assert!(!last, "nobody is left to fence the last life"),
             other => panic!("a life ended with {other:?}"),
@@ -257,8 +289,10 @@ impl Inner {
 
     /// Returns whether a fault of this chance (one in `chance`) strikes. The last life is spared most of them.
     pub(super) fn strikes(&mut self, chance: u32) -> bool {
+        // In real time, the back-off of an outage takes long.
+        let is_spared = self.last && self.plan.feed.blocking;
         let chance = if self.last { chance * 4 } else { chance };
-        self.plan.faults && self.random.u32(0..chance) == 0
+        self.plan.faults && !is_spared && self.random.u32(0..chance) == 0
     }
 
     /// Returns the time after which the operator stops a process, if that happens in this life.

@@ -157,7 +157,7 @@ fn the_cost_of_a_crash_depends_on_the_store_and_the_sink() {
         "[source.memory]\n[sink.stdout]\n",
         "crash",
         expect![[r#"
-            Posted events that are not handled yet are lost. Handled events are not repeated. If the pipeline alone
+            Received events that are not handled yet are lost. Handled events are not repeated. If the pipeline alone
             fails and restarts in the same process, it repeats the events that were handled since the last commit, or
             beyond an unhandled event.
         "#]],
@@ -207,7 +207,7 @@ fn a_source_in_memory_promises_nothing_beyond_the_process() {
         &inbox.replace("arrival", "field"),
         "why",
         expect![[r#"
-            Only while the process runs: its end loses the posted events that are not handled yet. Until then, exactly
+            Only while the process runs: its end loses the received events that are not handled yet. Until then, exactly
             once: effects and progress are one transaction, so that a crash leaves both or neither. A duplicate in the
             feed is recognised by its stream and index: the same transaction keeps the position of each stream
             (`write_positions`). This holds for effects: the logs and counts of a script may repeat.

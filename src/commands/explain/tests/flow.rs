@@ -135,25 +135,6 @@ fn every_kind_describes_its_reads_and_writes() {
     ] {
         check_part(&format!("{JSON}{sink}"), "sink", expected);
     }
-    let by_event = format!("{JSON}[handler.rhai]\nscript = 'event.rhai'\n[sink.http]\nurl = 'http://h/'\n");
-    check_part(
-        &by_event,
-        "handler",
-        expect![[r#"
-            The script `event.rhai` decides: `handle_event` gets one event after the other of one stream. The effects of
-            a call reach the sink only if the call succeeds. A call that takes longer than 30 seconds fails. An event
-            that fails keeps back neither the events before it nor their effects.
-        "#]],
-    );
-    check_part(
-        &by_event,
-        "sink",
-        expect![[r#"
-        It sends a POST request to `http://h/` for each effect of the script, and waits at most 30 seconds for its
-        answer. Its idempotency key is made of the event's stream and index, and of the effect's number for that
-        event, so a repeat has the same key.
-    "#]],
-    );
     let batch = format!("{JSON}{SCRIPT}[schedule]\nstreams_per_call = 10\nmax_bytes = '1MiB'\npurge = '1h'\n");
     check_part(
         &batch,
@@ -179,5 +160,43 @@ fn every_kind_describes_its_reads_and_writes() {
             tranche pauses while it holds 10 batches or 64 MiB of unhandled events, or is 1,000,000 events ahead of its
             position. Every hour, idle streams are forgotten; later duplicates of their events are not recognised.
         "#]],
+    );
+}
+
+#[test]
+fn a_mapping_is_explained_with_its_records_and_indexes() {
+    let map = "each = '/items'\nwhen = ['/kind', '!/draft']\nstream = 'order-{/id}'\ntype = '/kind'\ndata = '/body'\n";
+    check_part(
+        &format!("[source.json]\npath = 'in'\n[source.json.map]\nformat = 'document'\n{map}[sink.stdout]\n"),
+        "source",
+        expect![[r#"
+            It reads the file or directory `in` beside the pipeline's file, as JSON values over any number of lines. The
+            files of a directory whose names end in `.json` are read as one log, in the order of their names. Each item
+            of the array `/items` of a record is an event. Only records with `/kind` and `!/draft` are taken; the others
+            count as handled. The stream is `order-{/id}` and the type is `/kind`. Indexes are made of the numbers of
+            the file, the line and the item, so they grow but leave gaps. The body of an event is the part of its record
+            at `/body`, as it was read. The pipeline halts if the file being read is replaced, truncated or removed, or
+            if one is added before it. It follows new events and never ends by itself.
+        "#]],
+    );
+    check_part(
+        "[source.memory.map]\nformat = 'csv'\nstream = '/s'\ntype = 'x'\nindex = '/i'\n[sink.stdout]\n",
+        "source",
+        expect![[r#"
+            It accepts events that are posted to `/pipelines/a/events`. A post is read as rows of CSV. The stream is
+            `/s` and the type is `x`. The record gives the index at `/i`. The body of an event is an object with the
+            columns of its row. At most 100,000 events wait, in 64 MiB of memory; the source refuses more until there is
+            room. It follows new events and never ends by itself.
+        "#]],
+    );
+    check_part(
+        "[source.stdin]\n[sink.stdout]\n",
+        "source",
+        expect![[r#"
+        It reads standard input, a JSON object a line, and ends with it. Each line gives the index of its event in
+        its stream. A pipe keeps no events: a restart begins with the line that comes next. Events that were read
+        and not handled when the process ends are lost; `schedule.read_ahead` limits their number. It ends once all
+        existing events are handled.
+    "#]],
     );
 }

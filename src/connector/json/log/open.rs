@@ -39,7 +39,7 @@ impl Log {
     fn begin(&mut self, name: String, after: Option<u64>) -> Result<Current, SourceError> {
         let path = self.path_of(&name);
         let metadata = files::metadata(&path)?;
-        if !metadata.is_file() {
+        if !metadata.is_file() || self.options.is_stdin {
             // Each opening of a pipe brings other bytes.
             let number = self.new_number(&name, after)?;
             return self.begin_as(name, number);
@@ -99,9 +99,11 @@ impl Log {
     fn open(&self, position: FilePosition) -> Result<Option<Current>, SourceError> {
         let path = self.path_of(&position.file);
         let failed = |error| files::failed("open", &path, error);
-        let Some((input, proof)) = Input::open_with_proof(&path, position.offset).map_err(failed)? else {
-            return Ok(None);
+        let opened = match self.options.is_stdin {
+            true => Input::open_as_pipe(&path).map(Some),
+            false => Input::open_with_proof(&path, position.offset),
         };
+        let Some((input, proof)) = opened.map_err(failed)? else { return Ok(None) };
         self.current_at(position, input, proof).map(Some)
     }
 
@@ -119,7 +121,8 @@ impl Log {
         }
         (position.sum, position.tail) = (Some(proof.sum()), Some(proof.tail()));
         let is_plain = !input.is_gzip();
-        let lines = Lines::new(Arc::clone(&self.options), shown, position, proof, is_plain);
+        let mut lines = Lines::new(Arc::clone(&self.options), shown, position, proof, is_plain);
+        lines.restore_header(input.path()).map_err(|error| files::failed("read", input.path(), error))?;
         Ok(Current { input, lines })
     }
 

@@ -1,12 +1,12 @@
 //! The answers of source `memory` about itself.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use super::{Index, MemoryInbox, Settings};
-use crate::connector::Context;
 use crate::connector::kind::{BadSetting, Kind, Malformed, SourceKind, SourcePhrases};
 use crate::connector::prose::{Prose, counted, sentences};
+use crate::connector::{Context, map};
+use crate::formats::map::RecordMap;
 use crate::source::{Contract, Inbox, Source};
 
 impl Kind for Settings {
@@ -29,9 +29,11 @@ impl SourceKind for Settings {
     }
 
     fn phrases(&self, prose: &Prose<'_>) -> SourcePhrases {
-        let index = match self.index {
-            Index::Field => "Each event gives its index in its stream.",
-            Index::Arrival => "Indexes are made of the time of arrival, so they grow but leave gaps.",
+        let by_arrival = "Indexes are made of the time of arrival, so they grow but leave gaps.";
+        let index = match (&self.map, self.index) {
+            (Some(map), _) => format!("A post is read {}. {}", map.records(), map.explained(by_arrival)),
+            (None, Index::Field) => "Each event gives its index in its stream.".to_owned(),
+            (None, Index::Arrival) => by_arrival.to_owned(),
         };
         let limit = format!(
             "At most {} wait, in {} of memory; the source refuses more until there is room.",
@@ -41,7 +43,7 @@ impl SourceKind for Settings {
         SourcePhrases {
             reads: sentences([
                 &*format!("It accepts events that are posted to `/pipelines/{}/events`.", prose.pipeline),
-                index,
+                &*index,
                 &*limit,
             ]),
             once: "The source has every event once.",
@@ -53,18 +55,22 @@ impl SourceKind for Settings {
     }
 
     fn build(&self, context: &Context) -> anyhow::Result<Arc<dyn Source>> {
-        Ok(Arc::new(shared(self, context).source()))
+        Ok(Arc::new(shared(self, context)?.source()))
+    }
+
+    fn record_map(&self) -> Option<Result<RecordMap, BadSetting>> {
+        self.map.as_ref().map(map::Settings::compile)
     }
 
     fn inbox(&self, context: &Context) -> Option<Arc<dyn Inbox>> {
-        Some(shared(self, context))
+        // Invalid settings are an error of `build`.
+        Some(shared(self, context).ok()?)
     }
 }
 
 /// Returns the inbox of the pipeline. The API keeps it in use, so that it and its events outlive a restart of the
 /// pipeline.
-fn shared(settings: &Settings, context: &Context) -> Arc<MemoryInbox> {
+fn shared(settings: &Settings, context: &Context) -> Result<Arc<MemoryInbox>, BadSetting> {
     let name = format!("inbox of {}", context.pipeline);
-    let inbox = context.clients.get_or_make(&name, || Ok(MemoryInbox::new(settings, &context.pipeline)));
-    inbox.unwrap_or_else(|never: Infallible| match never {})
+    context.clients.get_or_make(&name, || MemoryInbox::new(settings, &context.pipeline))
 }

@@ -103,7 +103,7 @@ async fn each_injected_fault_occurs_once() {
 }
 
 fn inbox(settings: Settings) -> MemoryInbox {
-    MemoryInbox::new(&settings, &"orders".into())
+    MemoryInbox::new(&settings, &"orders".into()).unwrap()
 }
 
 fn body(events: std::ops::Range<u64>) -> String {
@@ -162,4 +162,19 @@ async fn indexes_of_arrival_ascend() {
     let mut indexes: Vec<_> = batch(&mut reader).await.events.iter().map(Event::index).collect();
     indexes.extend(batch(&mut reader).await.events.iter().map(Event::index));
     assert!(indexes.len() == 4 && indexes.is_sorted_by(|a, b| a < b), "{indexes:?}");
+}
+
+#[tokio::test]
+async fn a_mapped_body_is_accepted_whole_or_not_at_all() {
+    let map = toml::from_str("format = \"document\"\neach = \"\"\nstream = \"/s\"\ntype = \"T\"").unwrap();
+    let inbox = inbox(Settings { map: Some(map), ..Settings::default() });
+    assert_eq!(inbox.push(b"[{\"s\": \"a-1\"},\n {\"s\": \"a-1\"}]").await.unwrap(), 2);
+    let refused = inbox.push(b"[{\"s\": \"a-1\"}]\n[{}]").await.unwrap_err();
+    let why = "accept events for pipeline `orders`: line 2: item 1: `stream` needs `/s`, which the record lacks";
+    assert_eq!((refused.kind, &*refused.to_string()), (SourceErrorKind::Refused, why));
+    assert_eq!(inbox.push(b"[{\"s\": \"a-1\"}]").await.unwrap(), 1);
+    let mut reader = inbox.source().open(&tranche(), StartAt::Origin);
+    let mut indexes: Vec<_> = batch(&mut reader).await.events.iter().map(Event::index).collect();
+    indexes.extend(batch(&mut reader).await.events.iter().map(Event::index));
+    assert!(indexes.len() == 3 && indexes.is_sorted_by(|a, b| a < b), "{indexes:?}");
 }

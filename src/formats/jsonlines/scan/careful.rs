@@ -4,7 +4,7 @@ use super::{Expected, Scanner, Strings};
 
 /// The way that scans every string.
 #[derive(Clone, Copy)]
-pub(in crate::formats::jsonlines) struct Careful;
+pub(in crate::formats) struct Careful;
 
 impl Strings for Careful {
     #[inline(always)]

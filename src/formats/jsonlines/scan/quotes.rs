@@ -4,7 +4,7 @@ use super::{Expected, Scanner, Strings};
 
 /// The quotes of a text, found 64 bytes at a time.
 #[derive(Clone, Copy, Default)]
-pub(in crate::formats::jsonlines) struct Quotes {
+pub(in crate::formats) struct Quotes {
     /// One bit for each quote found and not yet passed.
     found: u64,
     /// The position of the first byte after those.

@@ -57,14 +57,25 @@ impl Json {
         Self::new("feed", &["a.jsonl.gz", "b.jsonl.gz"], false)
     }
 
+    /// The same events as rows of CSV, by a mapping.
+    pub(super) fn table() -> Self {
+        let map = "format = \"csv\"\nstream = \"/stream\"\ntype = \"/type\"\nindex = \"/index\"";
+        let settings = |settings: &mut json::Settings| settings.map = Some(toml::from_str(map).unwrap());
+        Self::with("feed", &["a.csv", "b.csv"], settings)
+    }
+
     fn new(path: &str, files: &[&'static str], tranche_per_file: bool) -> Self {
-        let settings = json::Settings {
+        Self::with(path, files, |settings| settings.tranche_per_file = tranche_per_file)
+    }
+
+    fn with(path: &str, files: &[&'static str], set: impl FnOnce(&mut json::Settings)) -> Self {
+        let mut settings = json::Settings {
             path: Text::literal(path),
-            tranche_per_file,
             batch: BATCH,
             poll: Duration::from_millis(5),
             ..json::Settings::default()
         };
+        set(&mut settings);
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("feed")).unwrap();
         let mut feed = Self { folder, settings, files: files.iter().map(|name| (*name, 0)).collect() };
@@ -81,8 +92,18 @@ impl Json {
     fn add(&mut self, file: usize, count: usize) {
         let before = self.files[file].1;
         let mut lines = Vec::new();
+        let is_table = self.settings.map.is_some();
+        if is_table && before == 0 {
+            lines.extend_from_slice(b"index,type,stream,number\n");
+        }
         for number in before..before + count {
-            encode::event_line(&event(file, number), &mut lines);
+            let event = event(file, number);
+            if is_table {
+                // A field over two lines, so that no line alone is a record.
+                write!(lines, "{},Happened,{},\"{number}\n\"", event.index(), event.stream()).unwrap();
+            } else {
+                encode::event_line(&event, &mut lines);
+            }
             lines.push(b'\n');
         }
         if self.files[file].0.ends_with(".gz") {
