@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "what helpers of tests unwrap fails the test, as in the tests themselves")]
 
 mod broken;
+mod by_event;
 mod causes;
 mod cli;
 mod commands;
