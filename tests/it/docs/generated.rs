@@ -31,6 +31,7 @@ fn part(name: &str) -> String {
         ["settings", "of", "the", "daemon"] => Schema::of("settings").all(),
         ["settings", "of", "a", "pipeline"] => Schema::of("pipeline").top(),
         ["settings", "of", "each", part] => Schema::of("pipeline").kinds(part),
+        ["settings", "of", "the", "table", name] => Schema::of("pipeline").definition(name),
         ["settings", "of", part] => Schema::of("pipeline").part(part),
         ["commands"] => commands(),
         ["flags"] => flags(),

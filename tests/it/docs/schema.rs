@@ -4,6 +4,9 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
+/// Tables that several connectors have.
+const SHARED: [&str; 1] = ["#/$defs/Map"];
+
 /// A JSON schema as the program prints it.
 pub(super) struct Schema(Value);
 
@@ -27,6 +30,11 @@ impl Schema {
     /// Returns the table of a part, such as `errors`.
     pub(super) fn part(&self, name: &str) -> String {
         table(self.rows(self.resolve(&self.0["properties"][name]), "", true))
+    }
+
+    /// Returns the table of a definition, such as `Map`.
+    pub(super) fn definition(&self, name: &str) -> String {
+        table(self.rows(&self.0["$defs"][name], "", true))
     }
 
     /// Returns a section for each kind of a part, such as `source`.
@@ -84,7 +92,9 @@ impl Schema {
             }
             rows.push([format!("`{prefix}{name}`"), self.kind_of(property), default, description]);
             let items = self.resolve(&definition["items"]);
-            if is_deep && definition["properties"].is_object() {
+            if is_deep && property["$ref"].as_str().is_some_and(|name| SHARED.contains(&name)) {
+                // The page shows that table once.
+            } else if is_deep && definition["properties"].is_object() {
                 rows.extend(self.rows(definition, &format!("{prefix}{name}."), true));
             } else if is_deep && items["properties"].is_object() {
                 rows.extend(self.rows(items, &format!("{prefix}{name}[]."), true));
