@@ -24,12 +24,14 @@ pub(crate) struct Scene {
 type Judged = Result<(), String>;
 
 /// The values for the placeholders of the pages.
-const STAND_INS: [(&str, &str); 6] = [
+const STAND_INS: [(&str, &str); 8] = [
     ("NAME", "orders"),
     ("PIPELINE", "orders"),
     ("PATH", "pipelines"),
     ("STREAM", "order-1003"),
     ("TOKEN", "unused"),
+    ("FILE", "pipelines/foreign/forge/deliveries.jsonl"),
+    ("webhooks.jsonl", "pipelines/foreign/forge/deliveries.jsonl"),
     ("TARGET", "spec_toml"),
 ];
 
