@@ -39,6 +39,9 @@
 //! | `timestamp` `id` `correlation` `causation` | text |
 //! | `unfold` | `true`: a snapshot, which comes after the events and takes no index |
 //!
+//! A record that does not fit the `map` is an error of the test file. A record that `when` or the filter excludes gives no
+//! event, so a test without `emits` passes; the output notes that.
+//!
 //! With `handle_event` the result is that of the first event that is not handled, and the effects are those of the events
 //! before it.
 //!
