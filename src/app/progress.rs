@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::clock::{Clock, Timestamp};
+use crate::connector::prose::counted;
 use crate::daemon::registry::{HowEnded, Registry};
 use crate::pipeline::{Ended, View};
 use crate::source::LagUnit;
@@ -135,7 +136,7 @@ impl Report {
         let left = left.map_or_else(String::new, |seconds| {
             format!(", about {} left", words(Duration::from_secs_f64(seconds.min(1e9))))
         });
-        format!("{} events handled, {}/s, {}{left}", grouped(sum.events), grouped(last.rate as u64), sum.lag())
+        format!("{} handled, {}/s, {}{left}", counted(sum.events, "event"), grouped(last.rate as u64), sum.lag())
     }
 
     /// Logs the end of each pipeline.
@@ -150,7 +151,7 @@ impl Report {
             let took = elapsed.since(Timestamp::ZERO);
             let rate = sum.events as f64 / took.as_secs_f64().max(0.001);
             let handled =
-                format!("{} events handled in {} ({}/s)", grouped(sum.events), words(took), grouped(rate as u64));
+                format!("{} handled in {} ({}/s)", counted(sum.events, "event"), words(took), grouped(rate as u64));
             match ended {
                 Ended::Finished => tracing::info!(pipeline = %name, "finished: {handled}"),
                 Ended::Stopped => tracing::info!(pipeline = %name, "stopped: {handled}"),

@@ -169,6 +169,11 @@ pub fn explain(error: &clap::Error, line: &CommandLine) -> Option<Problem> {
         ErrorKind::TooManyValues => (format!("`{}` takes no value", name_of(&flag)), line.find(name_of(&flag))),
         ErrorKind::ArgumentConflict => (format!("`{}` is given twice", name_of(&flag)), line.find_last(name_of(&flag))),
         ErrorKind::MissingRequiredArgument => (format!("`{flag}` is missing"), None),
+        // Only `help NAME` meets this: other unknown names are paths.
+        ErrorKind::InvalidSubcommand => {
+            let name = text(ContextKind::InvalidSubcommand).unwrap_or_default();
+            (format!("unknown command `{name}`"), line.find(&name))
+        }
         _ => (plain(error), None),
     };
     let suggested = [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue];

@@ -80,7 +80,7 @@ impl Pipeline {
             notes.push(self.reason.clone());
         }
         if let Some(work) = &self.work {
-            notes.extend(work.oldest_failing.as_ref().map(Failing::describe));
+            notes.extend(work.oldest_failing.as_ref().map(|failing| failing.describe(self.state)));
             let others = work.failing_streams.saturating_sub(1);
             if others > 0 {
                 notes.push(format!("{} more fail", counted(others as u64, "stream")));
@@ -109,9 +109,11 @@ impl Work {
 }
 
 impl Failing {
-    fn describe(&self) -> String {
+    fn describe(&self, state: State) -> String {
         let Self { stream, index, class, error, attempts, seconds, next_try_in_seconds } = self;
         let next = match next_try_in_seconds {
+            // The last view of a halted pipeline still has the time of a retry that will not happen.
+            _ if state == State::Halted => "no retry before a restart".to_owned(),
             Some(seconds) => format!("next try in {seconds:.1}s"),
             None => "no retry".to_owned(),
         };
@@ -139,7 +141,10 @@ mod tests {
             } },
             { "name": "notices", "state": "halted", "reason": "event 3 cannot be handled", "state_seconds": 1, "work": {
                 "at_tail": true, "lag": { "events": 0, "bytes": null }, "unhandled": 0, "handled_per_second": 0.0,
-                "failing_streams": 0, "oldest_failing": null,
+                "failing_streams": 1, "oldest_failing": {
+                    "stream": "parcel-2", "index": 3, "class": "exception", "error": "refused",
+                    "attempts": 5, "seconds": 9.0, "next_try_in_seconds": 0.0,
+                },
             } },
             { "name": "new", "state": "starting", "reason": "connecting", "state_seconds": 0, "work": null },
         ] });
@@ -151,6 +156,7 @@ mod tests {
               2 streams more fail
             notices   halted    none                        0/s
               event 3 cannot be handled
+              stream `parcel-2` fails at event 3 for 9s, attempt 5 (exception), no retry before a restart: refused
             new       starting  unknown
               connecting
         "#]]

@@ -51,7 +51,7 @@ fn append(path: &Path, text: &str) {
 /// Adds an event, runs to the tail, and expects this number of lines in the sink.
 fn check_goes_on(place: &Place, lines: usize) {
     append(&place.path("pipelines/events.jsonl"), MORE);
-    check(&place.run(&["--until-tail"]), 0, &["finished: 1 events handled"]);
+    check(&place.run(&["--until-tail"]), 0, &["finished: 1 event handled"]);
     assert_eq!(place.read("data/p.jsonl").lines().count(), lines);
 }
 
@@ -134,7 +134,7 @@ fn r73_a_log_that_a_crash_left_is_written_back_and_no_row_is_lost() {
     check(&doctor(&place, &["--fix"]), 0, &["repaired: it was written back"]);
     assert!(!place.path("data/rows.db-wal").exists());
     append(&place.path("pipelines/events.jsonl"), MORE);
-    check(&place.run(&["--until-tail"]), 0, &["finished: 1 events handled"]);
+    check(&place.run(&["--until-tail"]), 0, &["finished: 1 event handled"]);
     assert_eq!(count(&place, "SELECT count(*) FROM events"), 3);
 }
 

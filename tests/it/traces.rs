@@ -140,7 +140,7 @@ fn a_call_has_its_commit_if_the_sink_holds_the_progress() {
     let events = traced("order-1", "01");
     let place = Place::new(&[("orders.toml", toml), ("orders.rhai", script), ("orders.jsonl", &events)]);
     let output = place.run(&["--settings", &settings(&place, &collector.url, "sample = 0")]);
-    check(&output, 0, &["finished: 1 events handled"]);
+    check(&output, 0, &["finished: 1 event handled"]);
     let (_, spans) = collector::read(&collector.requests());
     expect![[r#"
         below 00f067aa0ba902b7

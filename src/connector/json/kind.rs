@@ -141,7 +141,8 @@ fn reads(settings: &Settings, prose: &Prose<'_>) -> String {
     let replaced = match settings.on_replaced {
         _ if is_pipe => OF_A_PIPE,
         OnReplaced::Fail => {
-            "The pipeline halts if the file being read is replaced, truncated or removed, or if one is added before it."
+            "The pipeline halts if the file being read is replaced or truncated, or if one is added before it. If \
+             that file is missing at a start, reading is retried until it is back."
         }
         OnReplaced::Restart => {
             "A file that is replaced, truncated or added before the one being read is read from its start, as new events."

@@ -194,8 +194,9 @@ fn a_mapping_is_explained_with_its_records_and_indexes() {
             of the array `/items` of a record is an event. Only records with `/kind` and `!/draft` are taken; the others
             count as handled. The stream is `order-{/id}` and the type is `/kind`. Indexes are made of the numbers of
             the file, the line and the item, so they grow but leave gaps. The body of an event is the part of its record
-            at `/body`, as it was read. The pipeline halts if the file being read is replaced, truncated or removed, or
-            if one is added before it. It follows new events and never ends by itself.
+            at `/body`, as it was read. The pipeline halts if the file being read is replaced or truncated, or if one is
+            added before it. If that file is missing at a start, reading is retried until it is back. It follows new
+            events and never ends by itself.
         "#]],
     );
     check_part(
