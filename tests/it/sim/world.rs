@@ -255,7 +255,7 @@ impl Inner {
         match ended {
             Ended::Finished => assert!(last || self.plan.trials.jobs, "only a job ends at the tail"),
             Ended::Halted(why) => {
-                let is_broken = self.plan.feed.broken && why.contains("has brought this index already");
+                let is_broken = self.plan.feed.broken && why.contains("had brought this event or a later one");
                 assert!(is_broken || self.plan.then == Then::Halt, "it halts where its policy says so")
             }
             Ended::Unavailable(_) => {
