@@ -92,7 +92,7 @@ impl Rig {
     fn parts(&self, handler: impl Handler + 'static) -> Parts {
         Parts {
             source: Arc::new(self.feed.source()),
-            checkpoints: Some(Arc::new(self.store.clone())),
+            checkpoints: Arc::new(self.store.clone()),
             handler: Some(AnyHandler::Async(Arc::new(handler))),
             sink: AnySink::Plain(Arc::new(self.store.sink())),
             filter: Arc::new(Filter::default()),
@@ -213,7 +213,7 @@ async fn s19_a_transactional_sink_that_is_unusable_halts_the_pipeline_and_blames
     let (arrived, released, store) = (Arc::default(), Arc::new(Notify::new()), rig.store.clone());
     released.notify_one();
     let sink = AnySink::Transactional(Arc::new(Closed(store.clone())));
-    let parts = Parts { sink, checkpoints: None, ..rig.parts(Waits { arrived, released }) };
+    let parts = Parts { sink, ..rig.parts(Waits { arrived, released }) };
     // `then = "skip"` would pass the events.
     assert_eq!(rig.run_once(parts).await, Ended::Halted("its output is closed".to_owned()));
     assert_eq!(store.load(&key()).await.unwrap(), None, "nothing is handled");
@@ -321,7 +321,7 @@ async fn s14_a_panic_of_the_driver_restarts_its_pipeline_only() {
     let sink = store.clone();
     let running = rig.run(move || Parts {
         source: Arc::new(parts(&feed)),
-        checkpoints: Some(Arc::new(sink.clone())),
+        checkpoints: Arc::new(sink.clone()),
         handler: None,
         sink: AnySink::Plain(Arc::new(sink.sink())),
         filter: Arc::new(Filter::default()),

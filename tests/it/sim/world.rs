@@ -163,7 +163,7 @@ impl World {
         let sink = Arc::new(SimSink { world: self.clone(), process: process.to_owned() });
         Parts {
             source: Arc::new(Feed::new(self.clone(), process)),
-            checkpoints: (!plan.transactional).then_some(store),
+            checkpoints: store,
             handler: Some(self.handler(process)),
             sink: if plan.transactional { AnySink::Transactional(sink) } else { AnySink::Plain(sink) },
             filter: Arc::new(super::feed::filter(plan.filtered)),
