@@ -1,5 +1,7 @@
 //! Whole runs of a pipeline on memory connectors, in paused time.
 
+mod invariants;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -20,7 +22,7 @@ use crate::connector::memory::store::{Fault, MemoryCheckpoints, Operation};
 use crate::effect::Value;
 use crate::event::{Assembler, Event, Kind};
 use crate::handler::{AnyHandler, Call, Decision, Decisions, Handler, HandlerError, HandlerErrorKind, NextIndex};
-use crate::position::{StartAt, TrancheId};
+use crate::position::{Ordinal, StartAt, TrancheId};
 use crate::runtime::retry::Backoff;
 use crate::runtime::supervise::Group;
 use crate::scheduler::Order;
@@ -48,8 +50,11 @@ fn key() -> CheckpointKey {
 }
 
 fn event(index: i64) -> Event {
-    let at = crate::position::Ordinal::new(index.unsigned_abs(), 0);
-    Assembler::new("a-1", "T").build(Kind::Event, at, index).unwrap()
+    event_of("a-1", index.unsigned_abs(), index)
+}
+
+fn event_of(stream: &str, at: u64, index: i64) -> Event {
+    Assembler::new(stream, "T").build(Kind::Event, Ordinal::new(at, 0), index).unwrap()
 }
 
 impl Rig {
