@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::commands::scaffold::Template;
+use crate::config::document::Format;
 use crate::config::settings::{Flags, LogFormat};
 
 pub use exit::ExitStatus;
@@ -209,6 +210,16 @@ pub struct NewArgs {
     /// Start from this template
     #[arg(long, value_enum, default_value_t)]
     pub from: Template,
+    /// Write YAML files instead of TOML
+    #[arg(long)]
+    pub yaml: bool,
+}
+
+impl NewArgs {
+    /// Returns the format of the files to create.
+    pub fn format(&self) -> Format {
+        if self.yaml { Format::Yaml } else { Format::Toml }
+    }
 }
 
 #[derive(Debug, Args)]

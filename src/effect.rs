@@ -1,9 +1,79 @@
 //! Effects: the values, a tree like JSON's, that a handler emits and a sink writes.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde::ser::{SerializeMap, SerializeSeq};
+use smallvec::SmallVec;
+
+/// The values that a handler emitted in one decision, in order.
+///
+/// They belong to the events of the call together, or each belongs to one event. The idempotency key of a value of one
+/// event is the same however the events are distributed over calls (C24).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Emitted {
+    values: Vec<Value>,
+    /// `None` if the values belong to all events together.
+    ends: Option<Ends>,
+}
+
+/// The number of values of each event and of those before it, in the order of a call's events. Most calls have few.
+pub type Ends = SmallVec<[u32; 4]>;
+
+impl Emitted {
+    /// Returns values that belong to one event each. `ends` has the first events of the call; later values are dropped.
+    pub fn by_event(mut values: Vec<Value>, ends: Ends) -> Self {
+        values.truncate(ends.last().map_or(0, |&end| end as usize));
+        Self { values, ends: Some(ends) }
+    }
+
+    /// Returns the position, in the call, of the event that value `number` belongs to. `None` if the values belong to all
+    /// events together.
+    pub fn event_of(&self, number: usize) -> Option<usize> {
+        let ends = self.ends.as_ref()?;
+        let position = ends.partition_point(|&end| end as usize <= number);
+        (position < ends.len()).then_some(position)
+    }
+
+    /// Returns the number of values of the events before a position.
+    pub fn start_of(&self, position: usize) -> usize {
+        let ends = self.ends.as_deref().unwrap_or_default();
+        position.checked_sub(1).and_then(|before| ends.get(before)).map_or(0, |&end| end as usize)
+    }
+}
+
+/// Gives access to the values.
+impl Deref for Emitted {
+    type Target = [Value];
+
+    fn deref(&self) -> &[Value] {
+        &self.values
+    }
+}
+
+/// Makes values that belong to the events of the call together.
+impl FromIterator<Value> for Emitted {
+    fn from_iter<I: IntoIterator<Item = Value>>(values: I) -> Self {
+        Vec::from_iter(values).into()
+    }
+}
+
+impl<'a> IntoIterator for &'a Emitted {
+    type Item = &'a Value;
+    type IntoIter = std::slice::Iter<'a, Value>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.values.iter()
+    }
+}
+
+/// Makes values that belong to the events of the call together.
+impl From<Vec<Value>> for Emitted {
+    fn from(values: Vec<Value>) -> Self {
+        Self { values, ends: None }
+    }
+}
 
 /// A value. Maps keep the order of their keys: that of the source, or the keys' own order if they came from a script.
 #[derive(Clone, Debug, PartialEq)]

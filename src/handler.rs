@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use crate::effect::Value;
+use crate::effect::Emitted;
 use crate::work::{Streams, Work};
 
 /// The input of a call: one or more streams, each with a run of its events.
@@ -30,7 +30,7 @@ impl Call {
 pub struct Decision {
     pub next: NextIndex,
     /// Effects for the sink, in order.
-    pub effects: Vec<Value>,
+    pub effects: Emitted,
     /// The label of this call in the statistics; `ok` if absent.
     pub tag: Option<Arc<str>>,
 }
@@ -38,7 +38,7 @@ pub struct Decision {
 impl Decision {
     /// Returns the decision that all offered events are handled without an effect.
     pub fn handled() -> Self {
-        Self { next: NextIndex::All, effects: Vec::new(), tag: None }
+        Self { next: NextIndex::All, effects: Emitted::default(), tag: None }
     }
 }
 
@@ -156,6 +156,14 @@ impl HandlerError {
     pub fn at_index(mut self, index: i64) -> Self {
         self.0.index = Some(index);
         self
+    }
+
+    /// Names the event at fault, if it is known.
+    pub fn at_known_index(self, index: Option<i64>) -> Self {
+        match index {
+            Some(index) => self.at_index(index),
+            None => self,
+        }
     }
 
     /// Sets the number of the decision's effects that the sink accepted before the error, earlier writes included. The

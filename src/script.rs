@@ -1,36 +1,57 @@
 //! Handlers written in rhai.
 //!
 //! ```rhai
-//! fn handle(stream, events) {
-//!     for e in events {
-//!         if e.type == "OrderPlaced" {
-//!             emit(#{ sql: "INSERT INTO orders ...", params: [stream.id, e.data.total] });
-//!         }
+//! fn handle_event(stream, event) {
+//!     if event.type == "OrderPlaced" {
+//!         emit(#{ sql: "INSERT INTO orders ...", params: [stream.id, event.data.total] });
 //!     }
 //! }
 //! ```
 //!
-//! `handle` gets one stream and its next events. Its effects reach the sink after it has returned. A failed call has no
-//! effects.
+//! A script defines one entry function:
 //!
-//! | result | meaning |
+//! | entry | called with |
 //! |---|---|
-//! | nothing, `done()`, `done("tag")` | all events are handled; statistics count the call as `tag` |
-//! | `upto(n)`, `upto(n, "tag")` | the events before index `n` are handled; `n` may lie beyond the offered events |
-//! | `defer("5s")`, `defer(5)` | no progress: the same events are offered again in 5 s |
-//! | `malformed("why")`, `malformed("why", e.index)` | an event is malformed |
-//! | `throw "why"` | the call failed, and is retried with back-off |
-//! | `throw #{ class, why, index, retry_after }` | the call failed with an error of class `transient`, `permanent`, `malformed`, `throttled` or `unavailable` |
-//! | any other value | a permanent error |
+//! | `fn handle_event(stream, event)` | one event after the other of a stream |
+//! | `fn handle(stream, events)` | a stream and its next events, for decisions about several events |
+//! | `fn handle_batch(spans)` | several streams, if `streams_per_call` is more than 1 |
 //!
-//! A result without progress (`defer`, `upto` the first event) must have no effects, as each retry would repeat them
-//! (C13). After `malformed` without an index the pipeline searches for the event (C19).
+//! The effects reach the sink after the function has returned. An event or a call that fails has no effects.
+//!
+//! # Results
+//!
+//! | result | `handle_event` | `handle` |
+//! |---|---|---|
+//! | nothing, `done()`, `done("tag")` | the event is handled | all events are handled |
+//! | `upto(n)`, `upto(n, "tag")` | an error | the events before index `n` are handled; `n` may lie beyond the offered events |
+//! | `defer("5s")`, `defer(5)` | the event is offered again in 5 s | the same events are offered again in 5 s |
+//! | `malformed("why")`, `malformed("why", index)` | the event is malformed | an event is malformed |
+//! | `throw "why"` | the event failed, and is retried with back-off | the call failed, and is retried with back-off |
+//! | `throw #{ class, why, index, retry_after }` | the same with an error of class `transient`, `permanent`, `malformed`, `throttled` or `unavailable` | the same |
+//! | any other value | a permanent error | a permanent error |
+//!
+//! Statistics count a call as `tag`. A result without progress (`defer`, `upto` the first event) must have no effects, as
+//! each retry would repeat them (C13).
+//!
+//! **`handle_event`.** Each effect belongs to its event. Its idempotency key names that event, however the events are
+//! distributed over calls (C24). The first event that is not handled ends the call: the events before it are handled, and
+//! their effects are written. The next call begins with that event, and only then does its result count. A failure therefore
+//! always names its event, and logs and metrics of its first run repeat. An unfold shares the fate of the event before it.
+//!
+//! **`handle`.** A `throw` with `index`, or `malformed` with an index, names the event at fault. Without one, the pipeline
+//! searches for the event: it offers the events singly (C19).
+//!
+//! **`handle_batch`.** Each span has `.stream` and `.events`, and its own result: `span.emit(value)`, `.done("tag")`,
+//! `.upto(n)`, `.defer("5s")`, `.malformed("why")`, `.fail("why")` (as `throw`). The last result counts; without one all events
+//! are handled. A `throw` fails the whole call.
+//!
+//! # Names
 //!
 //! | name | members |
 //! |---|---|
 //! | `stream` | `.name` `.category` `.id` `.ids` (the parts of the id between `_`) |
 //! | `events` | `for`, `[0]`, `[-1]`, `.len()`, and the other methods of arrays |
-//! | `e` | `.index` `.type` `.timestamp` `.id` `.correlation` `.causation` `.is_unfold` `.data` `.meta` `.raw` `.stream`; an absent one is `()` |
+//! | `event` | `.index` `.type` `.timestamp` `.id` `.correlation` `.causation` `.is_unfold` `.data` `.meta` `.raw` `.stream`; an absent one is `()` |
 //! | `emit(value)` | emits a value for the sink |
 //! | `log` | `.debug` `.info` `.warn` `.error` |
 //! | `metric` | `.inc(name)` `.inc(name, n)` |
@@ -40,29 +61,28 @@
 //! | `global::NAME` | reads a `const` of the script |
 //! | `import "name" as m;` | imports `name.rhai` from the directory of the script; call `m::function(..)` |
 //!
-//! `e.data` and `e.meta` are JSON, parsed on first use, as maps whose fields are converted one by one. `e.raw` is the
-//! unchanged body. Events never change: `let data = e.data; data.x = 1;` changes a copy.
+//! `event.data` and `event.meta` are JSON, parsed on first use, as maps whose fields are converted one by one. `event.raw` is
+//! the unchanged body. Events never change: `let data = event.data; data.x = 1;` changes a copy.
 //!
 //! A number that neither an integer of 64 bits nor a float can represent is a string of its digits. Arithmetic with it is
 //! an error. Emitted, it stays a string: a file or an HTTP body holds it in quotes. NaN and the infinities cannot be
 //! emitted.
 //!
-//! If `streams_per_call` is more than 1, the script has `fn handle_batch(spans)` instead, called once for several streams.
-//! Each span has `.stream` and `.events`, and its own result: `span.emit(value)`, `.done("tag")`, `.upto(n)`,
-//! `.defer("5s")`, `.malformed("why")`, `.fail("why")` (as `throw`). The last result counts; without one all events are
-//! handled. A `throw` fails the whole call.
-//!
-//! Functions see no variables outside themselves. In a script of several files they need distinct names, also distinct
+//! Functions see no variables outside themselves, and a closure cannot call itself: write a function. In a script of several files they need distinct names, also distinct
 //! from built-in functions, as rhai caches resolved names for all files together.
 //!
-//! **No files, no connections, no waiting.** A call is bounded in time (`timeout`) and by [`Limits`]:
+//! # Limits
+//!
+//! **No files, no connections, no waiting.** A call is bounded in time (`timeout`) and by [`Limits`]. They hold for all events
+//! of a call together. With `handle_event`, an event that exceeds one comes first in the next call.
 //! - The clock is read every 32 operations. A single operation can take milliseconds, such as a search in a text of
 //!   16 MiB or a method of an array of 100,000 items. A call can therefore exceed `timeout` by about a second.
 //! - Variables are measured while the call runs, and the functions that build large values check the limits while they
 //!   build. Some values are measured late: the copies that one built-in function holds, and nested values added by
 //!   `push` (`methods`). A call can therefore exceed `memory_bytes` by some megabytes.
-//! - A closure that captures the variable that holds it is a reference cycle, and rhai has no collector. Its memory, up
-//!   to `memory_bytes` per call, is not freed before the process ends.
+//! - A closure that captures the variable that holds it is a reference cycle, and rhai has no collector. The variables of
+//!   the entry function's outermost block are emptied when it returns, which frees their cycles. The memory of such a
+//!   cycle in an inner block or another function, up to `memory_bytes` per call, is not freed before the process ends.
 
 mod api;
 mod builtins;
@@ -70,6 +90,7 @@ mod call;
 mod check;
 mod convert;
 mod document;
+mod entry;
 mod failure;
 mod handler;
 mod intern;
@@ -96,6 +117,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+pub use self::entry::Entry;
 pub use self::metrics::ScriptMetrics;
 pub use self::problem::{Problem, ScriptError};
 pub use self::settings::{Params, Settings};
@@ -194,11 +216,12 @@ struct Inner {
     sources: Sources,
     host: Host,
     options: Options,
+    entry: Entry,
 }
 
 impl Inner {
     fn program(&self) -> Result<Program, Problem> {
-        Program::build(&self.sources, &self.host, &self.options)
+        Program::build(&self.sources, &self.host, &self.options, self.entry)
     }
 }
 
@@ -220,11 +243,14 @@ impl Script {
         let sources = Sources::load(path, &engine, &scope, options.limits.modules)?;
         let asts = sources.parse(&engine, &scope)?;
         let mut problems = check::clashes(&engine, &sources, &asts);
-        problems.extend(check::entry(&sources, &asts[0], options.is_batch()));
-        if !problems.is_empty() {
-            return Err(ScriptError { problems });
-        }
-        let script = Self(Arc::new(Inner { file: sources.main().name.clone(), sources, host, options }));
+        let entry = match Entry::find(&sources, &asts[0], options.is_batch()) {
+            Ok(entry) if problems.is_empty() => entry,
+            found => {
+                problems.extend(found.err());
+                return Err(ScriptError { problems });
+            }
+        };
+        let script = Self(Arc::new(Inner { file: sources.main().name.clone(), sources, host, options, entry }));
         script.try_top_level()?;
         Ok(script)
     }
@@ -241,9 +267,10 @@ impl Script {
 
     /// Returns the same script with a fixed result of `time.now()` (R78).
     pub fn at(&self, now: OffsetDateTime) -> Self {
-        let Inner { file, sources, host, options } = &*self.0;
+        let Inner { file, sources, host, options, entry } = &*self.0;
         let host = Host { now: Some(now), ..host.clone() };
-        Self(Arc::new(Inner { file: file.clone(), sources: sources.clone(), host, options: options.clone() }))
+        let (file, sources, options) = (file.clone(), sources.clone(), options.clone());
+        Self(Arc::new(Inner { file, sources, host, options, entry: *entry }))
     }
 
     /// Returns the factory of the handlers, one per thread. The threads need [`STACK_BYTES`].
@@ -254,14 +281,19 @@ impl Script {
     /// Returns the calls that fail once they are reached, such as those of unknown functions. A call that might work is
     /// not reported.
     pub fn check(&self) -> Vec<Problem> {
-        let Inner { sources, host, options, .. } = &*self.0;
+        let Inner { sources, host, options, entry, .. } = &*self.0;
         let mut engine = program::engine(host, options);
         // The optimizer would remove unreachable code and replace names by values.
         engine.set_optimization_level(rhai::OptimizationLevel::None);
         match sources.parse(&engine, &program::host_scope(host)) {
-            Ok(asts) => check::check(&engine, sources, &asts, options.is_batch()),
+            Ok(asts) => check::check(&engine, sources, &asts, *entry),
             Err(problem) => vec![problem],
         }
+    }
+
+    /// Returns the function that the pipeline calls.
+    pub fn entry(&self) -> Entry {
+        self.0.entry
     }
 
     /// Returns the files of the script, for a watcher of changes.

@@ -19,7 +19,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::checkpoint::{CheckpointError, CheckpointKey, CheckpointStore, Commit, Fence, Parked};
-use crate::effect::Value;
+use crate::effect::Emitted;
+use crate::event::Event;
 use crate::handler::HandlerError;
 use crate::work::Work;
 
@@ -35,13 +36,48 @@ pub struct Decided {
     pub accepted: usize,
 }
 
+/// The event that an effect belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct Cause<'a> {
+    pub event: &'a Event,
+    /// The number of the effect among those of its event. The unfolds of a call count as one.
+    pub number: usize,
+}
+
+impl Decided {
+    /// Returns the event that effect `number` belongs to. `None` if it belongs to all events of the decision.
+    pub fn cause(&self, number: usize) -> Option<Cause<'_>> {
+        let Effects::Emitted(values) = &self.effects else { return None };
+        let position = values.event_of(number)?;
+        let events = &self.work.events;
+        let is_unfold = events[position].is_unfold();
+        let first = if is_unfold { events.iter().position(Event::is_unfold) } else { None };
+        let start = values.start_of(first.unwrap_or(position));
+        Some(Cause { event: &events[position], number: number - start })
+    }
+
+    /// Returns the index of the event that effect `number` belongs to, for the error of that effect (C19). An unfold has no
+    /// index of its own.
+    pub fn index_of(&self, number: usize) -> Option<i64> {
+        self.cause(number).filter(|cause| !cause.event.is_unfold()).map(|cause| cause.event.index())
+    }
+
+    /// Returns the next index of interest after the events whose effects are all accepted. `None` if there is no such
+    /// event, or if the effects belong to all events together.
+    pub fn accepted_next(&self) -> Option<i64> {
+        let Effects::Emitted(values) = &self.effects else { return None };
+        let position = values.event_of(self.accepted)?;
+        self.work.cut_before(position).map(|(_, next)| next)
+    }
+}
+
 /// The effects of a decision.
 #[derive(Debug)]
 pub enum Effects {
     /// The events of the work themselves: the pipeline has no handler.
     Events,
     /// The values that the handler emitted, in order; possibly none.
-    Emitted(Vec<Value>),
+    Emitted(Emitted),
 }
 
 impl Effects {
@@ -160,5 +196,51 @@ impl AnySink {
             Self::Plain(sink) => &**sink,
             Self::Transactional(sink) => &**sink,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::effect::{Ends, Value};
+    use crate::event::{Assembler, Kind};
+    use crate::position::Ordinal;
+    use crate::work::{WorkId, WorkKind};
+
+    /// Returns a decision about events with these indexes and an unfold, of which each emitted two values.
+    fn decided(indexes: &[i64], is_by_event: bool) -> Decided {
+        let build = |kind, index| Assembler::new("a-1", "T").build(kind, Ordinal::default(), index).unwrap();
+        let mut events: Vec<_> = indexes.iter().map(|&index| build(Kind::Event, index)).collect();
+        let next = events.last().map_or(0, Event::next_index);
+        events.push(build(Kind::Unfold, next));
+        let ends: Ends = (1..=events.len() as u32).map(|number| number * 2).collect();
+        let values: Vec<_> = (0..events.len() as i64 * 2).map(Value::Int).collect();
+        let effects = if is_by_event { Emitted::by_event(values, ends) } else { values.into() };
+        let (id, kind, read_at) = (WorkId { slot: 0, generation: 0 }, WorkKind::Handle, Timestamp::ZERO);
+        let work = Work { id, kind, events, next, failures: 0, read_at, late: false, trace: None };
+        Decided { work, next, effects: Effects::Emitted(effects), accepted: 0 }
+    }
+
+    fn accepted(decided: Decided, accepted: usize) -> Option<i64> {
+        Decided { accepted, ..decided }.accepted_next()
+    }
+
+    #[test]
+    fn c19_events_whose_effects_are_accepted_are_progress() {
+        let next = |count| accepted(decided(&[5, 6, 8], true), count);
+        assert_eq!([0, 1, 2, 3, 4, 5].map(next), [None, None, Some(6), Some(6), Some(8), Some(8)]);
+        // An unfold shares the fate of the event before it.
+        assert_eq!([6, 7].map(next), [Some(8), Some(8)]);
+        assert_eq!(next(8), None, "all effects are accepted");
+        assert_eq!(accepted(decided(&[5, 6], false), 2), None, "effects of all events together");
+        assert_eq!(accepted(decided(&[6, 5], true), 2), None, "indexes in read order say nothing");
+    }
+
+    #[test]
+    fn c19_an_error_names_the_event_of_its_effect() {
+        let decided_by_event = decided(&[5, 6], true);
+        assert_eq!([1, 2, 4].map(|number| decided_by_event.index_of(number)), [Some(5), Some(6), None]);
+        assert_eq!(decided(&[5, 6], false).index_of(1), None);
     }
 }

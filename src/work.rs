@@ -68,6 +68,16 @@ impl Work {
         self.events[1..].iter().all(Event::is_unfold)
     }
 
+    /// Returns the progress of the events before `position` alone: their number, and the next index of interest after
+    /// them. `None` if no event comes before, or if indexes in read order say nothing about the events before.
+    ///
+    /// Unfolds share the fate of the last event, so that a cut before an unfold leaves that event out, too.
+    pub fn cut_before(&self, position: usize) -> Option<(usize, i64)> {
+        let event = self.events[..=position].iter().rposition(|event| !event.is_unfold())?;
+        let is_ascending = self.events[..=event].is_sorted_by(|a, b| a.index() < b.index());
+        (event > 0 && is_ascending).then(|| (event, self.events[event].index()))
+    }
+
     pub fn has_unfolds(&self) -> bool {
         self.events.last().is_some_and(Event::is_unfold)
     }
@@ -75,3 +85,37 @@ impl Work {
 
 /// The argument of a handler: the work of `streams_per_call` streams, usually one.
 pub type Streams = SmallVec<[Work; 1]>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Assembler, Kind};
+    use crate::position::Ordinal;
+
+    fn cut_before(events: &[(Kind, i64)], position: usize) -> Option<(usize, i64)> {
+        let build = |&(kind, index)| Assembler::new("a-1", "T").build(kind, Ordinal::default(), index).unwrap();
+        let (id, kind, read_at) = (WorkId { slot: 0, generation: 0 }, WorkKind::Handle, Timestamp::ZERO);
+        let events = events.iter().map(build).collect();
+        Work { id, kind, events, next: 0, failures: 0, read_at, late: false, trace: None }.cut_before(position)
+    }
+
+    #[test]
+    fn a_cut_handles_the_events_before_it() {
+        let events = [(Kind::Event, 5), (Kind::Event, 7), (Kind::Event, 8)];
+        assert_eq!([0, 1, 2].map(|at| cut_before(&events, at)), [None, Some((1, 7)), Some((2, 8))]);
+    }
+
+    #[test]
+    fn a_cut_before_an_unfold_leaves_the_event_before_it_out() {
+        let events = [(Kind::Event, 5), (Kind::Event, 6), (Kind::Unfold, 7), (Kind::Unfold, 7)];
+        assert_eq!([2, 3].map(|at| cut_before(&events, at)), [Some((1, 6)); 2]);
+        assert_eq!(cut_before(&[(Kind::Event, 5), (Kind::Unfold, 6)], 1), None);
+        assert_eq!(cut_before(&[(Kind::Unfold, 6), (Kind::Unfold, 6)], 1), None);
+    }
+
+    #[test]
+    fn indexes_in_read_order_say_nothing_about_the_events_before() {
+        assert_eq!(cut_before(&[(Kind::Event, 7), (Kind::Event, 5)], 1), None);
+        assert_eq!(cut_before(&[(Kind::Event, 7), (Kind::Event, 7)], 1), None);
+    }
+}

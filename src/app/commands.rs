@@ -140,8 +140,8 @@ fn explanation(settings: &DaemonSettings, args: &ExplainArgs) -> Result<Explanat
     let load = || spec::load_file(&file);
     let loaded = if args.allow_missing_env { scalar::allowing_missing(load)? } else { load()? };
     let outcome = spec::check(vec![loaded], &settings.data_dir())?;
-    let definition = outcome.definitions().next().expect("a pipeline without errors passes the checks");
-    Ok(explain::explain(definition))
+    let (definition, entry) = outcome.entries().next().expect("a pipeline without errors passes the checks");
+    Ok(explain::explain(definition, entry))
 }
 
 /// Returns the file of a pipeline, given its name or the path of its file.
@@ -192,7 +192,7 @@ fn test(settings: &DaemonSettings, args: &TestArgs, shows_logs: bool, output: Ou
 }
 
 fn new(args: &NewArgs, output: Output) -> ExitStatus {
-    match scaffold::make(&args.name, &args.config, args.from) {
+    match scaffold::make(&args.name, &args.config, args.from, args.format()) {
         Ok(made) => {
             output.result(|| scaffold::to_json(&made), |_| scaffold::render(&made));
             ExitStatus::Ok

@@ -39,6 +39,9 @@
 //! | `timestamp` `id` `correlation` `causation` | text |
 //! | `unfold` | `true`: a snapshot, which comes after the events and takes no index |
 //!
+//! With `handle_event` the result is that of the first event that is not handled, and the effects are those of the events
+//! before it.
+//!
 //! The effects must suit the pipeline's sink, too: the sink rehearses their writes without touching anything outside. SQL
 //! statements, for example, are compiled against the tables that the sink's `init` makes.
 //!

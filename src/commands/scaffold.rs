@@ -6,7 +6,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::config::document::Problem;
+use crate::config::document::{Format, Problem};
 use crate::formats::words::io_error;
 use crate::spec;
 
@@ -25,25 +25,35 @@ pub enum Template {
     Webhook,
 }
 
+/// The texts of a template.
+struct Texts {
+    /// The pipeline in the chosen format.
+    pipeline: &'static str,
+    script: &'static str,
+    tests: &'static str,
+}
+
 impl Template {
-    /// Returns the pipeline, its script and its tests.
-    fn texts(self) -> [&'static str; 3] {
+    fn texts(self, format: Format) -> Texts {
+        macro_rules! texts {
+            ($name:literal) => {
+                match format {
+                    Format::Toml => texts!($name, "toml"),
+                    Format::Yaml => texts!($name, "yaml"),
+                }
+            };
+            ($name:literal, $ending:literal) => {
+                Texts {
+                    pipeline: include_str!(concat!("scaffold/", $name, ".", $ending)),
+                    script: include_str!(concat!("scaffold/", $name, ".rhai")),
+                    tests: include_str!(concat!("scaffold/", $name, ".test.", $ending)),
+                }
+            };
+        }
         match self {
-            Self::Events => [
-                include_str!("scaffold/events.toml"),
-                include_str!("scaffold/events.rhai"),
-                include_str!("scaffold/events.test.toml"),
-            ],
-            Self::Projection => [
-                include_str!("scaffold/projection.toml"),
-                include_str!("scaffold/projection.rhai"),
-                include_str!("scaffold/projection.test.toml"),
-            ],
-            Self::Webhook => [
-                include_str!("scaffold/webhook.toml"),
-                include_str!("scaffold/webhook.rhai"),
-                include_str!("scaffold/webhook.test.toml"),
-            ],
+            Self::Events => texts!("events"),
+            Self::Projection => texts!("projection"),
+            Self::Webhook => texts!("webhook"),
         }
     }
 }
@@ -71,8 +81,14 @@ pub(crate) enum ScaffoldError {
 ///
 /// # Errors
 /// The name is invalid, files exist already (each is named), or a file cannot be written.
-pub(crate) fn make(name: &str, directory: &Path, template: Template) -> Result<Vec<CreatedFile>, ScaffoldError> {
-    let pipeline = directory.join(format!("{name}.toml"));
+pub(crate) fn make(
+    name: &str,
+    directory: &Path,
+    template: Template,
+    format: Format,
+) -> Result<Vec<CreatedFile>, ScaffoldError> {
+    let ending = if format == Format::Yaml { "yaml" } else { "toml" };
+    let pipeline = directory.join(format!("{name}.{ending}"));
     if !spec::is_name(name) {
         let problem = Problem::new(
             &pipeline,
@@ -84,11 +100,11 @@ pub(crate) fn make(name: &str, directory: &Path, template: Template) -> Result<V
     if !conflicts.is_empty() {
         return Err(ScaffoldError::Refused(conflicts));
     }
-    let [spec, script, tests] = template.texts();
+    let Texts { pipeline: spec, script, tests } = template.texts(format);
     let files = [
         (pipeline, "the pipeline: source, handler and sink", spec),
         (directory.join(format!("{name}.rhai")), "its script", script),
-        (directory.join(format!("{name}.test.toml")), "tests of the script", tests),
+        (directory.join(format!("{name}.test.{ending}")), "tests of the script", tests),
         (directory.join(name).join("sample.jsonl"), "sample events", SAMPLE),
     ];
     let mut made: Vec<CreatedFile> = Vec::new();
@@ -169,7 +185,7 @@ mod tests {
             fs::write(directory.path().join(file), "mine").unwrap();
         }
         let before = fs::read_dir(directory.path()).unwrap().count();
-        let Err(ScaffoldError::Refused(problems)) = make(name, directory.path(), Template::Events) else {
+        let Err(ScaffoldError::Refused(problems)) = make(name, directory.path(), Template::Events, Format::Toml) else {
             panic!("{name}")
         };
         let said: String = problems.iter().map(|problem| problem.render(Style::Plain)).collect();
@@ -232,7 +248,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(matches!(make("shop", &file, Template::Events), Err(ScaffoldError::Refused(_))));
+        assert!(matches!(make("shop", &file, Template::Events, Format::Toml), Err(ScaffoldError::Refused(_))));
     }
 
     #[test]
@@ -241,18 +257,50 @@ mod tests {
         // A directory cannot be created below a file.
         let file = directory.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(matches!(make("shop", &file.join("below"), Template::Events), Err(ScaffoldError::Failed(_))));
+        assert!(matches!(
+            make("shop", &file.join("below"), Template::Events, Format::Toml),
+            Err(ScaffoldError::Failed(_))
+        ));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
+    const TEMPLATES: [Template; 3] = [Template::Events, Template::Projection, Template::Webhook];
+
     #[test]
     fn every_placeholder_of_a_template_is_replaced() {
-        for template in [Template::Events, Template::Projection, Template::Webhook] {
+        for (template, format) in TEMPLATES.into_iter().flat_map(|t| [(t, Format::Toml), (t, Format::Yaml)]) {
             let directory = tempfile::tempdir().unwrap();
-            for made in make("some-name_1", directory.path(), template).unwrap() {
+            for made in make("some-name_1", directory.path(), template, format).unwrap() {
                 let text = fs::read_to_string(&made.path).unwrap();
                 assert!(!text.contains("{{"), "{}", made.path.display());
             }
+        }
+    }
+
+    #[test]
+    fn a_template_is_the_same_pipeline_in_toml_and_yaml() {
+        for template in TEMPLATES {
+            let directory = tempfile::tempdir().unwrap();
+            let [toml, yaml] = [Format::Toml, Format::Yaml].map(|format| {
+                let made = make("shop", &directory.path().join(format!("{format:?}")), template, format).unwrap();
+                spec::load_file(&made[0].path).unwrap().spec
+            });
+            assert_eq!(toml, yaml);
+        }
+    }
+
+    /// Returns the lines that show defaults, without the marks of either format.
+    fn defaults(text: &str) -> Vec<String> {
+        let is_sentence = |line: &str| line.starts_with("# ") && !line.starts_with("#  ");
+        let lines = text.lines().map(str::trim_start).filter(|line| line.starts_with('#') && !is_sentence(line));
+        lines.map(|line| line.replace([' ', ':', '=', '#', '[', ']'], "")).collect()
+    }
+
+    #[test]
+    fn a_template_shows_the_same_defaults_in_toml_and_yaml() {
+        for template in TEMPLATES {
+            let [toml, yaml] = [Format::Toml, Format::Yaml].map(|format| defaults(template.texts(format).pipeline));
+            assert_eq!(toml, yaml);
         }
     }
 }

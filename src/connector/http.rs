@@ -4,10 +4,11 @@
 //!   events as a RenderedSpan (spec/kafka.md §1); a filtered event in the middle ends a span. Unfolds are not sent.
 //! * A handler emits `#{ body, path, method, headers }`, each of them optional. A `body` that is a string is sent as it is,
 //!   any other value as JSON. `path` follows the url's own path, and cannot leave it.
-//! * `Idempotency-Key` is `group/stream:index` for an event, `group/stream:first-next` for a span, and
-//!   `group/stream:first-next#n` for effect n of a decision, counted from 0 (C24). A handler whose decisions differ
-//!   between two calls for the same events must set the header itself. The key is percent-encoded where a header requires
-//!   it; so is `%`.
+//! * `Idempotency-Key` is `group/stream:index` for an event and `group/stream:first-next` for a span. It is
+//!   `group/stream:index#n` for effect n, counted from 0, of an event of `handle_event`, and `group/stream:first-next#n`
+//!   for effect n of any other decision (C24). An unfold is named `index`, `u` and its ordinal. A handler whose decisions
+//!   differ between two calls for the same events must set the header itself. The key is percent-encoded where a header
+//!   requires it; so is `%`.
 //! * The requests of a decision go out one after the other, and the first failure ends it. Accepted requests are not
 //!   repeated (C28). All effects of a decision are checked before the first request leaves.
 //!

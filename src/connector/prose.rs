@@ -19,6 +19,8 @@ pub struct Prose<'a> {
     pub directory: &'a Path,
     /// A script decides about the events.
     pub has_script: bool,
+    /// Each effect of the script belongs to one event.
+    pub by_event: bool,
 }
 
 impl<'a> Prose<'a> {

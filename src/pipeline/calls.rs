@@ -252,7 +252,7 @@ mod tests {
     }
 
     fn check(rules: DecisionRules, next: NextIndex, effects: usize) -> String {
-        let decision = Decision { next, effects: vec![Value::Null; effects], tag: None };
+        let decision = Decision { next, effects: vec![Value::Null; effects].into(), tag: None };
         match rules.react(&work(), &decision) {
             Reaction::Refuse(error) => format!("{:?}", error.kind()),
             other => format!("{other:?}"),

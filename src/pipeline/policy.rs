@@ -99,7 +99,7 @@ impl ErrorPolicy {
                 if spent && known {
                     return Reaction::Then(self.then);
                 }
-                let at_index = error.index().filter(|index| !victim.single && *index > victim.first);
+                let at_index = error.index().filter(|index| !victim.single && *index >= victim.first);
                 // A permanent error of a span costs no wait: the search for its event begins at once.
                 let delay = if permanent { Duration::ZERO } else { delay(failures) };
                 Reaction::Retry { delay, at_index, spent }
@@ -232,7 +232,13 @@ mod tests {
             false,
             0,
         ));
-        // The error names the first event.
+        // The error names the first event: the others are not tried singly.
+        expect!["Retry { delay: 7ms, at_index: Some(10), spent: false }"].assert_eq(&check(
+            Transient,
+            Some(10),
+            false,
+            0,
+        ));
         expect!["Then(Park)"].assert_eq(&check(Permanent, Some(10), false, 0));
         // One event alone: attempts count.
         expect!["Retry { delay: 7ms, at_index: None, spent: false }"].assert_eq(&check(Transient, None, true, 1));

@@ -187,7 +187,7 @@ mod tests {
     /// Takes the next call, decided as a whole.
     fn decide(scheduler: &mut Scheduler) -> Decided {
         let work = scheduler.take_call(Timestamp::ZERO).unwrap().pop().unwrap();
-        Decided { next: work.next, effects: Effects::Emitted(Vec::new()), work, accepted: 0 }
+        Decided { next: work.next, effects: Effects::Emitted(Vec::new().into()), work, accepted: 0 }
     }
 
     #[test]

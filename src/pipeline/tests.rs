@@ -157,7 +157,7 @@ impl Handler for Waits {
         async move {
             self.arrived.notify_one();
             self.released.notified().await;
-            let decide = |_| Ok(Decision { effects: vec![Value::from("done")], ..Decision::handled() });
+            let decide = |_| Ok(Decision { effects: vec![Value::from("done")].into(), ..Decision::handled() });
             call.streams.iter().map(decide).collect()
         }
         .boxed()

@@ -280,7 +280,7 @@ mod tests {
             late: false,
             trace: None,
         };
-        Decided { work, next: 1, effects: Effects::Emitted(Vec::new()), accepted: 0 }
+        Decided { work, next: 1, effects: Effects::Emitted(Vec::new().into()), accepted: 0 }
     }
 
     fn writes(max_batch: usize, window: usize) -> Writes {

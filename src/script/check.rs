@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use rhai::{AST, ASTNode, Engine, Expr, FnCallExpr, Position, Stmt, StmtBlock};
 use serde::Deserialize;
 
+use super::entry::Entry;
 use super::problem::Problem;
 use super::sources::{SourceFile, Sources};
 use crate::config::document::closest;
@@ -36,15 +37,15 @@ const METHODS: [(&str, &str, &[usize]); 10] = [
 ];
 
 /// Checks all files of a script.
-pub(super) fn check(engine: &Engine, sources: &Sources, asts: &[AST], is_batch: bool) -> Vec<Problem> {
+pub(super) fn check(engine: &Engine, sources: &Sources, asts: &[AST], entry: Entry) -> Vec<Problem> {
     let mut natives = Natives::of(engine);
-    if !is_batch {
+    if entry != Entry::HandleBatch {
         natives.forget_spans();
     }
     let mut problems: Vec<_> = (0..asts.len())
         .flat_map(|number| {
             let file = &sources.files[number];
-            let walk = Walk { natives: &natives, sources, asts, number, variables: variables(&asts[number]) };
+            let walk = Walk { natives: &natives, sources, asts, number, variables: variables(&asts[number]), entry };
             walk.problems()
                 .into_iter()
                 .map(|(position, found)| Problem::at(&file.name, &file.text, position, found.message).help(found.help))
@@ -54,36 +55,8 @@ pub(super) fn check(engine: &Engine, sources: &Sources, asts: &[AST], is_batch: 
     problems
 }
 
-/// Checks that the entry function exists once, with the right parameters.
-pub(super) fn entry(sources: &Sources, ast: &AST, is_batch: bool) -> Option<Problem> {
-    const SINGLE: (&str, &str, usize) = ("handle", "stream, events", 2);
-    const BATCH: (&str, &str, usize) = ("handle_batch", "spans", 1);
-    let ((name, params, wanted), (other, ..)) = if is_batch { (BATCH, SINGLE) } else { (SINGLE, BATCH) };
-    let file = sources.main();
-    let counts: Vec<_> = own_functions(ast, name).collect();
-    match counts.iter().filter(|count| **count == wanted).count() {
-        0 => {}
-        1 => return None,
-        // A function of the same name may belong to a type.
-        _ => return Some(Problem::of(&file.name, format!("`fn {name}({params})` is defined more than once"))),
-    }
-    if let Some(count) = counts.first() {
-        let plural = if *count == 1 { "" } else { "s" };
-        let message = format!("`{name}` is called as `fn {name}({params})`; this one has {count} parameter{plural}");
-        return Some(Problem::at(&file.name, &file.text, first_statement(ast, name), message));
-    }
-    let near = ast.iter_functions().map(|function| function.name).find(|own| closest(own, &[name]).is_some());
-    let help = match (own_functions(ast, other).next(), is_batch, near) {
-        (Some(_), true, _) => "`handle` is for `streams_per_call = 1`".to_owned(),
-        (Some(_), false, _) => "`handle_batch` is for `streams_per_call` over 1".to_owned(),
-        (None, _, Some(near)) => format!("rename `{near}` to `{name}`"),
-        (None, _, None) => format!("write `fn {name}({params}) {{ … }}`: it is called with the events"),
-    };
-    Some(Problem::of(&file.name, format!("the script has no `fn {name}({params})`")).help(Some(help)))
-}
-
 /// Returns the position of the first statement of a function. rhai keeps no position of the function itself.
-fn first_statement(ast: &AST, name: &str) -> Position {
+pub(super) fn first_statement(ast: &AST, name: &str) -> Position {
     let functions = ast.shared_lib();
     let found = functions.iter_script_fn_info().find(|(_, _, known, _, _)| *known == name);
     found.map_or(Position::NONE, |(_, _, _, _, function)| function.body.start_position())
@@ -177,6 +150,7 @@ struct Walk<'a> {
     asts: &'a [AST],
     number: usize,
     variables: BTreeSet<String>,
+    entry: Entry,
 }
 
 impl Walk<'_> {
@@ -228,6 +202,12 @@ impl Walk<'_> {
                 help: Some("write `return defer(\"5s\");`".to_owned()),
             });
         }
+        if name == "upto" && self.entry == Entry::HandleEvent && arities.contains(&count) {
+            return Some(Finding {
+                message: "`upto(..)` decides about several events, and `handle_event` gets one".to_owned(),
+                help: Some("return nothing once the event is handled, or write `fn handle(stream, events)`".to_owned()),
+            });
+        }
         let own = self.ast().iter_functions().map(|function| function.name.to_owned());
         let known = own.chain(self.natives.0.keys().filter(|name| is_plain(name)).cloned());
         wrong_call(name, count, &arities, known)
@@ -275,7 +255,7 @@ impl Walk<'_> {
     }
 }
 
-fn own_functions<'a>(ast: &'a AST, name: &'a str) -> impl Iterator<Item = usize> + 'a {
+pub(super) fn own_functions<'a>(ast: &'a AST, name: &'a str) -> impl Iterator<Item = usize> + 'a {
     ast.iter_functions().filter(move |function| function.name == name).map(|function| function.params.len())
 }
 

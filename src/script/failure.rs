@@ -66,10 +66,7 @@ impl Thrown {
             let (stream, index, name) = (event.stream(), event.index(), event.event_type());
             message.push_str(&format!(" (stream `{stream}`, index {index}, type `{name}`)"));
         }
-        let mut error = HandlerError::new(self.kind, message);
-        if let Some(index) = self.index {
-            error = error.at_index(index);
-        }
+        let mut error = HandlerError::new(self.kind, message).at_known_index(self.index);
         if let Some(delay) = self.retry_after {
             error = error.retry_after(delay);
         }

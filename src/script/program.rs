@@ -15,8 +15,9 @@ use rhai::{
 
 use super::api::{self, Host};
 use super::call::{Failure, Handle, current};
+use super::entry::Entry;
 use super::failure;
-use super::objects::{EventsObject, StreamObject};
+use super::objects::{EventObject, EventsObject, StreamObject};
 use super::problem::Problem;
 use super::shortcuts::{self, Machine, Plan};
 use super::sources::Sources;
@@ -50,18 +51,17 @@ impl Watch {
     }
 }
 
-/// The entry function of a script: `handle` or `handle_batch`.
-struct Entry {
+/// A function of the script that the pipeline calls.
+struct Function {
     params: Vec<ImmutableString>,
     body: Plan,
 }
 
-impl Entry {
-    fn of(ast: &AST, options: &Options) -> Self {
-        let (wanted, count) = if options.is_batch() { ("handle_batch", 1) } else { ("handle", 2) };
+impl Function {
+    fn of(ast: &AST, name: &str, arity: usize, options: &Options) -> Self {
         let mut alone = ast.clone_functions_only();
-        alone.retain_functions(|_, _, name, params| name == wanted && params == count);
-        let params = alone.shared_lib().get_script_fn(wanted, count).map(|function| function.params.to_vec());
+        alone.retain_functions(|_, _, known, params| known == name && params == arity);
+        let params = alone.shared_lib().get_script_fn(name, arity).map(|function| function.params.to_vec());
         let body = Plan::of(&alone, ast, options.limits.emitted_bytes);
         Self { params: params.unwrap_or_default(), body }
     }
@@ -72,7 +72,7 @@ pub(super) struct Program {
     engine: Engine,
     global: GlobalRuntimeState,
     caches: Caches,
-    entry: Entry,
+    entry: Function,
     /// The parameters of the entry, which stay between calls, and during a call its variables.
     scope: Scope<'static>,
     watch: Watch,
@@ -82,7 +82,7 @@ pub(super) struct Program {
 
 impl Program {
     /// Compiles the files and runs their top-level statements.
-    pub(super) fn build(sources: &Sources, host: &Host, options: &Options) -> Result<Self, Problem> {
+    pub(super) fn build(sources: &Sources, host: &Host, options: &Options, entry: Entry) -> Result<Self, Problem> {
         let mut engine = engine(host, options);
         let asts = sources.parse(&engine, &host_scope(host))?;
         document::register(&mut engine, properties(&asts).iter());
@@ -96,7 +96,7 @@ impl Program {
         let mut global = engine.new_global_runtime_state();
         global.lib.push(Shared::clone(ast.shared_lib()));
         global.source = ast.source().map(ImmutableString::from);
-        let entry = Entry::of(&ast, options);
+        let entry = Function::of(&ast, entry.name(), entry.arity(), options);
         let (watch, memory_bytes) = (Watch::start(options.timeout), options.limits.memory_bytes);
         let mut program =
             Self { engine, global, caches, entry, scope: Scope::new(), watch, memory_bytes, has_captures };
@@ -143,14 +143,27 @@ impl Program {
         Err(Problem::at(&file, text, position, message))
     }
 
-    /// Calls `handle(stream, events)`.
+    /// Begins a call. Its limits hold for all functions that it runs.
+    pub(super) fn begin(&mut self) {
+        self.global.num_operations = <_>::default();
+        self.global.num_modules_loaded = 0;
+    }
+
+    /// Runs `handle(stream, events)`.
     pub(super) fn handle(&mut self, span: Handle) -> Result<Dynamic, Failure> {
         self.set_parameter(0, StreamObject(span));
         self.set_parameter(1, EventsObject(span));
         self.run()
     }
 
-    /// Calls `handle_batch(spans)`.
+    /// Runs `handle_event(stream, event)`.
+    pub(super) fn handle_event(&mut self, span: Handle, event: Handle) -> Result<Dynamic, Failure> {
+        self.set_parameter(0, StreamObject(span));
+        self.set_parameter(1, EventObject(event));
+        self.run()
+    }
+
+    /// Runs `handle_batch(spans)`.
     pub(super) fn handle_batch(&mut self, spans: Dynamic) -> Result<Dynamic, Failure> {
         self.set_parameter(0, spans);
         self.run()
@@ -167,10 +180,8 @@ impl Program {
     /// arguments into a new scope, which costs as much as a small script.
     fn run(&mut self) -> Result<Dynamic, Failure> {
         memory::begin(self.memory_bytes, self.has_captures);
-        let Self { engine, global, caches, entry, scope, watch, .. } = self;
-        global.num_operations = <_>::default();
-        global.num_modules_loaded = 0;
-        entry.body.run(Machine { engine, global, caches, scope, watch })
+        let Self { engine, global, caches, entry, scope, watch, has_captures, .. } = self;
+        entry.body.run(Machine { engine, global, caches, scope, watch }, *has_captures)
     }
 }
 

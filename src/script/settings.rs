@@ -14,8 +14,8 @@ use serde_json::{Map, Value};
 use super::{Limits, Options};
 use crate::config::scalar;
 
-/// `[handler.rhai]`: a script decides about the events. It defines `fn handle(stream, events)`, or `fn handle_batch(spans)`
-/// if `schedule.streams_per_call` is more than 1.
+/// `[handler.rhai]`: a script decides about the events. It defines `fn handle_event(stream, event)`, `fn handle(stream,
+/// events)`, or `fn handle_batch(spans)` if `schedule.streams_per_call` is more than 1.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "RhaiHandler")]

@@ -1,5 +1,5 @@
-//! Shortcuts around rhai for the statements of nearly every script: loops over events, conditions on their properties,
-//! and `emit` of a literal.
+//! Shortcuts around rhai for the statements of nearly every script: loops over events, conditions and `switch` on their
+//! properties, `return`, and `emit` of a literal.
 //!
 //! For each property and each call rhai hashes a name with types to find a function, checks sizes and boxes the result.
 //! That takes some hundred nanoseconds each. A [`Plan`] is the body of `handle` as a list of instructions. A statement of a
@@ -9,23 +9,25 @@
 //! At run time a statement can turn out not to be of its shape: a variable holds a list, a field is not an object, a text
 //! is too long. The shortcut then undoes its reads, and rhai runs the whole statement and reports its errors.
 
+mod formula;
 mod plan;
 
 pub(super) use plan::are_on;
 #[cfg(test)]
 pub(super) use plan::plain;
 
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 
+use hashbrown::HashMap;
 use rhai::{
     Caches, Dynamic, Engine, EvalAltResult, EvalContext, Expr, GlobalRuntimeState, ImmutableString, Position, Scope,
 };
 
-use super::call::{Failure, Handle, Part, Seen, current};
-use super::convert;
-use super::objects::{EventObject, EventsObject, Getter, StreamObject};
+use self::formula::{Formula, Literal, Pair, read};
+use super::call::{Failure, Handle, current};
+use super::objects::{EventObject, EventsObject};
 use super::program::Watch;
-use crate::effect::Value;
 
 /// The body of a function.
 pub(super) struct Plan(Vec<Instruction>);
@@ -36,6 +38,9 @@ enum Instruction {
     Range(Box<Range>),
     While(Box<While>),
     If(Box<If>),
+    Switch(Box<Switch>),
+    /// `return;`
+    Return,
     Emit(Box<Emit>),
     Value(Box<(Formula, Expr)>),
     Rhai(Expr),
@@ -71,6 +76,20 @@ struct If {
     otherwise: Vec<Instruction>,
 }
 
+/// `switch value { case => arm, .. }`
+struct Switch {
+    /// `None` if rhai must evaluate the value, or conditions of the cases.
+    value: Option<Formula>,
+    /// The statement with its arms replaced by their numbers.
+    selector: Expr,
+    arms: Vec<Vec<Instruction>>,
+    /// The arms, or none, that rhai selected for earlier texts.
+    selected: RefCell<HashMap<ImmutableString, Option<usize>>>,
+}
+
+/// The number of texts whose arms a `switch` keeps. A script has few types of events.
+const KEPT_TEXTS: usize = 64;
+
 struct Condition {
     /// `None` if rhai must evaluate the condition.
     formula: Option<Formula>,
@@ -85,51 +104,6 @@ struct Emit {
     whole: Expr,
 }
 
-enum Literal {
-    /// The entries in the order of evaluation. The number of each is its position among the sorted keys, which is the
-    /// order of rhai's maps.
-    Map(Vec<(usize, ImmutableString, Literal)>),
-    List(Vec<Literal>),
-    Leaf(Formula),
-}
-
-/// An expression without side effects.
-enum Formula {
-    Constant(Dynamic),
-    Variable(ImmutableString),
-    /// `variable.property` of an event or a stream. A getter is absent where that type has no such property.
-    Property {
-        variable: ImmutableString,
-        of_event: Option<Getter>,
-        of_stream: Option<Getter>,
-    },
-    /// `variable.data.name`, with any further names.
-    Field {
-        variable: ImmutableString,
-        part: Part,
-        names: Vec<ImmutableString>,
-    },
-    Not(Box<Formula>),
-    All(Vec<Formula>),
-    Any(Vec<Formula>),
-    Pair(Pair, Box<(Formula, Formula)>),
-}
-
-/// A binary operator.
-#[derive(Clone, Copy)]
-enum Pair {
-    Equal,
-    Unequal,
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
-    Plus,
-    Minus,
-    Times,
-    Modulo,
-}
-
 /// The state of rhai on which the instructions of a function run.
 pub(super) struct Machine<'a> {
     pub(super) engine: &'a Engine,
@@ -141,8 +115,17 @@ pub(super) struct Machine<'a> {
 
 impl Plan {
     /// Runs the body, and removes its variables afterwards.
-    pub(super) fn run(&self, mut machine: Machine<'_>) -> Result<Dynamic, Failure> {
-        machine.block(&self.0).or_else(|error| match *error {
+    ///
+    /// `has_captures`: the script has closures that capture variables. A closure that captures the variable that holds it
+    /// is a reference cycle, which nothing would free.
+    pub(super) fn run(&self, mut machine: Machine<'_>, has_captures: bool) -> Result<Dynamic, Failure> {
+        let before = machine.depth();
+        let result = machine.statements(&self.0);
+        if has_captures {
+            empty_shared(machine.scope);
+        }
+        machine.rewind(before);
+        result.or_else(|error| match *error {
             EvalAltResult::Return(value, _) | EvalAltResult::Exit(value, _) => Ok(value),
             error => Err(error.into()),
         })
@@ -150,13 +133,28 @@ impl Plan {
 }
 
 impl Machine<'_> {
-    fn block(&mut self, instructions: &[Instruction]) -> Result<Dynamic, Failure> {
-        let (variables, imports) = (self.scope.len(), self.global.num_imports());
-        let last = instructions.iter().try_fold(Dynamic::UNIT, |_, instruction| self.instruction(instruction));
+    /// Returns the numbers of variables and imports.
+    fn depth(&self) -> (usize, usize) {
+        (self.scope.len(), self.global.num_imports())
+    }
+
+    /// Removes later variables and imports.
+    fn rewind(&mut self, (variables, imports): (usize, usize)) {
         self.scope.rewind(variables);
         self.global.truncate_imports(imports);
         self.global.always_search_scope = false;
+    }
+
+    fn block(&mut self, instructions: &[Instruction]) -> Result<Dynamic, Failure> {
+        let before = self.depth();
+        let last = self.statements(instructions);
+        self.rewind(before);
         last
+    }
+
+    /// Returns the value of the last statement.
+    fn statements(&mut self, instructions: &[Instruction]) -> Result<Dynamic, Failure> {
+        instructions.iter().try_fold(Dynamic::UNIT, |_, instruction| self.instruction(instruction))
     }
 
     fn instruction(&mut self, instruction: &Instruction) -> Result<Dynamic, Failure> {
@@ -169,6 +167,11 @@ impl Machine<'_> {
                 let chosen = if self.holds(&branch.condition)? { &branch.then } else { &branch.otherwise };
                 self.block(chosen)
             }
+            Instruction::Switch(switch) => match self.select(switch)? {
+                Some(arm) => self.block(&switch.arms[arm]),
+                None => Ok(Dynamic::UNIT),
+            },
+            Instruction::Return => Err(EvalAltResult::Return(Dynamic::UNIT, Position::NONE).into()),
             Instruction::Emit(emit) => match emit.emit(self.scope) {
                 Some(()) => Ok(Dynamic::UNIT),
                 None => self.rhai(&emit.whole, false),
@@ -213,6 +216,24 @@ impl Machine<'_> {
         })
     }
 
+    /// Returns the number of the arm to run, if any. The same text always selects the same arm.
+    fn select(&mut self, switch: &Switch) -> Result<Option<usize>, Failure> {
+        let value = switch.value.as_ref().and_then(|value| undone_unless_known(|| value.value(self.scope)));
+        let text = value.and_then(|value| value.into_immutable_string().ok());
+        let known = text.as_ref().and_then(|text| switch.selected.borrow().get(text).copied());
+        if let Some(arm) = known {
+            return Ok(arm);
+        }
+        let arm = self.rhai(&switch.selector, true)?.as_int().ok().map(|number| number as usize);
+        let mut selected = switch.selected.borrow_mut();
+        if let Some(text) = text
+            && selected.len() < KEPT_TEXTS
+        {
+            selected.insert(text, arm);
+        }
+        Ok(arm)
+    }
+
     fn repeat(&mut self, repeated: &While) -> Result<Dynamic, Failure> {
         while self.holds(&repeated.condition)? {
             // Counts even for an empty body. Otherwise nothing would end `while true { }`.
@@ -248,8 +269,9 @@ impl Machine<'_> {
     }
 
     fn numbers(&mut self, range: &Range, from: i64, to: i64) -> Result<Dynamic, Failure> {
-        let end = if range.is_inclusive { to.checked_add(1).unwrap_or(to) } else { to };
-        for number in from..end {
+        // The last number of an exclusive range is below its end, unless there is none.
+        let last = if range.is_inclusive { Some(to) } else { to.checked_sub(1) };
+        for number in last.into_iter().flat_map(|last| from..=last) {
             self.count()?;
             if let Some(variable) = self.scope.get_mut(&range.variable) {
                 put(variable, number);
@@ -304,8 +326,14 @@ pub(super) fn put<T: Clone + Send + Sync + 'static>(variable: &mut Dynamic, valu
     }
 }
 
-fn read<T: Copy + Send + Sync + 'static>(scope: &Scope<'_>, variable: &str) -> Option<T> {
-    Some(*scope.get(variable)?.read_lock::<T>()?)
+/// Empties the variables that closures have captured. No closure runs any more, and effects hold copies.
+fn empty_shared(scope: &Scope<'_>) {
+    for (_, _, value) in scope.iter_raw().filter(|(_, _, value)| value.is_shared()) {
+        let mut shared = value.clone();
+        let content = shared.write_lock::<Dynamic>().map(|mut content| std::mem::take(&mut *content));
+        // Dropped once the lock is free: the content can hold the last reference to another variable.
+        drop(content);
+    }
 }
 
 /// Runs a shortcut. Without a result the state is restored, so that rhai can run the whole statement.
@@ -328,120 +356,5 @@ impl Emit {
                 call.single("emit(..)").ok().filter(|_| fits).map(|span| span.effects.push(value))
             })
         })
-    }
-}
-
-impl Literal {
-    fn value(&self, scope: &Scope<'_>, depth: usize) -> Option<Value> {
-        match self {
-            Self::Map(entries) => {
-                current(|call| call.emitted_bytes += convert::VALUE_BYTES);
-                let mut made = vec![None; entries.len()];
-                for (place, key, literal) in entries {
-                    let key = current(|call| {
-                        call.emitted_bytes += key.len();
-                        call.texts.get(key)
-                    });
-                    made[*place] = Some((key, literal.value(scope, depth + 1)?));
-                }
-                made.into_iter().collect::<Option<_>>().map(Value::Map)
-            }
-            Self::List(items) => {
-                current(|call| call.emitted_bytes += convert::VALUE_BYTES);
-                items.iter().map(|item| item.value(scope, depth + 1)).collect::<Option<_>>().map(Value::List)
-            }
-            Self::Leaf(formula) => {
-                let value = formula.value(scope)?;
-                current(|call| convert::to_value_at(call, &value, depth)).ok()
-            }
-        }
-    }
-}
-
-impl Formula {
-    /// Returns the value of the formula, or `None` if rhai must evaluate it.
-    fn value(&self, scope: &Scope<'_>) -> Option<Dynamic> {
-        match self {
-            Self::Constant(value) => Some(value.clone()),
-            Self::Variable(name) => scope.get(name).map(|value| value.clone().flatten()),
-            Self::Property { variable, of_event, of_stream } => {
-                let value = scope.get(variable)?;
-                if let (Some(get), Some(event)) = (of_event, value.read_lock::<EventObject>()) {
-                    return get(event.0).ok();
-                }
-                let (get, stream) = (of_stream.as_ref()?, value.read_lock::<StreamObject>()?);
-                get(stream.0).ok()
-            }
-            Self::Field { variable, part, names } => {
-                let event = read::<EventObject>(scope, variable)?.0;
-                field(event, *part, names)
-            }
-            Self::Not(of) => of.value(scope)?.as_bool().ok().map(|value| (!value).into()),
-            Self::All(of) => all(of, scope, true),
-            Self::Any(of) => all(of, scope, false),
-            Self::Pair(pair, of) => pair.apply(&of.0.value(scope)?, &of.1.value(scope)?),
-        }
-    }
-}
-
-fn field(event: Handle, part: Part, names: &[ImmutableString]) -> Option<Dynamic> {
-    let (first, rest) = names.split_first()?;
-    let value = current(|call| match call.document(event, part) {
-        Ok(Seen::Object) => call.field(event, part, first).ok(),
-        _ => None,
-    });
-    let mut value = value?.unwrap_or_default();
-    for name in rest {
-        let inner = value.as_map_ref().ok()?.get(name.as_str()).cloned();
-        value = inner.unwrap_or_default();
-    }
-    Some(value)
-}
-
-/// Evaluates `&&` (`wanted` is true) or `||` (`wanted` is false) from left to right, and stops early as rhai does.
-fn all(of: &[Formula], scope: &Scope<'_>, wanted: bool) -> Option<Dynamic> {
-    for formula in of {
-        if formula.value(scope)?.as_bool().ok()? != wanted {
-            return Some((!wanted).into());
-        }
-    }
-    Some(wanted.into())
-}
-
-impl Pair {
-    fn apply(self, a: &Dynamic, b: &Dynamic) -> Option<Dynamic> {
-        if let (Ok(a), Ok(b)) = (a.as_int(), b.as_int()) {
-            return self.of_integers(a, b);
-        }
-        let equal = if let (Ok(a), Ok(b)) = (a.as_immutable_string_ref(), b.as_immutable_string_ref()) {
-            *a == *b
-        } else if let (Ok(a), Ok(b)) = (a.as_bool(), b.as_bool()) {
-            a == b
-        } else if a.is_unit() && b.is_unit() {
-            true
-        } else {
-            return None;
-        };
-        match self {
-            Self::Equal => Some(equal.into()),
-            Self::Unequal => Some((!equal).into()),
-            _ => None,
-        }
-    }
-
-    fn of_integers(self, a: i64, b: i64) -> Option<Dynamic> {
-        let holds = match self {
-            Self::Equal => a == b,
-            Self::Unequal => a != b,
-            Self::Less => a < b,
-            Self::LessOrEqual => a <= b,
-            Self::Greater => a > b,
-            Self::GreaterOrEqual => a >= b,
-            Self::Plus => return a.checked_add(b).map(Dynamic::from),
-            Self::Minus => return a.checked_sub(b).map(Dynamic::from),
-            Self::Times => return a.checked_mul(b).map(Dynamic::from),
-            Self::Modulo => return a.checked_rem(b).map(Dynamic::from),
-        };
-        Some(holds.into())
     }
 }

@@ -4,6 +4,7 @@ mod api;
 mod batch;
 mod checks;
 mod contract;
+mod events;
 mod limits;
 mod modules;
 mod shortcuts;

@@ -114,6 +114,7 @@ impl Definition {
             pipeline: self.name(),
             directory: self.loaded.directory(),
             has_script: self.spec().handler.rhai.is_some(),
+            by_event: false,
         }
     }
 }

@@ -31,6 +31,9 @@ fn manifests() -> Vec<PathBuf> {
     files
 }
 
+/// The page for operators.
+const OPERATING: &str = "docs/src/how-to/operate.md";
+
 /// Returns the only object of a kind, or the one of that name.
 pub(crate) fn manifest(kind: &str, name: &str) -> Value {
     let all = manifests().into_iter().flat_map(|file| documents(file.to_str().unwrap()));
@@ -265,7 +268,7 @@ fn compose_agrees_with_the_image_and_with_prometheus() {
 
 #[test]
 fn the_operators_page_names_every_state_and_every_health() {
-    let page = read("deploy/README.md");
+    let page = read(OPERATING);
     for state in propulsiond::telemetry::health::State::ALL {
         assert!(page.contains(&format!("`{state}`")), "{state}");
     }
@@ -287,17 +290,17 @@ fn r11_every_alert_has_tests_and_uses_existing_metrics() {
     assert!(rules.iter().any(|rule| rule["alert"] == "PropulsiondCheckpointStuck"));
     let tests = documents("deploy/prometheus/alerts.test.yaml").pop().unwrap();
     let cases: Vec<_> = list(&tests["tests"]).iter().flat_map(|test| list(&test["alert_rule_test"])).collect();
-    let page = read("deploy/README.md");
+    let page = read(OPERATING);
     for rule in rules {
         let name = text(&rule["alert"]);
         let of_it = || cases.iter().filter(|case| case["alertname"] == name);
         assert!(of_it().any(|case| !list(&case["exp_alerts"]).is_empty()), "no test lets {name} fire");
         assert!(of_it().any(|case| list(&case["exp_alerts"]).is_empty()), "no test keeps {name} quiet");
-        assert!(page.contains(&format!("`{name}`")), "deploy/README.md does not say what to do about {name}");
+        assert!(page.contains(&format!("`{name}`")), "{OPERATING} does not say what to do about {name}");
         assert!(["page", "ticket"].contains(&text(&rule["labels"]["severity"])), "{name}");
     }
     let golden = read("tests/it/metrics.golden");
-    for file in ["deploy/prometheus/alerts.yaml", "deploy/prometheus/alerts.test.yaml", "deploy/README.md"] {
+    for file in ["deploy/prometheus/alerts.yaml", "deploy/prometheus/alerts.test.yaml", OPERATING] {
         for metric in metrics_in(&read(file)) {
             assert!(golden.contains(&format!("# TYPE {metric} ")), "{file}: there is no metric `{metric}`");
         }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "what helpers of tests unwrap fails the test, as in the tests themselves")]
 
 mod broken;
+mod by_event;
 mod causes;
 mod cli;
 mod commands;
@@ -9,6 +10,7 @@ mod contract;
 mod corpus;
 mod daemon;
 mod deploy;
+mod docs;
 mod doctor;
 mod failures;
 mod foreign;
@@ -32,3 +34,4 @@ mod tidy;
 mod tools;
 #[cfg(feature = "otlp")]
 mod traces;
+mod tutorial;

@@ -19,17 +19,20 @@ fn bare() -> Place {
 
 /// Creates a pipeline, checks and tests it, and runs it with these variables to its tail.
 fn check_template(template: &str, variables: &[(&str, &str)]) -> Place {
+    check_template_in("toml", template, &[], variables)
+}
+
+/// Like [`check_template`], with a pipeline in another format.
+fn check_template_in(ending: &str, template: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Place {
     let place = bare();
-    let output = new(&place, &["shop", "--from", template]);
-    check(
-        &output,
-        0,
-        &["created pipelines/shop.toml ", "created pipelines/shop.rhai ", "propulsiond test pipelines/shop.toml"],
-    );
+    let output = new(&place, &[&["shop", "--from", template], arguments].concat());
+    let pipeline = &*format!("pipelines/shop.{ending}");
+    let created = [pipeline, "pipelines/shop.rhai"].map(|file| format!("created {file} "));
+    check(&output, 0, &[&created[0], &created[1], &format!("propulsiond test {pipeline}")]);
     check(&run(program().arg("check").current_dir(place.path(""))), 0, &["no problems found"]);
-    check(&run(program().args(["test", "pipelines/shop.toml"]).current_dir(place.path(""))), 0, &[" passed"]);
+    check(&run(program().args(["test", pipeline]).current_dir(place.path(""))), 0, &[" passed"]);
     let mut command = program();
-    command.args(["--config", "pipelines/shop.toml", "--until-tail", "--listen", "off"]).current_dir(place.path(""));
+    command.args(["--config", pipeline, "--until-tail", "--listen", "off"]).current_dir(place.path(""));
     check(&run(command.envs(variables.iter().copied())), 0, &["finished: 4 events handled"]);
     place
 }
@@ -40,6 +43,13 @@ fn a_pipeline_that_writes_lines_is_created_and_runs() {
     let lines = place.read("data/shop.jsonl");
     assert_eq!(lines.lines().count(), 3, "{lines}");
     assert!(lines.contains("\"carrier\":\"UPS\""), "{lines}");
+}
+
+#[test]
+fn a_pipeline_in_yaml_is_created_and_runs() {
+    let place = check_template_in("yaml", "events", &["--yaml"], &[]);
+    assert_eq!(place.read("data/shop.jsonl").lines().count(), 3);
+    assert!(place.path("pipelines/shop.test.yaml").is_file());
 }
 
 #[test]

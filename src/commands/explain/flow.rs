@@ -3,6 +3,7 @@
 use super::subject::Subject;
 use crate::config::scalar::Text;
 use crate::connector::prose::{counted, names, sentences};
+use crate::script::Entry;
 use crate::spec::Stop;
 
 pub(super) fn source(subject: &Subject<'_>) -> String {
@@ -54,16 +55,20 @@ pub(super) fn handler(subject: &Subject<'_>) -> String {
     let Some(rhai) = &subject.spec().handler.rhai else {
         return "There is none: the events themselves go to the sink.".to_owned();
     };
-    let schedule = &subject.spec().schedule;
-    let gets = match schedule.streams_per_call.get() {
-        1 => "`handle` gets one stream and its next events".to_owned(),
-        streams => {
+    let gets = match (subject.entry, subject.spec().schedule.streams_per_call.get()) {
+        (Some(Entry::HandleEvent), _) => "`handle_event` gets one event after the other of one stream".to_owned(),
+        (_, 1) => "`handle` gets one stream and its next events".to_owned(),
+        (_, streams) => {
             format!("`handle_batch` gets up to {} and the next events of each", counted(streams as u64, "stream"))
         }
     };
+    let by_event = match subject.by_event {
+        true => " An event that fails keeps back neither the events before it nor their effects.",
+        false => "",
+    };
     format!(
         "The script `{}` decides: {gets}. The effects of a call reach the sink only if the call succeeds. A call that takes longer \
-         than {} fails.",
+         than {} fails.{by_event}",
         rhai.script.written(),
         subject.duration(&["handler", "rhai", "timeout"], rhai.timeout)
     )

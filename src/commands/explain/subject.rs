@@ -5,12 +5,14 @@ use std::ops::Deref;
 use crate::connector::kind::{SinkPhrases, SourcePhrases, StorePhrases};
 use crate::connector::prose::Prose;
 use crate::event::Indexes;
+use crate::script::Entry;
 use crate::spec::{Definition, Order, PipelineSpec, Progress};
 
 /// A pipeline, the wording of its values, and the phrases of its connectors.
 pub(super) struct Subject<'a> {
     pub(super) definition: &'a Definition,
     prose: Prose<'a>,
+    pub(super) entry: Option<Entry>,
     pub(super) source: SourcePhrases,
     pub(super) sink: SinkPhrases,
     pub(super) store: StorePhrases,
@@ -26,11 +28,13 @@ impl<'a> Deref for Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    pub(super) fn new(definition: &'a Definition) -> Self {
-        let prose = definition.prose(&[]);
+    /// `entry` is that of the pipeline's script.
+    pub(super) fn new(definition: &'a Definition, entry: Option<Entry>) -> Self {
+        let prose = Prose { by_event: entry == Some(Entry::HandleEvent), ..definition.prose(&[]) };
         Self {
             definition,
             prose,
+            entry,
             source: definition.source.phrases(&prose.within(&["source", definition.source.key])),
             sink: definition.sink.phrases(&prose.within(&["sink", definition.sink.key])),
             store: match &definition.progress {

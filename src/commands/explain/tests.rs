@@ -7,7 +7,7 @@ use std::path::Path;
 use expect_test::{Expect, ExpectFile, expect, expect_file};
 
 use super::*;
-use crate::spec::{check, define, load_file};
+use crate::spec::{check, load_file};
 
 /// Explains a file `a.toml` of a directory with a script `ok.rhai` in it; paths are relative to that directory.
 fn explained(text: &str) -> (Explanation, String) {
@@ -17,10 +17,12 @@ fn explained(text: &str) -> (Explanation, String) {
     let script =
         if text.contains("streams_per_call") { "fn handle_batch(spans) {}" } else { "fn handle(stream, events) {}" };
     std::fs::write(directory.path().join("ok.rhai"), script).unwrap();
+    std::fs::write(directory.path().join("event.rhai"), "fn handle_event(stream, event) {}").unwrap();
     std::fs::write(directory.path().join("in.jsonl"), "").unwrap();
     let loaded = load_file(&file).unwrap();
     let outcome = check(vec![loaded], &directory.path().join("data")).unwrap_or_else(|problems| panic!("{problems:?}"));
-    let explanation = explain(outcome.definitions().next().unwrap());
+    let (definition, entry) = outcome.entries().next().unwrap();
+    let explanation = explain(definition, entry);
     let shown = explanation.render().replace(&format!("{}/", directory.path().display()), "");
     (explanation, shown)
 }
@@ -248,9 +250,9 @@ fn every_value_of_the_normalised_form_has_its_line() {
 fn the_shipped_pipelines_are_explained() {
     for name in ["orders", "notices"] {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("pipelines/{name}.toml"));
-        let shown = explain(&define(load_file(&file).unwrap()).unwrap())
-            .render()
-            .replace(&format!("{}/", env!("CARGO_MANIFEST_DIR")), "");
+        let outcome = check(vec![load_file(&file).unwrap()], Path::new("data")).map_err(|_| name).unwrap();
+        let (definition, entry) = outcome.entries().next().unwrap();
+        let shown = explain(definition, entry).render().replace(&format!("{}/", env!("CARGO_MANIFEST_DIR")), "");
         expect_file![format!("tests/{name}.txt")].assert_eq(&shown);
     }
 }

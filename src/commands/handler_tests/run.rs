@@ -5,8 +5,8 @@ use super::compare;
 use super::plan::{Case, Stream};
 use super::report::Tested;
 use crate::connector::kind::DryRun;
-use crate::handler::{Decision, Decisions, HandlerError, HandlerErrorKind};
-use crate::script::{STACK_BYTES, Script};
+use crate::handler::{BlockingHandler, Decision, Decisions, HandlerError, HandlerErrorKind, NextIndex};
+use crate::script::{Entry, STACK_BYTES, Script};
 use crate::work::Work;
 
 /// Runs a pipeline's cases, on a thread as large as those that run scripts in a pipeline.
@@ -49,17 +49,36 @@ fn tested(plan: &Plan, sink: Option<&dyn DryRun>, case: &Case) -> Tested {
     }
 }
 
-/// Calls the script once. `None`: nothing of that stream is offered.
+/// Calls the script. `None`: nothing of that stream is offered.
 fn call(script: &Script, streams: &[Stream]) -> Vec<Option<Result<Decision, HandlerError>>> {
     let mut works: Vec<Work> = streams.iter().filter_map(|stream| stream.work.as_ref()).map(copy).collect();
+    let mut handler = script.factory().make();
     let mut decisions = Decisions::new();
-    if !works.is_empty() {
-        script.factory().make().handle(&mut works, &mut decisions);
+    if script.entry() == Entry::HandleEvent {
+        decisions.extend(works.iter_mut().map(|work| call_by_event(&mut *handler, work)));
+    } else if !works.is_empty() {
+        handler.handle(&mut works, &mut decisions);
     }
     let mut decisions = decisions.into_iter();
     let silent = || Err(HandlerError::new(HandlerErrorKind::Permanent, "the script decided nothing"));
     let decision = |stream: &Stream| stream.work.as_ref().map(|_| decisions.next().unwrap_or_else(silent));
     streams.iter().map(decision).collect()
+}
+
+/// Calls the script as a pipeline would, until all events are handled, or the first event of a call is not. Returns the
+/// outcome of the last call, with the effects of all calls.
+fn call_by_event(handler: &mut dyn BlockingHandler, work: &mut Work) -> Result<Decision, HandlerError> {
+    let mut effects = Vec::new();
+    loop {
+        let mut decisions = Decisions::new();
+        handler.handle(std::slice::from_mut(work), &mut decisions);
+        let decision = decisions.remove(0)?;
+        effects.extend(decision.effects.iter().cloned());
+        match decision.next {
+            NextIndex::Upto(next) => work.events.retain(|event| event.is_unfold() || event.index() >= next),
+            NextIndex::All | NextIndex::Defer(_) => return Ok(Decision { effects: effects.into(), ..decision }),
+        }
+    }
 }
 
 fn copy(work: &Work) -> Work {

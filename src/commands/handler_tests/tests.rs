@@ -305,6 +305,48 @@ fn a_batch_is_called_once_with_all_streams_of_a_test() {
 }
 
 #[test]
+fn handle_event_is_called_until_an_event_is_not_handled() {
+    let script = r#"fn handle_event(stream, event) {
+        switch event.type {
+            "Wait" => return defer("5s"),
+            "Bad" => throw #{ class: "permanent", why: "it is bad" },
+        }
+        emit(event.index);
+        done("seen")
+    }"#;
+    let test = |name: &str, types: [&str; 3], rest: &str| {
+        let events = types.map(|name| format!("{{ type = \"{name}\" }}")).join(", ");
+        format!("[[test]]\nname = \"{name}\"\nstream = \"o-1\"\nevents = [{events}]\n{rest}\n")
+    };
+    let tests = [
+        test("all", ["A", "A", "A"], "emits = [0, 1, 2]\nreturns = { done = \"seen\" }"),
+        test("the last is deferred", ["A", "A", "Wait"], "emits = [0, 1]\nreturns = { defer = \"5s\" }"),
+        test(
+            "the second fails",
+            ["A", "Bad", "A"],
+            "fails = { class = \"permanent\", why = \"it is bad\", index = 1 }",
+        ),
+        test("another fails", ["A", "A", "Bad"], "fails = { index = 1 }"),
+        test("fewer effects", ["A", "Wait", "Bad"], "emits = [0, 1]\nreturns = { defer = \"5s\" }"),
+    ];
+    let directory = directory(&[("p.toml", PIPELINE), ("p.rhai", script), ("p.test.toml", &tests.concat())]);
+    expect![[r#"
+        ok      p: all
+        ok      p: the last is deferred
+        ok      p: the second fails
+        FAILED  p: another fails
+                --> p.test.toml:19:8
+                expected a failure (index 1), but it failed so (permanent, index 2): p.rhai:4:22: it is bad (stream `o-1`, index 2, type `Bad`)
+        FAILED  p: fewer effects
+                --> p.test.toml:24:8
+                what it emitted is not what was expected (-: expected, +: emitted)
+                  0
+                - 1
+        3 passed, 2 failed
+    "#]].assert_eq(&said(directory.path(), &run(&[directory.path().join("p.toml")], None)));
+}
+
+#[test]
 fn a_filter_chooses_by_the_name_of_test_or_pipeline() {
     let test = |name: &str| format!("[[test]]\nname = \"{name}\"\nstream = \"o-1\"\nevents = [{{ type = \"A\" }}]\n");
     let tests = [test("one"), test("two")].concat();

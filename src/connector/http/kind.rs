@@ -32,6 +32,7 @@ impl Kind for Settings {
 impl SinkKind for Settings {
     fn phrases(&self, prose: &Prose<'_>) -> SinkPhrases {
         let repeat = match (prose.has_script, self.per) {
+            (true, _) if prose.by_event => "A receiver that honours the idempotency key handles an effect once.",
             (false, Per::Event) => "A receiver that honours the idempotency key handles an event once.",
             _ => "A receiver that honours the idempotency key can drop most repeats.",
         };
@@ -67,6 +68,10 @@ fn writes(settings: &Settings, prose: &Prose<'_>) -> String {
     let url = if settings.url.has_references() { url } else { url.split('?').next().unwrap_or(url) };
     let path = settings.path.as_ref().map(|path| format!(", followed by the path `{}`", path.written()));
     let key = match (prose.has_script, settings.per) {
+        (true, _) if prose.by_event => {
+            "Its idempotency key is made of the event's stream and index, and of the effect's number for that event, so a \
+             repeat has the same key."
+        }
         (false, Per::Event) => {
             "Its idempotency key is made of the event's stream and index, so a repeat has the same key."
         }

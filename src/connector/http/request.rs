@@ -14,7 +14,7 @@ use crate::effect::Value;
 use crate::event::{Event, Kind};
 use crate::formats::encode;
 use crate::handler::HandlerError;
-use crate::sink::Decided;
+use crate::sink::{Cause, Decided};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -89,9 +89,15 @@ impl Maker {
     /// Makes the request for effect `number` of a decision.
     pub(super) fn emitted(&self, decided: &Decided, number: usize, value: &Value) -> Result<Outgoing, HandlerError> {
         let stream = decided.work.stream();
-        let key = format!("{}{}-{}#{number}", self.key(stream), decided.work.first(), decided.next);
-        let made = self.make(stream, &key, value).and_then(|outgoing| self.checked(outgoing));
-        made.map_err(|error| invalid_effect(stream, number, &error))
+        let key = match decided.cause(number) {
+            None => format!("{}-{}#{number}", decided.work.first(), decided.next),
+            // Unfolds have the index of the next event. Their ordinal tells them from it, and from other unfolds.
+            Some(Cause { event, number }) if event.is_unfold() => format!("{}u{}#{number}", event.index(), event.at()),
+            Some(Cause { event, number }) => format!("{}#{number}", event.index()),
+        };
+        let made = self.make(stream, &format!("{}{key}", self.key(stream)), value);
+        made.and_then(|outgoing| self.checked(outgoing))
+            .map_err(|error| invalid_effect(stream, number, &error).at_known_index(decided.index_of(number)))
     }
 
     fn make(&self, stream: &str, key: &str, value: &Value) -> Result<Outgoing, HandlerError> {

@@ -66,8 +66,10 @@ impl HttpSink {
         let made = rest.map(|(number, value)| self.maker.emitted(decided, number, value));
         let outgoing = made.collect::<Result<Vec<_>, _>>()?;
         for (sent, outgoing) in outgoing.into_iter().enumerate() {
-            let sending = self.send(outgoing, &decided.work, &decided.work.events).await;
-            sending.map_err(|error| error.after_effects(decided.accepted + sent))?;
+            let number = decided.accepted + sent;
+            let cause = decided.cause(number).map(|cause| std::slice::from_ref(cause.event));
+            let sending = self.send(outgoing, &decided.work, cause.unwrap_or(&decided.work.events)).await;
+            sending.map_err(|error| error.after_effects(number).at_known_index(decided.index_of(number)))?;
         }
         Ok(Written::All)
     }

@@ -15,17 +15,25 @@ pub(super) struct Batch {
     /// The parameters of all statements. The name of a named one precedes it.
     pub(super) values: Vec<Value>,
     /// The operations of each decision, or the reason for which it cannot be written.
-    pub(super) decisions: Vec<Result<Range<usize>, String>>,
+    pub(super) decisions: Vec<Result<Range<usize>, Refusal>>,
     pub(super) has_events: bool,
 }
 
 /// One row or statement of a decision.
 #[derive(Debug)]
 pub(super) enum SqlOperation {
-    /// Runs a statement of the handler.
-    Run { sql: Arc<str>, parameters: Parameters },
+    /// Runs a statement of the handler. `index` is that of the event that the statement belongs to, if it is one.
+    Run { sql: Arc<str>, parameters: Parameters, index: Option<i64> },
     /// Stores an event in the sink's table.
     Keep(Event),
+}
+
+/// The reason for which the sink refuses an effect.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) why: String,
+    /// The index of the event that the effect belongs to, if it is one.
+    pub(super) index: Option<i64>,
 }
 
 /// The parameters of a statement, as a range of a batch's values.
@@ -54,7 +62,10 @@ impl Batch {
                     batch.keep(decision);
                     Ok(())
                 }
-                Effects::Emitted(values) => values.iter().try_for_each(|value| batch.plan(value)),
+                Effects::Emitted(values) => values.iter().enumerate().try_for_each(|(number, value)| {
+                    let index = decision.index_of(number);
+                    batch.plan(value, index).map_err(|why| Refusal { why, index })
+                }),
             };
             let end = batch.operations.len();
             batch.decisions.push(planned.map(|()| start..end));
@@ -68,7 +79,7 @@ impl Batch {
     /// The reason for which the sink refuses an effect.
     pub(super) fn of_effects(effects: &[Value]) -> Result<Self, String> {
         let mut batch = Self::default();
-        effects.iter().try_for_each(|effect| batch.plan(effect))?;
+        effects.iter().try_for_each(|effect| batch.plan(effect, None))?;
         Ok(batch)
     }
 
@@ -80,7 +91,7 @@ impl Batch {
         self.has_events = true;
     }
 
-    fn plan(&mut self, effect: &Value) -> Result<(), String> {
+    fn plan(&mut self, effect: &Value, index: Option<i64>) -> Result<(), String> {
         let Value::Map(entries) = effect else {
             return Err(format!(
                 "the `sqlite` sink expects `#{{ sql: \"...\", params: [...] }}`, not {}",
@@ -102,7 +113,7 @@ impl Batch {
         }
         let sql = sql.ok_or("an effect for the `sqlite` sink has no `sql`")?;
         let parameters = self.parameters(params).map_err(|why| format!("cannot run `{}`: {why}", shorten(sql)))?;
-        self.operations.push(SqlOperation::Run { sql: Arc::clone(sql), parameters });
+        self.operations.push(SqlOperation::Run { sql: Arc::clone(sql), parameters, index });
         Ok(())
     }
 

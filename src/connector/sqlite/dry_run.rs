@@ -28,7 +28,7 @@ impl SqliteDryRun {
         let batch = Batch::of_effects(effects)?;
         let mut statements = self.tables.as_ref().map(Statements::new);
         for operation in &batch.operations {
-            let SqlOperation::Run { sql, parameters } = operation else { continue };
+            let SqlOperation::Run { sql, parameters, .. } = operation else { continue };
             match &mut statements {
                 Some(statements) => statements.dry_run(sql, parameters, &batch.values),
                 None => statement::check_form(sql),

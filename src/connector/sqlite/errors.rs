@@ -32,13 +32,15 @@ pub(super) enum FailureKind {
 pub(super) struct Failure {
     pub(super) kind: FailureKind,
     pub(super) why: String,
+    /// The index of the event at fault, if it is known.
+    pub(super) index: Option<i64>,
     /// Whether the connection must be closed and opened again.
     pub(super) reopen: bool,
 }
 
 impl Failure {
     pub(super) fn new(kind: FailureKind, why: impl Into<String>) -> Self {
-        Self { kind, why: why.into(), reopen: false }
+        Self { kind, why: why.into(), index: None, reopen: false }
     }
 
     pub(super) fn unavailable(why: impl Into<String>) -> Self {
@@ -81,7 +83,9 @@ impl Failure {
     /// Converts the failure to a sink's error. The message names the file only if the file is at fault.
     pub(super) fn to_handler_error(&self, path: &Path) -> HandlerError {
         match self.kind {
-            FailureKind::Statement => HandlerError::new(HandlerErrorKind::Permanent, self.why.clone()),
+            FailureKind::Statement => {
+                HandlerError::new(HandlerErrorKind::Permanent, self.why.clone()).at_known_index(self.index)
+            }
             FailureKind::RolledBack => HandlerError::new(HandlerErrorKind::Transient, self.why.clone()),
             _ => {
                 let kind = match self.kind {
@@ -131,7 +135,7 @@ impl From<Error> for Failure {
             Error::MultipleStatement => "it is more than one statement".to_owned(),
             other => other.to_string(),
         };
-        Self { kind, why, reopen }
+        Self { kind, why, index: None, reopen }
     }
 }
 

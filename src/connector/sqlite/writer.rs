@@ -11,7 +11,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, params};
 
 use super::Synchronous;
-use super::batch::{Batch, SqlOperation};
+use super::batch::{Batch, Refusal, SqlOperation};
 use super::database::Results;
 use super::errors::{Failure, FailureKind};
 use super::open::{Open, Setup, run};
@@ -121,7 +121,7 @@ impl Writer<'_> {
                     .run_operations(&mut statements, operations.clone())
                     .map(|()| Ok(Written::All))
                     .map_err(|failure| (at, failure)),
-                Err(refused) => Ok(Err(permanent(refused))),
+                Err(refused) => Ok(Err(refused.to_handler_error())),
             })
             .collect()
     }
@@ -132,7 +132,7 @@ impl Writer<'_> {
         let mut results = Vec::with_capacity(self.decisions.len());
         for at in self.decisions.clone() {
             let result = match (&self.batch.decisions[at], culprits.get(&at)) {
-                (Err(refused), _) => Err(permanent(refused)),
+                (Err(refused), _) => Err(refused.to_handler_error()),
                 (Ok(_), Some(failure)) => Err(failure.to_handler_error(open.path())),
                 (Ok(operations), None) => match self.run_alone(&mut statements, operations.clone()) {
                     Ok(()) => Ok(Written::All),
@@ -162,7 +162,10 @@ impl Writer<'_> {
     fn run_operations(&self, statements: &mut Statements<'_>, operations: Range<usize>) -> Result<(), Failure> {
         for operation in &self.batch.operations[operations] {
             match operation {
-                SqlOperation::Run { sql, parameters } => statements.run(sql, parameters, &self.batch.values)?,
+                SqlOperation::Run { sql, parameters, index } => {
+                    let done = statements.run(sql, parameters, &self.batch.values);
+                    done.map_err(|failure| Failure { index: *index, ..failure })?;
+                }
                 SqlOperation::Keep(event) => keep(statements.get(&self.setup.insert)?, event)?,
             }
         }
@@ -191,8 +194,10 @@ impl Writer<'_> {
     }
 }
 
-fn permanent(why: &str) -> HandlerError {
-    HandlerError::new(HandlerErrorKind::Permanent, why)
+impl Refusal {
+    fn to_handler_error(&self) -> HandlerError {
+        HandlerError::new(HandlerErrorKind::Permanent, self.why.as_str()).at_known_index(self.index)
+    }
 }
 
 /// Makes a sink's statements.

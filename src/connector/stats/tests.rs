@@ -62,7 +62,7 @@ fn events_are_counted_by_category_and_type() {
 fn effects_are_counted_by_their_type_or_tag_or_kind() {
     let values =
         [json!({ "type": "mail", "to": "x" }), json!({ "tag": "sms" }), json!({ "type": 3 }), json!("hi"), json!(7)];
-    let effects = Effects::Emitted(values.map(Value::from).into());
+    let effects = Effects::Emitted(values.map(Value::from).into_iter().collect());
     let counts = counted(&[decided(vec![event("order-1", "Placed", Kind::Event)], effects)]);
     let rows: Vec<_> = counts.rows().into_iter().map(|row| (row.event_type, row.bytes)).collect();
     let expected = [("a map", 10), ("a string", 4), ("an integer", 1), ("mail", 24), ("sms", 13)];

@@ -263,6 +263,10 @@ impl Driver {
                 self.note_failure(&decided.work, error, delay);
                 if self.is_outage(BackEnd::Sink, &decided.work, error, delay) {
                     self.breaker.next_wake()
+                } else if spent && let Some(next) = decided.accepted_next() {
+                    // The events before the failed one keep their effects. The failed one comes first in the next call, so
+                    // that a later failure is known to be its own (C19).
+                    return self.done(decided.work, next);
                 } else if spent {
                     self.log_retry(&decided.work, error, delay, "write failed, its events are decided singly");
                     // The attempts at the decision are spent: its events are decided singly, to find the one at fault (C19).

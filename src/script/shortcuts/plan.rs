@@ -1,8 +1,10 @@
 //! Translates parsed statements into instructions.
 
+use std::cell::RefCell;
+
 use rhai::{AST, ASTNode, BinaryExpr, Expr, FnCallExpr, ImmutableString, Position, Stmt, StmtBlock, Token};
 
-use super::{Condition, Each, Emit, Formula, If, Instruction, Literal, Pair, Plan, Range, While};
+use super::{Condition, Each, Emit, Formula, If, Instruction, Literal, Pair, Plan, Range, Switch, While};
 use crate::script::call::Part;
 use crate::script::objects;
 
@@ -109,12 +111,37 @@ impl Planner {
                 condition: condition(&flow.expr),
                 body: self.block(flow.body.statements()),
             }))),
+            Stmt::Switch(parts, position) => {
+                let (value, cases) = &**parts;
+                let mut numbered = cases.clone();
+                let arms = numbered.expressions.iter_mut().enumerate().map(|(number, case)| {
+                    let number = Expr::IntegerConstant(number as i64, case.rhs.position());
+                    self.arm(std::mem::replace(&mut case.rhs, number))
+                });
+                let arms = arms.collect();
+                let is_plain = cases.expressions.iter().all(|case| matches!(case.lhs, Expr::BoolConstant(..)));
+                Some(Instruction::Switch(Box::new(Switch {
+                    value: formula(value).filter(|_| is_plain),
+                    selector: whole(&[Stmt::Switch(Box::new((value.clone(), numbered)), *position)]),
+                    arms,
+                    selected: RefCell::default(),
+                })))
+            }
+            // A `throw` has a flag.
+            Stmt::Return(None, flags, _) if flags.is_empty() => Some(Instruction::Return),
             Stmt::FnCall(call, _) => self.emit(call, rhais),
             Stmt::Expr(expression) => match &**expression {
                 Expr::FnCall(call, _) if call.op_token.is_none() => self.emit(call, rhais),
                 expression => Some(Instruction::Value(Box::new((formula(expression)?, rhais())))),
             },
             _ => None,
+        }
+    }
+
+    fn arm(&self, arm: Expr) -> Vec<Instruction> {
+        match arm {
+            Expr::Stmt(block) => self.block(block.statements()),
+            expression => self.block(&[Stmt::Expr(Box::new(expression))]),
         }
     }
 

@@ -17,7 +17,9 @@ fn a_missing_entry_is_an_error() {
         "fn handel(stream, events) { }",
         expect![[r#"
             error:
-            main.rhai: the script has no `fn handle(stream, events)` (rename `handel` to `handle`)"#]],
+            main.rhai:1:27: the script has neither `fn handle_event(stream, event)` nor `fn handle(stream, events)` (rename `handel` to `handle`)
+               1 | fn handel(stream, events) { }
+                 |                           ^"#]],
     );
     check_found(
         "fn handle(stream) {\n  1\n}",
@@ -30,13 +32,18 @@ fn a_missing_entry_is_an_error() {
     check_found(
         "fn handle_batch(spans) { }",
         expect![[r#"
-        error:
-        main.rhai: the script has no `fn handle(stream, events)` (`handle_batch` is for `streams_per_call` over 1)"#]],
+            error:
+            main.rhai:1:24: the script has neither `fn handle_event(stream, event)` nor `fn handle(stream, events)` (`handle_batch` is for `streams_per_call` over 1)
+               1 | fn handle_batch(spans) { }
+                 |                        ^"#]],
     );
     let options = Options { streams_per_call: 2, ..Options::default() };
     let error = compile(&[("main.rhai", "fn handle(stream, events) { }")], options).unwrap_err();
-    expect!["main.rhai: the script has no `fn handle_batch(spans)` (`handle` is for `streams_per_call = 1`)"]
-        .assert_eq(&error.to_string());
+    expect![[r#"
+        main.rhai:1:27: the script has no `fn handle_batch(spans)` (`handle` is for `streams_per_call = 1`)
+           1 | fn handle(stream, events) { }
+             |                           ^"#]]
+    .assert_eq(&error.to_string());
 }
 
 #[test]

@@ -300,6 +300,54 @@ fn x1_many_variables_are_measured_together() {
 }
 
 #[test]
+fn x1_the_variables_of_callers_count_although_few_are_accessed() {
+    // Each caller holds a megabyte, and passes five accesses to variables: most of them are never measured themselves.
+    let source = "fn handle(stream, events) { let long = \"a\"; while long.len() < 1000000 { long += long; } deep(1, long) }\n\
+                  fn deep(n, long) { let a = long + n; if n < DEPTH { deep(n + 1, long); } a.len(); return; }";
+    let outcome = |depth: &str| {
+        let limits = Limits { memory_bytes: 32 << 20, ..Limits::default() };
+        let options = Options { limits, timeout: Duration::from_secs(600), ..Options::default() };
+        run(&compile(&[("main.rhai", &source.replace("DEPTH", depth))], options).unwrap(), &[order()])
+    };
+    assert_eq!(outcome("5"), "all\n");
+    assert!(outcome("29").contains("memory of the variables exceeds `limits`"), "{}", outcome("29"));
+}
+
+#[test]
+fn split_and_to_chars_count_their_pieces_before_they_make_them() {
+    for pieces in ["\"a b c\".split(\" \")", "\"a b c\".split(' ')", "\" a  b c\".split()", "\"abc\".to_chars()"] {
+        let outcome = |array_items| {
+            let limits = Limits { array_items, ..Limits::default() };
+            let source = format!("fn handle(stream, events) {{ let n = {pieces}; emit(n.len()); }}");
+            run(&compile(&[("main.rhai", &source)], Options { limits, ..Options::default() }).unwrap(), &[order()])
+        };
+        // rhai's own check, which comes after the array is made, says `size of array/BLOB`.
+        assert!(outcome(2).contains(": size of array exceeds `limits`"), "{pieces}: {}", outcome(2));
+        assert_eq!((outcome(3), outcome(0)), ("all\n  3\n".to_owned(), "all\n  3\n".to_owned()), "{pieces}");
+    }
+}
+
+/// The closure holds the parameters of the script, of which the test counts the references.
+#[test]
+fn x1_a_closure_that_captures_itself_is_freed_with_its_call() {
+    let references = |body: &str| {
+        let script = compile(&[("main.rhai", &format!("fn handle(stream, events) {{ {body} }}"))], Options::default());
+        let script = script.unwrap();
+        let mut handler = script.factory().make();
+        let mut count = || {
+            let shown = show(&call(&mut *handler, &[order()]));
+            (shown, Arc::strong_count(&script.0.host.params))
+        };
+        let (shown, first) = count();
+        assert_eq!(count(), (shown.clone(), first), "{body}: each call leaves a reference");
+        shown
+    };
+    assert_eq!(references("let p = params; let f = 0; f = |n| [p, f]; emit(1);"), "all\n  1\n");
+    assert_eq!(references("let p = params; let a = [0]; a[0] = |n| [p, a]; emit(2);"), "all\n  2\n");
+    assert!(references("let p = params; let f = 0; f = |n| [p, f]; throw \"no\";").starts_with("Transient"));
+}
+
+#[test]
 fn x1_closures_within_the_limits_work() {
     assert_eq!(
         outcome("let f = |x| x; for i in 0..20 { let g = f; f = |x| g.call(x) + 1; } emit(f.call(1));"),

@@ -16,10 +16,11 @@ fn outcome(source: &str, works: &[Work]) -> String {
     }
 }
 
+/// The functions that every compared script has.
+const FUNCTIONS: &str = "fn three() { 3 }\nfn e(events) { events[0].data }\nfn add(to, x) { to.push(x); to.len() }";
+
 fn check_alike_over(body: &str, works: &[Work]) -> String {
-    let source = format!(
-        "fn handle(stream, events) {{\nlet x = 1;\n{body}\n}}\nfn three() {{ 3 }}\nfn e(events) {{ events[0].data }}\nfn add(to, x) {{ to.push(x); to.len() }}"
-    );
+    let source = format!("fn handle(stream, events) {{\nlet x = 1;\n{body}\n}}\n{FUNCTIONS}");
     let decisions = outcome(&source, works);
     assert_eq!(decisions, plain(|| outcome(&source, works)), "{source}\n{works:?}");
     decisions
@@ -86,9 +87,39 @@ fn statements_of_a_known_shape_with_other_values_decide_the_same() {
         "let a = events[0]; let z = events[2]; emit(#{ z: a.index, a: z.index }); throw \"after\";",
         "let a = events[0]; for e in events { } emit(#{ a: a.index, b: !3 });",
         "let a = events[0]; for e in events { } if a.index == () || 3 { }",
+        "for i in x + 1..=x { emit(i); } x = 9223372036854775807; for i in x - 1..=x { emit(i); }",
+        "for i in x + 1..x { emit(i); } x = -9223372036854775807 - x; for i in x..x { emit(i); } for i in x..=x { emit(i); }",
     ];
     let outcomes: String = bodies.iter().map(|body| check_alike(body)).collect();
     assert!(outcomes.matches("all\n").count() > 10, "{outcomes}");
+}
+
+/// An error names the event that was read last. An operand that is not evaluated reads none.
+#[test]
+fn and_and_or_stop_early() {
+    let body = |condition: &str| format!("let z = events[2]; let a = events[0]; if {condition} {{ }} throw \"after\";");
+    for (condition, last) in [
+        ("a.index == 1 && z.index == 7", 5),
+        ("a.index == 5 && z.index == 7", 7),
+        ("a.index == 5 || z.index == 7", 5),
+        ("a.index == 1 || z.index == 7", 7),
+    ] {
+        let shown = check_alike(&body(condition));
+        assert!(shown.contains(&format!("index {last}, ")), "{condition}: {shown}");
+    }
+}
+
+#[test]
+fn a_shortcut_that_fails_leaves_no_bytes_behind() {
+    // The sum is none of the shortcuts' kinds, so that rhai converts the whole list again.
+    let source = "fn handle(stream, events) { for e in events { emit([e.type, e.index + 0.5]); } }";
+    let outcome = |emitted_bytes| {
+        let limits = Limits { emitted_bytes, ..Limits::default() };
+        run(&compile(&[("main.rhai", source)], Options { limits, ..Options::default() }).unwrap(), &[order()])
+    };
+    let exact = 3 * (3 * convert::VALUE_BYTES + "OrderPlaced".len());
+    assert_eq!(outcome(exact).lines().count(), 4);
+    assert!(outcome(exact - 1).contains("emitted more than"));
 }
 
 #[test]
@@ -102,6 +133,36 @@ fn an_own_emit_is_called() {
               5
         "#]],
     );
+}
+
+#[test]
+fn statements_of_handle_event_decide_the_same() {
+    let bodies = [
+        "if event.type != \"OrderPlaced\" { return; } emit(event.data.total);",
+        "switch event.type { \"OrderPlaced\" => emit(#{ a: stream.id, b: event.data.total }), \"OrderViewed\" => emit(2) }",
+        "switch event.type { \"OrderPlaced\" => { let y = x + 1; emit(y); } _ => defer(\"5s\") }",
+        "switch event.type { \"OrderPlaced\" if event.index > 5 => emit(1), \"OrderPlaced\" => emit(2), _ => emit(3) } emit(x);",
+        "switch event.index { 5 => emit(\"five\"), 6..=7 => emit(\"more\"), _ => throw \"no\" }",
+        "switch event.data.total { 12.5 => emit(1), 3 => emit(2), () => emit(3) }",
+        "switch event.data.by { \"a\" => emit(1), _ => emit(2) }",
+        "switch event.nothing { \"a\" => emit(1) }",
+        "switch x { 1 => { event = 5; return; } _ => emit(x) }",
+        "switch event.type { \"OrderPlaced\" | \"OrderViewed\" => return, _ => emit(1) } emit(2);",
+        "loop { switch event.type { \"OrderPlaced\" => break, _ => { emit(1); break; } } } emit(2);",
+        "if event.index == 6 { return malformed(\"m\", 9); } emit(event.index); done(\"tag\")",
+        "if event.index == 6 { return upto(7); } emit(event.index);",
+        "let f = || event.index; emit(f.call()); event = 1; emit(event);",
+        "emit(event); emit(event.stream.id); emit(stream.ids); throw event.type;",
+    ];
+    let outcomes: String = bodies.iter().map(|body| check_events_alike(body, &[order(), order()])).collect();
+    assert!(outcomes.matches("all\n").count() > 8, "{outcomes}");
+}
+
+fn check_events_alike(body: &str, works: &[Work]) -> String {
+    let source = format!("fn handle_event(stream, event) {{\nlet x = 1;\n{body}\n}}\n{FUNCTIONS}");
+    let decisions = outcome(&source, works);
+    assert_eq!(decisions, plain(|| outcome(&source, works)), "{source}\n{works:?}");
+    decisions
 }
 
 fn leaf() -> impl Strategy<Value = String> {
@@ -175,7 +236,8 @@ fn statements() -> impl Strategy<Value = String> {
         1 => expression().prop_map(|value| format!("x = {value};")),
         1 => expression().prop_map(|value| format!("{value};")),
         1 => prop::sample::select(vec![
-            "continue;", "break;", "return;", "return upto(6);", "e = 5;", "stream = 1;", "let f = || e.index; emit(f.call());",
+            "continue;", "break;", "return;", "switch e.type { \"OrderPlaced\" if x == 1 => emit(x), \"3\" | \"OrderViewed\" => return, _ => {} }",
+            "switch e.data.total { 1 => emit(1), \"OrderPlaced\" => { x = e.type; } 2..=20 => emit(2), true => break, () => done(\"none\") }", "return upto(6);", "e = 5;", "stream = 1;", "let f = || e.index; emit(f.call());",
             "throw e.type;", "throw #{ class: \"permanent\", why: e.id, index: e.index };", "throw;",
             "return defer(\"5s\");", "return malformed(\"m\", e.index);", "return malformed(\"m\");", "return done(\"tag\");",
             "return upto(e.index, \"t\");", "return x;", "let data = e.data; data.total = 1; emit(data);",
@@ -189,6 +251,9 @@ fn statements() -> impl Strategy<Value = String> {
     plain.prop_recursive(3, 12, 3, |inner| {
         let block = prop::collection::vec(inner, 0..3).prop_map(|statements| statements.join(" "));
         prop_oneof![
+            (leaf(), block.clone(), block.clone()).prop_map(|(value, a, b)| format!(
+                "switch {value} {{ \"OrderPlaced\" | 3 => {{ {a} }} _ => {{ {b} }} }}"
+            )),
             (expression(), block.clone(), block.clone())
                 .prop_map(|(condition, then, other)| format!("if {condition} {{ {then} }} else {{ {other} }}")),
             block.clone().prop_map(|body| format!("for e in events {{ {body} }}")),
@@ -268,5 +333,14 @@ proptest! {
         works in works(),
     ) {
         check_alike_over(&format!("let e = events[0];\n{before}\nfor e in events {{\n{inside} {more}\n}}"), &works);
+    }
+
+    #[test]
+    fn x0_every_script_of_handle_event_decides_the_same_without_shortcuts(
+        before in statements(),
+        after in statements(),
+        works in works(),
+    ) {
+        check_events_alike(&format!("let e = event;\nlet events = [event];\n{before}\n{after}"), &works);
     }
 }

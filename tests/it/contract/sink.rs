@@ -74,7 +74,7 @@ fn events(stream: &str, indexes: std::ops::Range<i64>) -> Decided {
 /// One event with the effects that a handler emitted for it.
 fn emitted(stream: &str, index: i64, values: Vec<Value>) -> Decided {
     let work = work(vec![event(stream, index, Kind::Event)]);
-    Decided { next: work.next, work, effects: Effects::Emitted(values), accepted: 0 }
+    Decided { next: work.next, work, effects: Effects::Emitted(values.into()), accepted: 0 }
 }
 
 /// Writes in batches of the sink's size.

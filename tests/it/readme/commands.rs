@@ -1,4 +1,4 @@
-//! Checks the commands of a page: the program's own are run, and the files that other commands name must exist.
+//! Checks the commands of a page: runs those of the program, and looks for the files that other commands name.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::path::{Path, PathBuf};
@@ -12,29 +12,31 @@ use super::page::{Part, is_assignment, is_program, root};
 use crate::daemon::{Daemon, Place, check, copy_directory, program, run};
 use crate::deploy::{Image, manifest};
 
-/// The surroundings of commands: a copy of the sample after a run to its tail, a daemon, and a root for installed files.
-pub(super) struct Scene {
+/// The scene of commands: a copy of the sample that ran to its tail, a daemon on it, and a root for installed files.
+pub(crate) struct Scene {
     place: Place,
     daemon: OnceCell<Daemon>,
     runs: Cell<usize>,
-    /// The names of containers and images from earlier commands.
+    /// The names of earlier containers and images.
     named: RefCell<Vec<String>>,
 }
 
 type Judged = Result<(), String>;
 
-/// The placeholders of the pages, with values for the test.
-const STAND_INS: [(&str, &str); 6] = [
+/// The values for the placeholders of the pages.
+const STAND_INS: [(&str, &str); 8] = [
     ("NAME", "orders"),
     ("PIPELINE", "orders"),
     ("PATH", "pipelines"),
     ("STREAM", "order-1003"),
     ("TOKEN", "unused"),
+    ("FILE", "pipelines/foreign/forge/deliveries.jsonl"),
+    ("webhooks.jsonl", "pipelines/foreign/forge/deliveries.jsonl"),
     ("TARGET", "spec_toml"),
 ];
 
 impl Scene {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let place = Place::new(&[]);
         for directory in ["pipelines", "config"] {
             copy_directory(&root().join(directory), &place.path(directory));
@@ -43,18 +45,19 @@ impl Scene {
             std::fs::create_dir_all(place.path(directory)).unwrap();
         }
         check(&place.run(&["--until-tail"]), 0, &["finished: "]);
+        copy_directory(&place.path("data"), &place.path("root/var/lib/propulsiond"));
         Self { place, daemon: OnceCell::new(), runs: Cell::new(0), named: RefCell::default() }
     }
 
     fn daemon(&self) -> &Daemon {
         self.daemon.get_or_init(|| {
             let daemon = Daemon::start(self.anywhere(&["--config", "pipelines"]));
-            daemon.until("/health", |_, body| body.matches("running: everything is handled").count() == 2);
+            daemon.until("/health", |_, body| body.matches("running: everything is handled").count() >= 2);
             daemon
         })
     }
 
-    /// Returns the program with arguments, on a free port and with a data directory of its own.
+    /// Returns the command with arguments, a free port and a data directory of its own.
     fn anywhere(&self, arguments: &[&str]) -> Command {
         self.runs.set(self.runs.get() + 1);
         let mut command = program();
@@ -63,11 +66,14 @@ impl Scene {
         command
     }
 
-    /// Runs a command, or checks the files that it names.
+    /// Runs a command, or checks the files and names in it.
     ///
     /// # Errors
-    /// A file that the command names does not exist. A command that runs and fails panics.
-    pub(super) fn judge(&self, command: &Part) -> Judged {
+    /// A file or name does not exist.
+    ///
+    /// # Panics
+    /// The command fails.
+    pub(crate) fn judge(&self, command: &Part) -> Judged {
         let words = words(&command.text);
         let of_command = words.iter().position(|word| !is_assignment(word)).unwrap_or(words.len());
         for variable in &words[..of_command] {
@@ -88,6 +94,7 @@ impl Scene {
             ["sqlite3", database, backup] => self.sqlite3(database, backup),
             ["dpkg", "-i", "propulsiond.deb"] => self.dpkg(),
             ["install" | "cp" | "mkdir", ..] => self.for_real(words),
+            ["mdbook", "build", book] => exists(&format!("{book}/book.toml")),
             ["fuzz/run", target] => exists(&format!("fuzz/fuzz_targets/{}.rs", stood_in(target))),
             [script] | [script, "--check"] if is_program(script) => is_a_script(script),
             _ => Err("the test does not know how to run this".to_owned()),
@@ -102,11 +109,14 @@ impl Scene {
             ("test", ["--test", "it", filters @ ..]) => has_tests(filters, of_program),
             ("bench", ["--bench", name]) => exists(&format!("benches/{name}.rs")).and_then(|()| is_a_bench(name)),
             ("test", []) | ("build", ["--release", "--locked"]) | ("doc", ["--open"]) => Ok(()),
+            ("install", ["--path", ".", "--locked"]) => Ok(()),
             _ => Err("the test does not know these arguments of cargo".to_owned()),
         }
     }
 
     fn propulsiond(&self, arguments: &[&str]) -> Judged {
+        // A redirection is the shell's.
+        let arguments = arguments.split(|word| *word == ">").next().unwrap_or_default();
         let arguments: Vec<_> = arguments.iter().map(|word| self.installed(&stood_in(word))).collect();
         let mut arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         let line =
@@ -122,6 +132,8 @@ impl Scene {
             }
             cli::Command::Health | cli::Command::Status(_) => {
                 let said = if arguments[0] == "health" { "healthy and ready" } else { "running" };
+                // With it, `status` would not end by itself.
+                arguments.retain(|argument| *argument != "--watch");
                 arguments.extend(["--listen", &self.daemon().address]);
                 check(&self.run_here(&arguments), 0, &[said]);
             }
@@ -134,7 +146,7 @@ impl Scene {
         run(program().args(arguments).current_dir(self.place.path("")).env_remove("RUST_BACKTRACE"))
     }
 
-    /// Sends the request of a `curl` command to the daemon of the scene.
+    /// Sends the request of a `curl` command to the daemon.
     fn curl(&self, arguments: &[&str]) -> Judged {
         let (headers, url) = match arguments {
             [url] => (Vec::new(), url),
@@ -149,8 +161,8 @@ impl Scene {
         self.answers("GET", &format!("/{path}"), &headers)
     }
 
-    /// Asserts that the daemon answers at a path, with values for the placeholders.
-    pub(super) fn answers(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Judged {
+    /// Sends a request with the placeholders replaced, and expects success.
+    pub(crate) fn answers(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Judged {
         let path = path.split('/').map(stood_in).collect::<Vec<_>>().join("/");
         let (status, body) = self.daemon().request(&format!("{method} {path}"), headers, "");
         if (200..300).contains(&status) {
@@ -232,7 +244,7 @@ impl Scene {
         }
     }
 
-    /// Does the work of SQLite's shell on the sample's data.
+    /// Runs a command of SQLite's shell on the sample's data.
     fn sqlite3(&self, database: &str, command: &str) -> Judged {
         let target = command.strip_prefix(".backup ").ok_or("the test knows `.backup` alone")?;
         let database = self.place.path(database);
@@ -252,7 +264,7 @@ impl Scene {
         self.for_real(&["cp", "config/propulsiond.toml", "/etc/propulsiond/"])
     }
 
-    /// Runs a command that copies files: from the repository to below another root, or from the sample's data.
+    /// Runs a command that copies files of the repository below the scene's root, or of the sample's data.
     fn for_real(&self, words: &[&str]) -> Judged {
         let of_data =
             words[1..].iter().any(|word| ["data", "backup"].contains(&word.split('/').next().unwrap_or_default()));
@@ -265,17 +277,17 @@ impl Scene {
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     }
 
-    /// Returns a word with paths below `/etc` or `/usr` moved to the scene's own root.
+    /// Moves a path below `/etc`, `/usr` or `/var` to the scene's root.
     fn installed(&self, word: &str) -> String {
         let below_root = |path: &str| self.place.path("root").join(path).to_str().unwrap().to_owned();
         match word.strip_prefix('/') {
-            Some(path) if path.starts_with("etc/") || path.starts_with("usr/") => below_root(path),
+            Some(path) if ["etc/", "usr/", "var/"].iter().any(|start| path.starts_with(start)) => below_root(path),
             _ => word.to_owned(),
         }
     }
 }
 
-/// Splits a line into words as a shell does, as far as the pages need it.
+/// Splits a line into words as a shell does, with quotes only.
 fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for c in line.chars() {
@@ -308,7 +320,7 @@ fn is_a_bench(name: &str) -> Judged {
     if is_there { Ok(()) } else { Err(format!("Cargo.toml has no bench `{name}`")) }
 }
 
-/// Asserts that filters select at least one test of this binary.
+/// Expects the test binary to list tests that match a filter.
 fn has_tests(filters: &[&str], of_program: &[&str]) -> Judged {
     if !of_program.iter().all(|word| ["--nocapture", "--test-threads", "1"].contains(word)) {
         return Err("the test does not know these arguments of a test".to_owned());
@@ -323,7 +335,7 @@ fn is_a_script(path: &str) -> Judged {
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }
 
-/// Asserts that some code reads a variable.
+/// Expects that code of the repository reads a variable.
 fn is_read(variable: &str) -> Judged {
     let asked_for = format!("(\"{variable}\")");
     let mut directories: Vec<PathBuf> = ["src", "tests", "benches"].map(|directory| root().join(directory)).into();

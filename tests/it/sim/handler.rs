@@ -41,7 +41,7 @@ impl Drop for Running {
 impl Handler for SimHandler {
     fn handle(self: Arc<Self>, call: Arc<Call>) -> BoxFuture<'static, Decisions> {
         if self.spins(&call.streams) {
-            let at_once = || Decision { next: NextIndex::Defer(Duration::ZERO), effects: Vec::new(), tag: None };
+            let at_once = || Decision { next: NextIndex::Defer(Duration::ZERO), effects: Vec::new().into(), tag: None };
             return std::future::ready(call.streams.iter().map(|_| Ok(at_once())).collect()).boxed();
         }
         let running = self.enter(&call.streams);
@@ -210,7 +210,11 @@ fn decide(inner: &mut Inner, work: &Work) -> Result<Decision, HandlerError> {
     if inner.strikes(25) {
         let delay = inner.random.u64(1..200);
         let delay = if inner.plan.trials.defers_at_once { 0 } else { delay };
-        return Ok(Decision { next: NextIndex::Defer(Duration::from_millis(delay)), effects: Vec::new(), tag: None });
+        return Ok(Decision {
+            next: NextIndex::Defer(Duration::from_millis(delay)),
+            effects: Vec::new().into(),
+            tag: None,
+        });
     }
     let next = next(inner, work);
     // All of it, or what is below the next index: in read order indexes may go back.
@@ -222,7 +226,11 @@ fn decide(inner: &mut Inner, work: &Work) -> Result<Decision, HandlerError> {
     } else {
         effects.extend(covered.map(|event| Value::from(format!("{event:?}").as_str())));
     }
-    Ok(Decision { next: if next == work.next { NextIndex::All } else { NextIndex::Upto(next) }, effects, tag: None })
+    Ok(Decision {
+        next: if next == work.next { NextIndex::All } else { NextIndex::Upto(next) },
+        effects: effects.into(),
+        tag: None,
+    })
 }
 
 fn next(inner: &mut Inner, work: &Work) -> i64 {

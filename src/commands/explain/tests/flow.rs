@@ -135,6 +135,25 @@ fn every_kind_describes_its_reads_and_writes() {
     ] {
         check_part(&format!("{JSON}{sink}"), "sink", expected);
     }
+    let by_event = format!("{JSON}[handler.rhai]\nscript = 'event.rhai'\n[sink.http]\nurl = 'http://h/'\n");
+    check_part(
+        &by_event,
+        "handler",
+        expect![[r#"
+            The script `event.rhai` decides: `handle_event` gets one event after the other of one stream. The effects of
+            a call reach the sink only if the call succeeds. A call that takes longer than 30 seconds fails. An event
+            that fails keeps back neither the events before it nor their effects.
+        "#]],
+    );
+    check_part(
+        &by_event,
+        "sink",
+        expect![[r#"
+        It sends a POST request to `http://h/` for each effect of the script, and waits at most 30 seconds for its
+        answer. Its idempotency key is made of the event's stream and index, and of the effect's number for that
+        event, so a repeat has the same key.
+    "#]],
+    );
     let batch = format!("{JSON}{SCRIPT}[schedule]\nstreams_per_call = 10\nmax_bytes = '1MiB'\npurge = '1h'\n");
     check_part(
         &batch,

@@ -22,7 +22,7 @@ fn decided(stream: &str, number: i64) -> Decided {
         late: false,
         trace: None,
     };
-    Decided { work, next: number + 1, effects: Effects::Emitted(vec![Value::Int(number)]), accepted: 0 }
+    Decided { work, next: number + 1, effects: Effects::Emitted(vec![Value::Int(number)].into()), accepted: 0 }
 }
 
 fn sink(directory: &Path, settings: &str) -> FileSink {
@@ -164,7 +164,7 @@ async fn l13_an_effect_with_nan_is_permanent_and_spoils_no_other() {
     let directory = tempfile::tempdir().unwrap();
     let sink = sink(directory.path(), "");
     let average = Value::Map(vec![("avg".into(), Value::Float(f64::NAN))]);
-    let bad = Decided { effects: Effects::Emitted(vec![Value::Int(1), average]), ..decided("till-1", 1) };
+    let bad = Decided { effects: Effects::Emitted(vec![Value::Int(1), average].into()), ..decided("till-1", 1) };
     let results = sink.write(&[bad, decided("a-1", 2)]).await;
     let error = results[0].as_ref().unwrap_err();
     assert_eq!(error.kind(), HandlerErrorKind::Permanent);

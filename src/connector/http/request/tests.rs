@@ -4,6 +4,7 @@ use expect_test::{Expect, expect};
 
 use super::*;
 use crate::clock::Timestamp;
+use crate::effect::{Emitted, Ends};
 use crate::event::Assembler;
 use crate::handler::HandlerErrorKind;
 use crate::position::Ordinal;
@@ -39,20 +40,16 @@ fn check_events(settings: &str, stream: &str, indexes: &[i64], expected: Expect)
     expected.assert_eq(&requests);
 }
 
+fn decided(events: Vec<Event>, next: i64, effects: Emitted) -> Decided {
+    let (id, kind) = (WorkId { slot: 0, generation: 0 }, WorkKind::Handle);
+    let (read_at, last) = (Timestamp::ZERO, events.last().map_or(0, Event::next_index));
+    let work = Work { id, kind, events, next: last, failures: 0, read_at, late: false, trace: None };
+    Decided { work, next, effects: Effects::Emitted(effects), accepted: 0 }
+}
+
 fn emitted(settings: &str, value: serde_json::Value) -> Result<Outgoing, HandlerError> {
-    let work = Work {
-        id: WorkId { slot: 0, generation: 0 },
-        kind: WorkKind::Handle,
-        events: events("order-1", &[5, 6]),
-        next: 7,
-        failures: 0,
-        read_at: Timestamp::ZERO,
-        late: false,
-        trace: None,
-    };
-    let value = Value::from(value);
-    let decided = Decided { work, next: 6, effects: Effects::Emitted(Vec::new()), accepted: 0 };
-    maker(settings).unwrap().emitted(&decided, 2, &value)
+    let decided = decided(events("order-1", &[5, 6]), 6, Emitted::default());
+    maker(settings).unwrap().emitted(&decided, 2, &Value::from(value))
 }
 
 fn check_emitted(settings: &str, value: serde_json::Value, expected: Expect) {
@@ -184,6 +181,30 @@ fn an_effect_sets_the_parts_of_its_request() {
 
     "#]],
     );
+}
+
+#[test]
+fn c24_the_key_of_an_effect_of_one_event_names_that_event() {
+    let mut events = events("order-1", &[5, 6]);
+    for minor in [1, 2] {
+        let unfold = Assembler::new("order-1", "Snapshot").build(Kind::Unfold, Ordinal::new(9, minor), 7);
+        events.push(unfold.unwrap());
+    }
+    let request = || Value::Map(Vec::new());
+    let effects = Emitted::by_event((0..6).map(|_| request()).collect(), Ends::from_slice(&[2, 3, 4, 6]));
+    let decided = decided(events, 7, effects);
+    let maker = maker("").unwrap();
+    let keys: Vec<_> = (0..6)
+        .map(|number| {
+            let made = maker.emitted(&decided, number, &request()).unwrap();
+            made.headers["idempotency-key"].to_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(keys, ["5#0", "5#1", "6#0", "7u9.1#0", "7u9.2#1", "7u9.2#2"].map(|key| format!("g/order-1:{key}")));
+    let error = maker.emitted(&decided, 2, &Value::Null).unwrap_err();
+    assert_eq!(error.index(), Some(6), "{error}");
+    let error = maker.emitted(&decided, 3, &Value::Null).unwrap_err();
+    assert_eq!(error.index(), None, "an unfold has no index of its own: {error}");
 }
 
 #[test]

@@ -35,7 +35,7 @@ impl Effect {
             next: decided.next,
             emitted: match &decided.effects {
                 Effects::Events => Vec::new(),
-                Effects::Emitted(values) => values.clone(),
+                Effects::Emitted(values) => values.to_vec(),
             },
         }
     }

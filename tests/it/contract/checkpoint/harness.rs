@@ -196,7 +196,7 @@ pub(super) fn decided(stream: &str, index: i64, effects: Vec<Value>) -> Decided 
         late: false,
         trace: None,
     };
-    Decided { next: work.next, work, effects: Effects::Emitted(effects), accepted: 0 }
+    Decided { next: work.next, work, effects: Effects::Emitted(effects.into()), accepted: 0 }
 }
 
 /// A decision that inserts (stream, index) into the table of effects.

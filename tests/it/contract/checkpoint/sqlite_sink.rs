@@ -7,7 +7,7 @@ use expect_test::{Expect, expect};
 use propulsiond::clock::Timestamp;
 use propulsiond::config::scalar::Text;
 use propulsiond::connector::sqlite::{SinkSettings, SqliteSink};
-use propulsiond::effect::Value;
+use propulsiond::effect::{Emitted, Ends, Value};
 use propulsiond::event::{Assembler, Kind, Text as Field};
 use propulsiond::handler::HandlerErrorKind;
 use propulsiond::position::Ordinal;
@@ -307,6 +307,21 @@ fn events(stream: &str, first: i64, data: &[&[u8]], next: i64) -> Decided {
         events,
     };
     Decided { work, next, effects: Effects::Events, accepted: 0 }
+}
+
+#[tokio::test]
+async fn c19_the_error_of_an_effect_of_one_event_names_that_event() {
+    let directory = TempDir::new().unwrap();
+    let sink = sqlite_sink(directory.path(), &[TABLE]);
+    let insert = || statement("INSERT INTO t VALUES ('once', 0)", vec![]);
+    for refused in [insert(), Value::Int(1)] {
+        let Decided { work, next, .. } = events("a-1", 3, &[b"{}", b"{}"], 5);
+        let effects = Emitted::by_event(vec![insert(), refused], Ends::from_slice(&[1, 2]));
+        let decided = Decided { work, next, effects: Effects::Emitted(effects), accepted: 0 };
+        let error = sink.write(&[decided]).await.remove(0).unwrap_err();
+        assert_eq!((error.kind(), error.index()), (HandlerErrorKind::Permanent, Some(4)), "{error}");
+    }
+    assert!(rows(&directory.path().join("projections.db"), "SELECT a FROM t").is_empty(), "all of it or nothing");
 }
 
 #[tokio::test]

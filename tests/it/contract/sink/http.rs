@@ -382,7 +382,7 @@ async fn a_request_carries_the_trace_of_the_first_of_its_events_that_has_one() {
     check_traces("", vec![of_events(events())], &[("", ""), (first, "a=1"), (second, "b=2,c=3")]).await;
     check_traces("per = \"span\"", vec![of_events(events())], &[(first, "a=1")]).await;
     let body = || Value::Map(vec![("body".into(), Value::Int(1))]);
-    let emitted = Decided { effects: Effects::Emitted(vec![body(), body()]), ..of_events(events()) };
+    let emitted = Decided { effects: Effects::Emitted(vec![body(), body()].into()), ..of_events(events()) };
     check_traces("", vec![emitted], &[(first, "a=1"), (first, "a=1")]).await;
 }
 
@@ -405,6 +405,6 @@ async fn a_trace_context_is_not_passed_on_if_disabled_or_set_elsewhere() {
     check_traces("headers = { traceparent = \"mine\" }", vec![events()], &[("mine", "")]).await;
     let own = Value::Map(vec![("TraceParent".into(), "from the handler".into())]);
     let effect = Value::Map(vec![("headers".into(), own)]);
-    let emitted = Decided { effects: Effects::Emitted(vec![effect]), ..events() };
+    let emitted = Decided { effects: Effects::Emitted(vec![effect].into()), ..events() };
     check_traces("", vec![emitted], &[("from the handler", "")]).await;
 }
