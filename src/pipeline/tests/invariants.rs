@@ -116,7 +116,7 @@ struct Emits;
 
 impl Handler for Emits {
     fn handle(self: Arc<Self>, call: Arc<Call>) -> BoxFuture<'static, Decisions> {
-        let decide = |_| Ok(Decision { effects: vec![Value::from("done")], ..Decision::handled() });
+        let decide = |_| Ok(Decision { effects: vec![Value::from("done")].into(), ..Decision::handled() });
         std::future::ready(call.streams.iter().map(decide).collect()).boxed()
     }
 }
