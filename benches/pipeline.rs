@@ -293,15 +293,14 @@ impl Assemble for Made {
                 AnySink::Transactional(Arc::new(sqlite::SqliteSink::new(&settings, &self.context)))
             }
         };
-        let checkpoints: Option<Arc<dyn CheckpointStore>> = match &sink {
-            AnySink::Transactional(_) => None,
+        let checkpoints: Arc<dyn CheckpointStore> = match &sink {
+            AnySink::Transactional(sink) => sink.checkpoints(),
             AnySink::Plain(_) if self.work.durable => {
-                Some(Arc::new(sqlite::SqliteCheckpoints::new(&sqlite::CheckpointSettings::default(), &self.context)))
+                Arc::new(sqlite::SqliteCheckpoints::new(&sqlite::CheckpointSettings::default(), &self.context))
             }
-            AnySink::Plain(_) => Some(Arc::new(memory::store::MemoryCheckpoints::new(
-                &memory::store::Settings::default(),
-                &self.context,
-            ))),
+            AnySink::Plain(_) => {
+                Arc::new(memory::store::MemoryCheckpoints::new(&memory::store::Settings::default(), &self.context))
+            }
         };
         Ok(Parts { source: Arc::new(source), checkpoints, handler, sink, filter: Arc::new(Filter::default()) })
     }
@@ -323,7 +322,7 @@ impl Assemble for ManyTranches {
         let (null, store) = (null::Settings::default(), memory::store::Settings::default());
         Ok(Parts {
             source: Arc::new(generate::source(&settings, &self.context)?),
-            checkpoints: Some(Arc::new(memory::store::MemoryCheckpoints::new(&store, &self.context))),
+            checkpoints: Arc::new(memory::store::MemoryCheckpoints::new(&store, &self.context)),
             handler: None,
             sink: AnySink::Plain(Arc::new(null::NullSink::new(&null, &self.context)?)),
             filter: Arc::new(Filter::default()),

@@ -53,7 +53,7 @@ impl Assemble for Generated {
             generate::Settings { count: Some(20_000), streams: 100.try_into()?, ..generate::Settings::default() };
         Ok(Parts {
             source: Arc::new(generate::source(&settings, &self.context)?),
-            checkpoints: Some(Arc::new(memory::store::MemoryCheckpoints::default())),
+            checkpoints: Arc::new(memory::store::MemoryCheckpoints::default()),
             handler: Some(AnyHandler::Async(Arc::clone(&self.count) as Arc<dyn Handler>)),
             sink: AnySink::Plain(Arc::new(null::NullSink::new(&null::Settings::default(), &self.context)?)),
             filter: Arc::new(Filter::default()),

@@ -62,6 +62,7 @@ use crate::event::{Event, Indexes};
 use crate::position::{Ordinal, Position, Progress, TrancheId, WritePosition};
 use crate::work::{self, Work, WorkId};
 
+use belonging::FormerTranches;
 use in_flight::{HeldClock, InFlightTable};
 use ingest::Arrival;
 use lane::{Lanes, Nodes};
@@ -140,7 +141,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BrokenFeed {
     #[error(
-        "event {index} of stream `{stream}` came from tranche `{from}`, but tranche `{other}` has brought this index already"
+        "event {index} of stream `{stream}` came from tranche `{from}` after tranche `{other}` had brought this event or a later one"
     )]
     StreamInTwoTranches { stream: String, index: i64, from: TrancheId, other: TrancheId },
     #[error("tranche `{tranche}` went back from ordinal {last} to {at}")]
@@ -152,6 +153,7 @@ pub struct Scheduler {
     options: Options,
     ledger: Ledger,
     streams: Streams,
+    former: FormerTranches,
     lanes: Lanes,
     nodes: Nodes,
     store: Store,
@@ -183,6 +185,7 @@ impl Scheduler {
         Self {
             streams: Streams::new(options.hash_seed),
             options,
+            former: FormerTranches::default(),
             ledger: Ledger::default(),
             lanes: Lanes::new(),
             nodes: Nodes::new(),

@@ -142,10 +142,14 @@ impl Assemble for Assembly {
         let context = &self.context;
         let source = source.build(context).context("open the source")?;
         let (sink, checkpoints) = match progress {
-            Progress::Sink(sink) => (AnySink::Transactional(sink.build(context).context("open the sink")?), None),
+            Progress::Sink(sink) => {
+                let sink = sink.build(context).context("open the sink")?;
+                let checkpoints = sink.checkpoints();
+                (AnySink::Transactional(sink), checkpoints)
+            }
             Progress::Store(store) => {
                 let sink = sink.build(context).context("open the sink")?;
-                (AnySink::Plain(sink), Some(store.build(context).context("open the checkpoint store")?))
+                (AnySink::Plain(sink), store.build(context).context("open the checkpoint store")?)
             }
         };
         let handler = self.script.as_ref().map(|script| AnyHandler::Blocking(script.factory()));

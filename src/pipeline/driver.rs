@@ -125,7 +125,7 @@ impl Driver {
         let now = clock.now();
         let contract = parts.source.contract();
         let (events_in, events) = mpsc::channel(EVENTS);
-        let store = progress_store(&parts);
+        let store = parts.checkpoints;
         let (changes_in, changes) = Changes::channel();
         let watch = watch::watch(Arc::clone(&parts.source), changes_in, events_in.clone(), random.u64(..));
         group.spawn(TaskKind::Source, "source", watch);
@@ -347,16 +347,6 @@ impl Driver {
         // A time in the past was dealt with by this pass, or waits for an event.
         let due = due.into_iter().flatten().filter(|at| *at > self.now);
         due.fold(self.now + Duration::from_secs(1), Timestamp::min)
-    }
-}
-
-fn progress_store(parts: &Parts) -> Arc<dyn CheckpointStore> {
-    match (&parts.checkpoints, &parts.sink) {
-        (Some(store), _) => Arc::clone(store),
-        (None, AnySink::Transactional(sink)) => sink.checkpoints(),
-        (None, AnySink::Plain(_)) => {
-            unreachable!("a pipeline whose sink cannot hold the progress has a checkpoint store")
-        }
     }
 }
 

@@ -25,8 +25,9 @@ pub struct Identity {
 /// The connectors and the handler of one run.
 pub struct Parts {
     pub source: Arc<dyn Source>,
-    /// `None`: the sink holds the progress.
-    pub checkpoints: Option<Arc<dyn CheckpointStore>>,
+    /// The store of the progress. A transactional sink brings its own:
+    /// [`checkpoints`](crate::sink::TransactionalSink::checkpoints).
+    pub checkpoints: Arc<dyn CheckpointStore>,
     pub handler: Option<AnyHandler>,
     pub sink: AnySink,
     pub filter: Arc<Filter>,

@@ -1,5 +1,7 @@
 //! Whole runs of a pipeline on memory connectors, in paused time.
 
+mod invariants;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -20,7 +22,7 @@ use crate::connector::memory::store::{Fault, MemoryCheckpoints, Operation};
 use crate::effect::Value;
 use crate::event::{Assembler, Event, Kind};
 use crate::handler::{AnyHandler, Call, Decision, Decisions, Handler, HandlerError, HandlerErrorKind, NextIndex};
-use crate::position::{StartAt, TrancheId};
+use crate::position::{Ordinal, StartAt, TrancheId};
 use crate::runtime::retry::Backoff;
 use crate::runtime::supervise::Group;
 use crate::scheduler::Order;
@@ -48,8 +50,11 @@ fn key() -> CheckpointKey {
 }
 
 fn event(index: i64) -> Event {
-    let at = crate::position::Ordinal::new(index.unsigned_abs(), 0);
-    Assembler::new("a-1", "T").build(Kind::Event, at, index).unwrap()
+    event_of("a-1", index.unsigned_abs(), index)
+}
+
+fn event_of(stream: &str, at: u64, index: i64) -> Event {
+    Assembler::new(stream, "T").build(Kind::Event, Ordinal::new(at, 0), index).unwrap()
 }
 
 impl Rig {
@@ -92,7 +97,7 @@ impl Rig {
     fn parts(&self, handler: impl Handler + 'static) -> Parts {
         Parts {
             source: Arc::new(self.feed.source()),
-            checkpoints: Some(Arc::new(self.store.clone())),
+            checkpoints: Arc::new(self.store.clone()),
             handler: Some(AnyHandler::Async(Arc::new(handler))),
             sink: AnySink::Plain(Arc::new(self.store.sink())),
             filter: Arc::new(Filter::default()),
@@ -213,7 +218,7 @@ async fn s19_a_transactional_sink_that_is_unusable_halts_the_pipeline_and_blames
     let (arrived, released, store) = (Arc::default(), Arc::new(Notify::new()), rig.store.clone());
     released.notify_one();
     let sink = AnySink::Transactional(Arc::new(Closed(store.clone())));
-    let parts = Parts { sink, checkpoints: None, ..rig.parts(Waits { arrived, released }) };
+    let parts = Parts { sink, ..rig.parts(Waits { arrived, released }) };
     // `then = "skip"` would pass the events.
     assert_eq!(rig.run_once(parts).await, Ended::Halted("its output is closed".to_owned()));
     assert_eq!(store.load(&key()).await.unwrap(), None, "nothing is handled");
@@ -321,7 +326,7 @@ async fn s14_a_panic_of_the_driver_restarts_its_pipeline_only() {
     let sink = store.clone();
     let running = rig.run(move || Parts {
         source: Arc::new(parts(&feed)),
-        checkpoints: Some(Arc::new(sink.clone())),
+        checkpoints: Arc::new(sink.clone()),
         handler: None,
         sink: AnySink::Plain(Arc::new(sink.sink())),
         filter: Arc::new(Filter::default()),

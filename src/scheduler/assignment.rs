@@ -44,6 +44,7 @@ impl Scheduler {
             }
         }
         self.ledger.close(tranche);
+        self.former.forget_epoch(epoch);
         for lane in 0..self.lanes.bound() {
             if self.lanes[lane].free {
                 continue;
@@ -201,6 +202,7 @@ impl Scheduler {
         let epoch = self.streams.get(id).epoch;
         let scope = self.scope(self.ledger.epochs[epoch as usize].tranche);
         self.streams.remove(id, scope);
+        self.former.forget_stream(id);
         self.ledger.leave_epoch(epoch);
     }
 

@@ -234,9 +234,7 @@ impl Scheduler {
     fn admit_event(&mut self, origin: &BatchOrigin, arrival: &Arrival) -> Result<(), BrokenFeed> {
         let (index, stream) = (arrival.index, arrival.stream);
         let mut lane = self.find_lane(stream);
-        if self.streams.get(stream).epoch != origin.epoch || lane != NONE && self.lanes[lane].mixed {
-            self.change_tranche(origin, arrival)?;
-        }
+        self.check_tranche(origin, arrival)?;
         if lane != NONE && self.was_parked(lane, origin, arrival) {
             self.admit_recovered(origin, arrival);
             return Ok(());
@@ -318,6 +316,7 @@ impl Scheduler {
             return self.add_dependent(origin.batch, arrival.slot, lane_id, On::Event(index));
         }
         lane.bytes += arrival.bytes;
+        lane.mixed |= self.streams.get(lane.stream).epoch != origin.epoch;
         let (is_head, extras, unfolds) = (lane.head == node, lane.extras, lane.unfolds);
         if unfolds != NONE && arrival.kind == Kind::Event && self.nodes[unfolds].index <= index {
             self.supersede(lane_id, On::Event(index));
@@ -351,6 +350,7 @@ impl Scheduler {
         let lane = &mut self.lanes[lane_id];
         lane.len += 1;
         lane.bytes += arrival.bytes;
+        lane.mixed |= self.streams.get(lane.stream).epoch != origin.epoch;
         if self.lane_extras[extras].waiting {
             self.start_waiting(node);
         }
@@ -382,6 +382,8 @@ impl Scheduler {
     pub(super) fn add_dependent(&mut self, batch: u32, slot: u32, lane: u32, on: On) {
         let extras = self.extras_of(lane);
         let waiting = self.lane_extras[extras].waiting;
+        let epoch = self.streams.get(self.lanes[lane].stream).epoch;
+        self.lanes[lane].mixed |= self.ledger.epochs[epoch as usize].tranche != self.ledger.tranche_of(batch);
         if waiting {
             self.ledger.wait(batch, true);
         }

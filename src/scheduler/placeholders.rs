@@ -33,6 +33,7 @@ impl Scheduler {
         let node = self.add_node(origin.batch, &emptied);
         self.nodes[node].flags = Node::RECOVERED;
         self.store.set_apart(&mut self.nodes[node]);
+        self.lanes[lane].mixed |= self.streams.get(arrival.stream).epoch != origin.epoch;
         if !self.lanes[lane].insert(&mut self.nodes, node) {
             self.free_node(node);
             return;
@@ -50,10 +51,8 @@ impl Scheduler {
             return NONE;
         }
         let lane = self.find_lane(stream);
-        let epoch = self.streams.get(stream).epoch;
-        if epoch != origin.epoch && !self.ledger.epochs[epoch as usize].open {
-            self.adopt(stream, origin.epoch);
-        }
+        // No handler sees a placeholder. One that another tranche brought as well loses no event.
+        _ = self.change_tranche(origin, stream, index);
         let known = self.streams.get(stream);
         let has_queue = lane != NONE && !self.lanes[lane].is_idle();
         let is_next = !self.options.require_all || index <= known.write().max(0);

@@ -11,8 +11,8 @@ impl Scheduler {
         let (index, stream) = (arrival.index, arrival.stream);
         let lane = self.find_lane(stream);
         let epoch = self.streams.get(stream).epoch;
-        if epoch != origin.epoch && (!self.ledger.epochs[epoch as usize].open || self.is_idle(stream)) {
-            self.adopt(stream, origin.epoch);
+        if !self.ledger.epochs[epoch as usize].open || self.is_idle(stream) {
+            self.pass_on(origin, stream);
         }
         let known = self.streams.get(stream);
         if known.write() >= 0 && index < known.superseded_below() {

@@ -273,10 +273,19 @@ impl Check<'_> {
         })
     }
 
-    /// Refuses `then = "park"` where nothing can hold parked events.
+    /// Refuses `then = "park"` over events without ordinals, and where nothing can hold parked events.
     fn park(&self) -> Option<Problem> {
+        if self.pipeline.spec.errors.then != Then::Park {
+            return None;
+        }
+        let at = &["errors", "then"];
+        if let Some(source) = self.parts.source.as_ref().filter(|source| !source.contract().ordinals) {
+            // The ordinal is part of a parked event's key (C21).
+            let why = format!("events of a `{source}` source cannot be parked: it numbers them anew in each process");
+            return Some(self.problem(at, why).help("write `then = \"halt\"` or `then = \"skip\"`"));
+        }
         let progress = self.parts.progress.as_ref()?;
-        if self.pipeline.spec.errors.then != Then::Park || progress.facts().parked {
+        if progress.facts().parked {
             return None;
         }
         let why = match progress {
@@ -285,7 +294,7 @@ impl Check<'_> {
         };
         let able = stores(|facts| facts.parked, "`checkpoint.", "`");
         let help = format!("write `then = \"halt\"`; only {able} can park so far");
-        Some(self.problem(&["errors", "then"], why).help(help))
+        Some(self.problem(at, why).help(help))
     }
 
     fn script(&self) -> Option<Problem> {

@@ -32,7 +32,7 @@ impl Assemble for Fixed {
     fn assemble(&self) -> anyhow::Result<Parts> {
         Ok(Parts {
             source: Arc::new(self.feed.source()),
-            checkpoints: Some(Arc::new(MemoryCheckpoints::default())),
+            checkpoints: Arc::new(MemoryCheckpoints::default()),
             handler: None,
             sink: AnySink::Plain(Arc::clone(&self.sink)),
             filter: Arc::new(Filter::default()),

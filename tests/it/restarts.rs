@@ -33,7 +33,7 @@ impl Assemble for Failing {
         anyhow::ensure!(!failed, "out of luck");
         Ok(Parts {
             source: Arc::new(self.feed.source()),
-            checkpoints: Some(Arc::new(MemoryCheckpoints::default())),
+            checkpoints: Arc::new(MemoryCheckpoints::default()),
             handler: None,
             sink: AnySink::Plain(Arc::new(NullSink)),
             filter: Arc::new(Filter::default()),

@@ -44,7 +44,7 @@ impl Assemble for Assembly {
         }
         Ok(Parts {
             source: Arc::new(self.feed.source()),
-            checkpoints: Some(Arc::new(MemoryCheckpoints::default())),
+            checkpoints: Arc::new(MemoryCheckpoints::default()),
             handler: None,
             sink: AnySink::Plain(Arc::new(NullSink)),
             filter: Arc::new(Filter::default()),

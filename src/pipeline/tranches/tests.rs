@@ -95,6 +95,15 @@ fn c27_a_tranche_that_comes_back_is_claimed_once_the_first_claim_has_returned() 
 }
 
 #[test]
+fn c26_an_answer_for_another_assignment_is_not_wanted() {
+    let mut tranches = Tranches::default();
+    tranches.added(key("a"), None, 2, at(0));
+    due(&mut tranches, 0);
+    assert!(!tranches.claim_returned(&id("a"), 1));
+    assert!(tranches.claim_returned(&id("a"), 2));
+}
+
+#[test]
 fn c27_a_claim_waits_for_a_commit_of_its_key() {
     let mut tranches = Tranches::default();
     tranches.added(key("a"), None, 2, at(0));

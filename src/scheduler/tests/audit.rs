@@ -24,7 +24,7 @@ fn l1_progress_never_covers_an_event_that_a_broken_feed_left_unadmitted() {
          open t0 position=0 set=1,3,5-9; read t0: a/0 a/1 a/2 b/0 c/0 c/1; progress t0; tranche t0; take; ok a; progress t0",
         expect![[r#"
             b 0
-            event 0 of stream `b` came from tranche `t0`, but tranche `t1` has brought this index already
+            event 0 of stream `b` came from tranche `t0` after tranche `t1` had brought this event or a later one
             0 1-1 3-3 5-9
             batches=1/1 bytes=2 ahead=6 unhandled=4 runs=3 completed=0/2 blocked=Some(2)
             a 1 next=3
@@ -37,7 +37,7 @@ fn l1_progress_never_covers_an_event_that_a_broken_feed_left_unadmitted() {
          open t0 position=0 set=2-9; read t0: a/0 a/1 a/2 b/0@20 c/0; take; ok a; progress t0",
         expect![[r#"
             b 0
-            event 0 of stream `b` came from tranche `t0`, but tranche `t1` has brought this index already
+            event 0 of stream `b` came from tranche `t0` after tranche `t1` had brought this event or a later one
             a 0 next=3
             0 1-9
         "#]],

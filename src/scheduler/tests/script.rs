@@ -38,12 +38,7 @@ pub(super) fn check(script: &str, expected: Expect) {
 
 pub(super) fn check_with(options: Options, script: &str, expected: Expect) {
     let mut runner = Runner::new(options);
-    for line in script.lines().flat_map(|line| line.split(';')).map(str::trim).filter(|line| !line.is_empty()) {
-        runner.step(line);
-        if !runner.broken {
-            invariants::check(&runner.scheduler);
-        }
-    }
+    runner.run(script);
     expected.assert_eq(&runner.out);
 }
 
@@ -74,6 +69,16 @@ impl Runner {
 
     fn now(&self) -> Timestamp {
         Timestamp::from_millis(self.now)
+    }
+
+    /// Runs a script, and checks the invariants after each step.
+    pub(super) fn run(&mut self, script: &str) {
+        for line in script.lines().flat_map(|line| line.split(';')).map(str::trim).filter(|line| !line.is_empty()) {
+            self.step(line);
+            if !self.broken {
+                invariants::check(&self.scheduler);
+            }
+        }
     }
 
     pub(super) fn step(&mut self, line: &str) {

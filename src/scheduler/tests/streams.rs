@@ -3,8 +3,9 @@
 use expect_test::expect;
 
 use super::super::Options;
-use super::script::{check, check_with, options};
+use super::script::{Runner, check, check_with, options};
 use crate::event::Indexes;
+use crate::position::{Ordinal, TrancheId};
 
 #[test]
 fn c5_an_offered_or_passed_index_is_a_duplicate() {
@@ -130,7 +131,7 @@ fn c4_a_stream_in_two_tranches_is_a_broken_feed_that_names_both() {
         "open t1; read t0: a/0 a/1; take; ok a; read t1: b/0 a/1 b/1; progress t1; take; ok b; progress t1",
         expect![[r#"
         a 0 1
-        event 1 of stream `a` came from tranche `t1`, but tranche `t0` has brought this index already
+        event 1 of stream `a` came from tranche `t1` after tranche `t0` had brought this event or a later one
         origin
         b 0
         origin 1-1
@@ -139,15 +140,102 @@ fn c4_a_stream_in_two_tranches_is_a_broken_feed_that_names_both() {
     check(
         "open t1; read t0: a/0 a/1; read t1: a/1",
         expect![[r#"
-        event 1 of stream `a` came from tranche `t1`, but tranche `t0` has brought this index already
+        event 1 of stream `a` came from tranche `t1` after tranche `t0` had brought this event or a later one
     "#]],
     );
     check(
         "open t1; read t0: a/0; take; read t1: a/0",
         expect![[r#"
         a 0
-        event 0 of stream `a` came from tranche `t1`, but tranche `t0` has brought this index already
+        event 0 of stream `a` came from tranche `t1` after tranche `t0` had brought this event or a later one
     "#]],
+    );
+}
+
+#[test]
+fn c4_a_stray_event_that_comes_first_does_not_hide_those_of_the_owner() {
+    // The owner brings a later event, and then the event itself or an earlier one.
+    for owner in ["a/6 a/5", "a/6 a/4", "a/p6 a/5", "a/u6 a/5"] {
+        for handled in ["take; ok a", "take", ""] {
+            let script = format!("open t1; read t1: a/5; {handled}; read t0: {owner}");
+            let mut runner = Runner::new(options());
+            runner.run(&script);
+            let index = owner.rsplit('/').next().unwrap();
+            let broken = format!(
+                "event {index} of stream `a` came from tranche `t0` after tranche `t1` had brought this event or a later one\n"
+            );
+            assert!(runner.out.ends_with(&broken), "{script}: {}", runner.out);
+            let progress = runner.scheduler.progress(&TrancheId::new("t0")).unwrap();
+            assert!(progress.position.is_none() && !progress.handled.contains(Ordinal::new(2, 0)), "{progress:?}");
+        }
+    }
+}
+
+#[test]
+fn c4_a_tranche_that_takes_a_stream_over_cannot_bring_its_earlier_events() {
+    for first in ["a/1", "a/p1", "a/u1"] {
+        let script = format!("open t1; read t0: a/0; take; ok a; read t1: {first}; take; read t1: a/0");
+        let mut runner = Runner::new(options());
+        runner.run(&script);
+        let broken =
+            "event 0 of stream `a` came from tranche `t1` after tranche `t0` had brought this event or a later one\n";
+        assert!(runner.out.ends_with(broken), "{script}: {}", runner.out);
+    }
+}
+
+#[test]
+fn c4_each_tranche_may_bring_its_own_events_of_a_stream_again() {
+    check(
+        "open t1; read t0: a/0 a/2; take; ok a; take; ok a; read t1: a/3; take; ok a; read t0: a/0 a/1; read t1: a/3 a/4; take all; ok a; take; counts; read t1: a/1",
+        expect![[r#"
+            a 0
+            a 2
+            a 3
+            a 1 late
+            a 4
+            late 1 duplicates 2
+            event 1 of stream `a` came from tranche `t1` after tranche `t0` had brought this event or a later one
+        "#]],
+    );
+}
+
+#[test]
+fn c4_a_stream_that_alternates_between_tranches_hides_no_event() {
+    let mut runner = Runner::new(options());
+    runner.run("open t1");
+    for index in (0..200).step_by(2) {
+        runner.run(&format!("read t0: a/{index}; take; ok a; read t1: a/{}; take; ok a", index + 1));
+    }
+    let all = runner.scheduler.former.kept();
+    assert!(all <= 64, "{all} former tranches are kept");
+    runner.out.clear();
+    runner.run("read t0: a/198; read t1: a/199; read t1: a/0");
+    assert_eq!(
+        runner.out,
+        "event 0 of stream `a` came from tranche `t1` after tranche `t0` had brought this event or a later one\n"
+    );
+    runner.run("revoke t0; revoke t1");
+    assert_eq!(runner.scheduler.former.kept(), 0);
+}
+
+#[test]
+fn c6_a_placeholder_among_events_of_another_tranche_leaves_with_its_own() {
+    check(
+        "open t1; read t0: a/0 a/1 a/2; read t1: a/p3 b/0; revoke t1; open t1; take; ok a; explain a; progress t0; read t1: a/3; take",
+        expect![[r#"
+            a 0 1 2
+            Idle head=None events=0 age=0 write=Some(3)
+            3
+            a 3
+        "#]],
+    );
+    check(
+        "open t1; read t0: a/0 a/1; take; read t1: a/u1; revoke t1; ok a; explain a; progress t0",
+        expect![[r#"
+            a 0 1
+            Idle head=None events=0 age=0 write=Some(2)
+            2
+        "#]],
     );
 }
 

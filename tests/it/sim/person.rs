@@ -1,4 +1,4 @@
-//! Somebody who pauses the pipeline, resumes it, and exchanges its filter and its handler while it runs.
+//! The operator of a running pipeline: pauses and resumes it, and exchanges its filter and its handler.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use propulsiond::pipeline::Handle;
 use super::feed;
 use super::world::World;
 
-/// Does a few things at times of the seed's, and leaves the pipeline running.
+/// Performs a few operations at random times, and leaves the pipeline running.
 pub(super) async fn meddle(world: &World, handle: &Handle, process: &str) {
     let (plan, times) = {
         let mut inner = world.lock();
@@ -16,12 +16,12 @@ pub(super) async fn meddle(world: &World, handle: &Handle, process: &str) {
         (inner.plan.clone(), times)
     };
     for _ in 0..times {
-        let (wait, what) = {
+        let (wait, operation) = {
             let mut inner = world.lock();
             (inner.random.u64(1..400), inner.random.u32(0..3))
         };
         tokio::time::sleep(Duration::from_millis(wait)).await;
-        match what {
+        match operation {
             0 => pause(world, handle, process).await,
             1 => {
                 let excludes = world.lock().random.bool();
@@ -36,7 +36,7 @@ pub(super) async fn meddle(world: &World, handle: &Handle, process: &str) {
 
 async fn pause(world: &World, handle: &Handle, process: &str) {
     handle.pause().await;
-    // By then it has heard of it.
+    // The pause takes effect within this time.
     tokio::time::sleep(Duration::from_millis(2)).await;
     world.lock().paused.insert(process.to_owned());
     let pause = {

@@ -163,7 +163,7 @@ impl World {
         let sink = Arc::new(SimSink { world: self.clone(), process: process.to_owned() });
         Parts {
             source: Arc::new(Feed::new(self.clone(), process)),
-            checkpoints: (!plan.transactional).then_some(store),
+            checkpoints: store,
             handler: Some(self.handler(process)),
             sink: if plan.transactional { AnySink::Transactional(sink) } else { AnySink::Plain(sink) },
             filter: Arc::new(super::feed::filter(plan.filtered)),
@@ -255,7 +255,7 @@ impl Inner {
         match ended {
             Ended::Finished => assert!(last || self.plan.trials.jobs, "only a job ends at the tail"),
             Ended::Halted(why) => {
-                let is_broken = self.plan.feed.broken && why.contains("has brought this index already");
+                let is_broken = self.plan.feed.broken && why.contains("had brought this event or a later one");
                 assert!(is_broken || self.plan.then == Then::Halt, "it halts where its policy says so")
             }
             Ended::Unavailable(_) => {
