@@ -290,3 +290,35 @@ fn r63_status_sends_the_token_of_the_settings() {
     said(&refused, 1, &["refuses: send the token of `http.token`"]);
     said(&run(&mut status(&place, &daemon, &["--settings", "settings.toml"])), 0, &["inbox"]);
 }
+
+#[test]
+fn w2_another_program_reads_the_sinks_database_while_the_daemon_is_idle() {
+    let place = Place::new(&[
+        (
+            "shop.toml",
+            "checkpoint = \"sink\"\n[source.memory]\n[handler.rhai]\nscript = \"shop.rhai\"\n[sink.sqlite]\npath = \"shop.db\"\n\
+             init = [\"CREATE TABLE IF NOT EXISTS seen (stream TEXT, n INTEGER)\"]\n",
+        ),
+        (
+            "shop.rhai",
+            "fn handle_event(stream, event) {\n\
+                 emit(#{ sql: \"INSERT INTO seen VALUES (?, ?)\", params: [stream.name, event.index] });\n\
+             }\n",
+        ),
+    ]);
+    let daemon = place.start(&[]);
+    for round in 1..=2_u64 {
+        let event = EVENT.replace(":0,", &format!(":{},", round - 1));
+        check(daemon.request("POST /pipelines/shop/events", &JSON, &event), 202, "");
+        daemon.until("/metrics", |_, body| handled(body, "shop") == round);
+        // An idle daemon writes its log back. The file then holds everything, and the log is empty.
+        let log = place.path("data/shop.db-wal");
+        daemon.until("/health", |_, _| std::fs::metadata(&log).is_ok_and(|log| log.len() == 0));
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let shop = rusqlite::Connection::open_with_flags(place.path("data/shop.db"), flags).unwrap();
+        let seen: u32 = shop.query_row("SELECT count(*) FROM seen", [], |row| row.get(0)).unwrap();
+        assert_eq!(u64::from(seen), round);
+    }
+    let (code, said) = daemon.stop("TERM");
+    assert_eq!(code, Some(0), "{said}");
+}

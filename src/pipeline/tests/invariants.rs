@@ -5,32 +5,6 @@ use crate::checkpoint::Parked;
 use crate::event::Indexes;
 
 #[tokio::test(start_paused = true)]
-async fn c15_the_refusal_of_an_old_commit_does_not_fence_a_tranche_that_came_back() {
-    let rig = Rig::new(Stop::Tail);
-    let (feed, store, held) = (rig.feed.clone(), rig.store.clone(), Arc::new(Notify::new()));
-    let (arrived, first) = (Arc::clone(&held), AtomicU32::new(0));
-    store.inject(move |operation| {
-        let is_first = matches!(operation, Operation::Commit(_)) && first.fetch_add(1, Ordering::Relaxed) == 0;
-        is_first.then(|| {
-            arrived.notify_one();
-            Fault::Hold
-        })
-    });
-    let meddle = async {
-        held.notified().await;
-        store.claim_all(&[key()], &Owner("thief".into())).await.pop().unwrap().unwrap();
-        feed.lose(&tranche());
-        feed.add(&tranche());
-        // Paused time passes only once the driver has nothing left to do: it knows both changes by then.
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        store.release_held();
-    };
-    let parts = rig.parts(AtOnce(|| NextIndex::All));
-    let (ended, ()) = tokio::join!(rig.run_once(parts), meddle);
-    assert_eq!(ended, Ended::Finished);
-}
-
-#[tokio::test(start_paused = true)]
 async fn c21_streams_that_were_parked_earlier_stay_parked_after_a_start() {
     let rig = Rig::new(Stop::Tail);
     let store = rig.store.clone();
