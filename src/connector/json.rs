@@ -19,7 +19,7 @@
 //! record that names file and line. A last line without a newline waits for its rest. At the end of a finite run it
 //! counts if it is complete.
 //!
-//! **Foreign records.** With `map`, the lines are records of any form, and [`mapped`] makes events of them. An event of an
+//! **Foreign records.** With `map`, the lines are records of any form, and `mapped` makes events of them. An event of an
 //! unrolled array has its item's number, from 0 on, as the minor of its ordinal. If no record gives the index, it is the
 //! major of the ordinal, or number·2^44 + line·2^16 + item with an unrolled array. Without `map`, no line pays for it.
 //!
