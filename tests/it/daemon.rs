@@ -172,11 +172,9 @@ impl Daemon {
         self.request_with(head, headers, body.as_bytes())
     }
 
-    /// Like [`request`](Self::request), with a body of bytes.
+    /// Like [`request`](Self::request), with a body of bytes. A `GET` is sent once more if its connection breaks without an
+    /// answer, as clients do; a daemon that has ended refuses the second connection.
     pub(crate) fn request_with(&self, head: &str, headers: &[(&str, &str)], body: &[u8]) -> (u16, String) {
-        use std::io::Write;
-        let mut stream = std::net::TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
         let mut text = format!("{head} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
         if !headers.iter().any(|(name, _)| *name == "host") {
             text.push_str(&format!("host: {}\r\n", self.address));
@@ -184,14 +182,28 @@ impl Daemon {
         for (name, value) in headers {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
-        write!(stream, "{text}\r\n").unwrap();
-        // The daemon may refuse a large body, and close, before it has read all of it.
-        let _all_sent = stream.write_all(body).is_ok();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
+        text.push_str("\r\n");
+        let answer = match self.exchange(&text, body) {
+            Err(_) if head.starts_with("GET ") => self.exchange(&text, body),
+            answer => answer,
+        };
+        let answer = answer.unwrap_or_else(|error| panic!("{head} has no answer: {error}"));
         let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
         let body = answer.split_once("\r\n\r\n").unwrap().1;
         (status, unchunk(&answer, body))
+    }
+
+    /// Sends a request over a connection of its own, and reads the answer.
+    fn exchange(&self, head: &str, body: &[u8]) -> std::io::Result<String> {
+        use std::io::Write;
+        let mut stream = std::net::TcpStream::connect(&self.address)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.write_all(head.as_bytes())?;
+        // The daemon may refuse a large body, and close, before it has read all of it.
+        let _all_sent = stream.write_all(body).is_ok();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        if answer.is_empty() { Err(std::io::ErrorKind::UnexpectedEof.into()) } else { Ok(answer) }
     }
 
     pub(crate) fn get(&self, path: &str) -> (u16, String) {
