@@ -13,7 +13,9 @@
 //! truncated or rewritten is a lost position, as is an earlier file that has grown, and a new file that sorts before the
 //! current one. With `on_replaced = "restart"`, the source reads such a file under a new number instead.
 //!
-//! A rewrite in place that keeps the first and the last 4,096 bytes before the offset is not found.
+//! A rewrite in place that keeps the first and the last 4,096 bytes before the offset is not found. Nor is a change behind the
+//! position: the lines that were handled ahead of it have no proof. At the origin there is no position, and so a copy of the
+//! file gets a new number.
 //!
 //! **Lines.** The source passes blank lines and lines that start with `#`. A line that cannot be read becomes a malformed
 //! record that names file and line. A last line without a newline waits for its rest. At the end of a finite run it
