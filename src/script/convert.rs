@@ -1,5 +1,7 @@
 //! Conversion of script values to effects, and their texts in messages.
 
+use std::borrow::Cow;
+
 use rhai::Dynamic;
 
 use super::call::{Call, Failure, Fault, Part, Seen, current, misuse};
@@ -135,10 +137,21 @@ pub(super) fn display(value: &Dynamic) -> String {
     found.unwrap_or_else(|| value.to_string())
 }
 
-/// Names the type of a value for messages.
-pub(super) fn kind(value: &Dynamic) -> &'static str {
-    match value.type_name() {
-        "()" => "nothing",
+/// Names a type of the engine, as its errors write it.
+pub(super) fn kind_of_type(name: &str) -> Cow<'_, str> {
+    let known = match name {
+        "()" => "an absent value",
+        "event" => "an event",
+        "events" => "a list of events",
+        "stream" | "span" | "time" | "range" => return Cow::Owned(format!("a {name}")),
+        name => plain_kind(name),
+    };
+    if known.is_empty() { Cow::Owned(format!("a value of type `{name}`")) } else { Cow::Borrowed(known) }
+}
+
+/// Names a type of the language; empty for others.
+fn plain_kind(name: &str) -> &'static str {
+    match name {
         "bool" => "a bool",
         "i64" => "an integer",
         "f64" => "a float",
@@ -149,6 +162,15 @@ pub(super) fn kind(value: &Dynamic) -> &'static str {
         "blob" => "a blob",
         "Fn" => "a function",
         "timestamp" => "a timestamp",
+        _ => "",
+    }
+}
+
+/// Names the type of a value for messages.
+pub(super) fn kind(value: &Dynamic) -> &'static str {
+    match value.type_name() {
+        "()" => "nothing",
+        name if !plain_kind(name).is_empty() => plain_kind(name),
         name if name == std::any::type_name::<Document>() => "a map",
         name if name == std::any::type_name::<EventObject>() => "an event",
         name if name == std::any::type_name::<EventsObject>() => "a list of events",

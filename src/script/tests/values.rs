@@ -27,6 +27,24 @@ fn an_absent_field_of_an_event_is_nothing() {
 }
 
 #[test]
+fn the_fields_of_an_event_are_asked_for_by_name() {
+    check(
+        "let e = events[0]; emit([e.data.contains(\"total\"), e.data.contains(\"x\")]); e.data.total = 1;",
+        expect![[r#"
+            Permanent
+              main.rhai:2:78: events cannot be changed: copy the map first (`let data = e.data;`) (stream `order-1_a`, index 5, type `OrderPlaced`)
+        "#]],
+    );
+    check(
+        "let e = events[0]; emit([e.data.contains(\"total\"), e.data.contains(\"x\")]);",
+        expect![[r#"
+        all
+          [true,false]
+    "#]],
+    );
+}
+
+#[test]
 fn events_are_like_an_array() {
     check(
         "emit([events.len(), events.len, events[0].index, events[-1].index, events.is_empty()])",
