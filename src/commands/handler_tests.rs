@@ -137,6 +137,13 @@ fn plan_without_script(found: &Found) -> Result<Option<(Definition, Vec<plan::Ca
             format!("the pipeline `{}` has no script that could be tested", loaded.name),
         )]);
     }
+    // Raw records need the mapping. Its mistakes are reported once, as `check` reports them.
+    let mut bad = definition.source.check();
+    bad.retain(|bad| bad.path.first().is_some_and(|key| key == "map"));
+    if !bad.is_empty() {
+        let of_file = |bad| spec::bad_setting(loaded, "source", definition.source.key, bad);
+        return Err(bad.into_iter().map(of_file).collect());
+    }
     let cases = plan::cases(tests, &definition)?;
     Ok(Some((definition, cases)))
 }

@@ -194,22 +194,7 @@ impl Check<'_> {
     }
 
     fn bad_setting(&self, role: &str, kind: &str, bad: BadSetting) -> Problem {
-        let document = &self.pipeline.document;
-        let path: Vec<_> = [role, kind].into_iter().chain(bad.path.iter().map(String::as_str)).collect();
-        let (last, table) = path.split_last().map_or(("", &path[..]), |(last, table)| (*last, table));
-        let problem = match (bad.at, last.parse::<usize>()) {
-            (BadPart::Missing, _) if document.node(&path).is_some() => {
-                document.problem(&path, format!("`{last}` must not be empty"))
-            }
-            (BadPart::Missing, _) => document.problem(table, format!("the key `{last}` is missing")),
-            (BadPart::Key, _) => document.problem_of_key(&path, bad.why),
-            (BadPart::Value, Ok(index)) => {
-                let problem = document.problem_of_item(table, index, bad.why);
-                Problem { path: format!("{}[{index}]", table.join(".")), ..problem }
-            }
-            (BadPart::Value, Err(_)) => document.problem(&path, bad.why),
-        };
-        Problem { help: bad.help, ..problem }
+        bad_setting(self.pipeline, role, kind, bad)
     }
 
     fn require_all(&self) -> Vec<Problem> {
@@ -353,6 +338,26 @@ impl Check<'_> {
         }
         problems
     }
+}
+
+/// Returns an invalid setting of a connector as a problem of the pipeline's file.
+pub(crate) fn bad_setting(pipeline: &Loaded, role: &str, kind: &str, bad: BadSetting) -> Problem {
+    let document = &pipeline.document;
+    let path: Vec<_> = [role, kind].into_iter().chain(bad.path.iter().map(String::as_str)).collect();
+    let (last, table) = path.split_last().map_or(("", &path[..]), |(last, table)| (*last, table));
+    let problem = match (bad.at, last.parse::<usize>()) {
+        (BadPart::Missing, _) if document.node(&path).is_some() => {
+            document.problem(&path, format!("`{last}` must not be empty"))
+        }
+        (BadPart::Missing, _) => document.problem(table, format!("the key `{last}` is missing")),
+        (BadPart::Key, _) => document.problem_of_key(&path, bad.why),
+        (BadPart::Value, Ok(index)) => {
+            let problem = document.problem_of_item(table, index, bad.why);
+            Problem { path: format!("{}[{index}]", table.join(".")), ..problem }
+        }
+        (BadPart::Value, Err(_)) => document.problem(&path, bad.why),
+    };
+    Problem { help: bad.help, ..problem }
 }
 
 /// Compiles a filter, and judges its entries.
