@@ -152,7 +152,13 @@ impl Assemble for Assembly {
                 (AnySink::Plain(sink), store.build(context).context("open the checkpoint store")?)
             }
         };
-        let handler = self.script.as_ref().map(|script| AnyHandler::Blocking(script.factory()));
-        Ok(Parts { source, checkpoints, handler, sink, filter: Arc::clone(filter) })
+        let (handler, filter) = match &self.script {
+            None => (None, Arc::clone(filter)),
+            Some(script) => {
+                let (script, filter) = script.with_filter(filter);
+                (Some(AnyHandler::Blocking(script.factory())), filter)
+            }
+        };
+        Ok(Parts { source, checkpoints, handler, sink, filter })
     }
 }

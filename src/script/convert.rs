@@ -93,10 +93,12 @@ fn convert_rarer(call: &mut Call, value: &Dynamic, depth: usize) -> Result<Value
 /// Converts an event to a map of `stream`, `index`, `type`, `data` and its other fields.
 fn event_value(call: &mut Call, object: EventObject, depth: usize) -> Result<Value, Failure> {
     let event = call.event(object.0)?.clone();
+    let event_type = call.event_type(object.0)?;
+    let event_type = call.texts.get(&event_type);
     let mut entries = vec![
         (call.texts.get("stream"), Value::Text(call.texts.get(event.stream()))),
         (call.texts.get("index"), Value::Int(event.index())),
-        (call.texts.get("type"), Value::Text(call.texts.get(event.event_type()))),
+        (call.texts.get("type"), Value::Text(event_type)),
     ];
     for (name, text) in [("id", event.text(Text::Id)), ("timestamp", &*event.time_text())] {
         if !text.is_empty() {
@@ -104,13 +106,12 @@ fn event_value(call: &mut Call, object: EventObject, depth: usize) -> Result<Val
         }
     }
     for (name, part, bytes) in [("data", Part::Data, event.data()), ("meta", Part::Meta, event.meta())] {
-        if !bytes.is_empty() {
-            let whole = match call.document(object.0, part)? {
-                Seen::Object => call.whole(object.0, part)?,
-                Seen::Plain(value) => value,
-            };
-            entries.push((call.texts.get(name), convert(call, &whole, depth + 1)?));
-        }
+        let whole = match call.document(object.0, part)? {
+            Seen::Object => call.whole(object.0, part)?,
+            Seen::Plain(value) if value.is_unit() && bytes.is_empty() => continue,
+            Seen::Plain(value) => value,
+        };
+        entries.push((call.texts.get(name), convert(call, &whole, depth + 1)?));
     }
     call.emitted_bytes += event.size();
     Ok(Value::Map(entries))

@@ -16,7 +16,7 @@ use crate::config::filter::{BadEntry, Filter};
 use crate::connector::kind::{self, BadPart, BadSetting, Kind, KindFile, StoreFacts, Usage};
 use crate::connector::prose::listed;
 use crate::event::Indexes;
-use crate::script::{Entry, Script};
+use crate::script::Script;
 
 use identity::{FileId, resolved};
 use parts::Parts;
@@ -36,10 +36,9 @@ impl Outcome {
         self.checked.iter().map(|checked| &checked.definition).chain(&self.unknown_scripts)
     }
 
-    /// Returns every pipeline that passed, with the entry function of its script if that is known.
-    pub fn entries(&self) -> impl Iterator<Item = (&Definition, Option<Entry>)> {
-        let known =
-            self.checked.iter().map(|checked| (&checked.definition, checked.script.as_ref().map(Script::entry)));
+    /// Returns every pipeline that passed, with its script if that is known.
+    pub fn scripts(&self) -> impl Iterator<Item = (&Definition, Option<&Script>)> {
+        let known = self.checked.iter().map(|checked| (&checked.definition, checked.script.as_ref()));
         known.chain(self.unknown_scripts.iter().map(|definition| (definition, None)))
     }
 }

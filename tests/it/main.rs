@@ -35,3 +35,4 @@ mod tools;
 #[cfg(feature = "otlp")]
 mod traces;
 mod tutorial;
+mod upcast;

@@ -2,7 +2,7 @@
 
 use super::Plan;
 use super::compare;
-use super::plan::{Case, Stream};
+use super::plan::{self, Case, Stream};
 use super::report::Tested;
 use crate::connector::kind::DryRun;
 use crate::handler::{BlockingHandler, Decision, Decisions, HandlerError, HandlerErrorKind, NextIndex};
@@ -28,7 +28,19 @@ pub(super) fn run(plan: &Plan, filter: Option<&str>) -> Vec<Tested> {
 }
 
 fn tested(plan: &Plan, sink: Option<&dyn DryRun>, case: &Case) -> Tested {
-    let results = call(&plan.script.at(case.now), &case.streams);
+    let script = plan.script.at(case.now);
+    let mut results = call(&script, &case.streams);
+    let mut excluded: Vec<_> = case.streams.iter().flat_map(|stream| stream.excluded.iter().cloned()).collect();
+    if script.upcasts() {
+        for (stream, result) in case.streams.iter().zip(&mut results) {
+            let Some(work) = &stream.work else { continue };
+            match script.excluded(&mut copy(work)) {
+                Ok(events) => excluded.extend(events.iter().map(|(index, name)| plan::excluded_by_type(*index, name))),
+                // The pipeline would handle the events before this one, and fail at the next call.
+                Err(error) => *result = Some(Err(error)),
+            }
+        }
+    }
     let several = case.streams.len() > 1;
     let differences = case.streams.iter().zip(&results).flat_map(|(stream, result)| {
         let of = if several { format!("of stream `{}`: ", stream.name) } else { String::new() };
@@ -44,7 +56,7 @@ fn tested(plan: &Plan, sink: Option<&dyn DryRun>, case: &Case) -> Tested {
         file: case.file.clone(),
         line: case.location.line,
         column: case.location.column,
-        excluded: case.streams.iter().flat_map(|stream| stream.excluded.iter().cloned()).collect(),
+        excluded,
         differences: differences.collect(),
     }
 }
