@@ -152,6 +152,16 @@ fn c19_an_event_whose_upcast_fails_ends_the_call_before_it() {
 }
 
 #[test]
+fn an_error_of_the_handler_names_no_event_that_only_upcast_read() {
+    let source = "fn upcast(event) { #{ type: event.type } }\nfn handle(stream, events) { throw \"no\" }";
+    let with_filter = filtered(source, "exclude_events = [\"OrderPlaced\"]");
+    for (script, index) in [(compile(&[("main.rhai", source)], Options::default()).unwrap(), 5), (with_filter, 6)] {
+        let said = run(&script, &[order()]);
+        assert!(said.contains(&format!("index {index},")), "{said}");
+    }
+}
+
+#[test]
 fn c19_in_a_batch_a_failed_upcast_costs_its_own_stream_only() {
     let source = format!("{STRICT}fn handle_batch(spans) {{ for s in spans {{ s.emit(s.stream.name) }} }}");
     let script = compile(&[("main.rhai", &source)], Options { streams_per_call: 3, ..Options::default() }).unwrap();
