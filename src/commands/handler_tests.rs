@@ -80,7 +80,7 @@ use find::Found;
 /// their pipeline's.
 ///
 /// # Errors
-/// Everything that is wrong with the files: then nothing is run.
+/// All problems of the files. Then no test is run.
 pub fn run(paths: &[PathBuf], filter: Option<&str>) -> Result<Report, Vec<Problem>> {
     let mut report = Report::default();
     let mut problems = Vec::new();

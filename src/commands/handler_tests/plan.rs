@@ -57,7 +57,7 @@ pub(super) enum Ends {
 /// Reads the cases of a pipeline.
 ///
 /// # Errors
-/// Everything that is wrong with the file.
+/// All problems of the file.
 pub(super) fn cases(file: &Path, definition: &Definition) -> Result<Vec<Case>, Vec<Problem>> {
     let format = Format::of(file).unwrap_or(Format::Toml);
     let document = Document::read(file, format).map_err(|problem| vec![problem])?;

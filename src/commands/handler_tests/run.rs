@@ -47,7 +47,7 @@ fn tested(plan: &Plan, sink: Option<&dyn DryRun>, case: &Case) -> Tested {
         let mut differences = compare::differences(stream, result.as_ref());
         let emitted = result.as_ref().and_then(|result| result.as_ref().ok()).map(|decision| &decision.effects);
         let refused = emitted.zip(sink).and_then(|(effects, sink)| sink.check(&stream.name, effects).err());
-        differences.extend(refused.map(|why| format!("the sink would refuse what it emitted: {why}")));
+        differences.extend(refused.map(|why| format!("the sink would refuse the emitted effects: {why}")));
         differences.into_iter().map(move |difference| format!("{of}{difference}"))
     });
     Tested {
@@ -61,7 +61,7 @@ fn tested(plan: &Plan, sink: Option<&dyn DryRun>, case: &Case) -> Tested {
     }
 }
 
-/// Calls the script. `None`: nothing of that stream is offered.
+/// Calls the script. `None`: no event of that stream is offered.
 fn call(script: &Script, streams: &[Stream]) -> Vec<Option<Result<Decision, HandlerError>>> {
     let mut works: Vec<Work> = streams.iter().filter_map(|stream| stream.work.as_ref()).map(copy).collect();
     let mut handler = script.factory().make();
