@@ -2,7 +2,7 @@
 //!
 //! The handler and the filter by event type see the newest form. Everything else of the daemon sees the event as it was read.
 
-use rhai::{AST, Array, Dynamic, FnAccess, ImmutableString, Map};
+use rhai::{AST, Array, Dynamic, FnAccess, ImmutableString, Map, ScriptFnMetadata};
 
 use super::call::{Call, Failure, Handle, Part, misuse};
 use super::check::first_statement;
@@ -28,36 +28,34 @@ pub(super) struct Upcast {
 
 impl Upcast {
     /// Finds the function in the script or in one of its modules. Two files cannot both define it, as functions of several
-    /// files need distinct names.
+    /// files need distinct names. With other parameters beside it, or as a method of a type, the name is the script's own.
     ///
     /// # Errors
-    /// The function is private to its module, or has another number of parameters.
+    /// The function is private to its module, or only has other parameters.
     pub(super) fn find(sources: &Sources, asts: &[AST]) -> Result<Option<Self>, Problem> {
-        let functions = |ast: &'_ AST| -> Vec<(usize, FnAccess)> {
-            let own = ast.iter_functions().filter(|function| function.name == NAME);
-            own.map(|function| (function.params.len(), function.access)).collect()
-        };
         let problem = |file: usize, message: String| {
             let (source, position) = (&sources.files[file], first_statement(&asts[file], NAME));
             Problem::at(&source.name, &source.text, position, message)
         };
         let mut other = None;
         for (file, ast) in asts.iter().enumerate() {
-            let found = functions(ast);
-            if let Some((_, access)) = found.iter().find(|(count, _)| *count == 1) {
-                if file > 0 && *access == FnAccess::Private {
-                    let help = "remove `private`, or rename the function".to_owned();
-                    return Err(problem(file, "`upcast` is private to its module".to_owned()).help(Some(help)));
+            let is_it = |function: &ScriptFnMetadata<'_>| function.name == NAME && function.this_type.is_none();
+            for function in ast.iter_functions().filter(is_it) {
+                match (function.params.len(), function.access) {
+                    (1, FnAccess::Private) if file > 0 => {
+                        let help = "remove `private`, or rename the function".to_owned();
+                        return Err(problem(file, "`upcast` is private to its module".to_owned()).help(Some(help)));
+                    }
+                    (1, _) => {
+                        let place = place(&sources.files[file].name, first_statement(ast, NAME));
+                        return Ok(Some(Self { file, place }));
+                    }
+                    (count, _) => other = other.or(Some((file, count))),
                 }
-                let place = place(&sources.files[file].name, first_statement(ast, NAME));
-                return Ok(Some(Self { file, place }));
             }
-            other = other.or(found.first().map(|(count, _)| (file, *count)));
         }
         let Some((file, count)) = other else { return Ok(None) };
-        let plural = if count == 1 { "" } else { "s" };
-        let message = format!("`upcast` is called as `fn upcast(event)`; this one has {count} parameter{plural}");
-        Err(problem(file, message))
+        Err(problem(file, format!("`upcast` is called as `fn upcast(event)`; this one has {count} parameters")))
     }
 }
 

@@ -298,6 +298,23 @@ fn unfolds_are_upcast_as_well() {
 }
 
 #[test]
+fn c19_an_unfold_whose_upcast_fails_keeps_the_event_before_it() {
+    let unfold = || Assembler::new("a-1", "S").build(Kind::Unfold, Ordinal::new(8, 0), 7).unwrap();
+    let source = "fn upcast(event) { if event.is_unfold { throw \"no\"; } event }\n\
+                  fn handle(stream, events) { for e in events { emit(e.index) } }";
+    let events = [event("a-1", 5, "A", "{}"), event("a-1", 6, "A", "{}"), unfold()];
+    check_script(source, &[work(&events)], expect!["upto 6\n  5\n"]);
+    check_script(
+        source,
+        &[work(&events[1..])],
+        expect![[r#"
+            Transient at 6
+              main.rhai:1:41: no (stream `a-1`, index 7, type `S`)
+        "#]],
+    );
+}
+
+#[test]
 fn excluded_events_and_the_first_failure_are_found_without_handling() {
     let source = format!("{STRICT}fn handle(stream, events) {{ throw \"not called\" }}");
     let script = filtered(&source, "exclude_events = [\"New\"]");
