@@ -28,7 +28,7 @@ pub use crate::connector::{CheckpointSpec, SinkSpec, SourceSpec};
 pub(crate) use check::bad_setting;
 pub use check::{Outcome, check, define};
 pub use definition::{Checked, Definition, Progress};
-pub use load::{Loaded, NAMES, is_name, load, load_file, parse, scan, subdirectories};
+pub use load::{Loaded, NAMES, find, is_name, load, load_file, parse, scan, subdirectories};
 pub use scripts::compile_script;
 
 /// A pipeline, as its file describes it.
