@@ -48,9 +48,19 @@ fn c19_the_newest_type_is_filtered_and_an_event_that_cannot_be_upcast_fails_alon
     let in_batch = format!("fn handle_batch(spans) {{ for s in spans {{ for e in s.events {{ {} }} }} }}", {
         INSERT.replace("emit(", "s.emit(")
     });
-    let batches = format!("{PIPELINE}[schedule]\nstreams_per_call = 4\n");
-    for (pipeline, script) in [(PIPELINE, by_event), (PIPELINE, by_span), (&*batches, in_batch)] {
-        let (rows, said) = rows(pipeline, &script);
+    let with = |schedule: &str| format!("{PIPELINE}[schedule]\n{schedule}\n");
+    let [batches, read_order, no_order] =
+        ["streams_per_call = 4", "order = \"tranche\"", "order = \"none\"\nconcurrency = 1"].map(with);
+    let cases = [
+        (PIPELINE, &by_event),
+        (PIPELINE, &by_span),
+        (&batches, &in_batch),
+        (&read_order, &by_event),
+        (&read_order, &by_span),
+        (&no_order, &by_span),
+    ];
+    for (pipeline, script) in cases {
+        let (rows, said) = rows(pipeline, script);
         assert_eq!(rows, ["a-10New1", "a-11New2", "a-14New5"], "{script}\n{said}");
         assert_eq!(said.matches("event skipped").count(), 1, "{said}");
         let skipped = said.lines().find(|line| line.contains("event skipped")).unwrap();
