@@ -63,6 +63,7 @@ const BODIES: &[&str] = &[
     "let d = e(events); let items = d.items; items.push(2); emit(items); emit(d);",
     "let d = events[0].data; d.items.push(2); d[\"items\"].push(3); d.by.set(\"x\", 4); emit(d); emit(d.items.pop()); emit(d.items.len());",
     "events[0].data.items.push(1);",
+    "let d = events[0].data; emit([d.items.len(), events[0].data.by.keys(), d.by.name.split(\"d\")]); d.items.push(2); emit(d);",
     "events[0].data.by.set(\"name\", 1);",
     "let p = params; p.nested.deep.push(3); emit(p.nested.deep.len()); params.nested.deep.push(4); emit(params.nested.deep);",
     "let m = #{}; m.set(\"a\", 1); m.set(\"a\", [2]); m.a.push(m.len()); emit(m); emit(m.get(\"a\")); emit(m.get(\"b\")); emit(m.is_empty());",
