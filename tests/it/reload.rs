@@ -167,8 +167,7 @@ fn a_refused_file_leaves_its_pipeline_running_and_says_so() {
     daemon.until("/health", |status, body| {
         status == 200 && body.contains("\"health\":\"degraded\"") && body.contains("p.rhai:1:50")
     });
-    let (_, page) = daemon.request("GET /metrics", &[], "");
-    assert!(page.contains("propulsiond_refused_files 1"), "{page}");
+    daemon.until("/metrics", |_, page| page.contains("propulsiond_refused_files 1"));
     append(&place, &event(1, 1));
     assert_eq!(until_rows(&place, &daemon, 2)[1]["word"], "one");
     check(&command(&daemon, &["reload"]), 2, &["p: refused, the running pipeline goes on", "p.rhai:1:50"]);
