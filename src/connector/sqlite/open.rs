@@ -218,8 +218,8 @@ impl Open {
         self.log_since.is_some()
     }
 
-    /// Writes the log back into the file and truncates it, as far as other processes' transactions allow. Waits for none
-    /// of them.
+    /// Writes the log back into the file and truncates it, as far as the transactions of other processes allow. Does not wait
+    /// for them.
     pub(super) fn write_back(&mut self) {
         let written = self.connection.busy_timeout(Duration::ZERO).and_then(|()| {
             self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
@@ -235,14 +235,14 @@ impl Open {
         }
     }
 
-    /// Writes a log back that the file lacks for longer than `max_age`, as far as that is possible without waiting. The
-    /// next commits write over it. A database with an event every few moments is never idle.
+    /// Writes back a log older than `max_age`, as far as that is possible without waiting. The next commits overwrite it. This is
+    /// for databases that are never idle.
     pub(super) fn write_back_old_log(&mut self, max_age: Duration) {
         let now = self.clock.now();
         if self.log_since.is_none_or(|since| now.since(since) < max_age) {
             return;
         }
-        // As above, a failure costs nothing. Another attempt follows after as long a time.
+        // As above, a failure costs nothing. The next attempt follows after the same time.
         if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
             tracing::debug!(%error, "the log could not be written back");
         }
@@ -400,6 +400,7 @@ mod tests {
         assert!(!open.has_log());
         assert_eq!(std::fs::metadata(path_of_log(open.path())).unwrap().len(), 0);
     }
+
     #[test]
     fn w2_an_old_log_of_a_busy_database_is_written_back() {
         let directory = tempfile::tempdir().unwrap();
@@ -416,5 +417,22 @@ mod tests {
         open.write_back_old_log(Duration::ZERO);
         assert_eq!(rows_without_log(&open), Some(1));
         assert!(open.has_log(), "the idle database truncates it");
+    }
+
+    #[test]
+    fn c12_tables_of_version_3_gain_the_tranche_of_a_write_position() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut old = open(directory.path());
+        old.with_schema().unwrap();
+        let downgrade = "ALTER TABLE propulsiond_write_positions DROP COLUMN tranche;
+            INSERT INTO propulsiond_write_positions (consumer_group, source, stream, next) VALUES ('g', 's', 'a-1', 5);
+            UPDATE propulsiond_schema SET version = 3; PRAGMA user_version = 3;";
+        old.connection.execute_batch(downgrade).unwrap();
+        drop(old);
+        let mut open = open(directory.path());
+        let connection = &open.with_schema().unwrap().connection;
+        let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(number("SELECT count(*) FROM propulsiond_write_positions WHERE next = 5 AND tranche IS NULL"), 1);
+        assert_eq!([number("SELECT version FROM propulsiond_schema"), number("PRAGMA user_version")], [VERSION; 2]);
     }
 }
