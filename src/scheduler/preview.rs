@@ -68,7 +68,12 @@ impl Scheduler {
                 gaps.add(from, next);
             }
         } else {
-            known.advance_sparse(call.first, next - 1, next, real);
+            let last = match next > call.next {
+                true if call.is_singleton() => call.first,
+                true => call.real_next - 1,
+                false => real - 1,
+            };
+            known.advance_sparse(call.first, last, self.write_after(call, next), real);
         }
         if self.options.require_all {
             if let Some(rest) = rest {
@@ -76,7 +81,7 @@ impl Scheduler {
             }
             return known.position(gaps.ranges());
         }
-        let (first, next) = (known.first(), known.superseded_below());
+        let (first, next) = (known.first(), known.superseded_below().min(known.write()));
         let gaps = gaps.ranges().iter().filter(|gap| gap.0 < next).map(|gap| (gap.0, gap.1.min(next))).collect();
         (first < next).then_some(WritePosition { first, next, gaps })
     }
@@ -128,7 +133,7 @@ impl Scheduler {
     fn collect_passed(&self, call: &InFlight, rest: u32, next: i64, real: i64, handled: &mut Vec<(u32, u32)>) {
         let lane = &self.lanes[call.lane];
         let mut known = *self.streams.get(lane.stream);
-        self.look_ahead(&mut known, call.first, next, real);
+        self.look_ahead(&mut known, call.first, self.write_after(call, next), real);
         self.pass_queued(lane, rest, &mut known, |node| {
             if !node.has(Node::RECOVERED) {
                 handled.push((node.batch, node.slot));

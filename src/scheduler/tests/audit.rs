@@ -68,11 +68,11 @@ fn l2_only_a_tried_event_is_skipped() {
     );
     // An untried event is not stuck, however short the limit.
     check(
-        "read t0: a/0; take-stuck 0; stuck 0; take",
+        "read t0: a/0 a/1; take-stuck 0; stuck 0; take",
         expect![[r#"
-        stuck []
-        a 0
-    "#]],
+            stuck []
+            a 0 1
+        "#]],
     );
     // A late event and one that is queued in front are new victims: each is tried before it can be skipped.
     check(
