@@ -7,6 +7,7 @@ use propulsiond::checkpoint::CheckpointKey;
 use propulsiond::event::{Event, Indexes, Kind};
 use propulsiond::pipeline::Then;
 use propulsiond::position::Progress;
+use propulsiond::scheduler::Order;
 use propulsiond::work::Work;
 
 use super::feed::{is_poison, is_spoiling, place, stream_of, tranche_of};
@@ -101,11 +102,15 @@ impl Inner {
     /// Returns whether the event is poison, or an unfold in the call of poison. Such a call begins at the last event before
     /// the unfold that the filter keeps. The operator changes filters, so any event up to that one counts.
     fn is_poisoned(&self, tranche: &str, event: &Event) -> bool {
-        let before =
-            |other: &&Event| other.stream() == event.stream() && !other.is_unfold() && other.index() < event.index();
+        let in_read_order = self.plan.order == Order::Tranche;
+        let is_before = |other: &&Event| match in_read_order {
+            true => other.at() < event.at(),
+            false => other.index() < event.index(),
+        };
+        let is_event = |other: &&Event| other.stream() == event.stream() && other.kind() == Kind::Event;
         let carried = || {
-            let mut before: Vec<_> = self.logs[tranche].events().filter(before).collect();
-            before.sort_by_key(|other| std::cmp::Reverse(other.index()));
+            let mut before: Vec<_> = self.logs[tranche].events().filter(is_event).filter(is_before).collect();
+            before.sort_by_key(|other| std::cmp::Reverse((if in_read_order { 0 } else { other.index() }, other.at())));
             let last = before.iter().position(|other| !super::feed::is_filtered(&self.plan, other));
             before[..last.map_or(before.len(), |last| last + 1)].iter().any(|carrier| self.may_be_skipped(carrier))
         };
