@@ -89,11 +89,13 @@ async fn c1_no_set_is_stored_for_a_source_without_ordinals() {
     }
 }
 
-/// A handler that emits one effect for each span.
-struct Emits;
+/// A handler that emits one effect for each span, and counts its calls.
+#[derive(Default)]
+struct Emits(Arc<AtomicU32>);
 
 impl Handler for Emits {
     fn handle(self: Arc<Self>, call: Arc<Call>) -> BoxFuture<'static, Decisions> {
+        self.0.fetch_add(1, Ordering::Relaxed);
         let decide = |_| Ok(Decision { effects: vec![Value::from("done")].into(), ..Decision::handled() });
         std::future::ready(call.streams.iter().map(decide).collect()).boxed()
     }
@@ -122,7 +124,7 @@ async fn c20_a_decision_that_queues_behind_other_writes_is_not_stuck() {
     rig.options.errors = ErrorPolicy { then: Then::Halt, stuck_after: Duration::from_secs(5), ..rig.options.errors };
     rig.options.read_ahead = 2;
     rig.options.concurrency = 30;
-    let parts = Parts { sink: AnySink::Plain(Arc::new(Slow)), ..rig.parts(Emits) };
+    let parts = Parts { sink: AnySink::Plain(Arc::new(Slow)), ..rig.parts(Emits::default()) };
     assert_eq!(rig.run_once(parts).await, Ended::Finished);
 }
 
@@ -278,11 +280,16 @@ async fn c14_a_transaction_that_the_sink_accepts_in_part_stores_no_set_beyond_th
     let options = Options { concurrency: 100, ..rig.options.clone() };
     let rig = Rig { feed, options, ..rig };
     let sink = Tight { store: rig.store.clone(), largest: Arc::default() };
-    let (store, largest) = (rig.store.clone(), Arc::clone(&sink.largest));
-    let parts =
-        Parts { checkpoints: Arc::new(sink.clone()), sink: AnySink::Transactional(Arc::new(sink)), ..rig.parts(Emits) };
+    let (store, largest, handler) = (rig.store.clone(), Arc::clone(&sink.largest), Emits::default());
+    let calls = Arc::clone(&handler.0);
+    let parts = Parts {
+        checkpoints: Arc::new(sink.clone()),
+        sink: AnySink::Transactional(Arc::new(sink)),
+        ..rig.parts(handler)
+    };
     assert_eq!(rig.run_once(parts).await, Ended::Finished);
     assert_eq!(store.sink().effects().len() as u64, EVENTS, "each event is written once");
+    assert_eq!(u64::from(calls.load(Ordering::Relaxed)), EVENTS, "each decision is written as it was decided (C28)");
     let largest = largest.load(Ordering::Relaxed);
     assert!(largest > 0 && largest as usize <= TIGHT, "a set of {largest} bytes");
 }
