@@ -18,6 +18,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{ExitStatus, RunArgs};
@@ -30,6 +31,7 @@ use crate::daemon::assembly::{Prepared, Surroundings};
 use crate::daemon::data_dir::DataDir;
 use crate::daemon::keeper::Keeper;
 use crate::daemon::registry::{self, HowEnded, Registry};
+use crate::daemon::reload::{self, Reloader};
 use crate::http::Api;
 use crate::pipeline::Ended;
 use crate::runtime::supervise::{Group, TaskKind};
@@ -48,6 +50,8 @@ pub struct App {
     api: Arc<Api>,
     listener: Option<TcpListener>,
     keepers: Vec<Keeper>,
+    /// The interval of the looks for changed files.
+    watch: Option<Duration>,
     /// Every pipeline ends by itself: a job, not a service.
     finite: bool,
     drain: Duration,
@@ -71,36 +75,47 @@ impl App {
         let finite = args.until_tail || checked.iter().all(ends);
         let group = Group::daemon();
         let surroundings = Surroundings {
-            settings,
-            data: data.path(),
-            metrics: &metrics,
+            drain: settings.drain,
+            data: data.path().to_owned(),
+            metrics: Arc::clone(&metrics),
             clients: Clients::default(),
             tasks: group.clone(),
             recorder: tracing.recorder(),
             until_tail: args.until_tail,
         };
-        let prepared = checked.into_iter().map(|checked| Prepared::new(checked, &surroundings)).collect();
-        let (registry, keepers) = Registry::new(prepared, clock);
+        let registry = Arc::new(Registry::default());
+        let prepared = checked.into_iter().map(|checked| Prepared::new(checked, &surroundings));
+        let keepers = prepared.map(|prepared| registry.add(prepared, clock)).collect();
+        let reloader = (!finite).then(|| {
+            Arc::new(Reloader::new(args.paths.all(), surroundings, Arc::clone(&registry), clock, group.clone()))
+        });
         let api = Arc::new(Api {
             registry,
+            reloader,
             metrics,
             token: settings.http.token.as_ref().map(|token| Secret::new(token.expose().to_owned())),
             address: address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
             limits: Limits::default(),
             stopping: AtomicBool::new(false),
         });
-        let (drain, stats_interval) = (settings.drain, settings.log.stats_interval);
-        Ok(Self { api, listener, keepers, finite, drain, stats_interval, tracing, group, _data: data })
+        let (drain, watch, stats_interval) = (settings.drain, settings.watch, settings.log.stats_interval);
+        Ok(Self { api, listener, keepers, watch, finite, drain, stats_interval, tracing, group, _data: data })
     }
 
     /// Runs until every pipeline of a finite job has ended, or until the first signal and the drain that follows. `logs`
-    /// are summarised meanwhile.
-    pub async fn run(mut self, logs: Logs, signals: impl Future<Output = u8> + Send) -> ExitStatus {
+    /// are summarised meanwhile. `reload` asks for a reload of the files.
+    pub async fn run(
+        mut self,
+        logs: Logs,
+        reload: Arc<Notify>,
+        signals: impl Future<Output = u8> + Send,
+    ) -> ExitStatus {
         let serving = CancellationToken::new();
         let group = self.group.clone();
         self.serve(&group, serving.clone());
         let stats = self.start_chores(&group, logs);
-        registry::start(std::mem::take(&mut self.keepers), &group);
+        std::mem::take(&mut self.keepers).into_iter().for_each(|keeper| registry::start(keeper, &group));
+        self.watch(&group, reload);
         let report = progress::Report::start(self.finite);
         let ended = tokio::select! {
             biased;
@@ -130,6 +145,23 @@ impl App {
         group.spawn(TaskKind::Http, "http", async move {
             crate::http::serve(listener, api, serving).await.context("serve http")
         });
+    }
+
+    /// Starts the watch for changed files. A finite job reads its files once.
+    fn watch(&self, group: &Group, asked: Arc<Notify>) {
+        let (every, stop) = (self.watch, group.token().clone());
+        match self.api.reloader.clone() {
+            Some(reloader) => group.spawn(TaskKind::Chore, "watch", async move {
+                reload::watch(reloader, every, asked, stop).await;
+                Ok(())
+            }),
+            None => group.spawn(TaskKind::Chore, "watch", async move {
+                while stop.run_until_cancelled(asked.notified()).await.is_some() {
+                    tracing::warn!("SIGHUP has no effect: a finite job reads its files once");
+                }
+                Ok(())
+            }),
+        }
     }
 
     /// Starts the tasks for logs, traces and statistics.
@@ -165,6 +197,10 @@ impl App {
         };
         tracing::info!(signal, drain = ?self.drain, "stopping: calls in flight finish first; a second signal ends at once");
         self.api.stopping.store(true, Ordering::Relaxed);
+        // A reload must start no pipeline behind the stop.
+        if let Some(reloader) = &self.api.reloader {
+            reloader.close().await;
+        }
         let ended = async {
             // In this order: a pipeline that rests counts as ended before it has taken the command.
             registry.stop().await;

@@ -22,6 +22,7 @@ mod measure;
 mod metrics;
 mod readme;
 mod renamed;
+mod reload;
 mod restarts;
 mod samples;
 mod scaffold;

@@ -15,7 +15,7 @@ use crate::clock::{Clock, Timestamp};
 /// The mark of a file that propulsiond created: `prop` in ASCII.
 pub(super) const APPLICATION_ID: i32 = 0x7072_6f70;
 /// The version of the daemon's tables.
-pub(super) const VERSION: i64 = 4;
+pub(super) const VERSION: i64 = 5;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS propulsiond_schema (version INTEGER NOT NULL);
@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS propulsiond_progress (
     position,
     handled BLOB,
     updated_at TEXT NOT NULL,
+    read_to,
     PRIMARY KEY (source, tranche, consumer_group)
 );
 CREATE TABLE IF NOT EXISTS propulsiond_write_positions (
@@ -69,6 +70,10 @@ CREATE TABLE IF NOT EXISTS propulsiond_parked (
     why TEXT NOT NULL,
     from_major INTEGER NOT NULL DEFAULT 0,
     from_minor INTEGER NOT NULL DEFAULT 0,
+    data_format INTEGER NOT NULL DEFAULT 0,
+    meta_format INTEGER NOT NULL DEFAULT 0,
+    headers BLOB,
+    tombstone INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (consumer_group, source, tranche, stream, major, minor, idx, kind)
 );
 ";
@@ -90,6 +95,19 @@ UPDATE propulsiond_parked SET from_major = major, from_minor = minor;
 const FROM_VERSION_3: &str = "
 ALTER TABLE propulsiond_write_positions ADD COLUMN tranche TEXT;
 ";
+
+/// The upgrade from version 4, which kept neither the end of the read that brought the last handled ordinal, nor the headers
+/// and formats of a parked event.
+const FROM_VERSION_4: &str = "
+ALTER TABLE propulsiond_progress ADD COLUMN read_to;
+ALTER TABLE propulsiond_parked ADD COLUMN data_format INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE propulsiond_parked ADD COLUMN meta_format INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE propulsiond_parked ADD COLUMN headers BLOB;
+ALTER TABLE propulsiond_parked ADD COLUMN tombstone INTEGER NOT NULL DEFAULT 0;
+";
+
+/// The upgrades, each from the version that is its place from 1 on.
+const UPGRADES: [&str; VERSION as usize - 1] = [FROM_VERSION_1, FROM_VERSION_2, FROM_VERSION_3, FROM_VERSION_4];
 
 /// The longest busy timeout that SQLite's 32 bits of milliseconds hold with room to spare.
 const MAX_BUSY_TIMEOUT: Duration = Duration::from_secs(3_600);
@@ -294,12 +312,8 @@ impl Open {
                 ))?;
             }
             connection.execute_batch(SCHEMA)?;
-            let upgrades: &[&str] = match stored {
-                1 => &[FROM_VERSION_1, FROM_VERSION_2, FROM_VERSION_3],
-                2 => &[FROM_VERSION_2, FROM_VERSION_3],
-                3 => &[FROM_VERSION_3],
-                _ => &[],
-            };
+            // A table of versions without a row has version 0. It was created just now.
+            let upgrades = usize::try_from(stored - 1).ok().and_then(|from| UPGRADES.get(from..)).unwrap_or_default();
             if !upgrades.is_empty() {
                 upgrades.iter().try_for_each(|upgrade| connection.execute_batch(upgrade))?;
                 connection.execute_batch(&format!("UPDATE propulsiond_schema SET version = {VERSION};"))?;
@@ -419,20 +433,49 @@ mod tests {
         assert!(open.has_log(), "the idle database truncates it");
     }
 
+    /// Undoes the upgrade from each version, from 1 on.
+    const DOWNGRADES: [&str; UPGRADES.len()] = [
+        "ALTER TABLE propulsiond_write_positions DROP COLUMN first;
+         ALTER TABLE propulsiond_write_positions DROP COLUMN gaps;",
+        "ALTER TABLE propulsiond_parked DROP COLUMN from_major;
+         ALTER TABLE propulsiond_parked DROP COLUMN from_minor;",
+        "ALTER TABLE propulsiond_write_positions DROP COLUMN tranche;",
+        "ALTER TABLE propulsiond_progress DROP COLUMN read_to;
+         ALTER TABLE propulsiond_parked DROP COLUMN data_format;
+         ALTER TABLE propulsiond_parked DROP COLUMN meta_format;
+         ALTER TABLE propulsiond_parked DROP COLUMN headers;
+         ALTER TABLE propulsiond_parked DROP COLUMN tombstone;",
+    ];
+
     #[test]
-    fn c12_tables_of_version_3_gain_the_tranche_of_a_write_position() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut old = open(directory.path());
-        old.with_schema().unwrap();
-        let downgrade = "ALTER TABLE propulsiond_write_positions DROP COLUMN tranche;
-            INSERT INTO propulsiond_write_positions (consumer_group, source, stream, next) VALUES ('g', 's', 'a-1', 5);
-            UPDATE propulsiond_schema SET version = 3; PRAGMA user_version = 3;";
-        old.connection.execute_batch(downgrade).unwrap();
-        drop(old);
-        let mut open = open(directory.path());
-        let connection = &open.with_schema().unwrap().connection;
-        let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
-        assert_eq!(number("SELECT count(*) FROM propulsiond_write_positions WHERE next = 5 AND tranche IS NULL"), 1);
-        assert_eq!([number("SELECT version FROM propulsiond_schema"), number("PRAGMA user_version")], [VERSION; 2]);
+    fn tables_of_each_earlier_version_gain_the_columns_that_they_lack() {
+        let columns = |open: &Open| -> String {
+            let all = "SELECT group_concat(m.name || '.' || c.name, ' ' ORDER BY m.name, c.name)
+                FROM sqlite_schema m, pragma_table_info(m.name) c";
+            open.connection.query_row(all, [], |row| row.get(0)).unwrap()
+        };
+        for stored in 1..VERSION {
+            let directory = tempfile::tempdir().unwrap();
+            let mut old = open(directory.path());
+            old.with_schema().unwrap();
+            let expected = columns(&old);
+            for downgrade in DOWNGRADES[usize::try_from(stored).unwrap() - 1..].iter().rev() {
+                old.connection.execute_batch(downgrade).unwrap();
+            }
+            assert_ne!(columns(&old), expected, "version {stored}");
+            let rest = "INSERT INTO propulsiond_write_positions (consumer_group, source, stream, next)
+                VALUES ('g', 's', 'a-1', 5);";
+            let version = format!("UPDATE propulsiond_schema SET version = {stored}; PRAGMA user_version = {stored};");
+            old.connection.execute_batch(&format!("{rest} {version}")).unwrap();
+            drop(old);
+            let mut open = open(directory.path());
+            open.with_schema().unwrap();
+            assert_eq!(columns(&open), expected, "version {stored}");
+            let number = |sql: &str| open.connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+            // An old row names no tranche (C12).
+            let kept = "SELECT count(*) FROM propulsiond_write_positions WHERE next = 5 AND tranche IS NULL";
+            assert_eq!(number(kept), 1, "version {stored}");
+            assert_eq!([number("SELECT version FROM propulsiond_schema"), number("PRAGMA user_version")], [VERSION; 2]);
+        }
     }
 }
