@@ -3,6 +3,7 @@ use crate::checkpoint::{CheckpointKey, Claimed, Fence};
 use crate::event::{Assembler, Indexes, Kind};
 use crate::position::Position;
 use crate::scheduler::{self, IngestBatch, Order, Outcome};
+use crate::sink::Effects;
 
 /// A scheduler and a claimed tranche, with a batch of events of streams of their own.
 struct Fixture {
@@ -183,6 +184,26 @@ fn c14_the_ordinals_of_one_tranche_take_no_room_in_the_set_of_another() {
     let sets: Vec<_> = commits.iter().map(|commit| (commit.tranche().as_str(), &commit.progress.handled)).collect();
     assert!(sets.iter().all(|(_, handled)| handled.is_empty()) && sets.len() == 1, "{sets:?}");
     drop(first);
+}
+
+#[test]
+fn c14_decisions_without_room_in_the_stored_set_are_split_off() {
+    let mut fixture = Fixture::new(Rules { max_set: Some(60), ..WITH_EFFECTS }, 20);
+    let mut decided: Vec<_> = (0..20).map(|_| decided(fixture.take())).collect();
+    // Every second event: each is a run of four bytes. The room for the run of the oldest event stays free.
+    let mut odd: Vec<_> = decided.extract_if(.., |decided| decided.work.events[0].at().major % 2 == 1).collect();
+    odd.reverse();
+    let unfit = fixture.commits.split_off_unfit(&mut fixture.scheduler, &fixture.tranches, &mut odd);
+    assert_eq!(odd.iter().map(|decided| decided.work.events[0].at().major).collect::<Vec<_>>(), [1, 3]);
+    assert_eq!(unfit.len(), 8);
+    // With the others they move the position, and need no set.
+    decided.extend(odd.into_iter().chain(unfit));
+    let unfit = fixture.commits.split_off_unfit(&mut fixture.scheduler, &fixture.tranches, &mut decided);
+    assert_eq!((decided.len(), unfit.len()), (20, 0));
+}
+
+fn decided(work: Work) -> Decided {
+    Decided { next: work.next, effects: Effects::Emitted(Vec::new().into()), work, accepted: 0 }
 }
 
 #[test]
