@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::checkpoint::{CheckpointError, Claimed, Commit, Fence, Parked};
+use crate::checkpoint::{CheckpointError, Claimed, Commit, Fence, Listed, LogEntry, Parked};
 use crate::event::Indexes;
 use crate::position::Progress;
 use crate::sink::{ParkedChange, TransactionError};
@@ -212,6 +212,18 @@ impl CheckpointStore for Tight {
 
     async fn release(&self, key: &CheckpointKey, fence: Fence) -> Result<(), CheckpointError> {
         self.store.release(key, fence).await
+    }
+
+    async fn list(&self, group: &str, source: &str) -> Result<Vec<Listed>, CheckpointError> {
+        self.store.list(group, source).await
+    }
+
+    async fn set(&self, key: &CheckpointKey, fence: Fence, progress: Option<&Progress>) -> Result<(), CheckpointError> {
+        self.store.set(key, fence, progress).await
+    }
+
+    async fn log(&self, key: &CheckpointKey) -> Result<Vec<LogEntry>, CheckpointError> {
+        self.store.log(key).await
     }
 }
 
