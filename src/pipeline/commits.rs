@@ -1,9 +1,9 @@
 //! The commit chain: the progress to store next, and the consequences of a commit's outcome.
 //!
-//! Commits of a tranche form a chain (C11). An idle pipeline stores nothing (R68). The driver repeats a failed commit with
-//! the newest progress, for ever (R8).
+//! Commits of a tranche form a chain (C11). An idle pipeline commits nothing (R68). After a failed commit, the driver commits the
+//! newest progress, without a limit of attempts (R8).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::messages::PendingCommit;
@@ -37,17 +37,18 @@ pub(super) struct Rules {
 pub(super) struct Done {
     /// Each piece, with its next index.
     work: Vec<(WorkId, i64)>,
-    /// The ordinals of its events.
-    ordinals: Vec<Ordinal>,
+    /// The ordinals of its events, by tranche.
+    ordinals: BTreeMap<TrancheId, Vec<Ordinal>>,
 }
 
 impl Done {
-    pub(super) fn add(&mut self, work: &Work, next: i64) {
+    pub(super) fn add(&mut self, scheduler: &Scheduler, work: &Work, next: i64) {
+        let Some(tranche) = scheduler.tranche_of(work.id) else { return };
         self.work.push((work.id, next));
-        self.ordinals.extend(work.events.iter().map(Event::at));
+        self.ordinals.entry(tranche).or_default().extend(work.events.iter().map(Event::at));
     }
 
-    /// Adds work that is parked. The progress need not cover it: read again, it stays parked as it is (C21).
+    /// Adds parked work. The progress need not cover it: after a redelivery it stays parked (C21).
     pub(super) fn add_parked(&mut self, work: &Work) {
         self.work.push((work.id, work.next));
     }
@@ -57,7 +58,7 @@ impl Done {
 #[derive(Debug)]
 pub(super) struct Commits {
     rules: Rules,
-    /// The time at which progress is due to be stored.
+    /// The time of the next commit.
     at: Timestamp,
     /// Tranches whose progress can differ from the stored one.
     dirty: BTreeSet<TrancheId>,
@@ -135,7 +136,7 @@ impl Commits {
     pub(super) fn are_wanted(&mut self, scheduler: &mut Scheduler, tranches: &mut Tranches) -> bool {
         let commits = self.collect(scheduler, tranches, &Done::default());
         let wanted = !commits.is_empty();
-        // They were only looked at: a repeated one must stay known.
+        // This only looks. `collect` takes a repeated commit out, so that is put back.
         for commit in commits.into_iter().filter(|commit| commit.is_repeated) {
             keep_unsure(tranches, commit);
         }
@@ -156,7 +157,8 @@ impl Commits {
         let mut commits = Vec::new();
         for tranche in candidates {
             let with_done = ahead.iter().find(|(touched, _)| *touched == tranche).map(|(_, progress)| progress);
-            match self.next_commit(scheduler, tranches, &tranche, with_done, &done.ordinals) {
+            let ordinals = done.ordinals.get(&tranche).map_or(&[][..], Vec::as_slice);
+            match self.next_commit(scheduler, tranches, &tranche, with_done, ordinals) {
                 Some(commit) => commits.push(commit),
                 None => _ = self.dirty.remove(&tranche),
             }
@@ -234,6 +236,12 @@ impl Commits {
         }
     }
 
+    /// Returns whether the store has room for the sets of these commits.
+    pub(super) fn fit(&self, commits: &[PendingCommit]) -> bool {
+        let max = self.rules.max_set.unwrap_or(usize::MAX);
+        commits.iter().all(|commit| set_room::set_bytes(&commit.progress.handled) <= max)
+    }
+
     /// Adds the write positions of the streams that moved, which `require_all` needs after a restart. A repeated commit has
     /// them.
     pub(super) fn add_dirty_streams(&self, scheduler: &mut Scheduler, commits: &mut [PendingCommit]) {
@@ -266,7 +274,7 @@ impl Commits {
         }
     }
 
-    /// Notes a stored commit. Returns whether its claim is still the one that is held.
+    /// Notes a stored commit. Returns whether its claim is still held.
     pub(super) fn stored(
         &mut self,
         tranches: &mut Tranches,
@@ -286,7 +294,7 @@ impl Commits {
         claim.needed = commit.needed;
         claim.committed = Some(commit.progress);
         claim.committed_at = Some(now);
-        // The next look finds out whether more has changed since.
+        // The progress may have changed during the commit.
         self.dirty.insert(tranche);
         true
     }

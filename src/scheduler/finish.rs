@@ -11,7 +11,7 @@ use super::lane::{LaneKind, Node, chain};
 use super::lane_extras::{On, Parked, Trouble};
 use super::settle::Marks;
 use super::slab::NONE;
-use super::{Outcome, Scheduler};
+use super::{Indexes, Outcome, Scheduler};
 
 /// The returned events that are offered singly from now on.
 #[derive(Clone, Copy)]
@@ -151,7 +151,8 @@ impl Scheduler {
                 let event = handed.next().expect("as many events return as were handed out");
                 bytes += event.held_bytes() as u64;
                 real = real.max(node.next_index());
-                last = last.max(node.index);
+                // Unfolds can be ahead of the events. They are no part of the offered range.
+                last = if node.is_unfold() { last } else { last.max(node.index) };
             } else {
                 last = node.index;
             }
@@ -165,7 +166,8 @@ impl Scheduler {
         self.ledger.drop_tranche_bytes(call.tranche, bytes);
         if is_stream {
             let real = if next > call.next { next } else { real };
-            self.advance(self.lanes[call.lane].stream, call.first, last, next, real);
+            let after = self.write_after(call, next);
+            self.advance(self.lanes[call.lane].stream, call.first, last, after, real);
             self.settle_late(call.lane, call.first, next);
         }
         if id != NONE {
@@ -173,6 +175,15 @@ impl Scheduler {
         }
         drop(handed);
         self.recover(call);
+    }
+
+    /// Returns the write position of a stream after a call that is done up to `next`. On a sparse source, unfolds do not move it:
+    /// between them and the call's last event, there can be indexes of events that are not read yet.
+    pub(super) fn write_after(&self, call: &InFlight, next: i64) -> i64 {
+        match self.options.indexes {
+            Indexes::Sparse if next == call.next && !call.is_singleton() => call.span_next,
+            _ => next,
+        }
     }
 
     pub(super) fn stop_clock_of(&mut self, work: WorkId, now: Timestamp) {

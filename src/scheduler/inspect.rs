@@ -163,12 +163,9 @@ impl Scheduler {
             Order::Stream => self.all_named(name.as_bytes()),
             _ => Vec::new(),
         };
-        let weight = |&stream: &u32| match self.streams.get(stream).busy() {
-            Busy::Nothing => 0,
-            Busy::Lane(lane) if self.state(lane) == StreamState::Idle => 1,
-            _ => 2,
-        };
-        let Some(stream) = streams.into_iter().filter(|&stream| self.is_current(stream)).max_by_key(weight) else {
+        // Several tranches of a sparse source can have a stream of this name. One with work is explained.
+        let has_work = |&stream: &u32| self.streams.get(stream).busy() != Busy::Nothing;
+        let Some(stream) = streams.into_iter().filter(|&stream| self.is_current(stream)).max_by_key(has_work) else {
             return self.explain_other(name, now);
         };
         let known = self.streams.get(stream);

@@ -18,8 +18,9 @@ pub(super) struct Known {
     busy: u32,
     singleton: u32,
     pub(super) name_len: u16,
-    /// The number of placeholders directly below the write position. They supersede no unfolds (C3).
-    trailing: u8,
+    /// The distance from the index below which unfolds are superseded to the write position. It is positive if placeholders are
+    /// directly below the write position (C3), and negative if unfolds were handled ahead of the events of a sparse stream.
+    trailing: i8,
     pub(super) free: bool,
 }
 
@@ -119,10 +120,17 @@ impl Known {
         self.offered = u32::try_from(self.write() - first).unwrap_or(u32::MAX);
     }
 
-    /// Returns the index up to which real events were handled. Unfolds below it are superseded.
+    /// Returns the index up to which real events or unfolds were handled. Unfolds below it are superseded.
     #[inline]
     pub(super) fn superseded_below(&self) -> i64 {
-        if self.trailing == u8::MAX { 0 } else { self.write() - i64::from(self.trailing) }
+        if self.trailing == i8::MAX { 0 } else { self.write() - i64::from(self.trailing) }
+    }
+
+    /// Sets the index below which unfolds are superseded. A distance that does not fit becomes a smaller index, so that unfolds
+    /// are redelivered and none is lost.
+    fn set_superseded_below(&mut self, real: i64) {
+        let trailing = self.write().saturating_sub(real).clamp(i8::MIN.into(), i8::MAX.into());
+        self.trailing = i8::try_from(trailing).expect("the distance was clamped");
     }
 
     /// Forgets the write position.
@@ -154,10 +162,9 @@ impl Known {
 
     fn advance_anyhow(&mut self, from: i64, next: i64, real: i64) -> Option<(i64, i64)> {
         let (write, first) = (self.write(), self.first());
-        let real = real.max(if write == UNKNOWN { 0 } else { self.superseded_below() });
-        let after = write.max(next);
-        self.set_write(after);
-        self.trailing = u8::try_from(after - real).unwrap_or(u8::MAX);
+        let real = real.max(self.superseded_below()).max(0);
+        self.set_write(write.max(next));
+        self.set_superseded_below(real);
         if write == UNKNOWN {
             self.set_first(from);
             return None;
@@ -171,13 +178,12 @@ impl Known {
     }
 
     /// Advances as [`advance`](Self::advance), for indexes with holes. Keeps the last stretch that was certainly
-    /// offered as a whole.
+    /// offered as a whole. A `next` of `i64::MIN` leaves the write position: only unfolds were handled.
     pub(super) fn advance_sparse(&mut self, from: i64, last: i64, next: i64, real: i64) {
         let (write, first) = (self.write(), self.first());
-        let real = real.max(if write == UNKNOWN { 0 } else { self.superseded_below() });
-        let after = write.max(next);
-        self.set_write(after);
-        self.trailing = u8::try_from(after - real).unwrap_or(u8::MAX);
+        let real = real.max(self.superseded_below()).max(0);
+        self.set_write(write.max(next));
+        self.set_superseded_below(real);
         if from == write && last == from {
             self.set_first(first);
         } else if next > write {
@@ -195,9 +201,10 @@ impl Known {
         if next <= self.write() || first > next {
             return false;
         }
+        let real = real.max(self.superseded_below());
         self.set_write(next);
         self.set_first(first);
-        self.trailing = u8::try_from(next - real).unwrap_or(u8::MAX);
+        self.set_superseded_below(real);
         true
     }
 

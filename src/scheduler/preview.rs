@@ -68,7 +68,12 @@ impl Scheduler {
                 gaps.add(from, next);
             }
         } else {
-            known.advance_sparse(call.first, next - 1, next, real);
+            let last = match next > call.next {
+                true if call.is_singleton() => call.first,
+                true => call.real_next - 1,
+                false => real - 1,
+            };
+            known.advance_sparse(call.first, last, self.write_after(call, next), real);
         }
         if self.options.require_all {
             if let Some(rest) = rest {
@@ -76,7 +81,7 @@ impl Scheduler {
             }
             return known.position(gaps.ranges());
         }
-        let (first, next) = (known.first(), known.superseded_below());
+        let (first, next) = (known.first(), known.superseded_below().min(known.write()));
         let gaps = gaps.ranges().iter().filter(|gap| gap.0 < next).map(|gap| (gap.0, gap.1.min(next))).collect();
         (first < next).then_some(WritePosition { first, next, gaps })
     }
@@ -128,8 +133,7 @@ impl Scheduler {
     fn collect_passed(&self, call: &InFlight, rest: u32, next: i64, real: i64, handled: &mut Vec<(u32, u32)>) {
         let lane = &self.lanes[call.lane];
         let mut known = *self.streams.get(lane.stream);
-        let last = if call.ends_by(next) { call.span_next.max(call.first.saturating_add(1)) - 1 } else { next - 1 };
-        self.look_ahead(&mut known, call.first, last, next, real);
+        self.look_ahead(&mut known, call.first, self.write_after(call, next), real);
         self.pass_queued(lane, rest, &mut known, |node| {
             if !node.has(Node::RECOVERED) {
                 handled.push((node.batch, node.slot));
@@ -172,16 +176,17 @@ impl Scheduler {
                 if !node.is_placeholder() || self.options.require_all && index > write.max(0) {
                     break;
                 }
-                self.look_ahead(known, index, index, index.saturating_add(1), 0);
+                self.look_ahead(known, index, index.saturating_add(1), 0);
             }
             passed(node);
         }
     }
 
-    fn look_ahead(&self, known: &mut Known, from: i64, last: i64, next: i64, real: i64) {
+    /// Advances the write position in a preview. With holes between indexes, a preview needs no exact offered range.
+    fn look_ahead(&self, known: &mut Known, from: i64, next: i64, real: i64) {
         match self.options.indexes {
             Indexes::Dense => _ = known.advance(from, next, real),
-            Indexes::Sparse => known.advance_sparse(from, last, next, real),
+            Indexes::Sparse => known.advance_sparse(from, from, next, real),
         }
     }
 }

@@ -10,6 +10,7 @@ mod parking;
 mod progress;
 mod reports;
 mod script;
+mod sparse;
 mod spans;
 mod streams;
 mod assignment;

@@ -14,8 +14,7 @@ impl Scheduler {
         if !self.ledger.epochs[epoch as usize].open || self.is_idle(stream) {
             self.pass_on(origin, stream);
         }
-        let known = self.streams.get(stream);
-        if known.write() >= 0 && index < known.superseded_below() {
+        if index < self.streams.get(stream).superseded_below() {
             return self.settle_at_once(origin, arrival);
         }
         if lane != NONE && self.was_parked(lane, origin, arrival) {

@@ -1,15 +1,18 @@
-//! Whole pipelines under seeded faults: one seed decides the feed, the settings, what handlers, sinks and stores do, when
-//! the process dies, and when another one takes over.
+//! Whole pipelines under seeded faults. One seed decides everything: the feed, the settings, the results of handlers, sinks
+//! and stores, the crashes of a process, and the claims of other processes.
 //!
-//! Every run is reproducible: one thread, paused time, no randomness but the seed's. A failure prints its seed; replay it
-//! with `PROPULSIOND_SIM_SEED=<seed> cargo test --test it sim -- --nocapture`, and run more with
-//! `PROPULSIOND_SIM_SEEDS=100000`.
+//! A world lasts for several lives. A life is the time from the start of the processes to their crash or end. The last life
+//! must handle everything that is left.
+//!
+//! Runs are reproducible: one thread, paused time, and no randomness but the seed's. A failure prints its seed.
+//! `PROPULSIOND_SIM_SEED=<seed> cargo test --test it sim -- --nocapture` replays it, and `PROPULSIOND_SIM_SEEDS=100000` runs
+//! more seeds.
 
 mod fate;
 mod feed;
 mod group;
 mod handler;
-mod person;
+mod operator;
 mod plan;
 mod store;
 mod world;
@@ -28,13 +31,13 @@ use tokio_util::sync::CancellationToken;
 
 use world::World;
 
-/// Seeds that CI runs.
+/// The number of seeds in CI.
 const SEEDS: u64 = 2_000;
-/// Seeds that are run twice.
+/// The number of seeds that run twice.
 const TRACED: u64 = 60;
-/// The time within which the last life handles everything.
+/// The time limit of the last life.
 const LAST_LIFE: Duration = Duration::from_secs(200);
-/// Seeds that are run with a blocking handler, and the number of them at a time. They take real time, mostly to wait.
+/// The number of seeds with a blocking handler, and of those that run at the same time. They mostly wait, in real time.
 const BLOCKING: u64 = 32;
 const BLOCKING_AT_ONCE: u64 = 16;
 
@@ -52,7 +55,7 @@ fn c1_to_c21_the_invariants_hold_for_every_seed() {
     });
 }
 
-/// The driver waits for threads here, so that no seed takes the same course twice.
+/// The driver waits for threads here, so that two runs of a seed differ.
 #[test]
 fn c1_to_c21_the_invariants_hold_with_blocking_handlers() {
     std::thread::scope(|scope| {
@@ -66,7 +69,7 @@ fn c1_to_c21_the_invariants_hold_with_blocking_handlers() {
 #[test]
 fn one_seed_gives_one_trace() {
     for seed in 0..TRACED {
-        assert_eq!(run(seed, false), run(seed, false), "seed {seed} took two courses");
+        assert_eq!(run(seed, false), run(seed, false), "two runs of seed {seed} differ");
     }
 }
 
@@ -81,14 +84,14 @@ fn check(seed: u64) {
     }
 }
 
-/// Runs one seed to its end, and returns the trace of what happened.
+/// Runs one seed to its end. Returns the trace of its events.
 fn run(seed: u64, blocking: bool) -> String {
     let world = World::new(seed, blocking);
     let lives = world.lock().lives();
     for life in 0..lives {
         let last = life + 1 == lives;
         world.lock().begin_life(last);
-        // Dropping the runtime is the crash: every task is gone between two of its steps.
+        // The drop of the runtime is the crash: it ends each task at an `await`.
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(!blocking).build().unwrap();
         let ended = runtime.block_on(live(&world, last));
@@ -106,7 +109,7 @@ fn run(seed: u64, blocking: bool) -> String {
     world.lock().trace()
 }
 
-/// Lives until the crash, or, in the last life, until everything is handled.
+/// Runs the processes of one life. Returns the end of the first one, or `None` after a crash.
 async fn live(world: &World, last: bool) -> Option<Ended> {
     let crash_after = if last { LAST_LIFE } else { world.lock().lifetime() };
     let rival = (!last).then(|| world.lock().rival_after()).flatten();
@@ -126,7 +129,7 @@ async fn live(world: &World, last: bool) -> Option<Ended> {
         }
     };
     let world_acts = async {
-        futures_util::future::join(group::rebalance(world), group::steal(world)).await;
+        futures_util::future::join(group::rebalance(world), group::claim_by_outsider(world)).await;
         std::future::pending::<()>().await;
     };
     let both = async {
@@ -140,7 +143,7 @@ async fn live(world: &World, last: bool) -> Option<Ended> {
         Ok(ended) => Some(ended),
         Err(_) => {
             let world = world.lock();
-            assert!(!last, "the last life did not come to its end: {}\n{}", world.unhandled_events(), world.trace());
+            assert!(!last, "the last life did not end in time: {}\n{}", world.unhandled_events(), world.trace());
             None
         }
     }
@@ -171,13 +174,13 @@ async fn one_process(world: &World, name: &str, last: bool) -> Ended {
             }
         }
     };
-    let person = async {
-        person::meddle(world, &handle, name).await;
+    let operator = async {
+        operator::operate(world, &handle, name).await;
         std::future::pending::<()>().await;
     };
     let stop = CancellationToken::new();
     world.lock().stops.insert(name.to_owned(), stop.clone());
-    let operator = async {
+    let stopping = async {
         let after = world.lock().stopped_after();
         if let Some(after) = after {
             tokio::time::sleep(after).await;
@@ -189,8 +192,8 @@ async fn one_process(world: &World, name: &str, last: bool) -> Ended {
         biased;
         ended = pipeline.run(listener, &group, stop.clone()) => ended,
         () = watch => unreachable!("the watch never ends"),
+        () = stopping => unreachable!("the stop has no successor"),
         () = operator => unreachable!("the operator never leaves"),
-        () = person => unreachable!("the person never leaves"),
     };
     world.lock().on_ended(name, &ended);
     ended
@@ -203,8 +206,8 @@ struct Assembler {
 
 impl Assemble for Assembler {
     fn assemble(&self) -> anyhow::Result<Parts> {
-        anyhow::ensure!(!self.world.lock().breaks(4), "a part of the pipeline is not there");
+        anyhow::ensure!(!self.world.lock().breaks(4), "a part of the pipeline is missing");
         let caught = std::panic::catch_unwind(AssertUnwindSafe(|| self.world.parts(&self.name)));
-        caught.map_err(|_| anyhow::anyhow!("the world could not be built"))
+        caught.map_err(|_| anyhow::anyhow!("the assembly panicked"))
     }
 }

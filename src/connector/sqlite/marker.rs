@@ -58,3 +58,24 @@ fn path_of_marker(path: &Path) -> PathBuf {
     marker.push("-held");
     marker.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c17_an_empty_file_with_a_log_or_a_marker_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("p.db");
+        fs::write(&path, "").unwrap();
+        assert!(refuse_emptied(&path).is_ok(), "nothing shows earlier progress");
+        let (log, marker) = (path_of_log(&path), path_of_marker(&path));
+        fs::write(&log, "").unwrap();
+        assert!(refuse_emptied(&path).is_ok(), "an empty log holds no commit");
+        fs::write(&log, "a commit").unwrap();
+        assert!(refuse_emptied(&path).unwrap_err().why.contains("p.db-wal"));
+        fs::write(&log, "").unwrap();
+        fs::write(&marker, "").unwrap();
+        assert!(refuse_emptied(&path).unwrap_err().why.contains("p.db-held"));
+    }
+}

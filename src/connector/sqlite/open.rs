@@ -249,8 +249,8 @@ impl Open {
         self.log_since.is_some()
     }
 
-    /// Writes the log back into the file and truncates it, as far as other processes' transactions allow. Waits for none
-    /// of them.
+    /// Writes the log back into the file and truncates it, as far as the transactions of other processes allow. Does not wait
+    /// for them.
     pub(super) fn write_back(&mut self) {
         let written = self.connection.busy_timeout(Duration::ZERO).and_then(|()| {
             self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
@@ -266,14 +266,14 @@ impl Open {
         }
     }
 
-    /// Writes a log back that the file lacks for longer than `max_age`, as far as that is possible without waiting. The
-    /// next commits write over it. A database with an event every few moments is never idle.
+    /// Writes back a log older than `max_age`, as far as that is possible without waiting. The next commits overwrite it. This is
+    /// for databases that are never idle.
     pub(super) fn write_back_old_log(&mut self, max_age: Duration) {
         let now = self.clock.now();
         if self.log_since.is_none_or(|since| now.since(since) < max_age) {
             return;
         }
-        // As above, a failure costs nothing. Another attempt follows after as long a time.
+        // As above, a failure costs nothing. The next attempt follows after the same time.
         if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
             tracing::debug!(%error, "the log could not be written back");
         }
@@ -427,6 +427,7 @@ mod tests {
         assert!(!open.has_log());
         assert_eq!(std::fs::metadata(path_of_log(open.path())).unwrap().len(), 0);
     }
+
     #[test]
     fn w2_an_old_log_of_a_busy_database_is_written_back() {
         let directory = tempfile::tempdir().unwrap();
@@ -443,5 +444,51 @@ mod tests {
         open.write_back_old_log(Duration::ZERO);
         assert_eq!(rows_without_log(&open), Some(1));
         assert!(open.has_log(), "the idle database truncates it");
+    }
+
+    /// Undoes the upgrade from each version, from 1 on.
+    const DOWNGRADES: [&str; UPGRADES.len()] = [
+        "ALTER TABLE propulsiond_write_positions DROP COLUMN first;
+         ALTER TABLE propulsiond_write_positions DROP COLUMN gaps;",
+        "ALTER TABLE propulsiond_parked DROP COLUMN from_major;
+         ALTER TABLE propulsiond_parked DROP COLUMN from_minor;",
+        "ALTER TABLE propulsiond_write_positions DROP COLUMN tranche;",
+        "ALTER TABLE propulsiond_progress DROP COLUMN read_to;
+         ALTER TABLE propulsiond_parked DROP COLUMN data_format;
+         ALTER TABLE propulsiond_parked DROP COLUMN meta_format;
+         ALTER TABLE propulsiond_parked DROP COLUMN headers;
+         ALTER TABLE propulsiond_parked DROP COLUMN tombstone;",
+    ];
+
+    #[test]
+    fn tables_of_each_earlier_version_gain_the_columns_that_they_lack() {
+        let columns = |open: &Open| -> String {
+            let all = "SELECT group_concat(m.name || '.' || c.name, ' ' ORDER BY m.name, c.name)
+                FROM sqlite_schema m, pragma_table_info(m.name) c";
+            open.connection.query_row(all, [], |row| row.get(0)).unwrap()
+        };
+        for stored in 1..VERSION {
+            let directory = tempfile::tempdir().unwrap();
+            let mut old = open(directory.path());
+            old.with_schema().unwrap();
+            let expected = columns(&old);
+            for downgrade in DOWNGRADES[usize::try_from(stored).unwrap() - 1..].iter().rev() {
+                old.connection.execute_batch(downgrade).unwrap();
+            }
+            assert_ne!(columns(&old), expected, "version {stored}");
+            let rest = "INSERT INTO propulsiond_write_positions (consumer_group, source, stream, next)
+                VALUES ('g', 's', 'a-1', 5);";
+            let version = format!("UPDATE propulsiond_schema SET version = {stored}; PRAGMA user_version = {stored};");
+            old.connection.execute_batch(&format!("{rest} {version}")).unwrap();
+            drop(old);
+            let mut open = open(directory.path());
+            open.with_schema().unwrap();
+            assert_eq!(columns(&open), expected, "version {stored}");
+            let number = |sql: &str| open.connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+            // An old row names no tranche (C12).
+            let kept = "SELECT count(*) FROM propulsiond_write_positions WHERE next = 5 AND tranche IS NULL";
+            assert_eq!(number(kept), 1, "version {stored}");
+            assert_eq!([number("SELECT version FROM propulsiond_schema"), number("PRAGMA user_version")], [VERSION; 2]);
+        }
     }
 }

@@ -3,8 +3,9 @@ use crate::checkpoint::{CheckpointKey, Claimed, Fence};
 use crate::event::{Assembler, Indexes, Kind};
 use crate::position::Position;
 use crate::scheduler::{self, IngestBatch, Order, Outcome};
+use crate::sink::Effects;
 
-/// A scheduler and its claimed tranche, with a batch of events of streams of their own.
+/// A scheduler and a claimed tranche, with a batch of events of streams of their own.
 struct Fixture {
     scheduler: Scheduler,
     tranches: Tranches,
@@ -20,8 +21,7 @@ fn at(seconds: u64) -> Timestamp {
 
 impl Fixture {
     fn new(rules: Rules, events: u64) -> Self {
-        let tranche = TrancheId::new("0");
-        let mut scheduler = Scheduler::new(scheduler::Options {
+        let scheduler = Scheduler::new(scheduler::Options {
             order: Order::Stream,
             indexes: Indexes::Dense,
             require_all: false,
@@ -30,20 +30,26 @@ impl Fixture {
             max_bytes: usize::MAX,
             hash_seed: 0,
         });
-        let mut tranches = Tranches::default();
-        let key = CheckpointKey { group: "g".into(), source: "s".into(), tranche: tranche.clone() };
-        tranches.added(key, None, 1, at(0));
-        tranches.take_due_claims(at(0), |_| false);
-        tranches.claim_returned(&tranche, 1);
-        tranches.claimed(&tranche, &Claimed { fence: Fence(1), progress: None, sequence: 7 }, at(0));
-        scheduler.open(&tranche, None);
-        let event = |n| Assembler::new(&format!("a-{n}"), "T").build(Kind::Event, Ordinal::new(n, 0), 0).unwrap();
-        let (events, resume_at) = ((0..events).map(event).collect(), Position::Number(100));
-        let batch = IngestBatch { tranche: tranche.clone(), events, resume_at, write_positions: Vec::new() };
-        scheduler.ingest(batch, at(0)).unwrap();
-        let mut fixture = Self { scheduler, tranches, commits: Commits::new(rules, at(0)), tranche };
-        fixture.note_changes();
+        let (tranches, commits) = (Tranches::default(), Commits::new(rules, at(0)));
+        let mut fixture = Self { scheduler, tranches, commits, tranche: TrancheId::new("0") };
+        fixture.open("0", events);
         fixture
+    }
+
+    /// Claims and opens a tranche, and reads its events.
+    fn open(&mut self, name: &str, events: u64) {
+        let tranche = TrancheId::new(name);
+        let key = CheckpointKey { group: "g".into(), source: "s".into(), tranche: tranche.clone() };
+        self.tranches.added(key, None, 1, at(0));
+        self.tranches.take_due_claims(at(0), |_| false);
+        self.tranches.claim_returned(&tranche, 1);
+        self.tranches.claimed(&tranche, &Claimed { fence: Fence(1), progress: None, sequence: 7 }, at(0));
+        self.scheduler.open(&tranche, None);
+        let event = |n| Assembler::new(&format!("{name}-{n}"), "T").build(Kind::Event, Ordinal::new(n, 0), 0).unwrap();
+        let (events, resume_at) = ((0..events).map(event).collect(), Position::Number(100));
+        let batch = IngestBatch { tranche, events, resume_at, write_positions: Vec::new() };
+        self.scheduler.ingest(batch, at(0)).unwrap();
+        self.note_changes();
     }
 
     fn note_changes(&mut self) {
@@ -132,7 +138,7 @@ fn s1_a_transaction_commits_its_effects_although_a_plain_position_does_not_move(
     let mut fixture = Fixture::new(Rules { plain_positions: true, ..WITH_EFFECTS }, 2);
     let work = fixture.take();
     let mut done = Done::default();
-    done.add(&work, work.next);
+    done.add(&fixture.scheduler, &work, work.next);
     let commit = fixture.collect(&done).pop().expect("the transaction checks its fence");
     assert_eq!((commit.progress.position, commit.progress.handled.is_empty()), (None, true));
 }
@@ -150,12 +156,68 @@ fn c14_progress_with_effects_covers_them_and_leaves_room_for_the_oldest_event() 
     }
     let last = fixture.take();
     let mut done = Done::default();
-    done.add(&last, last.next);
+    done.add(&fixture.scheduler, &last, last.next);
     let commit = fixture.collect(&done).pop().unwrap();
     let at = last.events[0].at();
     assert_eq!(commit.progress.handled.runs(), [(at, at)]);
     assert_eq!(commit.needed, commit.progress.handled);
     drop(first);
+}
+
+#[test]
+fn c14_the_ordinals_of_one_tranche_take_no_room_in_the_set_of_another() {
+    let mut fixture = Fixture::new(Rules { max_set: Some(60), ..WITH_EFFECTS }, 9);
+    let first = fixture.take();
+    // The others are handled without effects. Their set has no room.
+    for number in 1..9 {
+        let work = fixture.take();
+        let outcome =
+            if number % 2 == 0 { Outcome::Done { next: work.next } } else { Outcome::Defer { until: at(99) } };
+        fixture.scheduler.finish(work, outcome, at(0));
+    }
+    fixture.note_changes();
+    fixture.open("1", 9);
+    let effects: Vec<_> = (0..9).map(|_| fixture.take()).collect();
+    let mut done = Done::default();
+    effects.iter().for_each(|work| done.add(&fixture.scheduler, work, work.next));
+    let commits = fixture.collect(&done);
+    let sets: Vec<_> = commits.iter().map(|commit| (commit.tranche().as_str(), &commit.progress.handled)).collect();
+    assert!(sets.iter().all(|(_, handled)| handled.is_empty()) && sets.len() == 1, "{sets:?}");
+    drop(first);
+}
+
+#[test]
+fn c14_decisions_without_room_in_the_stored_set_are_split_off() {
+    let mut fixture = Fixture::new(Rules { max_set: Some(60), ..WITH_EFFECTS }, 20);
+    let mut decided: Vec<_> = (0..20).map(|_| decided(fixture.take())).collect();
+    // Every second event: each is a run of four bytes. The room for the run of the oldest event stays free.
+    let mut odd: Vec<_> = decided.extract_if(.., |decided| decided.work.events[0].at().major % 2 == 1).collect();
+    odd.reverse();
+    let unfit = fixture.commits.split_off_unfit(&mut fixture.scheduler, &fixture.tranches, &mut odd);
+    assert_eq!(odd.iter().map(|decided| decided.work.events[0].at().major).collect::<Vec<_>>(), [1, 3]);
+    assert_eq!(unfit.len(), 8);
+    // With the others they move the position, and need no set.
+    decided.extend(odd.into_iter().chain(unfit));
+    let unfit = fixture.commits.split_off_unfit(&mut fixture.scheduler, &fixture.tranches, &mut decided);
+    assert_eq!((decided.len(), unfit.len()), (20, 0));
+}
+
+fn decided(work: Work) -> Decided {
+    Decided { next: work.next, effects: Effects::Emitted(Vec::new().into()), work, accepted: 0 }
+}
+
+#[test]
+fn c14_a_commit_beyond_the_room_of_the_store_does_not_fit() {
+    for (max_set, fits) in [(Some(5), true), (Some(4), false), (None, true)] {
+        let mut fixture = Fixture::new(Rules { max_set, ..WITH_EFFECTS }, 2);
+        let first = fixture.take();
+        let work = fixture.take();
+        let mut done = Done::default();
+        done.add(&fixture.scheduler, &work, work.next);
+        let commits = fixture.collect(&done);
+        assert_eq!(fixture.commits.fit(&commits), fits, "{max_set:?}");
+        drop(first);
+    }
 }
 
 #[test]

@@ -22,11 +22,11 @@ use crate::scheduler::Outcome;
 use crate::sink::{AnySink, Decided, TransactionError, TransactionalSink, Written};
 use crate::source::Left;
 
-/// The time after which decisions without room in the stored set are tried again, unless the progress moves first.
+/// The delay before the retry of decisions without room in the stored set. Moving progress ends it earlier.
 const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
 
 impl Driver {
-    /// Stores progress when that is due.
+    /// Begins a commit of the progress, if one is due.
     pub(super) fn commit(&mut self) {
         if !self.commits.is_due(self.now) {
             return;
@@ -89,11 +89,11 @@ impl Driver {
         for (commit, result) in commits.into_iter().zip(results) {
             match result {
                 Ok(()) => self.stored(commit),
-                // The tranche was lost meanwhile, and perhaps claimed again.
+                // The tranche was lost during the commit, and may be assigned again.
                 Err(_) if !self.is_claimed(commit.tranche(), commit.fence) => {}
                 Err(error) => {
                     let tranche = commit.tranche().clone();
-                    // Kept before the reaction, which can forget the tranche and its claim.
+                    // Before the reaction, which can forget the tranche and its claim.
                     commits::keep_unsure(&mut self.tranches, commit);
                     self.on_commit_failed(&tranche, &error);
                 }
@@ -101,7 +101,7 @@ impl Driver {
         }
     }
 
-    /// Returns whether a claim is the one that is held.
+    /// Returns whether the tranche is held under the claim of this fence.
     fn is_claimed(&self, tranche: &TrancheId, fence: Fence) -> bool {
         self.tranches.get(tranche).is_some_and(|state| state.claim.fence == Some(fence))
     }
@@ -129,7 +129,8 @@ impl Driver {
         }
     }
 
-    /// Gives a tranche up that another process owns. Its work in flight counts for nothing, and it is not claimed again (C15).
+    /// Gives up a tranche that another process owns. The results of its work in flight are dropped, and it is not claimed again
+    /// (C15).
     fn on_fenced(&mut self, tranche: &TrancheId, by: String, since: Option<time::OffsetDateTime>) {
         let since = since.map_or_else(String::new, |since| format!(" since {since}"));
         tracing::error!(%tranche, by, "fenced: another process owns the progress");
@@ -208,21 +209,22 @@ impl Driver {
         }
         self.writes.answered(decided.len());
         let accepted = self.accept(decided, results);
-        // An effect of a tranche that is not owned any more is in the transaction: nothing of it may be committed (C10).
+        // A transaction with an effect of a lost tranche must not commit (C10).
         let work = accepted.iter().map(|accepted| &accepted.decided.work).chain(&parks);
         let is_owned = work.clone().all(|work| self.scheduler.is_held(work.id));
         let mut done = Done::default();
-        accepted.iter().for_each(|accepted| done.add(&accepted.decided.work, accepted.next));
+        accepted.iter().for_each(|accepted| done.add(&self.scheduler, &accepted.decided.work, accepted.next));
         parks.iter().for_each(|work| done.add_parked(work));
         let mut pending = match is_owned {
             true => self.commits.collect(&mut self.scheduler, &mut self.tranches, &done),
             false => Vec::new(),
         };
-        if pending.is_empty() {
+        // All decisions together had room. The sink may have accepted a part of them that needs a larger set (C14).
+        if pending.is_empty() || !self.commits.fit(&pending) {
             // Without a plan the transaction rolls back.
             drop(go);
             self.end_transaction();
-            self.put_back(accepted.into_iter().map(|accepted| accepted.decided).collect());
+            self.put_back_accepted(accepted);
             parks.into_iter().for_each(|work| self.finish(work, Outcome::Return));
             return;
         }
@@ -234,11 +236,24 @@ impl Driver {
         let (parks, unowned) = self.parks.mark(parks, &self.scheduler, &self.tranches);
         unowned.into_iter().for_each(|work| self.finish(work, Outcome::Return));
         if let Err(plan) = go.send(Plan { accepted, commits: pending, parks, made: self.now }) {
-            // The transaction's task is gone, and with it the transaction.
+            // The transaction's task has ended, and the transaction was rolled back with it.
             self.end_transaction();
             self.put_back(plan.accepted.into_iter().map(|accepted| accepted.decided).collect());
             self.give_parks_back(plan.parks);
         }
+    }
+
+    /// Puts back the decisions of a transaction that rolled back.
+    fn put_back_accepted(&mut self, accepted: Vec<Accepted>) {
+        let mut whole = Vec::with_capacity(accepted.len());
+        for Accepted { decided, next } in accepted {
+            // If the sink accepts the same part in the next transaction, that one rolls back, too. So the events are decided singly.
+            match next < decided.next {
+                true => self.finish(decided.work, Outcome::Singly),
+                false => whole.push(decided),
+            }
+        }
+        self.put_back(whole);
     }
 
     fn accept(&mut self, decided: Vec<Decided>, results: Vec<Result<Written, HandlerError>>) -> Vec<Accepted> {
@@ -297,7 +312,7 @@ impl Driver {
             TransactionError::Fenced(fenced) => {
                 self.put_back(decided);
                 for (key, error) in fenced {
-                    // A tranche that was lost meanwhile, and perhaps claimed again, is fenced under the old claim only.
+                    // Of a tranche that was lost during the commit, only the earlier claim is fenced.
                     let is_held =
                         |claim: &(CheckpointKey, Fence)| claim.0 == key && self.is_claimed(&key.tranche, claim.1);
                     if claims.iter().any(is_held) {
@@ -305,7 +320,7 @@ impl Driver {
                     }
                 }
             }
-            // A constraint that is checked at the commit: a transaction for each decision finds the one that breaks it.
+            // A constraint failed at the commit. A transaction for each decision finds the one that violates it.
             TransactionError::Failed(error) if policy::is_of_the_effects(&error) => {
                 match <[Decided; 1]>::try_from(decided) {
                     Ok([decided]) => self.on_write_failed(decided, &error),

@@ -226,3 +226,32 @@ fn c7_a_write_position_stays_while_the_tranche_that_reached_it_is_held() {
         "#]],
     );
 }
+
+#[test]
+fn c7_a_late_event_stays_or_leaves_with_the_tranche_that_brought_it() {
+    // The stream belongs to `t1` when `t0` brings a late event of it.
+    let late = "open t1; read t0: a/0 a/2; take; ok a; take; ok a; read t1: a/3; take; ok a; read t0: a/1; explain a;";
+    check(
+        &format!("{late} revoke t0; take; explain a; progress t1"),
+        expect![[r#"
+        a 0
+        a 2
+        a 3
+        Ready head=Some(1) events=1 age=0 write=Some(4) gaps=[(1, 2)] blocks=3.0
+        nothing
+        Idle head=None events=0 age=0 write=Some(4) gaps=[(1, 2)]
+        1
+    "#]],
+    );
+    check(
+        &format!("{late} revoke t1; take; ok a; progress t0"),
+        expect![[r#"
+        a 0
+        a 2
+        a 3
+        Ready head=Some(1) events=1 age=0 write=Some(4) gaps=[(1, 2)] blocks=3.0
+        a 1 late
+        3
+    "#]],
+    );
+}

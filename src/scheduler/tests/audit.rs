@@ -66,6 +66,14 @@ fn l2_only_a_tried_event_is_skipped() {
             origin 1-2
         "#]],
     );
+    // An untried event is not stuck, however short the limit.
+    check(
+        "read t0: a/0 a/1; take-stuck 0; stuck 0; take",
+        expect![[r#"
+            stuck []
+            a 0 1
+        "#]],
+    );
     // A late event and one that is queued in front are new victims: each is tried before it can be skipped.
     check(
         "read t0: a/5; take; wait a; tick 30; read t0: a/3; take-stuck 1; take; wait a; tick 10; take-stuck 11; take-stuck 10",

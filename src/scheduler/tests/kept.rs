@@ -217,3 +217,17 @@ fn c13_a_whole_stored_write_position_closes_the_gaps_below_it() {
         "#]],
     );
 }
+
+#[test]
+fn require_all_offers_a_late_event_although_the_write_position_above_it_was_forgotten() {
+    // `t1` takes the stream over and leaves, and the stream's write position with it (C7).
+    check_with(
+        Options { require_all: true, ..options() },
+        "open t1; read t0 a=2..4: a/1; read t1: a/4; revoke t1; explain a; take; ok a; progress t0",
+        expect![[r#"
+            Ready head=Some(1) events=1 age=0 write=None blocks=1.0
+            a 1 late
+            1
+        "#]],
+    );
+}

@@ -195,3 +195,32 @@ fn a_broken_batch_leaves_the_recovered_ordinals_that_reading_has_passed() {
         "#]],
     );
 }
+
+#[test]
+fn c9_a_preview_leaves_out_a_late_event_that_is_queued_and_its_repeat() {
+    check(
+        "read t0: a/0 a/5; take; ok a; take; read t0: a/3 a/3; with a; ok a; progress t0; take; with a; ok a; progress t0",
+        expect![[r#"
+            a 0
+            a 5
+            t0: 2
+            2
+            a 3 late
+            t0: 4
+            4
+        "#]],
+    );
+}
+
+#[test]
+fn c9_a_preview_without_progress_covers_nothing() {
+    // The placeholder is passed once the unfold is handled, and not before.
+    check(
+        "read t0: a/u5; take; read t0: a/p0; with a 0; with a; ok a; progress t0",
+        expect![[r#"
+        a u5@1
+        t0: 2
+        2
+    "#]],
+    );
+}

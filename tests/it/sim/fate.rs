@@ -7,6 +7,7 @@ use propulsiond::checkpoint::CheckpointKey;
 use propulsiond::event::{Event, Indexes, Kind};
 use propulsiond::pipeline::Then;
 use propulsiond::position::Progress;
+use propulsiond::scheduler::Order;
 use propulsiond::work::Work;
 
 use super::feed::{is_poison, is_spoiling, place, stream_of, tranche_of};
@@ -24,7 +25,7 @@ impl Inner {
         self.demand(false, || what);
     }
 
-    /// A handler was done with these events, and had nothing to write.
+    /// Records events that a decision without effects has handled.
     pub(super) fn settle<'a>(&mut self, work: &Work, next: i64, events: impl Iterator<Item = &'a Event>) {
         let first = &work.events[0];
         for event in events {
@@ -37,7 +38,7 @@ impl Inner {
         }
     }
 
-    /// Returns an event of the work's stream that lies before it and is not done, if there is one.
+    /// Returns an unhandled event of the work's stream with a smaller index, if there is one.
     pub(super) fn missing_before(&self, work: &Work) -> Option<Event> {
         let tranche = tranche_of(&work.events[0]);
         let before = |event: &&Event| {
@@ -46,7 +47,7 @@ impl Inner {
         self.logs[tranche].events().filter(before).find(|event| !self.is_settled(tranche, event)).cloned()
     }
 
-    /// Returns an event of the work's stream that was read before it, belongs before it, and is not done.
+    /// Returns an unhandled event of the work's stream that was read before it and has a smaller index, if there is one.
     pub(super) fn overtaken_by(&self, work: &Work) -> Option<Event> {
         let tranche = tranche_of(&work.events[0]);
         let read_at = work.events.iter().map(place).min()?;
@@ -87,32 +88,36 @@ impl Inner {
             })
     }
 
-    /// Returns whether the handler makes no progress at an event, however often it is asked.
+    /// Returns whether the handler never makes progress at an event.
     pub(super) fn stalls(&self, event: &Event) -> bool {
         self.plan.trials.stalls && event.kind() == Kind::Event && event.index() == 7
     }
 
-    /// Returns whether an event can never be handled, or its effect never be committed.
+    /// Returns whether every attempt at an event, or at the commit of its effect, fails.
     fn may_be_skipped(&self, event: &Event) -> bool {
         let spoils = self.plan.transactional && event.kind() == Kind::Event && is_spoiling(event.index());
         is_poison(event) || spoils || self.stalls(event)
     }
 
-    /// Returns whether the event is poison, or an unfold that travels with it: with the last event before it that was not
-    /// filtered, and filters come and go.
+    /// Returns whether the event is poison, or an unfold in the call of poison. Such a call begins at the last event before
+    /// the unfold that the filter keeps. The operator changes filters, so any event up to that one counts.
     fn is_poisoned(&self, tranche: &str, event: &Event) -> bool {
-        let before =
-            |other: &&Event| other.stream() == event.stream() && !other.is_unfold() && other.index() < event.index();
+        let in_read_order = self.plan.order == Order::Tranche;
+        let is_before = |other: &&Event| match in_read_order {
+            true => other.at() < event.at(),
+            false => other.index() < event.index(),
+        };
+        let is_event = |other: &&Event| other.stream() == event.stream() && other.kind() == Kind::Event;
         let carried = || {
-            let mut before: Vec<_> = self.logs[tranche].events().filter(before).collect();
-            before.sort_by_key(|other| std::cmp::Reverse(other.index()));
+            let mut before: Vec<_> = self.logs[tranche].events().filter(is_event).filter(is_before).collect();
+            before.sort_by_key(|other| std::cmp::Reverse((if in_read_order { 0 } else { other.index() }, other.at())));
             let last = before.iter().position(|other| !super::feed::is_filtered(&self.plan, other));
             before[..last.map_or(before.len(), |last| last + 1)].iter().any(|carrier| self.may_be_skipped(carrier))
         };
         self.may_be_skipped(event) || event.is_unfold() && carried()
     }
 
-    /// An unfold is done when newer state of its stream was handled (C3).
+    /// Returns whether newer state of the unfold's stream is handled (C3).
     fn is_superseded(&self, tranche: &str, unfold: &Event) -> bool {
         let (stream, name) = (stream_of(unfold), unfold.stream());
         let newer = |item: &Item| item.stream == stream && (item.index >= unfold.index());
@@ -144,13 +149,13 @@ impl Inner {
         self.logs.iter().any(|(tranche, log)| log.events().any(|event| is_stray(tranche, event)))
     }
 
-    /// At the end everything is handled at least once, and exactly once where the sink holds the progress (C13).
+    /// Checks that everything is handled at least once, and exactly once if the sink holds the progress (C13).
     pub(super) fn check_the_end(&mut self) {
         let all = || self.logs.iter().flat_map(|(tranche, log)| log.events().map(move |event| (tranche, event)));
         let mut lost = all().filter(|(tranche, event)| !self.is_settled(tranche, event));
         let complaint = match &self.halted {
             _ if self.plan.feed.broken && self.is_broken() => {
-                self.halted.is_none().then(|| "a broken feed went unnoticed (C4)".to_owned())
+                self.halted.is_none().then(|| "no halt reports a broken feed (C4)".to_owned())
             }
             Some(why) => {
                 (!all().any(|(_, event)| self.is_to_blame(event, why))).then(|| format!("it halted over {why}"))
@@ -164,7 +169,7 @@ impl Inner {
         }
     }
 
-    /// Returns whether a halt names an event that can never be handled.
+    /// Returns whether a halt names this event, and the event can never be handled.
     fn is_to_blame(&self, event: &Event, why: &str) -> bool {
         let (stream, index, event_type) = (event.stream(), event.index(), event.event_type());
         let is_named =
@@ -175,7 +180,7 @@ impl Inner {
             || is_stuck
     }
 
-    /// Names an effect that a sink that holds the progress has twice.
+    /// Names an effect that the sink holds twice.
     fn written_twice(&self) -> Option<String> {
         let mut ordinals = BTreeMap::new();
         let mut items = BTreeMap::new();
@@ -185,10 +190,11 @@ impl Inner {
         }
         let FeedTrials { without_ordinals, repeats, .. } = self.plan.feed;
         let ordinal = ordinals.iter().find(|(_, times)| **times > 1).filter(|_| !without_ordinals);
-        // A sparse source knows no gaps, so that its write positions cover the newest event of a stream only. An older event
-        // that comes again under another ordinal is taken for a late one.
+        // A write position of a sparse stream covers the stream's newest event only, so a redelivered older event counts as
+        // late. Without ordinals, a restart redelivers older events. A small set can leave out the ordinal of a repeat.
         let is_sparse = self.plan.indexes == Indexes::Sparse;
-        let by_index = self.plan.write_positions && !(is_sparse && (without_ordinals || repeats));
+        let is_limited = self.plan.max_set_bytes < 64 * 1024;
+        let by_index = self.plan.write_positions && !(is_sparse && (without_ordinals || repeats && is_limited));
         let item = items.iter().find(|(item, times)| **times > 1 && item.unfold.is_none()).filter(|_| by_index);
         let ordinal = ordinal.map(|(ordinal, times)| format!("{ordinal:?} was written {times} times (C13)"));
         ordinal.or_else(|| item.map(|(item, times)| format!("{item:?} was written {times} times (C13)")))

@@ -17,7 +17,7 @@ use super::group::Coming;
 use super::plan::Plan;
 use super::world::World;
 
-/// Everything that a tranche will ever hold. The ordinal of an event is its place.
+/// All events of a tranche. The place of an event is its ordinal.
 pub(super) struct Log {
     tranche: String,
     written: Vec<Written>,
@@ -32,7 +32,9 @@ struct Written {
     kind: &'static str,
 }
 
-/// The distance between the ordinals of two openings, where the source has none of its own.
+/// The largest batch.
+pub(super) const MAX_BATCH: u64 = 29;
+/// The distance between the ordinals of two openings of a source without ordinals.
 const RENUMBERED: u64 = 1_000_000;
 
 impl Log {
@@ -42,7 +44,7 @@ impl Log {
         log
     }
 
-    /// Makes the event at a place, numbered from `first`.
+    /// Returns the event at a place. `first` is the ordinal of the first event.
     fn event(&self, at: usize, first: u64) -> Event {
         let Written { stream, index, kind } = &self.written[at];
         let at = Ordinal::new(first + at as u64, 0);
@@ -59,7 +61,7 @@ impl Log {
         self.events.iter()
     }
 
-    /// Returns the events that a progress says are handled.
+    /// Returns the events that the progress covers.
     pub(super) fn covered<'a>(&'a self, progress: &'a Progress) -> impl Iterator<Item = &'a Event> {
         let below = match &progress.position {
             None => 0,
@@ -84,7 +86,7 @@ pub(super) fn stream_of(event: &Event) -> String {
     format!("{}/{}", tranche_of(event), event.stream())
 }
 
-/// Returns the place of an event in its log, however an opening numbered it.
+/// Returns the place of an event in its log. It does not depend on the opening that numbered the event.
 pub(super) fn place(event: &Event) -> Ordinal {
     Ordinal::new(event.at().major % RENUMBERED, event.at().minor)
 }
@@ -94,7 +96,7 @@ pub(super) fn is_poison(event: &Event) -> bool {
     event.event_type() == "Poison"
 }
 
-/// Returns whether the event's effect spoils the transaction that it is in, which shows at the commit only.
+/// Returns whether the event's effect makes the commit of its transaction fail.
 pub(super) fn is_spoiling(index: i64) -> bool {
     index == 9
 }
@@ -143,7 +145,7 @@ fn log(random: &mut fastrand::Rng, plan: &Plan, tranche: usize) -> Vec<Written> 
             _ => "Moved",
         };
         if kind == "Poison" && plan.indexes == Indexes::Dense && random.bool() {
-            // It arrives after the event that follows it: it is parked, and that one was read before (C21).
+            // Poison arrives after its successor. It is parked although the successor was read before it (C21).
             next[stream] += 1;
             written.push((stream, index + 1, "Moved"));
         }
@@ -161,7 +163,7 @@ fn log(random: &mut fastrand::Rng, plan: &Plan, tranche: usize) -> Vec<Written> 
             written.push(again);
         }
         if plan.feed.repeats && random.u32(0..25) == 0 {
-            // A sparse source knows no gaps. An older event that comes again is late, and is offered.
+            // A repeat of an older event would be offered: a sparse stream has no known gaps, so the event counts as late.
             let stream = random.usize(0..streams);
             let is_last = |(of, _, kind): &&(usize, i64, &str)| *of == stream && !["unfold", "junk"].contains(kind);
             let again = written.iter().rev().find(is_last).copied();
@@ -228,7 +230,7 @@ impl Source for Feed {
                     continue;
                 }
                 Some(Coming::Move(tranche)) => {
-                    // A limit that is too short gives running calls up, and their events come again.
+                    // A deadline that is too short abandons running calls, and their events are redelivered.
                     let change = {
                         let mut inner = world.lock();
                         let millis = if inner.random.bool() { inner.random.u64(0..100) } else { 1_000_000 };
@@ -263,7 +265,7 @@ impl Source for Feed {
             (inner.epoch(&self.process, tranche.as_str()).unwrap_or(0), inner.openings * RENUMBERED)
         };
         let (world, process) = (self.world.clone(), self.process.clone());
-        Box::new(FeedReader { world, process, tranche: tranche.to_string(), epoch, at, first })
+        Box::new(FeedReader { world, process, tranche: tranche.to_string(), epoch, at, first, failures: 0 })
     }
 
     fn left(&self, tranche: &TrancheId, epoch: u64, how: Left) {
@@ -288,7 +290,12 @@ struct FeedReader {
     at: usize,
     /// The ordinal of the log's first event.
     first: u64,
+    /// Failed reads in a row.
+    failures: u32,
 }
+
+/// The failed reads in a row that do not end a job, which makes three attempts.
+const MAX_FAILURES: u32 = 2;
 
 #[async_trait]
 impl TrancheReader for FeedReader {
@@ -299,17 +306,22 @@ impl TrancheReader for FeedReader {
             inner.demand(!has_left, || format!("{} reads {} after it left (C29)", self.process, self.tranche));
             if inner.breaks(40) {
                 drop(inner);
-                // A panic without a message on the screen.
+                // Unlike `panic!`, this prints no message.
                 std::panic::resume_unwind(Box::new("the reader broke"));
             }
-            (inner.random.u64(0..20), inner.strikes(15))
+            let delay = inner.random.u64(0..20);
+            // The last life must reach the tail.
+            let is_spared = inner.last && self.failures >= MAX_FAILURES;
+            (delay, inner.strikes(15) && !is_spared)
         };
         tokio::time::sleep(Duration::from_millis(delay)).await;
         if fails {
+            self.failures += 1;
             return Err(SourceError::new(SourceErrorKind::Unavailable, "read the log"));
         }
+        self.failures = 0;
         let mut inner = self.world.lock();
-        let size = inner.random.usize(1..30).min(room.events.max(1));
+        let size = inner.random.usize(1..=MAX_BATCH as usize).min(room.events.max(1));
         let log = &inner.logs[&self.tranche];
         let end = (self.at + size).min(log.events.len());
         let events = match self.first {

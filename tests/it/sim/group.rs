@@ -1,4 +1,4 @@
-//! The members of the group: the tranches that each holds, and the changes that are to be reported to it.
+//! The members of the group: the assignments of each, and the changes that its source has to report.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::world::{Inner, World};
 /// The members of a group that shares its tranches.
 pub(super) const MEMBERS: [&str; 2] = ["first", "second"];
 
-/// A change that a source is to report.
+/// A change that a source has to report.
 #[derive(Clone)]
 pub(super) enum Coming {
     Added(TrancheId),
@@ -25,25 +25,25 @@ pub(super) enum Coming {
     Lost(TrancheId),
     Removed(TrancheId, Duration),
     Pause(Duration),
-    /// Revoked, and assigned again once it was released.
+    /// Revokes the tranche, and assigns it again after its release.
     Move(TrancheId),
 }
 
-/// An assignment, as the world sees it.
+/// An assignment, from the group's point of view.
 #[derive(Debug)]
 struct Held {
     epoch: u64,
-    /// The time at which the process was told that it lost the tranche.
+    /// The time at which the loss of the tranche was reported to the process.
     lost: Option<Instant>,
-    /// The time until which a revoked tranche may be held.
+    /// The deadline of a revoked tranche.
     deadline: Option<Instant>,
-    /// The time at which the process learned that it is fenced.
+    /// The time at which the process reported that it is fenced.
     fenced: Option<Instant>,
     /// The ordinals of the effects that a plain sink acknowledged.
     acknowledged: BTreeSet<Ordinal>,
 }
 
-/// The assignments of every process, by process and tranche.
+/// The assignments of all processes, by process and tranche.
 #[derive(Debug, Default)]
 pub(super) struct Assignments {
     held: BTreeMap<(String, String), Held>,
@@ -51,7 +51,7 @@ pub(super) struct Assignments {
     left: BTreeSet<(String, String, u64)>,
 }
 
-/// The owner of each tranche in a group that shares them, and the changes on their way to each member.
+/// The owner of each tranche in a group that shares them, and the changes to be reported to each member.
 #[derive(Default)]
 pub(super) struct Broker {
     owners: BTreeMap<TrancheId, &'static str>,
@@ -68,13 +68,13 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Returns the process that a claim's owner stands for.
+/// Returns the process in the name of a claim's owner.
 pub(super) fn process_of(owner: &str) -> &str {
     owner.split('-').next().unwrap_or(owner)
 }
 
 impl Inner {
-    /// Notes that a process assembles its source: earlier assignments of it are over.
+    /// Ends the earlier assignments of a process that assembles its source. Returns the changes that the source reports.
     pub(super) fn start_source(&mut self, process: &str) -> VecDeque<Coming> {
         let assignments = &mut self.assignments;
         for (held, state) in assignments.held.extract_if(.., |(of, _), _| of == process) {
@@ -93,7 +93,7 @@ impl Inner {
         coming
     }
 
-    /// Makes up changes of a process that has all tranches.
+    /// Adds changes for a process that has all tranches.
     fn moves(&mut self, tranches: &[TrancheId], coming: &mut VecDeque<Coming>) {
         for _ in 0..self.random.u32(1..4) {
             coming.push_back(Coming::Pause(Duration::from_millis(self.random.u64(1..500))));
@@ -113,7 +113,7 @@ impl Inner {
         self.plan.trials.members && !self.last
     }
 
-    /// Shares the tranches between the members.
+    /// Assigns each tranche to a member.
     pub(super) fn begin_group(&mut self) {
         self.assignments = Assignments::default();
         self.broker = Broker::default();
@@ -128,7 +128,7 @@ impl Inner {
         self.broker.coming.get_mut(process)?.pop_front()
     }
 
-    /// Notes an assignment that is about to be reported.
+    /// Records an assignment just before its report.
     pub(super) fn assign(&mut self, process: &str, tranche: TrancheId) -> TrancheChange {
         let place = place(process, tranche.as_str());
         let epoch = self.assignments.epochs.entry(place.clone()).or_default();
@@ -140,7 +140,7 @@ impl Inner {
         TrancheChange::Added { tranche, origin: None, epoch }
     }
 
-    /// Notes a loss that is about to be reported.
+    /// Records a loss just before its report.
     pub(super) fn lose(&mut self, process: &str, tranche: TrancheId) -> TrancheChange {
         self.note(&format!("{process} loses {tranche}"));
         if let Some(held) = self.assignments.held.get_mut(&place(process, tranche.as_str())) {
@@ -149,7 +149,7 @@ impl Inner {
         TrancheChange::Lost { tranche }
     }
 
-    /// Notes a revocation that is about to be reported.
+    /// Records a revocation just before its report.
     pub(super) fn revoke(&mut self, process: &str, tranche: TrancheId, within: Duration) -> TrancheChange {
         self.note(&format!("{tranche} of {process} is revoked within {within:?}"));
         if let Some(held) = self.assignments.held.get_mut(&place(process, tranche.as_str())) {
@@ -168,14 +168,14 @@ impl Inner {
         self.assignments.left.contains(&(process.to_owned(), tranche.to_owned(), epoch))
     }
 
-    /// Returns whether a process has to know that a tranche is not its own.
+    /// Returns whether a process must know that it does not own a tranche.
     pub(super) fn is_foreign(&self, process: &str, tranche: &str) -> bool {
         let Some(held) = self.assignments.held.get(&place(process, tranche)) else { return true };
-        // A process that was told at this very moment may not have heard of it.
+        // A report at this very moment may not have reached the driver.
         [held.lost, held.fenced].into_iter().flatten().any(|told| told < now())
     }
 
-    /// Notes that a process gave a tranche up.
+    /// Records the end of an assignment, as the process reports it.
     pub(super) fn leave(&mut self, process: &str, tranche: &str, epoch: u64, how: Left) {
         self.note(&format!("{process} left {tranche} as {epoch}: {how:?}"));
         self.assignments.left.insert((process.to_owned(), tranche.to_owned(), epoch));
@@ -195,9 +195,9 @@ impl Inner {
         }
     }
 
-    /// Checks that a tranche is released after the progress of all its acknowledged writes is stored.
+    /// Checks that the progress of all acknowledged writes is stored before the tranche is released.
     fn check_acknowledged(&mut self, process: &str, tranche: &str, acknowledged: &BTreeSet<Ordinal>) {
-        // A plain position covers less than what is acknowledged.
+        // A plain position or a small set covers fewer events than were acknowledged.
         let unlimited = self.plan.max_set_bytes >= 64 * 1024 && !self.plan.feed.without_ordinals;
         let Some((key, kept)) = self.kept.iter().find(|(key, _)| key.tranche.as_str() == tranche) else { return };
         if !unlimited || process_of(kept.owner()) != process {
@@ -212,17 +212,18 @@ impl Inner {
         self.demand(missing.is_none(), || what);
     }
 
-    /// Notes the release of a claim. After the deadline of a revoked tranche, a commit may still be in flight.
+    /// Records the release of a claim.
     pub(super) fn release(&mut self, key: &CheckpointKey, fence: u64) {
         let Some(kept) = self.kept.get_mut(key) else { return };
         let process = kept.claims.get(&fence).map_or("", |owner| process_of(owner));
         let held = self.assignments.held.get(&place(process, key.tranche.as_str()));
+        // After the deadline of a revoked tranche, a commit may still be in flight.
         if held.and_then(|held| held.deadline).is_none_or(|deadline| deadline > now()) {
             kept.released.insert(fence);
         }
     }
 
-    /// Checks that no event of a parked stream is offered: of one that its process parked, or found parked (C21).
+    /// Checks that no event of a parked stream is offered, once its process knows that the stream is parked (C21).
     pub(super) fn check_parked_are_kept_back(&mut self, process: &str, work: &Work) {
         let owner = format!("{process}-{}", self.life);
         let Some((key, kept)) = self.kept.iter().find(|(key, _)| key.tranche.as_str() == tranche_of(&work.events[0]))
@@ -238,11 +239,11 @@ impl Inner {
         let from = self.parked_from[&place];
         let kept_back = work.events.iter().all(|event| event.at() < from);
         self.demand(kept_back, || {
-            format!("{:?} are offered of a stream that is parked from {from} (C21)", work.events)
+            format!("{:?} are offered, but their stream is parked from {from} on (C21)", work.events)
         });
     }
 
-    /// Notes the acknowledgement of a write that began under an assignment.
+    /// Records the acknowledgement of a write that began under an assignment.
     pub(super) fn acknowledge(&mut self, process: &str, tranche: &str, epoch: u64, at: Ordinal) {
         if let Some(held) = self.assignments.held.get_mut(&place(process, tranche))
             && held.epoch == epoch
@@ -251,11 +252,11 @@ impl Inner {
         }
     }
 
-    /// Checks that a process which knows that it is fenced does not claim by itself (C15).
+    /// Checks that a fenced process does not claim by itself (C15).
     pub(super) fn check_claim(&mut self, process: &str, key: &CheckpointKey) {
         let held = self.assignments.held.get(&place(process, key.tranche.as_str()));
         let is_fenced = held.is_some_and(|held| held.fenced.is_some());
-        self.demand(!is_fenced, || format!("{process} claims {key} back by itself (C15)"));
+        self.demand(!is_fenced, || format!("{process} is fenced, and claims {key} by itself (C15)"));
     }
 
     /// Checks that fenced tranches stay visible (C15).
@@ -271,10 +272,10 @@ impl Inner {
                 && !is_shown(tranche)
         });
         let hidden = hidden.map(|(place, _)| place.clone());
-        self.demand(hidden.is_none(), || format!("{hidden:?} is fenced and not shown as such (C15)"));
+        self.demand(hidden.is_none(), || format!("{hidden:?} is fenced, and its view does not show that (C15)"));
     }
 
-    /// Checks the end of a process: a finished job has handled all of its tranches, and none is fenced.
+    /// Checks the end of a process: no call runs after an orderly end, and a finished job has no fenced tranche.
     pub(super) fn check_end_of(&mut self, process: &str, ended: &Ended) {
         if matches!(ended, Ended::Finished | Ended::Stopped) {
             let running = self.active.iter().find(|(of, _)| of == process).cloned();
@@ -290,28 +291,28 @@ impl Inner {
         self.demand(fenced.is_none(), || format!("{process} finished while {fenced:?} is fenced (C15)"));
     }
 
-    /// Claims one tranche of several by force.
-    fn steal(&mut self) {
+    /// Claims one of several tranches, and so fences its owner.
+    fn claim_one(&mut self) {
         let keys: Vec<_> = self.kept.keys().cloned().collect();
         if keys.len() < 2 {
             return;
         }
         let key = &keys[self.trials.usize(0..keys.len())];
-        self.note(&format!("a thief claims {key}"));
-        self.kept.get_mut(key).expect("the key is kept").claim("thief");
+        self.note(&format!("an outsider claims {key}"));
+        self.kept.get_mut(key).expect("the key is kept").claim("outsider");
     }
 }
 
-/// Another process that claims one tranche at some time.
-pub(super) async fn steal(world: &World) {
+/// Lets a process outside the group claim one tranche at a random time.
+pub(super) async fn claim_by_outsider(world: &World) {
     let after = {
         let mut inner = world.lock();
-        let strikes = inner.plan.trials.thief && !inner.last;
+        let strikes = inner.plan.trials.outsider && !inner.last;
         strikes.then(|| Duration::from_millis(inner.trials.u64(1..1_500)))
     };
     if let Some(after) = after {
         tokio::time::sleep(after).await;
-        world.lock().steal();
+        world.lock().claim_one();
     }
 }
 
@@ -338,7 +339,7 @@ pub(super) async fn rebalance(world: &World) {
                 hand_over(world, &tranche, from, Duration::from_millis(within)).await;
             }
             2 => world.send(from, Coming::Lost(tranche.clone())),
-            // The old owner learns it from its next commit, and later from its source.
+            // The next commit of the old owner is fenced. Its source reports the loss later.
             _ => {}
         }
         world.lock().broker.owners.insert(tranche.clone(), to);
@@ -351,7 +352,7 @@ pub(super) async fn rebalance(world: &World) {
     }
 }
 
-/// Revokes a tranche, and waits until its owner left it. An owner that takes far too long loses it.
+/// Revokes a tranche, and waits until its owner has released it. The owner loses it after five seconds.
 async fn hand_over(world: &World, tranche: &TrancheId, from: &'static str, within: Duration) {
     let epoch = world.lock().epoch(from, tranche.as_str());
     world.send(from, Coming::Removed(tranche.clone(), within));

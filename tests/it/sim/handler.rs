@@ -1,4 +1,4 @@
-//! A handler that does everything a handler may do, and checks what it is called with.
+//! A handler with every permitted result, which checks its calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub(super) struct SimHandler {
     pub(super) process: String,
 }
 
-/// The streams (or tranches) of a call, while it runs.
+/// A running call, with its streams or tranches.
 struct Running {
     world: World,
     keys: Vec<(String, String)>,
@@ -62,7 +62,7 @@ impl Handler for SimHandler {
             let mut inner = self.world.lock();
             if panics(&mut inner, &call.streams) {
                 drop(inner);
-                // A panic without a message on the screen.
+                // Unlike `panic!`, this prints no message.
                 std::panic::resume_unwind(Box::new("poison"));
             }
             let decisions = call.streams.iter().map(|work| decide(&mut inner, work)).collect();
@@ -74,7 +74,7 @@ impl Handler for SimHandler {
     }
 }
 
-/// On a thread of its own, a handler computes and never waits.
+/// A handler on a thread computes, and never waits.
 impl BlockingHandler for SimHandler {
     fn handle(&mut self, streams: &mut [Work], decisions: &mut Decisions) {
         let running = self.enter(streams);
@@ -97,13 +97,13 @@ impl BlockingHandlerFactory for SimHandler {
     }
 }
 
-/// The call of a spin in which the operator stops the process, and the calls after which it must have heard that.
+/// The call of a spin that stops the process, and the number of further calls within which the driver must react.
 const STOPPED_AT: u32 = 100;
 const HEARD_AFTER: u32 = 10_000;
 
 impl SimHandler {
-    /// Returns whether the handler defers a call at once, over and over. The operator stops the process meanwhile, and
-    /// the driver has to hear it between two calls (S9).
+    /// Returns whether the handler defers a call at once, over and over. The operator stops the process meanwhile, and the
+    /// driver has to react between two calls (S9).
     fn spins(&self, streams: &[Work]) -> bool {
         let mut inner = self.world.lock();
         let is_tempted = streams.iter().flat_map(|work| &work.events).any(|event| event.index() == 4);
@@ -118,7 +118,7 @@ impl SimHandler {
             inner.stops[&self.process].cancel();
         }
         let is_heard = spins < STOPPED_AT + HEARD_AFTER;
-        inner.demand(is_heard, || "a handler that defers at once keeps a stop from being heard (S9)".to_owned());
+        inner.demand(is_heard, || "the driver ignores a stop while the handler defers at once (S9)".to_owned());
         is_heard
     }
 
@@ -134,7 +134,7 @@ impl SimHandler {
             inner.demand(!paused, || format!("{:?} are offered while paused", work.events));
             let key = match inner.plan.order {
                 Order::Stream => stream_of(&work.events[0]),
-                // One call at a time; a call may hold several runs.
+                // A tranche has one call at a time, which may hold several pieces of work.
                 Order::Tranche => tranche_of(&work.events[0]).to_owned(),
                 Order::None => continue,
             };
@@ -151,7 +151,7 @@ impl SimHandler {
     }
 }
 
-/// A handler may panic over poison: that is a permanent failure of its call.
+/// Returns whether the handler panics, which is a permanent failure of its call. Only poison makes it panic.
 fn panics(inner: &mut Inner, streams: &[Work]) -> bool {
     streams.len() == 1 && streams[0].events.iter().any(is_poison) && inner.random.u32(0..4) == 0
 }
@@ -193,19 +193,19 @@ fn decide(inner: &mut Inner, work: &Work) -> Result<Decision, HandlerError> {
         });
     }
     if let Some(stalling) = work.events.iter().find(|event| inner.stalls(event)).filter(|_| !work.late) {
-        // No progress at the event itself, and the events before it first.
+        // The events before it are handled.
         let next = stalling.index();
         let effects = work.events.iter().take_while(|event| event.index() < next);
         let effects = effects.map(|event| Value::from(format!("{event:?}").as_str())).collect();
         return Ok(Decision { next: NextIndex::Upto(next), effects, tag: None });
     }
-    // Never as often as would make the policy act on what is no poison.
+    // `then` acts after three failures. Only poison may fail that often.
     if work.failures < 2 && inner.strikes(12) {
         return Err(HandlerError::new(HandlerErrorKind::Transient, "bad luck"));
     }
     if inner.strikes(40) {
         let kind = if inner.random.bool() { HandlerErrorKind::Unavailable } else { HandlerErrorKind::Throttled };
-        return Err(HandlerError::new(kind, "away"));
+        return Err(HandlerError::new(kind, "no answer"));
     }
     if inner.strikes(25) {
         let delay = inner.random.u64(1..200);
@@ -217,7 +217,7 @@ fn decide(inner: &mut Inner, work: &Work) -> Result<Decision, HandlerError> {
         });
     }
     let next = next(inner, work);
-    // All of it, or what is below the next index: in read order indexes may go back.
+    // In read order, indexes may go back. A decision about all of the work covers all its events.
     let is_covered = |event: &&Event| next >= work.next || event.next_index() <= next && !event.is_unfold();
     let covered = work.events.iter().filter(is_covered);
     let mut effects = Vec::new();

@@ -21,14 +21,16 @@ pub(super) struct Plan {
     pub(super) lives: u32,
     pub(super) moving: bool,
     pub(super) require_all: bool,
-    pub(super) meddling: bool,
-    /// The size of a stored set before reading waits (C14).
+    pub(super) is_operated: bool,
+    /// The size limit of a stored set (C14).
     pub(super) max_set_bytes: usize,
+    /// The limit of events read ahead of the position.
+    pub(super) max_ahead: u64,
     pub(super) trials: Trials,
     pub(super) feed: FeedTrials,
 }
 
-/// Properties of the feed, and a handler that spins. They are drawn apart, so that older seeds keep their meaning.
+/// Properties of the feed, and sorts of handlers. They are drawn apart, so that older seeds keep their meaning.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct FeedTrials {
     /// The source has no ordinals: each opening numbers the events anew, and progress is a plain position.
@@ -39,9 +41,9 @@ pub(super) struct FeedTrials {
     pub(super) same_names: bool,
     /// One tranche brings an event of another one's stream (C4).
     pub(super) broken: bool,
-    /// The handler defers an event by no time and without a pause, until the operator stops the process.
+    /// The handler defers an event with a delay of zero, over and over, until the operator stops the process.
     pub(super) spins: bool,
-    /// The handler blocks, on threads of its own.
+    /// The handler blocks: it runs on threads.
     pub(super) blocking: bool,
 }
 
@@ -52,7 +54,7 @@ impl FeedTrials {
         let (is_sparse, by_stream) = (plan.indexes == Indexes::Sparse, plan.order == Order::Stream);
         let without_ordinals = one_in(6) && plan.then != Then::Park;
         Self {
-            // Parked events are known by their ordinals, so that such a source cannot park.
+            // An ordinal identifies a parked event, so such a source cannot park.
             without_ordinals,
             repeats: is_sparse && one_in(2),
             same_names: is_sparse && one_in(2),
@@ -69,24 +71,24 @@ impl FeedTrials {
     }
 }
 
-/// Faults and events that came later. They are drawn apart, so that older seeds keep their meaning.
+/// Later additions: faults and operations. They are drawn apart, so that older seeds keep their meaning.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Trials {
     /// Two members of a group take tranches from each other.
     pub(super) members: bool,
-    /// Another process claims one tranche of several by force.
-    pub(super) thief: bool,
-    /// The lives before the last one end at the tail, too.
+    /// Another process claims one of several tranches.
+    pub(super) outsider: bool,
+    /// Earlier lives end at the tail, like the last one.
     pub(super) jobs: bool,
     /// The operator stops a process.
     pub(super) stops: bool,
-    /// The limit of a drain is short.
+    /// The drain deadline is short.
     pub(super) short_drain: bool,
     /// The start and the readers fail, and the pipeline restarts.
     pub(super) restarts: bool,
     /// Some events make no progress, until `stuck_after`.
     pub(super) stalls: bool,
-    /// The handler defers by no time at all.
+    /// The handler defers with a delay of zero.
     pub(super) defers_at_once: bool,
 }
 
@@ -96,7 +98,7 @@ impl Trials {
         let stops = one_in(4);
         Self {
             members: one_in(4),
-            thief: one_in(4),
+            outsider: one_in(4),
             jobs: one_in(4),
             stops,
             short_drain: stops && one_in(2),
@@ -105,6 +107,14 @@ impl Trials {
             defers_at_once: one_in(5),
         }
     }
+}
+
+/// Returns the limit of reading ahead. Logs are longer than the small limits and shorter than the large one.
+fn max_ahead(seed: u64, require_all: bool) -> u64 {
+    let mut random = fastrand::Rng::with_seed(seed ^ 0x2545_f491_4f6c_dd1d);
+    // Beyond a small limit, a missing event would never be read.
+    let is_small = random.u32(0..4) == 0 && !require_all;
+    if is_small { random.u64(1..40) } else { 500 }
 }
 
 /// Returns the random numbers of the trials.
@@ -137,13 +147,14 @@ impl Plan {
             lives: random.u32(1..5),
             moving: random.u32(0..3) == 0,
             require_all,
-            meddling: random.u32(0..3) == 0,
+            is_operated: random.u32(0..3) == 0,
             // A transaction keeps 48 bytes free for the run of the oldest event.
             max_set_bytes: match random.u32(0..4) {
                 0 if transactional => random.usize(64..200),
                 0 => random.usize(8..100),
                 _ => 64 * 1024,
             },
+            max_ahead: max_ahead(seed, require_all),
             trials: Trials::draw(&mut trials(seed), order),
             feed: FeedTrials::default(),
         };
@@ -151,10 +162,10 @@ impl Plan {
         plan
     }
 
-    /// Makes the plan one of a blocking handler. Its threads know no paused time: such a run is not reproducible, and
-    /// the world does nothing that a process has to learn of at once.
+    /// Changes the plan for a blocking handler. Its threads run in real time, so the run is not reproducible. The checks
+    /// of immediate reactions would fail: changes of the group and other trials are off.
     pub(super) fn block(&mut self) {
-        (self.moving, self.meddling, self.lives) = (false, false, self.lives.min(2));
+        (self.moving, self.is_operated, self.lives) = (false, false, self.lives.min(2));
         self.trials = Trials::default();
         self.feed = FeedTrials { blocking: true, broken: false, spins: false, ..self.feed };
     }

@@ -1,4 +1,4 @@
-//! A checkpoint store and a sink with faults, over what the world keeps.
+//! A checkpoint store and a sink with faults. The world keeps their contents.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::feed::{is_spoiling, place, stream_of, tranche_of};
 use super::group::process_of;
 use super::world::{Inner, Item, World};
 
-/// The contents of a key.
+/// The stored state of a key.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kept {
     fence: u64,
@@ -30,7 +30,7 @@ pub(super) struct Kept {
     sequence: u64,
     progress: Option<Progress>,
     write_positions: BTreeMap<String, WritePosition>,
-    /// Claims that were released.
+    /// The released claims.
     pub(super) released: BTreeSet<u64>,
 }
 
@@ -56,11 +56,11 @@ pub(super) struct SimStore {
     pub(super) world: World,
 }
 
-fn away(doing: &str) -> CheckpointError {
+fn unavailable(doing: &str) -> CheckpointError {
     CheckpointError::new(CheckpointErrorKind::Unavailable, doing)
 }
 
-/// Takes a while, like all that is far away.
+/// Waits for a random time, like a request to another machine.
 async fn travel(world: &World) {
     let delay = {
         let mut inner = world.lock();
@@ -80,7 +80,7 @@ fn check_fence(inner: &Inner, key: &CheckpointKey, fence: Fence) -> Result<(), C
     Err(CheckpointError::new(kind, format!("commit {key}")))
 }
 
-/// Like [`check_fence`]. A commit never meets a newer claim of its own process (C27).
+/// Checks the fence of a commit. A newer claim of its own process is a violation (C27), and so is its own release (C29).
 fn check_commit_fence(inner: &mut Inner, commit: &Commit<'_>) -> Result<(), CheckpointError> {
     let kept = &inner.kept[commit.key];
     let claimant = kept.claims.get(&commit.fence.0).cloned();
@@ -99,13 +99,13 @@ fn store(inner: &mut Inner, commit: &Commit<'_>) -> Result<(), CheckpointError> 
     check_commit_fence(inner, commit)?;
     let set = &commit.progress.handled;
     let fits = set.is_empty() || set.encode().len() <= inner.plan.max_set_bytes;
-    inner.demand(fits, || "a stored set fits into the store (C14)".to_owned());
+    inner.demand(fits, || format!("a stored set of {} bytes exceeds the limit (C14)", set.encode().len()));
     let is_plain = inner.plan.feed.without_ordinals;
-    inner.demand(!is_plain || set.is_empty(), || "a source without ordinals has plain positions (C1)".to_owned());
+    inner.demand(!is_plain || set.is_empty(), || "a set is stored for a source without ordinals (C1)".to_owned());
     inner.check_progress(commit.key, commit.progress);
     let line = format!("stored {} {} {:?}", commit.key, commit.sequence, commit.progress);
     inner.note(&line);
-    let kept = inner.kept.get_mut(commit.key).expect("what is committed was claimed");
+    let kept = inner.kept.get_mut(commit.key).expect("a commit follows its claim");
     let (last, next) = (kept.sequence, commit.sequence);
     let is_next = next == last + 1;
     let is_repeat = next == last && kept.progress.as_ref() == Some(commit.progress);
@@ -159,7 +159,7 @@ impl CheckpointStore for SimStore {
         let mut results = Vec::new();
         for key in keys {
             if inner.strikes(10) {
-                results.push(Err(away("claim")));
+                results.push(Err(unavailable("claim")));
                 continue;
             }
             let kept = inner.kept.entry(key.clone()).or_default();
@@ -178,13 +178,13 @@ impl CheckpointStore for SimStore {
         let mut results = Vec::new();
         for commit in commits {
             if inner.strikes(8) {
-                results.push(Err(away("commit")));
+                results.push(Err(unavailable("commit")));
                 continue;
             }
             let result = store(&mut inner, commit);
-            // The answer is lost on its way.
+            // The commit is stored, and its answer is lost.
             let lost = result.is_ok() && inner.strikes(12);
-            results.push(if lost { Err(away("commit")) } else { result });
+            results.push(if lost { Err(unavailable("commit")) } else { result });
         }
         results
     }
@@ -193,7 +193,7 @@ impl CheckpointStore for SimStore {
         travel(&self.world).await;
         let mut inner = self.world.lock();
         if inner.strikes(4) {
-            return Err(away("look"));
+            return Err(unavailable("look"));
         }
         Ok(inner.kept.get(key).map(|kept| (Fence(kept.fence), kept.sequence)))
     }
@@ -250,7 +250,7 @@ impl ParkedStore for SimStore {
         travel(&self.world).await;
         let mut inner = self.world.lock();
         if inner.strikes(8) {
-            return Err(away("park"));
+            return Err(unavailable("park"));
         }
         check_fence(&inner, key, fence)?;
         park(&mut inner, key, fence, events);
@@ -267,7 +267,7 @@ pub(super) struct SimSink {
     pub(super) process: String,
 }
 
-/// An effect as the sink holds it.
+/// An effect in the sink.
 type Effect = (String, Ordinal, Item);
 
 fn effects(decided: &Decided) -> Vec<Effect> {
@@ -291,7 +291,7 @@ fn fault(inner: &mut Inner, decided: &Decided) -> Option<HandlerError> {
     if inner.strikes(40) {
         return error(HandlerErrorKind::Throttled);
     }
-    // Once for each event and life: a write that fails as often as poison would be taken for it.
+    // Once for each event and life: `then` acts on an event whose write fails as often as that of poison.
     let first = (stream_of(&decided.work.events[0]), decided.work.first());
     if decided.work.failures == 0 && !inner.refused.contains(&first) && inner.strikes(30) {
         inner.refused.insert(first);
@@ -415,7 +415,7 @@ impl Transaction for SimTransaction {
         travel(&self.world).await;
         let mut inner = self.world.lock();
         if self.effects.iter().any(|(_, _, item)| item.unfold.is_none() && is_spoiling(item.index)) {
-            let error = HandlerError::new(HandlerErrorKind::Permanent, "a constraint that is checked at the commit");
+            let error = HandlerError::new(HandlerErrorKind::Permanent, "a constraint fails at the commit");
             return Err(TransactionError::Failed(error));
         }
         if inner.strikes(15) {
@@ -427,7 +427,7 @@ impl Transaction for SimTransaction {
         let unknown =
             |inner: &mut Inner| inner.strikes(20).then(|| TransactionError::OutcomeUnknown(anyhow::anyhow!("cut off")));
         if let Some(error) = unknown(&mut inner) {
-            return Err(error); // It did not happen.
+            return Err(error); // Nothing is committed.
         }
         let mut fenced = Vec::new();
         for (key, fence) in commits
@@ -456,7 +456,7 @@ impl Transaction for SimTransaction {
             })?;
         }
         match unknown(&mut inner) {
-            Some(error) => Err(error), // It did.
+            Some(error) => Err(error), // Everything is committed.
             None => Ok(()),
         }
     }

@@ -15,16 +15,16 @@ use propulsiond::sink::AnySink;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::feed::{Feed, Log, place, stream_of};
+use super::feed::{Feed, Log, MAX_BATCH, place, stream_of};
 use super::group::{Assignments, Broker};
 use super::handler::SimHandler;
 use super::plan::{Plan, trials};
 use super::store::{Kept, SimSink, SimStore};
 
-/// The limit of reading ahead of the position.
-const MAX_AHEAD: u64 = 500;
+/// The number of batches that a reader may have in flight.
+const CREDITS: u64 = 4;
 
-/// One seed's world, shared by everything that runs in it.
+/// The world of one seed. Clones share it.
 #[derive(Clone)]
 pub(super) struct World {
     inner: Arc<Mutex<Inner>>,
@@ -35,7 +35,7 @@ pub(super) struct World {
 pub(super) struct Inner {
     pub(super) seed: u64,
     pub(super) random: fastrand::Rng,
-    /// The random numbers of the plan's trials.
+    /// The random numbers of the trials.
     pub(super) trials: fastrand::Rng,
     pub(super) plan: Plan,
     pub(super) logs: BTreeMap<String, Log>,
@@ -44,28 +44,28 @@ pub(super) struct Inner {
     pub(super) broker: Broker,
     /// The contents of the sink, in order: the ordinal and the key of each event.
     pub(super) effects: Vec<(String, Ordinal, Item)>,
-    /// Events of which a decision without effects was made, was skipped or jumped.
+    /// Handled events: written to the sink, or decided without effects.
     pub(super) settled: BTreeSet<(String, Ordinal)>,
-    /// Items (stream, index) that some ordinal of theirs was settled or written for.
+    /// Items that were handled or parked under any of their ordinals.
     pub(super) handled_items: BTreeSet<Item>,
-    /// Next index of interest that handlers jumped to.
+    /// The largest next index of each stream that a handler jumped to.
     pub(super) jumped: BTreeMap<String, i64>,
     pub(super) parked: BTreeMap<(CheckpointKey, String), Vec<Event>>,
-    /// From which ordinal on (C21).
+    /// The first parked ordinal of each stream (C21).
     pub(super) parked_from: BTreeMap<(CheckpointKey, String), Ordinal>,
     /// The claim under which each stream was parked.
     pub(super) parked_under: BTreeMap<(CheckpointKey, String), u64>,
-    /// Processes that are told to pause, and know it.
+    /// Paused processes, once the pause has taken effect.
     pub(super) paused: BTreeSet<String>,
     /// The operator's stop of each process.
     pub(super) stops: BTreeMap<String, CancellationToken>,
-    /// Calls of a handler that spins, in this life, by process.
+    /// The calls of each process's spinning handler in this life.
     pub(super) spins: BTreeMap<String, u32>,
-    /// Openings of a source without ordinals.
+    /// The number of openings of a source without ordinals.
     pub(super) openings: u64,
     /// Events whose write failed once in this life.
     pub(super) refused: BTreeSet<(String, i64)>,
-    /// Streams of which a call runs, by process.
+    /// Streams with a running call, by process.
     pub(super) active: BTreeSet<(String, String)>,
     pub(super) calls: usize,
     pub(super) most_calls: usize,
@@ -73,12 +73,12 @@ pub(super) struct Inner {
     pub(super) last: bool,
     /// The reason of the last life's halt.
     pub(super) halted: Option<String>,
-    /// Broken invariants. A panic would only make the pipeline restart.
+    /// Violated invariants. They are kept, as a panic would only restart the pipeline.
     pub(super) violations: Vec<String>,
     trace: String,
 }
 
-/// An event as its stream knows it. Unfolds are told apart by their place.
+/// The identity of an event in its stream. Unfolds can share an index, so their ordinal belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Item {
     pub(super) stream: String,
@@ -138,14 +138,14 @@ impl World {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes everything that waits for a change of the group.
+    /// Wakes the sources and the broker after a change of the group.
     pub(super) fn notify(&self) {
         self.changed.notify_waiters();
     }
 
-    /// Waits for a change of the group. It may have happened before: callers look again after a while.
+    /// Waits for a change of the group, or for 50 ms. Callers check their condition again in either case.
     pub(super) async fn changed(&self) {
-        // A timeout only means to look again.
+        // A change just before this call wakes no one, so the wait has a limit.
         drop(tokio::time::timeout(Duration::from_millis(50), self.changed.notified()).await);
     }
 
@@ -180,7 +180,7 @@ impl Inner {
         Duration::from_millis(self.random.u64(1..3_000))
     }
 
-    /// A second process that takes the group over while the first still believes that it has it.
+    /// Returns the time at which a second process claims the tranches of the first, if one does.
     pub(super) fn rival_after(&mut self) -> Option<Duration> {
         (self.random.u32(0..4) == 0).then(|| Duration::from_millis(self.random.u64(1..1_000)))
     }
@@ -204,7 +204,7 @@ impl Inner {
             concurrency: plan.concurrency,
             read_ahead: plan.read_ahead,
             read_ahead_bytes: 1 << 20,
-            max_ahead_events: MAX_AHEAD,
+            max_ahead_events: plan.max_ahead,
             max_events: plan.max_events,
             max_bytes: 1 << 20,
             commit_interval: Duration::from_millis(self.random.u64(1..500)),
@@ -233,7 +233,7 @@ impl Inner {
         self.note(&line);
     }
 
-    /// The process is gone, and its calls with it.
+    /// Forgets the state of the processes, which have ended with their calls.
     pub(super) fn end_life(&mut self) {
         self.stops.clear();
         self.spins.clear();
@@ -256,26 +256,29 @@ impl Inner {
             Ended::Finished => assert!(last || self.plan.trials.jobs, "only a job ends at the tail"),
             Ended::Halted(why) => {
                 let is_broken = self.plan.feed.broken && why.contains("had brought this event or a later one");
-                assert!(is_broken || self.plan.then == Then::Halt, "it halts where its policy says so")
+                assert!(is_broken || self.plan.then == Then::Halt, "no policy made the pipeline halt: {why}")
             }
+            // The readers of the last life do not fail often enough for that.
             Ended::Unavailable(_) => {
-                assert!(self.plan.trials.jobs && self.plan.faults, "only a job gives its source up")
+                assert!(self.plan.trials.jobs && self.plan.faults && !last, "only an earlier job gives up its source")
             }
             Ended::Stopped => {
-                assert!((self.plan.trials.stops || self.plan.feed.spins) && !last, "the operator stopped it")
+                assert!((self.plan.trials.stops || self.plan.feed.spins) && !last, "no operator stopped the process")
             }
-            Ended::DeadlinePassed(_) => assert!(self.plan.trials.short_drain && !last, "its drain is short"),
-            Ended::Fenced(_) => assert!(!last, "nobody is left to fence the last life"),
+            Ended::DeadlinePassed(_) => {
+                assert!(self.plan.trials.short_drain && !last, "a long drain passed its deadline")
+            }
+            Ended::Fenced(_) => assert!(!last, "no other process runs in the last life"),
             other => panic!("a life ended with {other:?}"),
         }
     }
 
-    /// Notes that something that must hold does not.
-    pub(super) fn demand(&mut self, holds: bool, what: impl FnOnce() -> String) {
+    /// Records a violation unless a condition holds.
+    pub(super) fn demand(&mut self, holds: bool, violation: impl FnOnce() -> String) {
         if !holds {
-            let what = what();
-            self.note(&format!("VIOLATION {what}"));
-            self.violations.push(what);
+            let violation = violation();
+            self.note(&format!("VIOLATION {violation}"));
+            self.violations.push(violation);
         }
     }
 
@@ -287,21 +290,21 @@ impl Inner {
         self.trace.clone()
     }
 
-    /// Returns whether a fault of this chance (one in `chance`) strikes. The last life is spared most of them.
+    /// Returns whether a fault with a chance of one in `chance` occurs. It is four times rarer in the last life.
     pub(super) fn strikes(&mut self, chance: u32) -> bool {
-        // In real time, the back-off of an outage takes long.
+        // A blocking handler runs in real time, where the back-off of an outage takes long.
         let is_spared = self.last && self.plan.feed.blocking;
         let chance = if self.last { chance * 4 } else { chance };
         self.plan.faults && !is_spared && self.random.u32(0..chance) == 0
     }
 
-    /// Returns the time after which the operator stops a process, if that happens in this life.
+    /// Returns the time at which the operator stops a process in this life, if that happens.
     pub(super) fn stopped_after(&mut self) -> Option<Duration> {
         let is_stopped = self.plan.trials.stops && !self.last && self.trials.bool();
         is_stopped.then(|| Duration::from_millis(self.trials.u64(1..1_500)))
     }
 
-    /// Returns whether a part fails, so that the pipeline restarts.
+    /// Returns whether a part fails with a chance of one in `chance`, so that the pipeline restarts.
     pub(super) fn breaks(&mut self, chance: u32) -> bool {
         self.plan.trials.restarts && !self.last && self.trials.u32(0..chance) == 0
     }
@@ -309,8 +312,9 @@ impl Inner {
     pub(super) fn check_limits(&mut self, view: &View) {
         for tranche in &view.tranches {
             let ahead = tranche.report.as_ref().map_or(0, |report| report.ahead);
-            // Batches that are on their way when the limit is reached still come.
-            self.demand(ahead <= MAX_AHEAD + 2 * 30, || format!("{ahead} events are read ahead"));
+            // The driver grants credits below the limit. Each brings a batch, which may pass it.
+            let most = self.plan.max_ahead + CREDITS * MAX_BATCH.min(self.plan.max_ahead);
+            self.demand(ahead < most, || format!("{ahead} events are read ahead, the limit is {most}"));
         }
         let (most, limit) = (self.most_calls, 2 * self.plan.concurrency);
         self.demand(most <= limit, || format!("{most} calls at the same time"));

@@ -246,7 +246,7 @@ async fn c15_two_writers_end_in_one_of_their_positions(harness: Harness) {
         true
     };
     let (a, b) = tokio::join!(writer("a", 1_000), writer("b", 2_000));
-    assert!(a || b, "the newest claim is fenced by nobody");
+    assert!(a || b, "no claim follows the newest one");
     let stored = harness.open().load(&key).await.unwrap();
     let ends = [a.then(|| at(1_020)), b.then(|| at(2_020))];
     assert!(ends.contains(&stored), "{stored:?} of {ends:?}");
@@ -256,13 +256,14 @@ async fn c14_a_set_that_is_too_large_is_refused(harness: Harness) {
     let (store, key) = (harness.open(), key("g", "s", "0"));
     let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
     let limit = store.max_set_bytes().unwrap();
-    // Four bytes a run: differences of 2 and 1, each with a minor.
+    // Four bytes a run: differences of 2 and 1, each with a minor. The first ordinal takes three bytes more, so that the
+    // smaller set has exactly the size of the limit.
     let with_runs = |runs: usize| {
-        let runs: Vec<_> = (0..runs as u64).map(|run| (run * 3 + 2, run * 3 + 3)).collect();
+        let runs: Vec<_> = (0..runs as u64).map(|run| (1 << 22) + run * 3).map(|at| (at, at + 1)).collect();
         Progress { position: Some(Position::Number(1)), handled: set(&runs), read_to: None }
     };
-    let (fits, larger) = (with_runs((limit - 1) / 4), with_runs((limit - 1) / 4 + 1));
-    assert!(fits.handled.encode().len() <= limit && larger.handled.encode().len() > limit);
+    let (fits, larger) = (with_runs(limit / 4 - 1), with_runs(limit / 4));
+    assert!(fits.handled.encode().len() == limit && larger.handled.encode().len() > limit);
     let refused = commit_one(&*store, &key, fence, 1, &larger).await;
     assert_eq!(kind(refused), CheckpointErrorKind::TooLarge, "a retry cannot succeed");
     assert_eq!(store.load(&key).await.unwrap(), None);

@@ -1,4 +1,4 @@
-//! The operator of a running pipeline: pauses and resumes it, and exchanges its filter and its handler.
+//! The operator of a running pipeline, who pauses and resumes it, and replaces its filter and its handler.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use super::feed;
 use super::world::World;
 
 /// Performs a few operations at random times, and leaves the pipeline running.
-pub(super) async fn meddle(world: &World, handle: &Handle, process: &str) {
+pub(super) async fn operate(world: &World, handle: &Handle, process: &str) {
     let (plan, times) = {
         let mut inner = world.lock();
-        let times = if inner.plan.meddling { inner.random.u32(1..5) } else { 0 };
+        let times = if inner.plan.is_operated { inner.random.u32(1..5) } else { 0 };
         (inner.plan.clone(), times)
     };
     for _ in 0..times {
@@ -36,7 +36,7 @@ pub(super) async fn meddle(world: &World, handle: &Handle, process: &str) {
 
 async fn pause(world: &World, handle: &Handle, process: &str) {
     handle.pause().await;
-    // The pause takes effect within this time.
+    // A call can begin until the driver has received the command.
     tokio::time::sleep(Duration::from_millis(2)).await;
     world.lock().paused.insert(process.to_owned());
     let pause = {
