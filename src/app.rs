@@ -9,6 +9,7 @@ mod traces;
 pub mod output;
 pub mod signals;
 pub mod commands;
+mod rebuild;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::connector::Clients;
 pub use crate::daemon::NotStarted;
 use crate::daemon::assembly::{Prepared, Surroundings};
 use crate::daemon::data_dir::DataDir;
+use crate::daemon::exchange;
 use crate::daemon::keeper::Keeper;
 use crate::daemon::registry::{self, HowEnded, Registry};
 use crate::http::Api;
@@ -37,11 +39,21 @@ use crate::spec::{Checked, Outcome};
 use crate::telemetry::health::Limits;
 use crate::telemetry::logging::Logs;
 use crate::telemetry::metrics::Metrics;
+pub use rebuild::run as rebuild;
 
 /// The time for answers in flight once everything else has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// The time for databases to write their logs back once their pipelines have ended.
 const DATABASES_TO_CLOSE: Duration = Duration::from_secs(10);
+
+/// The end of a run.
+struct Run {
+    status: ExitStatus,
+    /// Every pipeline has handled everything up to its tail.
+    is_finished: bool,
+    /// The number of handled events.
+    events: u64,
+}
 
 /// A daemon, ready to run.
 pub struct App {
@@ -60,15 +72,20 @@ pub struct App {
 impl App {
     /// Reads and checks the pipeline files, locks the data directory, binds the port.
     pub async fn build(settings: &DaemonSettings, args: &RunArgs) -> Result<Self, NotStarted> {
-        let checked = load(settings, args)?;
+        Self::of(load(settings, args)?, settings, args.until_tail).await
+    }
+
+    /// Locks the data directory and binds the port. `until_tail`: every pipeline ends at its tail.
+    async fn of(checked: Vec<Checked>, settings: &DaemonSettings, until_tail: bool) -> Result<Self, NotStarted> {
         let data = DataDir::lock(&settings.data_dir()).map_err(NotStarted::Environment)?;
+        checked.iter().try_for_each(|checked| complete_exchange(checked, &data)).map_err(NotStarted::Environment)?;
         let listener = bind(&settings.listen).await.map_err(NotStarted::Environment)?;
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let clock = Clock::start();
         let metrics = Arc::new(Metrics::new(clock));
         let tracing = traces::start(&settings.otlp, clock, &metrics).map_err(NotStarted::Environment)?;
         let ends = |checked: &Checked| checked.definition.stop() != crate::spec::Stop::Never;
-        let finite = args.until_tail || checked.iter().all(ends);
+        let finite = until_tail || checked.iter().all(ends);
         let group = Group::daemon();
         let surroundings = Surroundings {
             settings,
@@ -77,7 +94,7 @@ impl App {
             clients: Clients::default(),
             tasks: group.clone(),
             recorder: tracing.recorder(),
-            until_tail: args.until_tail,
+            until_tail,
         };
         let prepared = checked.into_iter().map(|checked| Prepared::new(checked, &surroundings)).collect();
         let (registry, keepers) = Registry::new(prepared, clock);
@@ -95,7 +112,11 @@ impl App {
 
     /// Runs until every pipeline of a finite job has ended, or until the first signal and the drain that follows. `logs`
     /// are summarised meanwhile.
-    pub async fn run(mut self, logs: Logs, signals: impl Future<Output = u8> + Send) -> ExitStatus {
+    pub async fn run(self, logs: Logs, signals: impl Future<Output = u8> + Send) -> ExitStatus {
+        self.run_to_end(logs, signals).await.status
+    }
+
+    async fn run_to_end(mut self, logs: Logs, signals: impl Future<Output = u8> + Send) -> Run {
         let serving = CancellationToken::new();
         let group = self.group.clone();
         self.serve(&group, serving.clone());
@@ -106,12 +127,12 @@ impl App {
             biased;
             failure = group.failed() => {
                 tracing::error!(error = %failure, "the daemon cannot go on");
-                return ExitStatus::Failed;
+                return Run { status: ExitStatus::Failed, is_finished: false, events: 0 };
             }
             ended = self.until_all_have_ended(&report, signals) => ended,
         };
         stats.finish();
-        report.finish(&self.api.registry, &ended);
+        let events = report.finish(&self.api.registry, &ended);
         serving.cancel();
         if let Err(still) = group.join(LAST_ANSWERS).await {
             tracing::debug!(tasks = ?still, "tasks were aborted");
@@ -120,7 +141,8 @@ impl App {
             let database = database.display();
             tracing::warn!(%database, "the database is still open: its log is written back at its next use");
         }
-        exit_status(&ended)
+        let is_finished = ended.iter().all(|(_, ended)| matches!(ended, Ended::Finished));
+        Run { status: exit_status(&ended), is_finished, events }
     }
 
     fn serve(&mut self, group: &Group, serving: CancellationToken) {
@@ -189,6 +211,15 @@ fn load(settings: &DaemonSettings, args: &RunArgs) -> Result<Vec<Checked>, NotSt
         tracing::warn!(help = advice.help.as_deref(), "{advice}");
     }
     Ok(checked)
+}
+
+/// Completes an exchange of a pipeline's files that an earlier process began.
+fn complete_exchange(checked: &Checked, data: &DataDir) -> anyhow::Result<()> {
+    if exchange::complete(&checked.definition, data.path())?.is_some() {
+        let pipeline = checked.definition.name();
+        tracing::warn!(pipeline, "completed an exchange of files after a rebuild, which had been interrupted");
+    }
+    Ok(())
 }
 
 async fn bind(listen: &Listen) -> anyhow::Result<Option<TcpListener>> {

@@ -73,7 +73,7 @@ impl Prepared {
 
 /// Returns a hash of the pipeline's definition: its spec, its script and the modules of that. The hash is public, so it
 /// covers references as the file writes them and no secret.
-fn hash(definition: &Definition, script: Option<&Script>) -> u64 {
+pub(crate) fn hash(definition: &Definition, script: Option<&Script>) -> u64 {
     use std::hash::BuildHasher;
     let script = script.map_or(0, Script::hash);
     foldhash::fast::FixedState::with_seed(0).hash_one((definition.loaded.normalised(), script))

@@ -21,6 +21,7 @@ mod kill;
 mod measure;
 mod metrics;
 mod readme;
+mod rebuild;
 mod renamed;
 mod restarts;
 mod samples;

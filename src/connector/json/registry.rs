@@ -123,6 +123,11 @@ impl Registry {
         &self.path.current
     }
 
+    /// Returns the names of the files that ever got a number.
+    pub(super) fn files(&mut self) -> io::Result<impl Iterator<Item = &str>> {
+        Ok(self.load()?.by_name.keys().map(String::as_str))
+    }
+
     /// Returns whether the registry says that `number` belongs to another file: then it is the registry of another log.
     pub(super) fn contradicts(&mut self, file: &str, number: u64) -> io::Result<bool> {
         let records = self.load()?;

@@ -1,0 +1,225 @@
+//! `rebuild`: makes the results of a pipeline again from the origin of its source, beside the present ones.
+//!
+//! A rebuild is a finite job of the same pipeline in a data directory of its own: the same group, the same statements, and
+//! no progress. The daemon may run meanwhile, because it locks another data directory. [`Plan`] decides whether a pipeline
+//! can be rebuilt, [`Work`] owns the directory of the rebuild, and `app::rebuild` runs the job and exchanges the files.
+
+mod refusals;
+mod report;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use crate::config::document::Problem;
+use crate::daemon::NotStarted;
+use crate::daemon::assembly::hash;
+use crate::daemon::data_dir::{self, DataDir};
+use crate::daemon::exchange::{self, Direction, Exchange, Workspace, context, disk_usage, own_files};
+use crate::formats::words::io_error;
+use crate::spec::{self, Checked, Definition, Progress};
+
+pub(crate) use report::{FileSizes, Outcome};
+
+/// The reason why a rebuild did not happen.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// The files are wrong, or the pipeline cannot be rebuilt.
+    Files(Vec<Problem>),
+    /// The environment is wrong: the feed is missing, the data directory is in use.
+    Environment(anyhow::Error),
+    /// The new files would lack something that the present ones have.
+    Loss(String),
+}
+
+impl From<NotStarted> for Refused {
+    fn from(error: NotStarted) -> Self {
+        match error {
+            NotStarted::Files(problems) => Self::Files(problems),
+            NotStarted::Environment(error) => Self::Environment(error),
+        }
+    }
+}
+
+impl From<anyhow::Error> for Refused {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Environment(error)
+    }
+}
+
+/// The steps of a rebuild, and the facts that they depend on.
+pub(crate) struct Plan {
+    pub checked: Checked,
+    pub data: PathBuf,
+    pub workspace: Workspace,
+    /// The process that uses the data directory, such as `process 17`.
+    pub holder: Option<String>,
+    pub earlier: Earlier,
+    /// The files to exchange, relative to the data directory.
+    files: Vec<PathBuf>,
+}
+
+/// An earlier rebuild that was not finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Earlier {
+    Absent,
+    /// It is of the same definition and is resumed.
+    Resumed,
+    /// It is of another definition of the pipeline and is discarded.
+    Outdated,
+    /// The operator discards it.
+    Unwanted,
+}
+
+impl Plan {
+    /// Decides whether the pipeline of a file can be rebuilt. `files`: all pipeline files of the daemon.
+    ///
+    /// # Errors
+    /// It cannot be rebuilt.
+    pub(crate) fn new(data: &Path, file: &Path, files: &[PathBuf], is_fresh: bool) -> Result<Self, Refused> {
+        let loaded = spec::load_file(file).map_err(Refused::Files)?;
+        let mut outcome = spec::check(vec![loaded], data).map_err(Refused::Files)?;
+        let checked = outcome.checked.pop().context("the pipeline has no known script")?;
+        let definition = &checked.definition;
+        refusals::of_kind(definition, data).map_err(|problem| Refused::Files(vec![problem]))?;
+        refusals::of_sharing(definition, files, data).map_err(Refused::Files)?;
+        let workspace = Workspace::new(data, definition.name());
+        let holder = data_dir::holder(data)
+            .with_context(|| format!("cannot find out which process uses the data directory `{}`", data.display()))?;
+        let files = own_files(definition, data);
+        let earlier = earlier(&workspace, &checked, is_fresh)?;
+        Ok(Self { data: data.to_owned(), workspace, holder, earlier, files, checked })
+    }
+
+    pub(crate) fn definition(&self) -> &Definition {
+        &self.checked.definition
+    }
+
+    /// Checks that the events which the present results are made of can be read again. `accepts_loss`: it does not matter if
+    /// some cannot.
+    ///
+    /// # Errors
+    /// The feed is missing, or was read in a part that does not exist any more.
+    pub(crate) fn check_feed(&self, accepts_loss: bool) -> Result<(), Refused> {
+        refusals::of_feed(self.definition(), &self.data, accepts_loss)
+    }
+
+    /// Creates and locks the directory of the rebuild.
+    ///
+    /// # Errors
+    /// It cannot be created, another process uses it, or its files could not take the place of the present ones.
+    pub(crate) fn open(self) -> anyhow::Result<Work> {
+        std::fs::create_dir_all(&self.data).map_err(|error| {
+            anyhow::anyhow!("cannot create the data directory `{}`: {}", self.data.display(), io_error(&error))
+        })?;
+        let lock = DataDir::lock(self.workspace.root()).context("cannot begin the rebuild")?;
+        let made = exchange::metadata(self.workspace.root())?;
+        for file in &self.files {
+            let present = self.data.join(file);
+            if let (Some(old), Some(made)) = (exchange::metadata(&present)?, &made) {
+                exchange::fits(&present, &old, made)?;
+            }
+        }
+        Ok(Work { plan: self, _lock: lock })
+    }
+}
+
+/// Finds out about an earlier rebuild.
+fn earlier(workspace: &Workspace, checked: &Checked, is_fresh: bool) -> anyhow::Result<Earlier> {
+    if !workspace.rebuilt().exists() {
+        return Ok(Earlier::Absent);
+    }
+    if is_fresh {
+        return Ok(Earlier::Unwanted);
+    }
+    // Without the file, the rebuild ended before its first event.
+    let made_by = std::fs::read_to_string(workspace.definition()).unwrap_or_default();
+    Ok(if made_by.trim() == hash_of(checked) { Earlier::Resumed } else { Earlier::Outdated })
+}
+
+fn hash_of(checked: &Checked) -> String {
+    format!("{:016x}", hash(&checked.definition, checked.script.as_ref()))
+}
+
+/// A rebuild whose directory is locked.
+pub(crate) struct Work {
+    pub plan: Plan,
+    _lock: DataDir,
+}
+
+impl Work {
+    /// Prepares the data directory of the job, and returns it.
+    ///
+    /// # Errors
+    /// An earlier rebuild cannot be removed, or the directory cannot be written.
+    pub(crate) fn prepare(&self) -> anyhow::Result<PathBuf> {
+        let Plan { workspace, earlier, checked, .. } = &self.plan;
+        let rebuilt = workspace.rebuilt();
+        if *earlier != Earlier::Resumed {
+            exchange::remove_directory(&rebuilt)?;
+            // Before the job begins, so that its files are never taken for those of another definition.
+            std::fs::write(workspace.definition(), hash_of(checked))
+                .with_context(|| format!("cannot write `{}`", workspace.definition().display()))?;
+        }
+        Ok(rebuilt)
+    }
+
+    /// Completes an exchange that was interrupted, if there is one.
+    ///
+    /// # Errors
+    /// The data directory is in use, or a file cannot be renamed.
+    pub(crate) fn complete(&self) -> anyhow::Result<Option<Direction>> {
+        let Plan { data, workspace, .. } = &self.plan;
+        if workspace.interrupted()?.is_none() {
+            return Ok(None);
+        }
+        let _lock = DataDir::lock(data)?;
+        exchange::complete(self.plan.definition(), data)
+    }
+
+    /// Exchanges the present files for the rebuilt ones, and returns their sizes before and after.
+    ///
+    /// # Errors
+    /// The data directory is in use, the rebuilt files lack something, or the files cannot be exchanged.
+    pub(crate) fn exchange(&self, accepts_loss: bool) -> Result<Vec<FileSizes>, Refused> {
+        let Plan { data, workspace, .. } = &self.plan;
+        let definition = self.plan.definition();
+        let _lock = DataDir::lock(data).context(format!(
+            "the rebuilt files are complete in `{}`, and the present ones are still in use (stop the daemon and run the \
+             command again: it catches up and exchanges them)",
+            workspace.rebuilt().display()
+        ))?;
+        if let (Progress::Sink(sink), false) = (&definition.progress, accepts_loss) {
+            let missing = sink.missing(&context(definition, data), &context(definition, &workspace.rebuilt()))?;
+            refusals::of_missing(&missing, definition, &workspace.rebuilt()).map_err(Refused::Loss)?;
+        }
+        let before = self.sizes();
+        Exchange::new(definition, data, workspace, Direction::Rebuilt).perform()?;
+        Ok(FileSizes::paired(data, before, self.sizes()))
+    }
+
+    /// Returns to the files before the latest exchange.
+    ///
+    /// # Errors
+    /// There are none, the data directory is in use, or the files cannot be exchanged.
+    pub(crate) fn undo(&self) -> Result<Vec<FileSizes>, Refused> {
+        let Plan { data, workspace, .. } = &self.plan;
+        let former = workspace.former();
+        if !former.is_dir() {
+            let why = format!("there is nothing to return to: `{}` does not exist", former.display());
+            return Err(Refused::Environment(anyhow::Error::msg(why)));
+        }
+        let _lock = DataDir::lock(data).context("the present files are in use (stop the daemon first)")?;
+        // The present files take the place of the rebuild. They also have the events that the daemon has handled since,
+        // perhaps by other definitions, so that no rebuild may resume from them.
+        exchange::remove_file(&workspace.definition())?;
+        let before = self.sizes();
+        Exchange::new(self.plan.definition(), data, workspace, Direction::Former).perform()?;
+        Ok(FileSizes::paired(data, before, self.sizes()))
+    }
+
+    fn sizes(&self) -> Vec<(PathBuf, u64)> {
+        let size = |file: &PathBuf| (file.clone(), disk_usage(&self.plan.data.join(file)));
+        self.plan.files.iter().map(size).collect()
+    }
+}
