@@ -6,6 +6,7 @@
 //! * [`Position`]: the point at which reading resumes. Only the source that made it interprets it.
 //! * [`OrdinalSet`]: the handled ordinals above a position, as runs.
 //! * [`Progress`]: a position and the set that belongs to it (C12). Checkpoint stores hold progress.
+//! * [`Ahead`]: the part of the progress above the position, as a source sees it.
 //! * [`WritePosition`]: the handled indexes of one stream, for feeds that repeat events (C13).
 
 use std::fmt;
@@ -225,17 +226,34 @@ fn take(bytes: &mut &[u8]) -> Result<u64, CorruptSet> {
 }
 
 /// The progress of a tranche: everything before `position` is handled, and so are the later ordinals in `handled`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// `None`: the tranche's origin.
     pub position: Option<Position>,
     pub handled: OrdinalSet,
+    /// The end of the read that brought the last ordinal of `handled`. `None` if there is no such ordinal, or if an earlier
+    /// version of the daemon stored the progress.
+    pub read_to: Option<Position>,
 }
 
 impl Progress {
     pub fn at(position: Position) -> Self {
-        Self { position: Some(position), handled: OrdinalSet::new() }
+        Self { position: Some(position), handled: OrdinalSet::new(), read_to: None }
     }
+
+    /// Returns the part that lies above the position; `None` if nothing is handled there.
+    pub fn ahead(&self) -> Option<Ahead> {
+        Some(Ahead { last: self.handled.last()?, read_to: self.read_to.clone() })
+    }
+}
+
+/// The handled events above a position, for the source that resumes below them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ahead {
+    /// The last handled ordinal.
+    pub last: Ordinal,
+    /// The end of the read that brought it; `None` in progress that an earlier version of the daemon stored.
+    pub read_to: Option<Position>,
 }
 
 /// The handled indexes of a stream. They tell a repeated event from a late one (C5, C13).

@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use crate::event::{Event, Indexes};
-use crate::position::{Ordinal, Position, StartAt, TrancheId};
+use crate::position::{Ahead, Position, StartAt, TrancheId};
 
 /// The properties that a source promises of its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,17 +58,15 @@ pub trait Source: Send + Sync {
     /// The pipeline drops the future when it stops, and never calls again after that.
     async fn watch(&self, changes: &Changes) -> Result<(), SourceError>;
 
-    /// Opens an assigned tranche.
+    /// Opens an assigned tranche. `ahead`: events above `from` that are already handled.
     ///
     /// MUST NOT perform I/O: the pipeline calls it from its loop. The reader connects in its first
     /// [`next`](TrancheReader::next).
-    fn open(&self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader>;
-
-    /// As [`Self::open`], for a tranche whose stored set covers ordinals up to `handled`. A source that numbers the parts of
-    /// a tranche itself gives no new part a number that the set may cover (C1).
-    fn open_above(&self, tranche: &TrancheId, from: StartAt, _handled: Option<Ordinal>) -> Box<dyn TrancheReader> {
-        self.open(tranche, from)
-    }
+    ///
+    /// A source whose store guarantees that an ordinal keeps its meaning (C1) ignores `ahead`. One that numbers the parts of
+    /// a tranche itself gives no new part a number that `ahead` may cover. One whose events can be edited compares them up
+    /// to the end of `ahead`: the handled ordinals would otherwise cover events that no handler has seen.
+    fn open(&self, tranche: &TrancheId, from: StartAt, ahead: Option<Ahead>) -> Box<dyn TrancheReader>;
 
     /// Notes that the pipeline gave up an assignment.
     ///

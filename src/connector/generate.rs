@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{Clock, Timestamp};
 use crate::connector::{BadSetting, Context, MAX_BATCH};
 use crate::event::{Event, EventBuilder, Indexes, Kind, Text};
-use crate::position::{Ordinal, Position, StartAt, TrancheId};
+use crate::position::{Ahead, Ordinal, Position, StartAt, TrancheId};
 use crate::source::{
     Batch, Changes, Contract, Lag, LagUnit, Next, Room, Source, SourceError, SourceErrorKind, TrancheChange,
     TrancheReader,
@@ -135,7 +135,7 @@ impl Source for GenerateSource {
         Ok(())
     }
 
-    fn open(&self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader> {
+    fn open(&self, tranche: &TrancheId, from: StartAt, _ahead: Option<Ahead>) -> Box<dyn TrancheReader> {
         let tranche: u64 = tranche.as_str().parse().unwrap_or_default();
         Box::new(Reader {
             sequence: Sequence::new(&self.settings, tranche),
@@ -460,7 +460,7 @@ mod tests {
         let settings = Settings { rate: NonZeroU64::new(1_000), ..settings(10) };
         let context = Context::new("p", "", "");
         let source = source(&settings, &context).unwrap();
-        let mut reader = source.open(&TrancheId::new("0"), StartAt::Origin);
+        let mut reader = source.open(&TrancheId::new("0"), StartAt::Origin, None);
         let (mut events, mut batches) = (0, 0);
         let clock = Clock::start();
         while events < 5_000 {

@@ -13,9 +13,10 @@
 //! truncated or rewritten is a lost position, as is an earlier file that has grown, and a new file that sorts before the
 //! current one. With `on_replaced = "restart"`, the source reads such a file under a new number instead.
 //!
-//! A rewrite in place that keeps the first and the last 4,096 bytes before the offset is not found. Nor is a change behind the
-//! position: the lines that were handled ahead of it have no proof. At the origin there is no position, and so a copy of the
-//! file gets a new number.
+//! Lines above the position can be handled, too. The progress therefore names the end of the read that brought the last of
+//! them, which is a position with its own proof. At a start, the files have to be the same up to there.
+//!
+//! A rewrite in place that keeps the first and the last 4,096 bytes before the offset is not found.
 //!
 //! **Lines.** The source passes blank lines and lines that start with `#`. A line that cannot be read becomes a malformed
 //! record that names file and line. A last line without a newline waits for its rest. At the end of a finite run it
@@ -64,7 +65,7 @@ use crate::event::Indexes;
 use crate::formats::jsonlines::Indexing;
 use crate::formats::map::RecordMap;
 use crate::formats::records::Format;
-use crate::position::{Ordinal, Position, StartAt, TrancheId};
+use crate::position::{Ahead, Position, StartAt, TrancheId};
 use crate::runtime::blocking;
 use crate::source::{Changes, Contract, Left, Source, SourceError, SourceErrorKind, TrancheChange, TrancheReader};
 use files::Names;
@@ -362,13 +363,9 @@ impl Source for JsonSource {
         }
     }
 
-    fn open(&self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader> {
-        self.open_above(tranche, from, None)
-    }
-
-    fn open_above(&self, tranche: &TrancheId, from: StartAt, handled: Option<Ordinal>) -> Box<dyn TrancheReader> {
+    fn open(&self, tranche: &TrancheId, from: StartAt, ahead: Option<Ahead>) -> Box<dyn TrancheReader> {
         let file = self.reported.is_some().then(|| tranche.as_str().to_owned());
-        Box::new(reader::Reader::new(Arc::clone(&self.options), file, from, handled, self.clock))
+        Box::new(reader::Reader::new(Arc::clone(&self.options), file, from, ahead, self.clock))
     }
 
     fn describe(&self, position: &Position) -> String {

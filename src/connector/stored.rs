@@ -17,7 +17,8 @@ pub trait Repository: Send + Sync {
     /// Returns the readable progress by group and source. Unreadable progress is a matter for [`inspect`](Self::inspect).
     fn kept(&self) -> Vec<Kept>;
 
-    /// Calls `f` with tranche and position of the progress under a group and source, for the first `most` tranches.
+    /// Calls `f` with each position that the progress under a group and source depends on, for the first `most` tranches:
+    /// where reading resumes, and the end of the read that brought the last handled ordinal above.
     fn positions(&self, group: &str, source: &str, most: usize, f: &mut dyn FnMut(&str, &Position));
 }
 

@@ -7,6 +7,18 @@ pub struct Format {
     pub encoding: Encoding,
 }
 
+impl Format {
+    /// Returns the number of the form, for a store. It never changes its meaning.
+    pub fn code(self) -> u8 {
+        PackedFormat::new(self).0
+    }
+
+    /// Returns the form of a number; an unknown number says nothing about the body.
+    pub fn of_code(code: u8) -> Self {
+        PackedFormat(code).get()
+    }
+}
+
 /// The content type of a body, before it was encoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ContentType {

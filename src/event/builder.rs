@@ -157,7 +157,7 @@ fn name_of(field: Text) -> &'static str {
 }
 
 /// Builds an [`Event`] from fields that come one by one: lays them into one buffer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Assembler {
     buffer: Vec<u8>,
     texts: [(usize, usize); SHORT_FIELDS],

@@ -16,6 +16,21 @@ impl<'a> Headers<'a> {
         Self { rest: encoded }
     }
 
+    /// Reads the form that [`encoded`](Self::encoded) returned. Returns `None` for any other bytes.
+    pub fn decode(encoded: &'a [u8]) -> Option<Self> {
+        let mut rest = encoded;
+        while !rest.is_empty() {
+            std::str::from_utf8(take(&mut rest, 2)?).ok()?;
+            take(&mut rest, 4)?;
+        }
+        Some(Self::new(encoded))
+    }
+
+    /// Returns the form in which the headers are kept with the event, for a store.
+    pub fn encoded(&self) -> &'a [u8] {
+        self.rest
+    }
+
     /// Returns the last value of this name, as brokers do for a name that occurs several times.
     pub fn get(self, name: &str) -> Option<&'a [u8]> {
         self.filter(|header| header.0 == name).last().map(|header| header.1)
@@ -29,19 +44,20 @@ impl<'a> Iterator for Headers<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let name = take(&mut self.rest, 2);
-        let value = take(&mut self.rest, 4);
+        let complete = "headers were complete when they were encoded";
+        let name = take(&mut self.rest, 2).expect(complete);
+        let value = take(&mut self.rest, 4).expect(complete);
         Some((std::str::from_utf8(name).expect("a header's name was text when it was encoded"), value))
     }
 }
 
-/// Takes a field off, whose length comes first in so many bytes.
-fn take<'a>(rest: &mut &'a [u8], width: usize) -> &'a [u8] {
-    let (len, tail) = rest.split_at(width);
+/// Takes a field off, whose length comes first in so many bytes. Returns `None` if it is truncated.
+fn take<'a>(rest: &mut &'a [u8], width: usize) -> Option<&'a [u8]> {
+    let (len, tail) = rest.split_at_checked(width)?;
     let len = len.iter().rev().fold(0, |len, &byte| len << 8 | usize::from(byte));
-    let (field, tail) = tail.split_at(len);
+    let (field, tail) = tail.split_at_checked(len)?;
     *rest = tail;
-    field
+    Some(field)
 }
 
 /// Appends a header.

@@ -186,7 +186,7 @@ impl Commits {
             None => scheduler.progress(tranche)?,
         };
         if self.rules.plain_positions {
-            progress.handled = OrdinalSet::new();
+            (progress.handled, progress.read_to) = (OrdinalSet::new(), None);
         }
         let mut needed = OrdinalSet::new();
         if let Some(max) = self.rules.max_set {

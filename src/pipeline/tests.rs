@@ -22,7 +22,7 @@ use crate::connector::memory::store::{Fault, MemoryCheckpoints, Operation};
 use crate::effect::Value;
 use crate::event::{Assembler, Event, Kind};
 use crate::handler::{AnyHandler, Call, Decision, Decisions, Handler, HandlerError, HandlerErrorKind, NextIndex};
-use crate::position::{Ordinal, StartAt, TrancheId};
+use crate::position::{Ahead, Ordinal, StartAt, TrancheId};
 use crate::runtime::retry::Backoff;
 use crate::runtime::supervise::Group;
 use crate::scheduler::Order;
@@ -304,12 +304,12 @@ impl Source for Panics {
         self.source.watch(changes).await
     }
 
-    fn open(&self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader> {
+    fn open(&self, tranche: &TrancheId, from: StartAt, ahead: Option<Ahead>) -> Box<dyn TrancheReader> {
         if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
             // A panic without a message on the screen.
             std::panic::resume_unwind(Box::new("out of ideas"));
         }
-        self.source.open(tranche, from)
+        self.source.open(tranche, from, ahead)
     }
 
     fn left(&self, tranche: &TrancheId, epoch: u64, how: Left) {

@@ -43,7 +43,7 @@ mod tests {
 
     use super::*;
     use crate::event::Indexes;
-    use crate::position::{StartAt, TrancheId};
+    use crate::position::{Ahead, StartAt, TrancheId};
     use crate::source::{Contract, SourceError, SourceErrorKind, TrancheChange, TrancheReader};
 
     /// A source whose calls of `watch` report a change, and then end with these results.
@@ -61,7 +61,7 @@ mod tests {
             result
         }
 
-        fn open(&self, _tranche: &TrancheId, _from: StartAt) -> Box<dyn TrancheReader> {
+        fn open(&self, _tranche: &TrancheId, _from: StartAt, _ahead: Option<Ahead>) -> Box<dyn TrancheReader> {
             unreachable!("the test does not read")
         }
     }

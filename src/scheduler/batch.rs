@@ -78,6 +78,11 @@ impl Batch {
         self.bits[slot as usize / 64] & 1 << (slot % 64) != 0
     }
 
+    /// Returns whether any ordinal is handled.
+    pub(super) fn has_handled(&self) -> bool {
+        self.bits.iter().any(|&word| word != 0)
+    }
+
     /// Returns how many of an ordinal's two neighbours are handled, unless one of them may be in another batch.
     #[inline]
     pub(super) fn neighbours(&self, slot: u32) -> Option<usize> {

@@ -74,13 +74,13 @@ impl Ledger {
     pub(super) fn open(&mut self, id: &TrancheId, progress: Option<Progress>) -> u32 {
         let tranche = self.find(id).unwrap_or_else(|| self.add(id));
         let epoch = self.add_epoch(tranche);
-        let (position, recovered) =
-            progress.map_or_else(Default::default, |progress| (progress.position, progress.handled));
+        let progress = progress.unwrap_or_default();
         let opened = &mut self.tranches[tranche as usize];
         assert!(!opened.is_held(), "a tranche is opened once");
-        (opened.epoch, opened.position, opened.last) = (epoch, position, None);
+        (opened.epoch, opened.position, opened.last) = (epoch, progress.position, None);
         opened.leaving = false;
-        (opened.recovered, opened.recovered_from) = (recovered, 0);
+        (opened.recovered, opened.recovered_from) = (progress.handled, 0);
+        opened.recovered_read_to = progress.read_to;
         (opened.counts, opened.passed_events) = (Counts::default(), 0);
         tranche
     }
@@ -155,6 +155,7 @@ impl Ledger {
         closed.parked.clear();
         closed.recovered = OrdinalSet::new();
         closed.recovered_from = 0;
+        closed.recovered_read_to = None;
         self.retired.extend(closed.queue.drain(..));
     }
 

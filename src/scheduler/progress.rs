@@ -1,6 +1,6 @@
 //! The progress that follows from a tranche's batches: a position, and runs of handled ordinals above it.
 
-use crate::position::{Ordinal, OrdinalSet, Progress};
+use crate::position::{Ordinal, OrdinalSet, Position, Progress};
 
 use super::batch::Batch;
 use super::ledger::Ledger;
@@ -19,6 +19,11 @@ impl Ledger {
             runs.batch(&self.batches[batch as usize]);
         }
         let (remaining, begun) = of.remaining();
+        // A recovered run that reading has not passed lies above everything that was read since.
+        let read_to = match remaining {
+            [] => self.read_to(of.queue.range(complete..)),
+            _ => of.recovered_read_to.clone(),
+        };
         let mut remaining = remaining.iter();
         if begun && complete < of.queue.len() {
             // The part of the run that was read is handled, so it is the last run of the queue.
@@ -27,7 +32,13 @@ impl Ledger {
         }
         runs.flush();
         remaining.for_each(|&(first, last)| runs.set.push(first, last));
-        Progress { position, handled: runs.set }
+        Progress { position, handled: runs.set, read_to }
+    }
+
+    /// Returns the end of the last batch that has a handled ordinal.
+    fn read_to<'a>(&self, batches: impl DoubleEndedIterator<Item = &'a u32>) -> Option<Position> {
+        let mut batches = batches.rev().map(|&batch| &self.batches[batch as usize]);
+        batches.find(|batch| batch.has_handled()).map(|batch| batch.resume_at.clone())
     }
 
     /// Returns how many events since the tranche was opened `progress` covers: those of the batches that its position

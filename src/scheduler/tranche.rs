@@ -24,6 +24,8 @@ pub(super) struct Tranche {
     /// The ordinals that were handled before it was opened, from the first run that reading may not have passed.
     pub(super) recovered: OrdinalSet,
     pub(super) recovered_from: usize,
+    /// The end of the read that brought the last of them.
+    pub(super) recovered_read_to: Option<Position>,
     /// The ordinal read last.
     pub(super) last: Option<Ordinal>,
     /// Incomplete batches, and complete ones behind an incomplete one.
@@ -65,6 +67,7 @@ impl Tranche {
             position: None,
             recovered: OrdinalSet::new(),
             recovered_from: 0,
+            recovered_read_to: None,
             last: None,
             queue: VecDeque::new(),
             passed_events: 0,

@@ -245,7 +245,7 @@ fn parked_events_are_counted_by_stream() {
     let place = after_a_run(LINES);
     let row = |index| {
         format!(
-            "INSERT INTO propulsiond_parked VALUES ('p','json','0','a-1',0,0,{index},0,'A','','','','',x'',x'','no',0,0);"
+            "INSERT INTO propulsiond_parked VALUES ('p','json','0','a-1',0,0,{index},0,'A','','','','',x'',x'','no',0,0,0,0,NULL,0);"
         )
     };
     sql(&place, "data/propulsiond.db", &[row(5), row(6), row(7).replace("a-1", "b-1")].concat());

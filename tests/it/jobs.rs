@@ -249,6 +249,51 @@ fn r82_a_feed_that_was_replaced_halts_its_pipeline_which_says_what_can_be_done()
     check(&place.run(&["--until-tail"]), 0, &["finished: 2 events handled"]);
 }
 
+/// A pipeline that writes a row for each line, exactly once. Stream `s-2` fails while the script says so.
+const COUNTED: &str = "checkpoint = \"sink\"\n[source.json]\npath = \"events.jsonl\"\nindex = \"line\"\n[errors]\nretry = { attempts = 1 }\n\
+    [handler.rhai]\nscript = \"rows.rhai\"\n[sink.sqlite]\npath = \"rows.db\"\n\
+    init = [\"CREATE TABLE IF NOT EXISTS rows (stream)\"]\n";
+const ROW: &str = "emit(#{ sql: \"INSERT INTO rows VALUES (?1)\", params: [stream.name] });";
+
+/// Runs it until it halts over the second of five lines, whose stream fails. The other four are handled.
+fn halted_behind_its_handled_lines() -> (Place, String) {
+    let lines: String = (1..=5).map(|n| format!("{{\"stream\":\"s-{n}\",\"type\":\"A\",\"data\":{{}}}}\n")).collect();
+    let fails = format!("fn handle_event(stream, event) {{ if stream.name == \"s-2\" {{ throw \"no\" }} {ROW} }}");
+    let place = Place::new(&[("p.toml", COUNTED), ("rows.rhai", &fails), ("events.jsonl", &lines)]);
+    check(&place.run(&["--until-tail"]), 1, &["halted: ", "no"]);
+    assert_eq!(streams(&place), ["s-1", "s-3", "s-4", "s-5"]);
+    place.write("rows.rhai", &format!("fn handle_event(stream, event) {{ {ROW} }}"));
+    (place, lines)
+}
+
+/// Returns the rows of the table, sorted.
+fn streams(place: &Place) -> Vec<String> {
+    let database = rusqlite::Connection::open(place.path("data/rows.db")).unwrap();
+    let mut rows = database.prepare("SELECT stream FROM rows ORDER BY stream").unwrap();
+    rows.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+#[test]
+fn c2_a_copy_of_a_feed_repeats_no_line_that_was_handled_ahead_of_the_position() {
+    let (place, lines) = halted_behind_its_handled_lines();
+    place.write("copy", &lines);
+    std::fs::rename(place.path("pipelines/copy"), place.path("pipelines/events.jsonl")).unwrap();
+    check(&place.run(&["--until-tail"]), 0, &["finished: "]);
+    assert_eq!(streams(&place), ["s-1", "s-2", "s-3", "s-4", "s-5"]);
+}
+
+#[test]
+fn c2_a_line_that_is_removed_ahead_of_the_position_loses_no_other_one() {
+    let (place, lines) = halted_behind_its_handled_lines();
+    let failing = lines.split_inclusive('\n').nth(1).unwrap();
+    place.write("events.jsonl", &(lines.replace(failing, "") + &*failing.replace("s-2", "s-6")));
+    let lost = "lines up to `events.jsonl` line 5 were handled ahead of the position";
+    check(&place.run(&["--until-tail"]), 1, &["halted: resume in `", lost]);
+    place.write("events.jsonl", &lines);
+    check(&place.run(&["--until-tail"]), 0, &["finished: "]);
+    assert_eq!(streams(&place), ["s-1", "s-2", "s-3", "s-4", "s-5"]);
+}
+
 #[test]
 fn c19_effects_that_fail_at_the_commit_are_found_by_giving_each_decision_a_transaction() {
     // The bundled SQLite enforces foreign keys, and checks a deferred one at the commit.

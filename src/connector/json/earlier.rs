@@ -34,6 +34,10 @@ impl EarlierFiles {
         Some(removed)
     }
 
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
+    }
+
     pub(super) fn contains(&self, name: &str) -> bool {
         self.files.contains_key(name)
     }

@@ -1,6 +1,6 @@
 //! The bytes of one file, decompressed where necessary, and the check that the file still holds the bytes before them.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -98,7 +98,7 @@ impl Input {
     }
 
     fn open_at_start(path: &Path) -> io::Result<Self> {
-        let is_pipe = |metadata: &std::fs::Metadata| {
+        let is_pipe = |metadata: &Metadata| {
             let kind = metadata.file_type();
             kind.is_fifo() || kind.is_char_device() || kind.is_socket()
         };
@@ -170,6 +170,10 @@ impl Input {
 
     pub(super) fn is_pipe(&self) -> bool {
         matches!(self.form, Form::Pipe(_))
+    }
+
+    pub(super) fn metadata(&self) -> io::Result<Metadata> {
+        self.file.metadata()
     }
 
     /// Returns the file's stored size.

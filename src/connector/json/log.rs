@@ -16,7 +16,7 @@ use super::input::{self, Bytes, Input};
 use super::lines::{Batches, Lines};
 use super::position::{FilePosition, LeftFile};
 use super::registry::Registry;
-use crate::position::{Ordinal, StartAt};
+use crate::position::{Ahead, StartAt};
 use crate::source::{Batch, SourceError, SourceErrorKind};
 
 /// The lines of a file, or of the files of a directory one after the other.
@@ -28,7 +28,11 @@ pub(super) struct Log {
     /// The file that is a tranche, if each one is. The tranche ends when its file is deleted.
     file: Option<String>,
     start: Option<FilePosition>,
+    /// The end of the last read that brought a handled line, until the files were compared up to there.
+    read_to: Option<FilePosition>,
     registry: Registry,
+    /// Whether a file that was replaced is read again. If not, it is a lost position.
+    rereads: bool,
     is_directory: bool,
     current: Option<Current>,
     earlier: EarlierFiles,
@@ -104,20 +108,23 @@ struct Candidate {
 }
 
 impl Log {
-    /// Returns the log without looking at any file. `file` is the one to be read if each is a tranche. The stored set
-    /// covers no ordinal above `handled`.
+    /// Returns the log without looking at any file. `file` is the one to be read if each is a tranche.
     pub(super) fn new(
         options: Arc<Options>,
         file: Option<&str>,
         from: &StartAt,
-        handled: Option<Ordinal>,
+        ahead: Option<&Ahead>,
     ) -> Result<Self, SourceError> {
-        let floor = handled.map(|last| last.major >> super::mapped::LINE_BITS);
+        let floor = ahead.map(|ahead| ahead.last.major >> super::mapped::LINE_BITS);
+        let read_to = ahead.and_then(|ahead| ahead.read_to.as_ref()).map(FilePosition::parse).transpose()?;
         Ok(Self {
+            // The bytes of a pipe cannot be read again.
+            read_to: read_to.filter(|read_to| !read_to.pipe && !read_to.file.is_empty()),
             path: options.path.clone(),
             registry: Registry::new(options.registry.join(file.unwrap_or(super::WHOLE)), floor),
             file: file.map(str::to_owned),
             start: FilePosition::of(from)?,
+            rereads: options.restart,
             is_directory: false,
             current: None,
             earlier: EarlierFiles::default(),
@@ -131,10 +138,11 @@ impl Log {
         })
     }
 
-    /// As [`Self::new`], for a log that is only inspected: nothing is written.
+    /// As [`Self::new`], for a log that is only inspected: nothing is written, and every replaced file is a lost position.
     pub(super) fn inspecting(options: Arc<Options>, file: Option<&str>, from: &StartAt) -> Result<Self, SourceError> {
         let mut log = Self::new(options, file, from, None)?;
         log.registry.is_read_only = true;
+        log.rereads = false;
         Ok(log)
     }
 
@@ -239,7 +247,7 @@ impl Log {
         };
         lines.put_back(buffer);
         let path = input.path().to_owned();
-        Ok(Err(if self.options.restart { Continuation::Again } else { Continuation::Fail(lost(&path, why)) }))
+        Ok(Err(if self.rereads { Continuation::Again } else { Continuation::Fail(lost(&path, why)) }))
     }
 
     /// Returns the batches with the last one at the tail, and an empty one if there are none.
@@ -333,13 +341,13 @@ impl Log {
             Some(metadata) if metadata.ino() != current.input.inode() => {
                 match if metadata.is_file() { self.reopen(position)?.ok() } else { None } {
                     Some(copy) => Continuation::Copied(Box::new(copy)),
-                    None if self.options.restart => Continuation::Again,
+                    None if self.rereads => Continuation::Again,
                     None => Continuation::Fail(lost(&path, "it was replaced by another file")),
                 }
             }
             Some(_) => match changed(position, &current.input)? {
                 None => Continuation::Wait,
-                Some(_) if self.options.restart => Continuation::Again,
+                Some(_) if self.rereads => Continuation::Again,
                 Some(why) => Continuation::Fail(lost(&path, why)),
             },
         };
@@ -376,13 +384,13 @@ impl Log {
             let left = match self.earlier.get_mut(&file.name) {
                 Some(left) => match earlier::changed_since(left, &file, &self.path)? {
                     None => continue,
-                    Some(why) if !self.options.restart => return Ok(Some(lost(&self.path.join(&file.name), why))),
+                    Some(why) if !self.rereads => return Ok(Some(lost(&self.path.join(&file.name), why))),
                     Some(_) => {
                         let grew = left.inode == file.inode && left.size < file.size;
                         grew.then(|| left.clone())
                     }
                 },
-                None if self.options.names.compare(&file.name, &position.file).is_lt() && !self.options.restart => {
+                None if self.options.names.compare(&file.name, &position.file).is_lt() && !self.rereads => {
                     if self.is_record_lost {
                         return Ok(Some(lost(&self.path.join(&file.name), RECORD_LOST)));
                     }

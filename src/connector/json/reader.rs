@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::log::{Log, LogEnd, LogRead};
 use super::{Options, lost_work};
 use crate::clock::{Clock, Timestamp};
-use crate::position::{Ordinal, StartAt};
+use crate::position::{Ahead, StartAt};
 use crate::runtime::blocking;
 use crate::source::{Batch, Next, Room, SourceError, TrancheReader};
 
@@ -24,8 +24,8 @@ pub(super) struct Reader {
     file: Option<String>,
     /// The position behind the last batch that the caller has.
     resume: StartAt,
-    /// The last ordinal that the stored set covers.
-    handled: Option<Ordinal>,
+    /// The events above the start that are handled already.
+    ahead: Option<Ahead>,
     clock: Clock,
     ready: VecDeque<Batch>,
     work: Work,
@@ -51,14 +51,14 @@ impl Reader {
         options: Arc<Options>,
         file: Option<String>,
         from: StartAt,
-        handled: Option<Ordinal>,
+        ahead: Option<Ahead>,
         clock: Clock,
     ) -> Self {
         Self {
             options,
             file,
             resume: from,
-            handled,
+            ahead,
             clock,
             ready: VecDeque::new(),
             work: Work::New,
@@ -72,7 +72,7 @@ impl Reader {
         let log = match std::mem::replace(&mut self.work, Work::New) {
             Work::New => {
                 let options = Arc::clone(&self.options);
-                Some(Box::new(Log::new(options, self.file.as_deref(), &self.resume, self.handled)?))
+                Some(Box::new(Log::new(options, self.file.as_deref(), &self.resume, self.ahead.as_ref())?))
             }
             Work::Idle(log) => Some(log),
             busy @ Work::Busy(_) => {

@@ -1,10 +1,12 @@
 //! The registry of a log's files: their numbers, and the state in which the reader left them.
 //!
 //! It is an append-only file in the data directory, under the group, as the progress is. Each line names its log by the
-//! path of the feed, as two pipelines of a group may have different feeds. Events ahead of
-//! the position may be handled in files that the position cannot name. If such a file were deleted before a restart, the
-//! next file would get its number, and the stored set would cover lines that no handler has seen (C1). The registry
-//! therefore stores a number durably before the first line under it is read.
+//! path of the feed, as two pipelines of a group may have different feeds.
+//!
+//! Events ahead of the position may be handled in files that the position cannot name. If such a file were deleted before a
+//! restart, the next file would get its number, and the stored set would cover lines that no handler has seen (C1). The
+//! registry therefore stores a number durably before the first line under it is read. A copy of a file gets the number of
+//! its original once the files were compared up to the last handled line.
 //!
 //! If the registry is lost, new numbers begin above every number that the stored set knows, and the position's digest
 //! tells whether the earlier files are still the same.
@@ -135,18 +137,42 @@ impl Registry {
         Ok(!holds(file) && records.by_name.keys().any(|name| holds(name)))
     }
 
-    /// Forgets all records, for a log that this registry is not about.
+    /// Forgets all files, because they are not those of this log any more. Their numbers are not given again.
     pub(super) fn forget(&mut self) {
-        self.records = Some(Records::default());
+        let last = self.records.as_ref().and_then(|records| records.last);
+        self.records = Some(Records { last, ..Records::default() });
     }
 
-    /// Returns the number above `after` that a file already has.
+    /// Returns the last number above `after` that a file already has. A file gets several if new files come before it, or if
+    /// it is read again.
     pub(super) fn known(&mut self, file: &str, metadata: &Metadata, after: Option<u64>) -> io::Result<Option<u64>> {
         let wanted = Numbered::of(file, metadata, 0, self.log);
         let records = self.load()?;
         let known = records.by_name.get(file).into_iter().flatten();
         let same = known.filter(|known| known.is_same_file(&wanted) && after.is_none_or(|after| known.number > after));
-        Ok(same.map(|known| known.number).min())
+        Ok(same.map(|known| known.number).max())
+    }
+
+    /// Returns the last number, at most `most`, that a file of this name got.
+    pub(super) fn last_number(&mut self, file: &str, most: u64) -> io::Result<Option<u64>> {
+        let known = self.load()?.by_name.get(file).into_iter().flatten();
+        Ok(known.map(|known| known.number).filter(|&number| number <= most).max())
+    }
+
+    /// Records that a file has a number: it is a copy of the one that got it, or the record was lost.
+    pub(super) fn keep_number(&mut self, file: &str, metadata: &Metadata, number: u64) -> io::Result<()> {
+        let wanted = Numbered::of(file, metadata, number, self.log);
+        let mut known = self.load()?.by_name.get(file).into_iter().flatten();
+        if known.any(|known| known.number == number && known.is_same_file(&wanted)) {
+            return Ok(());
+        }
+        let mut lines = Vec::new();
+        push_line(&mut lines, &wanted)?;
+        self.append(&lines)?.sync_data()?;
+        if let Some(records) = &mut self.records {
+            records.add(Record::Numbered(wanted));
+        }
+        Ok(())
     }
 
     /// Gives files numbers that no file ever had, with one write to the disk; returns the first.

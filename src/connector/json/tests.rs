@@ -1,3 +1,4 @@
+mod ahead;
 mod foreign;
 mod forms;
 mod numbers;
@@ -10,7 +11,7 @@ use super::log::LogRead;
 use super::position::FilePosition;
 use super::*;
 use crate::event::{Event, Kind};
-use crate::position::Position;
+use crate::position::{Ordinal, Position};
 use crate::source::{Next, Room};
 
 const REMEDY: &str = "; `on_replaced = \"restart\"` in `[source.json]` reads it from its start";
@@ -22,7 +23,7 @@ struct Fixture {
     finite: bool,
     log: Option<Log>,
     position: StartAt,
-    handled: Option<Ordinal>,
+    ahead: Option<Ahead>,
     pipeline: &'static str,
 }
 
@@ -31,7 +32,7 @@ impl Fixture {
         let settings = Settings { path: Text::literal("in"), ..Settings::default() };
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("in")).unwrap();
-        Self { directory, settings, finite: false, log: None, position: StartAt::Origin, handled: None, pipeline: "p" }
+        Self { directory, settings, finite: false, log: None, position: StartAt::Origin, ahead: None, pipeline: "p" }
     }
 
     fn restarting() -> Self {
@@ -64,7 +65,7 @@ impl Fixture {
     fn read_once(&mut self) -> Result<LogRead, SourceError> {
         if self.log.is_none() {
             let options = Arc::new(Options::new(&self.settings, &self.context(), self.finite).unwrap());
-            self.log = Some(Log::new(options, None, &self.position, self.handled)?);
+            self.log = Some(Log::new(options, None, &self.position, self.ahead.as_ref())?);
         }
         self.log.as_mut().unwrap().read()
     }
@@ -263,7 +264,7 @@ async fn a_new_file_is_a_new_tranche_and_the_tranche_of_a_deleted_file_ends() {
     fs::remove_file(f.path("b.jsonl")).unwrap();
     f.append("c.jsonl", "");
     assert_eq!(watched.added().await.as_deref(), Some("c.jsonl"));
-    let mut gone = source.open(&TrancheId::new("b.jsonl"), StartAt::Origin);
+    let mut gone = source.open(&TrancheId::new("b.jsonl"), StartAt::Origin, None);
     assert!(matches!(gone.next(Room::UNLIMITED).await.unwrap(), Next::End));
     f.append("b.jsonl", &line("b-1", 7));
     assert_eq!(watched.added().await.as_deref(), Some("b.jsonl"), "a name that comes back is a new tranche");
@@ -306,7 +307,7 @@ async fn a_file_that_is_deleted_while_it_is_read_is_read_to_its_end() {
     let f = Fixture::new();
     f.append("a.jsonl", &line("a-1", 0));
     let source = per_file(&f);
-    let mut reader = source.open(&TrancheId::new("a.jsonl"), StartAt::Origin);
+    let mut reader = source.open(&TrancheId::new("a.jsonl"), StartAt::Origin, None);
     let Next::Batch(first) = reader.next(Room::UNLIMITED).await.unwrap() else { panic!("there is an event") };
     assert_eq!(first.events.len(), 1);
     f.append("a.jsonl", &(line("a-1", 1) + line("a-1", 2).trim_end()));

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use crate::event::{Event, Indexes};
-use crate::position::{Position, StartAt, TrancheId};
+use crate::position::{Ahead, Position, StartAt, TrancheId};
 use crate::source::{
     Batch, Changes, Contract, Lag, LagUnit, Left, Next, Probe, Room, Source, SourceError, SourceErrorKind,
     TrancheChange, TrancheReader,
@@ -284,7 +284,7 @@ impl Source for MemorySource {
         }
     }
 
-    fn open(&self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader> {
+    fn open(&self, tranche: &TrancheId, from: StartAt, _ahead: Option<Ahead>) -> Box<dyn TrancheReader> {
         let shared = Arc::clone(&self.shared);
         Box::new(Reader { shared, tranche: tranche.clone(), from, at: None, told_tail: false })
     }

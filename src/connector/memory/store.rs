@@ -91,7 +91,7 @@ impl MemoryCheckpoints {
     pub fn move_position(&self, key: &CheckpointKey, progress: Option<crate::position::Position>) {
         let mut state = self.shared.state();
         let row = state.rows.entry(names(key)).or_default();
-        row.progress = Some(Progress { position: progress, handled: crate::position::OrdinalSet::new() });
+        row.progress = Some(Progress { position: progress, ..Progress::default() });
         row.moved = true;
     }
 

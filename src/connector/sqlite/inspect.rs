@@ -87,7 +87,8 @@ pub fn kept_in(path: &Path) -> Vec<Kept> {
     open(path).and_then(|connection| kept(&connection)).unwrap_or_default()
 }
 
-/// Calls `f` with tranche and position of the first `most` tranches of a group and source. Skips unreadable rows, which
+/// Calls `f` with the positions that the first `most` tranches of a group and source depend on, as
+/// [`positions`](crate::connector::stored::Repository::positions) says. Skips unreadable rows, which
 /// [`inspect`] reports.
 pub fn positions(path: &Path, group: &str, source: &str, most: usize, f: &mut dyn FnMut(&str, &Position)) {
     let Ok(connection) = open(path) else { return };
@@ -95,10 +96,8 @@ pub fn positions(path: &Path, group: &str, source: &str, most: usize, f: &mut dy
     for (group, source, tranche) in keys.unwrap_or_default() {
         let key =
             CheckpointKey { group: group.into(), source: source.into(), tranche: TrancheId::new(tranche.as_str()) };
-        if let Ok(Some(progress)) = progress::load(&connection, &key)
-            && let Some(position) = &progress.position
-        {
-            f(&tranche, position);
+        if let Ok(Some(progress)) = progress::load(&connection, &key) {
+            [progress.position, progress.read_to].iter().flatten().for_each(|position| f(&tranche, position));
         }
     }
 }
@@ -112,7 +111,18 @@ pub(super) fn open(path: &Path) -> Result<Connection, Failure> {
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     // SQLite reads the file only now, and it may not be a database.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    if has_table(&connection, "propulsiond_progress") && !has_column(&connection, "propulsiond_progress", "read_to") {
+        // Tables of an earlier version are upgraded by their next user. Until then, a view of this name stands in for them.
+        connection.execute_batch(
+            "CREATE TEMP VIEW propulsiond_progress AS SELECT *, NULL AS read_to FROM main.propulsiond_progress",
+        )?;
+    }
     Ok(connection)
+}
+
+fn has_column(connection: &Connection, table: &str, column: &str) -> bool {
+    let sql = "SELECT count(*) FROM pragma_table_info(?1) WHERE name = ?2";
+    connection.query_row(sql, [table, column], |row| row.get(0)).is_ok_and(|count: i64| count > 0)
 }
 
 fn escaped(path: &Path) -> String {

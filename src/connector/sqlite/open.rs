@@ -15,7 +15,7 @@ use crate::clock::{Clock, Timestamp};
 /// The mark of a file that propulsiond created: `prop` in ASCII.
 pub(super) const APPLICATION_ID: i32 = 0x7072_6f70;
 /// The version of the daemon's tables.
-pub(super) const VERSION: i64 = 4;
+pub(super) const VERSION: i64 = 5;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS propulsiond_schema (version INTEGER NOT NULL);
@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS propulsiond_progress (
     position,
     handled BLOB,
     updated_at TEXT NOT NULL,
+    read_to,
     PRIMARY KEY (source, tranche, consumer_group)
 );
 CREATE TABLE IF NOT EXISTS propulsiond_write_positions (
@@ -69,6 +70,10 @@ CREATE TABLE IF NOT EXISTS propulsiond_parked (
     why TEXT NOT NULL,
     from_major INTEGER NOT NULL DEFAULT 0,
     from_minor INTEGER NOT NULL DEFAULT 0,
+    data_format INTEGER NOT NULL DEFAULT 0,
+    meta_format INTEGER NOT NULL DEFAULT 0,
+    headers BLOB,
+    tombstone INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (consumer_group, source, tranche, stream, major, minor, idx, kind)
 );
 ";
@@ -90,6 +95,19 @@ UPDATE propulsiond_parked SET from_major = major, from_minor = minor;
 const FROM_VERSION_3: &str = "
 ALTER TABLE propulsiond_write_positions ADD COLUMN tranche TEXT;
 ";
+
+/// The upgrade from version 4, which kept neither the end of the read that brought the last handled ordinal, nor the headers
+/// and formats of a parked event.
+const FROM_VERSION_4: &str = "
+ALTER TABLE propulsiond_progress ADD COLUMN read_to;
+ALTER TABLE propulsiond_parked ADD COLUMN data_format INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE propulsiond_parked ADD COLUMN meta_format INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE propulsiond_parked ADD COLUMN headers BLOB;
+ALTER TABLE propulsiond_parked ADD COLUMN tombstone INTEGER NOT NULL DEFAULT 0;
+";
+
+/// The upgrades, each from the version that is its place from 1 on.
+const UPGRADES: [&str; VERSION as usize - 1] = [FROM_VERSION_1, FROM_VERSION_2, FROM_VERSION_3, FROM_VERSION_4];
 
 /// The longest busy timeout that SQLite's 32 bits of milliseconds hold with room to spare.
 const MAX_BUSY_TIMEOUT: Duration = Duration::from_secs(3_600);
@@ -294,12 +312,8 @@ impl Open {
                 ))?;
             }
             connection.execute_batch(SCHEMA)?;
-            let upgrades: &[&str] = match stored {
-                1 => &[FROM_VERSION_1, FROM_VERSION_2, FROM_VERSION_3],
-                2 => &[FROM_VERSION_2, FROM_VERSION_3],
-                3 => &[FROM_VERSION_3],
-                _ => &[],
-            };
+            // A table of versions without a row has version 0. It was created just now.
+            let upgrades = usize::try_from(stored - 1).ok().and_then(|from| UPGRADES.get(from..)).unwrap_or_default();
             if !upgrades.is_empty() {
                 upgrades.iter().try_for_each(|upgrade| connection.execute_batch(upgrade))?;
                 connection.execute_batch(&format!("UPDATE propulsiond_schema SET version = {VERSION};"))?;

@@ -12,7 +12,7 @@ use super::errors::Failure;
 use super::progress;
 use super::worker::Access;
 use crate::checkpoint::{CheckpointError, CheckpointKey, Fence, Parked, ParkedStore, ParkedStream};
-use crate::event::{Assembler, Event, Kind, Text};
+use crate::event::{Assembler, Event, Format, Headers, Kind, Text};
 use crate::position::Ordinal;
 
 /// An event to park that can go to the database's thread.
@@ -82,8 +82,8 @@ pub(super) fn append(connection: &Connection, row: &ParkedRow) -> Result<(), Fai
         .prepare_cached(
             "INSERT INTO propulsiond_parked
              (consumer_group, source, tranche, stream, major, minor, idx, kind, type, id, correlation, causation, timestamp, data, meta, why,
-              from_major, from_minor)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
+              from_major, from_minor, data_format, meta_format, headers, tombstone)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)
              ON CONFLICT DO NOTHING",
         )?
         .execute(params![
@@ -105,6 +105,10 @@ pub(super) fn append(connection: &Connection, row: &ParkedRow) -> Result<(), Fai
             &**why,
             ordered(from.major),
             from.minor,
+            event.data_format().code(),
+            event.meta_format().code(),
+            Some(event.headers().encoded()).filter(|headers| !headers.is_empty()),
+            event.is_tombstone(),
         ])?;
     Ok(())
 }
@@ -131,7 +135,8 @@ fn load(connection: &Connection, key: &CheckpointKey) -> Result<Vec<ParkedStream
 
 fn read(connection: &Connection, key: &CheckpointKey, stream: &str) -> Result<Vec<Event>, Failure> {
     let mut statement = connection.prepare_cached(
-        "SELECT stream, type, id, correlation, causation, timestamp, data, meta, kind, major, minor, idx
+        "SELECT stream, type, id, correlation, causation, timestamp, data, meta, kind, major, minor, idx, data_format, meta_format,
+             headers, tombstone
          FROM propulsiond_parked WHERE consumer_group = ?1 AND source = ?2 AND tranche = ?3 AND stream = ?4
          ORDER BY major, minor, idx, kind",
     )?;
@@ -147,13 +152,25 @@ fn event(row: &Row<'_>) -> Result<Event, Failure> {
     let text = |column| row.get_ref(column).and_then(|value| Ok(value.as_str()?));
     let blob = |column| row.get_ref(column).and_then(|value| Ok(value.as_blob()?));
     let kind = kind(row.get(8)?).ok_or_else(|| Failure::unreadable("a parked event has an unknown kind"))?;
-    Assembler::new(text(0)?, text(1)?)
+    let format = |column| row.get(column).map(Format::of_code);
+    let headers = row.get_ref(14)?.as_blob_or_null().map_err(rusqlite::Error::from)?.unwrap_or_default();
+    let headers =
+        Headers::decode(headers).ok_or_else(|| Failure::unreadable("the headers of a parked event are corrupt"))?;
+    let mut assembler = Assembler::new(text(0)?, text(1)?);
+    for (name, value) in headers {
+        assembler = assembler.header(name, value);
+    }
+    if row.get(15)? {
+        assembler = assembler.tombstone();
+    }
+    assembler
         .text(Text::Id, text(2)?)
         .text(Text::Correlation, text(3)?)
         .text(Text::Causation, text(4)?)
         .text(Text::Timestamp, text(5)?)
         .data(blob(6)?)
         .meta(blob(7)?)
+        .formats(format(12)?, format(13)?)
         .build(kind, Ordinal::new(unordered(row.get(9)?), row.get(10)?), row.get(11)?)
         .map_err(|error| Failure::unreadable(format!("a parked event is corrupt: {error}")))
 }

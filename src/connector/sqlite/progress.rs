@@ -1,8 +1,8 @@
 //! Claims and commits as rows.
 //!
 //! `propulsion_checkpoint` is the row of the .NET library. `propulsiond_progress` stands beside it. It holds the claim,
-//! the number of the last commit, and the set of handled ordinals with the position that the set belongs to. If the two
-//! positions differ, another program moved the first one. The set is then void, and so are the write positions of the
+//! the number of the last commit, and the set of handled ordinals with the position that the set belongs to and the end of
+//! the read that brought its last ordinal. If the two positions differ, another program moved the first one. The set is then void, and so are the write positions of the
 //! tranche (C12).
 
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
@@ -26,6 +26,7 @@ pub(super) struct StoredCommit {
     position: Option<Position>,
     /// The encoded set; empty if the set is.
     handled: Vec<u8>,
+    read_to: Option<Position>,
     /// The names of all streams that advanced, concatenated.
     streams: String,
     write_positions: Vec<StoredStream>,
@@ -54,6 +55,7 @@ impl StoredCommit {
             sequence: commit.sequence,
             position: commit.progress.position.clone(),
             handled: encode(&commit.progress.handled),
+            read_to: commit.progress.read_to.clone(),
             write_positions: write_positions.collect(),
             streams,
         }
@@ -77,6 +79,7 @@ struct Claim {
     owner: Option<String>,
     since: String,
     handled: Vec<u8>,
+    read_to: Option<Position>,
     /// The .NET row as the claim, or its last commit, left it.
     expected: Option<Option<Position>>,
 }
@@ -89,13 +92,14 @@ impl Stored {
 
     fn progress(&self) -> Result<Option<Progress>, Failure> {
         let Some(position) = self.row.clone() else { return Ok(None) };
-        let handled = match &self.claim {
+        let (handled, read_to) = match &self.claim {
             Some(claim) if !self.is_moved() && !claim.handled.is_empty() => {
-                OrdinalSet::decode(&claim.handled).map_err(|error| Failure::unreadable(error.to_string()))?
+                let set = OrdinalSet::decode(&claim.handled);
+                (set.map_err(|error| Failure::unreadable(error.to_string()))?, claim.read_to.clone())
             }
-            _ => OrdinalSet::new(),
+            _ => (OrdinalSet::new(), None),
         };
-        Ok(Some(Progress { position, handled }))
+        Ok(Some(Progress { position, handled, read_to }))
     }
 }
 
@@ -122,11 +126,13 @@ pub(super) fn claim(connection: &Connection, key: &CheckpointKey, owner: &Owner)
     }
     connection
         .prepare_cached(
-            "INSERT INTO propulsiond_progress (source, tranche, consumer_group, fence, sequence, owner, since, committed, position, handled, updated_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?7)
+            "INSERT INTO propulsiond_progress
+                 (source, tranche, consumer_group, fence, sequence, owner, since, committed, position, handled, updated_at, read_to)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?7, ?11)
              ON CONFLICT (source, tranche, consumer_group) DO UPDATE SET
                  fence = excluded.fence, owner = excluded.owner, since = excluded.since, committed = excluded.committed,
-                 position = excluded.position, handled = excluded.handled, updated_at = excluded.updated_at",
+                 position = excluded.position, handled = excluded.handled, updated_at = excluded.updated_at,
+                 read_to = excluded.read_to",
         )?
         .execute(params![
             &*key.source,
@@ -139,6 +145,7 @@ pub(super) fn claim(connection: &Connection, key: &CheckpointKey, owner: &Owner)
             progress.is_some(),
             Cell(progress.as_ref().and_then(|progress| progress.position.as_ref())),
             Some(handled).filter(|handled| !handled.is_empty()),
+            Cell(progress.as_ref().and_then(|progress| progress.read_to.as_ref())),
         ])?;
     Ok(Claimed { fence, progress, sequence })
 }
@@ -191,7 +198,8 @@ pub(super) fn store(connection: &Connection, commit: &StoredCommit) -> Result<()
         .execute(params![&*key.source, key.tranche.as_str(), &*key.group, position])?;
     connection
         .prepare_cached(
-            "UPDATE propulsiond_progress SET sequence = ?4, committed = 1, position = ?5, handled = ?6, updated_at = ?7
+            "UPDATE propulsiond_progress SET sequence = ?4, committed = 1, position = ?5, handled = ?6, updated_at = ?7,
+                 read_to = ?8
              WHERE source = ?1 AND tranche = ?2 AND consumer_group = ?3",
         )?
         .execute(params![
@@ -202,6 +210,7 @@ pub(super) fn store(connection: &Connection, commit: &StoredCommit) -> Result<()
             position,
             Some(&commit.handled).filter(|handled| !handled.is_empty()),
             now(),
+            Cell(commit.read_to.as_ref()),
         ])?;
     store_write_positions(connection, commit)
 }
@@ -282,7 +291,8 @@ fn fenced(by: &str, since: Option<OffsetDateTime>) -> Failure {
 
 fn read(connection: &Connection, key: &CheckpointKey) -> Result<Stored, Failure> {
     let mut statement = connection.prepare_cached(
-        "SELECT p.fence, p.sequence, p.owner, p.since, p.handled, p.committed, p.position, c.source IS NOT NULL, c.position
+        "SELECT p.fence, p.sequence, p.owner, p.since, p.handled, p.committed, p.position, c.source IS NOT NULL, c.position,
+             p.read_to
          FROM (SELECT 1)
          LEFT JOIN propulsiond_progress p ON p.source = ?1 AND p.tranche = ?2 AND p.consumer_group = ?3
          LEFT JOIN propulsion_checkpoint c ON c.source = ?1 AND c.tranche = ?2 AND c.consumer_group = ?3",
@@ -306,6 +316,7 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<Stored> {
             owner: row.get(2)?,
             since: row.get(3)?,
             handled: row.get::<_, Option<Vec<u8>>>(4)?.unwrap_or_default(),
+            read_to: position(row, 9)?,
             expected: row.get::<_, bool>(5)?.then(|| position(row, 6)).transpose()?,
         }),
     };

@@ -18,7 +18,7 @@ use crate::checkpoint::{
 };
 use crate::clock::Timestamp;
 use crate::formats::words::chain;
-use crate::position::{Position, StartAt, TrancheId, WritePosition};
+use crate::position::{Ahead, Position, Progress, StartAt, TrancheId, WritePosition};
 use crate::runtime::retry::rounded;
 use crate::runtime::supervise::TaskKind;
 use crate::scheduler::IngestBatch;
@@ -144,6 +144,7 @@ impl Driver {
             Some(position) => StartAt::Position(position),
             None => StartAt::Origin,
         };
+        let ahead = progress.as_ref().and_then(Progress::ahead);
         let shown = match &from {
             StartAt::Origin => "origin".to_owned(),
             StartAt::Position(position) => self.source.describe(position),
@@ -159,17 +160,17 @@ impl Driver {
             state.claim.version = version;
         }
         self.counts.tranche_opened(tranche);
-        self.open_reader(tranche, from);
+        self.open_reader(tranche, from, ahead);
     }
 
-    fn open_reader(&mut self, tranche: &TrancheId, from: StartAt) {
+    fn open_reader(&mut self, tranche: &TrancheId, from: StartAt, ahead: Option<Ahead>) {
         let Some((opening, credits, stop)) = self.tranches.opened(tranche) else { return };
         let key = self.tranches.get(tranche).map(|state| state.key.clone());
         let known = key.filter(|_| self.options.write_positions).map(|key| (Arc::clone(&self.store), key));
         let reader = Reader {
             tranche: tranche.clone(),
             opening,
-            reader: self.source.open(tranche, from),
+            reader: self.source.open(tranche, from, ahead),
             filter: Arc::clone(&self.filter),
             known,
             indexes: self.indexes,

@@ -205,7 +205,7 @@ impl Runner {
     fn open(&mut self, rest: &str) {
         let mut words = rest.split_whitespace();
         let tranche = words.next().unwrap();
-        let mut progress = Progress { position: None, handled: OrdinalSet::new() };
+        let mut progress = Progress { position: None, handled: OrdinalSet::new(), read_to: None };
         for word in words {
             match word.split_once('=').unwrap() {
                 ("position", number) => progress.position = Some(Position::Number(number.parse().unwrap())),

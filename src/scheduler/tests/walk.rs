@@ -69,7 +69,7 @@ impl Walk {
                 events: Vec::new(),
                 read: 0,
                 held: false,
-                opened: Progress { position: None, handled: Default::default() },
+                opened: Progress { position: None, handled: Default::default(), read_to: None },
                 handled: HashSet::new(),
                 next_at: 0,
                 streams: vec![(0, Vec::new()); random.usize(1..5)],

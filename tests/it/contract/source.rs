@@ -95,7 +95,7 @@ async fn read_all(harness: &mut impl Harness) -> Feed {
     let source = harness.source();
     let mut feed = Feed::new();
     for tranche in tranches(&*source).await {
-        let mut reader = source.open(&tranche, StartAt::Origin);
+        let mut reader = source.open(&tranche, StartAt::Origin, None);
         feed.insert(tranche, to_tail(&mut reader).await);
     }
     feed
@@ -153,12 +153,12 @@ async fn r30_reports_the_tail_of_an_empty_feed_at_once(mut harness: impl Harness
     let source = harness.source();
     let found = tranches(&*source).await;
     for tranche in found {
-        let mut reader = source.open(&tranche, StartAt::Origin);
+        let mut reader = source.open(&tranche, StartAt::Origin, None);
         let batches = to_tail(&mut reader).await;
         assert_eq!(events(&batches).count(), 0);
         // A reader can resume at that position.
         let resume_at = batches.last().unwrap().resume_at.clone();
-        to_tail(&mut source.open(&tranche, StartAt::Position(resume_at))).await;
+        to_tail(&mut source.open(&tranche, StartAt::Position(resume_at), None)).await;
     }
 }
 
@@ -166,7 +166,7 @@ async fn reads_what_comes_after_the_tail(mut harness: impl Harness) {
     let source = harness.source();
     let mut readers = Vec::new();
     for tranche in tranches(&*source).await {
-        let mut reader = source.open(&tranche, StartAt::Origin);
+        let mut reader = source.open(&tranche, StartAt::Origin, None);
         let last = to_tail(&mut reader).await.pop().unwrap();
         readers.push((tranche, reader, last.resume_at));
     }
@@ -190,7 +190,7 @@ async fn reads_what_comes_after_the_tail(mut harness: impl Harness) {
     })
     .await;
     for (tranche, _, resume_at) in readers {
-        let mut reader = later.open(&tranche, StartAt::Position(resume_at));
+        let mut reader = later.open(&tranche, StartAt::Position(resume_at), None);
         seen_later += events(&to_tail(&mut reader).await).count();
     }
     assert_eq!((seen, seen_later), (added, added));
@@ -203,7 +203,7 @@ async fn resumes_exactly_behind_every_batch(mut harness: impl Harness) {
             let source = harness.source();
             tranches(&*source).await;
             let from = StartAt::Position(batches[read - 1].resume_at.clone());
-            let rest = to_tail(&mut source.open(tranche, from)).await;
+            let rest = to_tail(&mut source.open(tranche, from, None)).await;
             assert_eq!(shown(&rest), shown(&batches[read..]));
         }
     }
@@ -250,7 +250,7 @@ async fn loses_no_event_when_a_read_is_dropped(mut harness: impl Harness) {
     let mut random = fastrand::Rng::with_seed(7);
     let source = harness.source();
     for tranche in tranches(&*source).await {
-        let mut reader = source.open(&tranche, StartAt::Origin);
+        let mut reader = source.open(&tranche, StartAt::Origin, None);
         let mut batches: Vec<Batch> = Vec::new();
         soon(async {
             while batches.last().is_none_or(|batch| !batch.at_tail) {
@@ -274,7 +274,7 @@ async fn goes_on_after_an_error(mut harness: impl Harness) {
         if !harness.break_down(&tranche) {
             return;
         }
-        let mut reader = source.open(&tranche, StartAt::Origin);
+        let mut reader = source.open(&tranche, StartAt::Origin, None);
         let error = soon(reader.next(Room::UNLIMITED)).await.expect_err("it broke down");
         assert_eq!(error.kind, SourceErrorKind::Unavailable);
         assert!(!error.to_string().is_empty());
@@ -289,7 +289,7 @@ async fn r82_a_position_that_no_longer_exists_is_an_error_and_stays_one(mut harn
     let lost = harness.lose(batches[0].resume_at.clone());
     let source = harness.source();
     tranches(&*source).await;
-    let mut reader = source.open(tranche, StartAt::Position(lost));
+    let mut reader = source.open(tranche, StartAt::Position(lost), None);
     for _ in 0..3 {
         let error = soon(reader.next(Room::UNLIMITED)).await.expect_err("the position is gone");
         assert_eq!(error.kind, SourceErrorKind::PositionLost, "{error}");
@@ -300,7 +300,7 @@ async fn ends_promptly_while_it_waits(mut harness: impl Harness) {
     let source = harness.source();
     let mut readers = Vec::new();
     for tranche in tranches(&*source).await {
-        let mut reader = source.open(&tranche, StartAt::Origin);
+        let mut reader = source.open(&tranche, StartAt::Origin, None);
         to_tail(&mut reader).await;
         let _waiting = interrupted(reader.next(Room::UNLIMITED), 3).await;
         readers.push(reader);

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use propulsiond::config::filter::{self, Filter};
 use propulsiond::config::scalar::Text;
 use propulsiond::event::{Assembler, Event, Indexes, Kind, malformed};
-use propulsiond::position::{Ordinal, Position, Progress, StartAt, TrancheId};
+use propulsiond::position::{Ahead, Ordinal, Position, Progress, StartAt, TrancheId};
 use propulsiond::source::{
     Batch, Changes, Contract, Left, Next, Room, Source, SourceError, SourceErrorKind, TrancheChange, TrancheReader,
 };
@@ -243,12 +243,20 @@ impl Source for Feed {
         }
     }
 
-    fn open(&self, tranche: &TrancheId, from: StartAt) -> Box<dyn TrancheReader> {
+    fn open(&self, tranche: &TrancheId, from: StartAt, ahead: Option<Ahead>) -> Box<dyn TrancheReader> {
         let at = match from {
             StartAt::Origin => 0,
-            StartAt::Position(Position::Number(number)) => usize::try_from(number).unwrap(),
-            StartAt::Position(Position::Token(token)) => panic!("`{token}` is no position of this log"),
+            StartAt::Position(position) => log_index(&position),
         };
+        if let Some(ahead) = ahead {
+            let mut inner = self.world.lock();
+            let read_to = ahead.read_to.as_ref().map(log_index);
+            let events = &inner.logs[tranche.as_str()].events;
+            let covers =
+                read_to.is_some_and(|end| events[at.min(end)..end].iter().any(|event| event.at() == ahead.last));
+            let last = ahead.last;
+            inner.demand(covers, || format!("{tranche}: the end of the last read, {read_to:?}, is behind {last} (C2)"));
+        }
         let (epoch, first) = {
             let mut inner = self.world.lock();
             inner.openings += u64::from(inner.plan.feed.without_ordinals);
@@ -261,6 +269,14 @@ impl Source for Feed {
     fn left(&self, tranche: &TrancheId, epoch: u64, how: Left) {
         self.world.lock().leave(&self.process, tranche.as_str(), epoch, how);
         self.world.notify();
+    }
+}
+
+/// Returns the index in the log at which a position lies.
+fn log_index(position: &Position) -> usize {
+    match position {
+        Position::Number(number) => usize::try_from(*number).unwrap(),
+        Position::Token(token) => panic!("`{token}` is no position of this log"),
     }
 }
 

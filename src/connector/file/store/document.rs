@@ -35,6 +35,10 @@ pub(super) struct Document {
     position: Option<StoredPosition>,
     /// The encoded set of handled ordinals, in hexadecimal digits.
     handled: String,
+    /// The end of the read that brought the last ordinal of the set. Absent if the set is empty, and in documents of earlier
+    /// versions of the daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    read_to: Option<StoredPosition>,
     updated_at: Option<String>,
 }
 
@@ -44,6 +48,22 @@ pub(super) struct Document {
 enum StoredPosition {
     Number(i64),
     Token(String),
+}
+
+impl StoredPosition {
+    fn of(position: &Position) -> Self {
+        match position {
+            Position::Number(number) => Self::Number(*number),
+            Position::Token(token) => Self::Token(token.to_string()),
+        }
+    }
+
+    fn position(&self) -> Position {
+        match self {
+            Self::Number(number) => Position::Number(*number),
+            Self::Token(token) => Position::token(&**token),
+        }
+    }
 }
 
 impl Document {
@@ -60,6 +80,7 @@ impl Document {
             committed: false,
             position: None,
             handled: String::new(),
+            read_to: None,
             updated_at: None,
         }
     }
@@ -114,13 +135,10 @@ impl Document {
     }
 
     pub(super) fn progress(&self) -> Option<Progress> {
-        let position = match &self.position {
-            None => None,
-            Some(StoredPosition::Number(number)) => Some(Position::Number(*number)),
-            Some(StoredPosition::Token(token)) => Some(Position::token(&**token)),
-        };
+        let [position, read_to] =
+            [&self.position, &self.read_to].map(|stored| stored.as_ref().map(StoredPosition::position));
         let handled = self.set().expect("`parse_any` decoded the set");
-        self.committed.then_some(Progress { position, handled })
+        self.committed.then_some(Progress { position, handled, read_to })
     }
 
     pub(super) fn claim(&mut self, owner: &Owner) -> Claimed {
@@ -155,11 +173,9 @@ impl Document {
         }
         self.sequence = sequence;
         self.committed = true;
-        self.position = progress.position.as_ref().map(|position| match position {
-            Position::Number(number) => StoredPosition::Number(*number),
-            Position::Token(token) => StoredPosition::Token(token.to_string()),
-        });
+        self.position = progress.position.as_ref().map(StoredPosition::of);
         self.handled = to_hex(&handled);
+        self.read_to = progress.read_to.as_ref().map(StoredPosition::of);
         self.updated_at = Some(now());
         Ok(CommitOrder::Next)
     }

@@ -16,7 +16,8 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Kept {
     pub key: CheckpointKey,
-    pub position: Option<Position>,
+    /// The positions that it depends on: where reading resumes, and the end of the read that brought the last handled ordinal.
+    pub positions: Vec<Position>,
     /// The time of the last commit, RFC 3339.
     pub last_commit: Option<String>,
 }
@@ -50,8 +51,9 @@ fn read(path: &Path) -> anyhow::Result<Kept> {
     let key = document.key();
     let name = document::file_name(&key);
     anyhow::ensure!(path.file_name().is_some_and(|file| *file == *name), "it belongs to {key}, whose file is `{name}`");
-    let position = document.progress().and_then(|progress| progress.position);
-    Ok(Kept { key, position, last_commit: document.updated_at().map(str::to_owned) })
+    let positions = document.progress().map(|progress| [progress.position, progress.read_to]);
+    let positions = positions.into_iter().flatten().flatten().collect();
+    Ok(Kept { key, positions, last_commit: document.updated_at().map(str::to_owned) })
 }
 
 fn cannot_be_read(path: &Path, error: &anyhow::Error) -> Diagnosis {

@@ -79,13 +79,9 @@ impl Repository for Directory {
     fn positions(&self, group: &str, source: &str, most: usize, f: &mut dyn FnMut(&str, &Position)) {
         let mut left = most;
         self.each(&mut |_, kept| {
-            if left > 0
-                && *kept.key.group == *group
-                && *kept.key.source == *source
-                && let Some(position) = &kept.position
-            {
+            if left > 0 && *kept.key.group == *group && *kept.key.source == *source {
                 left -= 1;
-                f(kept.key.tranche.as_str(), position);
+                kept.positions.iter().for_each(|position| f(kept.key.tranche.as_str(), position));
             }
         });
     }

@@ -1,5 +1,7 @@
 //! Opens the files of a log: at their start, at a stored position, or behind the part that was read before.
 
+use std::{fs, io};
+
 use super::*;
 use crate::connector::json::proof::Proof;
 
@@ -18,7 +20,9 @@ impl Log {
                 return Ok(First::Deleted);
             }
         }
+        let changed_ahead = self.compare_ahead()?;
         let opened = match self.start.clone() {
+            Some(position) if changed_ahead => Some(self.restart(position)?),
             Some(position) => Some(self.resume(position)?),
             None if self.is_directory => {
                 let files = files::list(&self.path, &self.options.names)?;
@@ -29,6 +33,50 @@ impl Log {
         let Some(opened) = opened else { return Ok(First::NothingYet) };
         self.switch_to(opened);
         Ok(First::Opened)
+    }
+
+    /// Compares the files with what they were when the last handled line was read. Copies keep the numbers of their originals.
+    /// Returns whether a file has changed and is to be read again.
+    fn compare_ahead(&mut self) -> Result<bool, SourceError> {
+        let Some(read_to) = &self.read_to else { return Ok(false) };
+        let (read_to, start) = (read_to.clone(), StartAt::Position(read_to.encode()));
+        let mut then = Self::inspecting(Arc::clone(&self.options), self.file.as_deref(), &start)?;
+        let is_changed = match then.look_for_loss()? {
+            None => {
+                let kept = self.keep_numbers(&then, &read_to);
+                kept.map_err(|error| files::failed("record files in", self.registry.path(), error))?;
+                false
+            }
+            Some(error) if self.rereads => {
+                let error = anyhow::Error::new(error);
+                tracing::warn!(%error, "lines that were handled above the position have changed, reading them again");
+                // New numbers lie above all of those that the stored set covers.
+                self.registry.forget();
+                true
+            }
+            Some(error) => {
+                let FilePosition { file, line, .. } = read_to;
+                let doing = format!("{error}; lines up to `{file}` line {line} were handled ahead of the position");
+                return Err(SourceError::new(SourceErrorKind::PositionLost, doing));
+            }
+        };
+        self.read_to = None;
+        Ok(is_changed)
+    }
+
+    /// Records the present files of a log under the numbers that they had when `read_to` was its position.
+    fn keep_numbers(&mut self, then: &Self, read_to: &FilePosition) -> io::Result<()> {
+        let Some(current) = &then.current else { return Ok(()) };
+        self.registry.keep_number(&read_to.file, &current.input.metadata()?, read_to.number)?;
+        for name in then.earlier.names() {
+            // A file that was deleted since the listing needs no number.
+            if let (Some(number), Ok(metadata)) =
+                (self.registry.last_number(name, read_to.number)?, fs::metadata(self.path_of(name)))
+            {
+                self.registry.keep_number(name, &metadata, number)?;
+            }
+        }
+        Ok(())
     }
 
     fn path_of(&self, name: &str) -> PathBuf {
@@ -179,9 +227,15 @@ impl Log {
                 },
             }
         };
-        if !self.options.restart {
+        if !self.rereads {
             return Err(lost(&path, &why));
         }
+        self.restart(position)
+    }
+
+    /// Begins the file of a position again, or the next unread one if it was deleted.
+    fn restart(&mut self, position: FilePosition) -> Result<Current, SourceError> {
+        let path = self.path_of(&position.file);
         if files::metadata_if_present(&path)?.is_some() || !self.is_directory {
             let name = if self.is_directory { position.file } else { files::name_of(&self.path) };
             return self.begin_anew(name, position.number);

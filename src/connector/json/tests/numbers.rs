@@ -73,18 +73,18 @@ fn ahead_of_its_position() -> Fixture {
     f.append("b.jsonl", &line("b-1", 0));
     f.check("b-1/0@1.1");
     f.position = behind_a;
-    f.handled = Some(Ordinal::new(1 << 40 | 1, 0));
+    f.ahead = Some(Ahead { last: Ordinal::new(1 << 40 | 1, 0), read_to: None });
     f
 }
 
 #[test]
 fn l5_numbers_belong_to_the_group_and_not_to_the_pipelines_name() {
     let mut f = ahead_of_its_position();
-    f.handled = None;
+    f.ahead = None;
     f.pipeline = "renamed";
     f.reopen().check("b-1/0@1.1");
     let mut f = ahead_of_its_position();
-    f.handled = None;
+    f.ahead = None;
     f.pipeline = "renamed";
     fs::remove_file(f.path("b.jsonl")).unwrap();
     f.append("c.jsonl", &line("c-1", 0));
@@ -106,7 +106,7 @@ fn l5_a_new_file_gets_no_number_that_the_stored_set_covers_if_the_data_directory
 #[test]
 fn l5_the_registry_of_an_earlier_version_is_moved_to_its_group() {
     let mut f = ahead_of_its_position();
-    f.handled = None;
+    f.ahead = None;
     let data = f.directory.path().join("data/json");
     // Earlier versions had no field `log`.
     let text = fs::read_to_string(data.join("g/0")).unwrap();

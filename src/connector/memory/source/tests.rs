@@ -29,7 +29,7 @@ async fn events_of_one_push_are_one_batch() {
     let feed = MemoryFeed::dense();
     feed.push(&tranche(), vec![event(0), event(1)]);
     feed.push(&tranche(), vec![event(2)]);
-    let mut reader = feed.source().open(&tranche(), StartAt::Position(Position::Number(1)));
+    let mut reader = feed.source().open(&tranche(), StartAt::Position(Position::Number(1)), None);
     assert_eq!(show(&batch(&mut reader).await), "[a-1/e1@1.0] 2");
     assert_eq!(show(&batch(&mut reader).await), "[a-1/e2@2.0] 3 tail");
     feed.close(&tranche());
@@ -90,7 +90,7 @@ async fn each_injected_fault_occurs_once() {
     let feed = MemoryFeed::dense();
     feed.push(&tranche(), vec![event(0)]);
     feed.fail_next_read(&tranche(), SourceErrorKind::Unavailable);
-    let mut reader = feed.source().open(&tranche(), StartAt::Origin);
+    let mut reader = feed.source().open(&tranche(), StartAt::Origin, None);
     assert_eq!(reader.next(Room::UNLIMITED).await.unwrap_err().kind, SourceErrorKind::Unavailable);
     feed.hold(&tranche());
     let mut read = Box::pin(reader.next(Room::UNLIMITED));
@@ -117,7 +117,7 @@ async fn a_body_is_accepted_whole_or_not_at_all() {
     let refused = inbox.push((body(3..4) + "{\"stream\":\"a-1\"}").as_bytes()).await.unwrap_err();
     assert_eq!(refused.kind, SourceErrorKind::Refused);
     assert_eq!(refused.to_string(), "accept events for pipeline `orders`: line 2: expected `type`");
-    let mut reader = inbox.source().open(&tranche(), StartAt::Origin);
+    let mut reader = inbox.source().open(&tranche(), StartAt::Origin, None);
     assert_eq!(batch(&mut reader).await.events.len(), 3);
     assert_eq!(inbox.push(b"[]").await.unwrap(), 0);
 }
@@ -129,14 +129,14 @@ async fn a_full_inbox_refuses_events_and_deletes_read_ones_for_room() {
     assert_eq!(too_many.kind, SourceErrorKind::Refused);
     inbox.push(body(0..3).as_bytes()).await.unwrap();
     assert_eq!(inbox.push(body(3..5).as_bytes()).await.unwrap_err().kind, SourceErrorKind::Unavailable);
-    let mut reader = inbox.source().open(&tranche(), StartAt::Origin);
+    let mut reader = inbox.source().open(&tranche(), StartAt::Origin, None);
     batch(&mut reader).await;
     inbox.push(body(3..5).as_bytes()).await.unwrap();
     assert_eq!(batch(&mut reader).await.events[0].index(), 3);
     // The first event was deleted. A kept event is read again, and the position of a deleted one is lost.
-    let mut again = inbox.source().open(&tranche(), StartAt::Position(Position::Number(1)));
+    let mut again = inbox.source().open(&tranche(), StartAt::Position(Position::Number(1)), None);
     assert_eq!(batch(&mut again).await.events[0].index(), 1);
-    let mut lost = inbox.source().open(&tranche(), StartAt::Position(Position::Number(0)));
+    let mut lost = inbox.source().open(&tranche(), StartAt::Position(Position::Number(0)), None);
     assert_eq!(lost.next(Room::UNLIMITED).await.unwrap_err().kind, SourceErrorKind::PositionLost);
 }
 
@@ -144,7 +144,7 @@ async fn a_full_inbox_refuses_events_and_deletes_read_ones_for_room() {
 async fn a_new_process_continues_from_the_stored_position() {
     let inbox = inbox(Settings::default());
     inbox.push(body(7..9).as_bytes()).await.unwrap();
-    let mut reader = inbox.source().open(&tranche(), StartAt::Position(Position::Number(100)));
+    let mut reader = inbox.source().open(&tranche(), StartAt::Position(Position::Number(100)), None);
     let read = batch(&mut reader).await;
     assert_eq!((read.events.len(), read.resume_at), (2, Position::Number(102)));
     inbox.push(body(9..10).as_bytes()).await.unwrap();
@@ -158,7 +158,7 @@ async fn indexes_of_arrival_ascend() {
     inbox.push(line.repeat(3).as_bytes()).await.unwrap();
     inbox.push(line.as_bytes()).await.unwrap();
     assert_eq!(inbox.push(body(0..1).as_bytes()).await.unwrap_err().kind, SourceErrorKind::Refused);
-    let mut reader = inbox.source().open(&tranche(), StartAt::Origin);
+    let mut reader = inbox.source().open(&tranche(), StartAt::Origin, None);
     let mut indexes: Vec<_> = batch(&mut reader).await.events.iter().map(Event::index).collect();
     indexes.extend(batch(&mut reader).await.events.iter().map(Event::index));
     assert!(indexes.len() == 4 && indexes.is_sorted_by(|a, b| a < b), "{indexes:?}");
@@ -173,7 +173,7 @@ async fn a_mapped_body_is_accepted_whole_or_not_at_all() {
     let why = "accept events for pipeline `orders`: line 2: item 1: `stream` needs `/s`, which the record lacks";
     assert_eq!((refused.kind, &*refused.to_string()), (SourceErrorKind::Refused, why));
     assert_eq!(inbox.push(b"[{\"s\": \"a-1\"}]").await.unwrap(), 1);
-    let mut reader = inbox.source().open(&tranche(), StartAt::Origin);
+    let mut reader = inbox.source().open(&tranche(), StartAt::Origin, None);
     let mut indexes: Vec<_> = batch(&mut reader).await.events.iter().map(Event::index).collect();
     indexes.extend(batch(&mut reader).await.events.iter().map(Event::index));
     assert!(indexes.len() == 3 && indexes.is_sorted_by(|a, b| a < b), "{indexes:?}");

@@ -59,6 +59,7 @@ async fn answers(store: Arc<dyn CheckpointStore>, steps: &[Step]) -> Vec<String>
                 let progress = Progress {
                     position: position.map(Position::Number),
                     handled: if *handled { set(&[(3, 4), (9, 9)]) } else { set(&[]) },
+                    read_to: handled.then(|| Position::token("behind 9")),
                 };
                 let sequence = next.saturating_add_signed((*from_next).into());
                 let fence = Fence(claims.saturating_sub((*claims_back).into()));

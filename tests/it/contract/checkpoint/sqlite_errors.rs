@@ -53,9 +53,11 @@ async fn a_database_of_a_newer_version_is_refused() {
 
 #[tokio::test]
 async fn a_database_of_an_older_version_is_upgraded_with_its_contents() {
-    let write_positions =
-        ["next INTEGER NOT NULL", "next INTEGER NOT NULL, first INTEGER NOT NULL DEFAULT 0, gaps TEXT"];
-    for (version, columns) in (1..).zip(write_positions) {
+    let gaps = "next INTEGER NOT NULL, first INTEGER NOT NULL DEFAULT 0, gaps TEXT";
+    let from = "from_major INTEGER NOT NULL DEFAULT 0, from_minor INTEGER NOT NULL DEFAULT 0,";
+    // The columns of a write position and of a parked event that version 1 did not have.
+    let columns = [("next INTEGER NOT NULL", ""), (gaps, ""), (gaps, from), (&format!("{gaps}, tranche TEXT"), from)];
+    for (version, (columns, from)) in (1..).zip(columns) {
         let directory = TempDir::new().unwrap();
         let old = format!(
             "PRAGMA application_id = 1886547824; PRAGMA user_version = {version};
@@ -66,18 +68,33 @@ async fn a_database_of_an_older_version_is_upgraded_with_its_contents() {
                 PRIMARY KEY (consumer_group, source, stream)
             ) WITHOUT ROWID;
             INSERT INTO propulsiond_write_positions (consumer_group, source, stream, next) VALUES ('g', 's', 'a-1', 7);
+            CREATE TABLE propulsion_checkpoint (
+                source TEXT NOT NULL, tranche TEXT NOT NULL, consumer_group TEXT NOT NULL, position,
+                PRIMARY KEY (source, tranche, consumer_group)
+            );
+            INSERT INTO propulsion_checkpoint VALUES ('s', '0', 'g', 4);
+            CREATE TABLE propulsiond_progress (
+                source TEXT NOT NULL, tranche TEXT NOT NULL, consumer_group TEXT NOT NULL, fence INTEGER NOT NULL,
+                sequence INTEGER NOT NULL, owner TEXT, since TEXT NOT NULL, committed INTEGER NOT NULL, position,
+                handled BLOB, updated_at TEXT NOT NULL, PRIMARY KEY (source, tranche, consumer_group)
+            );
+            INSERT INTO propulsiond_progress VALUES ('s', '0', 'g', 1, 1, NULL, '', 1, 4, x'0106000200', '');
             CREATE TABLE propulsiond_parked (
                 consumer_group TEXT NOT NULL, source TEXT NOT NULL, tranche TEXT NOT NULL, stream TEXT NOT NULL,
                 major INTEGER NOT NULL, minor INTEGER NOT NULL, idx INTEGER NOT NULL, kind INTEGER NOT NULL,
                 type TEXT NOT NULL, id TEXT NOT NULL, correlation TEXT NOT NULL, causation TEXT NOT NULL,
-                timestamp TEXT NOT NULL, data BLOB NOT NULL, meta BLOB NOT NULL, why TEXT NOT NULL,
+                timestamp TEXT NOT NULL, data BLOB NOT NULL, meta BLOB NOT NULL, why TEXT NOT NULL, {from}
                 PRIMARY KEY (consumer_group, source, tranche, stream, major, minor, idx, kind)
             );
-            INSERT INTO propulsiond_parked SELECT 'g', 's', '0', 'p-1', -9223372036854775808 + column1, column2,
+            INSERT INTO propulsiond_parked (consumer_group, source, tranche, stream, major, minor, idx, kind, type, id,
+                correlation, causation, timestamp, data, meta, why) SELECT 'g', 's', '0', 'p-1', -9223372036854775808 + column1, column2,
                 3, 0, 'Placed', '', '', '', '', x'7b7d', x'', 'failed' FROM (VALUES (12, 4), (11, 5));"
         );
         let open = || Connection::open(directory.path().join("p.db")).unwrap();
         open().execute_batch(&old).unwrap();
+        if version > 2 {
+            open().execute_batch("UPDATE propulsiond_parked SET from_major = major, from_minor = minor").unwrap();
+        }
         let number = |sql| open().query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(number("PRAGMA application_id"), i64::from_be_bytes([0, 0, 0, 0, b'p', b'r', b'o', b'p']));
         for _ in 0..2 {
@@ -88,8 +105,10 @@ async fn a_database_of_an_older_version_is_upgraded_with_its_contents() {
             let stream =
                 ParkedStream { stream: "p-1".into(), first: Ordinal::new(11, 5), events: 2, why: "failed".into() };
             assert_eq!(parked, [stream]);
-            assert_eq!(number("PRAGMA user_version"), 4);
-            assert_eq!(number("SELECT max(version) FROM propulsiond_schema"), 4);
+            let progress = Progress { position: Some(Position::Number(4)), handled: set(&[(6, 8)]), read_to: None };
+            assert_eq!(store.load(&key).await.unwrap(), Some(progress));
+            assert_eq!(number("PRAGMA user_version"), 5);
+            assert_eq!(number("SELECT max(version) FROM propulsiond_schema"), 5);
         }
     }
 }
@@ -135,7 +154,7 @@ async fn a_corrupt_set_is_unreadable() {
     let store = store(directory.path(), "p.db");
     let key = key("g", "s", "0");
     let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
-    let progress = Progress { position: Some(Position::Number(1)), handled: set(&[(2, 3)]) };
+    let progress = Progress { position: Some(Position::Number(1)), handled: set(&[(2, 3)]), read_to: None };
     commit_one(&store, &key, fence, 1, &progress).await.unwrap();
     let connection = Connection::open(directory.path().join("p.db")).unwrap();
     for (column, value) in [("handled", "x'09'"), ("sequence", "-1"), ("fence", "'x'")] {
@@ -209,7 +228,7 @@ async fn a_full_disk_is_unavailable_and_stores_nothing_until_it_has_room() {
     // The checkpoint store shares the connection, and gets the same error.
     let mut runs = Vec::new();
     runs.extend((0..15_000_u64).map(|run| (run * 3 + 2, run * 3 + 3)));
-    let set = Progress { position: None, handled: set(&runs) };
+    let set = Progress { position: None, handled: set(&runs), read_to: None };
     let mut failed = None;
     for tranche in 0..5 {
         let key = super::harness::key("g", "s", &format!("t{tranche}"));
@@ -359,7 +378,7 @@ async fn c11_an_io_error_at_the_commit_of_progress_leaves_the_outcome_unknown() 
     assert!(sink.write(&[]).await.is_empty());
     // Commits grow the log up to its limit; the first one beyond fails.
     let runs: Vec<_> = (0..15_000_u64).map(|run| (run * 3 + 2, run * 3 + 3)).collect();
-    let progress = Progress { position: None, handled: set(&runs) };
+    let progress = Progress { position: None, handled: set(&runs), read_to: None };
     for sequence in 1..100 {
         match commit_one(&*store, &key, fence, sequence, &progress).await {
             Ok(()) => {}

@@ -9,7 +9,7 @@ use propulsiond::config::scalar::Text;
 use propulsiond::connector::file::store::{self, FileCheckpoints};
 use propulsiond::connector::memory::store::{Fault, Operation};
 use propulsiond::connector::sqlite::{CheckpointSettings, SqliteCheckpoints};
-use propulsiond::event::{Event, Kind, malformed};
+use propulsiond::event::{Assembler, ContentType, Encoding, Event, Format, Kind, Text as Field, malformed};
 use propulsiond::position::{Ordinal, Position, Progress, WritePosition};
 use tempfile::TempDir;
 
@@ -63,8 +63,13 @@ async fn a_committed_progress_loads(harness: Harness) {
         Some(Position::token("a \"token\"\nwith 漢字 and \\ in it")),
         None,
     ];
-    let progress = positions.iter().flat_map(|position| {
-        sets.iter().map(|handled| Progress { position: position.clone(), handled: handled.clone() })
+    // Without a set, there is nothing whose end could be kept.
+    let progress = positions.iter().zip(positions.iter().rev()).flat_map(|(position, end)| {
+        sets.iter().map(|handled| Progress {
+            position: position.clone(),
+            handled: handled.clone(),
+            read_to: end.clone().filter(|_| !handled.is_empty()),
+        })
     });
     for (sequence, progress) in (1..).zip(progress) {
         // The store is opened again each time, so that nothing comes from its memory.
@@ -96,7 +101,8 @@ async fn a_claim_returns_what_is_stored_and_a_greater_fence_each_time(harness: H
     let store = harness.open();
     let key = key("g", "s", "0");
     let first = store.claim(&key, &owner("a")).await.unwrap();
-    let progress = Progress { position: Some(Position::Number(4)), handled: set(&[(6, 8)]) };
+    let progress =
+        Progress { position: Some(Position::Number(4)), handled: set(&[(6, 8)]), read_to: Some(Position::Number(9)) };
     commit_one(&*store, &key, first.fence, 1, &at(2)).await.unwrap();
     commit_one(&*store, &key, first.fence, 2, &progress).await.unwrap();
     let second = harness.open().claim(&key, &owner("b")).await.unwrap();
@@ -187,7 +193,7 @@ async fn c14_a_set_that_is_too_large_is_refused(harness: Harness) {
     // Four bytes a run: differences of 2 and 1, each with a minor.
     let with_runs = |runs: usize| {
         let runs: Vec<_> = (0..runs as u64).map(|run| (run * 3 + 2, run * 3 + 3)).collect();
-        Progress { position: Some(Position::Number(1)), handled: set(&runs) }
+        Progress { position: Some(Position::Number(1)), handled: set(&runs), read_to: None }
     };
     let (fits, larger) = (with_runs((limit - 1) / 4), with_runs((limit - 1) / 4 + 1));
     assert!(fits.handled.encode().len() <= limit && larger.handled.encode().len() > limit);
@@ -244,6 +250,7 @@ mod more {
     stores_that_keep_more! {
         c13_write_positions_are_kept_with_the_commit,
         c21_an_event_that_is_parked_twice_is_stored_once_in_order,
+        a_parked_event_is_read_as_it_was,
         c21_a_stream_is_parked_from_the_smallest_ordinal_that_was_not_handled,
     }
 
@@ -296,6 +303,34 @@ mod more {
         assert!(parked.read(&key, "never").await.unwrap().is_empty());
     }
 
+    async fn a_parked_event_is_read_as_it_was(harness: Harness) {
+        let (store, key) = (harness.open(), key("g", "s", "0"));
+        let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
+        let parked = store.parked().unwrap();
+        let gzip = Format { content: ContentType::Json, encoding: Encoding::Gzip };
+        let text = Format { content: ContentType::Text, encoding: Encoding::Identity };
+        let plain =
+            Assembler::new("a-1", "T").text(Field::Timestamp, "2026-01-02T03:04:05Z").data(b"\0\xff").meta(b"m");
+        let rich = plain
+            .clone()
+            .formats(gzip, text)
+            .header("trace", b"\x01")
+            .header("", b"")
+            .header("trace", b"2")
+            .tombstone();
+        for (index, assembler) in (0..).zip([plain, rich]) {
+            let event = assembler.build(Kind::Event, Ordinal::new(7, index), i64::from(index)).unwrap();
+            parked.append(&key, fence, &[Parked { event: &event, from: event.at(), why: "w" }]).await.unwrap();
+            let read = &harness.open().parked().unwrap().read(&key, "a-1").await.unwrap()[index as usize];
+            let shown = |event: &Event| {
+                let headers: Vec<_> = event.headers().map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
+                let formats = [event.data_format(), event.meta_format()];
+                (headers, formats, event.is_tombstone(), event.time(), event.data().to_vec(), event.meta().to_vec())
+            };
+            assert_eq!(shown(read), shown(&event));
+        }
+    }
+
     async fn c21_a_stream_is_parked_from_the_smallest_ordinal_that_was_not_handled(harness: Harness) {
         let (store, key) = (harness.open(), key("g", "s", "0"));
         let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
@@ -329,7 +364,8 @@ async fn c12_a_program_that_moves_the_position_voids_the_set_and_fences_its_owne
     let store = SqliteCheckpoints::new(&CheckpointSettings::default(), &context(directory.path()));
     let key = key("g", "s", "0");
     let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
-    let progress = Progress { position: Some(Position::Number(4)), handled: set(&[(6, 8)]) };
+    let progress =
+        Progress { position: Some(Position::Number(4)), handled: set(&[(6, 8)]), read_to: Some(Position::Number(9)) };
     commit_one(&store, &key, fence, 1, &progress).await.unwrap();
 
     let stranger = rusqlite::Connection::open(file_in(directory.path(), "propulsiond.db")).unwrap();
@@ -340,7 +376,7 @@ async fn c12_a_program_that_moves_the_position_voids_the_set_and_fences_its_owne
         moves.push(store.load(&key).await.unwrap().unwrap());
         assert!(fenced_by(commit_one(&store, &key, fence, 2, &at(9)).await).contains("moved the position"));
     }
-    let nowhere = Progress { position: None, handled: set(&[]) };
+    let nowhere = Progress { position: None, handled: set(&[]), read_to: None };
     assert_eq!(moves, [at(7), nowhere, Progress::at(Position::token("4"))]);
 
     // A new claim takes the moved position over, and its commits follow it.
@@ -423,7 +459,9 @@ async fn a_truncated_file_is_unreadable_and_named() {
     let store = FileCheckpoints::new(&store::Settings::default(), &context(directory.path()));
     let key = key("g", "s", "0");
     let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
-    commit_one(&store, &key, fence, 1, &Progress { position: None, handled: set(&[(1, 2)]) }).await.unwrap();
+    commit_one(&store, &key, fence, 1, &Progress { position: None, handled: set(&[(1, 2)]), read_to: None })
+        .await
+        .unwrap();
     let path = directory.path().join("checkpoints/g~s~0.json");
     let whole = std::fs::read_to_string(&path).unwrap();
     let damaged = [

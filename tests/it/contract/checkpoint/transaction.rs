@@ -169,7 +169,7 @@ async fn c14_a_set_that_is_too_large_leaves_nothing_and_is_no_decisions_fault(ha
     let (sink, key) = (harness.open_sink(), key("g", "s", "0"));
     let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
     let runs: Vec<_> = (0..sink.checkpoints().max_set_bytes().unwrap() as u64).map(|run| (run * 3, run * 3)).collect();
-    let progress = Progress { position: None, handled: set(&runs) };
+    let progress = Progress { position: None, handled: set(&runs), read_to: None };
     let refused = write_and_commit(&*sink, commit(&key, fence, 1, &progress), "a-1", 0).await;
     match refused {
         Err(TransactionError::Failed(error)) => assert_eq!(error.kind(), HandlerErrorKind::Unusable, "{error}"),
