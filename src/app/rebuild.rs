@@ -6,8 +6,7 @@ use super::App;
 use super::commands::find;
 use super::output::Output;
 use crate::cli::{ExitStatus, RebuildArgs};
-use crate::clock::Clock;
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::commands::rebuild::{Outcome, Plan, Refused, Work};
 use crate::config::scalar::Text;
 use crate::config::settings::{DaemonSettings, Listen, OtlpSettings};
@@ -26,7 +25,7 @@ pub async fn run(
         Ok(status) => status,
         Err(Refused::Files(problems)) => output.problems(&problems),
         Err(Refused::Environment(error)) => output.environment(&error),
-        Err(Refused::Loss(why)) => output.failure(&why),
+        Err(Refused::Failed(why)) => output.failure(&why),
     }
 }
 

@@ -28,8 +28,8 @@ pub(crate) enum Refused {
     Files(Vec<Problem>),
     /// The environment is wrong: the feed is missing, the data directory is in use.
     Environment(anyhow::Error),
-    /// The new files would lack something that the present ones have.
-    Loss(String),
+    /// The new files would lack something that the present ones have, or there is nothing to return to.
+    Failed(String),
 }
 
 impl From<NotStarted> for Refused {
@@ -55,6 +55,7 @@ pub(crate) struct Plan {
     /// The process that uses the data directory, such as `process 17`.
     pub holder: Option<String>,
     pub earlier: Earlier,
+    is_fresh: bool,
     /// The files to exchange, relative to the data directory.
     files: Vec<PathBuf>,
 }
@@ -72,7 +73,8 @@ pub(crate) enum Earlier {
 }
 
 impl Plan {
-    /// Decides whether the pipeline of a file can be rebuilt. `files`: all pipeline files of the daemon.
+    /// Decides whether the pipeline of a file can be rebuilt. `files`: all pipeline files of the daemon. `is_fresh`: an earlier
+    /// rebuild is discarded.
     ///
     /// # Errors
     /// It cannot be rebuilt.
@@ -87,8 +89,8 @@ impl Plan {
         let holder = data_dir::holder(data)
             .with_context(|| format!("cannot find out which process uses the data directory `{}`", data.display()))?;
         let files = own_files(definition, data);
-        let earlier = earlier(&workspace, &checked, is_fresh)?;
-        Ok(Self { data: data.to_owned(), workspace, holder, earlier, files, checked })
+        let earlier = Earlier::find(&workspace, &checked, is_fresh);
+        Ok(Self { data: data.to_owned(), workspace, holder, earlier, is_fresh, files, checked })
     }
 
     pub(crate) fn definition(&self) -> &Definition {
@@ -108,11 +110,13 @@ impl Plan {
     ///
     /// # Errors
     /// It cannot be created, another process uses it, or its files could not take the place of the present ones.
-    pub(crate) fn open(self) -> anyhow::Result<Work> {
+    pub(crate) fn open(mut self) -> anyhow::Result<Work> {
         std::fs::create_dir_all(&self.data).map_err(|error| {
             anyhow::anyhow!("cannot create the data directory `{}`: {}", self.data.display(), io_error(&error))
         })?;
         let lock = DataDir::lock(self.workspace.root()).context("cannot begin the rebuild")?;
+        // Another rebuild may have ended between the plan and the lock.
+        self.earlier = Earlier::find(&self.workspace, &self.checked, self.is_fresh);
         let made = exchange::metadata(self.workspace.root())?;
         for file in &self.files {
             let present = self.data.join(file);
@@ -124,17 +128,18 @@ impl Plan {
     }
 }
 
-/// Finds out about an earlier rebuild.
-fn earlier(workspace: &Workspace, checked: &Checked, is_fresh: bool) -> anyhow::Result<Earlier> {
-    if !workspace.rebuilt().exists() {
-        return Ok(Earlier::Absent);
+impl Earlier {
+    fn find(workspace: &Workspace, checked: &Checked, is_fresh: bool) -> Self {
+        if !workspace.rebuilt().exists() {
+            return Self::Absent;
+        }
+        if is_fresh {
+            return Self::Unwanted;
+        }
+        // An unreadable hash is another one: the rebuild starts over.
+        let made_by = std::fs::read_to_string(workspace.definition()).unwrap_or_default();
+        if made_by == hash_of(checked) { Self::Resumed } else { Self::Outdated }
     }
-    if is_fresh {
-        return Ok(Earlier::Unwanted);
-    }
-    // Without the file, the rebuild ended before its first event.
-    let made_by = std::fs::read_to_string(workspace.definition()).unwrap_or_default();
-    Ok(if made_by.trim() == hash_of(checked) { Earlier::Resumed } else { Earlier::Outdated })
 }
 
 fn hash_of(checked: &Checked) -> String {
@@ -191,7 +196,7 @@ impl Work {
         ))?;
         if let (Progress::Sink(sink), false) = (&definition.progress, accepts_loss) {
             let missing = sink.missing(&context(definition, data), &context(definition, &workspace.rebuilt()))?;
-            refusals::of_missing(&missing, definition, &workspace.rebuilt()).map_err(Refused::Loss)?;
+            refusals::of_missing(&missing, definition, &workspace.rebuilt()).map_err(Refused::Failed)?;
         }
         let before = self.sizes();
         Exchange::new(definition, data, workspace, Direction::Rebuilt).perform()?;
@@ -207,7 +212,7 @@ impl Work {
         let former = workspace.former();
         if !former.is_dir() {
             let why = format!("there is nothing to return to: `{}` does not exist", former.display());
-            return Err(Refused::Environment(anyhow::Error::msg(why)));
+            return Err(Refused::Failed(why));
         }
         let _lock = DataDir::lock(data).context("the present files are in use (stop the daemon first)")?;
         // The present files take the place of the rebuild. They also have the events that the daemon has handled since,

@@ -7,7 +7,7 @@
 //! | `new/` | the data directory of the rebuild |
 //! | `old/` | the files before the latest exchange |
 //! | `definition` | the hash of the definition that `new/` is made by |
-//! | `exchange` | an exchange has begun: the name of the directory whose files come into use |
+//! | `exchange` | an exchange has begun: its [`Intent`] |
 //!
 //! An exchange takes several renames, and a crash can come between any two of them. A database and a registry of different
 //! runs do not fit together: the same number can denote two files. Therefore `exchange` is durable before the first rename.
@@ -15,11 +15,12 @@
 //! opens a file. So no pipeline runs between two renames, and their order does not matter.
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{Context as _, bail, ensure};
+use serde::{Deserialize, Serialize};
 
 use crate::connector::Context;
 use crate::spec::{Definition, Progress};
@@ -34,12 +35,31 @@ pub(crate) struct Workspace {
 }
 
 /// The files that come into use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) enum Direction {
     /// The rebuilt files; the present ones are kept in `old/`.
+    #[serde(rename = "new")]
     Rebuilt,
     /// The files before the latest exchange; the present ones are kept in `new/`.
+    #[serde(rename = "old")]
     Former,
+}
+
+/// An exchange that has begun. It does not depend on the pipeline's definition, which can change before its completion.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) struct Intent {
+    /// The directory whose files come into use.
+    pub direction: Direction,
+    files: Vec<IntendedFile>,
+}
+
+/// A file or directory of an exchange.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+struct IntendedFile {
+    /// The path relative to the data directory.
+    path: PathBuf,
+    /// Another file replaces it. If not, the present one is moved away, because there was none on the other side.
+    is_replaced: bool,
 }
 
 impl Direction {
@@ -105,14 +125,48 @@ impl Workspace {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub(crate) fn interrupted(&self) -> anyhow::Result<Option<Direction>> {
-        let text = match fs::read_to_string(self.intent()) {
+    pub(crate) fn interrupted(&self) -> anyhow::Result<Option<Intent>> {
+        let path = self.intent();
+        let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(anyhow!(error).context(format!("cannot read `{}`", self.intent().display()))),
+            Err(error) => return Err(error).with_context(|| format!("cannot read `{}`", path.display())),
         };
-        let known = [Direction::Rebuilt, Direction::Former].into_iter().find(|known| text.trim() == known.name());
-        known.map(Some).ok_or_else(|| anyhow!("`{}` names no directory: `{}`", self.intent().display(), text.trim()))
+        serde_json::from_slice(&text).map(Some).with_context(|| format!("cannot parse `{}`", path.display()))
+    }
+
+    /// Makes an intent durable.
+    fn declare(&self, intent: &Intent) -> io::Result<()> {
+        // A rename makes it appear as a whole or not at all.
+        let draft = self.root.join("exchange.tmp");
+        let mut file = File::create(&draft)?;
+        serde_json::to_writer(&mut file, intent)?;
+        file.sync_all()?;
+        fs::rename(&draft, self.intent())?;
+        File::open(&self.root)?.sync_all()
+    }
+
+    /// Performs an exchange, or the rest that earlier attempts left of it. `before` runs before each change, and can stop it.
+    fn rename(&self, data: &Path, intent: &Intent, before: &mut dyn FnMut() -> io::Result<()>) -> anyhow::Result<()> {
+        let (new, kept) = (self.directory(intent.direction), self.directory(intent.direction.opposite()));
+        for IntendedFile { path, is_replaced } in &intent.files {
+            let (present, new, kept) = (data.join(path), new.join(path), kept.join(path));
+            let exchanged = match is_replaced {
+                true => replace(&present, &new, &kept, before),
+                false => move_away(&present, &kept, before),
+            };
+            exchanged.with_context(|| format!("cannot exchange `{}` for `{}`", present.display(), new.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the intent, and then the directory that held the replacements.
+    fn end(&self, direction: Direction) -> anyhow::Result<()> {
+        let intent = self.intent();
+        fs::remove_file(&intent)
+            .and_then(|()| File::open(&self.root)?.sync_all())
+            .with_context(|| format!("cannot remove `{}`", intent.display()))?;
+        remove_directory(&self.directory(direction))
     }
 }
 
@@ -140,60 +194,36 @@ impl<'a> Exchange<'a> {
     /// The files do not fit each other, a process has one open, or a file cannot be renamed. Once the exchange has begun,
     /// [`complete`] performs its rest.
     pub(crate) fn perform(&self) -> anyhow::Result<()> {
-        self.settle()?;
-        for file in own_files(self.definition, self.data) {
-            adapt(&self.data.join(&file), &self.replacements().join(&file))?;
-        }
+        settle(self.definition, self.data, self.workspace, self.direction)?;
+        let intent = self.intent()?;
         let kept = self.workspace.directory(self.direction.opposite());
         // The files before an earlier exchange: one generation is kept.
         remove_directory(&kept)?;
         fs::create_dir_all(&kept).with_context(|| format!("cannot create `{}`", kept.display()))?;
-        self.declare().with_context(|| format!("cannot write `{}`", self.workspace.intent().display()))?;
-        self.rename(&mut || Ok(()))?;
-        self.end()
+        self.workspace
+            .declare(&intent)
+            .with_context(|| format!("cannot write `{}`", self.workspace.intent().display()))?;
+        let rest = "the exchange is not complete (the next start of the daemon completes it, and so does the command)";
+        let renamed = self.workspace.rename(self.data, &intent, &mut || Ok(()));
+        renamed.and_then(|()| self.workspace.end(self.direction)).context(rest)
     }
 
-    fn replacements(&self) -> PathBuf {
-        self.workspace.directory(self.direction)
+    /// Decides about each file, and adapts the replacements to the present files.
+    fn intent(&self) -> anyhow::Result<Intent> {
+        let replacements = self.workspace.directory(self.direction);
+        let files = own_files(self.definition, self.data).into_iter().map(|path| {
+            let is_replaced = adapt(&self.data.join(&path), &replacements.join(&path))?;
+            Ok(IntendedFile { path, is_replaced })
+        });
+        Ok(Intent { direction: self.direction, files: files.collect::<anyhow::Result<_>>()? })
     }
+}
 
-    /// Closes the files on both sides.
-    fn settle(&self) -> anyhow::Result<()> {
-        let Progress::Sink(sink) = &self.definition.progress else { return Ok(()) };
-        sink.settle(&context(self.definition, self.data))?;
-        sink.settle(&context(self.definition, &self.replacements()))
-    }
-
-    /// Makes the intent durable.
-    fn declare(&self) -> io::Result<()> {
-        // A rename makes it appear as a whole or not at all.
-        let draft = self.workspace.root.join("exchange.tmp");
-        let mut file = File::create(&draft)?;
-        writeln!(file, "{}", self.direction.name())?;
-        file.sync_all()?;
-        fs::rename(&draft, self.workspace.intent())?;
-        File::open(&self.workspace.root)?.sync_all()
-    }
-
-    /// Renames the files that earlier attempts left. `before` runs before each change, and can stop it.
-    fn rename(&self, before: &mut dyn FnMut() -> io::Result<()>) -> anyhow::Result<()> {
-        let kept = self.workspace.directory(self.direction.opposite());
-        for file in own_files(self.definition, self.data) {
-            let (present, new) = (self.data.join(&file), self.replacements().join(&file));
-            replace(&present, &new, &kept.join(&file), before)
-                .with_context(|| format!("cannot exchange `{}` for `{}`", present.display(), new.display()))?;
-        }
-        Ok(())
-    }
-
-    /// Removes the intent, and then the directory that held the replacements.
-    fn end(&self) -> anyhow::Result<()> {
-        let intent = self.workspace.intent();
-        fs::remove_file(&intent)
-            .and_then(|()| File::open(&self.workspace.root)?.sync_all())
-            .with_context(|| format!("cannot remove `{}`", intent.display()))?;
-        remove_directory(&self.replacements())
-    }
+/// Closes the files on both sides of an exchange.
+fn settle(definition: &Definition, data: &Path, workspace: &Workspace, direction: Direction) -> anyhow::Result<()> {
+    let Progress::Sink(sink) = &definition.progress else { return Ok(()) };
+    sink.settle(&context(definition, data))?;
+    sink.settle(&context(definition, &workspace.directory(direction)))
 }
 
 /// Performs the rest of an exchange of a pipeline's files that was interrupted, if there is one. The caller holds the lock of
@@ -203,9 +233,11 @@ impl<'a> Exchange<'a> {
 /// A process has a file open, or a file cannot be renamed.
 pub(crate) fn complete(definition: &Definition, data: &Path) -> anyhow::Result<Option<Direction>> {
     let workspace = Workspace::new(data, definition.name());
-    let Some(direction) = workspace.interrupted()? else { return Ok(None) };
-    let exchange = Exchange::new(definition, data, &workspace, direction);
-    let completed = exchange.settle().and_then(|()| exchange.rename(&mut || Ok(()))).and_then(|()| exchange.end());
+    let Some(intent) = workspace.interrupted()? else { return Ok(None) };
+    let direction = intent.direction;
+    let completed = settle(definition, data, &workspace, direction)
+        .and_then(|()| workspace.rename(data, &intent, &mut || Ok(())))
+        .and_then(|()| workspace.end(direction));
     completed.with_context(|| {
         format!("the exchange of the files of `{}` was interrupted, and its rest fails", definition.name())
     })?;
@@ -226,7 +258,7 @@ pub(crate) fn context(definition: &Definition, data: &Path) -> Context {
     Context { group: definition.group().into(), ..context }
 }
 
-/// Replaces a file or directory by another one, and keeps it under a third path. Does nothing if there is no other one: an
+/// Replaces a file or directory by another one, and keeps it under a third path. Does nothing if the other one is gone: an
 /// earlier attempt moved it.
 fn replace(present: &Path, new: &Path, kept: &Path, before: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
     if !new.try_exists()? {
@@ -241,8 +273,23 @@ fn replace(present: &Path, new: &Path, kept: &Path, before: &mut dyn FnMut() -> 
     }
     before()?;
     fs::rename(new, present)?;
-    // The intent is removed later, and must not be gone before these renames are durable.
-    [present, new, kept].into_iter().try_for_each(|path| File::open(parent(path))?.sync_all())
+    make_durable([present, new, kept])
+}
+
+/// Keeps a file or directory under another path. Does nothing if it is gone: an earlier attempt moved it.
+fn move_away(present: &Path, kept: &Path, before: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
+    if !present.try_exists()? {
+        return Ok(());
+    }
+    fs::create_dir_all(parent(kept))?;
+    before()?;
+    fs::rename(present, kept)?;
+    make_durable([present, kept])
+}
+
+/// Makes the renames of files durable. The intent is removed later, and must not be gone before them.
+fn make_durable<'p>(paths: impl IntoIterator<Item = &'p Path>) -> io::Result<()> {
+    paths.into_iter().try_for_each(|path| File::open(parent(path))?.sync_all())
 }
 
 /// Keeps a file under a second name until a rename replaces the first one, so that its readers find one at any time. A
@@ -263,18 +310,20 @@ fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(path)
 }
 
-/// Gives a new file the permissions of the present one.
+/// Gives a new file the permissions of the present one. Returns whether there is a new one.
 ///
 /// # Errors
 /// The new one cannot take the place of the present one.
-fn adapt(present: &Path, new: &Path) -> anyhow::Result<()> {
-    let (Some(old), Some(made)) = (metadata(present)?, metadata(new)?) else { return Ok(()) };
-    fits(present, &old, &made)?;
-    if old.is_file() && old.permissions() != made.permissions() {
-        fs::set_permissions(new, old.permissions())
-            .with_context(|| format!("cannot set the permissions of `{}`", new.display()))?;
+fn adapt(present: &Path, new: &Path) -> anyhow::Result<bool> {
+    let (old, made) = (metadata(present)?, metadata(new)?);
+    if let (Some(old), Some(made)) = (&old, &made) {
+        fits(present, old, made)?;
+        if old.is_file() && old.permissions() != made.permissions() {
+            fs::set_permissions(new, old.permissions())
+                .with_context(|| format!("cannot set the permissions of `{}`", new.display()))?;
+        }
     }
-    Ok(())
+    Ok(made.is_some())
 }
 
 /// Checks that a file made by this process could take the place of the present one.

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use propulsiond::clock::{Clock, Timestamp};
 use rusqlite::{Connection, OpenFlags};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, LIMIT, Place, check, handled, program, run, text};
 
@@ -104,7 +104,7 @@ fn a_rebuild_gives_the_rows_of_the_corrected_script_and_the_daemon_goes_on_behin
     );
     std::fs::remove_dir_all(place.path("data/rebuild/p/old")).unwrap();
     assert!(!text(&doctor(&place)).contains("note:"), "{}", text(&doctor(&place)));
-    check(&rebuild(&place, &["p", "--undo"]), 3, &["nothing to return to"]);
+    check(&rebuild(&place, &["p", "--undo"]), 1, &["nothing to return to"]);
 }
 
 #[test]
@@ -177,7 +177,9 @@ fn a_rebuild_of_another_definition_is_discarded() {
     );
     check_rows(&place, 20, "better");
     complete_but_not_exchanged(&place);
-    check(&rebuild(&place, &["p", "--fresh"]), 0, &["is discarded", "`p` is rebuilt: 20 events handled"]);
+    let said =
+        ["is discarded", "`data/rebuild/p/old` then keeps the replaced files", "`p` is rebuilt: 20 events handled"];
+    check(&rebuild(&place, &["p", "--fresh"]), 0, &said);
     check_rows(&place, 20, "better");
 }
 
@@ -186,7 +188,9 @@ fn interrupted(events: u64) -> Place {
     let place = corrected(events);
     complete_but_not_exchanged(&place);
     let root = place.path("data/rebuild/p");
-    std::fs::write(root.join("exchange"), "new\n").unwrap();
+    let file = |path: &str| json!({ "path": path, "is_replaced": true });
+    let files = ["rows.db", "rows.db-held", "json/p"].map(file);
+    std::fs::write(root.join("exchange"), json!({ "direction": "new", "files": files }).to_string()).unwrap();
     std::fs::create_dir(root.join("old")).unwrap();
     std::fs::rename(place.path("data/rows.db"), root.join("old/rows.db")).unwrap();
     std::fs::rename(root.join("new/rows.db"), place.path("data/rows.db")).unwrap();
@@ -280,6 +284,22 @@ fn an_open_database_is_not_exchanged() {
     check(&rebuild(&place, &["p"]), 3, &["cannot close the database `data/rows.db`", "close the programs"]);
     drop(reader);
     check(&rebuild(&place, &["p"]), 0, &["is resumed", "`p` is rebuilt: 0 events handled"]);
+    check_rows(&place, 20, "right");
+}
+
+#[test]
+fn a_corrupt_database_is_moved_away_and_rebuilt() {
+    let place = corrected(20);
+    std::fs::write(place.path("data/rows.db"), vec![0x5a; 8_192]).unwrap();
+    check(&rebuild(&place, &["p"]), 3, &["`data/rows.db`: file is not a database (move it away"]);
+    std::fs::remove_file(place.path("data/rows.db")).unwrap();
+    let output = rebuild(&place, &["p", "--json"]);
+    check(&output, 0, &[]);
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&said["state"], &said["completed"], &said["events"]), (&"rebuilt".into(), &false.into(), &0.into()));
+    let file = &said["files"][0];
+    assert_eq!((&file["path"], &file["before_bytes"]), (&"data/rows.db".into(), &0.into()), "{said}");
+    assert!(file["after_bytes"].as_u64().unwrap() > 0 && said["former_files"] == "data/rebuild/p/old", "{said}");
     check_rows(&place, 20, "right");
 }
 

@@ -113,7 +113,7 @@ pub(super) fn of_feed(definition: &Definition, data: &Path, accepts_loss: bool) 
     if vanished.is_empty() || accepts_loss {
         return Ok(());
     }
-    Err(Refused::Loss(format!(
+    Err(Refused::Failed(format!(
         "the feed lacks parts that were read earlier: {}. The rebuilt results would lack their events (restore them; or \
          accept the loss with `--yes`)",
         first_of(&vanished)

@@ -53,16 +53,15 @@ impl Outcome {
     }
 
     pub(crate) fn to_json(&self, plan: &Plan) -> Value {
-        let file = |file: &FileSizes| json!({ "path": shown(&file.path), "before_bytes": file.before, "after_bytes": file.after });
-        let files: Vec<_> = self.files().iter().map(file).collect();
-        let former = plan.workspace.former();
-        let former = former.is_dir().then(|| shown(&former));
+        let files = self.files().iter().map(|FileSizes { path, before, after }| {
+            json!({ "path": shown(path), "before_bytes": before, "after_bytes": after })
+        });
         let mut json = json!({
             "pipeline": plan.definition().name(),
             "state": self.state(),
             "completed": matches!(self, Self::Completed(_)),
-            "files": files,
-            "former_files": former,
+            "files": files.collect::<Vec<_>>(),
+            "former_files": plan.former(),
         });
         if let Self::Rebuilt { events, took, .. } = self {
             json["events"] = (*events).into();
@@ -89,16 +88,13 @@ impl Outcome {
         lines.extend(self.files().iter().map(|FileSizes { path, before, after }| {
             format!("  {}: {}, before {}", path.display(), HumanBytes(*after), HumanBytes(*before))
         }));
-        lines.push(
-            "The daemon resumes at the progress that belongs to these files. Programs that have them open must \
-                    open them again."
-                .to_owned(),
-        );
-        if self.state() == "rebuilt" && plan.workspace.former().is_dir() {
+        let resumes = "The daemon resumes at the progress that belongs to these files. Programs that have them open must \
+            open them again.";
+        lines.push(resumes.to_owned());
+        if let Some(former) = plan.former() {
             lines.push(format!(
-                "The former files are in `{}`. `propulsiond rebuild {name} --undo` returns to them; delete the directory \
-                 once it is no longer needed.",
-                plan.workspace.former().display()
+                "The former files are in `{former}`. `propulsiond rebuild {name} --undo` returns to them; delete the \
+                 directory once it is no longer needed."
             ));
         }
         lines.join("\n") + "\n"
@@ -119,6 +115,12 @@ impl Plan {
         }
     }
 
+    /// Returns the directory of the files before an earlier exchange, if it exists.
+    fn former(&self) -> Option<String> {
+        let former = self.workspace.former();
+        former.is_dir().then(|| shown(&former))
+    }
+
     pub(crate) fn to_json(&self) -> Value {
         json!({
             "pipeline": self.definition().name(),
@@ -126,6 +128,7 @@ impl Plan {
             "directory": shown(&self.workspace.rebuilt()),
             "files": self.files.iter().map(|file| shown(&self.data.join(file))).collect::<Vec<_>>(),
             "earlier": self.earlier_name(),
+            "former_files": self.former(),
             "used_by": self.holder,
         })
     }
@@ -150,6 +153,9 @@ impl Plan {
             ),
         }];
         lines.push(format!("When it has caught up, it replaces {}.", listed(&files, "and")));
+        if let Some(former) = self.former() {
+            lines.push(format!("`{former}` then keeps the replaced files. It loses those of an earlier rebuild."));
+        }
         if let Some(holder) = &self.holder {
             lines.push(format!(
                 "A daemon uses these files ({holder}). It may go on meanwhile, but must be stopped before they are replaced."

@@ -51,7 +51,8 @@ pub fn lost(settings: &Settings, context: &Context, tranche: &str, position: &Po
     }
 }
 
-/// Returns the files of the feed that have a number and do not exist any more. Reads their names only.
+/// Returns the files of the feed that have a number and do not exist any more, in words. Reads names only: a file that was
+/// rewritten in place is not among them.
 pub fn vanished(settings: &Settings, context: &Context) -> Vec<String> {
     // Settings that cannot be used are an error of `check`, and a feed that cannot be read one of the run.
     let Ok(options) = Options::new(settings, context, true) else { return Vec::new() };
@@ -62,10 +63,17 @@ pub fn vanished(settings: &Settings, context: &Context) -> Vec<String> {
         let mut registry = Registry::new(options.registry.join(&tranche), None);
         registry.is_read_only = true;
         registry.identify(&options.path);
-        let Ok(files) = registry.files() else { continue };
-        vanished.extend(files.filter(|file| !present.iter().any(|name| name == file)).map(str::to_owned));
+        // `doctor` reports a registry that cannot be read.
+        let Ok(names) = registry.names() else { continue };
+        for (name, had_another) in names {
+            if !present.iter().any(|present| present == name) {
+                vanished.insert(format!("the file `{name}`"));
+            } else if had_another {
+                vanished.insert(format!("the file `{name}` before it was replaced"));
+            }
+        }
     }
-    vanished.into_iter().map(|file| format!("the file `{file}`")).collect()
+    vanished.into_iter().collect()
 }
 
 /// Reports the registries of groups that no longer exist.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use rusqlite::{Connection, OpenFlags};
 
-use super::errors::Failure;
+use super::errors::{Failure, FailureKind};
 use super::{inspect, marker};
 
 /// Writes the log of a database back and deletes it. Proves that no other connection is open.
@@ -18,9 +18,13 @@ pub(super) fn settle(path: &Path, busy_timeout: Duration) -> anyhow::Result<()> 
     if !path.exists() {
         return Ok(());
     }
-    close(path, busy_timeout)
-        .map_err(|failure| anyhow!("{} (close the programs that have it open)", failure.why))
-        .with_context(|| format!("cannot close the database `{}`", path.display()))
+    close(path, busy_timeout).map_err(|failure| {
+        let remedy = match failure.kind {
+            FailureKind::Unreadable => "move it away to go on without it",
+            _ => "close the programs that have it open",
+        };
+        anyhow!("cannot close the database `{}`: {} ({remedy})", path.display(), failure.why)
+    })
 }
 
 fn close(path: &Path, busy_timeout: Duration) -> Result<(), Failure> {
@@ -62,7 +66,9 @@ fn objects(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     };
-    listed().map_err(|failure| anyhow!("cannot read the database `{}`: {}", path.display(), failure.why))
+    listed().map_err(|failure| {
+        anyhow!("cannot read the database `{}`: {} (move it away to go on without it)", path.display(), failure.why)
+    })
 }
 
 #[cfg(test)]
@@ -101,6 +107,17 @@ mod tests {
         settle(&path, NO_WAIT).expect("a reader does not matter any more: it shares no log with the next database");
         assert!(!path_of_log(&path).exists());
         assert_eq!(reader.query_row("SELECT a FROM t", [], |row| row.get::<_, i64>(0)), Ok(7));
+    }
+
+    #[test]
+    fn a_corrupt_database_is_named_with_the_remedy() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.db");
+        std::fs::write(&path, [0x5a; 4096]).unwrap();
+        for error in [settle(&path, NO_WAIT).unwrap_err(), missing(&path, &path).unwrap_err()] {
+            let error = error.to_string();
+            assert!(error.contains("a.db`: file is not a database (move it away"), "{error}");
+        }
     }
 
     #[test]
