@@ -154,7 +154,9 @@ impl Plan {
         }];
         lines.push(format!("When it has caught up, it replaces {}.", listed(&files, "and")));
         if let Some(former) = self.former() {
-            lines.push(format!("`{former}` then keeps the replaced files. It loses those of an earlier rebuild."));
+            lines.push(format!(
+                "`{former}` then keeps the replaced files. Those of an earlier rebuild in it are deleted."
+            ));
         }
         if let Some(holder) = &self.holder {
             lines.push(format!(

@@ -32,6 +32,8 @@ fn close(path: &Path, busy_timeout: Duration) -> Result<(), Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(busy_timeout)?;
+    // A transaction rolls back the journal that a crash of another program may have left, and proves that none writes now.
+    connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK")?;
     // A log belongs to a database by its name alone: left behind, it would be replayed into the database that gets the
     // name next. A program that has the old file open would do the same later, through the log that both then share. To
     // leave the mode, SQLite writes the log back and deletes it, and refuses that while another connection is open. The
@@ -104,6 +106,9 @@ mod tests {
         drop(open);
         settle(&path, NO_WAIT).unwrap();
         let reader = Connection::open(&path).unwrap();
+        reader.execute_batch("BEGIN IMMEDIATE").unwrap();
+        settle(&path, NO_WAIT).unwrap_err();
+        reader.execute_batch("ROLLBACK").unwrap();
         settle(&path, NO_WAIT).expect("a reader does not matter any more: it shares no log with the next database");
         assert!(!path_of_log(&path).exists());
         assert_eq!(reader.query_row("SELECT a FROM t", [], |row| row.get::<_, i64>(0)), Ok(7));
