@@ -12,6 +12,7 @@ pub mod commands;
 mod rebuild;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{ExitStatus, RunArgs};
@@ -29,9 +31,9 @@ use crate::connector::Clients;
 pub use crate::daemon::NotStarted;
 use crate::daemon::assembly::{Prepared, Surroundings};
 use crate::daemon::data_dir::DataDir;
-use crate::daemon::exchange;
 use crate::daemon::keeper::Keeper;
 use crate::daemon::registry::{self, HowEnded, Registry};
+use crate::daemon::reload::{self, Reloader};
 use crate::http::Api;
 use crate::pipeline::Ended;
 use crate::runtime::supervise::{Group, TaskKind};
@@ -60,6 +62,8 @@ pub struct App {
     api: Arc<Api>,
     listener: Option<TcpListener>,
     keepers: Vec<Keeper>,
+    /// The interval of the looks for changed files.
+    watch: Option<Duration>,
     /// Every pipeline ends by itself: a job, not a service.
     finite: bool,
     drain: Duration,
@@ -72,13 +76,18 @@ pub struct App {
 impl App {
     /// Reads and checks the pipeline files, locks the data directory, binds the port.
     pub async fn build(settings: &DaemonSettings, args: &RunArgs) -> Result<Self, NotStarted> {
-        Self::of(load(settings, args)?, settings, args.until_tail).await
+        Self::of(load(settings, args)?, args.paths.all(), settings, args.until_tail).await
     }
 
-    /// Locks the data directory and binds the port. `until_tail`: every pipeline ends at its tail.
-    async fn of(checked: Vec<Checked>, settings: &DaemonSettings, until_tail: bool) -> Result<Self, NotStarted> {
+    /// Locks the data directory and binds the port. A service reads changed pipelines from `paths`. `until_tail`: every
+    /// pipeline ends at its tail.
+    async fn of(
+        checked: Vec<Checked>,
+        paths: Vec<PathBuf>,
+        settings: &DaemonSettings,
+        until_tail: bool,
+    ) -> Result<Self, NotStarted> {
         let data = DataDir::lock(&settings.data_dir()).map_err(NotStarted::Environment)?;
-        checked.iter().try_for_each(|checked| complete_exchange(checked, &data)).map_err(NotStarted::Environment)?;
         let listener = bind(&settings.listen).await.map_err(NotStarted::Environment)?;
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let clock = Clock::start();
@@ -88,40 +97,45 @@ impl App {
         let finite = until_tail || checked.iter().all(ends);
         let group = Group::daemon();
         let surroundings = Surroundings {
-            settings,
-            data: data.path(),
-            metrics: &metrics,
+            drain: settings.drain,
+            data: data.path().to_owned(),
+            metrics: Arc::clone(&metrics),
             clients: Clients::default(),
             tasks: group.clone(),
             recorder: tracing.recorder(),
             until_tail,
         };
-        let prepared = checked.into_iter().map(|checked| Prepared::new(checked, &surroundings)).collect();
-        let (registry, keepers) = Registry::new(prepared, clock);
+        let registry = Arc::new(Registry::default());
+        let prepared = checked.into_iter().map(|checked| Prepared::new(checked, &surroundings));
+        let keepers = prepared.map(|prepared| registry.add(prepared, clock)).collect();
+        let reloader = (!finite)
+            .then(|| Arc::new(Reloader::new(paths, surroundings, Arc::clone(&registry), clock, group.clone())));
         let api = Arc::new(Api {
             registry,
+            reloader,
             metrics,
             token: settings.http.token.as_ref().map(|token| Secret::new(token.expose().to_owned())),
             address: address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
             limits: Limits::default(),
             stopping: AtomicBool::new(false),
         });
-        let (drain, stats_interval) = (settings.drain, settings.log.stats_interval);
-        Ok(Self { api, listener, keepers, finite, drain, stats_interval, tracing, group, _data: data })
+        let (drain, watch, stats_interval) = (settings.drain, settings.watch, settings.log.stats_interval);
+        Ok(Self { api, listener, keepers, watch, finite, drain, stats_interval, tracing, group, _data: data })
     }
 
     /// Runs until every pipeline of a finite job has ended, or until the first signal and the drain that follows. `logs`
-    /// are summarised meanwhile.
-    pub async fn run(self, logs: Logs, signals: impl Future<Output = u8> + Send) -> ExitStatus {
-        self.run_to_end(logs, signals).await.status
+    /// are summarised meanwhile. `reload` asks for a reload of the files.
+    pub async fn run(self, logs: Logs, reload: Arc<Notify>, signals: impl Future<Output = u8> + Send) -> ExitStatus {
+        self.run_to_end(logs, reload, signals).await.status
     }
 
-    async fn run_to_end(mut self, logs: Logs, signals: impl Future<Output = u8> + Send) -> Run {
+    async fn run_to_end(mut self, logs: Logs, reload: Arc<Notify>, signals: impl Future<Output = u8> + Send) -> Run {
         let serving = CancellationToken::new();
         let group = self.group.clone();
         self.serve(&group, serving.clone());
         let stats = self.start_chores(&group, logs);
-        registry::start(std::mem::take(&mut self.keepers), &group);
+        std::mem::take(&mut self.keepers).into_iter().for_each(|keeper| registry::start(keeper, &group));
+        self.watch(&group, reload);
         let report = progress::Report::start(self.finite);
         let ended = tokio::select! {
             biased;
@@ -152,6 +166,23 @@ impl App {
         group.spawn(TaskKind::Http, "http", async move {
             crate::http::serve(listener, api, serving).await.context("serve http")
         });
+    }
+
+    /// Starts the watch for changed files. A finite job reads its files once.
+    fn watch(&self, group: &Group, asked: Arc<Notify>) {
+        let (every, stop) = (self.watch, group.token().clone());
+        match self.api.reloader.clone() {
+            Some(reloader) => group.spawn(TaskKind::Chore, "watch", async move {
+                reload::watch(reloader, every, asked, stop).await;
+                Ok(())
+            }),
+            None => group.spawn(TaskKind::Chore, "watch", async move {
+                while stop.run_until_cancelled(asked.notified()).await.is_some() {
+                    tracing::warn!("SIGHUP has no effect: a finite job reads its files once");
+                }
+                Ok(())
+            }),
+        }
     }
 
     /// Starts the tasks for logs, traces and statistics.
@@ -187,6 +218,10 @@ impl App {
         };
         tracing::info!(signal, drain = ?self.drain, "stopping: calls in flight finish first; a second signal ends at once");
         self.api.stopping.store(true, Ordering::Relaxed);
+        // A reload must start no pipeline behind the stop.
+        if let Some(reloader) = &self.api.reloader {
+            reloader.close().await;
+        }
         let ended = async {
             // In this order: a pipeline that rests counts as ended before it has taken the command.
             registry.stop().await;
@@ -211,15 +246,6 @@ fn load(settings: &DaemonSettings, args: &RunArgs) -> Result<Vec<Checked>, NotSt
         tracing::warn!(help = advice.help.as_deref(), "{advice}");
     }
     Ok(checked)
-}
-
-/// Completes an exchange of a pipeline's files that an earlier process began.
-fn complete_exchange(checked: &Checked, data: &DataDir) -> anyhow::Result<()> {
-    if exchange::complete(&checked.definition, data.path())?.is_some() {
-        let pipeline = checked.definition.name();
-        tracing::warn!(pipeline, "completed an exchange of files after a rebuild, which had been interrupted");
-    }
-    Ok(())
 }
 
 async fn bind(listen: &Listen) -> anyhow::Result<Option<TcpListener>> {

@@ -50,6 +50,12 @@ impl Cli {
             Some(CommandArgs::Rebuild(args)) => Command::Rebuild(args),
             Some(CommandArgs::Status(args)) => Command::Status(args),
             Some(CommandArgs::Health) => Command::Health,
+            Some(CommandArgs::Reload(args)) => Command::Reload(args),
+            Some(CommandArgs::Pause(args)) => Command::Control("pause", args),
+            Some(CommandArgs::Resume(args)) => Command::Control("resume", args),
+            Some(CommandArgs::Restart(args)) => Command::Control("restart", args),
+            Some(CommandArgs::Start(args)) => Command::Control("start", args),
+            Some(CommandArgs::Drain(args)) => Command::Control("drain", args),
             Some(CommandArgs::List(args)) => Command::List(args),
             Some(CommandArgs::Schema(args)) => Command::Schema(args),
             Some(CommandArgs::Completion(args)) => Command::Completion(args),
@@ -71,6 +77,9 @@ pub enum Command<'a> {
     Rebuild(&'a RebuildArgs),
     Status(&'a StatusArgs),
     Health,
+    Reload(&'a ReloadArgs),
+    /// A command to pipelines, by its name in the API.
+    Control(&'static str, &'a ControlArgs),
     List(&'a ListArgs),
     Schema(&'a SchemaArgs),
     Completion(&'a CompletionArgs),
@@ -132,6 +141,30 @@ pub enum CommandArgs {
     /// a pipeline has failed, or the daemon does not answer.
     #[command(after_help = "Example: propulsiond health --settings config/propulsiond.toml")]
     Health,
+    /// Reload the pipeline files of the running daemon, and show what changed
+    ///
+    /// The daemon also reloads when files change, and on SIGHUP. A changed handler or filter is exchanged while its pipeline
+    /// runs; other changes drain the pipeline and start it again. A wrong file is refused: its pipeline goes on. Exits with
+    /// 2 if a file is refused.
+    #[command(after_help = "Example: propulsiond reload --dry-run")]
+    Reload(ReloadArgs),
+    /// Pause pipelines of the running daemon: nothing is read or handled
+    ///
+    /// A pause outlives reloads and restarts of the pipeline, and ends with `resume`. A restart of the daemon ends it, too.
+    #[command(after_help = "Example: propulsiond pause orders --wait")]
+    Pause(ControlArgs),
+    /// Resume paused pipelines; start halted and fenced ones
+    #[command(after_help = "Example: propulsiond resume orders")]
+    Resume(ControlArgs),
+    /// Drain pipelines and start them again, whatever their state
+    #[command(after_help = "Example: propulsiond restart orders --wait")]
+    Restart(ControlArgs),
+    /// Start pipelines that are halted, fenced, finished or stopped; the others go on
+    #[command(after_help = "Example: propulsiond start orders")]
+    Start(ControlArgs),
+    /// Drain pipelines and stop them, until `start`, `restart` or a change of their files
+    #[command(after_help = "Example: propulsiond drain orders --wait")]
+    Drain(ControlArgs),
     /// List the connectors of this binary, or the settings of one
     ///
     /// Prints a line for each connector. Given a name such as `sink.http`, prints its settings with their types, defaults
@@ -290,6 +323,23 @@ pub struct StatusArgs {
     /// Refresh the answer every two seconds, until Ctrl-C
     #[arg(long)]
     pub watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ReloadArgs {
+    /// Change nothing, and show the plan
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ControlArgs {
+    /// Name the pipelines
+    #[arg(value_name = "PIPELINE", required = true)]
+    pub pipelines: Vec<String>,
+    /// Wait until each pipeline has reached the state
+    #[arg(long)]
+    pub wait: bool,
 }
 
 #[derive(Debug, Args)]

@@ -9,4 +9,5 @@ pub(crate) mod scaffold;
 pub(crate) mod map;
 pub(crate) mod list;
 pub(crate) mod client;
+pub(crate) mod control;
 pub(crate) mod status;

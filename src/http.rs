@@ -5,6 +5,7 @@
 
 mod access;
 mod answers;
+mod control;
 mod push;
 
 use std::net::SocketAddr;
@@ -24,13 +25,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::secret::Secret;
 use crate::daemon::registry::{Registered, Registry};
+use crate::daemon::reload::Reloader;
 use crate::scheduler::StreamState;
-use crate::telemetry::health::{self, Limits};
+use crate::telemetry::health::{self, Command, Limits};
 use crate::telemetry::metrics::Metrics;
 
 /// The state that the API answers from.
 pub(crate) struct Api {
-    pub registry: Registry,
+    pub registry: Arc<Registry>,
+    /// `None` for a finite job, which reads its files once.
+    pub reloader: Option<Arc<Reloader>>,
     pub metrics: Arc<Metrics>,
     pub token: Option<Secret<String>>,
     /// The address of the listener.
@@ -57,6 +61,12 @@ fn router(api: Arc<Api>) -> Router {
         .route("/pipelines/{name}", get(pipeline))
         .route("/pipelines/{name}/streams", get(streams))
         .route("/pipelines/{name}/streams/{stream}/why", get(why))
+        .route("/pipelines/{name}/pause", control::obeying(Command::Pause))
+        .route("/pipelines/{name}/resume", control::obeying(Command::Resume))
+        .route("/pipelines/{name}/restart", control::obeying(Command::Restart))
+        .route("/pipelines/{name}/start", control::obeying(Command::Start))
+        .route("/pipelines/{name}/drain", control::obeying(Command::Stop))
+        .route("/reload", post(control::reload))
         .route("/pipelines/{name}/events", post(push::push).layer(DefaultBodyLimit::max(push::MAX_BODY)))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), access::guard));
     Router::new()
@@ -77,15 +87,16 @@ fn failure(status: StatusCode, message: &str) -> Response {
 
 async fn metrics(State(api): Shared) -> Response {
     // A wedged driver costs a second. All pipelines are asked at once, so several cost no more (S21).
-    join_all(api.registry.pipelines().iter().map(answers::refresh)).await;
+    join_all(api.registry.pipelines().iter().map(|pipeline| answers::refresh(pipeline))).await;
     ([(header::CONTENT_TYPE, crate::telemetry::metrics::CONTENT_TYPE)], api.metrics.encode()).into_response()
 }
 
 async fn judged(api: &Api) -> health::Judgement {
     let pipelines = api.registry.pipelines();
-    let statuses = join_all(pipelines.iter().map(answers::status)).await;
+    let statuses = join_all(pipelines.iter().map(|pipeline| answers::status(pipeline))).await;
     let now = pipelines.first().map_or(crate::clock::Timestamp::ZERO, |pipeline| pipeline.handle.clock().now());
-    health::judge(&statuses, &api.limits, now)
+    let refused = api.reloader.as_ref().map(|reloader| reloader.refused().clone()).unwrap_or_default();
+    health::judge(&statuses, &api.limits, now).with_refused(refused)
 }
 
 async fn health(State(api): Shared) -> Response {
@@ -108,13 +119,13 @@ async fn version() -> Response {
 }
 
 async fn pipelines(State(api): Shared) -> Response {
-    let list = answers::summaries(api.registry.pipelines()).await;
+    let list = answers::summaries(&api.registry.pipelines()).await;
     axum::Json(json!({ "pipelines": list })).into_response()
 }
 
 impl Api {
     /// Returns the pipeline with a name, or an answer that lists the existing ones.
-    fn find(&self, name: &str) -> Result<&Registered, Box<Response>> {
+    fn find(&self, name: &str) -> Result<Arc<Registered>, Box<Response>> {
         self.registry.find(name).ok_or_else(|| {
             let names: Vec<_> =
                 self.registry.pipelines().iter().map(|pipeline| format!("`{}`", pipeline.name)).collect();
@@ -126,7 +137,7 @@ impl Api {
 
 async fn pipeline(State(api): Shared, Path(name): Path<String>) -> Response {
     match api.find(&name) {
-        Ok(pipeline) => axum::Json(answers::details(pipeline).await).into_response(),
+        Ok(pipeline) => axum::Json(answers::details(&pipeline).await).into_response(),
         Err(response) => *response,
     }
 }
@@ -152,7 +163,7 @@ async fn streams(State(api): Shared, Path(name): Path<String>, Query(query): Que
             return failure(StatusCode::BAD_REQUEST, &message);
         }
     };
-    axum::Json(answers::streams(pipeline, wanted).await).into_response()
+    axum::Json(answers::streams(&pipeline, wanted).await).into_response()
 }
 
 async fn why(State(api): Shared, Path((name, stream)): Path<(String, String)>) -> Response {
@@ -160,7 +171,7 @@ async fn why(State(api): Shared, Path((name, stream)): Path<(String, String)>) -
         Ok(pipeline) => pipeline,
         Err(response) => return *response,
     };
-    match answers::why(pipeline, &stream).await {
+    match answers::why(&pipeline, &stream).await {
         Some(answer) => axum::Json(answer).into_response(),
         None => {
             let standing = pipeline.handle.standing();

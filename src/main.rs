@@ -1,6 +1,7 @@
 //! The program: flags and settings in, an exit code out.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
@@ -11,6 +12,7 @@ use propulsiond::clock::Clock;
 use propulsiond::config::document::Problem;
 use propulsiond::config::settings::DaemonSettings;
 use propulsiond::telemetry::logging;
+use tokio::sync::Notify;
 
 /// Readers allocate events, and drivers and handlers free them in other threads. The system's allocator is slow at that.
 #[global_allocator]
@@ -65,11 +67,12 @@ fn run(settings: &DaemonSettings, advice: &[Problem], command: &Command<'_>, out
     };
     let status = runtime.block_on(async {
         // The handlers are installed before the first log line: a reader of that line may send a signal at once.
-        let signals = signals::stop_signals();
+        let reload = Arc::new(Notify::new());
+        let signals = signals::stop_signals(Arc::clone(&reload));
         match command {
             Command::Rebuild(args) => rebuild(settings, args, output, logs.clone(), signals).await,
             Command::Run(args) => match App::build(settings, args).await {
-                Ok(app) => app.run(logs.clone(), signals).await,
+                Ok(app) => app.run(logs.clone(), reload, signals).await,
                 Err(NotStarted::Files(problems)) => output.problems(&problems),
                 Err(NotStarted::Environment(error)) => output.environment(&error),
             },

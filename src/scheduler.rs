@@ -370,6 +370,11 @@ impl Scheduler {
         self.find_missing(now)
     }
 
+    /// Forgets the failures of streams, and offers those that wait for a retry at once: another handler may succeed (C32).
+    pub fn forgive_failures(&mut self, now: Timestamp) {
+        self.retry_failing(now);
+    }
+
     /// Unparks a stream. The first event that was not handed out for parking goes to the handler.
     pub fn unpark(&mut self, stream: &str, _now: Timestamp) {
         self.release_parked(stream);

@@ -108,6 +108,7 @@ mod sources;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -299,6 +300,12 @@ impl Script {
     /// Returns the files of the script, for a watcher of changes.
     pub fn files(&self) -> Vec<PathBuf> {
         self.0.sources.files.iter().map(|file| file.path.clone()).collect()
+    }
+
+    /// Returns the texts that the script compares values with, such as the types of events. They are found in the text of the
+    /// script, not by its meaning: names in comments count, computed ones do not.
+    pub fn compared_texts(&self) -> BTreeSet<String> {
+        self.0.sources.files.iter().flat_map(|file| sources::compared_texts(&file.text)).collect()
     }
 
     /// Returns a hash of the texts of all files (R50), without parameters and options.

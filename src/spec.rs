@@ -27,7 +27,7 @@ use crate::script;
 pub use crate::connector::{CheckpointSpec, SinkSpec, SourceSpec};
 pub use check::{Outcome, check, define};
 pub use definition::{Checked, Definition, Progress};
-pub use load::{Loaded, NAMES, is_name, load, load_file, parse, scan, subdirectories};
+pub use load::{Loaded, NAMES, find, is_name, load, load_file, parse, scan, subdirectories};
 pub use scripts::compile_script;
 
 /// A pipeline, as its file describes it.

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::output::{Output, print, write};
 use crate::cli::{
-    self, CheckArgs, Cli, Command, CompletionArgs, DoctorArgs, ExitStatus, ExplainArgs, ListArgs, ManArgs, MapArgs,
-    NewArgs, SchemaArgs, SchemaKind, StatusArgs, TestArgs,
+    self, CheckArgs, Cli, Command, CompletionArgs, ControlArgs, DoctorArgs, ExitStatus, ExplainArgs, ListArgs, ManArgs,
+    MapArgs, NewArgs, ReloadArgs, SchemaArgs, SchemaKind, StatusArgs, TestArgs,
 };
 use crate::clock::Clock;
 use crate::commands::client::Client;
@@ -19,7 +19,7 @@ use crate::commands::explain::Explanation;
 use crate::commands::map::{Language, NotTried};
 use crate::commands::scaffold::ScaffoldError;
 use crate::commands::status::Pipelines;
-use crate::commands::{doctor, explain, handler_tests, list, map, scaffold, schema};
+use crate::commands::{control, doctor, explain, handler_tests, list, map, scaffold, schema};
 use crate::config::document::{Format, Problem, closest};
 use crate::config::scalar;
 use crate::config::settings::{self, DaemonSettings};
@@ -72,6 +72,8 @@ pub fn run(cli: &Cli, settings: &DaemonSettings, advice: Vec<Problem>, output: O
         Command::Doctor(args) => doctor(settings, args, output),
         Command::Status(args) => status(settings, args, output),
         Command::Health => health(settings, output),
+        Command::Reload(args) => reload(settings, args, output),
+        Command::Control(command, args) => control(settings, command, args, output),
         other => panic!("`{other:?}` has another caller"),
     }
 }
@@ -274,6 +276,36 @@ fn status(settings: &DaemonSettings, args: &StatusArgs, output: Output) -> ExitS
     };
     match asked(show) {
         Ok(()) => ExitStatus::Ok,
+        Err(error) => no_answer(&error, output),
+    }
+}
+
+fn reload(settings: &DaemonSettings, args: &ReloadArgs, output: Output) -> ExitStatus {
+    match asked(async || control::reload(&Client::new(settings)?, args.dry_run).await) {
+        Ok(report) => {
+            output.result(|| json!(report), |_| control::render_reload(&report));
+            if report.has_failures() { ExitStatus::BadFiles } else { ExitStatus::Ok }
+        }
+        Err(error) => no_answer(&error, output),
+    }
+}
+
+/// Has pipelines obey a command, one after the other.
+fn control(settings: &DaemonSettings, command: &str, args: &ControlArgs, output: Output) -> ExitStatus {
+    let obey = async || {
+        let client = Client::new(settings)?;
+        let mut all_reached = true;
+        for pipeline in &args.pipelines {
+            let answer = control::command(&client, pipeline, command, args.wait).await?;
+            let (text, reached) = control::render(&answer)?;
+            output.result(|| answer, |_| text);
+            all_reached &= reached;
+        }
+        Ok(all_reached)
+    };
+    match asked(obey) {
+        Ok(true) => ExitStatus::Ok,
+        Ok(false) => ExitStatus::Failed,
         Err(error) => no_answer(&error, output),
     }
 }

@@ -1,6 +1,7 @@
 //! `rebuild`: runs the pipeline as a finite job in a data directory of its own, then exchanges the files.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::App;
 use super::commands::find;
@@ -94,8 +95,9 @@ async fn job(
         otlp: OtlpSettings::default(),
         ..settings.clone()
     };
-    let app = App::of(vec![work.plan.checked.clone()], &settings, true).await?;
-    let run = app.run_to_end(logs, signals).await;
+    let app = App::of(vec![work.plan.checked.clone()], Vec::new(), &settings, true).await?;
+    // A finite job reloads no files.
+    let run = app.run_to_end(logs, Arc::default(), signals).await;
     Ok(if run.is_finished { Ok(run.events) } else { Err(run.status) })
 }
 

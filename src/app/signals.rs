@@ -1,8 +1,10 @@
 //! Signals: the first one asks the daemon to stop, a second one ends the process.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
 use crate::cli::ExitStatus;
 
@@ -11,19 +13,17 @@ use crate::cli::ExitStatus;
 const AT_ONCE: Duration = Duration::from_millis(20);
 
 /// Handles signals from this call on. The future resolves at the first SIGTERM or SIGINT; a second one ends the process.
-pub fn stop_signals() -> impl Future<Output = u8> + Send {
+/// SIGHUP notifies `reload`.
+pub fn stop_signals(reload: Arc<Notify>) -> impl Future<Output = u8> + Send {
     let mut terminate = signal(SignalKind::terminate()).expect("a handler for SIGTERM can be installed");
     let mut interrupt = signal(SignalKind::interrupt()).expect("a handler for SIGINT can be installed");
-    // Without a handler, SIGHUP would end the process undrained.
     let mut hang_up = signal(SignalKind::hangup()).expect("a handler for SIGHUP can be installed");
     let mut next = async move || {
         let kind = loop {
             tokio::select! {
                 _ = terminate.recv() => break SignalKind::terminate(),
                 _ = interrupt.recv() => break SignalKind::interrupt(),
-                _ = hang_up.recv() => {
-                    tracing::warn!("SIGHUP has no effect: changed files are read at the next start");
-                }
+                _ = hang_up.recv() => reload.notify_one(),
             }
         };
         u8::try_from(kind.as_raw_value()).unwrap_or(u8::MAX)

@@ -1,5 +1,7 @@
 //! Logs the statistics of all pipelines at intervals. A pipeline that hangs does not delay the lines of the others.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,21 +15,25 @@ use crate::pipeline::View;
 use crate::pipeline::stats::{Reading, Stats};
 use crate::runtime::supervise::pipeline_span;
 
-/// The statistics of every pipeline, in the order of the registry.
+/// The statistics of every pipeline.
 pub(super) struct StatsLog {
     api: Arc<Api>,
     state: Mutex<State>,
 }
 
 struct State {
-    pipelines: Vec<Stats>,
+    /// By name. A pipeline that a reload added has its first line an interval later.
+    pipelines: BTreeMap<Arc<str>, Stats>,
     /// An interval has passed. Before that, the summary of a short job is enough.
     began: bool,
 }
 
 impl StatsLog {
     pub(super) fn new(api: Arc<Api>) -> Self {
-        let pipelines = api.registry.pipelines().iter().map(|pipeline| Stats::new(reading(pipeline, None))).collect();
+        let pipelines = api.registry.pipelines();
+        let pipelines =
+            pipelines.iter().map(|pipeline| (Arc::clone(&pipeline.name), Stats::new(reading(pipeline, None))));
+        let pipelines = pipelines.collect();
         Self { api, state: Mutex::new(State { pipelines, began: false }) }
     }
 
@@ -42,9 +48,8 @@ impl StatsLog {
             // A wedged driver costs a second. All pipelines are asked at once, so several cost no more.
             let pipelines = self.api.registry.pipelines();
             let views = join_all(pipelines.iter().map(|pipeline| pipeline.handle.view())).await;
-            for (index, (pipeline, view)) in pipelines.iter().zip(views).enumerate() {
-                self.log(index, pipeline, view);
-            }
+            pipelines.iter().zip(views).for_each(|(pipeline, view)| self.log(pipeline, view));
+            self.state().pipelines.retain(|name, _| pipelines.iter().any(|pipeline| pipeline.name == *name));
         }
     }
 
@@ -53,14 +58,16 @@ impl StatsLog {
         if !self.state().began {
             return;
         }
-        for (index, pipeline) in self.api.registry.pipelines().iter().enumerate() {
-            self.log(index, pipeline, pipeline.handle.last_view());
-        }
+        self.api.registry.pipelines().iter().for_each(|pipeline| self.log(pipeline, pipeline.handle.last_view()));
     }
 
-    fn log(&self, index: usize, pipeline: &Registered, view: Option<View>) {
+    fn log(&self, pipeline: &Registered, view: Option<View>) {
         let reading = reading(pipeline, view);
-        pipeline_span(&pipeline.name).in_scope(|| self.state().pipelines[index].log(reading));
+        let mut state = self.state();
+        match state.pipelines.entry(Arc::clone(&pipeline.name)) {
+            Entry::Occupied(mut known) => pipeline_span(&pipeline.name).in_scope(|| known.get_mut().log(reading)),
+            Entry::Vacant(new) => drop(new.insert(Stats::new(reading))),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -71,7 +78,7 @@ impl StatsLog {
 fn reading(pipeline: &Registered, view: Option<View>) -> Reading {
     Reading {
         at: pipeline.handle.clock().now(),
-        totals: pipeline.gauges.totals(),
+        totals: pipeline.defined().gauges.totals(),
         standing: pipeline.handle.standing(),
         view,
     }

@@ -27,7 +27,7 @@ const ALIASES: [(&str, &str); 16] = [
     ("init", "new"),
     ("lint", "check"),
     ("ps", "status"),
-    ("start", "run"),
+    ("serve", "run"),
     ("tap", "status"),
     ("top", "status"),
     ("unit-test", "test"),

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::config::settings::{DaemonSettings, Listen};
 use crate::runtime::http_client;
 
 /// The limit for a request. It is shorter than the default time-outs of probes that run `health`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+/// The limit for a command. The daemon waits up to five minutes for its end.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(310);
 
 /// A client of the daemon's API.
 pub(crate) struct Client<'a> {
@@ -38,8 +41,20 @@ impl<'a> Client<'a> {
     /// # Errors
     /// No daemon listens at the address, or it does not answer in time, or refuses to answer.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        let Self { address, token, http } = self;
-        let request = http.get(format!("http://{address}{path}"));
+        self.send(self.http.get(format!("http://{}{path}", self.address))).await
+    }
+
+    /// Sends a JSON body to a path, and returns the answer. It may take as long as the daemon drains.
+    ///
+    /// # Errors
+    /// As [`Self::get`]'s.
+    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> anyhow::Result<T> {
+        let request = self.http.post(format!("http://{}{path}", self.address)).timeout(COMMAND_TIMEOUT);
+        self.send(request.header("content-type", "application/json").body(body.to_string())).await
+    }
+
+    async fn send<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> anyhow::Result<T> {
+        let Self { address, token, .. } = self;
         let request = match token {
             Some(token) => request.bearer_auth(token),
             None => request,

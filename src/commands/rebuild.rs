@@ -13,7 +13,7 @@ use anyhow::Context as _;
 
 use crate::config::document::Problem;
 use crate::daemon::NotStarted;
-use crate::daemon::assembly::hash;
+use crate::daemon::assembly::config_hash;
 use crate::daemon::data_dir::{self, DataDir};
 use crate::daemon::exchange::{self, Direction, Exchange, Workspace, context, disk_usage, own_files};
 use crate::formats::words::io_error;
@@ -138,12 +138,8 @@ impl Earlier {
         }
         // An unreadable hash is another one: the rebuild starts over.
         let made_by = std::fs::read_to_string(workspace.definition()).unwrap_or_default();
-        if made_by == hash_of(checked) { Self::Resumed } else { Self::Outdated }
+        if made_by == config_hash(checked) { Self::Resumed } else { Self::Outdated }
     }
-}
-
-fn hash_of(checked: &Checked) -> String {
-    format!("{:016x}", hash(&checked.definition, checked.script.as_ref()))
 }
 
 /// A rebuild whose directory is locked.
@@ -163,7 +159,7 @@ impl Work {
         if *earlier != Earlier::Resumed {
             exchange::remove_directory(&rebuilt)?;
             // Before the job begins, so that its files are never taken for those of another definition.
-            std::fs::write(workspace.definition(), hash_of(checked))
+            std::fs::write(workspace.definition(), config_hash(checked))
                 .with_context(|| format!("cannot write `{}`", workspace.definition().display()))?;
         }
         Ok(rebuilt)

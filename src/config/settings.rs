@@ -42,6 +42,10 @@ pub struct DaemonSettings {
     #[serde(with = "duration")]
     #[schemars(with = "DurationText")]
     pub drain: Duration,
+    /// The interval of the looks for changed pipeline files, or `"off"`. A change is reloaded after two equal looks.
+    #[serde(with = "interval")]
+    #[schemars(with = "IntervalText")]
+    pub watch: Option<Duration>,
     /// Access to the admin API.
     pub http: HttpSettings,
     /// The log on standard error.
@@ -99,6 +103,7 @@ impl Default for DaemonSettings {
             listen: Listen::At(SocketAddr::from(([127, 0, 0, 1], 9464))),
             data_dir: Text::literal("data"),
             drain: Duration::from_secs(25),
+            watch: Some(Duration::from_secs(1)),
             http: HttpSettings::default(),
             log: LogSettings::default(),
             otlp: OtlpSettings::default(),

@@ -1,29 +1,30 @@
 //! From a checked pipeline to its running parts.
 
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::config::settings::DaemonSettings;
+use super::exchange;
+use super::registry::Defined;
 use crate::connector::{Clients, Context};
 use crate::handler::AnyHandler;
 use crate::pipeline::counts::Observer;
 use crate::pipeline::{Assemble, ErrorPolicy, Identity, Options, OutageRule, Parts, Pipeline, Stop, Then};
 use crate::runtime::supervise::Group;
 use crate::scheduler;
-use crate::script::{self, Script};
+use crate::script::Script;
 use crate::sink::AnySink;
-use crate::source::Inbox;
 use crate::spec::{self, Checked, Definition, Progress};
-use crate::telemetry::metrics::{Metrics, PipelineMetrics};
+use crate::telemetry::metrics::Metrics;
 use crate::trace::Recorder;
 
 /// The parts of the daemon that its pipelines share.
-pub(crate) struct Surroundings<'a> {
-    pub settings: &'a DaemonSettings,
-    pub data: &'a std::path::Path,
-    pub metrics: &'a Metrics,
+pub(crate) struct Surroundings {
+    pub drain: Duration,
+    pub data: PathBuf,
+    pub metrics: Arc<Metrics>,
     pub clients: Clients,
     pub tasks: Group,
     pub recorder: Option<Recorder>,
@@ -34,52 +35,52 @@ pub(crate) struct Surroundings<'a> {
 /// A pipeline that can run, and the handles on it.
 pub(crate) struct Prepared {
     pub pipeline: Pipeline,
-    pub inbox: Option<Arc<dyn Inbox>>,
-    pub gauges: PipelineMetrics,
-    pub script: Option<Arc<script::ScriptMetrics>>,
+    pub defined: Defined,
 }
 
 impl Prepared {
     /// Prepares a pipeline. Its parts are built at each start.
-    pub(crate) fn new(checked: Checked, daemon: &Surroundings<'_>) -> Self {
-        let Checked { definition, script } = checked;
+    pub(crate) fn new(checked: Checked, daemon: &Surroundings) -> Self {
+        let Checked { definition, script } = &checked;
         let name: Arc<str> = definition.name().into();
         let group: Arc<str> = definition.group().into();
         let source: Arc<str> = definition.source_id().into();
         let owner = super::owner(&name);
         let gauges = daemon.metrics.pipeline(&name, &group);
-        gauges.config_hash(&format!("{:016x}", hash(&definition, script.as_ref())));
-        let options = options(&definition, daemon.settings, daemon.until_tail);
+        gauges.config_hash(&config_hash(&checked));
+        let options = options(definition, daemon.drain, daemon.until_tail);
         let context = Context {
             group: Arc::clone(&group),
             clients: daemon.clients.clone(),
             tasks: daemon.tasks.clone(),
-            metrics: daemon.metrics.clone(),
+            metrics: Metrics::clone(&daemon.metrics),
             owner: owner.clone(),
             finite: options.stop == Stop::Tail,
-            ..Context::new(&name, definition.loaded.directory(), daemon.data)
+            ..Context::new(&name, definition.loaded.directory(), &daemon.data)
         };
         let inbox = definition.source.inbox(&context);
         let counters = script.as_ref().map(Script::metrics);
+        let assembly = Arc::new(Assembly { context, checked: RwLock::new(checked.clone()) });
         let pipeline = Pipeline {
             identity: Identity { owner, source: Arc::clone(&source), name, group },
             options,
-            assemble: Arc::new(Assembly { definition, script, context }),
+            assemble: Arc::clone(&assembly) as Arc<dyn Assemble>,
             observer: Observer::new(gauges.clone(), source).tracing(daemon.recorder.clone()),
         };
-        Self { pipeline, inbox, gauges, script: counters }
+        Self { pipeline, defined: Defined { checked, inbox, gauges, script: counters, assembly } }
     }
 }
 
 /// Returns a hash of the pipeline's definition: its spec, its script and the modules of that. The hash is public, so it
 /// covers references as the file writes them and no secret.
-pub(crate) fn hash(definition: &Definition, script: Option<&Script>) -> u64 {
+pub(crate) fn config_hash(checked: &Checked) -> String {
     use std::hash::BuildHasher;
-    let script = script.map_or(0, Script::hash);
-    foldhash::fast::FixedState::with_seed(0).hash_one((definition.loaded.normalised(), script))
+    let script = checked.script.as_ref().map_or(0, Script::hash);
+    let spec = checked.definition.loaded.normalised();
+    format!("{:016x}", foldhash::fast::FixedState::with_seed(0).hash_one((spec, script)))
 }
 
-fn options(definition: &Definition, settings: &DaemonSettings, until_tail: bool) -> Options {
+fn options(definition: &Definition, drain: Duration, until_tail: bool) -> Options {
     let spec = definition.spec();
     let schedule = &spec.schedule;
     let handler_timeout = spec.handler.rhai.as_ref().map_or(Duration::from_secs(30), |rhai| rhai.timeout);
@@ -124,22 +125,33 @@ fn options(definition: &Definition, settings: &DaemonSettings, until_tail: bool)
             spec::Stop::Tail => Stop::Tail,
             spec::Stop::After(limit) => Stop::After(limit),
         },
-        drain: settings.drain,
+        drain,
         seed: fastrand::u64(..),
     }
 }
 
 /// The parts of a pipeline, built together in one context, so that they can share a client.
-struct Assembly {
-    definition: Definition,
-    script: Option<Script>,
+pub(crate) struct Assembly {
     context: Context,
+    checked: RwLock<Checked>,
+}
+
+impl Assembly {
+    /// Builds the parts from another definition from the next start on.
+    pub(crate) fn replace(&self, checked: Checked) {
+        *self.checked.write().unwrap_or_else(PoisonError::into_inner) = checked;
+    }
 }
 
 impl Assemble for Assembly {
     fn assemble(&self) -> anyhow::Result<Parts> {
-        let Definition { source, sink, progress, filter, .. } = &self.definition;
+        let Checked { definition, script } = self.checked.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Definition { source, sink, progress, filter, .. } = &definition;
         let context = &self.context;
+        // Nothing has the pipeline's files open between two runs.
+        if exchange::complete(&definition, &context.data)?.is_some() {
+            tracing::info!("the files were exchanged for those of a rebuild");
+        }
         let source = source.build(context).context("open the source")?;
         let (sink, checkpoints) = match progress {
             Progress::Sink(sink) => {
@@ -152,7 +164,12 @@ impl Assemble for Assembly {
                 (AnySink::Plain(sink), store.build(context).context("open the checkpoint store")?)
             }
         };
-        let handler = self.script.as_ref().map(|script| AnyHandler::Blocking(script.factory()));
+        let handler = script.as_ref().map(handler);
         Ok(Parts { source, checkpoints, handler, sink, filter: Arc::clone(filter) })
     }
+}
+
+/// Returns the handler that a script makes.
+pub(crate) fn handler(script: &Script) -> AnyHandler {
+    AnyHandler::Blocking(script.factory())
 }

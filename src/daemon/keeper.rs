@@ -18,10 +18,23 @@ use crate::telemetry::health::{Command, State, Transition};
 /// Commands that may wait for a keeper. A keeper takes each at once, whatever its pipeline does.
 const COMMANDS: usize = 16;
 
-/// A command, and the address for its answer.
-struct Request {
-    command: Command,
-    answer: oneshot::Sender<Transition>,
+/// A request to a keeper, and the address for its answer.
+enum Request {
+    Obey { command: Command, answer: oneshot::Sender<Transition> },
+    Redefine { new: Box<Pipeline>, answer: oneshot::Sender<Redefined> },
+    Retire { answer: oneshot::Sender<Option<Ended>> },
+}
+
+/// The outcome of a new definition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Redefined {
+    /// The old definition has drained, and the new one starts.
+    Starts,
+    /// Nothing runs, and nothing starts by itself: the next start uses the new definition.
+    Rests,
+    /// These tasks of the old definition did not end within the drain's limit. The old definition starts again from its
+    /// checkpoint.
+    DrainTimedOut(Vec<String>),
 }
 
 /// Sends commands to a keeper.
@@ -35,8 +48,23 @@ impl KeeperHandle {
     ///
     /// The state changes afterwards: [`Handle::reaches`] waits for that.
     pub(crate) async fn obey(&self, command: Command) -> Option<Transition> {
+        self.ask(|answer| Request::Obey { command, answer }).await
+    }
+
+    /// Has a pipeline run by another definition from now on. A run under way drains first. A pause stays. Returns `None` if the
+    /// keeper is gone.
+    pub(crate) async fn redefine(&self, new: Pipeline) -> Option<Redefined> {
+        self.ask(|answer| Request::Redefine { new: Box::new(new), answer }).await
+    }
+
+    /// Drains the pipeline and ends its keeper. Returns how its run ended, if one was under way.
+    pub(crate) async fn retire(&self) -> Option<Ended> {
+        self.ask(|answer| Request::Retire { answer }).await.flatten()
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
         let (answer, answered) = oneshot::channel();
-        self.requests.send(Request { command, answer }).await.ok()?;
+        self.requests.send(request(answer)).await.ok()?;
         answered.await.ok()
     }
 }
@@ -69,6 +97,14 @@ enum Next {
     Rest,
     /// Wait for a command. A pause ended the latest run.
     Pause,
+    /// End: the pipeline's file was removed.
+    Retire,
+}
+
+/// A change that a run has to end for.
+enum Pending {
+    Definition { new: Box<Pipeline>, answer: oneshot::Sender<Redefined> },
+    Retirement(oneshot::Sender<Option<Ended>>),
 }
 
 impl Keeper {
@@ -86,7 +122,7 @@ impl Keeper {
         Arc::clone(&self.pipeline.identity.name)
     }
 
-    /// Keeps the pipeline until the daemon's group stops.
+    /// Keeps the pipeline until it is retired, or the daemon's group stops.
     pub(super) async fn keep(mut self, daemon: &Group) {
         let stop = daemon.token().clone();
         let mut next = Next::Run;
@@ -94,6 +130,7 @@ impl Keeper {
             next = match next {
                 Next::Run => self.run(daemon, &stop).await,
                 Next::Rest | Next::Pause => self.rest(next, &stop).await,
+                Next::Retire => return,
             };
         }
     }
@@ -102,8 +139,10 @@ impl Keeper {
     async fn run(&mut self, daemon: &Group, stop: &CancellationToken) -> Next {
         self.outcome.0.send_replace(None);
         let Self { pipeline, handle, listener, requests, outcome } = self;
+        handle.makes_room(false);
         let ending = stop.child_token();
         let (mut next, mut resumed) = (Next::Rest, false);
+        let mut pending = None;
         // Pauses and resumes on their way to the driver. The driver runs in this very task, so waiting here for room in
         // its queue would wait for ever.
         let mut told = FuturesOrdered::new();
@@ -113,27 +152,67 @@ impl Keeper {
                 tokio::select! {
                     biased;
                     ended = &mut running => break ended,
-                    Some(request) = requests.recv() => {
+                    // A definition that waits for the end of the run is taken before the next request.
+                    Some(request) = requests.recv(), if pending.is_none() => {
+                        let (command, answer) = match request {
+                            Request::Obey { command, answer } => (command, answer),
+                            Request::Redefine { new, answer } => {
+                                // A drain that was under way ends as it was told to.
+                                if !ending.is_cancelled() {
+                                    next = Next::Run;
+                                    handle.makes_room(true);
+                                    ending.cancel();
+                                }
+                                pending = Some(Pending::Definition { new, answer });
+                                continue;
+                            }
+                            Request::Retire { answer } => {
+                                (next, pending) = (Next::Retire, Some(Pending::Retirement(answer)));
+                                handle.makes_room(false);
+                                ending.cancel();
+                                continue;
+                            }
+                        };
                         let state = handle.standing().state;
-                        let transition = state.after(request.command);
-                        resumed = request.command == Command::Resume || (resumed && request.command != Command::Pause);
-                        match during_a_run(state, request.command) {
+                        let transition = state.after(command);
+                        resumed = command == Command::Resume || (resumed && command != Command::Pause);
+                        match during_a_run(state, command) {
                             Reaction::Pause => told.push_back(handle.pause().boxed()),
                             Reaction::Resume => told.push_back(handle.resume().boxed()),
                             Reaction::End(then) => {
                                 next = then;
+                                handle.makes_room(then == Next::Run);
                                 ending.cancel();
                             }
                             Reaction::None => {}
                         }
                         // The caller may have stopped waiting.
-                        let _caller_waits = request.answer.send(transition).is_ok();
+                        let _caller_waits = answer.send(transition).is_ok();
                     }
                     Some(_) = told.next() => {}
                 }
             }
         };
+        match pending {
+            None => {}
+            Some(Pending::Definition { new, answer }) => {
+                let redefined = match &ended {
+                    Ended::DeadlinePassed(tasks) => Redefined::DrainTimedOut(tasks.clone()),
+                    _ if next == Next::Run => Redefined::Starts,
+                    _ => Redefined::Rests,
+                };
+                if !matches!(redefined, Redefined::DrainTimedOut(_)) {
+                    self.pipeline = *new;
+                }
+                let _caller_waits = answer.send(redefined).is_ok();
+            }
+            Some(Pending::Retirement(answer)) => {
+                outcome.0.send_replace(Some(ended.clone()));
+                let _caller_waits = answer.send(Some(ended.clone())).is_ok();
+            }
+        }
         match next {
+            Next::Retire => {}
             // A resume that ended the back-off before a restart ends the pause, too.
             Next::Run if resumed => listener.set_paused(false),
             Next::Run => {}
@@ -155,8 +234,16 @@ impl Keeper {
             // Without a driver, a question is answered by the latest view: its sender is dropped.
             never = self.listener.decline() => match never {},
         };
+        let (command, answer) = match request {
+            Request::Obey { command, answer } => (command, answer),
+            Request::Redefine { new, answer } => return self.redefine_at_rest(resting, *new, answer),
+            Request::Retire { answer } => {
+                let _caller_waits = answer.send(None).is_ok();
+                return Next::Retire;
+            }
+        };
         let standing = self.handle.standing();
-        let transition = standing.state.after(request.command);
+        let transition = standing.state.after(command);
         let next = match transition {
             Transition::Becomes(State::Starting | State::Running | State::Restarting) | Transition::Hurries => {
                 Next::Run
@@ -181,12 +268,24 @@ impl Keeper {
         if next == Next::Run {
             // The caller of `obey` may look at the outcome next.
             self.outcome.0.send_replace(None);
-            if request.command == Command::Resume {
-                self.listener.set_paused(false);
-            }
         }
-        let _caller_waits = request.answer.send(transition).is_ok();
+        if command == Command::Resume {
+            // A pipeline that was paused before it was stopped starts running again.
+            self.listener.set_paused(false);
+        }
+        let _caller_waits = answer.send(transition).is_ok();
         next
+    }
+
+    /// Takes another definition while nothing runs. A pipeline that has ended starts, as after a change in place.
+    fn redefine_at_rest(&mut self, resting: Next, new: Pipeline, answer: oneshot::Sender<Redefined>) -> Next {
+        self.pipeline = new;
+        let starts = matches!(self.handle.standing().state.after(Command::Reload), Transition::Becomes(_));
+        if starts {
+            self.outcome.0.send_replace(None);
+        }
+        let _caller_waits = answer.send(if starts { Redefined::Starts } else { Redefined::Rests }).is_ok();
+        if starts { Next::Run } else { resting }
     }
 }
 

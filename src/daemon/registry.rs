@@ -1,19 +1,20 @@
 //! The pipelines of this process: the handles that the API, the statistics and the progress display borrow.
 //!
 //! Each pipeline is kept by a [`Keeper`](super::keeper::Keeper) task. The registry holds that task's address, and how the
-//! latest run of each pipeline ended.
+//! latest run of each pipeline ended. A reload adds and removes pipelines.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::sync::watch;
 
-use super::assembly::Prepared;
+use super::assembly::{Assembly, Prepared};
 use super::keeper::{Keeper, KeeperHandle, Outcome};
 use crate::clock::Clock;
 use crate::pipeline::{Ended, Handle};
 use crate::runtime::supervise::{Group, TaskKind};
 use crate::script::ScriptMetrics;
 use crate::source::Inbox;
+use crate::spec::Checked;
 use crate::telemetry::health::Command;
 use crate::telemetry::metrics::PipelineMetrics;
 
@@ -25,46 +26,74 @@ pub(crate) struct Registered {
     pub name: Arc<str>,
     pub handle: Handle,
     pub keeper: KeeperHandle,
+    outcome: watch::Receiver<Option<Ended>>,
+    defined: RwLock<Arc<Defined>>,
+}
+
+/// The parts of a pipeline that its definition makes.
+pub(crate) struct Defined {
+    pub checked: Checked,
     /// The inbox for pushed events, if the source has one.
     pub inbox: Option<Arc<dyn Inbox>>,
     pub gauges: PipelineMetrics,
     /// The counters of the script.
     pub script: Option<Arc<ScriptMetrics>>,
+    pub assembly: Arc<Assembly>,
 }
 
-/// All pipelines of this process, in the order of their files.
+impl Registered {
+    /// Returns what the present definition made.
+    pub(crate) fn defined(&self) -> Arc<Defined> {
+        Arc::clone(&self.defined.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn redefine(&self, defined: Defined) {
+        *self.defined.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(defined);
+    }
+}
+
+/// All pipelines of this process, by name.
+#[derive(Default)]
 pub(crate) struct Registry {
-    pipelines: Vec<Registered>,
-    outcomes: Vec<watch::Receiver<Option<Ended>>>,
+    pipelines: RwLock<Vec<Arc<Registered>>>,
 }
 
 impl Registry {
-    /// Makes the registry, and the keepers for [`start`].
-    pub(crate) fn new(prepared: Vec<Prepared>, clock: Clock) -> (Self, Vec<Keeper>) {
-        let (mut pipelines, mut outcomes, mut keepers) = (Vec::new(), Vec::new(), Vec::new());
-        for Prepared { pipeline, inbox, gauges, script } in prepared {
-            let name = Arc::clone(&pipeline.identity.name);
-            let (handle, listener) = Handle::new(clock);
-            let (outcome, ended) = Outcome::new();
-            let (keeper, own) = Keeper::new(pipeline, handle.clone(), listener, outcome);
-            pipelines.push(Registered { name, handle, keeper: own, inbox, gauges, script });
-            outcomes.push(ended);
-            keepers.push(keeper);
-        }
-        (Self { pipelines, outcomes }, keepers)
+    /// Adds a pipeline. The keeper is for [`start`].
+    pub(crate) fn add(&self, prepared: Prepared, clock: Clock) -> Keeper {
+        let Prepared { pipeline, defined } = prepared;
+        let name = Arc::clone(&pipeline.identity.name);
+        let (handle, listener) = Handle::new(clock);
+        let (outcome, ended) = Outcome::new();
+        let (keeper, own) = Keeper::new(pipeline, handle.clone(), listener, outcome);
+        let defined = RwLock::new(Arc::new(defined));
+        let registered = Registered { name, handle, keeper: own, outcome: ended, defined };
+        let mut pipelines = self.pipelines.write().unwrap_or_else(PoisonError::into_inner);
+        let at = pipelines.partition_point(|known| known.name < registered.name);
+        pipelines.insert(at, Arc::new(registered));
+        keeper
     }
 
-    pub(crate) fn pipelines(&self) -> &[Registered] {
-        &self.pipelines
+    pub(crate) fn remove(&self, name: &str) {
+        self.pipelines.write().unwrap_or_else(PoisonError::into_inner).retain(|pipeline| &*pipeline.name != name);
     }
 
-    pub(crate) fn find(&self, name: &str) -> Option<&Registered> {
-        self.pipelines.iter().find(|pipeline| &*pipeline.name == name)
+    pub(crate) fn pipelines(&self) -> Vec<Arc<Registered>> {
+        self.read().clone()
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Registered>> {
+        self.read().iter().find(|pipeline| &*pipeline.name == name).cloned()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Vec<Arc<Registered>>> {
+        self.pipelines.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells every pipeline to stop. Returns once each keeper has taken the command, not once the pipelines have drained.
     pub(crate) async fn stop(&self) {
-        futures_util::future::join_all(self.pipelines.iter().map(|pipeline| pipeline.keeper.obey(Command::Stop))).await;
+        let pipelines = self.pipelines();
+        futures_util::future::join_all(pipelines.iter().map(|pipeline| pipeline.keeper.obey(Command::Stop))).await;
     }
 
     /// Waits until no pipeline runs; returns how the latest run of each ended.
@@ -73,29 +102,28 @@ impl Registry {
     /// Dropping the future loses nothing.
     pub(crate) async fn all_ended(&self) -> Vec<HowEnded> {
         loop {
-            for outcome in &self.outcomes {
+            let pipelines = self.pipelines();
+            for pipeline in &pipelines {
                 // A keeper outlives its pipeline's runs. It is gone only if the daemon's group has failed, and then
                 // the caller learns of that failure instead.
-                if outcome.clone().wait_for(Option::is_some).await.is_err() {
+                if pipeline.outcome.clone().wait_for(Option::is_some).await.is_err() {
                     std::future::pending::<()>().await;
                 }
             }
             // A pipeline may have been started again while others were waited for.
-            let ended: Option<Vec<_>> = self.outcomes.iter().map(|outcome| outcome.borrow().clone()).collect();
+            let ended: Option<Vec<_>> = pipelines.iter().map(|pipeline| pipeline.outcome.borrow().clone()).collect();
             if let Some(ended) = ended {
-                return self.pipelines.iter().map(|pipeline| Arc::clone(&pipeline.name)).zip(ended).collect();
+                return pipelines.iter().map(|pipeline| Arc::clone(&pipeline.name)).zip(ended).collect();
             }
         }
     }
 }
 
-/// Starts the keepers, each in a task of its own.
-pub(crate) fn start(keepers: Vec<Keeper>, group: &Group) {
-    for keeper in keepers {
-        let daemon = group.clone();
-        group.spawn(TaskKind::Keeper, keeper.name(), async move {
-            keeper.keep(&daemon).await;
-            Ok(())
-        });
-    }
+/// Starts a keeper, in a task of its own.
+pub(crate) fn start(keeper: Keeper, group: &Group) {
+    let daemon = group.clone();
+    group.spawn(TaskKind::Keeper, keeper.name(), async move {
+        keeper.keep(&daemon).await;
+        Ok(())
+    });
 }

@@ -1,5 +1,6 @@
 //! The JSON forms of pipelines, tranches and streams.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -18,13 +19,13 @@ const MAX_QUIET_TIME: Duration = Duration::from_secs(30);
 
 /// Updates the gauges of a pipeline.
 pub(super) async fn refresh(pipeline: &Registered) {
-    let standing = pipeline.handle.standing();
-    pipeline.gauges.state(standing.state);
+    let (standing, defined) = (pipeline.handle.standing(), pipeline.defined());
+    defined.gauges.state(standing.state);
     if let Some(view) = pipeline.handle.view().await {
-        crate::pipeline::counts::show(&pipeline.gauges, &view);
+        crate::pipeline::counts::show(&defined.gauges, &view);
     }
-    if let Some(script) = &pipeline.script {
-        script.drain(|name, by| pipeline.gauges.script(name, by));
+    if let Some(script) = &defined.script {
+        script.drain(|name, by| defined.gauges.script(name, by));
     }
 }
 
@@ -102,8 +103,8 @@ fn is_at_tail(view: &View) -> bool {
 }
 
 /// Returns the summaries of pipelines. All are asked at once, so that several wedged ones cost no more than one.
-pub(super) async fn summaries(pipelines: &[Registered]) -> Vec<Value> {
-    let summary = async |pipeline: &Registered| summary(pipeline, pipeline.handle.view().await.as_ref());
+pub(super) async fn summaries(pipelines: &[Arc<Registered>]) -> Vec<Value> {
+    let summary = async |pipeline: &Arc<Registered>| summary(pipeline, pipeline.handle.view().await.as_ref());
     join_all(pipelines.iter().map(summary)).await
 }
 

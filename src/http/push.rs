@@ -29,7 +29,8 @@ pub(super) async fn push(
         Ok(pipeline) => pipeline,
         Err(response) => return *response,
     };
-    let Some(inbox) = &pipeline.inbox else {
+    let defined = pipeline.defined();
+    let Some(inbox) = &defined.inbox else {
         let pushed = SourceSpec::defaults().into_iter().filter(|source| source.is_pushed());
         let pushed = listed(&pushed.map(|source| format!("`[source.{source}]`")).collect::<Vec<_>>(), "or");
         let why = format!("the source of pipeline `{name}` takes no events: only {pushed} does");

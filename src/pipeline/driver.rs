@@ -260,7 +260,10 @@ impl Driver {
         match command {
             Command::Pause => self.pause(),
             Command::Resume => self.resume(),
-            Command::Swap(handler) => self.calls.swap(handler),
+            Command::Swap(handler) => {
+                self.calls.swap(handler);
+                self.scheduler.forgive_failures(self.now);
+            }
             Command::Filter(filter) => *self.filter.write().unwrap_or_else(PoisonError::into_inner) = filter,
             Command::Ask(Question::View(answer)) => {
                 // The caller may have stopped waiting.

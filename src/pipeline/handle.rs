@@ -1,5 +1,6 @@
 //! The handle of a pipeline: commands, questions, and the last view of a pipeline that does not answer.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub(super) struct Shared {
     clock: Clock,
     standing: watch::Sender<Standing>,
     last: Mutex<Option<View>>,
+    /// The run that is told to stop makes room for another one.
+    makes_room: AtomicBool,
 }
 
 impl Shared {
@@ -51,6 +54,7 @@ impl Shared {
     pub(super) fn end(&self, ended: &Ended, reason: &str) {
         match ended {
             Ended::Finished => self.enter(State::Finished, reason),
+            Ended::Stopped if self.makes_room.load(Ordering::Relaxed) => self.enter(State::Restarting, reason),
             Ended::Stopped => self.enter(State::Stopped, reason),
             Ended::Halted(why) | Ended::Unavailable(why) => self.enter(State::Halted, why),
             Ended::Fenced(why) => self.enter(State::Fenced, why),
@@ -87,7 +91,12 @@ impl Handle {
         let (commands, received) = mpsc::channel(COMMANDS);
         let starting =
             Standing { state: State::Starting, reason: CONNECTING.to_owned(), since: clock.now(), restarts: 0 };
-        let shared = Arc::new(Shared { clock, standing: watch::Sender::new(starting), last: Mutex::new(None) });
+        let shared = Arc::new(Shared {
+            clock,
+            standing: watch::Sender::new(starting),
+            last: Mutex::new(None),
+            makes_room: AtomicBool::new(false),
+        });
         let listener = Listener { commands: received, shared: Arc::clone(&shared), clock, paused: false };
         (Self { commands, shared }, listener)
     }
@@ -99,9 +108,16 @@ impl Handle {
 
     /// Waits until `wanted` accepts the state. Never returns if the pipeline is gone and its state is not accepted.
     pub async fn reaches(&self, mut wanted: impl FnMut(State) -> bool) -> Standing {
+        self.stands(|standing| wanted(standing.state)).await
+    }
+
+    /// Waits until `wanted` accepts the state with its reason. Never returns if the pipeline is gone before.
+    pub async fn stands(&self, wanted: impl FnMut(&Standing) -> bool) -> Standing {
         let mut standing = self.shared.standing.subscribe();
-        match standing.wait_for(|standing| wanted(standing.state)).await {
-            Ok(standing) => standing.clone(),
+        // The borrowed value must not live on in the wait without end.
+        let reached = standing.wait_for(wanted).await.map(|standing| standing.clone());
+        match reached {
+            Ok(standing) => standing,
             Err(_) => std::future::pending().await,
         }
     }
@@ -136,6 +152,11 @@ impl Handle {
             answered.await.ok()
         };
         tokio::time::timeout(ANSWER_WITHIN, asked).await.ok().flatten()
+    }
+
+    /// Tells whether another run follows the one that is told to stop. The pipeline then restarts, and never shows as stopped.
+    pub(crate) fn makes_room(&self, makes_room: bool) {
+        self.shared.makes_room.store(makes_room, Ordering::Relaxed);
     }
 
     /// Enters a state that no driver enters: the keeper's, between two runs.

@@ -1,5 +1,7 @@
 //! Selection of the next call, and of its events.
 
+use std::time::Duration;
+
 use crate::clock::Timestamp;
 use crate::event::{Event, Indexes, Kind};
 use crate::work::{Streams, Work, WorkKind};
@@ -85,6 +87,27 @@ impl Scheduler {
                 extras.trouble = Trouble::None;
             }
             self.refresh(alarm.lane);
+        }
+        self.trim_timers();
+    }
+
+    pub(super) fn retry_failing(&mut self, now: Timestamp) {
+        for lane_id in 0..self.lanes.bound() {
+            let lane = &self.lanes[lane_id];
+            if lane.free || lane.extras == NONE {
+                continue;
+            }
+            let extras = &mut self.lane_extras[lane.extras];
+            if extras.trouble != Trouble::Failing {
+                continue;
+            }
+            extras.failures = 0;
+            (extras.victim, extras.spent, extras.counts_from) = (None, Duration::ZERO, None);
+            // The alarm before this one is void from now on.
+            if extras.ticket != 0 {
+                extras.until = now;
+                extras.ticket = self.timers.set(now, lane_id);
+            }
         }
         self.trim_timers();
     }

@@ -224,3 +224,21 @@ fn imports(ast: &AST) -> Vec<(Option<String>, String, Position)> {
     });
     found
 }
+
+/// Returns the string literals that stand beside `==` or `!=`, or before `=>` or `|` as in a `switch`.
+pub(super) fn compared_texts(text: &str) -> BTreeSet<String> {
+    let parts: Vec<_> = text.split('"').collect();
+    let literals = parts.windows(3).step_by(2);
+    let compares = |before: &str, after: &str| {
+        let (before, after) = (before.trim_end(), after.trim_start());
+        ["==", "!="].iter().any(|operator| before.ends_with(operator) || after.starts_with(operator))
+            || after.starts_with("=>")
+            || (after.starts_with('|') && !after.starts_with("||"))
+            || (before.ends_with('|') && !before.ends_with("||"))
+    };
+    let found = literals.filter_map(|part| match part {
+        [before, literal, after] if compares(before, after) => Some((*literal).to_owned()),
+        _ => None,
+    });
+    found.filter(|literal| !literal.is_empty()).collect()
+}

@@ -133,11 +133,22 @@ pub(super) fn keeps_write_positions(spec: &PipelineSpec, source: &dyn SourceKind
 }
 
 /// A pipeline that can run: its script is compiled as well.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Checked {
     pub definition: Definition,
     /// `None`: the events themselves go to the sink.
     pub script: Option<Script>,
+}
+
+impl Checked {
+    /// Returns the files that the pipeline is made of: its own, its script's, and those that references name.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let Loaded { document, .. } = &self.definition.loaded;
+        let mut files = vec![document.file.clone()];
+        files.extend(self.script.iter().flat_map(Script::files));
+        files.extend(self.definition.loaded.referenced_files());
+        files
+    }
 }
 
 /// Two pipelines are equal if a run of one cannot be told from a run of the other. References compare by their values, so

@@ -35,6 +35,12 @@ impl Loaded {
         self.spec.group.as_ref().map_or(&self.name, Text::identity)
     }
 
+    /// Returns the files whose content `${file:PATH}` takes.
+    pub fn referenced_files(&self) -> Vec<PathBuf> {
+        let references = self.document.text.split("${file:").skip(1).filter_map(|rest| rest.split_once('}'));
+        references.map(|(path, _)| self.directory().join(path)).collect()
+    }
+
     /// Returns the spec with every default filled in, for display: references as the file writes them, secrets masked.
     pub fn normalised(&self) -> String {
         serde_json::to_string(&self.spec).expect("a spec is a tree of plain values")
@@ -48,11 +54,37 @@ fn directory_of(file: &Path) -> &Path {
     }
 }
 
-/// Reads the pipelines at several paths, files or directories. A file that several paths lead to is read once.
+/// Reads the pipelines at several paths, files or directories.
 ///
 /// # Errors
-/// Everything that is wrong with any of them. [`scan`] and [`load_file`] judge the files one by one.
+/// Everything that is wrong with any of them. [`find`] and [`load_file`] judge the files one by one.
 pub fn load(paths: &[PathBuf]) -> Result<Vec<Loaded>, Vec<Problem>> {
+    let Found { files, mut problems } = search_paths(paths);
+    let mut loaded = Vec::new();
+    for file in files {
+        match load_file(&file) {
+            Ok(pipeline) => loaded.push(pipeline),
+            Err(wrong) => problems.extend(wrong),
+        }
+    }
+    if problems.is_empty() { Ok(loaded) } else { Err(problems) }
+}
+
+/// Returns the pipeline files at several paths, files or directories. A file that several paths lead to is there once.
+///
+/// # Errors
+/// A path cannot be searched or has no pipeline; a name is no name of a pipeline, or describes two.
+pub fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Vec<Problem>> {
+    let Found { files, problems } = search_paths(paths);
+    if problems.is_empty() { Ok(files) } else { Err(problems) }
+}
+
+struct Found {
+    files: Vec<PathBuf>,
+    problems: Vec<Problem>,
+}
+
+fn search_paths(paths: &[PathBuf]) -> Found {
     let mut problems = Vec::new();
     let mut files: Vec<PathBuf> = Vec::new();
     for path in paths {
@@ -69,14 +101,7 @@ pub fn load(paths: &[PathBuf]) -> Result<Vec<Loaded>, Vec<Problem>> {
     if problems.is_empty() {
         problems.extend(same_names(&files));
     }
-    let mut loaded = Vec::new();
-    for file in files {
-        match load_file(&file) {
-            Ok(pipeline) => loaded.push(pipeline),
-            Err(wrong) => problems.extend(wrong),
-        }
-    }
-    if problems.is_empty() { Ok(loaded) } else { Err(problems) }
+    Found { files, problems }
 }
 
 fn no_pipeline(directory: &Path) -> Problem {

@@ -10,5 +10,5 @@
 mod judge;
 mod state;
 
-pub use judge::{Health, Judgement, Limits, Outage, PipelineHealth, PipelineStatus, judge};
+pub use judge::{Health, Judgement, Limits, Outage, PipelineHealth, PipelineStatus, RefusedFile, judge};
 pub use state::{Command, State, Transition};

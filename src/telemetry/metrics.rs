@@ -80,6 +80,26 @@ impl SpanMetrics {
     }
 }
 
+/// The metrics of reloads.
+#[derive(Clone)]
+pub struct ReloadMetrics {
+    applied: prometheus::IntCounter,
+    refused: prometheus::IntCounter,
+    files: prometheus::Gauge,
+}
+
+impl ReloadMetrics {
+    /// Counts a reload. `applied`: every change took effect.
+    pub fn reloaded(&self, applied: bool) {
+        if applied { &self.applied } else { &self.refused }.inc();
+    }
+
+    /// Sets the number of files that the latest reload refused.
+    pub fn refused(&self, files: usize) {
+        self.files.set(files as f64);
+    }
+}
+
 struct Shared {
     families: Arc<Families>,
     pipelines: Mutex<BTreeMap<String, PipelineMetrics>>,
@@ -111,6 +131,13 @@ impl Metrics {
     pub fn spans(&self) -> SpanMetrics {
         let of = &self.shared.families.spans;
         SpanMetrics { exported: of.exported.get(&[]), dropped: of.dropped.get(&[]) }
+    }
+
+    /// Returns the metrics of reloads.
+    pub fn reloads(&self) -> ReloadMetrics {
+        let of = &self.shared.families.reloads;
+        let outcome = |name| of.reloads.get(&[name]);
+        ReloadMetrics { applied: outcome("applied"), refused: outcome("refused"), files: of.refused.get(&[]) }
     }
 
     /// Removes all series of a pipeline. Its tasks must have ended: their handles count for nothing afterwards.

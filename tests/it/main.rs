@@ -23,6 +23,7 @@ mod metrics;
 mod readme;
 mod rebuild;
 mod renamed;
+mod reload;
 mod restarts;
 mod samples;
 mod scaffold;

@@ -25,6 +25,9 @@ fn everything() -> String {
     let spans = metrics.spans();
     spans.exported(1);
     spans.dropped(1);
+    let reloads = metrics.reloads();
+    reloads.reloaded(true);
+    reloads.refused(1);
     State::ALL.into_iter().for_each(|state| pipeline.state(state));
     pipeline.config_hash("0123abcd");
     let busy = StateTotals { streams: 1, events: 1, bytes: 1, categories: 1, oldest: MOMENT, newest: MOMENT };
@@ -200,7 +203,7 @@ fn r76_no_stream_is_a_label() {
         for label in &family.labels {
             let known = [
                 "pipeline", "group", "state", "kind", "activity", "le", "quantile", "source", "tranche", "unit",
-                "stage", "hash", "name", "version",
+                "stage", "hash", "name", "version", "outcome",
             ];
             assert!(known.contains(&label.as_str()), "{name} has the label `{label}`");
         }

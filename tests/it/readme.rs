@@ -133,13 +133,13 @@ fn the_exit_codes_of_the_operators_page_are_those_of_the_program() {
 
 #[test]
 fn the_endpoints_are_those_that_answer() {
-    let routes = regex::Regex::new(r#"\.route\("([^"]+)", (get|post)\("#).unwrap();
+    let routes = regex::Regex::new(r#"\.route\("([^"]+)", (get|post|control::obeying)\("#).unwrap();
     let source = std::fs::read_to_string(root().join("src/http.rs")).unwrap();
     let routes: BTreeSet<_> = routes
         .captures_iter(&source)
         .map(|found| {
             let path = found[1].replace("{name}", "NAME").replace("{stream}", "STREAM");
-            if &found[2] == "post" { format!("POST {path}") } else { path }
+            if &found[2] != "get" { format!("POST {path}") } else { path }
         })
         .collect();
     assert!(routes.len() > 5, "{routes:?}");

@@ -202,7 +202,11 @@ fn an_interrupted_exchange_is_completed_by_the_daemon_or_by_the_command() {
     let place = interrupted(20);
     let said = "warning: the exchange of the files of `p` for those of a rebuild was interrupted";
     check(&doctor(&place), 1, &[said, "1 left to do"]);
-    check(&place.run(&["--until-tail"]), 0, &["completed an exchange of files", "finished: 0 events handled"]);
+    check(
+        &place.run(&["--until-tail"]),
+        0,
+        &["the files were exchanged for those of a rebuild", "finished: 0 events handled"],
+    );
     check_rows(&place, 20, "right");
     check_goes_on(&place, 20, "right");
     assert!(place.path("data/rebuild/p/old/json/p").exists() && !place.path("data/rebuild/p/new").exists());

@@ -112,6 +112,7 @@ fn defaults_are_shown_as_a_file_has_them() {
             .data_dir = "data"
             .drain = "25s"
             .listen = "127.0.0.1:9464"
+            .watch = "1s"
             LogSettings.format = "text"
             LogSettings.level = "info"
             LogSettings.stats_interval = "1m"

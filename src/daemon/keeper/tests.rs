@@ -89,20 +89,24 @@ struct Kept {
     daemon: Group,
 }
 
+fn pipeline(stop: Stop, first: Start, times: u32) -> Pipeline {
+    let name: Arc<str> = "p".into();
+    Pipeline {
+        identity: Identity {
+            name: Arc::clone(&name),
+            group: Arc::clone(&name),
+            source: Arc::clone(&name),
+            owner: Owner(Arc::clone(&name)),
+        },
+        options: options(stop),
+        assemble: Arc::new(Assembly { first, left: AtomicU32::new(times), feed: MemoryFeed::dense() }),
+        observer: Observer::new(Metrics::new(Clock::start()).pipeline(&name, &name), name),
+    }
+}
+
 impl Kept {
     fn start(stop: Stop, first: Start, times: u32) -> Self {
-        let name: Arc<str> = "p".into();
-        let pipeline = Pipeline {
-            identity: Identity {
-                name: Arc::clone(&name),
-                group: Arc::clone(&name),
-                source: Arc::clone(&name),
-                owner: Owner(Arc::clone(&name)),
-            },
-            options: options(stop),
-            assemble: Arc::new(Assembly { first, left: AtomicU32::new(times), feed: MemoryFeed::dense() }),
-            observer: Observer::new(Metrics::new(Clock::start()).pipeline(&name, &name), name),
-        };
+        let pipeline = pipeline(stop, first, times);
         let (handle, listener) = Handle::new(Clock::start());
         let (outcome, ended) = Outcome::new();
         let (keeper, own) = Keeper::new(pipeline, handle.clone(), listener, outcome);
@@ -248,6 +252,51 @@ async fn the_latest_command_during_a_drain_decides_the_step_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_definition_drains_the_run_of_the_old_one() {
+    let kept = Kept::start(Stop::Never, Start::Succeeds, 0);
+    kept.reaches(State::Running).await;
+    assert_eq!(kept.keeper.redefine(pipeline(Stop::Tail, Start::Succeeds, 0)).await, Some(Redefined::Starts));
+    // The new one ends at its tail. Another definition starts it again.
+    kept.reaches(State::Finished).await;
+    assert_eq!(kept.keeper.redefine(pipeline(Stop::Never, Start::Succeeds, 0)).await, Some(Redefined::Starts));
+    assert_eq!(*kept.outcome.borrow(), None);
+    kept.reaches(State::Running).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_definition_starts_no_pipeline_that_is_paused_or_told_to_stop() {
+    let kept = Kept::start(Stop::Never, Start::Fails, 3);
+    kept.reaches(State::Restarting).await;
+    kept.obey(Command::Pause).await;
+    kept.reaches(State::Paused).await;
+    assert_eq!(kept.keeper.redefine(pipeline(Stop::Tail, Start::Succeeds, 0)).await, Some(Redefined::Rests));
+    assert_eq!(kept.handle.standing().state, State::Paused);
+    // The next start uses it.
+    kept.obey(Command::Resume).await;
+    kept.reaches(State::Finished).await;
+
+    let kept = Kept::start(Stop::Never, Start::Succeeds, 0);
+    kept.reaches(State::Running).await;
+    let (stopped, redefined) =
+        tokio::join!(kept.obey(Command::Stop), kept.keeper.redefine(pipeline(Stop::Tail, Start::Succeeds, 0)));
+    assert_eq!((stopped, redefined), (Transition::Becomes(State::Draining), Some(Redefined::Rests)));
+    kept.reaches(State::Stopped).await;
+    kept.obey(Command::Start).await;
+    kept.reaches(State::Finished).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retired_pipeline_drains_and_takes_no_command() {
+    for is_running in [true, false] {
+        let kept = Kept::start(if is_running { Stop::Never } else { Stop::Tail }, Start::Succeeds, 0);
+        kept.reaches(if is_running { State::Running } else { State::Finished }).await;
+        assert_eq!(kept.keeper.retire().await, is_running.then_some(Ended::Stopped));
+        assert_eq!(kept.keeper.obey(Command::Start).await, None);
+        assert_eq!(kept.daemon.failure(), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_daemons_end_ends_the_keeper_and_its_pipeline() {
     let kept = Kept::start(Stop::Never, Start::Succeeds, 0);
     kept.reaches(State::Running).await;
@@ -260,7 +309,9 @@ async fn the_daemons_end_ends_the_keeper_and_its_pipeline() {
 #[test]
 fn every_transition_has_a_reaction_during_a_run() {
     for state in State::ALL {
-        for command in [Command::Pause, Command::Resume, Command::Restart, Command::Reload, Command::Stop] {
+        for command in
+            [Command::Pause, Command::Resume, Command::Restart, Command::Start, Command::Reload, Command::Stop]
+        {
             let reaction = during_a_run(state, command);
             let expected = match state.after(command) {
                 Transition::Stays => state == State::Draining || reaction == Reaction::None,

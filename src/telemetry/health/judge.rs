@@ -122,9 +122,26 @@ pub struct Judgement {
     pub health: Health,
     pub ready: bool,
     pub pipelines: Vec<PipelineHealth>,
+    /// The files that the latest reload refused. Their pipelines go on as before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedFile>,
+}
+
+/// A pipeline file that a reload refused.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct RefusedFile {
+    pub file: String,
+    /// The first mistake, with its place.
+    pub why: String,
 }
 
 impl Judgement {
+    /// Adds the files that the latest reload refused. The daemon copes with them.
+    pub fn with_refused(self, refused: Vec<RefusedFile>) -> Self {
+        let health = if refused.is_empty() { self.health } else { self.health.max(Health::Degraded) };
+        Self { health, refused, ..self }
+    }
+
     /// Returns the status code of `/health`: 200, or 503 if anything has failed.
     pub fn status_code(&self) -> u16 {
         if self.health == Health::Failed { 503 } else { 200 }
@@ -152,6 +169,9 @@ impl fmt::Display for Judgement {
                 writeln!(f, "{:width$}            {reason}", "")?;
             }
         }
+        for RefusedFile { why, .. } in &self.refused {
+            writeln!(f, "refused: {why}")?;
+        }
         let ready = if self.ready { "ready" } else { "not ready" };
         writeln!(f, "{} and {ready}", self.health)
     }
@@ -164,6 +184,7 @@ pub fn judge(pipelines: &[PipelineStatus], limits: &Limits, now: Timestamp) -> J
         health: pipelines.iter().map(|pipeline| pipeline.health).max().unwrap_or(Health::Healthy),
         ready: pipelines.iter().all(|pipeline| pipeline.ready),
         pipelines,
+        refused: Vec::new(),
     }
 }
 

@@ -33,9 +33,26 @@ pub enum Command {
     Pause,
     Resume,
     Restart,
+    /// Run, if no run is under way or paused.
+    Start,
     /// The changed files of the pipeline passed `check`.
     Reload,
+    /// Drain, and rest until told to start.
     Stop,
+}
+
+/// The name in the API and in logs.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Restart => "restart",
+            Self::Start => "start",
+            Self::Reload => "reload",
+            Self::Stop => "drain",
+        })
+    }
 }
 
 /// The effect of a [`Command`] in a state.
@@ -87,15 +104,18 @@ impl State {
 
             (Command::Resume, Self::Paused) => Becomes(Self::Running),
             (Command::Resume, Self::Fenced | Self::Halted) => Becomes(Self::Starting),
-            (Command::Resume | Command::Restart | Command::Reload, Self::Restarting) => Hurries,
+            (Command::Resume | Command::Restart | Command::Start | Command::Reload, Self::Restarting) => Hurries,
             (Command::Resume, _) => Stays,
 
             (Command::Restart, Self::Starting | Self::Running | Self::Paused) => Becomes(Self::Restarting),
             (Command::Restart, Self::Fenced) => Becomes(Self::Starting),
-            (Command::Restart | Command::Reload, Self::Halted | Self::Finished | Self::Stopped) => {
+            (Command::Restart | Command::Start | Command::Reload, Self::Halted | Self::Finished | Self::Stopped) => {
                 Becomes(Self::Starting)
             }
             (Command::Restart, Self::Draining) => Stays,
+
+            (Command::Start, Self::Fenced) => Becomes(Self::Starting),
+            (Command::Start, Self::Starting | Self::Running | Self::Paused | Self::Draining) => Stays,
 
             // A changed file is no reason for a fenced pipeline to claim again (C15).
             (Command::Reload, Self::Starting | Self::Running | Self::Paused | Self::Draining | Self::Fenced) => Stays,
@@ -141,11 +161,12 @@ mod tests {
 
     use super::*;
 
-    const COMMANDS: [Command; 5] = [Command::Pause, Command::Resume, Command::Restart, Command::Reload, Command::Stop];
+    const COMMANDS: [Command; 6] =
+        [Command::Pause, Command::Resume, Command::Restart, Command::Start, Command::Reload, Command::Stop];
 
     #[test]
     fn r58_every_command_is_legal_in_every_state() {
-        let mut table = String::from("             pause       resume      restart     reload      stop\n");
+        let mut table = String::from("             pause       resume      restart     start       reload      stop\n");
         for state in State::ALL {
             let row: Vec<_> = COMMANDS
                 .map(|command| match state.after(command) {
@@ -158,16 +179,16 @@ mod tests {
             table.push('\n');
         }
         expect![[r#"
-                         pause       resume      restart     reload      stop
-            starting     paused      -           restarting  -           draining
-            running      paused      -           restarting  -           draining
-            paused       -           running     restarting  -           draining
-            draining     -           -           -           -           -
-            restarting   paused      (hurries)   (hurries)   (hurries)   stopped
-            fenced       paused      starting    starting    -           stopped
-            halted       -           starting    starting    starting    stopped
-            finished     -           -           starting    starting    stopped
-            stopped      -           -           starting    starting    -
+                         pause       resume      restart     start       reload      stop
+            starting     paused      -           restarting  -           -           draining
+            running      paused      -           restarting  -           -           draining
+            paused       -           running     restarting  -           -           draining
+            draining     -           -           -           -           -           -
+            restarting   paused      (hurries)   (hurries)   (hurries)   (hurries)   stopped
+            fenced       paused      starting    starting    starting    -           stopped
+            halted       -           starting    starting    starting    starting    stopped
+            finished     -           -           starting    starting    starting    stopped
+            stopped      -           -           starting    starting    starting    -
         "#]]
         .assert_eq(&table);
     }

@@ -28,6 +28,7 @@ pub(super) struct Families {
     pub(super) checkpoint: Checkpoint,
     pub(super) pipeline: Pipeline,
     pub(super) spans: Spans,
+    pub(super) reloads: Reloads,
     all: Vec<Box<dyn AnyFamily>>,
 }
 
@@ -35,6 +36,12 @@ pub(super) struct Families {
 pub(super) struct Spans {
     pub(super) exported: Family<IntCounter>,
     pub(super) dropped: Family<IntCounter>,
+}
+
+/// The families of reloads.
+pub(super) struct Reloads {
+    pub(super) reloads: Family<IntCounter>,
+    pub(super) refused: Family<Gauge>,
 }
 
 /// Propulsion's scheduler metrics.
@@ -119,11 +126,19 @@ impl Families {
                 &[],
             ),
         };
+        let reloads = Reloads {
+            reloads: maker.make(
+                "propulsiond_reloads_total",
+                "Reloads of the pipeline files, by whether every change took effect",
+                &["outcome"],
+            ),
+            refused: maker.make("propulsiond_refused_files", "Pipeline files that the latest reload refused", &[]),
+        };
         let build: Family<Gauge> = maker.make("propulsiond_build_info", "Version of this program", &["version"]);
         build.get(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         maker.register(Process::new());
         let Maker { registry, all, .. } = maker;
-        Self { registry, scheduler, feed, checkpoint, pipeline, spans, all }
+        Self { registry, scheduler, feed, checkpoint, pipeline, spans, reloads, all }
     }
 
     /// Removes the series with these label values from every family that has the labels.

@@ -137,6 +137,10 @@ impl Scene {
                 arguments.extend(["--listen", &self.daemon().address]);
                 check(&self.run_here(&arguments), 0, &[said]);
             }
+            cli::Command::Reload(_) | cli::Command::Control(..) => {
+                arguments.extend(["--listen", &self.daemon().address]);
+                check(&self.run_here(&arguments), 0, &[]);
+            }
             _ => check(&self.run_here(&arguments), 0, &[]),
         }
         Ok(())

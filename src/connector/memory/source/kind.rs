@@ -69,8 +69,8 @@ impl SourceKind for Settings {
 }
 
 /// Returns the inbox of the pipeline. The API keeps it in use, so that it and its events outlive a restart of the
-/// pipeline.
+/// pipeline. Other settings have an inbox of their own.
 fn shared(settings: &Settings, context: &Context) -> Result<Arc<MemoryInbox>, BadSetting> {
-    let name = format!("inbox of {}", context.pipeline);
+    let name = format!("inbox of {}: {settings:?}", context.pipeline);
     context.clients.get_or_make(&name, || MemoryInbox::new(settings, &context.pipeline))
 }

@@ -1,0 +1,294 @@
+//! Hot reload: compares the pipeline files with the running pipelines, and applies the difference (design.md §3.7).
+//!
+//! A reload is a [`Plan`] with an entry for each pipeline, made from the files alone, and its application through the
+//! keepers. A file that fails `check` changes nothing: its running pipeline goes on.
+
+mod plan;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::assembly::{self, Prepared, Surroundings};
+use super::keeper::Redefined;
+use super::registry::{self, Defined, Registered, Registry};
+use crate::clock::Clock;
+use crate::config::document::Problem;
+use crate::runtime::blocking;
+use crate::runtime::supervise::{Group, pipeline_span};
+use crate::spec::Checked;
+use crate::telemetry::health::{Command, RefusedFile};
+use crate::telemetry::metrics::ReloadMetrics;
+pub(crate) use plan::{Change, Plan};
+pub(crate) use watch::watch;
+
+/// Reloads the pipelines of the daemon.
+pub(crate) struct Reloader {
+    paths: Vec<PathBuf>,
+    surroundings: Surroundings,
+    registry: Arc<Registry>,
+    clock: Clock,
+    group: Group,
+    metrics: ReloadMetrics,
+    /// Held during a reload: two at a time would undo each other's changes.
+    turn: tokio::sync::Mutex<Turn>,
+    refused: Mutex<Vec<RefusedFile>>,
+}
+
+/// The right to reload. A daemon that stops ends it.
+#[derive(Debug, Default)]
+struct Turn {
+    is_over: bool,
+}
+
+/// The result of a reload, or of its dry run.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Report {
+    pub dry_run: bool,
+    /// Every pipeline, by name.
+    pub pipelines: Vec<Reloaded>,
+    /// The mistakes that belong to no pipeline. If there are any, nothing was changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+}
+
+/// The result for one pipeline.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Reloaded {
+    pub pipeline: String,
+    pub action: Action,
+    /// The tables of the file that changed; `script` for the script and its modules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<String>,
+    /// The event types that the new script names and the old one did not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub new_event_types: Vec<String>,
+    /// The reason of a refusal or a failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// The effect of a reload on a pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Action {
+    /// The file is new: the pipeline starts.
+    Start,
+    /// The file is gone: the pipeline drains and ends.
+    Stop,
+    /// Handler or filter are exchanged while the pipeline runs.
+    InPlace,
+    /// The pipeline drains, and starts with the new definition.
+    Restart,
+    /// Nothing changed.
+    Keep,
+    /// The file is wrong: the running pipeline goes on.
+    Refuse,
+    /// The old definition did not drain in time, and goes on.
+    Failed,
+}
+
+impl Report {
+    /// Returns whether a file was refused, or a change failed.
+    pub(crate) fn has_failures(&self) -> bool {
+        let failed = |reloaded: &Reloaded| matches!(reloaded.action, Action::Refuse | Action::Failed);
+        !self.problems.is_empty() || self.pipelines.iter().any(failed)
+    }
+}
+
+impl Reloader {
+    pub(crate) fn new(
+        paths: Vec<PathBuf>,
+        surroundings: Surroundings,
+        registry: Arc<Registry>,
+        clock: Clock,
+        group: Group,
+    ) -> Self {
+        let metrics = surroundings.metrics.reloads();
+        let (turn, refused) = Default::default();
+        Self { paths, surroundings, registry, clock, group, metrics, turn, refused }
+    }
+
+    /// Compares the files with the running pipelines, and applies the difference unless it is a dry run. Returns once every
+    /// change is applied, or has failed.
+    pub(crate) async fn reload(&self, dry_run: bool) -> Report {
+        let turn = self.turn.lock().await;
+        if turn.is_over {
+            let problem = Problem::new(&self.paths[0], "the daemon is draining: its files are read at the next start");
+            return self.refuse_all(dry_run, &[problem]);
+        }
+        let running: BTreeMap<_, _> = self
+            .registry
+            .pipelines()
+            .iter()
+            .map(|pipeline| (pipeline.name.to_string(), pipeline.defined().checked.clone()))
+            .collect();
+        let (paths, data) = (self.paths.clone(), self.surroundings.data.clone());
+        let planned = blocking::start(move || Plan::make(&running, &paths, &data)).result().await;
+        let plan = match planned {
+            Ok(Ok(plan)) => plan,
+            Ok(Err(problems)) => return self.refuse_all(dry_run, &problems),
+            Err(lost) => return self.refuse_all(dry_run, &[Problem::new(&self.paths[0], lost.to_string())]),
+        };
+        let mut pipelines = plan.shown();
+        if !dry_run {
+            for advice in &plan.advice {
+                tracing::warn!(help = advice.help.as_deref(), "{advice}");
+            }
+            *self.refused() = plan.refused();
+            for (name, change) in plan.changes {
+                let failed = self.apply(&name, change).await.err();
+                if let Some(why) = failed
+                    && let Some(shown) = pipelines.iter_mut().find(|shown| shown.pipeline == name)
+                {
+                    (shown.action, shown.why) = (Action::Failed, Some(why));
+                }
+            }
+            self.log(&pipelines);
+        }
+        let report = Report { dry_run, pipelines, problems: Vec::new() };
+        if !dry_run {
+            self.count(&report);
+        }
+        report
+    }
+
+    /// Reloads without a caller: files changed, or a signal came.
+    async fn reload_unasked(&self) {
+        if !self.turn.lock().await.is_over {
+            self.reload(false).await;
+        }
+    }
+
+    /// Lets a reload that is under way end, and refuses all later ones.
+    pub(crate) async fn close(&self) {
+        self.turn.lock().await.is_over = true;
+    }
+
+    /// Returns the files that the latest reload refused.
+    pub(crate) fn refused(&self) -> MutexGuard<'_, Vec<RefusedFile>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves everything as it is, because of mistakes that belong to no single pipeline.
+    fn refuse_all(&self, dry_run: bool, problems: &[Problem]) -> Report {
+        let kept = self.registry.pipelines();
+        let pipelines = kept.iter().map(|pipeline| Reloaded::new(&pipeline.name, Action::Keep)).collect();
+        let report = Report { dry_run, pipelines, problems: problems.iter().map(ToString::to_string).collect() };
+        if !dry_run {
+            *self.refused() = problems.iter().map(plan::refused_file).collect();
+            for problem in problems {
+                tracing::error!(help = problem.help.as_deref(), "reload refused: {problem}");
+            }
+            self.count(&report);
+        }
+        report
+    }
+
+    fn count(&self, report: &Report) {
+        self.metrics.reloaded(!report.has_failures());
+        self.metrics.refused(self.refused().len());
+    }
+
+    fn log(&self, pipelines: &[Reloaded]) {
+        for Reloaded { pipeline, action, changed, why, .. } in pipelines {
+            let changed = changed.join(", ");
+            pipeline_span(pipeline).in_scope(|| match action {
+                Action::Keep => {}
+                Action::Start => tracing::info!("pipeline added"),
+                Action::Stop => tracing::info!("pipeline removed"),
+                Action::InPlace => tracing::info!(changed, "pipeline changed while it runs"),
+                Action::Restart => tracing::info!(changed, "pipeline changed, it starts again"),
+                Action::Refuse | Action::Failed => {
+                    tracing::error!(
+                        "change refused, the pipeline goes on as before: {}",
+                        why.as_deref().unwrap_or_default()
+                    );
+                }
+            });
+        }
+    }
+
+    /// Applies a change.
+    ///
+    /// # Errors
+    /// The change did not take effect; the pipeline goes on as before.
+    async fn apply(&self, name: &str, change: Change) -> Result<(), String> {
+        let registered = self.registry.find(name);
+        match (change, registered) {
+            (Change::Keep | Change::Refuse(_), _) => Ok(()),
+            (Change::Start(checked), _) => {
+                let prepared = Prepared::new(*checked, &self.surroundings);
+                registry::start(self.registry.add(prepared, self.clock), &self.group);
+                Ok(())
+            }
+            (Change::Stop, Some(pipeline)) => {
+                // The pipeline stays visible while it drains.
+                pipeline.keeper.retire().await;
+                self.registry.remove(name);
+                drop(pipeline);
+                self.surroundings.metrics.remove_pipeline(name);
+                Ok(())
+            }
+            (Change::InPlace { new, .. }, Some(pipeline)) => self.swap(&pipeline, *new).await,
+            (Change::Restart { new, .. }, Some(pipeline)) => self.redefine(&pipeline, *new).await,
+            // The registry is changed by reloads alone, and one at a time.
+            (_, None) => Err("the pipeline is gone".to_owned()),
+        }
+    }
+
+    /// Exchanges handler and filter. Calls in flight end with the old ones, and the next start uses the new ones.
+    async fn swap(&self, pipeline: &Registered, new: Checked) -> Result<(), String> {
+        let old = pipeline.defined();
+        let handler = new.script.as_ref().map(assembly::handler);
+        let filter = Arc::clone(&new.definition.filter);
+        old.assembly.replace(new.clone());
+        let told = async {
+            if let Some(handler) = handler {
+                pipeline.handle.swap(handler).await;
+            }
+            pipeline.handle.filter(filter).await;
+            // A pipeline that ended because of the old handler starts with the new one.
+            pipeline.keeper.obey(Command::Reload).await;
+        };
+        // A wedged driver takes no commands. Its next start uses the new definition.
+        let is_told = tokio::time::timeout(self.surroundings.drain, told).await.is_ok();
+        old.gauges.config_hash(&assembly::config_hash(&new));
+        pipeline.redefine(Defined {
+            script: new.script.as_ref().map(crate::script::Script::metrics),
+            checked: new,
+            inbox: old.inbox.clone(),
+            gauges: old.gauges.clone(),
+            assembly: Arc::clone(&old.assembly),
+        });
+        if is_told { Ok(()) } else { Err("the pipeline does not answer: its next start uses the new files".to_owned()) }
+    }
+
+    async fn redefine(&self, pipeline: &Registered, new: Checked) -> Result<(), String> {
+        let Prepared { pipeline: definition, defined } = Prepared::new(new, &self.surroundings);
+        match pipeline.keeper.redefine(definition).await {
+            Some(Redefined::Starts | Redefined::Rests) => {
+                pipeline.redefine(defined);
+                Ok(())
+            }
+            Some(Redefined::DrainTimedOut(tasks)) => {
+                let old = pipeline.defined();
+                old.gauges.config_hash(&assembly::config_hash(&old.checked));
+                let limit = self.surroundings.drain;
+                let tasks = tasks.join(", ");
+                Err(format!("it did not drain within {limit:?} ({tasks}), and started again with the old definition"))
+            }
+            None => Err("its keeper is gone".to_owned()),
+        }
+    }
+}
+
+impl Reloaded {
+    fn new(pipeline: &str, action: Action) -> Self {
+        let (changed, new_event_types) = Default::default();
+        Self { pipeline: pipeline.to_owned(), action, changed, new_event_types, why: None }
+    }
+}
