@@ -125,8 +125,8 @@ pub enum CommandArgs {
     ///
     /// Needs `checkpoint = "sink"`, a sink that writes a local file, and a source that still has its events. Works in
     /// `rebuild/PIPELINE` of the data directory, so that the daemon may run meanwhile. An interrupted rebuild is resumed.
-    /// The exchange needs the daemon to be stopped: while it runs, the command exits with 3, and the same command catches
-    /// up and exchanges the files later. The former files are kept.
+    /// For the exchange, the daemon restarts the pipeline. If it cannot be asked (`listen = "off"`), the command exits with
+    /// 3: once the daemon is stopped, the same command catches up and exchanges the files. The former files are kept.
     #[command(after_help = RebuildArgs::HELP)]
     Rebuild(RebuildArgs),
     /// Show the pipelines of the running daemon: state, lag, rate, the oldest failing stream

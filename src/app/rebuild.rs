@@ -3,14 +3,19 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context as _;
+
 use super::App;
 use super::commands::find;
 use super::output::Output;
 use crate::cli::{ExitStatus, RebuildArgs};
 use crate::clock::{Clock, Timestamp};
-use crate::commands::rebuild::{Outcome, Plan, Refused, Work};
+use crate::commands::client::Client;
+use crate::commands::control;
+use crate::commands::rebuild::{FileSizes, Outcome, Plan, Refused, Work};
 use crate::config::scalar::Text;
 use crate::config::settings::{DaemonSettings, Listen, OtlpSettings};
+use crate::daemon::exchange::Direction;
 use crate::spec;
 use crate::telemetry::logging::Logs;
 
@@ -44,10 +49,12 @@ async fn rebuild(
         return Ok(ExitStatus::Ok);
     }
     let work = plan.open()?;
-    let outcome = if let Some(direction) = work.complete()? {
-        Outcome::Completed(direction)
+    let outcome = if let Some(intent) = work.plan.workspace.interrupted()? {
+        exchange(settings, &work, Exchange::Rest(intent.direction)).await?;
+        Outcome::Completed(intent.direction)
     } else if args.undo {
-        Outcome::Undone { files: work.undo()? }
+        work.prepare_undo()?;
+        Outcome::Undone { files: exchange(settings, &work, Exchange::Whole(Direction::Former)).await? }
     } else {
         work.plan.check_feed(args.yes)?;
         if !output.json {
@@ -56,7 +63,10 @@ async fn rebuild(
         let clock = Clock::start();
         match job(settings, &work, logs, signals).await? {
             Ok(events) => {
-                let files = work.exchange(args.yes)?;
+                if !args.yes {
+                    work.check_results()?;
+                }
+                let files = exchange(settings, &work, Exchange::Whole(Direction::Rebuilt)).await?;
                 Outcome::Rebuilt { events, took: clock.now().since(Timestamp::ZERO), files }
             }
             Err(status) => return Ok(unfinished(&work, status, output)),
@@ -99,6 +109,62 @@ async fn job(
     // A finite job reloads no files.
     let run = app.run_to_end(logs, Arc::default(), signals).await;
     Ok(if run.is_finished { Ok(run.events) } else { Err(run.status) })
+}
+
+/// The part of an exchange that is to be performed.
+#[derive(Clone, Copy)]
+enum Exchange {
+    Whole(Direction),
+    /// The exchange was declared before.
+    Rest(Direction),
+}
+
+/// Exchanges the files: by itself, or through the daemon that uses them. Returns their sizes before and after.
+async fn exchange(settings: &DaemonSettings, work: &Work, part: Exchange) -> anyhow::Result<Vec<FileSizes>> {
+    let before = work.sizes();
+    match (work.holder()?, part) {
+        (Some(holder), _) => exchange_in_daemon(settings, work, part, &holder).await?,
+        (None, Exchange::Whole(direction)) => work.exchange(direction)?,
+        (None, Exchange::Rest(_)) => work.complete()?,
+    }
+    Ok(FileSizes::paired(before, work.sizes()))
+}
+
+/// Declares the exchange, and has the daemon restart the pipeline, which performs it.
+async fn exchange_in_daemon(
+    settings: &DaemonSettings,
+    work: &Work,
+    part: Exchange,
+    holder: &str,
+) -> anyhow::Result<()> {
+    let (Exchange::Whole(direction) | Exchange::Rest(direction)) = part;
+    let workspace = &work.plan.workspace;
+    let name = work.plan.definition().name();
+    // The daemon is asked before anything is declared: if it cannot answer, everything stays as it is.
+    let client = async {
+        let client = Client::new(settings)?;
+        client.get::<serde_json::Value>(&format!("/pipelines/{name}")).await.map(|_| client)
+    };
+    let client = client.await.with_context(|| {
+        format!(
+            "the files in `{}` are complete, but the daemon that uses the present ones ({holder}) cannot be asked to \
+             exchange them (stop it and run the command again)",
+            workspace.directory(direction).display()
+        )
+    })?;
+    if let Exchange::Whole(direction) = part {
+        work.declare(direction)?;
+    }
+    let restarted = control::command(&client, name, "restart", true).await;
+    if workspace.interrupted()?.is_none() {
+        return Ok(());
+    }
+    let why = match restarted {
+        Ok(answer) => answer["reason"].as_str().unwrap_or_default().to_owned(),
+        Err(error) => format!("{error:#}"),
+    };
+    let rest = "the exchange is declared and not performed yet (the next start of the pipeline performs it)";
+    Err(anyhow::Error::msg(why).context(rest))
 }
 
 /// Reports a job that did not reach the tail, and returns the exit status of the command.

@@ -29,7 +29,7 @@ pub struct RebuildArgs {
 impl RebuildArgs {
     pub(super) const HELP: &str = "Example: propulsiond rebuild orders --dry-run\n\
         Exit status: 0 the files are exchanged, 1 the rebuild failed or would lose something, 2 the pipeline cannot be \
-        rebuilt, 3 the data directory is in use or the feed is missing";
+        rebuilt, 3 the feed is missing, or the daemon uses the files and cannot be asked";
 
     /// Returns the directories in which the name is looked for.
     pub fn directories(&self) -> Vec<PathBuf> {

@@ -86,8 +86,7 @@ impl Plan {
         refusals::of_kind(definition, data).map_err(|problem| Refused::Files(vec![problem]))?;
         refusals::of_sharing(definition, files, data).map_err(Refused::Files)?;
         let workspace = Workspace::new(data, definition.name());
-        let holder = data_dir::holder(data)
-            .with_context(|| format!("cannot find out which process uses the data directory `{}`", data.display()))?;
+        let holder = holder(data)?;
         let files = own_files(definition, data);
         let earlier = Earlier::find(&workspace, &checked, is_fresh);
         Ok(Self { data: data.to_owned(), workspace, holder, earlier, is_fresh, files, checked })
@@ -165,62 +164,80 @@ impl Work {
         Ok(rebuilt)
     }
 
-    /// Completes an exchange that was interrupted, if there is one.
+    /// Completes an exchange that was interrupted. No daemon may use the data directory.
     ///
     /// # Errors
     /// The data directory is in use, or a file cannot be renamed.
-    pub(crate) fn complete(&self) -> anyhow::Result<Option<Direction>> {
-        let Plan { data, workspace, .. } = &self.plan;
-        if workspace.interrupted()?.is_none() {
-            return Ok(None);
-        }
-        let _lock = DataDir::lock(data)?;
-        exchange::complete(self.plan.definition(), data)
+    pub(crate) fn complete(&self) -> anyhow::Result<()> {
+        let _lock = DataDir::lock(&self.plan.data)?;
+        exchange::complete(self.plan.definition(), &self.plan.data).map(drop)
     }
 
-    /// Exchanges the present files for the rebuilt ones, and returns their sizes before and after.
+    /// Checks that the rebuilt results have everything that the present ones have.
     ///
     /// # Errors
-    /// The data directory is in use, the rebuilt files lack something, or the files cannot be exchanged.
-    pub(crate) fn exchange(&self, accepts_loss: bool) -> Result<Vec<FileSizes>, Refused> {
+    /// They lack something, or cannot be read.
+    pub(crate) fn check_results(&self) -> Result<(), Refused> {
         let Plan { data, workspace, .. } = &self.plan;
         let definition = self.plan.definition();
-        let _lock = DataDir::lock(data).context(format!(
-            "the rebuilt files are complete in `{}`, and the present ones are still in use (stop the daemon and run the \
-             command again: it catches up and exchanges them)",
-            workspace.rebuilt().display()
-        ))?;
-        if let (Progress::Sink(sink), false) = (&definition.progress, accepts_loss) {
-            let missing = sink.missing(&context(definition, data), &context(definition, &workspace.rebuilt()))?;
-            refusals::of_missing(&missing, definition, &workspace.rebuilt()).map_err(Refused::Failed)?;
-        }
-        let before = self.sizes();
-        Exchange::new(definition, data, workspace, Direction::Rebuilt).perform()?;
-        Ok(FileSizes::paired(data, before, self.sizes()))
+        let Progress::Sink(sink) = &definition.progress else { return Ok(()) };
+        let missing = sink.missing(&context(definition, data), &context(definition, &workspace.rebuilt()))?;
+        refusals::of_missing(&missing, definition, &workspace.rebuilt()).map_err(Refused::Failed)
     }
 
-    /// Returns to the files before the latest exchange.
+    /// Prepares the return to the files before the latest exchange.
     ///
     /// # Errors
-    /// There are none, the data directory is in use, or the files cannot be exchanged.
-    pub(crate) fn undo(&self) -> Result<Vec<FileSizes>, Refused> {
-        let Plan { data, workspace, .. } = &self.plan;
+    /// There are none.
+    pub(crate) fn prepare_undo(&self) -> Result<(), Refused> {
+        let workspace = &self.plan.workspace;
         let former = workspace.former();
         if !former.is_dir() {
             let why = format!("there is nothing to return to: `{}` does not exist", former.display());
             return Err(Refused::Failed(why));
         }
-        let _lock = DataDir::lock(data).context("the present files are in use (stop the daemon first)")?;
         // The present files take the place of the rebuild. They also have the events that the daemon has handled since,
         // perhaps by other definitions, so that no rebuild may resume from them.
-        exchange::remove_file(&workspace.definition())?;
-        let before = self.sizes();
-        Exchange::new(self.plan.definition(), data, workspace, Direction::Former).perform()?;
-        Ok(FileSizes::paired(data, before, self.sizes()))
+        Ok(exchange::remove_file(&workspace.definition())?)
     }
 
-    fn sizes(&self) -> Vec<(PathBuf, u64)> {
-        let size = |file: &PathBuf| (file.clone(), disk_usage(&self.plan.data.join(file)));
+    /// Returns the process that uses the data directory now.
+    ///
+    /// # Errors
+    /// The lock file cannot be read.
+    pub(crate) fn holder(&self) -> anyhow::Result<Option<String>> {
+        holder(&self.plan.data)
+    }
+
+    /// Exchanges the files. No daemon may use the data directory.
+    ///
+    /// # Errors
+    /// The data directory is in use, or the files cannot be exchanged.
+    pub(crate) fn exchange(&self, direction: Direction) -> anyhow::Result<()> {
+        let _lock = DataDir::lock(&self.plan.data)?;
+        self.of(direction).perform()
+    }
+
+    /// Declares the exchange, which the next start of the pipeline performs.
+    ///
+    /// # Errors
+    /// The files do not fit each other, or the intent cannot be written.
+    pub(crate) fn declare(&self, direction: Direction) -> anyhow::Result<()> {
+        self.of(direction).declare().map(drop)
+    }
+
+    fn of(&self, direction: Direction) -> Exchange<'_> {
+        Exchange::new(self.plan.definition(), &self.plan.data, &self.plan.workspace, direction)
+    }
+
+    /// Returns the files to exchange, with their present sizes.
+    pub(crate) fn sizes(&self) -> Vec<(PathBuf, u64)> {
+        let size = |file: &PathBuf| (self.plan.data.join(file), disk_usage(&self.plan.data.join(file)));
         self.plan.files.iter().map(size).collect()
     }
+}
+
+fn holder(data: &Path) -> anyhow::Result<Option<String>> {
+    data_dir::holder(data)
+        .with_context(|| format!("cannot find out which process uses the data directory `{}`", data.display()))
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use async_trait::async_trait;
 
 use super::exchange;
 use super::registry::Defined;
@@ -143,15 +144,20 @@ impl Assembly {
     }
 }
 
+#[async_trait]
 impl Assemble for Assembly {
+    async fn prepare(&self) -> anyhow::Result<()> {
+        let definition = self.checked.read().unwrap_or_else(PoisonError::into_inner).definition.clone();
+        if exchange::complete_between_runs(definition, self.context.data.clone()).await?.is_some() {
+            tracing::info!("the files were exchanged for those of a rebuild");
+        }
+        Ok(())
+    }
+
     fn assemble(&self) -> anyhow::Result<Parts> {
         let Checked { definition, script } = self.checked.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Definition { source, sink, progress, filter, .. } = &definition;
         let context = &self.context;
-        // Nothing has the pipeline's files open between two runs.
-        if exchange::complete(&definition, &context.data)?.is_some() {
-            tracing::info!("the files were exchanged for those of a rebuild");
-        }
         let source = source.build(context).context("open the source")?;
         let (sink, checkpoints) = match progress {
             Progress::Sink(sink) => {

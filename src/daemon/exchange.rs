@@ -11,22 +11,29 @@
 //!
 //! An exchange takes several renames, and a crash can come between any two of them. A database and a registry of different
 //! runs do not fit together: the same number can denote two files. Therefore `exchange` is durable before the first rename.
-//! The next process that locks the data directory, a daemon or the command, performs the remaining renames before it
-//! opens a file. So no pipeline runs between two renames, and their order does not matter.
+//! The next start of the pipeline, or the next run of the command, performs the remaining renames before it opens a file. So
+//! no pipeline runs between two renames, and their order does not matter.
+//!
+//! The command performs an exchange itself if no daemon uses the data directory. If one does, the command declares the
+//! intent and has the daemon restart the pipeline.
 
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::connector::Context;
+use crate::connector::{self, Context};
+use crate::runtime::blocking;
 use crate::spec::{Definition, Progress};
 
 /// The directory of the rebuilds in a data directory.
 const REBUILDS: &str = "rebuild";
+/// The time for the files of the latest run to be closed before an exchange.
+const FILES_TO_CLOSE: Duration = Duration::from_secs(10);
 
 /// The directory of a pipeline's rebuilds.
 #[derive(Clone, Debug)]
@@ -108,7 +115,8 @@ impl Workspace {
         self.directory(Direction::Former)
     }
 
-    fn directory(&self, direction: Direction) -> PathBuf {
+    /// Returns the directory whose files come into use.
+    pub(crate) fn directory(&self, direction: Direction) -> PathBuf {
         self.root.join(direction.name())
     }
 
@@ -194,7 +202,20 @@ impl<'a> Exchange<'a> {
     /// The files do not fit each other, a process has one open, or a file cannot be renamed. Once the exchange has begun,
     /// [`complete`] performs its rest.
     pub(crate) fn perform(&self) -> anyhow::Result<()> {
-        settle(self.definition, self.data, self.workspace, self.direction)?;
+        settle(self.definition, self.data)?;
+        let intent = self.declare()?;
+        let rest =
+            "the exchange is not complete (the next start of the pipeline completes it, and so does the command)";
+        let renamed = self.workspace.rename(self.data, &intent, &mut || Ok(()));
+        renamed.and_then(|()| self.workspace.end(self.direction)).context(rest)
+    }
+
+    /// Declares an exchange, which the next start of the pipeline performs. A daemon may use the present files.
+    ///
+    /// # Errors
+    /// The files do not fit each other, or the intent cannot be written.
+    pub(crate) fn declare(&self) -> anyhow::Result<Intent> {
+        settle(self.definition, &self.workspace.directory(self.direction))?;
         let intent = self.intent()?;
         let kept = self.workspace.directory(self.direction.opposite());
         // The files before an earlier exchange: one generation is kept.
@@ -203,9 +224,7 @@ impl<'a> Exchange<'a> {
         self.workspace
             .declare(&intent)
             .with_context(|| format!("cannot write `{}`", self.workspace.intent().display()))?;
-        let rest = "the exchange is not complete (the next start of the daemon completes it, and so does the command)";
-        let renamed = self.workspace.rename(self.data, &intent, &mut || Ok(()));
-        renamed.and_then(|()| self.workspace.end(self.direction)).context(rest)
+        Ok(intent)
     }
 
     /// Decides about each file, and adapts the replacements to the present files.
@@ -219,11 +238,12 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// Closes the files on both sides of an exchange.
-fn settle(definition: &Definition, data: &Path, workspace: &Workspace, direction: Direction) -> anyhow::Result<()> {
-    let Progress::Sink(sink) = &definition.progress else { return Ok(()) };
-    sink.settle(&context(definition, data))?;
-    sink.settle(&context(definition, &workspace.directory(direction)))
+/// Closes the pipeline's files in a data directory.
+fn settle(definition: &Definition, data: &Path) -> anyhow::Result<()> {
+    match &definition.progress {
+        Progress::Sink(sink) => sink.settle(&context(definition, data)),
+        Progress::Store(_) => Ok(()),
+    }
 }
 
 /// Performs the rest of an exchange of a pipeline's files that was interrupted, if there is one. The caller holds the lock of
@@ -235,13 +255,28 @@ pub(crate) fn complete(definition: &Definition, data: &Path) -> anyhow::Result<O
     let workspace = Workspace::new(data, definition.name());
     let Some(intent) = workspace.interrupted()? else { return Ok(None) };
     let direction = intent.direction;
-    let completed = settle(definition, data, &workspace, direction)
+    let completed = settle(definition, data)
+        .and_then(|()| settle(definition, &workspace.directory(direction)))
         .and_then(|()| workspace.rename(data, &intent, &mut || Ok(())))
         .and_then(|()| workspace.end(direction));
     completed.with_context(|| {
-        format!("the exchange of the files of `{}` was interrupted, and its rest fails", definition.name())
+        format!("the exchange of the files of `{}`, which a rebuild began, cannot be completed", definition.name())
     })?;
     Ok(Some(direction))
+}
+
+/// Like [`complete`], between two runs of the pipeline in this process.
+///
+/// # Errors
+/// As [`complete`]'s.
+pub(crate) async fn complete_between_runs(definition: Definition, data: PathBuf) -> anyhow::Result<Option<Direction>> {
+    // Most starts have nothing to complete, and need not wait.
+    if Workspace::new(&data, definition.name()).interrupted()?.is_none() {
+        return Ok(None);
+    }
+    // The latest run has ended, and its files close on threads of their own. One that stays open fails the exchange.
+    let _still_open = connector::closed(FILES_TO_CLOSE).await;
+    blocking::start(move || complete(&definition, &data)).result().await?
 }
 
 /// Returns the files that a rebuild of a pipeline exchanges, relative to the data directory.

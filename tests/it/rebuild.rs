@@ -108,7 +108,7 @@ fn a_rebuild_gives_the_rows_of_the_corrected_script_and_the_daemon_goes_on_behin
 }
 
 #[test]
-fn a_rebuild_works_beside_the_daemon_and_exchanges_the_files_once_it_is_stopped() {
+fn a_rebuild_beside_a_daemon_that_cannot_be_asked_exchanges_the_files_once_it_is_stopped() {
     let place = corrected(20);
     // The daemon has the same definition, and its rows are those of the wrong script.
     let daemon = place.start(&[]);
@@ -116,8 +116,10 @@ fn a_rebuild_works_beside_the_daemon_and_exchanges_the_files_once_it_is_stopped(
     daemon.until("/metrics", |_, page| handled(page, "p") == 10);
     let holder = format!("process {}", daemon.id());
     check(&rebuild(&place, &["p", "--dry-run"]), 0, &["A daemon uses these files", &holder]);
-    let output = rebuild(&place, &["p"]);
-    check(&output, 3, &["finished: 30 events handled", "complete in `data/rebuild/p/new`", &holder, "stop the daemon"]);
+    let output = rebuild(&place, &["p", "--listen", "off"]);
+    let said =
+        ["finished: 30 events handled", "files in `data/rebuild/p/new` are complete", &holder, "stop it and run"];
+    check(&output, 3, &said);
     append(&place, 30, 35);
     daemon.until("/metrics", |_, page| handled(page, "p") == 15);
     check(&doctor(&place), 0, &["note: a rebuild of `p` was not finished, or undone"]);
@@ -126,6 +128,45 @@ fn a_rebuild_works_beside_the_daemon_and_exchanges_the_files_once_it_is_stopped(
     check(&rebuild(&place, &["p"]), 0, &["is resumed", "`p` is rebuilt: 7 events handled"]);
     check_rows(&place, 37, "right");
     check_goes_on(&place, 37, "right");
+}
+
+#[test]
+fn the_running_daemon_restarts_the_pipeline_to_exchange_its_files() {
+    let place = corrected(20);
+    place.write("q.toml", "[source.memory]\n[sink.null]\n");
+    let daemon = place.start(&[]);
+    let address = ["--listen", &daemon.address];
+    let command = |arguments: &[&str]| rebuild(&place, &[arguments, &address].concat());
+    append(&place, 20, 25);
+    daemon.until("/metrics", |_, page| handled(page, "p") == 5);
+    check(&command(&["p"]), 0, &["restarts the pipeline to replace them", "`p` is rebuilt: 25 events handled"]);
+    check_rows(&place, 25, "right");
+    assert!(place.path("data/rebuild/p/old/rows.db").exists() && !place.path("data/rebuild/p/new").exists());
+    append(&place, 25, 30);
+    daemon.until("/metrics", |_, page| handled(page, "p") == 10);
+    check_rows(&place, 30, "right");
+
+    check(&command(&["p", "--undo"]), 0, &["`p` is back at its files before the rebuild"]);
+    daemon.until("/metrics", |_, page| handled(page, "p") == 15);
+    check_rows(&place, 30, "wrong");
+    let (_, page) = daemon.get("/metrics");
+    assert!(page.contains("propulsiond_restarts_total{pipeline=\"p\"} 0"), "no start failed: {page}");
+    assert_eq!(daemon.stop("TERM").0, Some(0));
+    check(&place.run(&["--until-tail"]), 0, &["finished: 0 events handled"]);
+}
+
+#[test]
+fn a_daemon_without_the_pipeline_exchanges_nothing() {
+    let place = corrected(20);
+    let other = Place::new(&[("q.toml", "[source.memory]\n[sink.null]\n")]);
+    let mut start = program();
+    start.arg(other.path("pipelines")).arg("--data-dir").arg(place.path("data")).args(["--listen", "127.0.0.1:0"]);
+    let daemon = Daemon::start(start);
+    let output = rebuild(&place, &["p", "--listen", &daemon.address]);
+    check(&output, 3, &["cannot be asked to exchange them", "there is no pipeline `p`"]);
+    assert!(!place.path("data/rebuild/p/exchange").exists());
+    drop(daemon);
+    check(&rebuild(&place, &["p"]), 0, &["is resumed", "`p` is rebuilt: 0 events handled"]);
 }
 
 #[test]
@@ -161,7 +202,7 @@ fn a_killed_rebuild_is_resumed() {
 /// Makes a rebuild that is complete, but not exchanged: a daemon holds the data directory.
 fn complete_but_not_exchanged(place: &Place) {
     let daemon = place.start(&[]);
-    check(&rebuild(place, &["p"]), 3, &["stop the daemon and run the command again"]);
+    check(&rebuild(place, &["p", "--listen", "off"]), 3, &["stop it and run the command again"]);
     assert_eq!(daemon.stop("TERM").0, Some(0));
 }
 

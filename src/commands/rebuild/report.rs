@@ -19,10 +19,10 @@ pub(crate) struct FileSizes {
 }
 
 impl FileSizes {
-    /// Pairs the sizes of files in a data directory.
-    pub(super) fn paired(data: &Path, before: Vec<(PathBuf, u64)>, after: Vec<(PathBuf, u64)>) -> Vec<Self> {
+    /// Pairs the sizes of the same files.
+    pub(crate) fn paired(before: Vec<(PathBuf, u64)>, after: Vec<(PathBuf, u64)>) -> Vec<Self> {
         let both = before.into_iter().zip(after);
-        both.map(|((file, before), (_, after))| Self { path: data.join(file), before, after }).collect()
+        both.map(|((path, before), (_, after))| Self { path, before, after }).collect()
     }
 }
 
@@ -160,7 +160,7 @@ impl Plan {
         }
         if let Some(holder) = &self.holder {
             lines.push(format!(
-                "A daemon uses these files ({holder}). It may go on meanwhile, but must be stopped before they are replaced."
+                "A daemon uses these files ({holder}). It goes on meanwhile, and restarts the pipeline to replace them."
             ));
         }
         lines.join("\n") + "\n"
