@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use serde_json::Value;
 
 use super::App;
 use super::commands::find;
@@ -15,6 +16,7 @@ use crate::commands::control;
 use crate::commands::rebuild::{FileSizes, Outcome, Plan, Refused, Work};
 use crate::config::scalar::Text;
 use crate::config::settings::{DaemonSettings, Listen, OtlpSettings};
+use crate::daemon::assembly::config_hash;
 use crate::daemon::exchange::Direction;
 use crate::spec;
 use crate::telemetry::logging::Logs;
@@ -141,14 +143,9 @@ async fn exchange_in_daemon(
     let workspace = &work.plan.workspace;
     let name = work.plan.definition().name();
     // The daemon is asked before anything is declared: if it cannot answer, everything stays as it is.
-    let client = async {
-        let client = Client::new(settings)?;
-        client.get::<serde_json::Value>(&format!("/pipelines/{name}")).await.map(|_| client)
-    };
-    let client = client.await.with_context(|| {
+    let client = willing(settings, &work.plan, direction).await.with_context(|| {
         format!(
-            "the files in `{}` are complete, but the daemon that uses the present ones ({holder}) cannot be asked to \
-             exchange them (stop it and run the command again)",
+            "the files in `{}` are complete, and the daemon that uses the present ones ({holder}) does not exchange them",
             workspace.directory(direction).display()
         )
     })?;
@@ -165,6 +162,23 @@ async fn exchange_in_daemon(
     };
     let rest = "the exchange is declared and not performed yet (the next start of the pipeline performs it)";
     Err(anyhow::Error::msg(why).context(rest))
+}
+
+/// Returns a client of a daemon that answers and has the pipeline. For an exchange for the rebuilt files, the daemon runs the
+/// definition of the rebuild, or reloads its files: with another one, the next events would not fit the rebuilt tables.
+async fn willing<'a>(settings: &'a DaemonSettings, plan: &Plan, direction: Direction) -> anyhow::Result<Client<'a>> {
+    let unasked = "it cannot be asked (stop it and run the command again)";
+    let client = Client::new(settings).context(unasked)?;
+    let path = format!("/pipelines/{}", plan.definition().name());
+    let is_same = async || -> anyhow::Result<bool> {
+        let pipeline = client.get::<Value>(&path).await.context(unasked)?;
+        Ok(direction == Direction::Former || pipeline["config_hash"] == config_hash(&plan.checked))
+    };
+    // The daemon looks at its files at intervals only, or never.
+    if is_same().await? || control::reload(&client, false).await.is_ok() && is_same().await? {
+        return Ok(client);
+    }
+    anyhow::bail!("it runs another definition of the pipeline, or does not read `{}`", plan.file().display())
 }
 
 /// Reports a job that did not reach the tail, and returns the exit status of the command.

@@ -96,6 +96,11 @@ impl Plan {
         &self.checked.definition
     }
 
+    /// Returns the pipeline's file.
+    pub(crate) fn file(&self) -> &Path {
+        self.definition().loaded.file()
+    }
+
     /// Checks that the events which the present results are made of can be read again. `accepts_loss`: it does not matter if
     /// some cannot.
     ///

@@ -156,6 +156,29 @@ fn the_running_daemon_restarts_the_pipeline_to_exchange_its_files() {
 }
 
 #[test]
+fn the_daemon_runs_the_definition_of_the_rebuild_before_the_exchange() {
+    let place = corrected(20);
+    place.write("p.rhai", &script("wrong"));
+    let mut start = place.command(&[]);
+    start.env("PROPULSIOND__WATCH", "off");
+    let daemon = Daemon::start(start);
+    place.write("p.rhai", &script("right"));
+    check(&rebuild(&place, &["p", "--listen", &daemon.address]), 0, &["`p` is rebuilt: 20 events handled"]);
+    append(&place, 20, 23);
+    daemon.until("/metrics", |_, page| handled(page, "p") == 3);
+    check_rows(&place, 23, "right");
+
+    // A file that the daemon does not read.
+    std::fs::create_dir(place.path("other")).unwrap();
+    std::os::unix::fs::symlink("../pipelines/feed", place.path("other/feed")).unwrap();
+    std::fs::write(place.path("other/p.toml"), PIPELINE).unwrap();
+    std::fs::write(place.path("other/p.rhai"), script("other")).unwrap();
+    let output = rebuild(&place, &["p", "--config", "other", "--listen", &daemon.address]);
+    check(&output, 3, &["does not exchange them: it runs another definition", "does not read `other/p.toml`"]);
+    check_rows(&place, 23, "right");
+}
+
+#[test]
 fn a_daemon_without_the_pipeline_exchanges_nothing() {
     let place = corrected(20);
     let other = Place::new(&[("q.toml", "[source.memory]\n[sink.null]\n")]);
@@ -163,7 +186,7 @@ fn a_daemon_without_the_pipeline_exchanges_nothing() {
     start.arg(other.path("pipelines")).arg("--data-dir").arg(place.path("data")).args(["--listen", "127.0.0.1:0"]);
     let daemon = Daemon::start(start);
     let output = rebuild(&place, &["p", "--listen", &daemon.address]);
-    check(&output, 3, &["cannot be asked to exchange them", "there is no pipeline `p`"]);
+    check(&output, 3, &["does not exchange them: it cannot be asked", "there is no pipeline `p`"]);
     assert!(!place.path("data/rebuild/p/exchange").exists());
     drop(daemon);
     check(&rebuild(&place, &["p"]), 0, &["is resumed", "`p` is rebuilt: 0 events handled"]);
