@@ -153,8 +153,14 @@ async fn exchange_in_daemon(
         work.declare(direction)?;
     }
     let restarted = control::command(&client, name, "restart", true).await;
-    if workspace.interrupted()?.is_none() {
+    if workspace.has_ended(direction)? {
         return Ok(());
+    }
+    if workspace.interrupted()?.is_none() {
+        anyhow::bail!(
+            "the daemon goes on with the present files of `{name}`, because the exchange fails (its log has the reason; most \
+             often another program has a file open: close it and run the command again)"
+        );
     }
     let why = match restarted {
         Ok(answer) => answer["reason"].as_str().unwrap_or_default().to_owned(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_trait::async_trait;
 
-use super::exchange;
+use super::exchange::{self, AtStart};
 use super::registry::Defined;
 use crate::connector::{Clients, Context};
 use crate::handler::AnyHandler;
@@ -148,8 +148,16 @@ impl Assembly {
 impl Assemble for Assembly {
     async fn prepare(&self) -> anyhow::Result<()> {
         let definition = self.checked.read().unwrap_or_else(PoisonError::into_inner).definition.clone();
-        if exchange::complete_between_runs(definition, self.context.data.clone()).await?.is_some() {
-            tracing::info!("the files were exchanged for those of a rebuild");
+        match exchange::complete_at_start(definition, self.context.data.clone()).await? {
+            AtStart::Nothing => {}
+            AtStart::Exchanged => tracing::info!("the files were exchanged for those of a rebuild"),
+            AtStart::Withdrawn(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(
+                    error,
+                    "the files of a rebuild were not taken over, the pipeline goes on with the present ones"
+                );
+            }
         }
         Ok(())
     }

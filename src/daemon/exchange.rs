@@ -7,7 +7,7 @@
 //! | `new/` | the data directory of the rebuild |
 //! | `old/` | the files before the latest exchange |
 //! | `definition` | the hash of the definition that `new/` is made by |
-//! | `exchange` | an exchange has begun: its [`Intent`] |
+//! | `exchange` | the [`Intent`] of a declared exchange |
 //!
 //! An exchange takes several renames, and a crash can come between any two of them. A database and a registry of different
 //! runs do not fit together: the same number can denote two files. Therefore `exchange` is durable before the first rename.
@@ -15,20 +15,25 @@
 //! no pipeline runs between two renames, and their order does not matter.
 //!
 //! The command performs an exchange itself if no daemon uses the data directory. If one does, the command declares the
-//! intent and has the daemon restart the pipeline.
+//! intent and has the daemon restart the pipeline. A start that cannot rename any file withdraws the intent: the pipeline
+//! goes on with the present files.
 
-use std::fs::{self, File, Metadata};
+mod files;
+
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use crate::connector::{self, Context};
 use crate::runtime::blocking;
 use crate::spec::{Definition, Progress};
+
+use files::{adapt, move_away, replace};
+pub(crate) use files::{disk_usage, fits, metadata, remove_directory, remove_file};
 
 /// The directory of the rebuilds in a data directory.
 const REBUILDS: &str = "rebuild";
@@ -52,7 +57,7 @@ pub(crate) enum Direction {
     Former,
 }
 
-/// An exchange that has begun. It does not depend on the pipeline's definition, which can change before its completion.
+/// A declared exchange. It does not depend on the pipeline's definition, which can change before the completion.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Intent {
     /// The directory whose files come into use.
@@ -168,6 +173,24 @@ impl Workspace {
         Ok(())
     }
 
+    /// Returns whether a file of an exchange is in another place already.
+    fn has_begun(&self, data: &Path, intent: &Intent) -> bool {
+        let (new, kept) = (self.directory(intent.direction), self.directory(intent.direction.opposite()));
+        intent.files.iter().any(|IntendedFile { path, is_replaced }| {
+            // A second name of the present file changes nothing yet.
+            let is_away = kept.join(path).exists() && !data.join(path).exists();
+            is_away || *is_replaced && !new.join(path).exists()
+        })
+    }
+
+    /// Returns whether the files of an exchange are in use: its end removes their directory.
+    ///
+    /// # Errors
+    /// The intent cannot be read.
+    pub(crate) fn has_ended(&self, direction: Direction) -> anyhow::Result<bool> {
+        Ok(self.interrupted()?.is_none() && !self.directory(direction).exists())
+    }
+
     /// Removes the intent, and then the directory that held the replacements.
     fn end(&self, direction: Direction) -> anyhow::Result<()> {
         let intent = self.intent();
@@ -265,18 +288,47 @@ pub(crate) fn complete(definition: &Definition, data: &Path) -> anyhow::Result<O
     Ok(Some(direction))
 }
 
-/// Like [`complete`], between two runs of the pipeline in this process.
+/// The effect of a start of a pipeline on a declared exchange.
+#[derive(Debug)]
+pub(crate) enum AtStart {
+    /// None was declared.
+    Nothing,
+    Exchanged,
+    /// Nothing could be renamed: the intent is withdrawn, and the present files stay.
+    Withdrawn(anyhow::Error),
+}
+
+/// Like [`complete`], between two runs of the pipeline in this process. If another program has a file open, the pipeline
+/// need not wait for it: an exchange that has not begun is withdrawn.
 ///
 /// # Errors
-/// As [`complete`]'s.
-pub(crate) async fn complete_between_runs(definition: Definition, data: PathBuf) -> anyhow::Result<Option<Direction>> {
+/// The exchange has begun, and its rest fails.
+pub(crate) async fn complete_at_start(definition: Definition, data: PathBuf) -> anyhow::Result<AtStart> {
     // Most starts have nothing to complete, and need not wait.
     if Workspace::new(&data, definition.name()).interrupted()?.is_none() {
-        return Ok(None);
+        return Ok(AtStart::Nothing);
     }
     // The latest run has ended, and its files close on threads of their own. One that stays open fails the exchange.
     let _still_open = connector::closed(FILES_TO_CLOSE).await;
-    blocking::start(move || complete(&definition, &data)).result().await?
+    let work = move || match complete(&definition, &data) {
+        Ok(_) => Ok(AtStart::Exchanged),
+        Err(error) => withdraw(&definition, &data, error),
+    };
+    blocking::start(work).result().await?
+}
+
+/// Removes the intent of an exchange that has not begun.
+fn withdraw(definition: &Definition, data: &Path, error: anyhow::Error) -> anyhow::Result<AtStart> {
+    let workspace = Workspace::new(data, definition.name());
+    match workspace.interrupted()? {
+        Some(intent) if !workspace.has_begun(data, &intent) => {
+            // It may hold second names of the present files.
+            remove_directory(&workspace.directory(intent.direction.opposite()))?;
+            remove_file(&workspace.intent())?;
+            Ok(AtStart::Withdrawn(error))
+        }
+        _ => Err(error),
+    }
 }
 
 /// Returns the files that a rebuild of a pipeline exchanges, relative to the data directory.
@@ -291,145 +343,6 @@ pub(crate) fn own_files(definition: &Definition, data: &Path) -> Vec<PathBuf> {
 pub(crate) fn context(definition: &Definition, data: &Path) -> Context {
     let context = Context::new(definition.name(), definition.loaded.directory(), data);
     Context { group: definition.group().into(), ..context }
-}
-
-/// Replaces a file or directory by another one, and keeps it under a third path. Does nothing if the other one is gone: an
-/// earlier attempt moved it.
-fn replace(present: &Path, new: &Path, kept: &Path, before: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
-    if !new.try_exists()? {
-        return Ok(());
-    }
-    for path in [present, kept] {
-        fs::create_dir_all(parent(path))?;
-    }
-    if present.try_exists()? {
-        before()?;
-        keep(present, kept)?;
-    }
-    before()?;
-    fs::rename(new, present)?;
-    make_durable([present, new, kept])
-}
-
-/// Keeps a file or directory under another path. Does nothing if it is gone: an earlier attempt moved it.
-fn move_away(present: &Path, kept: &Path, before: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
-    if !present.try_exists()? {
-        return Ok(());
-    }
-    fs::create_dir_all(parent(kept))?;
-    before()?;
-    fs::rename(present, kept)?;
-    make_durable([present, kept])
-}
-
-/// Makes the renames of files durable. The intent is removed later, and must not be gone before them.
-fn make_durable<'p>(paths: impl IntoIterator<Item = &'p Path>) -> io::Result<()> {
-    paths.into_iter().try_for_each(|path| File::open(parent(path))?.sync_all())
-}
-
-/// Keeps a file under a second name until a rename replaces the first one, so that its readers find one at any time. A
-/// directory, or a file on a file system without hard links, is moved.
-fn keep(present: &Path, kept: &Path) -> io::Result<()> {
-    if present.is_file() {
-        match fs::hard_link(present, kept) {
-            Ok(()) => return Ok(()),
-            // The link of an earlier attempt.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-            Err(_) => {}
-        }
-    }
-    fs::rename(present, kept)
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().unwrap_or(path)
-}
-
-/// Gives a new file the permissions of the present one. Returns whether there is a new one.
-///
-/// # Errors
-/// The new one cannot take the place of the present one.
-fn adapt(present: &Path, new: &Path) -> anyhow::Result<bool> {
-    let (old, made) = (metadata(present)?, metadata(new)?);
-    if let (Some(old), Some(made)) = (&old, &made) {
-        fits(present, old, made)?;
-        if old.is_file() && old.permissions() != made.permissions() {
-            fs::set_permissions(new, old.permissions())
-                .with_context(|| format!("cannot set the permissions of `{}`", new.display()))?;
-        }
-    }
-    Ok(made.is_some())
-}
-
-/// Checks that a file made by this process could take the place of the present one.
-///
-/// # Errors
-/// It could not.
-pub(crate) fn fits(present: &Path, old: &Metadata, made: &Metadata) -> anyhow::Result<()> {
-    let shown = present.display();
-    if old.is_symlink() {
-        bail!("`{shown}` is a link, which a rename would replace (name the file itself in the pipeline's file)");
-    }
-    ensure!(
-        old.dev() == made.dev(),
-        "`{shown}` is on another file system than the directory of the rebuild, so that no rename can replace it"
-    );
-    ensure!(
-        old.uid() == made.uid(),
-        "`{shown}` belongs to user {}, and this process makes files of user {}, which the daemon may not be able to \
-         write (run the command as the daemon's user)",
-        old.uid(),
-        made.uid()
-    );
-    Ok(())
-}
-
-/// Returns the metadata of a file, or of a link itself. `None`: it does not exist.
-///
-/// # Errors
-/// The file cannot be accessed.
-pub(crate) fn metadata(path: &Path) -> anyhow::Result<Option<Metadata>> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) => Ok(Some(metadata)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot read the metadata of `{}`", path.display())),
-    }
-}
-
-/// Returns the size of a file, or of the files in a directory. One that cannot be read counts as empty.
-pub(crate) fn disk_usage(path: &Path) -> u64 {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => {
-            fs::read_dir(path).into_iter().flatten().flatten().map(|entry| disk_usage(&entry.path())).sum()
-        }
-        Ok(metadata) => metadata.len(),
-        Err(_) => 0,
-    }
-}
-
-/// Removes a file, if it exists.
-///
-/// # Errors
-/// It cannot be removed.
-pub(crate) fn remove_file(path: &Path) -> anyhow::Result<()> {
-    unless_absent(fs::remove_file(path), path)
-}
-
-/// Removes a directory with its contents, if it exists.
-///
-/// # Errors
-/// A file in it cannot be removed.
-pub(crate) fn remove_directory(path: &Path) -> anyhow::Result<()> {
-    unless_absent(fs::remove_dir_all(path), path)
-}
-
-fn unless_absent(removed: io::Result<()>, path: &Path) -> anyhow::Result<()> {
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove `{}`", path.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

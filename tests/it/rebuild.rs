@@ -156,6 +156,26 @@ fn the_running_daemon_restarts_the_pipeline_to_exchange_its_files() {
 }
 
 #[test]
+fn a_daemon_goes_on_with_the_present_files_while_another_program_has_one_open() {
+    let place = corrected(20);
+    let daemon = place.start(&[]);
+    append(&place, 20, 22);
+    daemon.until("/metrics", |_, page| handled(page, "p") == 2);
+    let reader = open(&place.path("data/rows.db"));
+    reader.query_row("SELECT count(*) FROM counts", [], |_| Ok(())).unwrap();
+    let arguments = ["p", "--listen", &daemon.address];
+    check(&rebuild(&place, &arguments), 3, &["the daemon goes on with the present files of `p`", "close it and run"]);
+    let line = daemon.wait_for("the files of a rebuild were not taken over");
+    assert!(line.contains("database is locked"), "{line}");
+    append(&place, 22, 25);
+    daemon.until("/metrics", |_, page| handled(page, "p") == 5);
+    check_rows(&place, 25, "wrong");
+    drop(reader);
+    check(&rebuild(&place, &arguments), 0, &["is resumed", "`p` is rebuilt: 3 events handled"]);
+    check_rows(&place, 25, "right");
+}
+
+#[test]
 fn the_daemon_runs_the_definition_of_the_rebuild_before_the_exchange() {
     let place = corrected(20);
     place.write("p.rhai", &script("wrong"));

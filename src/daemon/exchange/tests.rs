@@ -74,6 +74,11 @@ fn an_exchange_that_stops_at_any_rename_is_completed_by_the_next_process() {
             break;
         }
         assert!(data.join("rows.db").exists(), "point {points}: a reader finds a database at any time");
+        assert_eq!(
+            place.workspace.has_begun(&data, &intent),
+            points > 1,
+            "point {points}: the first file is only linked before"
+        );
         assert_eq!(place.workspace.interrupted().unwrap(), Some(intent), "point {points}");
         assert_eq!(complete(&place.definition, &data).unwrap(), Some(Direction::Rebuilt), "point {points}");
         place.check("rebuilt", (&place.workspace.former(), "present"));
@@ -172,4 +177,28 @@ fn an_unreadable_intent_is_an_error() {
     fs::write(place.workspace.intent(), "else\n").unwrap();
     let error = complete(&place.definition, &place.data()).unwrap_err().to_string();
     assert!(error.contains("cannot parse `") && error.ends_with("rebuild/p/exchange`"), "{error}");
+}
+
+#[tokio::test]
+async fn an_exchange_is_withdrawn_only_before_it_has_begun() {
+    let place = Place::new();
+    let data = place.data();
+    let intent = Exchange::new(&place.definition, &data, &place.workspace, Direction::Rebuilt).declare().unwrap();
+    let start = || complete_at_start(place.definition.clone(), data.clone());
+    let reader = Connection::open(data.join("rows.db")).unwrap();
+    reader.execute_batch("PRAGMA journal_mode = WAL; SELECT * FROM t").unwrap();
+    fs::hard_link(data.join("rows.db-held"), place.workspace.former().join("rows.db-held")).unwrap();
+    let AtStart::Withdrawn(error) = start().await.unwrap() else { panic!("the database is open") };
+    assert!(format!("{error:#}").contains("database is locked"), "{error:#}");
+    assert!(place.workspace.interrupted().unwrap().is_none() && !place.workspace.former().exists());
+    assert!(matches!(start().await.unwrap(), AtStart::Nothing));
+
+    place.workspace.declare(&intent).unwrap();
+    fs::create_dir_all(place.workspace.former().join("json")).unwrap();
+    fs::rename(data.join("json/p"), place.workspace.former().join("json/p")).unwrap();
+    start().await.unwrap_err();
+    assert_eq!(place.workspace.interrupted().unwrap(), Some(intent));
+    drop(reader);
+    assert!(matches!(start().await.unwrap(), AtStart::Exchanged));
+    place.check("rebuilt", (&place.workspace.former(), "present"));
 }
