@@ -152,9 +152,75 @@ pub trait CheckpointStore: Send + Sync {
         Ok(vec![None; streams.len()])
     }
 
+    /// Returns the tranches of a group and source that were ever claimed or committed, by name.
+    async fn list(&self, group: &str, source: &str) -> Result<Vec<Listed>, CheckpointError>;
+
+    /// Replaces the progress of a claimed key, as an operator decides. `None`: as if nothing was ever committed.
+    ///
+    /// MUST check the fence, void the write positions of the tranche (C12), and log the replaced progress as
+    /// [`LogReason::Replaced`].
+    async fn set(&self, key: &CheckpointKey, fence: Fence, progress: Option<&Progress>) -> Result<(), CheckpointError>;
+
+    /// Returns the logged progress of a key, the newest first, at most [`MAX_LOG_ENTRIES`].
+    ///
+    /// A durable store logs a commit if the newest entry is older than [`LOG_INTERVAL`], and deletes the oldest entries.
+    async fn log(&self, key: &CheckpointKey) -> Result<Vec<LogEntry>, CheckpointError>;
+
     /// Returns the store of parked events beside the progress, if there is one.
     fn parked(&self) -> Option<Arc<dyn ParkedStore>> {
         None
+    }
+}
+
+/// The most entries of the log of a key.
+pub const MAX_LOG_ENTRIES: usize = 1_000;
+/// The time between two logged commits of a key.
+pub const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The progress of a tranche, as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub key: CheckpointKey,
+    /// `None`: never committed.
+    pub progress: Option<Progress>,
+    /// The owner of the latest claim; `None` once it is released.
+    pub owner: Option<Owner>,
+    /// The time of the latest commit. `None`: another program wrote the progress, or the store keeps no times.
+    pub committed_at: Option<OffsetDateTime>,
+}
+
+/// A logged state of a key's progress.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Grows with each entry of the key.
+    pub number: u64,
+    pub at: OffsetDateTime,
+    pub reason: LogReason,
+    /// `None`: nothing was committed. A commit is logged with its position alone, without the set.
+    pub progress: Option<Progress>,
+}
+
+/// The reason of a log entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogReason {
+    /// The pipeline committed this position.
+    Commit,
+    /// An operator replaced this progress.
+    Replaced,
+}
+
+impl LogReason {
+    /// Returns the name in stores and answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Replaced => "replaced",
+        }
+    }
+
+    /// Reads a name that [`as_str`](Self::as_str) returned.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Commit, Self::Replaced].into_iter().find(|reason| reason.as_str() == name)
     }
 }
 

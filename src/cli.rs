@@ -50,6 +50,7 @@ impl Cli {
             Some(CommandArgs::Rebuild(args)) => Command::Rebuild(args),
             Some(CommandArgs::Status(args)) => Command::Status(args),
             Some(CommandArgs::Health) => Command::Health,
+            Some(CommandArgs::Checkpoint(args)) => Command::Checkpoint(args),
             Some(CommandArgs::Reload(args)) => Command::Reload(args),
             Some(CommandArgs::Pause(args)) => Command::Control("pause", args),
             Some(CommandArgs::Resume(args)) => Command::Control("resume", args),
@@ -77,6 +78,7 @@ pub enum Command<'a> {
     Rebuild(&'a RebuildArgs),
     Status(&'a StatusArgs),
     Health,
+    Checkpoint(&'a CheckpointArgs),
     Reload(&'a ReloadArgs),
     /// A command to pipelines, by its name in the API.
     Control(&'static str, &'a ControlArgs),
@@ -141,6 +143,11 @@ pub enum CommandArgs {
     /// a pipeline has failed, or the daemon does not answer.
     #[command(after_help = "Example: propulsiond health --settings config/propulsiond.toml")]
     Health,
+    /// Show the stored progress of a pipeline, or move it: show, log, set, reset, rewind
+    ///
+    /// The pipeline must not run while its progress moves: drain it first, and start it afterwards.
+    #[command(after_help = "Example: propulsiond checkpoint rewind orders --to 2h --dry-run")]
+    Checkpoint(CheckpointArgs),
     /// Reload the pipeline files of the running daemon, and show what changed
     ///
     /// The daemon also reloads when files change, and on SIGHUP. A changed handler or filter is exchanged while its pipeline
@@ -323,6 +330,95 @@ pub struct StatusArgs {
     /// Refresh the answer every two seconds, until Ctrl-C
     #[arg(long)]
     pub watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckpointArgs {
+    #[command(subcommand)]
+    pub verb: CheckpointVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CheckpointVerb {
+    /// Show the position of each tranche, the time of its latest commit and its owner
+    #[command(after_help = "Example: propulsiond checkpoint show orders")]
+    Show(OfPipeline),
+    /// Show the log of commits: a position a minute, and the progress that commands replaced
+    #[command(after_help = "Example: propulsiond checkpoint log orders --last 5")]
+    Log {
+        #[command(flatten)]
+        of: OfPipeline,
+        /// Show at most this many entries of each tranche
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        last: usize,
+    },
+    /// Set the position of a tranche, as `show --json` prints it
+    #[command(after_help = "Example: propulsiond checkpoint set orders 1200 --tranche 0")]
+    Set {
+        #[command(flatten)]
+        of: OfPipeline,
+        /// A number, or the text of a position
+        #[arg(value_name = "POSITION", allow_hyphen_values = true)]
+        position: String,
+        #[command(flatten)]
+        how: HowToChange,
+    },
+    /// Forget the progress: the pipeline begins at the origin of its source
+    #[command(after_help = "Example: propulsiond checkpoint reset orders --dry-run")]
+    Reset {
+        #[command(flatten)]
+        of: OfPipeline,
+        #[command(flatten)]
+        how: HowToChange,
+    },
+    /// Go back to a position of the log
+    #[command(after_help = "Example: propulsiond checkpoint rewind orders --to 2026-11-28T07:00:00Z")]
+    Rewind {
+        #[command(flatten)]
+        of: OfPipeline,
+        /// Go back to the latest commit before this time, or before this duration (`2h`)
+        #[arg(long, value_name = "TIME", required_unless_present_any = ["entry", "undo"])]
+        to: Option<String>,
+        /// Go back to this entry of the log
+        #[arg(long, value_name = "N", conflicts_with_all = ["to", "undo"])]
+        entry: Option<u64>,
+        /// Restore the progress that the latest `set`, `reset` or `rewind` replaced
+        #[arg(long, conflicts_with = "to")]
+        undo: bool,
+        #[command(flatten)]
+        how: HowToChange,
+    },
+}
+
+/// The pipeline whose progress is meant.
+#[derive(Debug, Args)]
+pub struct OfPipeline {
+    /// Name the pipeline, or its file
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: String,
+    /// Look for the name in this directory; may be repeated [default: pipelines]
+    #[arg(long, value_name = "DIR")]
+    config: Vec<PathBuf>,
+    /// Only this tranche
+    #[arg(long, value_name = "TRANCHE")]
+    pub tranche: Option<String>,
+}
+
+impl OfPipeline {
+    /// Returns the directories in which the name is looked for.
+    pub fn directories(&self) -> Vec<PathBuf> {
+        or_default(self.config.clone())
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct HowToChange {
+    /// Change nothing, and show the change
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Change the progress although the pipeline runs, which fences it until `propulsiond start`
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, Args)]

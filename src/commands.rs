@@ -10,4 +10,5 @@ pub(crate) mod map;
 pub(crate) mod list;
 pub(crate) mod client;
 pub(crate) mod control;
+pub(crate) mod checkpoint;
 pub(crate) mod status;

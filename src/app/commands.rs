@@ -9,17 +9,19 @@ use serde_json::{Value, json};
 
 use super::output::{Output, print, write};
 use crate::cli::{
-    self, CheckArgs, Cli, Command, CompletionArgs, ControlArgs, DoctorArgs, ExitStatus, ExplainArgs, ListArgs, ManArgs,
-    MapArgs, NewArgs, ReloadArgs, SchemaArgs, SchemaKind, StatusArgs, TestArgs,
+    self, CheckArgs, CheckpointArgs, CheckpointVerb, Cli, Command, CompletionArgs, ControlArgs, DoctorArgs, ExitStatus,
+    ExplainArgs, HowToChange, ListArgs, ManArgs, MapArgs, NewArgs, ReloadArgs, SchemaArgs, SchemaKind, StatusArgs,
+    TestArgs,
 };
 use crate::clock::Clock;
+use crate::commands::checkpoint::{Change, Changed, Checkpoints, Target};
 use crate::commands::client::Client;
 use crate::commands::doctor::NotLooked;
 use crate::commands::explain::Explanation;
 use crate::commands::map::{Language, NotTried};
 use crate::commands::scaffold::ScaffoldError;
 use crate::commands::status::Pipelines;
-use crate::commands::{control, doctor, explain, handler_tests, list, map, scaffold, schema};
+use crate::commands::{checkpoint, control, doctor, explain, handler_tests, list, map, scaffold, schema};
 use crate::config::document::{Format, Problem, closest};
 use crate::config::scalar;
 use crate::config::settings::{self, DaemonSettings};
@@ -72,6 +74,7 @@ pub fn run(cli: &Cli, settings: &DaemonSettings, advice: Vec<Problem>, output: O
         Command::Doctor(args) => doctor(settings, args, output),
         Command::Status(args) => status(settings, args, output),
         Command::Health => health(settings, output),
+        Command::Checkpoint(args) => checkpoint(settings, args, output),
         Command::Reload(args) => reload(settings, args, output),
         Command::Control(command, args) => control(settings, command, args, output),
         other => panic!("`{other:?}` has another caller"),
@@ -275,6 +278,56 @@ fn status(settings: &DaemonSettings, args: &StatusArgs, output: Output) -> ExitS
         Ok(())
     };
     match asked(show) {
+        Ok(()) => ExitStatus::Ok,
+        Err(error) => no_answer(&error, output),
+    }
+}
+
+fn checkpoint(settings: &DaemonSettings, args: &CheckpointArgs, output: Output) -> ExitStatus {
+    let (CheckpointVerb::Show(of)
+    | CheckpointVerb::Log { of, .. }
+    | CheckpointVerb::Set { of, .. }
+    | CheckpointVerb::Reset { of, .. }
+    | CheckpointVerb::Rewind { of, .. }) = &args.verb;
+    let definition = find(&of.directories(), &of.pipeline).map_err(|problem| vec![problem]);
+    let definition = match definition.and_then(|file| checkpoint::definition(&file)) {
+        Ok(definition) => definition,
+        Err(problems) => return output.problems(&problems),
+    };
+    let tranche = of.tranche.as_deref();
+    let act = async || {
+        let checkpoints = Checkpoints::open(settings, definition)?;
+        let change = async |target, how: &HowToChange| {
+            let HowToChange { dry_run, force } = *how;
+            let changed = checkpoints.change(&Change { target, tranche, dry_run, force }).await?;
+            output.result(|| Changed::to_json(&changed), |_| Changed::render(&changed, dry_run));
+            anyhow::Ok(())
+        };
+        match &args.verb {
+            CheckpointVerb::Show(_) => {
+                let listed = checkpoints.list().await?;
+                output.result(|| checkpoints.to_json(&listed), |_| checkpoints.render(&listed));
+            }
+            CheckpointVerb::Log { last, .. } => {
+                let logs = checkpoints.log(tranche, *last).await?;
+                output.result(|| checkpoint::log_to_json(&logs), |_| checkpoints.render_log(&logs));
+            }
+            CheckpointVerb::Set { position, how, .. } => change(Target::position(position), how).await?,
+            CheckpointVerb::Reset { how, .. } => change(Target::Origin, how).await?,
+            CheckpointVerb::Rewind { to, entry, how, .. } => {
+                let target = match (to, entry) {
+                    (Some(to), _) => Target::time(to)?,
+                    (None, Some(entry)) => Target::Entry(*entry),
+                    (None, None) => Target::Undo,
+                };
+                change(target, how).await?;
+            }
+        }
+        // An open file is written back by its next user.
+        let _open = checkpoint::close(checkpoints).await;
+        Ok(())
+    };
+    match asked(act) {
         Ok(()) => ExitStatus::Ok,
         Err(error) => no_answer(&error, output),
     }

@@ -17,6 +17,7 @@ mod errors;
 mod idle;
 mod init;
 pub mod inspect;
+mod log;
 mod kind;
 mod marker;
 mod open;

@@ -110,7 +110,7 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::checkpoint::{CheckpointKey, Claimed, Commit, Owner};
+    use crate::checkpoint::{CheckpointKey, Claimed, Commit, Listed, LogEntry, Owner};
     use crate::position::{OrdinalSet, Position, Progress, TrancheId};
 
     /// The fence and the last commit of each tranche.
@@ -140,6 +140,18 @@ mod tests {
         }
 
         async fn release(&self, _key: &CheckpointKey, _fence: Fence) -> Result<(), CheckpointError> {
+            unreachable!("the test does not ask")
+        }
+
+        async fn list(&self, _group: &str, _source: &str) -> Result<Vec<Listed>, CheckpointError> {
+            unreachable!("the test does not ask")
+        }
+
+        async fn set(&self, _: &CheckpointKey, _: Fence, _: Option<&Progress>) -> Result<(), CheckpointError> {
+            unreachable!("the test does not ask")
+        }
+
+        async fn log(&self, _key: &CheckpointKey) -> Result<Vec<LogEntry>, CheckpointError> {
             unreachable!("the test does not ask")
         }
     }

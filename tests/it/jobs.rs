@@ -429,7 +429,7 @@ fn sighup_does_not_end_the_daemon() {
     let place = Place::new(&[("inbox.toml", "[source.memory]\n[sink.file]\npath = \"out.jsonl\"\n")]);
     let daemon = place.start(&[]);
     signal(daemon.id(), "HUP");
-    daemon.wait_for("SIGHUP has no effect");
+    daemon.until("/metrics", |_, page| page.contains("propulsiond_reloads_total{outcome=\"applied\"} 1"));
     push(&daemon, EVENTS);
     daemon.until("/metrics", |_, page| handled(page, "inbox") == 2);
     let (code, said) = daemon.stop("INT");

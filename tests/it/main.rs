@@ -4,6 +4,7 @@
 mod broken;
 mod by_event;
 mod causes;
+mod checkpoints;
 mod cli;
 mod commands;
 mod contract;

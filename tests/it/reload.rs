@@ -373,3 +373,63 @@ fn reloads_under_load_lose_no_event_and_keep_the_order_of_streams() {
     let heard = daemon.heard();
     assert!(!heard.contains("ERROR"), "{heard}");
 }
+
+/// Returns a random definition of the pipeline over the same feed.
+fn random_pipeline(random: &mut fastrand::Rng) -> String {
+    let mut pick = |choices: &[&str]| choices[random.usize(..choices.len())].to_owned();
+    let top = pick(&["", "group = \"other\"\n", "source_id = \"other\"\n"]);
+    let checkpoint =
+        pick(&["", "[checkpoint.file]\n", "[checkpoint.memory]\n", "[checkpoint.sqlite]\npath = \"other.db\"\n"]);
+    let batch = pick(&["", "batch = 1\n", "index = \"line\"\n"]);
+    let schedule = pick(&[
+        "",
+        "order = \"tranche\"\n",
+        "order = \"none\"\n",
+        "concurrency = 1\n",
+        "read_ahead = 1\n",
+        "commit_interval = \"10ms\"\n",
+        "streams_per_call = 1\nmax_events = 1\n",
+    ]);
+    let filter = pick(&["", "[filter]\ncategories = [\"s\"]\n", "[filter]\nexclude_events = [\"A\"]\n"]);
+    let errors = pick(&["", "[errors]\nthen = \"skip\"\n", "[errors]\nretry = { attempts = 1 }\n"]);
+    let handler =
+        pick(&["", "[handler.rhai]\nscript = \"p.rhai\"\n", "[handler.rhai]\nscript = \"p.rhai\"\nthreads = 1\n"]);
+    let sink = pick(&["[sink.file]\npath = \"out.jsonl\"\n", "[sink.null]\n", "[sink.stats]\n", "[sink.stdout]\n"]);
+    format!(
+        "{top}[source.json]\npath = \"feed.jsonl\"\npoll = \"10ms\"\n{batch}{checkpoint}[schedule]\n{schedule}{filter}{errors}\
+         {handler}{sink}"
+    )
+}
+
+/// `PROPULSIOND_RELOADS` sets four times their number.
+#[test]
+fn random_definitions_replace_each_other_and_never_wedge() {
+    let (place, daemon) = started("off");
+    let mut random = fastrand::Rng::with_seed(11);
+    let (mut taken, mut refused) = (0, 0);
+    for number in 0..reloads() / 4 {
+        place.write("p.toml", &random_pipeline(&mut random));
+        place.write("p.rhai", &script(&format!("v{}", random.u8(..3))));
+        append(&place, &event(2, number));
+        let (status, report) = reload(&daemon, "");
+        match status {
+            200 => taken += 1,
+            // Some combinations make no sense, and `check` says so.
+            422 => refused += 1,
+            other => panic!("{other}: {report}"),
+        }
+        assert_ne!(action(&report, "p"), "failed", "{report}");
+        let command = ["pause", "resume", "restart", "drain", "start"][random.usize(..5)];
+        obey(&daemon, command);
+    }
+    assert!(taken > refused, "{taken} taken, {refused} refused");
+    // Whatever came before, the pipeline runs by its file afterwards, and handles what is new.
+    place.write("p.toml", &(pipeline("feed.jsonl").replace("out.jsonl", "last.jsonl") + "[checkpoint.memory]\n"));
+    assert_eq!(reload(&daemon, "").0, 200);
+    obey(&daemon, "start");
+    obey(&daemon, "resume");
+    append(&place, &event(3, 0));
+    daemon.until("/livez", |_, _| {
+        place.path("data/last.jsonl").exists() && place.read("data/last.jsonl").contains("s-3")
+    });
+}

@@ -8,6 +8,7 @@
 mod document;
 pub mod inspect;
 mod kind;
+mod log;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -21,8 +22,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{
-    CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Claimed, Commit, CommitOrder, Fence,
-    MAX_SET_BYTES, Owner,
+    CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Claimed, Commit, CommitOrder, Fence, Listed,
+    LogEntry, MAX_SET_BYTES, Owner,
 };
 use crate::config::scalar::Text;
 use crate::connector::Context;
@@ -157,7 +158,14 @@ impl CheckpointStore for FileCheckpoints {
             let store = move |directory: &Path| {
                 let mut document = read(directory, &key)?.unwrap_or_else(|| Document::new(&key));
                 match document.commit(&named, fence, sequence, &progress)? {
-                    CommitOrder::Next => write(directory, &key, &document),
+                    CommitOrder::Next => {
+                        write(directory, &key, &document)?;
+                        // Without its entry, the log is thinner, and nothing else.
+                        if let Err(error) = log::note_commit(directory, &key, &progress) {
+                            tracing::warn!(%error, %key, "the log of commits cannot be written");
+                        }
+                        Ok(())
+                    }
                     CommitOrder::Repeat => Ok(()),
                 }
             };
@@ -170,6 +178,51 @@ impl CheckpointStore for FileCheckpoints {
         let (doing, wanted) = (self.doing("look up", key, "in"), key.clone());
         let look = move |directory: &Path| Ok(read(directory, &wanted)?.map(|document| document.last_commit()));
         self.blocking(doing, look).await
+    }
+
+    async fn list(&self, group: &str, source: &str) -> Result<Vec<Listed>, CheckpointError> {
+        let doing = format!("cannot list the progress of {group}/{source} in `{}`", self.directory.display());
+        let (named, group, source) = (doing.clone(), group.to_owned(), source.to_owned());
+        let list = move |directory: &Path| {
+            let mut listed = Vec::new();
+            for path in document_files(directory).map_err(|error| unavailable(&named, error.into()))? {
+                let text = std::fs::read(&path).map_err(|error| unavailable(&named, error.into()))?;
+                let document = Document::parse_any(&text).map_err(|cause| {
+                    let doing = format!("cannot read `{}`", path.display());
+                    CheckpointError::new(CheckpointErrorKind::Unreadable, doing).caused_by(cause)
+                })?;
+                listed
+                    .extend(Some(document.listed()).filter(|of| *of.key.group == *group && *of.key.source == *source));
+            }
+            listed.sort_by(|a, b| a.key.cmp(&b.key));
+            Ok(listed)
+        };
+        self.blocking(doing, list).await
+    }
+
+    async fn set(&self, key: &CheckpointKey, fence: Fence, progress: Option<&Progress>) -> Result<(), CheckpointError> {
+        let (doing, key, progress) = (self.doing("set", key, "in"), key.clone(), progress.cloned());
+        let named = doing.clone();
+        let set = move |directory: &Path| {
+            let mut document = read(directory, &key)?.unwrap_or_else(|| Document::new(&key));
+            let replaced = document.set_progress(&named, fence, progress.as_ref())?;
+            // The entry comes first: a progress that is replaced without one could not be restored.
+            log::note_replaced(directory, &key, replaced.as_ref())
+                .map_err(|error| unavailable(&named, error.into()))?;
+            write(directory, &key, &document)
+        };
+        self.changing(doing, set).await
+    }
+
+    async fn log(&self, key: &CheckpointKey) -> Result<Vec<LogEntry>, CheckpointError> {
+        let (doing, key) = (self.doing("read the log of", key, "in"), key.clone());
+        let named = doing.clone();
+        self.blocking(doing, move |directory| {
+            let mut entries = log::entries(directory, &key).map_err(|error| unavailable(&named, error.into()))?;
+            entries.reverse();
+            Ok(entries)
+        })
+        .await
     }
 
     async fn release(&self, key: &CheckpointKey, fence: Fence) -> Result<(), CheckpointError> {
@@ -185,6 +238,16 @@ impl CheckpointStore for FileCheckpoints {
 }
 
 const LOCK: &str = ".lock";
+
+/// Returns the files of keys in a directory; none if it does not exist yet.
+fn document_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let files: io::Result<Vec<_>> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+    Ok(files?.into_iter().filter(|path| path.extension().is_some_and(|ending| ending == "json")).collect())
+}
 
 fn open_lock(directory: &Path) -> Result<File, CheckpointError> {
     let open = || -> anyhow::Result<File> {

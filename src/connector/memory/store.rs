@@ -1,8 +1,8 @@
 //! Progress, parked events and effects in memory: for simulations, tests, and pipelines without durable progress.
 //!
 //! One lock guards everything, so that effects and progress are stored together or not at all. Clones share the contents,
-//! so that a restarted pipeline finds them. Without a [`Fault`] nothing here waits, starts threads or reads a clock: the
-//! same calls give the same results.
+//! so that a restarted pipeline finds them. Without a [`Fault`] nothing here waits or starts threads, and only an operator's
+//! change reads a clock: the same calls of a pipeline give the same results.
 
 mod faults;
 mod kind;
@@ -17,9 +17,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{
-    CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Claimed, Commit, CommitOrder, Fence,
-    MAX_SET_BYTES, MOVED, NEVER_CLAIMED, Owner, ParkedStore, RELEASED,
+    CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Claimed, Commit, CommitOrder, Fence, Listed,
+    LogEntry, LogReason, MAX_SET_BYTES, MOVED, NEVER_CLAIMED, Owner, ParkedStore, RELEASED,
 };
+use crate::clock;
 use crate::connector::Context;
 use crate::position::{Progress, TrancheId, WritePosition};
 
@@ -63,6 +64,8 @@ struct Row {
     owner: Option<Arc<str>>,
     sequence: u64,
     progress: Option<Progress>,
+    /// The progress that an operator replaced. Commits are not logged, because they end with the process.
+    log: Vec<LogEntry>,
     /// Whether another program moved the position since the claim.
     moved: bool,
 }
@@ -143,11 +146,15 @@ impl State {
         row.owner = Some(Arc::clone(&owner.0));
         let claimed = Claimed { fence: Fence(row.fence), progress: row.progress.clone(), sequence: row.sequence };
         if std::mem::take(&mut row.moved) {
-            // They belong to the position that another program replaced (C12).
-            let is_of_key = |[group, source, _]: &Names| *group == key.group && *source == key.source;
-            self.write_positions.retain(|names, (tranche, _)| !is_of_key(names) || *tranche != key.tranche);
+            self.void_write_positions(key);
         }
         claimed
+    }
+
+    /// Removes the write positions of a tranche: they belong to a position that was replaced (C12).
+    fn void_write_positions(&mut self, key: &CheckpointKey) {
+        let is_of_key = |[group, source, _]: &Names| *group == key.group && *source == key.source;
+        self.write_positions.retain(|names, (tranche, _)| !is_of_key(names) || *tranche != key.tranche);
     }
 
     fn owned(&mut self, key: &CheckpointKey, fence: Fence) -> Result<&mut Row, CheckpointError> {
@@ -235,6 +242,41 @@ impl CheckpointStore for MemoryCheckpoints {
     async fn last_commit(&self, key: &CheckpointKey) -> Result<Option<(Fence, u64)>, CheckpointError> {
         let look = |state: &mut State| Ok(state.rows.get(&names(key)).map(|row| (Fence(row.fence), row.sequence)));
         self.operate(Operation::Load(key), &format!("look up {key}"), look).await
+    }
+
+    async fn list(&self, group: &str, source: &str) -> Result<Vec<Listed>, CheckpointError> {
+        let state = self.shared.state();
+        let of_source = state.rows.iter().filter(|(names, _)| *names[0] == *group && *names[1] == *source);
+        let mut listed: Vec<_> = of_source
+            .map(|([group, source, tranche], row)| Listed {
+                key: CheckpointKey {
+                    group: Arc::clone(group),
+                    source: Arc::clone(source),
+                    tranche: TrancheId::new(Arc::clone(tranche)),
+                },
+                progress: row.progress.clone(),
+                owner: row.owner.clone().map(Owner),
+                committed_at: None,
+            })
+            .collect();
+        listed.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(listed)
+    }
+
+    async fn set(&self, key: &CheckpointKey, fence: Fence, progress: Option<&Progress>) -> Result<(), CheckpointError> {
+        let mut state = self.shared.state();
+        let row = state.owned(key, fence)?;
+        let replaced = std::mem::replace(&mut row.progress, progress.cloned());
+        row.sequence += 1;
+        let number = row.log.len() as u64 + 1;
+        row.log.push(LogEntry { number, at: clock::wall(), reason: LogReason::Replaced, progress: replaced });
+        state.void_write_positions(key);
+        Ok(())
+    }
+
+    async fn log(&self, key: &CheckpointKey) -> Result<Vec<LogEntry>, CheckpointError> {
+        let state = self.shared.state();
+        Ok(state.rows.get(&names(key)).map(|row| row.log.iter().rev().cloned().collect()).unwrap_or_default())
     }
 
     async fn release(&self, key: &CheckpointKey, fence: Fence) -> Result<(), CheckpointError> {

@@ -41,6 +41,19 @@ CREATE TABLE IF NOT EXISTS propulsiond_progress (
     read_to,
     PRIMARY KEY (source, tranche, consumer_group)
 );
+CREATE TABLE IF NOT EXISTS propulsiond_log (
+    entry INTEGER PRIMARY KEY AUTOINCREMENT,
+    source TEXT NOT NULL,
+    tranche TEXT NOT NULL,
+    consumer_group TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    committed INTEGER NOT NULL,
+    position,
+    handled BLOB,
+    read_to
+);
+CREATE INDEX IF NOT EXISTS propulsiond_log_of_key ON propulsiond_log (source, tranche, consumer_group, at);
 CREATE TABLE IF NOT EXISTS propulsiond_write_positions (
     consumer_group TEXT NOT NULL,
     source TEXT NOT NULL,

@@ -11,11 +11,12 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::errors::{Failure, FailureKind};
+use super::log;
 use crate::checkpoint::{
-    CheckpointKey, Claimed, Commit, CommitOrder, Fence, MAX_SET_BYTES, MOVED, NEVER_CLAIMED, Owner, RELEASED,
+    CheckpointKey, Claimed, Commit, CommitOrder, Fence, Listed, MAX_SET_BYTES, MOVED, NEVER_CLAIMED, Owner, RELEASED,
 };
 use crate::clock;
-use crate::position::{OrdinalSet, Position, Progress, WritePosition};
+use crate::position::{OrdinalSet, Position, Progress, TrancheId, WritePosition};
 
 /// A commit that can go to the database's thread.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ impl StoredCommit {
     }
 }
 
-fn encode(set: &OrdinalSet) -> Vec<u8> {
+pub(super) fn encode(set: &OrdinalSet) -> Vec<u8> {
     if set.is_empty() { Vec::new() } else { set.encode() }
 }
 
@@ -78,10 +79,18 @@ struct Claim {
     sequence: u64,
     owner: Option<String>,
     since: String,
+    updated_at: String,
     handled: Vec<u8>,
     read_to: Option<Position>,
     /// The .NET row as the claim, or its last commit, left it.
     expected: Option<Option<Position>>,
+}
+
+impl Claim {
+    fn committed_at(&self) -> Option<OffsetDateTime> {
+        self.expected.as_ref()?;
+        OffsetDateTime::parse(&self.updated_at, &Rfc3339).ok()
+    }
 }
 
 impl Stored {
@@ -152,6 +161,12 @@ pub(super) fn claim(connection: &Connection, key: &CheckpointKey, owner: &Owner)
 
 /// Removes the write positions of a tranche: they tell events as handled that another program wants handled again (C12).
 fn void_write_positions(connection: &Connection, key: &CheckpointKey) -> Result<(), Failure> {
+    let removed = delete_write_positions(connection, key)?;
+    tracing::warn!(%key, write_positions = removed, "another program moved the position, what was handled above it is void");
+    Ok(())
+}
+
+fn delete_write_positions(connection: &Connection, key: &CheckpointKey) -> Result<usize, Failure> {
     // A row of version 3 names no tranche, so it can be one of this tranche's.
     let removed = connection
         .prepare_cached(
@@ -159,8 +174,7 @@ fn void_write_positions(connection: &Connection, key: &CheckpointKey) -> Result<
              WHERE consumer_group = ?1 AND source = ?2 AND (tranche = ?3 OR tranche IS NULL)",
         )?
         .execute(params![&*key.group, &*key.source, key.tranche.as_str()])?;
-    tracing::warn!(%key, write_positions = removed, "another program moved the position, what was handled above it is void");
-    Ok(())
+    Ok(removed)
 }
 
 /// Returns the place of a commit in its key's chain.
@@ -212,7 +226,68 @@ pub(super) fn store(connection: &Connection, commit: &StoredCommit) -> Result<()
             now(),
             Cell(commit.read_to.as_ref()),
         ])?;
+    log::note_commit(connection, key, commit.position.as_ref())?;
     store_write_positions(connection, commit)
+}
+
+/// Replaces the progress of a claimed key, and logs the replaced one.
+pub(super) fn set(
+    connection: &Connection,
+    key: &CheckpointKey,
+    fence: Fence,
+    progress: Option<&Progress>,
+) -> Result<(), Failure> {
+    let stored = read(connection, key)?;
+    owned(&stored, fence)?;
+    log::note_replaced(connection, key, stored.progress()?.as_ref())?;
+    let names = params![&*key.source, key.tranche.as_str(), &*key.group];
+    connection.execute(
+        "DELETE FROM propulsion_checkpoint WHERE source = ?1 AND tranche = ?2 AND consumer_group = ?3",
+        names,
+    )?;
+    if let Some(progress) = progress {
+        connection.execute(
+            "INSERT INTO propulsion_checkpoint (source, tranche, consumer_group, position) VALUES (?1, ?2, ?3, ?4)",
+            params![&*key.source, key.tranche.as_str(), &*key.group, Cell(progress.position.as_ref())],
+        )?;
+    }
+    let handled = progress.map(|progress| encode(&progress.handled)).filter(|handled| !handled.is_empty());
+    connection.execute(
+        "UPDATE propulsiond_progress SET sequence = sequence + 1, committed = ?4, position = ?5, handled = ?6, read_to = ?7,
+             updated_at = ?8
+         WHERE source = ?1 AND tranche = ?2 AND consumer_group = ?3",
+        params![
+            &*key.source,
+            key.tranche.as_str(),
+            &*key.group,
+            progress.is_some(),
+            Cell(progress.and_then(|progress| progress.position.as_ref())),
+            handled,
+            Cell(progress.and_then(|progress| progress.read_to.as_ref())),
+            now(),
+        ],
+    )?;
+    delete_write_positions(connection, key)?;
+    Ok(())
+}
+
+/// Returns the tranches of a group and source, by name.
+pub(super) fn list(connection: &Connection, group: &str, source: &str) -> Result<Vec<Listed>, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT tranche FROM propulsiond_progress WHERE source = ?1 AND consumer_group = ?2
+         UNION SELECT tranche FROM propulsion_checkpoint WHERE source = ?1 AND consumer_group = ?2 ORDER BY 1",
+    )?;
+    let tranches: Vec<String> = statement.query_map([source, group], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let listed = tranches.into_iter().map(|tranche| {
+        let key = CheckpointKey { group: group.into(), source: source.into(), tranche: TrancheId::new(tranche) };
+        let stored = read(connection, &key)?;
+        let (owner, committed_at) = match &stored.claim {
+            Some(claim) => (claim.owner.as_deref().map(|owner| Owner(owner.into())), claim.committed_at()),
+            None => (None, None),
+        };
+        Ok(Listed { progress: stored.progress()?, owner, committed_at, key })
+    });
+    listed.collect()
 }
 
 fn store_write_positions(connection: &Connection, commit: &StoredCommit) -> Result<(), Failure> {
@@ -292,7 +367,7 @@ fn fenced(by: &str, since: Option<OffsetDateTime>) -> Failure {
 fn read(connection: &Connection, key: &CheckpointKey) -> Result<Stored, Failure> {
     let mut statement = connection.prepare_cached(
         "SELECT p.fence, p.sequence, p.owner, p.since, p.handled, p.committed, p.position, c.source IS NOT NULL, c.position,
-             p.read_to
+             p.read_to, p.updated_at
          FROM (SELECT 1)
          LEFT JOIN propulsiond_progress p ON p.source = ?1 AND p.tranche = ?2 AND p.consumer_group = ?3
          LEFT JOIN propulsion_checkpoint c ON c.source = ?1 AND c.tranche = ?2 AND c.consumer_group = ?3",
@@ -317,6 +392,7 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<Stored> {
             since: row.get(3)?,
             handled: row.get::<_, Option<Vec<u8>>>(4)?.unwrap_or_default(),
             read_to: position(row, 9)?,
+            updated_at: row.get(10)?,
             expected: row.get::<_, bool>(5)?.then(|| position(row, 6)).transpose()?,
         }),
     };
@@ -324,7 +400,7 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<Stored> {
     Ok(Stored { claim, row })
 }
 
-fn position(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Position>> {
+pub(super) fn position(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Position>> {
     match row.get_ref(column)? {
         ValueRef::Null => Ok(None),
         ValueRef::Integer(number) => Ok(Some(Position::Number(number))),
@@ -335,7 +411,7 @@ fn position(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Position>> 
 
 /// The stored form of a position: an integer, text, or NULL for the origin.
 #[derive(Clone, Copy)]
-struct Cell<'a>(Option<&'a Position>);
+pub(super) struct Cell<'a>(pub(super) Option<&'a Position>);
 
 impl ToSql for Cell<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {

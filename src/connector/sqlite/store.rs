@@ -6,12 +6,14 @@ use async_trait::async_trait;
 
 use super::database::{Database, Tuning};
 use super::errors::Failure;
+use super::log;
 use super::parked::SqliteParked;
 use super::progress::{self, StoredCommit};
 use super::worker::Access;
 use super::{CheckpointSettings, Synchronous};
 use crate::checkpoint::{
-    CheckpointError, CheckpointKey, CheckpointStore, Claimed, Commit, Fence, MAX_SET_BYTES, Owner, ParkedStore,
+    CheckpointError, CheckpointKey, CheckpointStore, Claimed, Commit, Fence, Listed, LogEntry, MAX_SET_BYTES, Owner,
+    ParkedStore,
 };
 use crate::connector::Context;
 use crate::position::{Progress, WritePosition};
@@ -97,6 +99,33 @@ impl CheckpointStore for SqliteCheckpoints {
             .database
             .ask(Access::Read, move |open| progress::last_commit(&open.with_schema()?.connection, &wanted));
         found.await.map_err(|failure| self.error(failure, format_args!("cannot look up {key} in")))
+    }
+
+    async fn list(&self, group: &str, source: &str) -> Result<Vec<Listed>, CheckpointError> {
+        let (wanted, from) = (group.to_owned(), source.to_owned());
+        let listed = self
+            .database
+            .ask(Access::Read, move |open| progress::list(&open.with_schema()?.connection, &wanted, &from));
+        listed
+            .await
+            .map_err(|failure| self.error(failure, format_args!("cannot list the progress of {group}/{source} in")))
+    }
+
+    async fn set(&self, key: &CheckpointKey, fence: Fence, progress: Option<&Progress>) -> Result<(), CheckpointError> {
+        let (wanted, progress) = (key.clone(), progress.cloned());
+        let set = self.database.ask(Access::Change, move |open| {
+            open.with_schema()?.transaction(Synchronous::Full, |connection| {
+                progress::set(connection, &wanted, fence, progress.as_ref())
+            })
+        });
+        set.await.map_err(|failure| self.error(failure, format_args!("cannot set {key} in")))
+    }
+
+    async fn log(&self, key: &CheckpointKey) -> Result<Vec<LogEntry>, CheckpointError> {
+        let wanted = key.clone();
+        let entries =
+            self.database.ask(Access::Read, move |open| log::entries(&open.with_schema()?.connection, &wanted));
+        entries.await.map_err(|failure| self.error(failure, format_args!("cannot read the log of {key} in")))
     }
 
     async fn release(&self, key: &CheckpointKey, fence: Fence) -> Result<(), CheckpointError> {

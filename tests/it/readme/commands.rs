@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Parser as _;
-use propulsiond::cli::{self, Cli};
+use propulsiond::cli::{self, CheckpointVerb, Cli};
 use propulsiond::config::settings::{DaemonSettings, Listen};
 
 use super::page::{Part, is_assignment, is_program, root};
@@ -137,6 +137,9 @@ impl Scene {
                 arguments.extend(["--listen", &self.daemon().address]);
                 check(&self.run_here(&arguments), 0, &[said]);
             }
+            // The log of a new pipeline goes back to no such time, and holds no such position.
+            cli::Command::Checkpoint(args)
+                if matches!(args.verb, CheckpointVerb::Rewind { .. } | CheckpointVerb::Set { .. }) => {}
             cli::Command::Reload(_) | cli::Command::Control(..) => {
                 arguments.extend(["--listen", &self.daemon().address]);
                 check(&self.run_here(&arguments), 0, &[]);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use propulsiond::checkpoint::{
-    CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Claimed, Commit, Fence, Owner, Parked,
-    ParkedStore, ParkedStream,
+    CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Claimed, Commit, Fence, Listed, LogEntry,
+    Owner, Parked, ParkedStore, ParkedStream,
 };
 use propulsiond::event::Event;
 use propulsiond::handler::{HandlerError, HandlerErrorKind};
@@ -202,6 +202,18 @@ impl CheckpointStore for SimStore {
         self.world.lock().release(key, fence.0);
         travel(&self.world).await;
         Ok(())
+    }
+
+    async fn list(&self, _group: &str, _source: &str) -> Result<Vec<Listed>, CheckpointError> {
+        unreachable!("an operator asks, and no pipeline")
+    }
+
+    async fn set(&self, _: &CheckpointKey, _: Fence, _: Option<&Progress>) -> Result<(), CheckpointError> {
+        unreachable!("an operator asks, and no pipeline")
+    }
+
+    async fn log(&self, _key: &CheckpointKey) -> Result<Vec<LogEntry>, CheckpointError> {
+        unreachable!("an operator asks, and no pipeline")
     }
 
     async fn write_positions(

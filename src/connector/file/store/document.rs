@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::checkpoint::{
-    CheckpointError, CheckpointErrorKind, CheckpointKey, Claimed, CommitOrder, Fence, MAX_SET_BYTES, NEVER_CLAIMED,
-    Owner, RELEASED,
+    CheckpointError, CheckpointErrorKind, CheckpointKey, Claimed, CommitOrder, Fence, Listed, MAX_SET_BYTES,
+    NEVER_CLAIMED, Owner, RELEASED,
 };
 use crate::clock;
 use crate::position::{OrdinalSet, Position, Progress, TrancheId};
@@ -48,6 +48,37 @@ pub(super) struct Document {
 enum StoredPosition {
     Number(i64),
     Token(String),
+}
+
+/// The stored form of progress in the log.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct StoredProgress {
+    position: Option<StoredPosition>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    handled: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    read_to: Option<StoredPosition>,
+}
+
+impl StoredProgress {
+    pub(super) fn of(progress: &Progress) -> Self {
+        Self {
+            position: progress.position.as_ref().map(StoredPosition::of),
+            handled: if progress.handled.is_empty() { String::new() } else { to_hex(&progress.handled.encode()) },
+            read_to: progress.read_to.as_ref().map(StoredPosition::of),
+        }
+    }
+
+    /// Returns the progress; `None` if its set is corrupt.
+    pub(super) fn progress(&self) -> Option<Progress> {
+        let handled = match &*self.handled {
+            "" => OrdinalSet::new(),
+            digits => OrdinalSet::decode(&from_hex(digits)?).ok()?,
+        };
+        let [position, read_to] =
+            [&self.position, &self.read_to].map(|stored| stored.as_ref().map(StoredPosition::position));
+        Some(Progress { position, handled, read_to })
+    }
 }
 
 impl StoredPosition {
@@ -172,12 +203,40 @@ impl Document {
             }
         }
         self.sequence = sequence;
-        self.committed = true;
-        self.position = progress.position.as_ref().map(StoredPosition::of);
-        self.handled = to_hex(&handled);
-        self.read_to = progress.read_to.as_ref().map(StoredPosition::of);
-        self.updated_at = Some(now());
+        self.take(Some(progress));
         Ok(CommitOrder::Next)
+    }
+
+    fn take(&mut self, progress: Option<&Progress>) {
+        self.committed = progress.is_some();
+        let stored = progress.map(StoredProgress::of);
+        (self.position, self.handled, self.read_to) =
+            stored.map(|stored| (stored.position, stored.handled, stored.read_to)).unwrap_or_default();
+        self.updated_at = Some(now());
+    }
+
+    /// Replaces the progress as an operator decides, and returns the replaced one.
+    pub(super) fn set_progress(
+        &mut self,
+        doing: &str,
+        fence: Fence,
+        progress: Option<&Progress>,
+    ) -> Result<Option<Progress>, CheckpointError> {
+        self.owned(doing, fence)?;
+        let replaced = self.progress();
+        self.sequence += 1;
+        self.take(progress);
+        Ok(replaced)
+    }
+
+    pub(super) fn listed(&self) -> Listed {
+        let committed_at = self.updated_at.as_ref().filter(|_| self.committed);
+        Listed {
+            key: self.key(),
+            progress: self.progress(),
+            owner: self.owner.as_deref().map(|owner| Owner(owner.into())),
+            committed_at: committed_at.and_then(|at| OffsetDateTime::parse(at, &Rfc3339).ok()),
+        }
     }
 
     /// Returns the fence of the key's owner and the number of the stored commit.

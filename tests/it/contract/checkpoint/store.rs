@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use propulsiond::checkpoint::{
-    CheckpointErrorKind, CheckpointKey, CheckpointStore, Commit, Fence, NEVER_CLAIMED, Owner, Parked, RELEASED,
+    CheckpointErrorKind, CheckpointKey, CheckpointStore, Commit, Fence, LogReason, NEVER_CLAIMED, Owner, Parked,
+    RELEASED,
 };
 use propulsiond::config::scalar::Text;
 use propulsiond::connector::file::store::{self, FileCheckpoints};
@@ -39,6 +40,71 @@ every_store! {
     c14_a_set_that_is_too_large_is_refused,
     a_released_key_keeps_its_progress_and_has_no_owner,
     one_refused_commit_does_not_hold_up_the_others,
+    the_tranches_of_a_source_are_listed_by_name,
+    an_operator_replaces_the_progress_and_finds_the_old_one_in_the_log,
+    c15_only_the_owner_replaces_the_progress,
+}
+
+async fn the_tranches_of_a_source_are_listed_by_name(harness: Harness) {
+    let store = harness.open();
+    assert_eq!(store.list("g", "s").await.unwrap(), []);
+    for (group, source, tranche) in [("g", "s", "b"), ("g", "s", "a"), ("g", "t", "c"), ("h", "s", "d")] {
+        let key = key(group, source, tranche);
+        let fence = store.claim(&key, &owner("me")).await.unwrap().fence;
+        if tranche != "b" {
+            commit_one(&*store, &key, fence, 1, &at(7)).await.unwrap();
+        }
+        if tranche == "a" {
+            store.release(&key, fence).await.unwrap();
+        }
+    }
+    let listed = harness.open().list("g", "s").await.unwrap();
+    let shown: Vec<_> = listed
+        .iter()
+        .map(|listed| (listed.key.tranche.as_str(), listed.progress.clone(), listed.owner.is_some()))
+        .collect();
+    assert_eq!(shown, [("a", Some(at(7)), false), ("b", None, true)]);
+}
+
+async fn an_operator_replaces_the_progress_and_finds_the_old_one_in_the_log(harness: Harness) {
+    let (store, key) = (harness.open(), key("g", "s", "0"));
+    let claimed = store.claim(&key, &owner("a")).await.unwrap();
+    let old =
+        Progress { position: Some(Position::token("4")), handled: set(&[(6, 8)]), read_to: Some(Position::token("9")) };
+    let moved = [(Box::from("a-1"), WritePosition::upto(3))];
+    let commit = Commit { write_positions: &moved, ..commit(&key, claimed.fence, 1, &old) };
+    store.commit(&[commit]).await.remove(0).unwrap();
+    for (target, replaced) in [(Some(at(2)), Some(old.clone())), (None, Some(at(2))), (Some(old.clone()), None)] {
+        store.set(&key, claimed.fence, target.as_ref()).await.unwrap();
+        let again = harness.open();
+        assert_eq!(again.load(&key).await.unwrap(), target);
+        assert_eq!(
+            again.write_positions(&key, &["a-1"]).await.unwrap(),
+            [None],
+            "they belong to the old position (C12)"
+        );
+        let log = again.log(&key).await.unwrap();
+        assert_eq!((log[0].reason, log[0].progress.clone()), (LogReason::Replaced, replaced));
+        assert!(log.windows(2).all(|pair| pair[0].number > pair[1].number), "{log:?}");
+    }
+    // The next owner goes on from there, and the chain of commits with it.
+    let next = harness.open().claim(&key, &owner("b")).await.unwrap();
+    assert_eq!(next.progress, Some(old));
+    commit_one(&*harness.open(), &key, next.fence, next.sequence + 1, &at(9)).await.unwrap();
+}
+
+async fn c15_only_the_owner_replaces_the_progress(harness: Harness) {
+    let (store, key) = (harness.open(), key("g", "s", "0"));
+    let old = store.claim(&key, &owner("a")).await.unwrap().fence;
+    commit_one(&*store, &key, old, 1, &at(1)).await.unwrap();
+    let new = store.claim(&key, &owner("b")).await.unwrap().fence;
+    let refused = store.set(&key, old, None).await.unwrap_err();
+    assert!(matches!(refused.kind, CheckpointErrorKind::Fenced { .. }), "{refused:?}");
+    assert_eq!(store.load(&key).await.unwrap(), Some(at(1)));
+    store.set(&key, new, None).await.unwrap();
+    // A commit of the chain before the change is no repeat of it.
+    assert!(commit_one(&*store, &key, new, 1, &at(3)).await.is_err());
+    assert_eq!(store.load(&key).await.unwrap(), None);
 }
 
 async fn an_unknown_key_is_none(harness: Harness) {
