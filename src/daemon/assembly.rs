@@ -50,15 +50,7 @@ impl Prepared {
         let gauges = daemon.metrics.pipeline(&name, &group);
         gauges.config_hash(&config_hash(&checked));
         let options = options(definition, daemon.drain, daemon.until_tail);
-        let context = Context {
-            group: Arc::clone(&group),
-            clients: daemon.clients.clone(),
-            tasks: daemon.tasks.clone(),
-            metrics: Metrics::clone(&daemon.metrics),
-            owner: owner.clone(),
-            finite: options.stop == Stop::Tail,
-            ..Context::new(&name, definition.loaded.directory(), &daemon.data)
-        };
+        let context = context(&checked, daemon);
         let inbox = definition.source.inbox(&context);
         let counters = script.as_ref().map(Script::metrics);
         let assembly = Arc::new(Assembly { context, checked: RwLock::new(checked.clone()) });
@@ -69,6 +61,20 @@ impl Prepared {
             observer: Observer::new(gauges.clone(), source).tracing(daemon.recorder.clone()),
         };
         Self { pipeline, defined: Defined { checked, inbox, gauges, script: counters, assembly } }
+    }
+}
+
+/// Returns the surroundings in which the parts of a pipeline are built.
+pub(crate) fn context(checked: &Checked, daemon: &Surroundings) -> Context {
+    let definition = &checked.definition;
+    Context {
+        group: definition.group().into(),
+        clients: daemon.clients.clone(),
+        tasks: daemon.tasks.clone(),
+        metrics: Metrics::clone(&daemon.metrics),
+        owner: super::owner(definition.name()),
+        finite: daemon.until_tail || definition.stop() == spec::Stop::Tail,
+        ..Context::new(definition.name(), definition.loaded.directory(), &daemon.data)
     }
 }
 

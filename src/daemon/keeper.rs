@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -21,8 +22,15 @@ const COMMANDS: usize = 16;
 /// A request to a keeper, and the address for its answer.
 enum Request {
     Obey { command: Command, answer: oneshot::Sender<Transition> },
-    Redefine { new: Box<Pipeline>, answer: oneshot::Sender<Redefined> },
+    Redefine { new: Box<Redefinition>, answer: oneshot::Sender<Redefined> },
     Retire { answer: oneshot::Sender<Option<Ended>> },
+}
+
+/// A new definition of a pipeline.
+pub(crate) struct Redefinition {
+    pub pipeline: Pipeline,
+    /// The work between the last run of the old definition and the first one of the new. If it fails, the old one stays.
+    pub between: BoxFuture<'static, Result<(), String>>,
 }
 
 /// The outcome of a new definition.
@@ -35,6 +43,8 @@ pub(crate) enum Redefined {
     /// These tasks of the old definition did not end within the drain's limit. The old definition starts again from its
     /// checkpoint.
     DrainTimedOut(Vec<String>),
+    /// The work between the definitions failed for this reason. The old definition goes on.
+    Failed(String),
 }
 
 /// Sends commands to a keeper.
@@ -53,7 +63,7 @@ impl KeeperHandle {
 
     /// Has a pipeline run by another definition from now on. A run under way drains first. A pause stays. Returns `None` if the
     /// keeper is gone.
-    pub(crate) async fn redefine(&self, new: Pipeline) -> Option<Redefined> {
+    pub(crate) async fn redefine(&self, new: Redefinition) -> Option<Redefined> {
         self.ask(|answer| Request::Redefine { new: Box::new(new), answer }).await
     }
 
@@ -103,7 +113,7 @@ enum Next {
 
 /// A change that a run has to end for.
 enum Pending {
-    Definition { new: Box<Pipeline>, answer: oneshot::Sender<Redefined> },
+    Definition { new: Box<Redefinition>, answer: oneshot::Sender<Redefined> },
     Retirement(oneshot::Sender<Option<Ended>>),
 }
 
@@ -198,12 +208,8 @@ impl Keeper {
             Some(Pending::Definition { new, answer }) => {
                 let redefined = match &ended {
                     Ended::DeadlinePassed(tasks) => Redefined::DrainTimedOut(tasks.clone()),
-                    _ if next == Next::Run => Redefined::Starts,
-                    _ => Redefined::Rests,
+                    _ => self.pipeline.redefine(*new, next == Next::Run).await,
                 };
-                if !matches!(redefined, Redefined::DrainTimedOut(_)) {
-                    self.pipeline = *new;
-                }
                 let _caller_waits = answer.send(redefined).is_ok();
             }
             Some(Pending::Retirement(answer)) => {
@@ -236,7 +242,7 @@ impl Keeper {
         };
         let (command, answer) = match request {
             Request::Obey { command, answer } => (command, answer),
-            Request::Redefine { new, answer } => return self.redefine_at_rest(resting, *new, answer),
+            Request::Redefine { new, answer } => return self.redefine_at_rest(resting, *new, answer).await,
             Request::Retire { answer } => {
                 let _caller_waits = answer.send(None).is_ok();
                 return Next::Retire;
@@ -278,14 +284,27 @@ impl Keeper {
     }
 
     /// Takes another definition while nothing runs. A pipeline that has ended starts, as after a change in place.
-    fn redefine_at_rest(&mut self, resting: Next, new: Pipeline, answer: oneshot::Sender<Redefined>) -> Next {
-        self.pipeline = new;
+    async fn redefine_at_rest(&mut self, resting: Next, new: Redefinition, answer: oneshot::Sender<Redefined>) -> Next {
         let starts = matches!(self.handle.standing().state.after(Command::Reload), Transition::Becomes(_));
+        let redefined = self.pipeline.redefine(new, starts).await;
+        let starts = redefined == Redefined::Starts;
         if starts {
             self.outcome.0.send_replace(None);
         }
-        let _caller_waits = answer.send(if starts { Redefined::Starts } else { Redefined::Rests }).is_ok();
+        let _caller_waits = answer.send(redefined).is_ok();
         if starts { Next::Run } else { resting }
+    }
+}
+
+impl Pipeline {
+    /// Takes the place of another definition, once the work between the two is done.
+    async fn redefine(&mut self, new: Redefinition, starts: bool) -> Redefined {
+        let Redefinition { pipeline, between } = new;
+        if let Err(why) = between.await {
+            return Redefined::Failed(why);
+        }
+        *self = pipeline;
+        if starts { Redefined::Starts } else { Redefined::Rests }
     }
 }
 

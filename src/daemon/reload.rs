@@ -3,6 +3,7 @@
 //! A reload is a [`Plan`] with an entry for each pipeline, made from the files alone, and its application through the
 //! keepers. A file that fails `check` changes nothing: its running pipeline goes on.
 
+mod carry;
 mod plan;
 mod watch;
 
@@ -13,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::assembly::{self, Prepared, Surroundings};
-use super::keeper::Redefined;
+use super::keeper::{Redefined, Redefinition};
 use super::registry::{self, Defined, Registered, Registry};
 use crate::clock::Clock;
 use crate::config::document::Problem;
@@ -268,15 +269,23 @@ impl Reloader {
     }
 
     async fn redefine(&self, pipeline: &Registered, new: Checked) -> Result<(), String> {
+        let old = pipeline.defined();
+        let between = carry::between(&old.checked, &new, |checked| assembly::context(checked, &self.surroundings));
         let Prepared { pipeline: definition, defined } = Prepared::new(new, &self.surroundings);
-        match pipeline.keeper.redefine(definition).await {
+        let answer = pipeline.keeper.redefine(Redefinition { pipeline: definition, between }).await;
+        if !matches!(answer, Some(Redefined::Starts | Redefined::Rests)) {
+            // The metrics of another group are new ones: those of the old definition come back.
+            let context = assembly::context(&old.checked, &self.surroundings);
+            let gauges = self.surroundings.metrics.pipeline(&context.pipeline, &context.group);
+            gauges.config_hash(&assembly::config_hash(&old.checked));
+        }
+        match answer {
             Some(Redefined::Starts | Redefined::Rests) => {
                 pipeline.redefine(defined);
                 Ok(())
             }
+            Some(Redefined::Failed(why)) => Err(format!("{why}; it goes on with the old definition")),
             Some(Redefined::DrainTimedOut(tasks)) => {
-                let old = pipeline.defined();
-                old.gauges.config_hash(&assembly::config_hash(&old.checked));
                 let limit = self.surroundings.drain;
                 let tasks = tasks.join(", ");
                 Err(format!("it did not drain within {limit:?} ({tasks}), and started again with the old definition"))

@@ -433,3 +433,37 @@ fn random_definitions_replace_each_other_and_never_wedge() {
         place.path("data/last.jsonl").exists() && place.read("data/last.jsonl").contains("s-3")
     });
 }
+
+#[test]
+fn c17_progress_follows_its_pipeline_into_another_store() {
+    let (place, daemon) = started("off");
+    let mut handled = 1;
+    // Back in the first store, its old progress is replaced.
+    for store in ["[checkpoint.file]\n", "[checkpoint.sqlite]\npath = \"other.db\"\n", ""] {
+        place.write("p.toml", &(pipeline("feed.jsonl") + store));
+        let (status, report) = reload(&daemon, "");
+        assert_eq!((status, &*action(&report, "p")), (200, "restart"), "{report}");
+        append(&place, &event(1, handled));
+        handled += 1;
+        until_rows(&place, &daemon, handled);
+    }
+    // Into a sink that holds the progress, and out of it.
+    let projection = pipeline("feed.jsonl").replace(
+        "[sink.file]\npath = \"out.jsonl\"\n",
+        "[sink.sqlite]\npath = \"rows.db\"\ninit = [\"CREATE TABLE IF NOT EXISTS rows (stream)\"]\n",
+    );
+    place.write(
+        "p.rhai",
+        "fn handle_event(stream, event) { emit(#{ sql: \"INSERT INTO rows VALUES (?1)\", params: [stream.name] }); }\n",
+    );
+    for top in ["checkpoint = \"sink\"\n", ""] {
+        place.write("p.toml", &format!("{top}{projection}"));
+        assert_eq!(reload(&daemon, "").0, 200);
+        append(&place, &event(1, handled));
+        handled += 1;
+        daemon.until("/pipelines/p", |_, body| body.contains(&format!(r#"\"line\":{handled}"#)));
+    }
+    let rows = rusqlite::Connection::open(place.path("data/rows.db")).unwrap();
+    let count: i64 = rows.query_row("SELECT count(*) FROM rows", [], |row| row.get(0)).unwrap();
+    assert_eq!(count, 2, "one row for each event since the sink is another one");
+}

@@ -89,6 +89,10 @@ struct Kept {
     daemon: Group,
 }
 
+fn redefinition(stop: Stop) -> Redefinition {
+    Redefinition { pipeline: pipeline(stop, Start::Succeeds, 0), between: std::future::ready(Ok(())).boxed() }
+}
+
 fn pipeline(stop: Stop, first: Start, times: u32) -> Pipeline {
     let name: Arc<str> = "p".into();
     Pipeline {
@@ -255,10 +259,10 @@ async fn the_latest_command_during_a_drain_decides_the_step_after_it() {
 async fn a_new_definition_drains_the_run_of_the_old_one() {
     let kept = Kept::start(Stop::Never, Start::Succeeds, 0);
     kept.reaches(State::Running).await;
-    assert_eq!(kept.keeper.redefine(pipeline(Stop::Tail, Start::Succeeds, 0)).await, Some(Redefined::Starts));
+    assert_eq!(kept.keeper.redefine(redefinition(Stop::Tail)).await, Some(Redefined::Starts));
     // The new one ends at its tail. Another definition starts it again.
     kept.reaches(State::Finished).await;
-    assert_eq!(kept.keeper.redefine(pipeline(Stop::Never, Start::Succeeds, 0)).await, Some(Redefined::Starts));
+    assert_eq!(kept.keeper.redefine(redefinition(Stop::Never)).await, Some(Redefined::Starts));
     assert_eq!(*kept.outcome.borrow(), None);
     kept.reaches(State::Running).await;
 }
@@ -269,7 +273,7 @@ async fn a_new_definition_starts_no_pipeline_that_is_paused_or_told_to_stop() {
     kept.reaches(State::Restarting).await;
     kept.obey(Command::Pause).await;
     kept.reaches(State::Paused).await;
-    assert_eq!(kept.keeper.redefine(pipeline(Stop::Tail, Start::Succeeds, 0)).await, Some(Redefined::Rests));
+    assert_eq!(kept.keeper.redefine(redefinition(Stop::Tail)).await, Some(Redefined::Rests));
     assert_eq!(kept.handle.standing().state, State::Paused);
     // The next start uses it.
     kept.obey(Command::Resume).await;
@@ -277,12 +281,30 @@ async fn a_new_definition_starts_no_pipeline_that_is_paused_or_told_to_stop() {
 
     let kept = Kept::start(Stop::Never, Start::Succeeds, 0);
     kept.reaches(State::Running).await;
-    let (stopped, redefined) =
-        tokio::join!(kept.obey(Command::Stop), kept.keeper.redefine(pipeline(Stop::Tail, Start::Succeeds, 0)));
+    let (stopped, redefined) = tokio::join!(kept.obey(Command::Stop), kept.keeper.redefine(redefinition(Stop::Tail)));
     assert_eq!((stopped, redefined), (Transition::Becomes(State::Draining), Some(Redefined::Rests)));
     kept.reaches(State::Stopped).await;
     kept.obey(Command::Start).await;
     kept.reaches(State::Finished).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_old_definition_stays_if_the_work_between_the_two_fails() {
+    let kept = Kept::start(Stop::Never, Start::Succeeds, 0);
+    let fails = || {
+        let failed = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Err("no room".to_owned())
+        };
+        Redefinition { between: failed.boxed(), ..redefinition(Stop::Tail) }
+    };
+    kept.reaches(State::Running).await;
+    assert_eq!(kept.keeper.redefine(fails()).await, Some(Redefined::Failed("no room".to_owned())));
+    kept.reaches(State::Running).await;
+    kept.obey(Command::Stop).await;
+    kept.reaches(State::Stopped).await;
+    assert_eq!(kept.keeper.redefine(fails()).await, Some(Redefined::Failed("no room".to_owned())));
+    assert_eq!(kept.handle.standing().state, State::Stopped);
 }
 
 #[tokio::test(start_paused = true)]
