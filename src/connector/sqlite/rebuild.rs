@@ -56,15 +56,16 @@ pub(super) fn missing(present: &Path, rebuilt: &Path) -> anyhow::Result<Vec<Stri
     Ok(missing.map(|(name, kind)| format!("the {kind} `{name}`")).collect())
 }
 
-/// Returns the name and kind of each object of a database, apart from those that SQLite makes by itself.
+/// Returns the name and kind of each object of a database, apart from those of SQLite and the daemon, which no setting makes.
 fn objects(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     if !path.exists() {
         return Ok(BTreeMap::new());
     }
     let listed = || -> Result<_, Failure> {
         let connection = inspect::open(path)?;
-        let mut statement =
-            connection.prepare("SELECT name, type FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*'")?;
+        let mut statement = connection.prepare(
+            "SELECT name, type FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*' AND name NOT GLOB 'propulsiond_*'",
+        )?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     };
@@ -144,7 +145,12 @@ mod tests {
         let (present, rebuilt) = (directory.path().join("a.db"), directory.path().join("b.db"));
         assert_eq!(missing(&present, &rebuilt).unwrap(), [""; 0]);
         let made = "CREATE TABLE t (a PRIMARY KEY);";
-        drop(database(&present, &format!("{made} CREATE VIEW v AS SELECT a FROM t; CREATE INDEX i ON t (a)")));
+        drop(database(
+            &present,
+            &format!(
+                "{made} CREATE TABLE propulsiond_x (a); CREATE VIEW v AS SELECT a FROM t; CREATE INDEX i ON t (a)"
+            ),
+        ));
         drop(database(&rebuilt, &format!("{made} CREATE TABLE more (a)")));
         assert_eq!(missing(&present, &rebuilt).unwrap(), ["the index `i`", "the view `v`"]);
         assert_eq!(missing(&rebuilt, &present).unwrap(), ["the table `more`"]);
