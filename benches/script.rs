@@ -48,6 +48,17 @@ fn handle_event(stream, event) {
     emit(#{ sql: "INSERT INTO orders (id, total) VALUES (?1, ?2)", params: [stream.id, event.data.total] });
 }
 "#;
+const UPCAST_EVENT: &str = r#"
+fn upcast(event) {
+    if event.type != "OrderPlaced" { return event; }
+    #{ type: "OrderPlacedV2", data: #{ total: event.data.total } }
+}
+fn handle_event(stream, event) {
+    if event.type == "OrderPlacedV2" {
+        emit(#{ sql: "INSERT INTO orders (id, total) VALUES (?1, ?2)", params: [stream.id, event.data.total] });
+    }
+}
+"#;
 const NOTHING: &str = "fn handle(stream, events) { () }";
 const NOTHING_EVENT: &str = "fn handle_event(stream, event) { () }";
 
@@ -61,7 +72,7 @@ struct Row {
     span: usize,
 }
 
-const ROWS: [Row; 11] = [
+const ROWS: [Row; 13] = [
     row("nothing", NOTHING, 1, 1),
     row("nothing, handle_event", NOTHING_EVENT, 1, 1),
     row("sample, every event a hit", SAMPLE, 1, 1),
@@ -69,10 +80,12 @@ const ROWS: [Row; 11] = [
     row("sample, every tenth a hit", SAMPLE, 10, 1),
     row("the same, handle_event", SAMPLE_EVENT, 10, 1),
     row("the same with `return`", RETURN_EVENT, 10, 1),
+    row("the same with `upcast`", UPCAST_EVENT, 10, 1),
     row("sample, 10 events a call", SAMPLE, 1, 10),
     row("the same, handle_event", SAMPLE_EVENT, 1, 10),
     row("the same with `return`", RETURN_EVENT, 1, 10),
     row("the same with `switch`", SWITCH_EVENT, 1, 10),
+    row("the same with `upcast`", UPCAST_EVENT, 1, 10),
 ];
 
 const fn row(name: &'static str, source: &'static str, every: usize, span: usize) -> Row {

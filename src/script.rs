@@ -18,6 +18,33 @@
 //!
 //! The effects reach the sink after the function has returned. An event or a call that fails has no effects.
 //!
+//! # Older forms of events
+//!
+//! A script, or a module that it imports, may define `fn upcast(event)`. It turns an event of an older form into the newest
+//! one. Every function above then sees the newest form only.
+//!
+//! ```rhai
+//! fn upcast(event) {
+//!     if event.type != "OrderPlaced" { return event; }
+//!     let data = event.data;
+//!     data.total_cents = (data.total * 100.0).round().to_int();
+//!     #{ type: "OrderPlacedV2", data: data }
+//! }
+//!
+//! fn handle_event(stream, event) {
+//!     emit(event.data.total_cents);
+//! }
+//! ```
+//!
+//! - It returns the event itself, or a map of `type`, `data` and `meta`. A missing field stays as it is. Any other result is
+//!   a permanent error.
+//! - It is called once per event and call, before the function above, and cannot emit. Its clock, operations and memory are
+//!   those of the call.
+//! - The filter by event type (`filter.events`, `filter.exclude_events`) applies to the newest type. An excluded event counts
+//!   as handled.
+//! - Index, stream, time, ids and `event.raw` stay as they were read, and so do idempotency keys and parked events.
+//! - An event whose `upcast` fails ends the call before it, and comes first in the next call, which then fails with its error.
+//!
 //! # Results
 //!
 //! | result | `handle_event` | `handle` |
@@ -107,6 +134,7 @@ mod shortcuts;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod upcast;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -128,7 +156,10 @@ use self::api::Host;
 use self::handler::Factory;
 use self::program::Program;
 use self::sources::Sources;
-use crate::handler::BlockingHandlerFactory;
+use self::upcast::Upcast;
+use crate::config::filter::Filter;
+use crate::handler::{BlockingHandlerFactory, HandlerError};
+use crate::work::Work;
 
 /// The stack size of threads that run scripts. It is enough for [`MAX_CALL_DEPTH`] in every build.
 pub const STACK_BYTES: usize = 16 << 20;
@@ -211,6 +242,7 @@ impl Options {
 #[derive(Clone)]
 pub struct Script(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     /// The name of the script's file in messages.
     file: String,
@@ -218,12 +250,9 @@ struct Inner {
     host: Host,
     options: Options,
     entry: Entry,
-}
-
-impl Inner {
-    fn program(&self) -> Result<Program, Problem> {
-        Program::build(&self.sources, &self.host, &self.options, self.entry)
-    }
+    upcast: Option<Upcast>,
+    /// The filter by the types of upcast events.
+    types: Option<Arc<Filter>>,
 }
 
 impl Script {
@@ -244,6 +273,10 @@ impl Script {
         let sources = Sources::load(path, &engine, &scope, options.limits.modules)?;
         let asts = sources.parse(&engine, &scope)?;
         let mut problems = check::clashes(&engine, &sources, &asts);
+        let upcast = Upcast::find(&sources, &asts).unwrap_or_else(|problem| {
+            problems.push(problem);
+            None
+        });
         let entry = match Entry::find(&sources, &asts[0], options.is_batch()) {
             Ok(entry) if problems.is_empty() => entry,
             found => {
@@ -251,7 +284,8 @@ impl Script {
                 return Err(ScriptError { problems });
             }
         };
-        let script = Self(Arc::new(Inner { file: sources.main().name.clone(), sources, host, options, entry }));
+        let file = sources.main().name.clone();
+        let script = Self(Arc::new(Inner { file, sources, host, options, entry, upcast, types: None }));
         script.try_top_level()?;
         Ok(script)
     }
@@ -260,7 +294,7 @@ impl Script {
     fn try_top_level(&self) -> Result<(), Problem> {
         let inner = Arc::clone(&self.0);
         let thread = std::thread::Builder::new().name("compile-script".to_owned()).stack_size(STACK_BYTES);
-        let Ok(thread) = thread.spawn(move || inner.program().map(drop)) else {
+        let Ok(thread) = thread.spawn(move || Program::build(&inner).map(drop)) else {
             return Err(Problem::of(&self.0.file, "cannot start a thread to run the top-level statements"));
         };
         thread.join().unwrap_or_else(|_| Err(Problem::of(&self.0.file, "the script engine failed")))
@@ -268,10 +302,31 @@ impl Script {
 
     /// Returns the same script with a fixed result of `time.now()` (R78).
     pub fn at(&self, now: OffsetDateTime) -> Self {
-        let Inner { file, sources, host, options, entry } = &*self.0;
-        let host = Host { now: Some(now), ..host.clone() };
-        let (file, sources, options) = (file.clone(), sources.clone(), options.clone());
-        Self(Arc::new(Inner { file, sources, host, options, entry: *entry }))
+        let host = Host { now: Some(now), ..self.0.host.clone() };
+        Self(Arc::new(Inner { host, ..(*self.0).clone() }))
+    }
+
+    /// Divides a filter between this script and the reader. The script takes the filter by type if it upcasts, as only it
+    /// then knows the types to judge.
+    pub fn with_filter(&self, filter: &Arc<Filter>) -> (Self, Arc<Filter>) {
+        if self.0.upcast.is_none() {
+            return (self.clone(), Arc::clone(filter));
+        }
+        let inner = Inner { types: Some(Arc::clone(filter)), ..(*self.0).clone() };
+        (Self(Arc::new(inner)), Arc::new(filter.without_types()))
+    }
+
+    /// Returns whether the script defines `upcast`.
+    pub fn upcasts(&self) -> bool {
+        self.0.upcast.is_some()
+    }
+
+    /// Upcasts events without handling them. Returns the index and the newest type of each event that the filter excludes.
+    ///
+    /// # Errors
+    /// The error of the first event that fails.
+    pub fn excluded(&self, work: &mut Work) -> Result<Vec<(i64, String)>, HandlerError> {
+        handler::excluded(&self.0, work)
     }
 
     /// Returns the factory of the handlers, one per thread. The threads need [`STACK_BYTES`].

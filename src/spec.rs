@@ -25,6 +25,7 @@ use crate::runtime::retry;
 use crate::script;
 
 pub use crate::connector::{CheckpointSpec, SinkSpec, SourceSpec};
+pub(crate) use check::bad_setting;
 pub use check::{Outcome, check, define};
 pub use definition::{Checked, Definition, Progress};
 pub use load::{Loaded, NAMES, find, is_name, load, load_file, parse, scan, subdirectories};

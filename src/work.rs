@@ -68,19 +68,24 @@ impl Work {
         self.events[1..].iter().all(Event::is_unfold)
     }
 
-    /// Returns the progress of the events before `position` alone: their number, and the next index of interest after
-    /// them. `None` if no event comes before, or if indexes in read order say nothing about the events before.
-    ///
-    /// Unfolds share the fate of the last event, so that a cut before an unfold leaves that event out, too.
+    /// Returns the progress of the events before `position` alone: see [`cut_before`].
     pub fn cut_before(&self, position: usize) -> Option<(usize, i64)> {
-        let event = self.events[..=position].iter().rposition(|event| !event.is_unfold())?;
-        let is_ascending = self.events[..=event].is_sorted_by(|a, b| a.index() < b.index());
-        (event > 0 && is_ascending).then(|| (event, self.events[event].index()))
+        cut_before(&self.events, position)
     }
 
     pub fn has_unfolds(&self) -> bool {
         self.events.last().is_some_and(Event::is_unfold)
     }
+}
+
+/// Returns the progress of the events before `position` alone: their number, and the next index of interest after them.
+/// `None` if no event comes before, or if indexes in read order say nothing about the events before.
+///
+/// Unfolds share the fate of the last event, so that a cut before an unfold leaves that event out, too.
+pub fn cut_before(events: &[Event], position: usize) -> Option<(usize, i64)> {
+    let event = events[..=position].iter().rposition(|event| !event.is_unfold())?;
+    let is_ascending = events[..=event].is_sorted_by(|a, b| a.index() < b.index());
+    (event > 0 && is_ascending).then(|| (event, events[event].index()))
 }
 
 /// The argument of a handler: the work of `streams_per_call` streams, usually one.

@@ -145,8 +145,8 @@ fn explanation(settings: &DaemonSettings, args: &ExplainArgs) -> Result<Explanat
     let load = || spec::load_file(&file);
     let loaded = if args.allow_missing_env { scalar::allowing_missing(load)? } else { load()? };
     let outcome = spec::check(vec![loaded], &settings.data_dir())?;
-    let (definition, entry) = outcome.entries().next().expect("a pipeline without errors passes the checks");
-    Ok(explain::explain(definition, entry))
+    let (definition, script) = outcome.scripts().next().expect("a pipeline without errors passes the checks");
+    Ok(explain::explain(definition, script))
 }
 
 /// Returns the file of a pipeline, given its name or the path of its file.

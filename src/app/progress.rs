@@ -42,7 +42,10 @@ struct Last {
 
 /// The work of all pipelines.
 struct Sum {
+    /// The handled events, without those that were skipped or parked.
     events: u64,
+    skipped: u64,
+    parked: u64,
     unhandled: u64,
     /// `None`: no tranche knows it.
     lag_events: Option<u64>,
@@ -52,8 +55,13 @@ struct Sum {
 impl Sum {
     fn of(views: &[View]) -> Self {
         let lag = |unit| views.iter().filter_map(|view| view.lag(unit)).reduce(|a, b| a + b);
+        let count = |of: fn(&View) -> u64| views.iter().map(of).sum::<u64>();
+        let (skipped, parked) = (count(|view| view.skipped), count(|view| view.parked));
+        let completed: u64 = views.iter().flat_map(View::reports).map(|report| report.completed_events).sum();
         Self {
-            events: views.iter().flat_map(View::reports).map(|report| report.completed_events).sum(),
+            events: completed.saturating_sub(skipped + parked),
+            skipped,
+            parked,
             unhandled: views.iter().map(View::unhandled).sum(),
             lag_events: lag(LagUnit::Events),
             lag_bytes: lag(LagUnit::Bytes),
@@ -68,7 +76,24 @@ impl Sum {
         if let Some(bytes) = self.lag_bytes {
             parts.push(format!("{} behind", indicatif::HumanBytes(bytes)));
         }
-        if parts.is_empty() { "lag unknown".to_owned() } else { parts.join(", ") }
+        if parts.is_empty() {
+            parts.push("lag unknown".to_owned());
+        }
+        if self.unhandled > 0 {
+            parts.push(format!("{} unhandled", counted(self.unhandled, "event")));
+        }
+        parts.join(", ")
+    }
+
+    /// Returns the numbers of handled, skipped and parked events, with `more` about the handled ones.
+    fn handled(&self, more: &str) -> String {
+        let mut text = format!("{} handled{more}", counted(self.events, "event"));
+        for (count, what) in [(self.skipped, "skipped"), (self.parked, "parked")] {
+            if count > 0 {
+                text.push_str(&format!(", {} {what}", grouped(count)));
+            }
+        }
+        text
     }
 }
 
@@ -136,7 +161,7 @@ impl Report {
         let left = left.map_or_else(String::new, |seconds| {
             format!(", about {} left", words(Duration::from_secs_f64(seconds.min(1e9))))
         });
-        format!("{} handled, {}/s, {}{left}", counted(sum.events, "event"), grouped(last.rate as u64), sum.lag())
+        format!("{}, {}/s, {}{left}", sum.handled(""), grouped(last.rate as u64), sum.lag())
     }
 
     /// Logs the end of each pipeline. Returns the number of handled events.
@@ -152,8 +177,7 @@ impl Report {
             events += sum.events;
             let took = elapsed.since(Timestamp::ZERO);
             let rate = sum.events as f64 / took.as_secs_f64().max(0.001);
-            let handled =
-                format!("{} handled in {} ({}/s)", counted(sum.events, "event"), words(took), grouped(rate as u64));
+            let handled = sum.handled(&format!(" in {} ({}/s)", words(took), grouped(rate as u64)));
             match ended {
                 Ended::Finished => tracing::info!(pipeline = %name, "finished: {handled}"),
                 Ended::Stopped => tracing::info!(pipeline = %name, "stopped: {handled}"),

@@ -36,7 +36,7 @@ pub(crate) struct Inspection {
     pub diagnoses: Vec<Diagnosis>,
 }
 
-/// The reason for which nothing was inspected.
+/// The reason why nothing was inspected.
 #[derive(Debug)]
 pub(crate) enum NotLooked {
     /// The named pipelines do not exist.
@@ -112,7 +112,7 @@ fn not_writable(data: &Path) -> Option<Diagnosis> {
 struct Pipelines {
     config: PathBuf,
     defined: Vec<Definition>,
-    /// The reason for which pipelines may be missing here, or may hold other values.
+    /// The reason why pipelines may be missing here, or may hold other values.
     unsure: Option<&'static str>,
 }
 

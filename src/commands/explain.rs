@@ -15,7 +15,7 @@ mod values;
 use serde::Serialize;
 
 use crate::connector::prose::lines;
-use crate::script::Entry;
+use crate::script::Script;
 use crate::spec::Definition;
 
 pub(crate) use delivery::Delivery;
@@ -41,9 +41,9 @@ pub(crate) struct Paragraph {
     pub text: String,
 }
 
-/// Explains a pipeline that passed the checks. `entry` is that of its script.
-pub(crate) fn explain(definition: &Definition, entry: Option<Entry>) -> Explanation {
-    let subject = Subject::new(definition, entry);
+/// Explains a pipeline that passed the checks, with its script if that is known.
+pub(crate) fn explain(definition: &Definition, script: Option<&Script>) -> Explanation {
+    let subject = Subject::new(definition, script);
     let paragraph = |about, text| Paragraph { about, text };
     Explanation {
         name: definition.name().to_owned(),

@@ -42,6 +42,9 @@
 //! A record that does not fit the `map` is an error of the test file. A record that `when` or the filter excludes gives no
 //! event, so a test without `emits` passes; the output notes that.
 //!
+//! A script with `upcast` gets the events as they are written here, and its handler their newest form. The filter by type
+//! applies to the newest type. A test whose event fails in `upcast` has that failure as its result.
+//!
 //! With `handle_event` the result is that of the first event that is not handled, and the effects are those of the events
 //! before it.
 //!
@@ -77,7 +80,7 @@ use find::Found;
 /// their pipeline's.
 ///
 /// # Errors
-/// Everything that is wrong with the files: then nothing is run.
+/// All problems of the files. Then no test is run.
 pub fn run(paths: &[PathBuf], filter: Option<&str>) -> Result<Report, Vec<Problem>> {
     let mut report = Report::default();
     let mut problems = Vec::new();
@@ -117,13 +120,19 @@ struct Plan {
 }
 
 fn plan(found: &Found) -> Result<Option<Plan>, Vec<Problem>> {
-    let Some((Definition { loaded, sink, .. }, cases)) = plan_without_script(found)? else { return Ok(None) };
-    let unknown = plan::unknown_parameters(&loaded);
+    let Some((mut definition, mut cases)) = plan_without_script(found)? else { return Ok(None) };
+    let unknown = plan::unknown_parameters(&definition.loaded);
     if !unknown.is_empty() {
         return Err(unknown);
     }
-    let (script, _advice) = spec::compile_script(&loaded)?;
-    Ok(script.map(|script| Plan { pipeline: loaded.name, script, sink, cases }))
+    let (Some(mut script), _advice) = spec::compile_script(&definition.loaded)? else { return Ok(None) };
+    if let (true, Some(tests)) = (script.upcasts(), &found.tests) {
+        // The script takes the filter by type, so that the cases keep the events that only it can judge.
+        (script, definition.filter) = script.with_filter(&definition.filter);
+        cases = plan::cases(tests, &definition)?;
+    }
+    let Definition { loaded, sink, .. } = definition;
+    Ok(Some(Plan { pipeline: loaded.name, script, sink, cases }))
 }
 
 /// Reads the pipeline and its cases. Missing variables leave holes.
@@ -136,6 +145,13 @@ fn plan_without_script(found: &Found) -> Result<Option<(Definition, Vec<plan::Ca
             tests,
             format!("the pipeline `{}` has no script that could be tested", loaded.name),
         )]);
+    }
+    // Raw records need the mapping. Its mistakes are reported once, as `check` reports them.
+    let mut bad = definition.source.check();
+    bad.retain(|bad| bad.path.first().is_some_and(|key| key == "map"));
+    if !bad.is_empty() {
+        let of_file = |bad| spec::bad_setting(loaded, "source", definition.source.key, bad);
+        return Err(bad.into_iter().map(of_file).collect());
     }
     let cases = plan::cases(tests, &definition)?;
     Ok(Some((definition, cases)))

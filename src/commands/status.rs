@@ -25,6 +25,8 @@ struct Work {
     at_tail: bool,
     lag: Lag,
     unhandled: u64,
+    /// The failure to read from the source.
+    source_failing: Option<SourceFailing>,
     handled_per_second: f64,
     failing_streams: usize,
     oldest_failing: Option<Failing>,
@@ -34,6 +36,12 @@ struct Work {
 struct Lag {
     events: Option<u64>,
     bytes: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SourceFailing {
+    error: String,
+    seconds: f64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -50,17 +58,20 @@ struct Failing {
 impl Pipelines {
     /// Renders a line for each pipeline. Below it stand the reason of a state that needs one, and the failing stream.
     pub(crate) fn render(&self) -> String {
-        let head = ["PIPELINE", "STATE", "LAG", "RATE"].map(str::to_owned);
+        let head = ["PIPELINE", "STATE", "LAG", "UNHANDLED", "RATE"].map(str::to_owned);
         let row = |pipeline: &Pipeline| {
-            let (lag, rate) = pipeline.work.as_ref().map_or_else(
-                || ("unknown".to_owned(), String::new()),
-                |work| (work.lag(), format!("{}/s", thousands(work.handled_per_second.round() as u64))),
+            let [lag, unhandled, rate] = pipeline.work.as_ref().map_or_else(
+                || ["unknown".to_owned(), String::new(), String::new()],
+                |work| {
+                    let rate = format!("{}/s", thousands(work.handled_per_second.round() as u64));
+                    [work.lag(), thousands(work.unhandled), rate]
+                },
             );
-            [pipeline.name.clone(), pipeline.state.to_string(), lag, rate]
+            [pipeline.name.clone(), pipeline.state.to_string(), lag, unhandled, rate]
         };
         let rows: Vec<_> = std::iter::once(head).chain(self.pipelines.iter().map(row)).collect();
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-        let widths = [0, 1, 2, 3].map(width);
+        let widths = [0, 1, 2, 3, 4].map(width);
         let mut text = String::new();
         for (number, row) in rows.iter().enumerate() {
             let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
@@ -80,6 +91,11 @@ impl Pipeline {
             notes.push(self.reason.clone());
         }
         if let Some(work) = &self.work {
+            notes.extend(
+                work.source_failing
+                    .as_ref()
+                    .map(|SourceFailing { error, seconds }| format!("reading has failed for {seconds:.0}s: {error}")),
+            );
             notes.extend(work.oldest_failing.as_ref().map(|failing| failing.describe(self.state)));
             let others = work.failing_streams.saturating_sub(1);
             if others > 0 {
@@ -91,20 +107,17 @@ impl Pipeline {
 }
 
 impl Work {
+    /// Returns the size of the part of the feed that is not read yet.
     fn lag(&self) -> String {
-        let mut parts = Vec::new();
         match (self.lag.events, self.lag.bytes) {
-            _ if self.at_tail => {}
-            (None, None) => parts.push("unknown".to_owned()),
+            _ if self.at_tail => "none".to_owned(),
+            (None, None) => "unknown".to_owned(),
             (events, bytes) => {
-                parts.extend(events.map(|events| counted(events, "event")));
-                parts.extend(bytes.map(|bytes| indicatif::HumanBytes(bytes).to_string()));
+                let events = events.map(|events| counted(events, "event"));
+                let bytes = bytes.map(|bytes| indicatif::HumanBytes(bytes).to_string());
+                events.into_iter().chain(bytes).collect::<Vec<_>>().join(", ")
             }
         }
-        if self.unhandled > 0 {
-            parts.push(format!("{} unhandled", thousands(self.unhandled)));
-        }
-        if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
     }
 }
 
@@ -141,6 +154,7 @@ mod tests {
             } },
             { "name": "notices", "state": "halted", "reason": "event 3 cannot be handled", "state_seconds": 1, "work": {
                 "at_tail": true, "lag": { "events": 0, "bytes": null }, "unhandled": 0, "handled_per_second": 0.0,
+                "source_failing": { "error": "read `a.jsonl`: the file is gone", "seconds": 61.3 },
                 "failing_streams": 1, "oldest_failing": {
                     "stream": "parcel-2", "index": 3, "class": "exception", "error": "refused",
                     "attempts": 5, "seconds": 9.0, "next_try_in_seconds": 0.0,
@@ -150,12 +164,13 @@ mod tests {
         ] });
         let pipelines: Pipelines = serde_json::from_value(answer).unwrap();
         expect_test::expect![[r#"
-            PIPELINE  STATE     LAG                         RATE
-            orders    running   1,204 events, 12 unhandled  352/s
+            PIPELINE  STATE     LAG           UNHANDLED  RATE
+            orders    running   1,204 events  12         352/s
               stream `order-17` fails at event 4 for 12s, attempt 3 (transient), next try in 4.0s: connection refused
               2 streams more fail
-            notices   halted    none                        0/s
+            notices   halted    none          0          0/s
               event 3 cannot be handled
+              reading has failed for 61s: read `a.jsonl`: the file is gone
               stream `parcel-2` fails at event 3 for 9s, attempt 5 (exception), no retry before a restart: refused
             new       starting  unknown
               connecting

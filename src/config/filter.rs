@@ -147,6 +147,11 @@ impl Filter {
         [&self.categories, &self.streams, &self.events].into_iter().all(Rule::is_empty)
     }
 
+    /// Returns the filter by stream and category alone.
+    pub fn without_types(&self) -> Self {
+        Self { events: Rule::default(), ..self.clone() }
+    }
+
     /// Returns whether the event type passes.
     pub fn event(&self, event_type: &str) -> bool {
         self.events.passes(event_type)

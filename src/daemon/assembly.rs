@@ -169,8 +169,9 @@ impl Assemble for Assembly {
     }
 
     fn assemble(&self) -> anyhow::Result<Parts> {
-        let Checked { definition, script } = self.checked.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let Definition { source, sink, progress, filter, .. } = &definition;
+        let checked = self.checked.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let (script, filter) = checked.script_and_filter();
+        let Definition { source, sink, progress, .. } = &checked.definition;
         let context = &self.context;
         let source = source.build(context).context("open the source")?;
         let (sink, checkpoints) = match progress {
@@ -185,7 +186,7 @@ impl Assemble for Assembly {
             }
         };
         let handler = script.as_ref().map(handler);
-        Ok(Parts { source, checkpoints, handler, sink, filter: Arc::clone(filter) })
+        Ok(Parts { source, checkpoints, handler, sink, filter })
     }
 }
 

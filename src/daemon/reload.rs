@@ -244,8 +244,8 @@ impl Reloader {
     /// Exchanges handler and filter. Calls in flight end with the old ones, and the next start uses the new ones.
     async fn swap(&self, pipeline: &Registered, new: Checked) -> Result<(), String> {
         let old = pipeline.defined();
-        let handler = new.script.as_ref().map(assembly::handler);
-        let filter = Arc::clone(&new.definition.filter);
+        let (script, filter) = new.script_and_filter();
+        let handler = script.as_ref().map(assembly::handler);
         old.assembly.replace(new.clone());
         let told = async {
             if let Some(handler) = handler {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::clock::Timestamp;
 use crate::daemon::assembly::config_hash;
 use crate::daemon::registry::Registered;
-use crate::pipeline::{Standing, StreamFailure, TrancheView, View};
+use crate::pipeline::{Standing, StreamFailure, View};
 use crate::position::TrancheId;
 use crate::scheduler::{Explanation, StreamReport, StreamState};
 use crate::source::LagUnit;
@@ -45,14 +45,9 @@ pub(super) async fn status(pipeline: &Registered) -> PipelineStatus {
     status.stalled_streams = view.streams.stalled.streams;
     status.parked_streams = view.streams.parked.streams;
     let outage = |(why, since): &(String, Timestamp)| Outage { since: *since, why: why.clone() };
+    status.source_failing = source_failing(&view).map(outage);
     // The trouble of a tranche that is not read yet is one of its claim, and so of the checkpoint store.
-    let trouble = |reading: bool| {
-        let phase = |tranche: &&TrancheView| (tranche.phase == "reading") == reading;
-        let troubles = view.tranches.iter().filter(phase).filter_map(|tranche| tranche.trouble.as_ref());
-        troubles.min_by_key(|(_, since)| *since).map(outage)
-    };
-    status.source_failing = view.source_failing.as_ref().map(outage).or_else(|| trouble(true));
-    status.checkpoint_failing = view.checkpoint_failing.as_ref().map(outage).or_else(|| trouble(false));
+    status.checkpoint_failing = view.checkpoint_failing.as_ref().or_else(|| trouble(&view, false)).map(outage);
     let is_idle = view.unhandled() == 0;
     let (failing, unavailable) = if view.outage_answers { (view.outage, None) } else { (None, view.outage) };
     status.calls_failing = failing.as_ref().map(outage);
@@ -61,6 +56,17 @@ pub(super) async fn status(pipeline: &Registered) -> PipelineStatus {
         status.no_progress = Some(view.handled_at);
     }
     status
+}
+
+/// Returns the error that keeps the source from being read, and its begin.
+fn source_failing(view: &View) -> Option<&(String, Timestamp)> {
+    view.source_failing.as_ref().or_else(|| trouble(view, true))
+}
+
+/// Returns the oldest trouble of the tranches that are read, or of the others.
+fn trouble(view: &View, is_read: bool) -> Option<&(String, Timestamp)> {
+    let tranches = view.tranches.iter().filter(|tranche| (tranche.phase == "reading") == is_read);
+    tranches.filter_map(|tranche| tranche.trouble.as_ref()).min_by_key(|(_, since)| *since)
 }
 
 /// Returns the last failure of a stream in words.
@@ -93,6 +99,7 @@ fn doing(view: &View) -> String {
         .map(|(count, noun, done)| format!("{count} {noun}{} to be {done}", if *count == 1 { "" } else { "s" }))
         .collect();
     match work.as_slice() {
+        [] if is_at_tail(view) && source_failing(view).is_some() => "everything that was read is handled".to_owned(),
         [] if is_at_tail(view) => "everything is handled".to_owned(),
         [] => "reading".to_owned(),
         _ => work.join(", "),
@@ -128,6 +135,9 @@ fn work(view: &View, now: Timestamp) -> Value {
         "at_tail": is_at_tail(view),
         "lag": { "events": view.lag(LagUnit::Events), "bytes": view.lag(LagUnit::Bytes) },
         "unhandled": view.unhandled(),
+        "source_failing": source_failing(view).map(|(why, since)| {
+            json!({ "error": why, "seconds": now.since(*since).as_secs_f64() })
+        }),
         "handled_per_second": view.rate.per_second(now),
         "failing_streams": view.streams.failing.streams,
         "oldest_failing": oldest.map(|oldest| {
@@ -286,7 +296,7 @@ fn state_name(state: StreamState) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::Rate;
+    use crate::pipeline::{Rate, TrancheView};
     use crate::scheduler::Snapshot;
     use crate::source::Lag;
 
@@ -316,6 +326,8 @@ mod tests {
             source_failing: None,
             missing: None,
             failures: Vec::new(),
+            skipped: 0,
+            parked: 0,
             handled_at: Timestamp::ZERO,
             rate: Rate::new(Timestamp::ZERO),
             calls: 0,

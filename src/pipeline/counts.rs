@@ -53,6 +53,7 @@ impl Observer {
             tranches: BTreeMap::new(),
             flushed: Timestamp::ZERO,
             changed: BTreeSet::new(),
+            skipped: 0,
             parked: 0,
         }
     }
@@ -67,7 +68,8 @@ pub(super) struct Counts {
     flushed: Timestamp,
     /// Tranches whose gauges are out of date.
     changed: BTreeSet<TrancheId>,
-    parked: u64,
+    pub(super) skipped: u64,
+    pub(super) parked: u64,
 }
 
 /// The counts of a tranche.
@@ -196,11 +198,12 @@ impl Counts {
         }
     }
 
-    pub(super) fn skipped(&self) {
+    pub(super) fn event_skipped(&mut self) {
+        self.skipped += 1;
         self.metrics.skipped(1);
     }
 
-    pub(super) fn parked(&mut self, events: usize) {
+    pub(super) fn events_parked(&mut self, events: usize) {
         self.parked += events as u64;
         self.metrics.parked(self.parked);
     }

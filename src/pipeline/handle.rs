@@ -177,7 +177,8 @@ impl Handle {
         self.commands.send(Command::Swap(handler)).await.is_ok()
     }
 
-    /// Uses another filter from the next read on.
+    /// Uses another filter from the next read on. It judges events as they are read: of a script with `upcast`, the reader's part
+    /// alone ([`Script::with_filter`](crate::script::Script::with_filter)).
     pub async fn filter(&self, filter: Arc<Filter>) -> bool {
         self.commands.send(Command::Filter(filter)).await.is_ok()
     }

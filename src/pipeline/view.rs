@@ -25,6 +25,9 @@ pub struct View {
     pub missing: Option<String>,
     /// The latest failures of streams that made no progress since, at most a hundred.
     pub failures: Vec<StreamFailure>,
+    /// The events of this run that were skipped, and that were parked.
+    pub skipped: u64,
+    pub parked: u64,
     /// The time at which events were last handled.
     pub handled_at: Timestamp,
     /// The rate of handled events.

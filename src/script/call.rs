@@ -8,15 +8,16 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rhai::{Dynamic, EvalAltResult, ImmutableString, Position};
+use rhai::{Dynamic, EvalAltResult, ImmutableString, Map, Position};
 
 use super::intern::Interner;
 use super::json::{self, FieldTable};
+use super::upcast::Newest;
 use crate::clock::{Clock, Timestamp};
 use crate::effect::Value;
 use crate::event::Event;
 use crate::handler::{HandlerError, HandlerErrorKind};
-use crate::work::Work;
+use crate::work::{Work, cut_before};
 
 pub(super) type Failure = Box<EvalAltResult>;
 
@@ -67,8 +68,10 @@ pub(super) struct Handle {
 pub(super) struct Span {
     /// The events of the work, which the call borrows until it ends.
     events: Vec<Event>,
-    /// The slot of the first event.
+    /// The slot of the first offered event.
     first: usize,
+    /// The number of offered events. The slots of the others come after them.
+    offered: usize,
     pub(super) effects: Vec<Value>,
     pub(super) verdict: Option<ScriptResult>,
     pub(super) failure: Option<HandlerError>,
@@ -80,6 +83,8 @@ struct Slot {
     /// The stream of the event, and the position of the event in it.
     span: u32,
     offset: u32,
+    /// The type that `upcast` gave the event.
+    event_type: Option<ImmutableString>,
     data: Body,
     meta: Body,
 }
@@ -97,6 +102,8 @@ enum BodyState {
     Unread,
     /// An object, whose fields are in the table.
     Object,
+    /// The object that `upcast` made.
+    Made(Map),
     /// Any other value, converted.
     Plain(Dynamic),
 }
@@ -120,10 +127,14 @@ pub(super) struct Call {
     slots: Vec<Slot>,
     used: usize,
     pub(super) is_batch: bool,
+    /// `upcast` runs, which decides nothing.
+    pub(super) is_upcasting: bool,
     /// The slot of the event that the script read last.
     looked_at: Option<usize>,
     /// The bytes of the effects of this call.
     pub(super) emitted_bytes: usize,
+    /// The bytes of the values that `upcast` made.
+    upcast_bytes: usize,
     started: Option<Timestamp>,
     pub(super) texts: Interner<Arc<str>>,
     names: Interner<ImmutableString>,
@@ -147,8 +158,10 @@ impl Call {
             slots: Vec::new(),
             used: 0,
             is_batch: false,
+            is_upcasting: false,
             looked_at: None,
             emitted_bytes: 0,
+            upcast_bytes: 0,
             started: None,
             texts: Interner::new(),
             names: Interner::new(),
@@ -172,7 +185,7 @@ impl Call {
             for (offset, slot) in self.slots[first..self.used].iter_mut().enumerate() {
                 (slot.span, slot.offset) = (span as u32, offset as u32);
             }
-            self.spans.push(Span { events, first, ..Span::default() });
+            self.spans.push(Span { offered: events.len(), events, first, ..Span::default() });
         }
     }
 
@@ -198,13 +211,15 @@ impl Call {
     pub(super) fn clear(&mut self) {
         self.generation = self.generation.wrapping_add(1);
         for slot in &mut self.slots[..self.used] {
+            slot.event_type = None;
             slot.data.clear();
             slot.meta.clear();
         }
         self.slots.truncate(KEPT_SLOTS);
         self.used = 0;
         self.looked_at = None;
-        self.emitted_bytes = 0;
+        (self.emitted_bytes, self.upcast_bytes) = (0, 0);
+        self.is_upcasting = false;
         self.started = None;
     }
 
@@ -240,6 +255,9 @@ impl Call {
 
     /// Returns the only stream of a call of `handle`.
     pub(super) fn single(&mut self, doing: &str) -> Result<&mut Span, Failure> {
+        if self.is_upcasting {
+            return Err(misuse(format!("`upcast` decides nothing: call `{doing}` in `handle` or `handle_event`")));
+        }
         match (self.is_batch, self.spans.first_mut()) {
             (false, Some(span)) => Ok(span),
             (true, _) => Err(misuse(format!("name the stream: in `handle_batch` write `span.{doing}`"))),
@@ -249,8 +267,7 @@ impl Call {
 
     /// Returns the handle of event `position` of a stream. Negative positions count from the end.
     pub(super) fn event_of(&mut self, span: Handle, position: i64) -> Result<Option<Handle>, Failure> {
-        let Span { first, events, .. } = self.span(span)?;
-        let (first, len) = (*first, events.len());
+        let Span { first, offered: len, .. } = *self.span(span)?;
         let from_start = if position < 0 { position + len as i64 } else { position };
         let Some(offset) = usize::try_from(from_start).ok().filter(|offset| *offset < len) else {
             return Ok(None);
@@ -260,7 +277,50 @@ impl Call {
     }
 
     pub(super) fn events_in(&mut self, span: Handle) -> Result<usize, Failure> {
-        self.span(span).map(|span| span.events.len())
+        self.span(span).map(|span| span.offered)
+    }
+
+    /// Moves the event at `position` of a stream to position `kept`. The events between them are not offered.
+    pub(super) fn keep(&mut self, span: Handle, position: usize, kept: usize) {
+        let first = self.spans[span.place as usize].first;
+        self.slots.swap(first + kept, first + position);
+    }
+
+    /// Offers only the first `kept` events of a stream.
+    pub(super) fn offer(&mut self, span: Handle, kept: usize) {
+        self.spans[span.place as usize].offered = kept;
+    }
+
+    /// Offers, of the first `kept` events of a stream, those before its event `position`. Returns the index of the first event
+    /// that is not handled; `None` as [`cut_before`] does.
+    pub(super) fn offer_before(&mut self, span: Handle, kept: usize, position: usize) -> Option<i64> {
+        let span = &mut self.spans[span.place as usize];
+        let (events, next) = cut_before(&span.events, position)?;
+        let kept = &self.slots[span.first..][..kept];
+        span.offered = kept.partition_point(|slot| (slot.offset as usize) < events);
+        Some(next)
+    }
+
+    /// Returns the index that names an event of a stream.
+    pub(super) fn index_at(&self, span: Handle, position: usize) -> i64 {
+        index_at(&self.spans[span.place as usize].events, position)
+    }
+
+    /// Replaces the fields of an event that `upcast` changed. `limit` bounds the bytes of all replaced fields of the call.
+    pub(super) fn replace(&mut self, event: Handle, newest: Newest, limit: usize) -> Result<(), Failure> {
+        self.check(event)?;
+        self.upcast_bytes += newest.bytes;
+        if self.upcast_bytes > limit {
+            return Err(misuse("the upcast events of this call exceed `limits.memory_bytes`"));
+        }
+        let slot = &mut self.slots[event.place as usize];
+        slot.event_type = newest.event_type;
+        for (body, value) in [(&mut slot.data, newest.data), (&mut slot.meta, newest.meta)] {
+            if let Some(value) = value {
+                body.replace(value);
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn event(&mut self, handle: Handle) -> Result<&Event, Failure> {
@@ -297,6 +357,9 @@ impl Call {
         self.check(handle)?;
         self.looked_at = Some(handle.place as usize);
         let slot = &self.slots[handle.place as usize];
+        if let Some(event_type) = &slot.event_type {
+            return Ok(event_type.clone());
+        }
         let event = &self.spans[slot.span as usize].events[slot.offset as usize];
         Ok(self.names.get(event.event_type()))
     }
@@ -316,14 +379,18 @@ impl Call {
 
     /// Returns a field of a document of an event.
     pub(super) fn field(&mut self, handle: Handle, part: Part, name: &str) -> Result<Option<Dynamic>, Failure> {
-        self.with_body(handle, part, |body, bytes, event| {
-            body.table.get(bytes, name).map_err(|why| not_json(event, part, &why))
+        self.with_body(handle, part, |body, bytes, event| match &body.state {
+            BodyState::Made(map) => Ok(map.get(name).cloned()),
+            _ => body.table.get(bytes, name).map_err(|why| not_json(event, part, &why)),
         })
     }
 
     /// Converts a whole document of an event.
     pub(super) fn whole(&mut self, handle: Handle, part: Part) -> Result<Dynamic, Failure> {
-        self.with_body(handle, part, |_, bytes, event| json::parse(bytes).map_err(|why| not_json(event, part, &why)))
+        self.with_body(handle, part, |body, bytes, event| match &body.state {
+            BodyState::Made(map) => Ok(map.clone().into()),
+            _ => json::parse(bytes).map_err(|why| not_json(event, part, &why)),
+        })
     }
 
     fn with_body<R>(
@@ -365,10 +432,23 @@ impl Body {
         Ok(())
     }
 
+    fn replace(&mut self, value: Dynamic) {
+        self.state = match value.try_cast_result::<Map>() {
+            Ok(map) => BodyState::Made(map),
+            Err(value) => BodyState::Plain(value),
+        };
+    }
+
     fn clear(&mut self) {
         self.state = BodyState::Unread;
         self.table.clear();
     }
+}
+
+/// Returns the index that names an event in an error. An unfold has none of its own, and fails with the event before it.
+pub(super) fn index_at(events: &[Event], position: usize) -> i64 {
+    let named = if events[position].is_unfold() { &events[0] } else { &events[position] };
+    named.index()
 }
 
 /// Returns the error for a malformed document. It names the event by its index (C19, R32).

@@ -1,5 +1,7 @@
 //! Conversion of script values to effects, and their texts in messages.
 
+use std::borrow::Cow;
+
 use rhai::Dynamic;
 
 use super::call::{Call, Failure, Fault, Part, Seen, current, misuse};
@@ -91,10 +93,12 @@ fn convert_rarer(call: &mut Call, value: &Dynamic, depth: usize) -> Result<Value
 /// Converts an event to a map of `stream`, `index`, `type`, `data` and its other fields.
 fn event_value(call: &mut Call, object: EventObject, depth: usize) -> Result<Value, Failure> {
     let event = call.event(object.0)?.clone();
+    let event_type = call.event_type(object.0)?;
+    let event_type = call.texts.get(&event_type);
     let mut entries = vec![
         (call.texts.get("stream"), Value::Text(call.texts.get(event.stream()))),
         (call.texts.get("index"), Value::Int(event.index())),
-        (call.texts.get("type"), Value::Text(call.texts.get(event.event_type()))),
+        (call.texts.get("type"), Value::Text(event_type)),
     ];
     for (name, text) in [("id", event.text(Text::Id)), ("timestamp", &*event.time_text())] {
         if !text.is_empty() {
@@ -102,13 +106,12 @@ fn event_value(call: &mut Call, object: EventObject, depth: usize) -> Result<Val
         }
     }
     for (name, part, bytes) in [("data", Part::Data, event.data()), ("meta", Part::Meta, event.meta())] {
-        if !bytes.is_empty() {
-            let whole = match call.document(object.0, part)? {
-                Seen::Object => call.whole(object.0, part)?,
-                Seen::Plain(value) => value,
-            };
-            entries.push((call.texts.get(name), convert(call, &whole, depth + 1)?));
-        }
+        let whole = match call.document(object.0, part)? {
+            Seen::Object => call.whole(object.0, part)?,
+            Seen::Plain(value) if value.is_unit() && bytes.is_empty() => continue,
+            Seen::Plain(value) => value,
+        };
+        entries.push((call.texts.get(name), convert(call, &whole, depth + 1)?));
     }
     call.emitted_bytes += event.size();
     Ok(Value::Map(entries))
@@ -135,10 +138,21 @@ pub(super) fn display(value: &Dynamic) -> String {
     found.unwrap_or_else(|| value.to_string())
 }
 
-/// Names the type of a value for messages.
-pub(super) fn kind(value: &Dynamic) -> &'static str {
-    match value.type_name() {
-        "()" => "nothing",
+/// Names a type of the engine, as its errors write it.
+pub(super) fn kind_of_type(name: &str) -> Cow<'_, str> {
+    let known = match name {
+        "()" => "an absent value",
+        "event" => "an event",
+        "events" => "a list of events",
+        "stream" | "span" | "time" | "range" => return Cow::Owned(format!("a {name}")),
+        name => plain_kind(name),
+    };
+    if known.is_empty() { Cow::Owned(format!("a value of type `{name}`")) } else { Cow::Borrowed(known) }
+}
+
+/// Names a type of the language; empty for others.
+fn plain_kind(name: &str) -> &'static str {
+    match name {
         "bool" => "a bool",
         "i64" => "an integer",
         "f64" => "a float",
@@ -149,6 +163,15 @@ pub(super) fn kind(value: &Dynamic) -> &'static str {
         "blob" => "a blob",
         "Fn" => "a function",
         "timestamp" => "a timestamp",
+        _ => "",
+    }
+}
+
+/// Names the type of a value for messages.
+pub(super) fn kind(value: &Dynamic) -> &'static str {
+    match value.type_name() {
+        "()" => "nothing",
+        name if !plain_kind(name).is_empty() => plain_kind(name),
         name if name == std::any::type_name::<Document>() => "a map",
         name if name == std::any::type_name::<EventObject>() => "an event",
         name if name == std::any::type_name::<EventsObject>() => "a list of events",

@@ -22,9 +22,13 @@ pub(super) enum Document {
 impl Document {
     pub(super) fn get(&self, name: &str) -> Result<Dynamic, Failure> {
         methods::note_property(true);
+        self.field(name).map(Option::unwrap_or_default)
+    }
+
+    fn field(&self, name: &str) -> Result<Option<Dynamic>, Failure> {
         match self {
-            Self::Event(event, part) => current(|call| call.field(*event, *part, name)).map(Option::unwrap_or_default),
-            Self::Params(map) => Ok(map.get(name).cloned().unwrap_or_default()),
+            Self::Event(event, part) => current(|call| call.field(*event, *part, name)),
+            Self::Params(map) => Ok(map.get(name).cloned()),
         }
     }
 
@@ -63,9 +67,8 @@ pub(super) fn register<'a>(engine: &mut Engine, properties: impl Iterator<Item =
         let (name, value) = (std::mem::take(args[1]).cast::<ImmutableString>(), std::mem::take(args[2]));
         set(args[0], name, value)
     });
-    engine.register_fn("contains", |document: &mut Document, name: ImmutableString| match document {
-        Document::Params(map) => Ok(map.contains_key(name.as_str())),
-        Document::Event(event, part) => current(|call| call.field(*event, *part, &name)).map(|field| field.is_some()),
+    engine.register_fn("contains", |document: &mut Document, name: ImmutableString| {
+        document.field(&name).map(|field| field.is_some())
     });
     for print in ["to_string", "print", "to_debug", "debug"] {
         engine.register_fn(print, |document: &mut Document| -> Result<ImmutableString, Failure> {
@@ -75,15 +78,37 @@ pub(super) fn register<'a>(engine: &mut Engine, properties: impl Iterator<Item =
     stand_in_for_maps(engine);
 }
 
-/// Turns the variable into a map, and sets a field of it.
+/// Turns the variable into a map, and sets a field of it. A field that has the value already stays as it is: rhai sets a
+/// field after each method call on its value, such as `e.data.items.len()`, and the owner of a document may refuse changes.
 fn set(target: &mut Dynamic, name: ImmutableString, value: Dynamic) -> Result<(), Failure> {
     let mut map = {
         let document = target.read_lock::<Document>().ok_or_else(|| misuse("this map cannot be changed"))?;
+        if document.field(&name)?.is_some_and(|field| is_same(&field, &value)) {
+            return Ok(());
+        }
         document.to_map()?
     };
     map.insert(name.as_str().into(), value);
     *target = Dynamic::from_map(map);
     Ok(())
+}
+
+/// Returns whether two values are the same value of JSON.
+fn is_same(a: &Dynamic, b: &Dynamic) -> bool {
+    if let (Ok(a), Ok(b)) = (a.as_map_ref(), b.as_map_ref()) {
+        let mut pairs = a.iter().zip(b.iter());
+        return a.len() == b.len() && pairs.all(|((a, x), (b, y))| a == b && is_same(x, y));
+    }
+    if let (Ok(a), Ok(b)) = (a.as_array_ref(), b.as_array_ref()) {
+        return a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| is_same(a, b));
+    }
+    if let (Ok(a), Ok(b)) = (a.as_immutable_string_ref(), b.as_immutable_string_ref()) {
+        return *a == *b;
+    }
+    let numbers = || a.as_int().ok().is_some_and(|a| b.as_int() == Ok(a));
+    let floats = || a.as_float().ok().is_some_and(|a| b.as_float().is_ok_and(|b| a.to_bits() == b.to_bits()));
+    let bools = || a.as_bool().ok().is_some_and(|a| b.as_bool() == Ok(a));
+    a.is_unit() && b.is_unit() || numbers() || floats() || bools()
 }
 
 /// Repeats a failed call with real maps and arrays in place of documents and lists of events.

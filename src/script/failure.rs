@@ -11,6 +11,7 @@
 //! An exceeded limit on operations or sizes is permanent, as the same events exceed it again. A retry can stay within the
 //! limit on time.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use rhai::{Dynamic, EvalAltResult, Position};
@@ -164,12 +165,7 @@ pub(super) fn place(file: &str, position: Position) -> String {
 /// Describes an error of rhai without its position.
 pub(super) fn describe(error: EvalAltResult) -> String {
     match error {
-        EvalAltResult::ErrorFunctionNotFound(call, _) => {
-            format!(
-                "there is no function `{}`",
-                call.replace("&str | ImmutableString | String", "string").replace(" (", "(")
-            )
-        }
+        EvalAltResult::ErrorFunctionNotFound(call, _) => no_function(&call),
         EvalAltResult::ErrorVariableNotFound(name, _) => format!("there is no variable `{name}`"),
         EvalAltResult::ErrorModuleNotFound(name, _) => format!("there is no module `{name}`"),
         EvalAltResult::ErrorMismatchDataType(wanted, found, _) => {
@@ -192,6 +188,37 @@ pub(super) fn describe(error: EvalAltResult) -> String {
             lower(&error.to_string())
         }
     }
+}
+
+/// Describes a call without a function, which rhai writes as `name (type, type)`.
+fn no_function(call: &str) -> String {
+    let call = call.replace("&str | ImmutableString | String", "string");
+    let parts = call.strip_suffix(')').and_then(|call| call.split_once(" ("));
+    let operation = parts.and_then(|(operator, types)| {
+        let operands: Vec<_> = types.split(", ").map(convert::kind_of_type).collect();
+        wrong_operands(operator, &operands)
+    });
+    operation.unwrap_or_else(|| format!("there is no function `{}`", call.replace(" (", "(")))
+}
+
+/// Describes an operator that does not suit its operands. `None` for other functions.
+fn wrong_operands(operator: &str, operands: &[Cow<'_, str>]) -> Option<String> {
+    let does = match (operator, operands) {
+        ("-", [a]) => format!("negate {a}"),
+        ("+", [a]) => format!("be the sign of {a}"),
+        ("!", [a]) => format!("invert {a}"),
+        ("+", [a, b]) => format!("add {b} to {a}"),
+        ("-", [a, b]) => format!("subtract {b} from {a}"),
+        ("*", [a, b]) => format!("multiply {a} by {b}"),
+        ("/" | "%", [a, b]) => format!("divide {a} by {b}"),
+        ("**", [a, b]) => format!("raise {a} to the power of {b}"),
+        ("<<" | ">>", [a, b]) => format!("shift {a} by {b}"),
+        ("==" | "!=" | "<" | "<=" | ">" | ">=", [a, b]) => format!("compare {a} with {b}"),
+        ("&" | "|" | "^", [a, b]) => format!("combine {a} with {b}"),
+        (".." | "..=", [a, b]) => format!("make a range from {a} to {b}"),
+        _ => return None,
+    };
+    Some(format!("`{operator}` cannot {does}"))
 }
 
 /// Rewrites `Unknown property 'p' - a getter is not registered for type 't'`, and the same message for setters.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use rhai::Dynamic;
 
 use super::Inner;
-use super::call::{Failure, ScriptResult, Span, current};
+use super::call::{Failure, Handle, ScriptResult, Span, current, index_at};
 use super::convert;
 use super::entry::Entry;
 use super::failure;
 use super::objects::SpanObject;
 use super::problem::Problem;
 use super::program::Program;
+use super::upcast::Newest;
 use crate::effect::{Emitted, Ends, Value};
 use crate::event::Event;
 use crate::handler::{
@@ -54,70 +55,142 @@ impl ScriptHandler {
     fn make_ready(&mut self) -> Result<(), HandlerError> {
         if self.program.is_none() {
             let permanent = |problem: Problem| HandlerError::new(HandlerErrorKind::Permanent, problem.to_string());
-            self.program = Some(self.script.program().map_err(permanent)?);
+            self.program = Some(Program::build(&self.script).map_err(permanent)?);
         }
         Ok(())
     }
 
-    fn handle_stream(&mut self, work: &mut Work) -> Result<Decision, HandlerError> {
-        let span = current(|call| {
-            call.begin(std::slice::from_mut(work), false);
-            call.handle(0)
-        });
-        let result = self.run(|program| {
+    /// Begins a call over `streams`.
+    fn begin(&mut self, streams: &mut [Work], is_batch: bool) {
+        current(|call| call.begin(streams, is_batch));
+        if let Some(program) = &mut self.program {
             program.begin();
-            program.handle(span)
+        }
+    }
+
+    fn handle_stream(&mut self, work: &mut Work) -> Result<Decision, HandlerError> {
+        self.begin(std::slice::from_mut(work), false);
+        let span = current(|call| call.handle(0));
+        let result = self.upcast_span(span).and_then(|offer| {
+            let verdict = match offer.is_empty {
+                true => DONE,
+                false => self.run(|program| program.handle(span)).and_then(|value| self.verdict(&value))?,
+            };
+            Ok((offer, verdict))
         });
-        let result = result.and_then(|value| self.verdict(&value));
         let span = current(|call| call.end_single(work));
         result
-            .and_then(|verdict| decide(verdict, span.effects, work))
+            .and_then(|(offer, verdict)| Ok(offer.end(decide(verdict, span.effects, work)?)))
             .map_err(|error| about_work(error, &self.script.file, work))
     }
 
     fn handle_batch(&mut self, streams: &mut [Work], decisions: &mut Decisions) {
-        let spans = current(|call| {
-            call.begin(streams, true);
-            Dynamic::from_array(call.spans().map(|span| Dynamic::from(SpanObject(span))).collect())
-        });
-        let result = self.run(|program| {
-            program.begin();
-            program.handle_batch(spans)
-        });
-        let result = result.and_then(|value| match self.verdict(&value)? {
+        self.begin(streams, true);
+        let spans = current(|call| call.spans().collect::<Vec<_>>());
+        let offers: Vec<_> = spans.iter().map(|span| self.upcast_span(*span)).collect();
+        let offered = spans.into_iter().zip(&offers).filter(|(_, offer)| offer.as_ref().is_ok_and(|of| !of.is_empty));
+        let offered: Vec<_> = offered.map(|(span, _)| Dynamic::from(SpanObject(span))).collect();
+        let result = match offered.is_empty() {
+            true => Ok(()),
+            false => self.run_batch(offered),
+        };
+        let spans = current(|call| call.end_batch(streams));
+        for ((work, span), offer) in streams.iter().zip(spans).zip(offers) {
+            let decision = offer.and_then(|offer| {
+                if !offer.is_empty {
+                    result.as_ref().map_err(copy)?;
+                }
+                let Span { effects, verdict, failure, .. } = span;
+                match failure {
+                    Some(failure) => Err(failure),
+                    None => Ok(offer.end(decide(verdict.unwrap_or(DONE), effects, work)?)),
+                }
+            });
+            decisions.push(decision.map_err(|error| about_work(error, &self.script.file, work)));
+        }
+    }
+
+    fn run_batch(&mut self, spans: Vec<Dynamic>) -> Result<(), HandlerError> {
+        let value = self.run(|program| program.handle_batch(Dynamic::from_array(spans)))?;
+        match self.verdict(&value)? {
             ScriptResult::Done { tag: None } => Ok(()),
             _ => {
                 Err(self.permanent("`handle_batch` returns nothing: decide each span with `span.upto(n)` and the like"))
             }
-        });
-        let spans = current(|call| call.end_batch(streams));
-        for (work, span) in streams.iter().zip(spans) {
-            decisions.push(result.as_ref().map_err(copy).and_then(|()| {
-                let Span { effects, verdict, failure, .. } = span;
-                match failure {
-                    Some(failure) => Err(failure),
-                    None => decide(verdict.unwrap_or(ScriptResult::Done { tag: None }), effects, work),
+        }
+    }
+
+    /// Upcasts the events of a stream, and leaves out those that the filter excludes. An event that fails ends the call before
+    /// it, and comes first in the next one.
+    fn upcast_span(&mut self, span: Handle) -> Result<Offer, HandlerError> {
+        if self.script.upcast.is_none() {
+            return Ok(Offer { is_empty: false, before: None });
+        }
+        let trace = current(|call| call.trace());
+        let (mut position, mut kept) = (0, 0);
+        let mut before = None;
+        while let Ok(Some(event)) = current(|call| call.event_of(span, position as i64)) {
+            match self.upcast(event) {
+                Ok(true) => {
+                    current(|call| call.keep(span, position, kept));
+                    kept += 1;
                 }
-                .map_err(|error| about_work(error, &self.script.file, work))
-            }));
+                Ok(false) => {}
+                Err(error) => {
+                    let (next, index) =
+                        current(|call| (call.offer_before(span, kept, position), call.index_at(span, position)));
+                    before = Some(next.ok_or_else(|| error.at_index(index))?);
+                    break;
+                }
+            }
+            position += 1;
+        }
+        current(|call| {
+            if before.is_none() {
+                call.offer(span, kept);
+            }
+            // An error of the handler must not name an event that only `upcast` read.
+            call.restore(trace);
+        });
+        Ok(Offer { is_empty: current(|call| call.events_in(span)).is_ok_and(|events| events == 0), before })
+    }
+
+    /// Replaces the fields of an event by those of its newest form. Returns whether the filter by type lets it pass.
+    fn upcast(&mut self, event: Handle) -> Result<bool, HandlerError> {
+        if self.script.upcast.is_none() {
+            return Ok(true);
+        }
+        current(|call| call.is_upcasting = true);
+        let returned = self.run(|program| program.upcast(event));
+        current(|call| call.is_upcasting = false);
+        let (script, returned) = (&self.script, returned?);
+        let limit = script.options.limits.memory_bytes;
+        let newest = current(|call| {
+            let newest = Newest::read(call, event, returned)?;
+            call.replace(event, newest, limit)?;
+            call.event_type(event)
+        });
+        match newest {
+            Ok(event_type) => Ok(script.types.as_ref().is_none_or(|filter| filter.event(&event_type))),
+            Err(error) => {
+                let suspect = current(|call| call.suspect().cloned());
+                let place = script.upcast.as_ref().map_or(&script.file, |upcast| &upcast.place);
+                Err(failure::from_error(*error, place, script.options.timeout, suspect.as_ref()))
+            }
         }
     }
 
     /// Runs `handle_event` for one event after the other. An event that is not handled ends the call before it, and comes
-    /// first in the next call. The outcome of a call is therefore that of its first event.
+    /// first in the next call. The outcome of a call is therefore that of its first event. An event that the filter excludes
+    /// once it is upcast counts as handled.
     fn handle_events(&mut self, work: &mut Work) -> Result<Decision, HandlerError> {
-        let span = current(|call| {
-            call.begin(std::slice::from_mut(work), false);
-            call.handle(0)
-        });
+        self.begin(std::slice::from_mut(work), false);
+        let span = current(|call| call.handle(0));
         let (mut ends, mut tag, mut unhandled) = (Ends::new(), None, None);
         while let Ok(Some(event)) = current(|call| call.event_of(span, ends.len() as i64)) {
-            let is_first = ends.is_empty();
-            let result = self.run(|program| {
-                if is_first {
-                    program.begin();
-                }
-                program.handle_event(span, event)
+            let result = self.upcast(event).and_then(|is_wanted| match is_wanted {
+                true => self.run(|program| program.handle_event(span, event)),
+                false => Ok(Dynamic::UNIT),
             });
             match result.and_then(|value| self.verdict(&value)) {
                 Ok(ScriptResult::Done { tag: given }) => {
@@ -139,12 +212,11 @@ impl ScriptHandler {
             ends.truncate(events);
             return Ok(Decision { next: NextIndex::Upto(next), effects: Emitted::by_event(effects, ends), tag });
         }
-        let event = &work.events[ends.len()];
+        let position = ends.len();
         let emitted = effects.len() - ends.last().map_or(0, |end| *end as usize);
         let decision = outcome.and_then(|verdict| decide_event(verdict, emitted));
-        // An unfold has no index of its own, and fails with the event before it.
-        let index = if event.is_unfold() { work.first() } else { event.index() };
-        decision.map_err(|error| within(error, &self.script.file, event).at_index(index))
+        let index = index_at(&work.events, position);
+        decision.map_err(|error| within(error, &self.script.file, &work.events[position]).at_index(index))
     }
 
     /// Calls a function. After a panic the thread survives, and the next call makes a new engine.
@@ -187,6 +259,50 @@ impl ScriptHandler {
     fn permanent(&self, what: &str) -> HandlerError {
         current(|call| failure::about(HandlerErrorKind::Permanent, what, &self.script.file, call.suspect()))
     }
+}
+
+/// The events of a stream that remain for the handler once they are upcast.
+#[derive(Clone, Copy)]
+struct Offer {
+    /// The filter excludes every event.
+    is_empty: bool,
+    /// The index of the event that ends the call, as its `upcast` failed.
+    before: Option<i64>,
+}
+
+impl Offer {
+    /// Limits a decision to the offered events.
+    fn end(self, decision: Decision) -> Decision {
+        match (decision.next, self.before) {
+            (NextIndex::All, Some(next)) => Decision { next: NextIndex::Upto(next), ..decision },
+            _ => decision,
+        }
+    }
+}
+
+const DONE: ScriptResult = ScriptResult::Done { tag: None };
+
+/// Upcasts events without handling them: see [`Script::excluded`](super::Script::excluded).
+pub(super) fn excluded(script: &Arc<Inner>, work: &mut Work) -> Result<Vec<(i64, String)>, HandlerError> {
+    let mut handler = ScriptHandler { program: None, script: Arc::clone(script) };
+    handler.make_ready()?;
+    handler.begin(std::slice::from_mut(work), false);
+    let span = current(|call| call.handle(0));
+    let (mut position, mut excluded) = (0, Vec::new());
+    let mut failed = None;
+    while let (None, Ok(Some(event))) = (&failed, current(|call| call.event_of(span, position as i64))) {
+        match handler.upcast(event) {
+            Ok(true) => {}
+            Ok(false) => {
+                let event_type = current(|call| call.event_type(event)).unwrap_or_default();
+                excluded.push((current(|call| call.index_at(span, position)), event_type.to_string()));
+            }
+            Err(error) => failed = Some(error.at_index(current(|call| call.index_at(span, position)))),
+        }
+        position += 1;
+    }
+    current(|call| call.end_single(work));
+    failed.map_or(Ok(excluded), Err)
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

@@ -159,9 +159,15 @@ fn register_event(engine: &mut Engine) {
     for (name, get) in OF_EVENT {
         engine.register_get(name, move |event: &mut EventObject| get(event.0));
     }
-    for name in ["data", "meta"] {
-        engine.register_set(name, |_: &mut EventObject, _: Dynamic| -> Result<(), Failure> {
-            Err(misuse("events cannot be changed: copy the map first (`let data = e.data;`)"))
+    for (name, own) in [("data", Part::Data), ("meta", Part::Meta)] {
+        engine.register_set(name, move |event: &mut EventObject, value: Dynamic| -> Result<(), Failure> {
+            // rhai writes a property back after each method call, such as `e.data.contains("x")`.
+            let unchanged =
+                |document: &Document| matches!(document, Document::Event(of, part) if (*of, *part) == (event.0, own));
+            match value.read_lock::<Document>().is_some_and(|document| unchanged(&document)) {
+                true => Ok(()),
+                false => Err(misuse("events cannot be changed: copy the map first (`let data = e.data;`)")),
+            }
         });
     }
     for print in ["to_string", "print", "to_debug", "debug"] {

@@ -15,13 +15,13 @@ use rhai::{
 
 use super::api::{self, Host};
 use super::call::{Failure, Handle, current};
-use super::entry::Entry;
 use super::failure;
 use super::objects::{EventObject, EventsObject, StreamObject};
 use super::problem::Problem;
 use super::shortcuts::{self, Machine, Plan};
 use super::sources::Sources;
-use super::{Limits, Options, builtins, document, memory, methods, objects};
+use super::upcast::{self, Upcast};
+use super::{Inner, Limits, Options, builtins, document, memory, methods, objects};
 use crate::clock::Clock;
 
 /// The longest string of top-level statements. It keeps the check of a script cheap.
@@ -30,6 +30,9 @@ const TOP_LEVEL_STRING_BYTES: usize = 4 << 20;
 /// The number of operations between two looks at the clock. One operation may be a built-in function that takes some
 /// milliseconds, so that there must not be many.
 const OPERATIONS_A_LOOK: u64 = 32;
+
+/// The name of the import by which the host calls `upcast` in a module. No script is likely to choose it.
+const UPCAST_MODULE: &str = "propulsiond_upcast";
 
 /// The standard functions of rhai. Building this module is slow, so all engines share it.
 static STANDARD: LazyLock<Shared<Module>> = LazyLock::new(|| StandardPackage::new().as_shared_module());
@@ -51,30 +54,51 @@ impl Watch {
     }
 }
 
-/// A function of the script that the pipeline calls.
+/// A function that the pipeline calls.
 struct Function {
     params: Vec<ImmutableString>,
     body: Plan,
+    /// The parameters, which stay between calls, and during a call the variables.
+    scope: Scope<'static>,
 }
 
 impl Function {
+    fn new(params: Vec<ImmutableString>, body: Plan) -> Self {
+        let mut scope = Scope::new();
+        for name in &params {
+            scope.push_dynamic(name.as_str(), Dynamic::UNIT);
+        }
+        Self { params, body, scope }
+    }
+
+    /// Returns a function of the script.
     fn of(ast: &AST, name: &str, arity: usize, options: &Options) -> Self {
         let mut alone = ast.clone_functions_only();
         alone.retain_functions(|_, _, known, params| known == name && params == arity);
         let params = alone.shared_lib().get_script_fn(name, arity).map(|function| function.params.to_vec());
         let body = Plan::of(&alone, ast, options.limits.emitted_bytes);
-        Self { params: params.unwrap_or_default(), body }
+        Self::new(params.unwrap_or_default(), body)
+    }
+
+    fn set_parameter<T: Clone + Send + Sync + 'static>(&mut self, number: usize, value: T) {
+        if let Some(parameter) = self.scope.get_mut(&self.params[number]) {
+            shortcuts::put(parameter, value);
+        }
     }
 }
 
 /// A script for one thread.
 pub(super) struct Program {
+    runtime: Runtime,
+    entry: Function,
+    upcast: Option<Function>,
+}
+
+/// The state that all calls share.
+struct Runtime {
     engine: Engine,
     global: GlobalRuntimeState,
     caches: Caches,
-    entry: Function,
-    /// The parameters of the entry, which stay between calls, and during a call its variables.
-    scope: Scope<'static>,
     watch: Watch,
     memory_bytes: usize,
     has_captures: bool,
@@ -82,7 +106,8 @@ pub(super) struct Program {
 
 impl Program {
     /// Compiles the files and runs their top-level statements.
-    pub(super) fn build(sources: &Sources, host: &Host, options: &Options, entry: Entry) -> Result<Self, Problem> {
+    pub(super) fn build(script: &Inner) -> Result<Self, Problem> {
+        let Inner { sources, host, options, entry, upcast, .. } = script;
         let mut engine = engine(host, options);
         let asts = sources.parse(&engine, &host_scope(host))?;
         document::register(&mut engine, properties(&asts).iter());
@@ -96,25 +121,53 @@ impl Program {
         let mut global = engine.new_global_runtime_state();
         global.lib.push(Shared::clone(ast.shared_lib()));
         global.source = ast.source().map(ImmutableString::from);
-        let entry = Function::of(&ast, entry.name(), entry.arity(), options);
         let (watch, memory_bytes) = (Watch::start(options.timeout), options.limits.memory_bytes);
-        let mut program =
-            Self { engine, global, caches, entry, scope: Scope::new(), watch, memory_bytes, has_captures };
-        program.engine.set_max_string_size(options.limits.string_bytes.min(TOP_LEVEL_STRING_BYTES));
-        program.run_top_level(&ast, sources, options.timeout)?;
-        program.engine.set_max_string_size(options.limits.string_bytes);
-        program.enter();
-        Ok(program)
+        let mut runtime = Runtime { engine, global, caches, watch, memory_bytes, has_captures };
+        runtime.engine.set_max_string_size(options.limits.string_bytes.min(TOP_LEVEL_STRING_BYTES));
+        runtime.run_top_level(&ast, sources, options.timeout)?;
+        runtime.engine.set_max_string_size(options.limits.string_bytes);
+        let upcast = upcast.as_ref().map(|upcast| runtime.link(upcast, sources)).transpose()?;
+        // The calls run in the bodies of functions.
+        (runtime.global.level, runtime.global.scope_level) = (1, 1);
+        Ok(Self { runtime, entry: Function::of(&ast, entry.name(), entry.arity(), options), upcast })
     }
 
-    /// Puts the state into the body of the entry function.
-    fn enter(&mut self) {
-        (self.global.level, self.global.scope_level) = (1, 1);
-        for name in &self.entry.params {
-            self.scope.push_dynamic(name.as_str(), Dynamic::UNIT);
-        }
+    /// Begins a call. Its limits hold for all functions that it runs.
+    pub(super) fn begin(&mut self) {
+        self.runtime.global.num_operations = <_>::default();
+        self.runtime.global.num_modules_loaded = 0;
     }
 
+    /// Runs `handle(stream, events)`.
+    pub(super) fn handle(&mut self, span: Handle) -> Result<Dynamic, Failure> {
+        self.entry.set_parameter(0, StreamObject(span));
+        self.entry.set_parameter(1, EventsObject(span));
+        self.runtime.run(&mut self.entry)
+    }
+
+    /// Runs `handle_event(stream, event)`.
+    pub(super) fn handle_event(&mut self, span: Handle, event: Handle) -> Result<Dynamic, Failure> {
+        self.entry.set_parameter(0, StreamObject(span));
+        self.entry.set_parameter(1, EventObject(event));
+        self.runtime.run(&mut self.entry)
+    }
+
+    /// Runs `handle_batch(spans)`.
+    pub(super) fn handle_batch(&mut self, spans: Dynamic) -> Result<Dynamic, Failure> {
+        self.entry.set_parameter(0, spans);
+        self.runtime.run(&mut self.entry)
+    }
+
+    /// Runs `upcast(event)`. Without that function, the event is its own newest form.
+    pub(super) fn upcast(&mut self, event: Handle) -> Result<Dynamic, Failure> {
+        let event = EventObject(event);
+        let Some(upcast) = &mut self.upcast else { return Ok(Dynamic::from(event)) };
+        upcast.set_parameter(0, event);
+        self.runtime.run(upcast)
+    }
+}
+
+impl Runtime {
     /// Runs the statements outside functions. Their constants stay as `global::NAME`, and so do their imports.
     #[expect(deprecated, reason = "the only way to keep the imports of a script for later calls")]
     fn run_top_level(&mut self, ast: &AST, sources: &Sources, timeout: Duration) -> Result<(), Problem> {
@@ -143,45 +196,36 @@ impl Program {
         Err(Problem::at(&file, text, position, message))
     }
 
-    /// Begins a call. Its limits hold for all functions that it runs.
-    pub(super) fn begin(&mut self) {
-        self.global.num_operations = <_>::default();
+    /// Returns the call of `upcast` in its file.
+    ///
+    /// rhai makes the call, as only it gives a function of a module the imports and functions of that module.
+    #[expect(deprecated, reason = "the only way to keep an import for later calls")]
+    fn link(&mut self, upcast: &Upcast, sources: &Sources) -> Result<Function, Problem> {
+        let mut scope = Scope::new();
+        scope.push("event", ());
+        let text = match sources.import_of(upcast.file) {
+            None => format!("{}(event)", upcast::NAME),
+            Some(path) => {
+                scope.push("file", ImmutableString::from(path));
+                format!("import file as {UPCAST_MODULE}; {UPCAST_MODULE}::{}(event)", upcast::NAME)
+            }
+        };
+        let problem = |why: String| Problem::of(&upcast.place, format!("`upcast` cannot be called: {why}"));
+        let ast = self.engine.compile_with_scope(&scope, text).map_err(|error| problem(error.to_string()))?;
+        let (call, imports) = ast.statements().split_last().expect("the text has a call");
         self.global.num_modules_loaded = 0;
+        let imported = self.engine.eval_statements_raw(&mut self.global, &mut self.caches, &mut scope, imports);
+        drop(imported.map_err(|error| problem(failure::describe(*error)))?);
+        Ok(Function::new(vec!["event".into()], Plan::without_shortcuts(std::slice::from_ref(call))))
     }
 
-    /// Runs `handle(stream, events)`.
-    pub(super) fn handle(&mut self, span: Handle) -> Result<Dynamic, Failure> {
-        self.set_parameter(0, StreamObject(span));
-        self.set_parameter(1, EventsObject(span));
-        self.run()
-    }
-
-    /// Runs `handle_event(stream, event)`.
-    pub(super) fn handle_event(&mut self, span: Handle, event: Handle) -> Result<Dynamic, Failure> {
-        self.set_parameter(0, StreamObject(span));
-        self.set_parameter(1, EventObject(event));
-        self.run()
-    }
-
-    /// Runs `handle_batch(spans)`.
-    pub(super) fn handle_batch(&mut self, spans: Dynamic) -> Result<Dynamic, Failure> {
-        self.set_parameter(0, spans);
-        self.run()
-    }
-
-    /// Sets a parameter.
-    fn set_parameter<T: Clone + Send + Sync + 'static>(&mut self, number: usize, value: T) {
-        if let Some(parameter) = self.scope.get_mut(&self.entry.params[number]) {
-            shortcuts::put(parameter, value);
-        }
-    }
-
-    /// Runs the entry on the state that all calls share. A call through rhai would also look up the function and move its
+    /// Runs a function on the state that all calls share. A call through rhai would also look up the function and move its
     /// arguments into a new scope, which costs as much as a small script.
-    fn run(&mut self) -> Result<Dynamic, Failure> {
+    fn run(&mut self, function: &mut Function) -> Result<Dynamic, Failure> {
         memory::begin(self.memory_bytes, self.has_captures);
-        let Self { engine, global, caches, entry, scope, watch, has_captures, .. } = self;
-        entry.body.run(Machine { engine, global, caches, scope, watch }, *has_captures)
+        let Self { engine, global, caches, watch, has_captures, .. } = self;
+        let Function { body, scope, .. } = function;
+        body.run(Machine { engine, global, caches, scope, watch }, *has_captures)
     }
 }
 

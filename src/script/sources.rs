@@ -103,6 +103,11 @@ impl Sources {
         foldhash::quality::FixedState::default().hash_one(parts)
     }
 
+    /// Returns an import that names a file; `None` for the script itself.
+    pub(super) fn import_of(&self, file: usize) -> Option<&str> {
+        self.files.iter().flat_map(|file| &file.imports).find(|known| known.file == file).map(|known| &*known.path)
+    }
+
     /// Returns the number of the file that `import` names.
     pub(super) fn resolve(&self, import: &str) -> Option<usize> {
         self.files.iter().flat_map(|file| &file.imports).find(|known| known.path == import).map(|known| known.file)

@@ -8,6 +8,7 @@ mod events;
 mod limits;
 mod modules;
 mod shortcuts;
+mod upcast;
 mod values;
 
 use std::fmt::Write as _;

@@ -16,7 +16,7 @@ use crate::config::filter::{BadEntry, Filter};
 use crate::connector::kind::{self, BadPart, BadSetting, Kind, KindFile, StoreFacts, Usage};
 use crate::connector::prose::listed;
 use crate::event::Indexes;
-use crate::script::{Entry, Script};
+use crate::script::Script;
 
 use identity::{FileId, resolved};
 use parts::Parts;
@@ -36,10 +36,9 @@ impl Outcome {
         self.checked.iter().map(|checked| &checked.definition).chain(&self.unknown_scripts)
     }
 
-    /// Returns every pipeline that passed, with the entry function of its script if that is known.
-    pub fn entries(&self) -> impl Iterator<Item = (&Definition, Option<Entry>)> {
-        let known =
-            self.checked.iter().map(|checked| (&checked.definition, checked.script.as_ref().map(Script::entry)));
+    /// Returns every pipeline that passed, with its script if that is known.
+    pub fn scripts(&self) -> impl Iterator<Item = (&Definition, Option<&Script>)> {
+        let known = self.checked.iter().map(|checked| (&checked.definition, checked.script.as_ref()));
         known.chain(self.unknown_scripts.iter().map(|definition| (definition, None)))
     }
 }
@@ -194,22 +193,7 @@ impl Check<'_> {
     }
 
     fn bad_setting(&self, role: &str, kind: &str, bad: BadSetting) -> Problem {
-        let document = &self.pipeline.document;
-        let path: Vec<_> = [role, kind].into_iter().chain(bad.path.iter().map(String::as_str)).collect();
-        let (last, table) = path.split_last().map_or(("", &path[..]), |(last, table)| (*last, table));
-        let problem = match (bad.at, last.parse::<usize>()) {
-            (BadPart::Missing, _) if document.node(&path).is_some() => {
-                document.problem(&path, format!("`{last}` must not be empty"))
-            }
-            (BadPart::Missing, _) => document.problem(table, format!("the key `{last}` is missing")),
-            (BadPart::Key, _) => document.problem_of_key(&path, bad.why),
-            (BadPart::Value, Ok(index)) => {
-                let problem = document.problem_of_item(table, index, bad.why);
-                Problem { path: format!("{}[{index}]", table.join(".")), ..problem }
-            }
-            (BadPart::Value, Err(_)) => document.problem(&path, bad.why),
-        };
-        Problem { help: bad.help, ..problem }
+        bad_setting(self.pipeline, role, kind, bad)
     }
 
     fn require_all(&self) -> Vec<Problem> {
@@ -353,6 +337,26 @@ impl Check<'_> {
         }
         problems
     }
+}
+
+/// Returns an invalid setting of a connector as a problem of the pipeline's file.
+pub(crate) fn bad_setting(pipeline: &Loaded, role: &str, kind: &str, bad: BadSetting) -> Problem {
+    let document = &pipeline.document;
+    let path: Vec<_> = [role, kind].into_iter().chain(bad.path.iter().map(String::as_str)).collect();
+    let (last, table) = path.split_last().map_or(("", &path[..]), |(last, table)| (*last, table));
+    let problem = match (bad.at, last.parse::<usize>()) {
+        (BadPart::Missing, _) if document.node(&path).is_some() => {
+            document.problem(&path, format!("`{last}` must not be empty"))
+        }
+        (BadPart::Missing, _) => document.problem(table, format!("the key `{last}` is missing")),
+        (BadPart::Key, _) => document.problem_of_key(&path, bad.why),
+        (BadPart::Value, Ok(index)) => {
+            let problem = document.problem_of_item(table, index, bad.why);
+            Problem { path: format!("{}[{index}]", table.join(".")), ..problem }
+        }
+        (BadPart::Value, Err(_)) => document.problem(&path, bad.why),
+    };
+    Problem { help: bad.help, ..problem }
 }
 
 /// Compiles a filter, and judges its entries.

@@ -151,6 +151,20 @@ impl Checked {
     }
 }
 
+impl Checked {
+    /// Returns the script of the handler and the filter of the reader. A script that upcasts filters by type itself.
+    pub fn script_and_filter(&self) -> (Option<Script>, Arc<Filter>) {
+        let filter = &self.definition.filter;
+        match &self.script {
+            None => (None, Arc::clone(filter)),
+            Some(script) => {
+                let (script, filter) = script.with_filter(filter);
+                (Some(script), filter)
+            }
+        }
+    }
+}
+
 /// Two pipelines are equal if a run of one cannot be told from a run of the other. References compare by their values, so
 /// that a rotated secret is a change; a script compares with its modules.
 impl PartialEq for Checked {

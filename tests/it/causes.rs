@@ -110,6 +110,32 @@ fn s23_a_job_whose_feed_is_missing_ends_with_3_after_the_attempts() {
     }
 }
 
+#[test]
+fn a_feed_that_is_removed_is_reported_until_it_is_back() {
+    for (file, removed, source) in [
+        ("feed.jsonl", "feed.jsonl", "path = \"feed.jsonl\"\n"),
+        ("feed/a.jsonl", "feed", "path = \"feed\"\n"),
+        ("feed/a.jsonl", "feed/a.jsonl", "path = \"feed\"\n"),
+        ("feed/a.jsonl", "feed", "path = \"feed\"\ntranche_per_file = true\n"),
+    ] {
+        let place = Place::new(&[("p.toml", &format!("[source.json]\npoll = \"10ms\"\n{source}[sink.null]\n"))]);
+        let [path, removed] = [file, removed].map(|name| place.path("pipelines").join(name));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, event("a-1", 0)).unwrap();
+        let daemon = place.start(&[]);
+        daemon.until("/health", |_, body| body.contains("everything is handled"));
+        let away = place.path("away");
+        std::fs::rename(&removed, &away).unwrap();
+        let health = daemon.until("/health", |_, body| body.contains("reading has failed for"));
+        assert!(health.contains("\"degraded\"") && health.contains("feed"), "{source}: {health}");
+        assert!(!health.contains("everything is handled"), "{source}: {health}");
+        let status = daemon.until("/pipelines", |_, body| body.contains("source_failing"));
+        assert!(!status.contains("\"source_failing\":null"), "{source}: {status}");
+        std::fs::rename(&away, &removed).unwrap();
+        daemon.until("/health", |_, body| body.contains("everything is handled") && !body.contains("degraded"));
+    }
+}
+
 /// Answers requests with 200, one after another. Sends each body to the test, and waits for its permission to answer.
 fn server() -> (String, mpsc::Receiver<String>, mpsc::Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

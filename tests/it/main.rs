@@ -38,3 +38,4 @@ mod tools;
 #[cfg(feature = "otlp")]
 mod traces;
 mod tutorial;
+mod upcast;

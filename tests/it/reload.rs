@@ -111,6 +111,32 @@ fn a_changed_script_is_exchanged_while_its_pipeline_runs() {
 }
 
 #[test]
+fn a_script_that_begins_to_upcast_starts_its_pipeline_again_and_then_filters_by_type() {
+    let (place, daemon) = started("off");
+    let filtered = |kind: &str| format!("{}[filter]\nevents = [\"{kind}\"]\n", pipeline("feed.jsonl"));
+    let typed = |index: usize, kind: &str| event(1, index).replace("\"A\"", &format!("\"{kind}\""));
+    let upcast = format!(
+        "fn upcast(event) {{ if event.type == \"A\" {{ #{{ type: \"B\" }} }} else {{ event }} }}\n{}",
+        script("two")
+    );
+    place.write("p.toml", &filtered("B"));
+    assert_eq!(action(&reload(&daemon, "").1, "p"), "in_place");
+    place.write("p.rhai", &upcast);
+    assert_eq!(action(&reload(&daemon, "").1, "p"), "restart");
+    append(&place, &[typed(1, "A"), typed(2, "C")].concat());
+    assert_eq!(until_rows(&place, &daemon, 2)[1]["index"], 1);
+    // The script has the new filter as soon as the reader has its part.
+    place.write("p.toml", &filtered("C"));
+    assert_eq!(action(&reload(&daemon, "").1, "p"), "in_place");
+    append(&place, &[typed(3, "A"), typed(4, "C")].concat());
+    assert_eq!(until_rows(&place, &daemon, 3)[2]["index"], 4);
+    place.write("p.rhai", &script("three"));
+    assert_eq!(action(&reload(&daemon, "").1, "p"), "restart");
+    append(&place, &[typed(5, "A"), typed(6, "C")].concat());
+    assert_eq!(until_rows(&place, &daemon, 4)[3]["index"], 6);
+}
+
+#[test]
 fn a_changed_file_drains_its_pipeline_alone_and_starts_it_again() {
     let (place, daemon) = started("off");
     place.write("p.toml", &pipeline("feed.jsonl").replace("50ms", "60ms"));
@@ -141,8 +167,7 @@ fn a_refused_file_leaves_its_pipeline_running_and_says_so() {
     daemon.until("/health", |status, body| {
         status == 200 && body.contains("\"health\":\"degraded\"") && body.contains("p.rhai:1:50")
     });
-    let (_, page) = daemon.request("GET /metrics", &[], "");
-    assert!(page.contains("propulsiond_refused_files 1"), "{page}");
+    daemon.until("/metrics", |_, page| page.contains("propulsiond_refused_files 1"));
     append(&place, &event(1, 1));
     assert_eq!(until_rows(&place, &daemon, 2)[1]["word"], "one");
     check(&command(&daemon, &["reload"]), 2, &["p: refused, the running pipeline goes on", "p.rhai:1:50"]);

@@ -307,6 +307,15 @@ fn a_script_handles_one_event_a_call_and_defers_events_until_they_are_due() {
 }
 
 #[test]
+fn a_price_in_an_older_form_is_upcast() {
+    let sample = Sample::new("handlers/upcast.toml");
+    sample.run();
+    let mut lines: Vec<_> = sample.read("prices.txt").lines().map(str::to_owned).collect();
+    lines.sort();
+    assert_eq!(lines, ["espresso: 240 EUR", "espresso: 260 EUR", "latte: 390 EUR", "latte: 410 EUR"]);
+}
+
+#[test]
 fn a_script_with_a_module_writes_text_lines_and_counts() {
     let sample = Sample::new("handlers/modules.toml");
     let (_, log) = sample.run();

@@ -256,7 +256,12 @@ fn status_shows_the_work_of_each_pipeline_and_its_oldest_failing_stream() {
     said(
         &output,
         0,
-        &["PIPELINE  STATE    LAG", "failing   running  1 unhandled", "stream `a-1` fails at event 0 for", "no a-1"],
+        &[
+            "PIPELINE  STATE    LAG   UNHANDLED",
+            "failing   running  none  1 ",
+            "stream `a-1` fails at event 0 for",
+            "no a-1",
+        ],
     );
     let output = run(&mut status(&place, &daemon, &["--json"]));
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -83,16 +83,21 @@ impl<'a> Keys<'a> {
             };
             let what =
                 format!("the checkpoint `{group}/{source}/{tranche}`, {since}, belongs to no pipeline in `{config}`");
-            let means = match elsewhere {
-                Some(owner) => format!(
-                    "the pipeline `{}` has this group and source, but keeps its progress in `{}`",
-                    owner.definition.name(),
-                    owner.store.display()
-                ),
-                None => "it does no harm; a new pipeline with this group and source resumes from it".to_owned(),
+            // The progress of a removed pipeline is no defect. That of a pipeline whose file names another store may be.
+            let (severity, means) = match elsewhere {
+                Some(owner) => {
+                    let (name, store) = (owner.definition.name(), owner.store.display());
+                    let means =
+                        format!("the pipeline `{name}` has this group and source, but keeps its progress in `{store}`");
+                    (Severity::Warning, means)
+                }
+                None => {
+                    let means = "it does no harm; a new pipeline with this group and source resumes from it";
+                    (Severity::Note, means.to_owned())
+                }
             };
             let removal = &kept.removal;
-            Diagnosis::new(Severity::Warning, &kept.path, what, means)
+            Diagnosis::new(severity, &kept.path, what, means)
                 .operator(format!("decide: leave it if the pipeline will return; else remove it {removal}"))
         });
     }

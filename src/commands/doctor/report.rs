@@ -75,7 +75,10 @@ fn render(diagnosis: &Diagnosis, style: Style) -> String {
         Remedy::None => {}
         Remedy::Fix(what) => lines.push(format!("  = {}: {what}", paint("1;32", "--fix"))),
         Remedy::Fixed(what) => lines.push(format!("  = {}: {what}", paint("1;32", "repaired"))),
-        Remedy::Operator(what) => lines.push(format!("  = to do: {}", printable(what))),
+        Remedy::Operator(what) => {
+            let label = if diagnosis.remains() { "to do" } else { "optional" };
+            lines.push(format!("  = {label}: {}", printable(what)));
+        }
     }
     lines.join("\n") + "\n"
 }

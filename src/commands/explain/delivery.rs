@@ -22,7 +22,7 @@ pub(crate) enum Guarantee {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Delivery {
     pub guarantee: Guarantee,
-    /// The guarantee, its reason, and the reason for which there is no better one.
+    /// The guarantee, its reason, and the reason why there is no better one.
     pub why: String,
     pub order: String,
     /// The events that a crash of the process or the machine repeats or loses.

@@ -66,8 +66,12 @@ pub(super) fn handler(subject: &Subject<'_>) -> String {
         true => " An event that fails keeps back neither the events before it nor their effects.",
         false => "",
     };
+    let upcast = match subject.upcasts {
+        true => " Its `upcast` brings each event into the newest form first, and the filter by type judges that form.",
+        false => "",
+    };
     format!(
-        "The script `{}` decides: {gets}. The effects of a call reach the sink only if the call succeeds. A call that takes longer \
+        "The script `{}` decides: {gets}.{upcast} The effects of a call reach the sink only if the call succeeds. A call that takes longer \
          than {} fails.{by_event}",
         rhai.script.written(),
         subject.duration(&["handler", "rhai", "timeout"], rhai.timeout)

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use crate::connector::kind::{SinkPhrases, SourcePhrases, StorePhrases};
 use crate::connector::prose::Prose;
 use crate::event::Indexes;
-use crate::script::Entry;
+use crate::script::{Entry, Script};
 use crate::spec::{Definition, Order, PipelineSpec, Progress};
 
 /// A pipeline, the wording of its values, and the phrases of its connectors.
@@ -13,6 +13,8 @@ pub(super) struct Subject<'a> {
     pub(super) definition: &'a Definition,
     prose: Prose<'a>,
     pub(super) entry: Option<Entry>,
+    /// The script turns older forms of events into the newest one.
+    pub(super) upcasts: bool,
     pub(super) source: SourcePhrases,
     pub(super) sink: SinkPhrases,
     pub(super) store: StorePhrases,
@@ -28,13 +30,14 @@ impl<'a> Deref for Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// `entry` is that of the pipeline's script.
-    pub(super) fn new(definition: &'a Definition, entry: Option<Entry>) -> Self {
+    pub(super) fn new(definition: &'a Definition, script: Option<&Script>) -> Self {
+        let entry = script.map(Script::entry);
         let prose = Prose { by_event: entry == Some(Entry::HandleEvent), ..definition.prose(&[]) };
         Self {
             definition,
             prose,
             entry,
+            upcasts: script.is_some_and(Script::upcasts),
             source: definition.source.phrases(&prose.within(&["source", definition.source.key])),
             sink: definition.sink.phrases(&prose.within(&["sink", definition.sink.key])),
             store: match &definition.progress {

@@ -18,11 +18,13 @@ fn explained(text: &str) -> (Explanation, String) {
         if text.contains("streams_per_call") { "fn handle_batch(spans) {}" } else { "fn handle(stream, events) {}" };
     std::fs::write(directory.path().join("ok.rhai"), script).unwrap();
     std::fs::write(directory.path().join("event.rhai"), "fn handle_event(stream, event) {}").unwrap();
+    let upcast = "fn upcast(event) { event }\nfn handle_event(stream, event) {}";
+    std::fs::write(directory.path().join("upcast.rhai"), upcast).unwrap();
     std::fs::write(directory.path().join("in.jsonl"), "").unwrap();
     let loaded = load_file(&file).unwrap();
     let outcome = check(vec![loaded], &directory.path().join("data")).unwrap_or_else(|problems| panic!("{problems:?}"));
-    let (definition, entry) = outcome.entries().next().unwrap();
-    let explanation = explain(definition, entry);
+    let (definition, script) = outcome.scripts().next().unwrap();
+    let explanation = explain(definition, script);
     let shown = explanation.render().replace(&format!("{}/", directory.path().display()), "");
     (explanation, shown)
 }
@@ -251,8 +253,8 @@ fn the_shipped_pipelines_are_explained() {
     for name in ["orders", "notices"] {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("pipelines/{name}.toml"));
         let outcome = check(vec![load_file(&file).unwrap()], Path::new("data")).map_err(|_| name).unwrap();
-        let (definition, entry) = outcome.entries().next().unwrap();
-        let shown = explain(definition, entry).render().replace(&format!("{}/", env!("CARGO_MANIFEST_DIR")), "");
+        let (definition, script) = outcome.scripts().next().unwrap();
+        let shown = explain(definition, script).render().replace(&format!("{}/", env!("CARGO_MANIFEST_DIR")), "");
         expect_file![format!("tests/{name}.txt")].assert_eq(&shown);
     }
 }

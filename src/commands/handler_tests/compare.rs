@@ -7,7 +7,7 @@ use super::file::{Class, Fails, Returns};
 use super::plan::{Emits, Ends, Stream};
 use crate::handler::{Decision, HandlerError, NextIndex};
 
-/// Returns the differences from the expected result, in words for the author of the test. `result`: `None` if nothing was
+/// Returns the differences from the expected result, as messages for the author of the test. `result`: `None` if no event was
 /// offered.
 pub(super) fn differences(stream: &Stream, result: Option<&Result<Decision, HandlerError>>) -> Vec<String> {
     match (result, &stream.ends) {
@@ -15,17 +15,17 @@ pub(super) fn differences(stream: &Stream, result: Option<&Result<Decision, Hand
         (Some(Err(error)), Ends::Fails(fails)) => fails_otherwise(fails, error).into_iter().collect(),
         (Some(Err(error)), Ends::Returns(_)) => vec![format!("the call failed ({}): {error}", class(error))],
         (Some(Ok(decision)), Ends::Fails(fails)) => {
-            vec![format!("expected a failure ({}), but it returned {}", words_of(fails), said(decision))]
+            vec![format!("expected a failure ({}), but it returned {}", failure(fails), returned(decision))]
         }
         (Some(Ok(decision)), Ends::Returns(returns)) => {
             let returned = (!is_as(decision, returns))
-                .then(|| format!("expected to return {}, but it returned {}", wanted(returns), said(decision)));
+                .then(|| format!("expected to return {}, but it returned {}", wanted(returns), returned(decision)));
             returned.into_iter().chain(emitted_otherwise(&stream.emits, decision)).collect()
         }
     }
 }
 
-/// Returns the differences for a stream of which the filter excludes everything: it counts as handled, without effects.
+/// Returns the differences for a stream whose events the filter excludes. It counts as handled, without effects.
 fn not_offered(stream: &Stream, ends: &Ends) -> Option<String> {
     let emits_nothing = matches!(&stream.emits, Emits::Exactly(values) | Emits::Some(values) if values.is_empty());
     let is_fine = emits_nothing && matches!(ends, Ends::Returns(Returns::All));
@@ -54,7 +54,7 @@ fn wanted(returns: &Returns) -> String {
     }
 }
 
-fn said(decision: &Decision) -> String {
+fn returned(decision: &Decision) -> String {
     let tag = decision.tag.as_deref().map(str::to_owned);
     wanted(&match (decision.next, tag) {
         (NextIndex::All, None) => Returns::All,
@@ -74,11 +74,11 @@ fn fails_otherwise(fails: &Fails, error: &HandlerError) -> Option<String> {
         && fails.index.is_none_or(|index| error.index() == Some(index));
     let named = error.index().map(|index| format!(", index {index}")).unwrap_or_default();
     (!is_as).then(|| {
-        format!("expected a failure ({}), but it failed so ({}{named}): {error}", words_of(fails), class(error))
+        format!("expected a failure ({}), but it failed otherwise ({}{named}): {error}", failure(fails), class(error))
     })
 }
 
-fn words_of(fails: &Fails) -> String {
+fn failure(fails: &Fails) -> String {
     let class = fails.class.map(|class| class.as_str().to_owned());
     let index = fails.index.map(|index| format!("index {index}"));
     let why = fails.why.as_ref().map(|why| format!("saying `{why}`"));
@@ -92,15 +92,17 @@ fn emitted_otherwise(emits: &Emits, decision: &Decision) -> Option<String> {
     match emits {
         Emits::Exactly(wanted) if *wanted == emitted => None,
         Emits::Exactly(wanted) => Some(format!(
-            "what it emitted is not what was expected (-: expected, +: emitted)\n{}",
+            "the emitted effects are not the expected ones (-: expected, +: emitted)\n{}",
             diff::of(&lines(wanted), &lines(&emitted))
         )),
         Emits::Some(wanted) => {
             let missing = missing(wanted, &emitted)?;
-            let order = if missing > 0 { ", or not behind those before it in `emits_some`" } else { "" };
+            let order = if missing > 0 { ", or not after those before it in `emits_some`" } else { "" };
             let (number, value) = (missing + 1, indented(&pretty(&wanted[missing])));
             let all = if emitted.is_empty() { "  nothing".to_owned() } else { indented(&lines(&emitted).join("\n")) };
-            Some(format!("value {number} of `emits_some` was not emitted{order}\n{value}\nemitted was\n{all}"))
+            Some(format!(
+                "value {number} of `emits_some` was not emitted{order}\n{value}\nthe emitted effects are\n{all}"
+            ))
         }
     }
 }

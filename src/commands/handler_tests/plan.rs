@@ -57,7 +57,7 @@ pub(super) enum Ends {
 /// Reads the cases of a pipeline.
 ///
 /// # Errors
-/// Everything that is wrong with the file.
+/// All problems of the file.
 pub(super) fn cases(file: &Path, definition: &Definition) -> Result<Vec<Case>, Vec<Problem>> {
     let format = Format::of(file).unwrap_or(Format::Toml);
     let document = Document::read(file, format).map_err(|problem| vec![problem])?;
@@ -272,18 +272,21 @@ impl Planner<'_> {
         let mut excluded = Vec::new();
         let mut offered = Vec::new();
         for event in events {
-            let what = match self.filter.decide(&event) {
-                FilterMatch::Keep => {
-                    offered.push(event);
-                    continue;
+            match self.filter.decide(&event) {
+                FilterMatch::Keep => offered.push(event),
+                FilterMatch::DropStream => {
+                    excluded.push(format!("the event at index {} (stream `{}`)", event.index(), event.stream()));
                 }
-                FilterMatch::DropStream => format!("stream `{}`", event.stream()),
-                FilterMatch::DropType => format!("type `{}`", event.event_type()),
-            };
-            excluded.push(format!("the event at index {} ({what})", event.index()));
+                FilterMatch::DropType => excluded.push(excluded_by_type(event.index(), event.event_type())),
+            }
         }
         (offered, excluded)
     }
+}
+
+/// Names an event that the filter excludes by its type.
+pub(super) fn excluded_by_type(index: i64, event_type: &str) -> String {
+    format!("the event at index {index} (type `{event_type}`)")
 }
 
 fn emits(exactly: &Option<Vec<Value>>, some: &Option<Vec<Value>>, fails: bool, at: &At<'_>) -> Result<Emits, Problem> {

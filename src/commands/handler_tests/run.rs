@@ -2,7 +2,7 @@
 
 use super::Plan;
 use super::compare;
-use super::plan::{Case, Stream};
+use super::plan::{self, Case, Stream};
 use super::report::Tested;
 use crate::connector::kind::DryRun;
 use crate::handler::{BlockingHandler, Decision, Decisions, HandlerError, HandlerErrorKind, NextIndex};
@@ -28,14 +28,26 @@ pub(super) fn run(plan: &Plan, filter: Option<&str>) -> Vec<Tested> {
 }
 
 fn tested(plan: &Plan, sink: Option<&dyn DryRun>, case: &Case) -> Tested {
-    let results = call(&plan.script.at(case.now), &case.streams);
+    let script = plan.script.at(case.now);
+    let mut results = call(&script, &case.streams);
+    let mut excluded: Vec<_> = case.streams.iter().flat_map(|stream| stream.excluded.iter().cloned()).collect();
+    if script.upcasts() {
+        for (stream, result) in case.streams.iter().zip(&mut results) {
+            let Some(work) = &stream.work else { continue };
+            match script.excluded(&mut copy(work)) {
+                Ok(events) => excluded.extend(events.iter().map(|(index, name)| plan::excluded_by_type(*index, name))),
+                // The pipeline would handle the events before this one, and fail at the next call.
+                Err(error) => *result = Some(Err(error)),
+            }
+        }
+    }
     let several = case.streams.len() > 1;
     let differences = case.streams.iter().zip(&results).flat_map(|(stream, result)| {
         let of = if several { format!("of stream `{}`: ", stream.name) } else { String::new() };
         let mut differences = compare::differences(stream, result.as_ref());
         let emitted = result.as_ref().and_then(|result| result.as_ref().ok()).map(|decision| &decision.effects);
         let refused = emitted.zip(sink).and_then(|(effects, sink)| sink.check(&stream.name, effects).err());
-        differences.extend(refused.map(|why| format!("the sink would refuse what it emitted: {why}")));
+        differences.extend(refused.map(|why| format!("the sink would refuse the emitted effects: {why}")));
         differences.into_iter().map(move |difference| format!("{of}{difference}"))
     });
     Tested {
@@ -44,12 +56,12 @@ fn tested(plan: &Plan, sink: Option<&dyn DryRun>, case: &Case) -> Tested {
         file: case.file.clone(),
         line: case.location.line,
         column: case.location.column,
-        excluded: case.streams.iter().flat_map(|stream| stream.excluded.iter().cloned()).collect(),
+        excluded,
         differences: differences.collect(),
     }
 }
 
-/// Calls the script. `None`: nothing of that stream is offered.
+/// Calls the script. `None`: no event of that stream is offered.
 fn call(script: &Script, streams: &[Stream]) -> Vec<Option<Result<Decision, HandlerError>>> {
     let mut works: Vec<Work> = streams.iter().filter_map(|stream| stream.work.as_ref()).map(copy).collect();
     let mut handler = script.factory().make();

@@ -127,34 +127,34 @@ fn the_end_of_a_call_is_compared() {
     check(
         &tests.collect::<String>(),
         expect![[r#"
-        ok      p: 0
-        ok      p: 1
-        ok      p: 2
-        ok      p: 3
-        ok      p: 4
-        ok      p: 5
-        ok      p: 6
-        ok      p: 7
-        FAILED  p: 8
-                --> p.test.toml:43:8
-                expected to return `defer("6s")`, but it returned `defer("5s")`
-        FAILED  p: 9
-                --> p.test.toml:48:8
-                expected to return `upto(5)`, but it returned `upto(4, "part")`
-        FAILED  p: 10
-                --> p.test.toml:54:8
-                expected to return `done("other")`, but it returned `done("seen")`
-        FAILED  p: 11
-                --> p.test.toml:59:8
-                the call failed (malformed): p.rhai: malformed: it is odd (stream `o-1`, index 0, type `Odd`)
-        FAILED  p: 12
-                --> p.test.toml:64:8
-                expected a failure (transient, index 7, saying `it is bad`), but it failed so (permanent, index 0): p.rhai:11:22: it is bad (stream `o-1`, index 0, type `Bad`)
-        FAILED  p: 13
-                --> p.test.toml:69:8
-                expected a failure (permanent), but it returned nothing (all handled)
-        8 passed, 6 failed
-    "#]],
+            ok      p: 0
+            ok      p: 1
+            ok      p: 2
+            ok      p: 3
+            ok      p: 4
+            ok      p: 5
+            ok      p: 6
+            ok      p: 7
+            FAILED  p: 8
+                    --> p.test.toml:43:8
+                    expected to return `defer("6s")`, but it returned `defer("5s")`
+            FAILED  p: 9
+                    --> p.test.toml:48:8
+                    expected to return `upto(5)`, but it returned `upto(4, "part")`
+            FAILED  p: 10
+                    --> p.test.toml:54:8
+                    expected to return `done("other")`, but it returned `done("seen")`
+            FAILED  p: 11
+                    --> p.test.toml:59:8
+                    the call failed (malformed): p.rhai: malformed: it is odd (stream `o-1`, index 0, type `Odd`)
+            FAILED  p: 12
+                    --> p.test.toml:64:8
+                    expected a failure (transient, index 7, saying `it is bad`), but it failed otherwise (permanent, index 0): p.rhai:11:22: it is bad (stream `o-1`, index 0, type `Bad`)
+            FAILED  p: 13
+                    --> p.test.toml:69:8
+                    expected a failure (permanent), but it returned nothing (all handled)
+            8 passed, 6 failed
+        "#]],
     );
 }
 
@@ -169,7 +169,7 @@ fn emitted_values_are_compared_line_by_line() {
         expect![[r#"
             FAILED  p: a
                     --> p.test.toml:2:8
-                    what it emitted is not what was expected (-: expected, +: emitted)
+                    the emitted effects are not the expected ones (-: expected, +: emitted)
                       …
                       {
                         "at": "2026-01-01T00:00:00Z",
@@ -183,12 +183,12 @@ fn emitted_values_are_compared_line_by_line() {
     check_one(
         "events = [{ type = \"Body\", data = { x = 1 } }]",
         expect![[r#"
-        FAILED  p: a
-                --> p.test.toml:2:8
-                what it emitted is not what was expected (-: expected, +: emitted)
-                + 1
-        0 passed, 1 failed
-    "#]],
+            FAILED  p: a
+                    --> p.test.toml:2:8
+                    the emitted effects are not the expected ones (-: expected, +: emitted)
+                    + 1
+            0 passed, 1 failed
+        "#]],
     );
 }
 
@@ -205,37 +205,37 @@ fn some_of_what_is_emitted_is_looked_for_in_order() {
     check_one(
         &format!("{events}\nemits_some = [{{ total = 3.0 }}, {{ total = 15.0 }}]"),
         expect![[r#"
-        FAILED  p: a
-                --> p.test.toml:2:8
-                value 2 of `emits_some` was not emitted, or not behind those before it in `emits_some`
-                  {
-                    "total": 15.0
-                  }
-                emitted was
-                  {
-                    "at": "2026-01-01T00:00:00Z",
-                    "id": "1",
-                    "total": 15.0
-                  }
-                  {
-                    "at": "2026-01-01T00:00:00Z",
-                    "id": "1",
-                    "total": 3.0
-                  }
-        0 passed, 1 failed
-    "#]],
+            FAILED  p: a
+                    --> p.test.toml:2:8
+                    value 2 of `emits_some` was not emitted, or not after those before it in `emits_some`
+                      {
+                        "total": 15.0
+                      }
+                    the emitted effects are
+                      {
+                        "at": "2026-01-01T00:00:00Z",
+                        "id": "1",
+                        "total": 15.0
+                      }
+                      {
+                        "at": "2026-01-01T00:00:00Z",
+                        "id": "1",
+                        "total": 3.0
+                      }
+            0 passed, 1 failed
+        "#]],
     );
     check_one(
         "events = [{ type = \"Tag\" }]\nemits_some = [\"x\"]",
         expect![[r#"
-        FAILED  p: a
-                --> p.test.toml:2:8
-                value 1 of `emits_some` was not emitted
-                  "x"
-                emitted was
-                  nothing
-        0 passed, 1 failed
-    "#]],
+            FAILED  p: a
+                    --> p.test.toml:2:8
+                    value 1 of `emits_some` was not emitted
+                      "x"
+                    the emitted effects are
+                      nothing
+            0 passed, 1 failed
+        "#]],
     );
 }
 
@@ -336,10 +336,10 @@ fn handle_event_is_called_until_an_event_is_not_handled() {
         ok      p: the second fails
         FAILED  p: another fails
                 --> p.test.toml:19:8
-                expected a failure (index 1), but it failed so (permanent, index 2): p.rhai:4:22: it is bad (stream `o-1`, index 2, type `Bad`)
+                expected a failure (index 1), but it failed otherwise (permanent, index 2): p.rhai:4:22: it is bad (stream `o-1`, index 2, type `Bad`)
         FAILED  p: fewer effects
                 --> p.test.toml:24:8
-                what it emitted is not what was expected (-: expected, +: emitted)
+                the emitted effects are not the expected ones (-: expected, +: emitted)
                   0
                 - 1
         3 passed, 2 failed
@@ -380,29 +380,29 @@ fn the_sink_must_accept_the_emitted_values() {
     check(
         "\"text\"",
         expect![[
-            r#"the sink would refuse what it emitted: the `sqlite` sink expects `#{ sql: "...", params: [...] }`, not a string"#
+            r#"the sink would refuse the emitted effects: the `sqlite` sink expects `#{ sql: "...", params: [...] }`, not a string"#
         ]],
     );
     check(
         "#{ sql: \"INSERT INTO t VALUES (?1, ?2)\", params: [1] }",
         expect![
-            "the sink would refuse what it emitted: cannot run `INSERT INTO t VALUES (?1, ?2)`: it has 2 parameters, but `params` gives 1"
+            "the sink would refuse the emitted effects: cannot run `INSERT INTO t VALUES (?1, ?2)`: it has 2 parameters, but `params` gives 1"
         ],
     );
     check(
         "#{ sql: \"INSERT INTO u VALUES (1)\" }",
-        expect!["the sink would refuse what it emitted: cannot run `INSERT INTO u VALUES (1)`: no such table: u"],
+        expect!["the sink would refuse the emitted effects: cannot run `INSERT INTO u VALUES (1)`: no such table: u"],
     );
     check(
         "#{ sql: \"INSERT INTO t (c) VALUES (1)\" }",
         expect![
-            "the sink would refuse what it emitted: cannot run `INSERT INTO t (c) VALUES (1)`: table t has no column named c"
+            "the sink would refuse the emitted effects: cannot run `INSERT INTO t (c) VALUES (1)`: table t has no column named c"
         ],
     );
     check(
         "#{ sql: \"INSRT INTO t VALUES (1, 2)\" }",
         expect![
-            "the sink would refuse what it emitted: cannot run `INSRT INTO t VALUES (1, 2)`: `insrt` is not allowed in effects"
+            "the sink would refuse the emitted effects: cannot run `INSRT INTO t VALUES (1, 2)`: `insrt` is not allowed in effects"
         ],
     );
     check(
@@ -415,7 +415,7 @@ fn the_sink_must_accept_the_emitted_values() {
         "[sink.sqlite]\n",
         "#{ sql: \"SELECT 1\" }",
         expect![
-            "the sink would refuse what it emitted: cannot run `SELECT 1`: it only reads, and its result would go nowhere"
+            "the sink would refuse the emitted effects: cannot run `SELECT 1`: it only reads, and its result would go nowhere"
         ],
     );
     let http = "[sink.http]\nurl = \"${PROPULSIOND_TEST_UNSET}\"\n";
@@ -424,14 +424,14 @@ fn the_sink_must_accept_the_emitted_values() {
         http,
         "#{ bdy: 1 }",
         expect![
-            "the sink would refuse what it emitted: effect 0 of stream `o-1` is not a valid request: unknown key `bdy`, expected `body`, `path`, `method` or `headers`"
+            "the sink would refuse the emitted effects: effect 0 of stream `o-1` is not a valid request: unknown key `bdy`, expected `body`, `path`, `method` or `headers`"
         ],
     );
     check_emitted(
         http,
         "#{ headers: #{ \"a b\": 1 } }",
         expect![
-            "the sink would refuse what it emitted: effect 0 of stream `o-1` is not a valid request: `a b` is not a valid header name"
+            "the sink would refuse the emitted effects: effect 0 of stream `o-1` is not a valid request: `a b` is not a valid header name"
         ],
     );
     check_emitted("[sink.stdout]\n", "1", expect!["1 passed"]);

@@ -332,7 +332,9 @@ impl Log {
         }
         let path = current.input.path().to_owned();
         let position = &current.lines.position;
-        let continuation = match files::metadata_if_present(&path)? {
+        let metadata = files::metadata_if_present(&path)?;
+        let is_gone = metadata.is_none();
+        let continuation = match metadata {
             None if self.file.is_some() => return Ok(Continuation::End),
             None if !self.is_directory => {
                 return Ok(Continuation::Fail(files::unavailable("read", &path, "the file is gone")));
@@ -362,7 +364,14 @@ impl Log {
         }
         let unread: Option<Vec<u64>> = self.following.iter().map(|candidate| candidate.unread).collect();
         self.later = unread.map(|unread| unread.iter().sum());
-        Ok(if self.following.is_empty() { Continuation::Wait } else { Continuation::Next })
+        Ok(match self.following.is_empty() {
+            false => Continuation::Next,
+            // A restart could not resume in this file, either. A job has read it and needs it no more.
+            true if is_gone && !self.options.finite => {
+                Continuation::Fail(files::unavailable("read", &path, "the file is gone, and none follows"))
+            }
+            true => Continuation::Wait,
+        })
     }
 
     /// Lists the directory, compares the earlier files with it, and finds those that follow. Returns the error that a

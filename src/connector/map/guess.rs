@@ -47,8 +47,30 @@ const TIMES: [&str; 14] = [
     "updated_at",
     "updatedAt",
 ];
-const IDS: [&str; 8] =
-    ["event_id", "eventId", "message_id", "messageId", "delivery_id", "deliveryId", "uuid", "request_id"];
+/// Endings of keys that hold a time, and words of keys whose time is not that of the event.
+const TIME_ENDINGS: [&str; 10] =
+    ["_at", "At", "_time", "Time", "_timestamp", "Timestamp", "_ts", "_date", "Date", "_on"];
+const OTHER_TIMES: [&str; 6] = ["expir", "due", "valid", "birth", "until", "schedul"];
+const IDS: [&str; 16] = [
+    "event_id",
+    "eventId",
+    "message_id",
+    "messageId",
+    "delivery_id",
+    "deliveryId",
+    "request_id",
+    "requestId",
+    "record_id",
+    "recordId",
+    "uuid",
+    "guid",
+    "id",
+    "_id",
+    "Id",
+    "ID",
+];
+/// Keys that name other records, and not the subject of this one.
+const REFERENCES: [&str; 5] = ["correlation_id", "causation_id", "trace_id", "span_id", "parent_id"];
 const STREAMS: [&str; 5] = ["stream", "stream_name", "streamName", "stream_id", "streamId"];
 const SOURCES: [&str; 7] = ["service", "host", "hostname", "logger", "app", "source", "user"];
 const ARRAYS: [&str; 9] = ["items", "records", "events", "results", "data", "value", "entries", "rows", "messages"];
@@ -199,11 +221,40 @@ impl Sample {
             false => Text::literal(&format!("{{{pointer}|}}")),
         };
         if settings.time.is_none() {
-            settings.time = self.first("", &TIMES, is_time_value).map(optional);
+            settings.time = self.time().map(optional);
         }
         if settings.id.is_none() {
-            settings.id = self.first("", &IDS, is_scalar).filter(|pointer| self.is_distinct(pointer)).map(optional);
+            settings.id = self.id(&settings.stream).map(optional);
         }
+    }
+
+    /// Returns the pointer of the time: of a usual key, or else of one that ends like a time, those of all records first.
+    fn time(&self) -> Option<String> {
+        let ending = || {
+            let ends = |key: &&String| {
+                let lower = key.to_ascii_lowercase();
+                TIME_ENDINGS.iter().any(|ending| key.ends_with(ending))
+                    && !OTHER_TIMES.iter().any(|word| lower.contains(word))
+            };
+            let pointers = self.keys().into_iter().filter(ends).map(|key| format!("/{}", escaped(key)));
+            let times: Vec<_> = pointers.filter(|pointer| self.most(pointer, is_time_value)).collect();
+            times.iter().find(|pointer| self.all(pointer)).or(times.first()).cloned()
+        };
+        self.first("", &TIMES, is_time_value).or_else(ending)
+    }
+
+    /// Returns the pointer of the first usual key whose values are distinct. The key of the stream names the stream, and not the
+    /// event.
+    fn id(&self, stream: &str) -> Option<String> {
+        let pointers = IDS.iter().map(|name| format!("/{name}"));
+        let is_id = |pointer: &String| {
+            !stream.contains(&format!("{{{pointer}}}")) && self.most(pointer, is_scalar) && self.is_distinct(pointer)
+        };
+        pointers.into_iter().find(is_id)
+    }
+
+    fn keys(&self) -> BTreeSet<&String> {
+        self.0.iter().filter_map(Value::as_object).flat_map(|record| record.keys()).collect()
     }
 
     /// Returns the template of the stream's name.
@@ -211,8 +262,7 @@ impl Sample {
         if let Some(pointer) = self.first("", &STREAMS, Value::is_string) {
             return pointer;
         }
-        let keys: BTreeSet<&String> =
-            self.0.iter().filter_map(Value::as_object).flat_map(|record| record.keys()).collect();
+        let keys = self.keys();
         let nested = keys.iter().filter(|key| !SURROUNDINGS.contains(&key.as_str()));
         for key in nested {
             let Some(pointer) = self.first(&format!("/{}", escaped(key)), &["number", "id"], is_scalar) else {
@@ -226,7 +276,7 @@ impl Sample {
         }
         let subject = |key: &str| {
             let subject = ["_id", "Id", "_ID", "_no", "_number"].iter().find_map(|ending| key.strip_suffix(ending))?;
-            (!subject.is_empty() && !IDS.contains(&key)).then(|| subject.to_owned())
+            (!subject.is_empty() && !IDS.contains(&key) && !REFERENCES.contains(&key)).then(|| subject.to_owned())
         };
         for key in &keys {
             let pointer = format!("/{}", escaped(key));
@@ -323,6 +373,56 @@ mod tests {
                 r#"time = "/payload/ts_ms""#,
                 r#"data = "/payload/after|/payload/before""#,
             ],
+        );
+    }
+
+    #[test]
+    fn a_time_is_recognised_by_the_ending_of_its_key() {
+        for (key, time) in [
+            ("sent_at", "\"2026-01-31T12:00:00Z\""),
+            ("sentAt", "\"2026-01-31T12:00:00Z\""),
+            ("eventTime", "1769860800250"),
+            ("logged_time", "1769860800"),
+            ("order_date", "\"2026-01-31\""),
+        ] {
+            let text =
+                format!("{{\"kind\":\"x\",\"{key}\":{time},\"expires_at\":\"2027-01-31T12:00:00Z\",\"format\":1}}");
+            let time = format!("time = \"/{key}\"");
+            check(&text, &[r#"format = "json""#, r#"stream = "records-orders""#, r#"type = "/kind""#, &time]);
+        }
+        // A key that every record has comes before one that most have.
+        let text = "{\"a_at\":\"2026-01-31T12:00:00Z\",\"b_at\":\"2026-01-31T12:00:00Z\"}\n{\"b_at\":\"2026-01-31T12:00:00Z\"}\n\
+                    {\"a_at\":\"2026-01-31T12:00:00Z\",\"b_at\":\"2026-01-31T12:00:00Z\"}\n";
+        check(
+            text,
+            &[r#"format = "json""#, r#"stream = "records-orders""#, r#"type = "RecordRead""#, r#"time = "/b_at""#],
+        );
+    }
+
+    #[test]
+    fn an_id_is_unique_and_does_not_name_the_stream() {
+        let expected = |id: &str| {
+            let mut lines = vec![r#"format = "json""#.to_owned(), r#"stream = "order-{/order_id}""#.to_owned()];
+            lines.push(r#"type = "RecordRead""#.to_owned());
+            lines.extend((!id.is_empty()).then(|| format!("id = \"/{id}\"")));
+            lines
+        };
+        let cases = [
+            // The first usual key repeats, another one does not.
+            ("request_id\":\"r\",\"uuid\":\"u1", "request_id\":\"r\",\"uuid\":\"u2", "uuid"),
+            ("id\":\"e1", "id\":\"e2", "id"),
+            ("id\":\"e1", "id\":\"e1", ""),
+            ("trace_id\":\"e1", "trace_id\":\"e2", ""),
+        ];
+        for (first, second, id) in cases {
+            let text = format!("{{\"order_id\":1,\"{first}\"}}\n{{\"order_id\":1,\"{second}\"}}\n");
+            let expected = expected(id);
+            check(&text, &expected.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        // Without another subject, the id names the stream.
+        check(
+            "{\"id\":1}\n{\"id\":2}\n",
+            &[r#"format = "json""#, r#"stream = "orders-{/id}""#, r#"type = "RecordRead""#],
         );
     }
 

@@ -202,7 +202,7 @@ impl Driver {
     pub(super) fn were_parked(&mut self, parks: Vec<ToPark>) {
         self.handled_at = self.now;
         for work in parks.into_iter().flat_map(ToPark::into_work) {
-            self.counts.parked(work.events.len());
+            self.counts.events_parked(work.events.len());
             let next = work.next;
             self.finish(work, Outcome::Done { next });
         }

@@ -24,6 +24,10 @@ use crate::sink::{Decided, Effects};
 use crate::telemetry::logging::AUDIT;
 use crate::work::{Streams, Work, WorkKind};
 
+/// The remedy for a halt over a record that its source cannot read.
+const PASS_RECORD: &str = "correct its producer; `then = \"skip\"` in `[errors]` passes this record and every other event that \
+                           fails; do not edit what was read";
+
 impl Driver {
     /// Offers ready work as far as there is room. Returns whether any was offered.
     pub(super) fn dispatch(&mut self, budget: &mut usize) -> bool {
@@ -326,24 +330,35 @@ impl Driver {
     /// Performs `then` on the first event of the work alone (C19).
     pub(super) fn act(&mut self, work: Work, then: Then, why: &str) {
         let event = &work.events[0];
-        let (stream, index, event_type) = (event.stream().to_owned(), event.index(), event.event_type().to_owned());
+        let (at, index) = (event.at(), event.index());
+        let (stream, event_type) = (event.stream().to_owned(), event.event_type().to_owned());
+        // An unreadable record has no stream, index and type: its reason names its place.
+        let is_known = event.kind() != Kind::Malformed;
+        let (known_stream, known_index) = (is_known.then_some(&*stream), is_known.then_some(index));
+        let known_type = is_known.then_some(&*event_type);
         match then {
             Then::Skip => {
-                tracing::warn!(target: AUDIT, %stream, index, event_type, at = %event.at(), reason = why, "event skipped");
-                self.counts.skipped();
+                tracing::warn!(
+                    target: AUDIT, stream = known_stream, index = known_index, event_type = known_type, %at, reason = why,
+                    "event skipped"
+                );
+                self.counts.event_skipped();
                 self.finish(work, Outcome::Skip);
             }
             Then::Park => {
-                tracing::warn!(target: AUDIT, %stream, index, event_type, at = %event.at(), reason = why, "stream parked");
+                tracing::warn!(
+                    target: AUDIT, stream = known_stream, index = known_index, event_type = known_type, %at, reason = why,
+                    "stream parked"
+                );
                 if let Some(tranche) = self.scheduler.tranche_of(work.id) {
                     self.parks.parked(tranche, &stream, why);
                 }
                 self.finish(work, Outcome::Park);
             }
             Then::Halt => {
-                let what = match event.kind() {
-                    Kind::Malformed => why.to_owned(),
-                    _ => format!("event {index} (`{event_type}`) of stream `{stream}` cannot be handled: {why}"),
+                let what = match is_known {
+                    false => format!("{why}; {PASS_RECORD}"),
+                    true => format!("event {index} (`{event_type}`) of stream `{stream}` cannot be handled: {why}"),
                 };
                 self.finish(work, Outcome::Return);
                 self.begin_drain(Ended::Halted(what.clone()), &what);

@@ -38,6 +38,8 @@ impl Driver {
             source_failing: self.source_failing.clone(),
             missing: self.options.require_all.then(|| self.missing_event()).flatten(),
             failures: self.failures.list(),
+            skipped: self.counts.skipped,
+            parked: self.counts.parked,
             handled_at: self.handled_at,
             rate: self.rate.clone(),
             calls: self.calls.deciding(),

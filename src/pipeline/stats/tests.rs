@@ -90,6 +90,8 @@ fn view(unhandled: u64) -> View {
         source_failing: None,
         missing: None,
         failures: Vec::new(),
+        skipped: 0,
+        parked: 0,
         handled_at: at(119),
         rate: Rate::new(at(0)),
         calls: 0,

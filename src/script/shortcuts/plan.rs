@@ -19,10 +19,15 @@ impl Plan {
     /// Plans the only function of `alone`. `script` is its whole file, and `limit` bounds the bytes that a call emits.
     pub(in crate::script) fn of(alone: &AST, script: &AST, limit: usize) -> Self {
         if !are_on() {
-            return Self(vec![Instruction::Rhai(whole(&statements(alone)))]);
+            return Self::without_shortcuts(&statements(alone));
         }
         let own_emit = script.iter_functions().any(|function| function.name == "emit" && function.params.len() == 1);
         Self(Planner { emits: !own_emit, limit }.block(&statements(alone)))
+    }
+
+    /// Leaves all statements to rhai.
+    pub(in crate::script) fn without_shortcuts(statements: &[Stmt]) -> Self {
+        Self(vec![Instruction::Rhai(whole(statements))])
     }
 }
 

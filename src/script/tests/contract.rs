@@ -312,9 +312,31 @@ fn an_error_in_the_script_is_permanent_and_names_its_position() {
         "1 + events[0].data",
         expect![[r#"
             Permanent
-              main.rhai:2:3: there is no function `+(i64, map)` (stream `order-1_a`, index 5, type `OrderPlaced`)
+              main.rhai:2:3: `+` cannot add a map to an integer (stream `order-1_a`, index 5, type `OrderPlaced`)
         "#]],
     );
+    // Each operator names its operands.
+    let operations = [
+        ("\"a\" / 2", "`/` cannot divide a string by an integer"),
+        ("\"a\" % 2", "`%` cannot divide a string by an integer"),
+        ("() - 1", "`-` cannot subtract an integer from an absent value"),
+        ("1.5 * \"a\"", "`*` cannot multiply a float by a string"),
+        ("[] ** 2", "`**` cannot raise an array to the power of an integer"),
+        ("-\"a\"", "`-` cannot negate a string"),
+        ("!1", "`!` cannot invert an integer"),
+        ("events[0] + 1", "`+` cannot add an integer to an event"),
+        ("#{} << 1", "`<<` cannot shift a map by an integer"),
+        ("1 & ()", "`&` cannot combine an integer with an absent value"),
+        ("let x = #{}; x += 1; ()", "`+` cannot add an integer to a map"),
+        ("let x = 1; x -= \"a\"; ()", "`-` cannot subtract a string from an integer"),
+        ("time.now() - 1", "`-` cannot subtract an integer from a time"),
+        ("(1..\"a\").len()", "`..` cannot make a range from an integer to a string"),
+    ];
+    for (operation, why) in operations {
+        let source = format!("fn handle(stream, events) {{\n{operation}\n}}");
+        let said = run(&compile(&[("main.rhai", &source)], Options::default()).unwrap(), &[order()]);
+        assert!(said.contains(why) && said.contains("main.rhai:2:"), "{operation}: {said}");
+    }
     check(
         "1 / 0",
         expect![[r#"

@@ -85,9 +85,9 @@ fn c19_the_first_event_of_a_call_fails_as_itself() {
     check_event(
         "event.data.total + event.data",
         expect![[r#"
-        Permanent at 5
-          main.rhai:2:18: there is no function `+(f64, map)` (stream `order-1_a`, index 5, type `OrderPlaced`)
-    "#]],
+            Permanent at 5
+              main.rhai:2:18: `+` cannot add a map to a float (stream `order-1_a`, index 5, type `OrderPlaced`)
+        "#]],
     );
     check_event(
         "loop { }",

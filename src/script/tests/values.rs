@@ -27,6 +27,49 @@ fn an_absent_field_of_an_event_is_nothing() {
 }
 
 #[test]
+fn the_fields_of_an_event_are_asked_for_by_name() {
+    check(
+        "let e = events[0]; emit([e.data.contains(\"total\"), e.data.contains(\"x\")]); e.data.total = 1;",
+        expect![[r#"
+            Permanent
+              main.rhai:2:78: events cannot be changed: copy the map first (`let data = e.data;`) (stream `order-1_a`, index 5, type `OrderPlaced`)
+        "#]],
+    );
+    check(
+        "let e = events[0]; emit([e.data.contains(\"total\"), e.data.contains(\"x\")]);",
+        expect![[r#"
+        all
+          [true,false]
+    "#]],
+    );
+}
+
+#[test]
+fn methods_of_values_in_an_event_change_nothing() {
+    let source = "fn handle(stream, events) { let e = events[0]; let d = e.data; let p = params; emit([
+        e.data.items.len(), e.data.items.map(|i| i.sku), e.data.by.keys(), e.data.by.name.split(\"d\"), e.data.keys(),
+        e.data.by.contains(\"name\"), e.data.items[0].sku.to_lower(), e.data.total.to_int(), d.items.is_empty(), d.by.len(),
+        p.nested.deep.len(), p.name.to_upper(),
+    ]); d.by = (); d.none = (); emit(d); }";
+    check_script(
+        source,
+        &[order()],
+        expect![[r#"
+            all
+              [1,["A"],["name"],["A","a"],["by","items","total"],true,"a",12,false,1,2,"SHOP"]
+              {"by":null,"items":[{"sku":"A"}],"none":null,"total":12.5}
+        "#]],
+    );
+    for change in
+        ["items.push(1)", "by.name = 1", "items[0].sku += \"x\"", "by.set(\"x\", 1)", "total = 13", "none = ()"]
+    {
+        let source = format!("fn handle(stream, events) {{ events[0].data.{change}; }}");
+        let said = run(&compile(&[("main.rhai", &source)], Options::default()).unwrap(), &[order()]);
+        assert!(said.contains("events cannot be changed"), "{change}: {said}");
+    }
+}
+
+#[test]
 fn events_are_like_an_array() {
     check(
         "emit([events.len(), events.len, events[0].index, events[-1].index, events.is_empty()])",

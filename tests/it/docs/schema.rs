@@ -86,8 +86,15 @@ impl Schema {
             };
             let mut description = text(property);
             for value in definition["oneOf"].as_array().into_iter().flatten() {
-                if let (Value::String(word), false) = (&value["const"], text(value).is_empty()) {
-                    write!(description, "<br>`\"{word}\"`: {}", text(value)).unwrap();
+                // A choice is a word, or a table with one key.
+                let key = value["properties"].as_object().and_then(|keys| keys.keys().next());
+                let form = match (&value["const"], key) {
+                    (Value::String(word), _) => format!("\"{word}\""),
+                    (_, Some(key)) => format!("{{ {key} = … }}"),
+                    _ => continue,
+                };
+                if !text(value).is_empty() {
+                    write!(description, "<br>`{form}`: {}", text(value)).unwrap();
                 }
             }
             rows.push([format!("`{prefix}{name}`"), self.kind_of(property), default, description]);

@@ -170,7 +170,9 @@ impl Inner {
         let is_named =
             why.starts_with(&format!("event {index} (`{event_type}`) of stream `{stream}` cannot be handled"));
         let is_stuck = self.stalls(event) && why.starts_with(&format!("stream `{stream}` has made no progress"));
-        event.kind() == Kind::Malformed && why == "cut short" || self.may_be_skipped(event) && is_named || is_stuck
+        event.kind() == Kind::Malformed && why.starts_with("cut short; ")
+            || self.may_be_skipped(event) && is_named
+            || is_stuck
     }
 
     /// Names an effect that a sink that holds the progress has twice.

@@ -183,6 +183,20 @@ fn every_kind_describes_its_reads_and_writes() {
 }
 
 #[test]
+fn upcast_is_explained_with_the_filter_that_judges_its_result() {
+    check_part(
+        "[source.json]\npath = 'in'\n[handler.rhai]\nscript = 'upcast.rhai'\n",
+        "handler",
+        expect![[r#"
+        The script `upcast.rhai` decides: `handle_event` gets one event after the other of one stream. Its `upcast`
+        brings each event into the newest form first, and the filter by type judges that form. The effects of a call
+        reach the sink only if the call succeeds. A call that takes longer than 30 seconds fails. An event that
+        fails keeps back neither the events before it nor their effects.
+    "#]],
+    );
+}
+
+#[test]
 fn a_mapping_is_explained_with_its_records_and_indexes() {
     let map = "each = '/items'\nwhen = ['/kind', '!/draft']\nstream = 'order-{/id}'\ntype = '/kind'\ndata = '/body'\n";
     check_part(

@@ -35,6 +35,22 @@ fn c1_a_number_is_not_used_again_when_its_file_is_deleted_before_the_position_re
 }
 
 #[test]
+fn the_last_file_of_a_directory_is_gone_until_it_is_back_or_another_follows() {
+    let mut f = Fixture::new();
+    f.append("a.jsonl", &line("a-1", 0));
+    f.check("a-1/0@0.1");
+    fs::rename(f.path("a.jsonl"), f.path("tmp")).unwrap();
+    f.check("Unavailable: read `/in/a.jsonl`");
+    fs::rename(f.path("tmp"), f.path("a.jsonl")).unwrap();
+    f.append("a.jsonl", &line("a-1", 1));
+    f.check("a-1/1@0.2");
+    fs::remove_file(f.path("a.jsonl")).unwrap();
+    f.check("Unavailable: read `/in/a.jsonl`");
+    f.append("b.jsonl", &line("b-1", 0));
+    f.check("b-1/0@1.1");
+}
+
+#[test]
 fn a_missing_file_is_distinguished_from_a_deleted_one() {
     let mut f = Fixture::new();
     f.append("a.jsonl", &line("a-1", 0));
