@@ -9,8 +9,10 @@ mod traces;
 pub mod output;
 pub mod signals;
 pub mod commands;
+mod rebuild;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -39,11 +41,21 @@ use crate::spec::{Checked, Outcome};
 use crate::telemetry::health::Limits;
 use crate::telemetry::logging::Logs;
 use crate::telemetry::metrics::Metrics;
+pub use rebuild::run as rebuild;
 
 /// The time for answers in flight once everything else has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// The time for databases to write their logs back once their pipelines have ended.
 const DATABASES_TO_CLOSE: Duration = Duration::from_secs(10);
+
+/// The end of a run.
+struct Run {
+    status: ExitStatus,
+    /// Every pipeline has handled everything up to its tail.
+    is_finished: bool,
+    /// The number of handled events.
+    events: u64,
+}
 
 /// A daemon, ready to run.
 pub struct App {
@@ -64,7 +76,17 @@ pub struct App {
 impl App {
     /// Reads and checks the pipeline files, locks the data directory, binds the port.
     pub async fn build(settings: &DaemonSettings, args: &RunArgs) -> Result<Self, NotStarted> {
-        let checked = load(settings, args)?;
+        Self::of(load(settings, args)?, args.paths.all(), settings, args.until_tail).await
+    }
+
+    /// Locks the data directory and binds the port. A service reads changed pipelines from `paths`. `until_tail`: every
+    /// pipeline ends at its tail.
+    async fn of(
+        checked: Vec<Checked>,
+        paths: Vec<PathBuf>,
+        settings: &DaemonSettings,
+        until_tail: bool,
+    ) -> Result<Self, NotStarted> {
         let data = DataDir::lock(&settings.data_dir()).map_err(NotStarted::Environment)?;
         let listener = bind(&settings.listen).await.map_err(NotStarted::Environment)?;
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
@@ -72,7 +94,7 @@ impl App {
         let metrics = Arc::new(Metrics::new(clock));
         let tracing = traces::start(&settings.otlp, clock, &metrics).map_err(NotStarted::Environment)?;
         let ends = |checked: &Checked| checked.definition.stop() != crate::spec::Stop::Never;
-        let finite = args.until_tail || checked.iter().all(ends);
+        let finite = until_tail || checked.iter().all(ends);
         let group = Group::daemon();
         let surroundings = Surroundings {
             drain: settings.drain,
@@ -81,14 +103,13 @@ impl App {
             clients: Clients::default(),
             tasks: group.clone(),
             recorder: tracing.recorder(),
-            until_tail: args.until_tail,
+            until_tail,
         };
         let registry = Arc::new(Registry::default());
         let prepared = checked.into_iter().map(|checked| Prepared::new(checked, &surroundings));
         let keepers = prepared.map(|prepared| registry.add(prepared, clock)).collect();
-        let reloader = (!finite).then(|| {
-            Arc::new(Reloader::new(args.paths.all(), surroundings, Arc::clone(&registry), clock, group.clone()))
-        });
+        let reloader = (!finite)
+            .then(|| Arc::new(Reloader::new(paths, surroundings, Arc::clone(&registry), clock, group.clone())));
         let api = Arc::new(Api {
             registry,
             reloader,
@@ -104,12 +125,11 @@ impl App {
 
     /// Runs until every pipeline of a finite job has ended, or until the first signal and the drain that follows. `logs`
     /// are summarised meanwhile. `reload` asks for a reload of the files.
-    pub async fn run(
-        mut self,
-        logs: Logs,
-        reload: Arc<Notify>,
-        signals: impl Future<Output = u8> + Send,
-    ) -> ExitStatus {
+    pub async fn run(self, logs: Logs, reload: Arc<Notify>, signals: impl Future<Output = u8> + Send) -> ExitStatus {
+        self.run_to_end(logs, reload, signals).await.status
+    }
+
+    async fn run_to_end(mut self, logs: Logs, reload: Arc<Notify>, signals: impl Future<Output = u8> + Send) -> Run {
         let serving = CancellationToken::new();
         let group = self.group.clone();
         self.serve(&group, serving.clone());
@@ -121,12 +141,12 @@ impl App {
             biased;
             failure = group.failed() => {
                 tracing::error!(error = %failure, "the daemon cannot go on");
-                return ExitStatus::Failed;
+                return Run { status: ExitStatus::Failed, is_finished: false, events: 0 };
             }
             ended = self.until_all_have_ended(&report, signals) => ended,
         };
         stats.finish();
-        report.finish(&self.api.registry, &ended);
+        let events = report.finish(&self.api.registry, &ended);
         serving.cancel();
         if let Err(still) = group.join(LAST_ANSWERS).await {
             tracing::debug!(tasks = ?still, "tasks were aborted");
@@ -135,7 +155,8 @@ impl App {
             let database = database.display();
             tracing::warn!(%database, "the database is still open: its log is written back at its next use");
         }
-        exit_status(&ended)
+        let is_finished = ended.iter().all(|(_, ended)| matches!(ended, Ended::Finished));
+        Run { status: exit_status(&ended), is_finished, events }
     }
 
     fn serve(&mut self, group: &Group, serving: CancellationToken) {

@@ -3,6 +3,7 @@
 mod exit;
 mod manual;
 mod mistake;
+mod rebuild;
 
 use std::path::PathBuf;
 
@@ -16,6 +17,7 @@ use crate::config::settings::{Flags, LogFormat};
 pub use exit::ExitStatus;
 pub use manual::{completion, manual};
 pub use mistake::{CommandLine, explain};
+pub use rebuild::RebuildArgs;
 
 /// Run declarative reaction pipelines over event stores
 ///
@@ -45,6 +47,7 @@ impl Cli {
             Some(CommandArgs::New(args)) => Command::New(args),
             Some(CommandArgs::Map(args)) => Command::Map(args),
             Some(CommandArgs::Doctor(args)) => Command::Doctor(args),
+            Some(CommandArgs::Rebuild(args)) => Command::Rebuild(args),
             Some(CommandArgs::Status(args)) => Command::Status(args),
             Some(CommandArgs::Health) => Command::Health,
             Some(CommandArgs::Checkpoint(args)) => Command::Checkpoint(args),
@@ -72,6 +75,7 @@ pub enum Command<'a> {
     New(&'a NewArgs),
     Map(&'a MapArgs),
     Doctor(&'a DoctorArgs),
+    Rebuild(&'a RebuildArgs),
     Status(&'a StatusArgs),
     Health,
     Checkpoint(&'a CheckpointArgs),
@@ -119,6 +123,14 @@ pub enum CommandArgs {
     /// Check the data directory, the databases and the checkpoints, and repair them if asked to
     #[command(after_help = DoctorArgs::HELP)]
     Doctor(DoctorArgs),
+    /// Build a projection again from the origin of its source, and exchange the files at the end
+    ///
+    /// Needs `checkpoint = "sink"`, a sink that writes a local file, and a source that still has its events. Works in
+    /// `rebuild/PIPELINE` of the data directory, so that the daemon may run meanwhile. An interrupted rebuild is resumed.
+    /// For the exchange, the daemon restarts the pipeline. If it cannot be asked (`listen = "off"`), the command exits with
+    /// 3: once the daemon is stopped, the same command catches up and exchanges the files. The former files are kept.
+    #[command(after_help = RebuildArgs::HELP)]
+    Rebuild(RebuildArgs),
     /// Show the pipelines of the running daemon: state, lag, rate, the oldest failing stream
     ///
     /// Asks the daemon that runs with the same settings, which must listen. The rate is the mean of the last ten seconds.

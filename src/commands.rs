@@ -4,6 +4,7 @@ pub(crate) mod schema;
 pub(crate) mod explain;
 pub mod handler_tests;
 pub(crate) mod doctor;
+pub(crate) mod rebuild;
 pub(crate) mod scaffold;
 pub(crate) mod map;
 pub(crate) mod list;

@@ -1,9 +1,11 @@
 //! The daemon: the pipelines of one process, and the directory that holds their data.
 //!
 //! [`assembly`] makes a pipeline from its file. A [`keeper`] owns it from then on, and [`registry`] lists all of them for the
-//! API, the statistics and the progress display. [`reload`] applies changed files.
+//! API, the statistics and the progress display. [`reload`] applies changed files. [`exchange`] puts the files of a rebuild in
+//! the place of the present ones.
 
 pub(crate) mod data_dir;
+pub(crate) mod exchange;
 pub(crate) mod assembly;
 pub(crate) mod keeper;
 pub(crate) mod registry;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use propulsiond::app::output::Output;
-use propulsiond::app::{App, NotStarted, commands, signals};
-use propulsiond::cli::{self, Cli, Command, CommandLine, ExitStatus, RunArgs};
+use propulsiond::app::{App, NotStarted, commands, rebuild, signals};
+use propulsiond::cli::{self, Cli, Command, CommandLine, ExitStatus};
 use propulsiond::clock::Clock;
 use propulsiond::config::document::Problem;
 use propulsiond::config::settings::DaemonSettings;
@@ -46,13 +46,14 @@ fn main() -> ExitCode {
         }
     };
     let status = match cli.selected() {
-        Command::Run(args) => run(&settings, &advice, args, output),
+        command @ (Command::Run(_) | Command::Rebuild(_)) => run(&settings, &advice, &command, output),
         _ => commands::run(&cli, &settings, advice, output),
     };
     status.into()
 }
 
-fn run(settings: &DaemonSettings, advice: &[Problem], args: &RunArgs, output: Output) -> ExitStatus {
+/// Runs a command that runs pipelines.
+fn run(settings: &DaemonSettings, advice: &[Problem], command: &Command<'_>, output: Output) -> ExitStatus {
     let logs = match logging::start(&settings.log, Clock::start()) {
         Ok(logs) => logs,
         Err(error) => return output.environment(&error.into()),
@@ -68,10 +69,14 @@ fn run(settings: &DaemonSettings, advice: &[Problem], args: &RunArgs, output: Ou
         // The handlers are installed before the first log line: a reader of that line may send a signal at once.
         let reload = Arc::new(Notify::new());
         let signals = signals::stop_signals(Arc::clone(&reload));
-        match App::build(settings, args).await {
-            Ok(app) => app.run(logs.clone(), reload, signals).await,
-            Err(NotStarted::Files(problems)) => output.problems(&problems),
-            Err(NotStarted::Environment(error)) => output.environment(&error),
+        match command {
+            Command::Rebuild(args) => rebuild(settings, args, output, logs.clone(), signals).await,
+            Command::Run(args) => match App::build(settings, args).await {
+                Ok(app) => app.run(logs.clone(), reload, signals).await,
+                Err(NotStarted::Files(problems)) => output.problems(&problems),
+                Err(NotStarted::Environment(error)) => output.environment(&error),
+            },
+            other => panic!("`{other:?}` runs no pipelines"),
         }
     });
     logs.summarise_all();

@@ -65,7 +65,7 @@ pub fn run_without_settings(cli: &Cli, output: Output) -> Option<ExitStatus> {
 /// Runs a command that needs settings.
 ///
 /// # Panics
-/// The command is `run`, which `main` runs, or needs no settings.
+/// The command is `run` or `rebuild`, which `main` runs, or needs no settings.
 pub fn run(cli: &Cli, settings: &DaemonSettings, advice: Vec<Problem>, output: Output) -> ExitStatus {
     match cli.selected() {
         Command::Check(args) => check(settings, advice, args, output),
@@ -150,7 +150,7 @@ fn explanation(settings: &DaemonSettings, args: &ExplainArgs) -> Result<Explanat
 }
 
 /// Returns the file of a pipeline, given its name or the path of its file.
-fn find(directories: &[PathBuf], pipeline: &str) -> Result<PathBuf, Problem> {
+pub(super) fn find(directories: &[PathBuf], pipeline: &str) -> Result<PathBuf, Problem> {
     let path = Path::new(pipeline);
     if path.components().count() > 1 || Format::of(path).is_some() {
         return Ok(path.to_owned());

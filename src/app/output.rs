@@ -36,13 +36,22 @@ impl Output {
 
     /// Prints an error of the environment, and returns its exit code.
     pub fn environment(self, error: &anyhow::Error) -> ExitStatus {
-        if self.json {
-            let problem = || json!([{ "severity": "error", "message": format!("{error:#}") }]);
-            self.result(problem, |_| String::new());
-        } else {
-            eprintln!("error: {error:#}");
-        }
+        self.error(&format!("{error:#}"));
         ExitStatus::BadEnvironment
+    }
+
+    /// Prints the reason why a command failed, and returns the exit code.
+    pub fn failure(self, why: &str) -> ExitStatus {
+        self.error(why);
+        ExitStatus::Failed
+    }
+
+    fn error(self, message: &str) {
+        if self.json {
+            self.result(|| json!([{ "severity": "error", "message": message }]), |_| String::new());
+        } else {
+            eprintln!("error: {message}");
+        }
     }
 }
 

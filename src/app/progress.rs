@@ -164,15 +164,17 @@ impl Report {
         format!("{}, {}/s, {}{left}", sum.handled(""), grouped(last.rate as u64), sum.lag())
     }
 
-    /// Logs the end of each pipeline.
-    pub(super) fn finish(&self, registry: &Registry, ended: &[HowEnded]) {
+    /// Logs the end of each pipeline. Returns the number of handled events.
+    pub(super) fn finish(&self, registry: &Registry, ended: &[HowEnded]) -> u64 {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
         let elapsed = self.clock.now();
+        let mut events = 0;
         for (name, ended) in ended {
             let view = registry.find(name).and_then(|pipeline| pipeline.handle.last_view());
             let sum = Sum::of(view.as_slice());
+            events += sum.events;
             let took = elapsed.since(Timestamp::ZERO);
             let rate = sum.events as f64 / took.as_secs_f64().max(0.001);
             let handled = sum.handled(&format!(" in {} ({}/s)", words(took), grouped(rate as u64)));
@@ -188,6 +190,7 @@ impl Report {
                 }
             }
         }
+        events
     }
 }
 

@@ -167,7 +167,16 @@ pub fn explain(error: &clap::Error, line: &CommandLine) -> Option<Problem> {
             (format!("unknown value `{value}` for `{}`", name_of(&flag)), line.find_value(&value))
         }
         ErrorKind::TooManyValues => (format!("`{}` takes no value", name_of(&flag)), line.find(name_of(&flag))),
-        ErrorKind::ArgumentConflict => (format!("`{}` is given twice", name_of(&flag)), line.find_last(name_of(&flag))),
+        ErrorKind::ArgumentConflict => {
+            let name = name_of(&flag);
+            // A flag that is given twice conflicts with itself.
+            let other = text(ContextKind::PriorArg).filter(|other| *other != flag);
+            let message = match &other {
+                Some(other) => format!("`{name}` cannot be combined with `{}`", name_of(other)),
+                None => format!("`{name}` is given twice"),
+            };
+            (message, line.find_last(name))
+        }
         ErrorKind::MissingRequiredArgument => (format!("`{flag}` is missing"), None),
         // Only `help NAME` meets this: other unknown names are paths.
         ErrorKind::InvalidSubcommand => {

@@ -7,6 +7,7 @@
 
 mod keys;
 mod places;
+mod rebuilds;
 mod report;
 
 use std::io;
@@ -16,10 +17,11 @@ use anyhow::Context as _;
 
 use crate::config::document::Problem;
 use crate::config::scalar::allowing_missing;
+use crate::connector::SourceSpec;
 use crate::connector::diagnosis::{Diagnosis, Severity};
 use crate::connector::kind::Scope;
-use crate::connector::{Context, SourceSpec};
 use crate::daemon::data_dir::{self, DataDir};
+use crate::daemon::exchange::context;
 use crate::formats::words::io_error;
 use crate::spec::{self, Definition};
 
@@ -155,6 +157,7 @@ impl Look<'_> {
         diagnoses.extend(keys.finish());
         diagnoses.extend(pipelines.iter().flat_map(|definition| self.of_pipeline(definition)));
         diagnoses.extend(self.leftovers());
+        diagnoses.extend(rebuilds::inspect(self.data));
         diagnoses
     }
 
@@ -186,10 +189,4 @@ impl Look<'_> {
             })
             .collect()
     }
-}
-
-/// Returns the context of a pipeline's connectors.
-fn context(definition: &Definition, data: &Path) -> Context {
-    let context = Context::new(definition.name(), definition.loaded.directory(), data);
-    Context { group: definition.group().into(), ..context }
 }

@@ -8,7 +8,7 @@
 //! [`Kind::missing_feature`]: the program then says "built without …" and never "unknown key".
 
 use std::fmt::Debug;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -59,6 +59,18 @@ pub trait Kind: Debug + Send + Sync {
         Vec::new()
     }
 
+    /// Returns the files and directories that hold the results and the state of one pipeline, relative to the data
+    /// directory unless a setting makes them absolute. A rebuild makes them again in a data directory of its own, and
+    /// then exchanges them (`daemon::exchange`).
+    ///
+    /// A kind that keeps its results in a server has no such files. Its rebuild writes into another schema, and one
+    /// transaction exchanges the two schemas. The exchange then needs a method for that transaction beside this one. It
+    /// calls the method before it renames the files, and again after a crash. The method must therefore recognise an
+    /// exchange that has been committed: the schema of the rebuild does not exist any more.
+    fn own_files(&self, _context: &Context) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// Returns the settings that a file may leave out, each with its effect, for `explain`.
     fn unset(&self, _pipeline: &str) -> Vec<Unset> {
         Vec::new()
@@ -84,6 +96,12 @@ pub trait SourceKind: Kind {
     /// Returns whether events that the source has delivered can be read again by a later process.
     fn is_durable(&self) -> bool {
         true
+    }
+
+    /// Returns the parts of the feed that were read earlier and do not exist any more, in words. A rebuild lacks their
+    /// events.
+    fn vanished(&self, _context: &Context) -> Vec<String> {
+        Vec::new()
     }
 
     /// Returns whether the source ends by itself, so that a pipeline over it is a finite job.
@@ -197,6 +215,20 @@ pub trait TransactionalKind: Debug + Send + Sync {
 
     /// Returns the local repository of the progress, for `doctor` and `check`.
     fn repository(&self, data: &Path) -> Option<Arc<dyn Repository>>;
+
+    /// Makes the sink's [`own_files`](Kind::own_files) ready to be renamed: complete, and not open in any process. Files
+    /// that do not exist are ready.
+    ///
+    /// # Errors
+    /// Another process has a file open, or a file cannot be read.
+    fn settle(&self, context: &Context) -> anyhow::Result<()>;
+
+    /// Returns the results, such as tables, that exist in `present` and not in `rebuilt`, in words. An exchange takes them
+    /// away from their readers.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    fn missing(&self, present: &Context, rebuilt: &Context) -> anyhow::Result<Vec<String>>;
 }
 
 /// A rehearsal of writes that touches nothing outside the process.

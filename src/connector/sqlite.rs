@@ -23,6 +23,7 @@ mod marker;
 mod open;
 mod parked;
 mod progress;
+mod rebuild;
 mod sink;
 mod sql;
 mod statement;

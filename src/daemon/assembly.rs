@@ -5,7 +5,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use async_trait::async_trait;
 
+use super::exchange::{self, AtStart};
 use super::registry::Defined;
 use crate::connector::{Clients, Context};
 use crate::handler::AnyHandler;
@@ -148,7 +150,24 @@ impl Assembly {
     }
 }
 
+#[async_trait]
 impl Assemble for Assembly {
+    async fn prepare(&self) -> anyhow::Result<()> {
+        let definition = self.checked.read().unwrap_or_else(PoisonError::into_inner).definition.clone();
+        match exchange::complete_at_start(definition, self.context.data.clone()).await? {
+            AtStart::Nothing => {}
+            AtStart::Exchanged => tracing::info!("the files were exchanged for those of a rebuild"),
+            AtStart::Withdrawn(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(
+                    error,
+                    "the files of a rebuild were not taken over, the pipeline goes on with the present ones"
+                );
+            }
+        }
+        Ok(())
+    }
+
     fn assemble(&self) -> anyhow::Result<Parts> {
         let checked = self.checked.read().unwrap_or_else(PoisonError::into_inner).clone();
         let (script, filter) = checked.script_and_filter();

@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
+use crate::daemon::assembly::config_hash;
 use crate::daemon::registry::Registered;
 use crate::pipeline::{Standing, StreamFailure, View};
 use crate::position::TrancheId;
@@ -150,6 +151,7 @@ fn work(view: &View, now: Timestamp) -> Value {
 pub(super) async fn details(pipeline: &Registered) -> Value {
     let view = pipeline.handle.view().await;
     let mut details = summary(pipeline, view.as_ref());
+    details["config_hash"] = json!(config_hash(&pipeline.defined().checked));
     if let Some(view) = view {
         let now = pipeline.handle.clock().now();
         details["as_of_seconds"] = json!(now.since(view.at).as_secs_f64());

@@ -1,6 +1,6 @@
 //! The life of a pipeline: a run, and after a failure another one, with parts built anew.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +47,11 @@ impl Pipeline {
         loop {
             listener.shared().enter(State::Starting, CONNECTING);
             let started = clock.now();
-            let (ended, reason) = match catch_unwind(AssertUnwindSafe(|| self.assemble.assemble())) {
+            let parts = async {
+                self.assemble.prepare().await?;
+                self.assemble.assemble()
+            };
+            let (ended, reason) = match AssertUnwindSafe(parts).catch_unwind().await {
                 Ok(Ok(parts)) => self.run_once(parts, listener, daemon, &stop, &mut random).await,
                 Ok(Err(error)) => failed(format!("{error:#}")),
                 Err(panic) => failed(format!("the start panicked: {}", panic_message(&*panic))),

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+
 use super::policy::ErrorPolicy;
 use crate::checkpoint::{CheckpointStore, Owner};
 use crate::config::filter::Filter;
@@ -34,7 +36,16 @@ pub struct Parts {
 }
 
 /// Builds the parts of a pipeline, for each run anew.
+#[async_trait]
 pub trait Assemble: Send + Sync {
+    /// Prepares the files of the pipeline, which no run of this process uses at that time.
+    ///
+    /// # Errors
+    /// The error names the file. The pipeline fails with it and retries later.
+    async fn prepare(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     /// # Errors
     /// The error names the missing or wrong part. The pipeline fails with it and retries later.
     fn assemble(&self) -> anyhow::Result<Parts>;

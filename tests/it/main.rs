@@ -22,6 +22,7 @@ mod kill;
 mod measure;
 mod metrics;
 mod readme;
+mod rebuild;
 mod renamed;
 mod reload;
 mod restarts;

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Pipelines;
 use super::places::resolved;
-use super::{Pipelines, context};
 use crate::connector::Context;
 use crate::connector::diagnosis::{Bounded, Diagnosis, Severity};
 use crate::connector::kind::LostPosition;
 use crate::connector::stored::{Kept, Repository};
+use crate::daemon::exchange::context;
 use crate::spec::Definition;
 
 /// The most tranches of a pipeline whose positions are inspected.

@@ -1,5 +1,6 @@
 //! Inspects the source's registries for `doctor`, and whether the source could resume at a position.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -9,8 +10,8 @@ use hashbrown::HashMap;
 
 use super::log::Log;
 use super::position::FilePosition;
-use super::registry;
-use super::{OnReplaced, Options, Settings};
+use super::registry::{self, Registry};
+use super::{OnReplaced, Options, Settings, tranches};
 use crate::connector::Context;
 use crate::connector::diagnosis::{Bounded, Diagnosis, Severity};
 use crate::position::{Position, StartAt};
@@ -48,6 +49,31 @@ pub fn lost(settings: &Settings, context: &Context, tranche: &str, position: &Po
         Ok(None) => None,
         Ok(Some(error)) | Err(error) => Some(format!("{:#}", anyhow::Error::new(error))),
     }
+}
+
+/// Returns the files of the feed that have a number and do not exist any more, in words. Reads names only: a file that was
+/// rewritten in place is not among them.
+pub fn vanished(settings: &Settings, context: &Context) -> Vec<String> {
+    // Settings that cannot be used are an error of `check`, and a feed that cannot be read one of the run.
+    let Ok(options) = Options::new(settings, context, true) else { return Vec::new() };
+    let Ok(present) = tranches(&options) else { return Vec::new() };
+    let mut vanished = BTreeSet::new();
+    for entry in std::fs::read_dir(&options.registry.current).into_iter().flatten().flatten() {
+        let Some(tranche) = entry.file_name().to_str().map(str::to_owned) else { continue };
+        let mut registry = Registry::new(options.registry.join(&tranche), None);
+        registry.is_read_only = true;
+        registry.identify(&options.path);
+        // `doctor` reports a registry that cannot be read.
+        let Ok(names) = registry.names() else { continue };
+        for (name, had_another) in names {
+            if !present.iter().any(|present| present == name) {
+                vanished.insert(format!("the file `{name}`"));
+            } else if had_another {
+                vanished.insert(format!("the file `{name}` before it was replaced"));
+            }
+        }
+    }
+    vanished.into_iter().collect()
 }
 
 /// Reports the registries of groups that no longer exist.

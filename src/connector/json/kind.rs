@@ -1,6 +1,6 @@
 //! The answers of source `json` about itself.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::files::endings as usual_endings;
@@ -25,6 +25,10 @@ impl Kind for Settings {
     fn files(&self, _pipeline: &str) -> Vec<KindFile> {
         let usage = if self.is_stdin() { Usage::Stdin } else { Usage::Input };
         vec![KindFile::named("path", &self.path, usage)]
+    }
+
+    fn own_files(&self, context: &Context) -> Vec<PathBuf> {
+        vec![inspect::registries(Path::new("")).join(inspect::registry_name(&context.group))]
     }
 
     fn unset(&self, _pipeline: &str) -> Vec<Unset> {
@@ -61,6 +65,10 @@ impl SourceKind for Settings {
 
     fn is_durable(&self) -> bool {
         !self.is_stdin()
+    }
+
+    fn vanished(&self, context: &Context) -> Vec<String> {
+        inspect::vanished(self, context)
     }
 
     fn ends(&self) -> bool {

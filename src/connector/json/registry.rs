@@ -125,6 +125,14 @@ impl Registry {
         &self.path.current
     }
 
+    /// Returns the names of the files that ever got a number, and whether another file had the name before.
+    pub(super) fn names(&mut self) -> io::Result<impl Iterator<Item = (&str, bool)>> {
+        // A copy keeps the number of its original, and a file that is read again is the same one.
+        let differ = |a: &Numbered, b: &Numbered| a.number != b.number && !a.is_same_file(b);
+        let had_another = move |files: &[Numbered]| files.windows(2).any(|pair| differ(&pair[0], &pair[1]));
+        Ok(self.load()?.by_name.iter().map(move |(name, files)| (name.as_str(), had_another(files))))
+    }
+
     /// Returns whether the registry says that `number` belongs to another file: then it is the registry of another log.
     pub(super) fn contradicts(&mut self, file: &str, number: u64) -> io::Result<bool> {
         let records = self.load()?;

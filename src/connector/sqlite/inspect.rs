@@ -103,7 +103,7 @@ pub fn positions(path: &Path, group: &str, source: &str, most: usize, f: &mut dy
 }
 
 /// Opens a file for reading. A file without a log is opened as immutable, so that SQLite creates no files beside it.
-fn open(path: &Path) -> Result<Connection, Failure> {
+pub(super) fn open(path: &Path) -> Result<Connection, Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let path = std::path::absolute(path).map_err(|error| Failure::unavailable(error.to_string()))?;
     let immutable = if path_of_log(&path).exists() { "" } else { "?immutable=1" };

@@ -5,7 +5,10 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{CheckpointSettings, SinkSettings, SqliteCheckpoints, SqliteDryRun, SqliteSink, Synchronous, inspect};
+use super::{
+    CheckpointSettings, SinkSettings, SqliteCheckpoints, SqliteDryRun, SqliteSink, Synchronous, inspect, marker,
+    rebuild,
+};
 use crate::checkpoint::CheckpointStore;
 use crate::connector::Context;
 use crate::connector::diagnosis::Diagnosis;
@@ -72,6 +75,11 @@ impl Kind for SinkSettings {
 
     fn files(&self, _pipeline: &str) -> Vec<KindFile> {
         vec![KindFile::named("path", &self.path, Usage::Projection)]
+    }
+
+    fn own_files(&self, _context: &Context) -> Vec<PathBuf> {
+        let path = Path::new(&*self.path);
+        vec![path.to_owned(), marker::path_of_marker(path)]
     }
 }
 
@@ -148,6 +156,14 @@ impl TransactionalKind for SinkSettings {
 
     fn repository(&self, data: &Path) -> Option<Arc<dyn Repository>> {
         Some(Arc::new(DatabaseFile(data.join(&*self.path))))
+    }
+
+    fn settle(&self, context: &Context) -> anyhow::Result<()> {
+        rebuild::settle(&context.output(&self.path), self.busy_timeout)
+    }
+
+    fn missing(&self, present: &Context, rebuilt: &Context) -> anyhow::Result<Vec<String>> {
+        rebuild::missing(&present.output(&self.path), &rebuilt.output(&self.path))
     }
 }
 

@@ -53,7 +53,8 @@ pub(super) fn write(path: &Path) {
     }
 }
 
-fn path_of_marker(path: &Path) -> PathBuf {
+/// Returns the path of the marker of a database.
+pub(super) fn path_of_marker(path: &Path) -> PathBuf {
     let mut marker = path.as_os_str().to_owned();
     marker.push("-held");
     marker.into()

@@ -226,3 +226,31 @@ fn c17_a_position_of_an_earlier_version_is_read() {
     f.reopen()
         .check("PositionLost: resume in `/in/a.jsonl`: lines were added to it after the next file was begun (remedy)");
 }
+
+#[test]
+fn r81_files_that_were_read_and_do_not_exist_any_more_are_named() {
+    let mut f = Fixture::restarting();
+    let vanished = |f: &Fixture| inspect::vanished(&f.settings, &f.context());
+    assert_eq!(vanished(&f), [""; 0]);
+    ["a.jsonl", "b.jsonl", "c.jsonl"].iter().for_each(|name| f.append(name, &line("a-1", 0)));
+    f.read().unwrap();
+    f.append("d.jsonl", &line("d-1", 0));
+    assert_eq!(vanished(&f), [""; 0], "an unread file is no loss");
+
+    // Another pipeline of the group has another feed.
+    let mut other = Fixture::new();
+    other.append("other.jsonl", &line("a-1", 0));
+    other.read().unwrap();
+    let of_other = fs::read(other.directory.path().join("data/json/g/0")).unwrap();
+    let registry = f.directory.path().join("data/json/g/0");
+    fs::File::options().append(true).open(registry).unwrap().write_all(&of_other).unwrap();
+    assert_eq!(vanished(&f), [""; 0]);
+
+    f.replace("c.jsonl", &fs::read_to_string(f.path("c.jsonl")).unwrap());
+    f.reopen().read().unwrap();
+    assert_eq!(vanished(&f), [""; 0], "a copy is the file that it is a copy of");
+    f.replace("d.jsonl", &line("e-1", 0));
+    f.reopen().read().unwrap();
+    fs::remove_file(f.path("a.jsonl")).unwrap();
+    assert_eq!(vanished(&f), ["the file `a.jsonl`", "the file `d.jsonl` before it was replaced"]);
+}
