@@ -406,9 +406,13 @@ impl Scheduler {
             return self.recover(call);
         }
         self.put_back(call, events, Isolate::Nothing);
-        // Events that are queued out of order may have been read before the failed one.
-        let read = self.queued(call.lane).into_iter().map(|id| self.store.at(&self.nodes[id])).min();
+        // Events that are queued out of order may have been read before the failed one. So may unfolds that a queued event
+        // supersedes: below the first parked ordinal they would count as handled, and that event is not (C3).
         let extras = self.extras_of(call.lane);
+        let queued = self.queued(call.lane).into_iter().map(|id| self.store.at(&self.nodes[id]));
+        let dependents = self.lane_extras[extras].dependents.iter();
+        let dependents = dependents.map(|of| self.ledger.batch(of.batch).ordinals.get(of.slot));
+        let read = queued.chain(dependents).min();
         let extras = &mut self.lane_extras[extras];
         extras.recover();
         let first = extras.parked.map(|parked| parked.first).into_iter().chain(read).min();

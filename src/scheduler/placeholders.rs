@@ -1,7 +1,7 @@
 //! Placeholders: events that are never offered, and keep their place in a dense stream. A filter excluded them, or they
 //! were handled before their tranche was opened.
 
-use crate::event::Indexes;
+use crate::event::{Indexes, Kind};
 
 use super::Scheduler;
 use super::ingest::{Arrival, BatchOrigin, Freshness};
@@ -28,7 +28,8 @@ impl Scheduler {
         if lane == NONE {
             return self.settle_at_once(origin, arrival);
         }
-        let emptied = self.empty(origin, arrival);
+        // An event below the first parked one of its stream comes here as it was read. It must not be offered again.
+        let emptied = Arrival { kind: Kind::Placeholder, ..self.empty(origin, arrival) };
         self.ledger.mark(origin.batch, arrival.slot, 1, 0);
         let node = self.add_node(origin.batch, &emptied);
         self.nodes[node].flags = Node::RECOVERED;

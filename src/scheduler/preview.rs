@@ -70,7 +70,8 @@ impl Scheduler {
         } else {
             let last = match next > call.next {
                 true if call.is_singleton() => call.first,
-                true => call.real_next - 1,
+                // A call of unfolds alone has no real event.
+                true => call.real_next.saturating_sub(1).max(call.first),
                 false => real - 1,
             };
             known.advance_sparse(call.first, last, self.write_after(call, next), real);

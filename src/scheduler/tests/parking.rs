@@ -64,6 +64,33 @@ fn c21_a_parked_stream_that_is_read_again_drops_its_handled_events() {
 }
 
 #[test]
+fn c21_a_handled_event_of_a_parked_stream_is_never_offered_again() {
+    // Event 1 is read before event 0 and waits for it. Both were handled before the stream was parked.
+    check_with(
+        Options { require_all: true, ..options() },
+        "restore t0 a 3; read t0: a/1 a/0; take; read t0: a/2 a/3; take; ok a; progress t0; explain a",
+        expect![[r#"
+            nothing
+            park a 2 3
+            4
+            Parked head=None events=0 age=0 write=Some(4)
+        "#]],
+    );
+}
+
+#[test]
+fn c3_a_stream_is_parked_from_unfolds_that_a_parked_event_supersedes() {
+    check(
+        "read t0: a/u2 a/0 a/1 a/2; take; park a; take; from a",
+        expect![[r#"
+        a 0 1 2
+        park a 0 1 2
+        from Some(1)
+    "#]],
+    );
+}
+
+#[test]
 fn an_unparked_stream_resumes_at_the_first_event_not_handed_out() {
     check(
         "read t0: a/0 a/1; take; park a; take; read t0: a/2; unpark a; take; ok a; take; ok a; progress t0; explain a",
