@@ -183,6 +183,12 @@ mod tests {
     }
 
     #[test]
+    fn the_deadline_is_known_once_the_drain_has_begun() {
+        assert_eq!(Drain::default().deadline(), None);
+        assert_eq!(drain(Ended::Stopped).deadline(), Some(at(10)));
+    }
+
+    #[test]
     fn the_first_reason_to_drain_counts() {
         let mut drain = drain(Ended::Halted("because".to_owned()));
         assert!(!drain.begin(Ended::Stopped, "told to stop", at(1), LIMIT));

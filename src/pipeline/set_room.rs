@@ -130,9 +130,10 @@ fn fits<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::{CheckpointKey, Claimed, Fence};
     use crate::clock::Timestamp;
     use crate::event::{Assembler, Indexes, Kind};
-    use crate::position::{Position, TrancheId};
+    use crate::position::{Position, Progress, TrancheId};
     use crate::scheduler::{self, IngestBatch, Order, Outcome};
     use crate::sink::Effects;
 
@@ -188,6 +189,49 @@ mod tests {
     fn decide(scheduler: &mut Scheduler) -> Decided {
         let work = scheduler.take_call(Timestamp::ZERO).unwrap().pop().unwrap();
         Decided { next: work.next, effects: Effects::Emitted(Vec::new().into()), work, accepted: 0 }
+    }
+
+    /// Opens the tranche of a [`scheduler`], with this set as the needed part of its last commit.
+    fn tranches(needed: &[(u64, u64)]) -> Tranches {
+        let (mut tranches, tranche) = (Tranches::default(), TrancheId::new("t"));
+        let key = CheckpointKey { group: "g".into(), source: "s".into(), tranche: tranche.clone() };
+        tranches.added(key, None, 1, Timestamp::ZERO);
+        tranches.take_due_claims(Timestamp::ZERO, |_| false);
+        assert!(tranches.claim_returned(&tranche, 1));
+        let progress = Progress { handled: set(needed), ..Progress::default() };
+        let claimed = Claimed { fence: Fence(1), progress: Some(progress), sequence: 1 };
+        tranches.claimed(&tranche, &claimed, Timestamp::ZERO);
+        tranches
+    }
+
+    /// Returns the streams whose decisions fit together into a set of `max` bytes. Every second event of the tranche is
+    /// decided, after the oldest one if `with_oldest`.
+    fn fitting(max: usize, with_oldest: bool) -> Vec<String> {
+        let names: Vec<_> = (0..20).map(|number| format!("s-{number:02}")).collect();
+        let events: Vec<_> = names.iter().zip(1..).map(|(name, at)| (name.as_str(), at, 0)).collect();
+        let mut held = scheduler(&events);
+        let all: Vec<_> = (0..20).map(|_| decide(&mut held)).collect();
+        let is_wanted = |number: usize| number.is_multiple_of(2) && (with_oldest || number > 0);
+        let mut decided: Vec<_> =
+            all.into_iter().enumerate().filter(|(number, _)| is_wanted(*number)).map(|(_, decided)| decided).collect();
+        let unfit = split_off_unfit(&mut held, &tranches(&[]), max, &mut decided);
+        assert_eq!(decided.len() + unfit.len(), if with_oldest { 10 } else { 9 }, "no decision is lost");
+        decided.iter().map(|decided| decided.work.stream().to_owned()).collect()
+    }
+
+    #[test]
+    fn c14_decisions_are_taken_oldest_first_as_far_as_their_runs_have_room() {
+        let even =
+            |numbers: std::ops::Range<usize>| numbers.map(|number| format!("s-{:02}", number * 2)).collect::<Vec<_>>();
+        // A run of one event takes four bytes here, the version one more.
+        assert_eq!(fitting(1_000, true), even(0..10));
+        assert_eq!(fitting(1_000, false), even(1..10));
+        // Without the oldest event, room for its run is kept.
+        let (with, without) = (fitting(RESERVED_BYTES + 13, true), fitting(RESERVED_BYTES + 13, false));
+        assert_eq!(with, even(0..10), "the position moves, and passes the first run");
+        assert_eq!(without, even(1..4));
+        // A set that is full without the oldest event takes nothing else.
+        assert_eq!(fitting(RESERVED_BYTES, false), even(0..0));
     }
 
     #[test]

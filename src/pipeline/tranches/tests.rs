@@ -229,3 +229,25 @@ fn a_finite_run_reads_nothing_behind_the_tail() {
     assert!(credits.try_recv().is_err());
     assert!(tranches.are_read_to_their_end());
 }
+
+#[test]
+fn s15_a_tranche_that_has_ended_is_forgotten_once_its_reader_is_gone() {
+    let mut tranches = Tranches::default();
+    let _credits = open(&mut tranches, "a", 3);
+    assert!(tranches.take_ended(&id("a")).is_none(), "it is still read");
+    tranches.get_mut(&id("a")).unwrap().phase = Phase::Ended;
+    assert!(tranches.take_ended(&id("a")).is_none(), "its reader still runs");
+    end_reader(&mut tranches, "a");
+    assert_eq!(tranches.take_ended(&id("a")), Some((key("a"), 3, Some(Fence(3)))));
+    assert!(tranches.get(&id("a")).is_none());
+    assert!(tranches.take_ended(&id("a")).is_none(), "it is forgotten once");
+}
+
+#[test]
+fn a_revoked_tranche_wakes_the_driver_at_its_deadline() {
+    let mut tranches = Tranches::default();
+    let _credits = open(&mut tranches, "a", 1);
+    assert_eq!(tranches.next_wake(), None);
+    tranches.removed(&id("a"), Duration::from_millis(70), at(10));
+    assert_eq!(tranches.next_wake(), Some(at(80)));
+}
