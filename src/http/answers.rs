@@ -106,8 +106,9 @@ fn doing(view: &View) -> String {
     }
 }
 
+/// Returns whether every tranche is read to its tail. Before all of them are known, none counts.
 fn is_at_tail(view: &View) -> bool {
-    view.tranches.iter().all(|tranche| tranche.at_tail)
+    view.settled && view.tranches.iter().all(|tranche| tranche.at_tail)
 }
 
 /// Returns the summaries of pipelines. All are asked at once, so that several wedged ones cost no more than one.
@@ -316,6 +317,10 @@ mod tests {
     }
 
     fn check(tranches: Vec<TrancheView>, expected: &str) {
+        check_when(true, tranches, expected);
+    }
+
+    fn check_when(settled: bool, tranches: Vec<TrancheView>, expected: &str) {
         let view = View {
             at: Timestamp::ZERO,
             tranches,
@@ -332,7 +337,7 @@ mod tests {
             rate: Rate::new(Timestamp::ZERO),
             calls: 0,
             writing: 0,
-            settled: true,
+            settled,
         };
         assert_eq!(doing(&view), expected);
     }
@@ -347,5 +352,7 @@ mod tests {
             "12 events to be read, 1 byte to be read",
         );
         check(vec![tranche("claiming", false, None)], "1 tranche to be claimed");
+        check(vec![], "everything is handled");
+        check_when(false, vec![], "reading");
     }
 }
