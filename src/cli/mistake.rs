@@ -13,7 +13,7 @@ use crate::connector::prose::names;
 /// The name of the command line in place of a file's.
 const NAME: &str = "command line";
 
-/// The help that fits every error.
+/// The help that fits every error outside the commands.
 const LISTED: &str = "`propulsiond --help` lists the commands and flags";
 
 /// Names that other programs give to a command, each with its name here.
@@ -109,6 +109,15 @@ impl CommandLine {
         Problem { file: NAME.into(), path: flag, ..problem.at(self.location(number)) }
     }
 
+    /// Returns the help that fits every error: it names the page that lists the arguments.
+    fn listed(&self) -> String {
+        let command = self.words.get(1).filter(|word| Cli::command().find_subcommand(word).is_some());
+        command.map_or_else(
+            || LISTED.to_owned(),
+            |command| format!("`propulsiond {command} --help` lists the arguments and flags"),
+        )
+    }
+
     fn find(&self, word: &str) -> Option<usize> {
         let word = quoted(word);
         let is_it =
@@ -191,7 +200,7 @@ pub fn explain(error: &clap::Error, line: &CommandLine) -> Option<Problem> {
         (None, Some(ContextValue::Strings(known))) if !known.is_empty() => {
             format!("expected {}", names(known.iter().map(String::as_str), "or"))
         }
-        _ => LISTED.to_owned(),
+        _ => line.listed(),
     };
     let problem = Problem::new(Path::new(NAME), message).help(help);
     Some(match at {
