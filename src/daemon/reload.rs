@@ -178,11 +178,11 @@ impl Reloader {
     fn refuse_all(&self, dry_run: bool, problems: &[Problem]) -> Report {
         let kept = self.registry.pipelines();
         let pipelines = kept.iter().map(|pipeline| Reloaded::new(&pipeline.name, Action::Keep)).collect();
-        let report = Report { dry_run, pipelines, problems: problems.iter().map(ToString::to_string).collect() };
+        let report = Report { dry_run, pipelines, problems: problems.iter().map(Problem::with_help).collect() };
         if !dry_run {
             *self.refused() = problems.iter().map(plan::refused_file).collect();
             for problem in problems {
-                tracing::error!(help = problem.help.as_deref(), "reload refused: {problem}");
+                tracing::error!("reload refused: {}", problem.with_help());
             }
             self.count(&report);
         }

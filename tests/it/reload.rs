@@ -178,6 +178,14 @@ fn a_refused_file_leaves_its_pipeline_running_and_says_so() {
 }
 
 #[test]
+fn a_refusal_says_what_may_have_been_meant() {
+    let (place, daemon) = started("off");
+    place.write("p.toml", &pipeline("feed.jsonl").replace("[source.json]", "[source.jsno]"));
+    check(&command(&daemon, &["reload"]), 2, &["unknown key `jsno`; did you mean `json`?"]);
+    check(&command(&daemon, &["health"]), 0, &["refused: ", "did you mean `json`?"]);
+}
+
+#[test]
 fn a_file_that_conflicts_with_another_one_is_refused_alone() {
     let (place, daemon) = started("off");
     // The same group and source as `p`: the two would fence each other (C27).

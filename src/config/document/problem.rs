@@ -109,6 +109,14 @@ impl Problem {
         renderer.term_width(WIDTH).render(&[group]) + "\n"
     }
 
+    /// Returns the problem on one line, with its help.
+    pub fn with_help(&self) -> String {
+        match &self.help {
+            Some(help) => format!("{self}; {}", one_line(help)),
+            None => self.to_string(),
+        }
+    }
+
     /// Returns the problem as JSON.
     pub fn to_json(&self) -> serde_json::Value {
         let location = self.location.as_ref();

@@ -90,7 +90,7 @@ impl Plan {
 
 /// Returns a problem as the health shows it.
 pub(super) fn refused_file(problem: &Problem) -> RefusedFile {
-    RefusedFile { file: problem.file.display().to_string(), why: problem.to_string() }
+    RefusedFile { file: problem.file.display().to_string(), why: problem.with_help() }
 }
 
 /// Checks a pipeline by itself.
@@ -172,7 +172,7 @@ impl Change {
             Self::Stop => plain(Action::Stop),
             Self::Keep => plain(Action::Keep),
             Self::Refuse(problems) => {
-                let why: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                let why: Vec<_> = problems.iter().map(Problem::with_help).collect();
                 Reloaded { why: Some(why.join("\n")), ..plain(Action::Refuse) }
             }
             Self::InPlace { changed, new_event_types, .. } | Self::Restart { changed, new_event_types, .. } => {
