@@ -106,16 +106,30 @@ async fn last_commit(store: &dyn CheckpointStore, step: &PendingCommit) -> Optio
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-
-    use async_trait::async_trait;
+    use std::sync::Mutex;
+    use std::time::Duration;
 
     use super::*;
     use crate::checkpoint::{CheckpointKey, Claimed, Commit, Listed, LogEntry, Owner};
     use crate::position::{OrdinalSet, Position, Progress, TrancheId};
+    use async_trait::async_trait;
 
-    /// The fence and the last commit of each tranche.
-    #[derive(Default)]
-    struct Claims(BTreeMap<TrancheId, (Fence, u64)>);
+    /// A store that cannot be reached at first.
+    struct Claims {
+        /// The fence and the last commit of each tranche.
+        held: BTreeMap<TrancheId, (Fence, u64)>,
+        /// The number of requests that fail.
+        failures: usize,
+        clock: Clock,
+        /// The times of the requests.
+        asked: Mutex<Vec<Timestamp>>,
+    }
+
+    impl Claims {
+        fn new(held: BTreeMap<TrancheId, (Fence, u64)>, failures: usize) -> Self {
+            Self { held, failures, clock: Clock::start(), asked: Mutex::default() }
+        }
+    }
 
     #[async_trait]
     impl CheckpointStore for Claims {
@@ -136,7 +150,12 @@ mod tests {
         }
 
         async fn last_commit(&self, key: &CheckpointKey) -> Result<Option<(Fence, u64)>, CheckpointError> {
-            Ok(self.0.get(&key.tranche).copied())
+            let mut asked = self.asked.lock().unwrap();
+            asked.push(self.clock.now());
+            if asked.len() <= self.failures {
+                return Err(CheckpointError::new(CheckpointErrorKind::Unavailable, format!("read {key}")));
+            }
+            Ok(self.held.get(&key.tranche).copied())
         }
 
         async fn release(&self, _key: &CheckpointKey, _fence: Fence) -> Result<(), CheckpointError> {
@@ -180,7 +199,7 @@ mod tests {
         for tranche in claimed_again {
             claims.insert(TrancheId::new(*tranche), (Fence(4), sequence));
         }
-        match look_up_outcome(&Claims(claims), &steps).await {
+        match look_up_outcome(&Claims::new(claims, 0), &steps).await {
             Ok(()) => "committed".to_owned(),
             Err(error) => error.to_string(),
         }
@@ -194,5 +213,23 @@ mod tests {
             assert!(failed.contains("the transaction was not committed"), "{claimed_again:?}: {failed}");
         }
         assert_eq!(check(true, &["0", "1"]).await, "2 of the transaction's tranches are fenced");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn c11_an_unreachable_store_is_asked_for_the_last_commit_with_growing_delays_until_it_answers() {
+        const FAILURES: usize = 12;
+        let step = step("0");
+        let held = BTreeMap::from([(step.tranche().clone(), (step.fence, step.sequence))]);
+        let store = Claims::new(held, FAILURES);
+        assert_eq!(last_commit(&store, &step).await, Some((Fence(3), 8)));
+        let asked = store.asked.into_inner().unwrap();
+        assert_eq!(asked.len(), FAILURES + 1);
+        for (failures, pair) in asked.windows(2).enumerate() {
+            let (full, delay) = (OUTAGE.initial * (1 << failures), pair[1].since(pair[0]));
+            let full = full.min(OUTAGE.max);
+            // Each delay is shortened by up to half. The clock rounds it up to a millisecond.
+            let latest = full + Duration::from_millis(1);
+            assert!((full / 2..=latest).contains(&delay), "{delay:?} after {} failures", failures + 1);
+        }
     }
 }

@@ -79,4 +79,16 @@ mod tests {
         fs::write(&marker, "").unwrap();
         assert!(refuse_emptied(&path).unwrap_err().why.contains("p.db-held"));
     }
+
+    #[test]
+    fn c17_the_marker_of_a_deleted_database_is_deleted_before_a_new_one_is_created() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("p.db");
+        write(&path);
+        assert!(path_of_marker(&path).exists());
+        assert!(refuse_emptied(&path).is_ok(), "the operator deleted the database");
+        // The process crashes before its first write to the new database.
+        fs::write(&path, "").unwrap();
+        assert!(refuse_emptied(&path).is_ok(), "the new database never held progress");
+    }
 }

@@ -1,9 +1,11 @@
 //! Invariants that only a whole run shows: claims, parking, clocks and pauses.
 
 use std::collections::HashSet;
+use std::sync::Mutex;
 
 use super::*;
 use crate::checkpoint::{CheckpointError, Claimed, Commit, Fence, Listed, LogEntry, Parked};
+use crate::clock::Timestamp;
 use crate::event::Indexes;
 use crate::position::Progress;
 use crate::sink::{ParkedChange, TransactionError};
@@ -174,7 +176,7 @@ async fn c15_a_fenced_commit_of_an_earlier_claim_does_not_fence_the_new_assignme
             stop.cancel();
         };
         let (ended, ()) = tokio::join!(rig.run_once(parts), others);
-        assert_eq!(ended, Ended::Stopped, "transactional: {transactional}");
+        assert_eq!(ended, Ended::Stopped);
     }
 }
 
@@ -304,4 +306,111 @@ async fn c14_a_transaction_that_the_sink_accepts_in_part_stores_no_set_beyond_th
     assert_eq!(u64::from(calls.load(Ordering::Relaxed)), EVENTS, "each decision is written as it was decided (C28)");
     let largest = largest.load(Ordering::Relaxed);
     assert!(largest > 0 && largest as usize <= TIGHT, "a set of {largest} bytes");
+}
+
+/// A sink that stops before the first event of each decision in its first writes.
+#[derive(Clone)]
+struct StopsShort {
+    store: MemoryCheckpoints,
+    clock: Clock,
+    /// The times of the writes that stopped.
+    stops: Arc<Mutex<Vec<Timestamp>>>,
+}
+
+impl StopsShort {
+    /// The number of writes that stop. It is finite, so that a pipeline that counts them as progress ends as well.
+    const STOPS: usize = 5;
+
+    fn stop(&self, decided: &[Decided]) -> Option<Vec<Result<Written, HandlerError>>> {
+        let mut stops = self.stops.lock().unwrap();
+        if stops.len() == Self::STOPS {
+            return None;
+        }
+        stops.push(self.clock.now());
+        Some(decided.iter().map(|decided| Ok(Written::Upto(decided.work.first()))).collect())
+    }
+}
+
+#[async_trait]
+impl Sink for StopsShort {
+    fn max_batch(&self) -> usize {
+        1_000
+    }
+
+    async fn write(&self, decided: &[Decided]) -> Vec<Result<Written, HandlerError>> {
+        match self.stop(decided) {
+            Some(stopped) => stopped,
+            None => self.store.sink().write(decided).await,
+        }
+    }
+}
+
+#[async_trait]
+impl TransactionalSink for StopsShort {
+    fn checkpoints(&self) -> Arc<dyn CheckpointStore> {
+        Arc::new(self.store.clone())
+    }
+
+    async fn begin(&self) -> Result<Box<dyn Transaction>, HandlerError> {
+        let inner = self.store.sink().begin().await?;
+        Ok(Box::new(StoppingTransaction { inner, sink: self.clone() }))
+    }
+}
+
+struct StoppingTransaction {
+    inner: Box<dyn Transaction>,
+    sink: StopsShort,
+}
+
+#[async_trait]
+impl Transaction for StoppingTransaction {
+    async fn write(&mut self, decided: &[Decided]) -> Vec<Result<Written, HandlerError>> {
+        match self.sink.stop(decided) {
+            Some(stopped) => stopped,
+            None => self.inner.write(decided).await,
+        }
+    }
+
+    async fn commit(
+        self: Box<Self>,
+        commits: &[Commit<'_>],
+        parked: &[ParkedChange<'_>],
+    ) -> Result<(), TransactionError> {
+        self.inner.commit(commits, parked).await
+    }
+}
+
+/// Runs a pipeline over a sink that stops short, and checks that its writes are repeated after a delay (C20).
+async fn check_stops(transactional: bool) {
+    let rig = Rig::new(Stop::Tail);
+    let sink = StopsShort { store: rig.store.clone(), clock: rig.handle.clock(), stops: Arc::default() };
+    let (store, stops) = (rig.store.clone(), Arc::clone(&sink.stops));
+    let least = rig.options.errors.backoff.initial / 2;
+    let parts = rig.parts(AtOnce(|| NextIndex::All));
+    let sink = match transactional {
+        true => AnySink::Transactional(Arc::new(sink)),
+        false => AnySink::Plain(Arc::new(sink)),
+    };
+    let parts = Parts { sink, handler: None, ..parts };
+    // Events that count as handled too early are never offered again, and the pipeline waits for them.
+    let ended = tokio::time::timeout(Duration::from_secs(60), rig.run_once(parts)).await;
+    assert_eq!(ended, Ok(Ended::Finished));
+    let stops = stops.lock().unwrap();
+    assert_eq!(stops.len(), StopsShort::STOPS);
+    for pair in stops.windows(2) {
+        let delay = pair[1].since(pair[0]);
+        assert!(delay >= least, "the write was repeated after {delay:?}");
+    }
+    let written: Vec<_> = store.sink().effects().into_iter().flat_map(|effect| effect.events).collect();
+    assert_eq!(written, [(0, Ordinal::new(0, 0)), (1, Ordinal::new(1, 0))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c9_a_write_that_stops_before_its_first_event_is_no_progress() {
+    check_stops(false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn c9_a_transaction_that_stops_before_its_first_event_is_no_progress() {
+    check_stops(true).await;
 }
