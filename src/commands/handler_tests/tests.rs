@@ -391,12 +391,14 @@ fn the_sink_must_accept_the_emitted_values() {
     );
     check(
         "#{ sql: \"INSERT INTO u VALUES (1)\" }",
-        expect!["the sink would refuse the emitted effects: cannot run `INSERT INTO u VALUES (1)`: no such table: u"],
+        expect![
+            "the sink would refuse the emitted effects: cannot run `INSERT INTO u VALUES (1)`: no such table: u (correct the statement, or create the table in `init`)"
+        ],
     );
     check(
         "#{ sql: \"INSERT INTO t (c) VALUES (1)\" }",
         expect![
-            "the sink would refuse the emitted effects: cannot run `INSERT INTO t (c) VALUES (1)`: table t has no column named c"
+            "the sink would refuse the emitted effects: cannot run `INSERT INTO t (c) VALUES (1)`: table t has no column named c (correct the statement, or declare the column in `init` and run `propulsiond rebuild`)"
         ],
     );
     check(

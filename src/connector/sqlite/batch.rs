@@ -145,9 +145,9 @@ fn scalar(value: &Value, name: std::fmt::Arguments<'_>) -> Result<Value, String>
         Value::List(_) | Value::Map(_) => {
             Err(format!("parameter {name} is {}, which no column can hold (make it JSON text)", value.kind()))
         }
-        Value::Float(number) if !number.is_finite() => {
-            Err(format!("parameter {name} is `{number}`, which is not a number that a column can hold"))
-        }
+        Value::Float(number) if !number.is_finite() => Err(format!(
+            "parameter {name} is `{number}`, which is not a number that a column can hold (emit `()` for NULL, or text)"
+        )),
         value => Ok(value.clone()),
     }
 }

@@ -51,7 +51,10 @@ pub(super) fn check_rows(statement: &mut rusqlite::Statement<'_>, large: &[&str]
         None => Ok(()),
         Some((column, text)) => Err(Failure::new(
             FailureKind::Statement,
-            format!("column `{column}` would store `{text}`, an integer beyond 64 bits, as a float: declare it TEXT"),
+            format!(
+                "column `{column}` would store `{text}`, an integer beyond 64 bits, as a float (declare it TEXT in \
+                 `init` and run `propulsiond rebuild`)"
+            ),
         )),
     }
 }

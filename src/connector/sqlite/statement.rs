@@ -160,8 +160,30 @@ fn find<'a>(pairs: &'a [Value], name: &str) -> Option<&'a Value> {
         .map(|pair| &pair[1])
 }
 
-fn cannot_run(sql: &str, failure: Failure) -> Failure {
+fn cannot_run(sql: &str, mut failure: Failure) -> Failure {
+    if failure.kind == FailureKind::Statement
+        && let Some(remedy) = remedy(&failure.why)
+    {
+        failure.why = format!("{} ({remedy})", failure.why);
+    }
     failure.while_doing(format_args!("cannot run `{}`", shorten(sql)))
+}
+
+/// Returns the remedy for a statement that does not fit its table, by SQLite's message. Its codes do not tell the cases
+/// apart.
+fn remedy(why: &str) -> Option<&'static str> {
+    let says = |parts: &[&str]| parts.iter().any(|part| why.contains(part));
+    if says(&["has no column named", "no such column", "values were supplied", "values for "]) {
+        Some("correct the statement, or declare the column in `init` and run `propulsiond rebuild`")
+    } else if says(&["no such table"]) {
+        Some("correct the statement, or create the table in `init`")
+    } else if says(&["cannot store "]) {
+        Some("emit a value of the column's type, or declare another type in `init` and run `propulsiond rebuild`")
+    } else if says(&["datatype mismatch"]) {
+        Some("emit an integer for the column that is INTEGER PRIMARY KEY")
+    } else {
+        None
+    }
 }
 
 /// Checks a statement as far as possible without its tables.

@@ -166,7 +166,10 @@ impl Writer<'_> {
                     let done = statements.run(sql, parameters, &self.batch.values);
                     done.map_err(|failure| Failure { index: *index, ..failure })?;
                 }
-                SqlOperation::Keep(event) => keep(statements.get(&self.setup.insert)?, event)?,
+                SqlOperation::Keep(event) => {
+                    let kept = statements.get(&self.setup.insert).and_then(|statement| keep(statement, event));
+                    kept.map_err(cannot_keep)?;
+                }
             }
         }
         Ok(())
@@ -236,6 +239,14 @@ fn keep(statement: &mut Statement<'_>, event: &Event) -> Result<(), Failure> {
         event.at().minor,
     ])?;
     Ok(())
+}
+
+/// Adds the remedy if the table of events refuses one: the sink's own table refuses none.
+fn cannot_keep(mut failure: Failure) -> Failure {
+    if failure.kind == FailureKind::Statement {
+        failure.why += " (the table has a form of its own: name another `table`)";
+    }
+    failure.while_doing("cannot store an event")
 }
 
 /// Returns a body as text if it is UTF-8, for SQLite's JSON functions; as NULL if it is empty.

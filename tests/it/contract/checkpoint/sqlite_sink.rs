@@ -114,8 +114,8 @@ async fn statements_that_cannot_work_are_permanent_and_named() {
             permanent: cannot run `INSERT INTO t VALUES (?, ?)`: it has 2 parameters, but `params` gives 1
             permanent: cannot run `INSERT INTO t VALUES (1, 2)`: it has 0 parameters, but `params` gives 1
             permanent: cannot run `INSERT INTO t VALUES ('it works', 1)`: UNIQUE constraint failed: t.a
-            permanent: cannot run `INSERT INTO nowhere VALUES (1)`: no such table: nowhere
-            permanent: cannot run `INSERT INTO t (c) VALUES (1)`: table t has no column named c
+            permanent: cannot run `INSERT INTO nowhere VALUES (1)`: no such table: nowhere (correct the statement, or create the table in `init`)
+            permanent: cannot run `INSERT INTO t (c) VALUES (1)`: table t has no column named c (correct the statement, or declare the column in `init` and run `propulsiond rebuild`)
             permanent: cannot run `INSERT INTO t VALUES (1, 2); INSERT INTO t VALUES (3, 4)`: it is more than one statement
             permanent: cannot run `INSERT INTO t VALUES (1, 2) RETURNING a`: it returns rows, which would go nowhere
             permanent: cannot run `INSERT INTO t VALUES (1, 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…`: incomplete input
@@ -128,6 +128,42 @@ async fn statements_that_cannot_work_are_permanent_and_named() {
         "#]],
     )
     .await;
+}
+
+#[tokio::test]
+async fn statements_that_do_not_fit_their_table_are_permanent_and_name_the_remedy() {
+    check(
+        &[
+            statement("CREATE TABLE strict (n INTEGER) STRICT", vec![]),
+            statement("CREATE TABLE keyed (id INTEGER PRIMARY KEY)", vec![]),
+            statement("INSERT INTO strict VALUES (?)", vec!["one".into()]),
+            statement("INSERT INTO keyed VALUES (?)", vec!["one".into()]),
+            statement("INSERT INTO t VALUES (1, 2, 3)", vec![]),
+            statement("INSERT INTO t (a, b) VALUES (1)", vec![]),
+            statement("UPDATE t SET a = c", vec![]),
+        ],
+        expect![[r#"
+            All
+            All
+            permanent: cannot run `INSERT INTO strict VALUES (?)`: cannot store TEXT value in INTEGER column strict.n (emit a value of the column's type, or declare another type in `init` and run `propulsiond rebuild`)
+            permanent: cannot run `INSERT INTO keyed VALUES (?)`: datatype mismatch (emit an integer for the column that is INTEGER PRIMARY KEY)
+            permanent: cannot run `INSERT INTO t VALUES (1, 2, 3)`: table t has 2 columns but 3 values were supplied (correct the statement, or declare the column in `init` and run `propulsiond rebuild`)
+            permanent: cannot run `INSERT INTO t (a, b) VALUES (1)`: 1 values for 2 columns (correct the statement, or declare the column in `init` and run `propulsiond rebuild`)
+            permanent: cannot run `UPDATE t SET a = c`: no such column: c (correct the statement, or declare the column in `init` and run `propulsiond rebuild`)
+        "#]],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_table_of_another_form_that_cannot_store_an_event_is_named_with_the_remedy() {
+    let directory = TempDir::new().unwrap();
+    let (init, table) = (vec![Text::literal(TABLE)], Text::literal("t"));
+    let sink = SqliteSink::new(&SinkSettings { init, table, ..SinkSettings::default() }, &context(directory.path()));
+    let error = sink.write(&[events("a-1", 0, &[b"{}"], 1)]).await.remove(0).unwrap_err();
+    assert_eq!(error.kind(), HandlerErrorKind::Permanent);
+    expect!["cannot store an event: table t has no column named stream (the table has a form of its own: name another `table`)"]
+        .assert_eq(error.message());
 }
 
 #[tokio::test]
@@ -361,9 +397,9 @@ async fn l13_numbers_that_a_column_cannot_hold_are_permanent_and_named() {
             map(&[("sql", "INSERT INTO t VALUES (:a, 1)".into()), ("params", map(&[("a", Value::Float(f64::NAN))]))]),
         ],
         expect![[r#"
-            permanent: cannot run `INSERT INTO t VALUES (?, ?)`: parameter 2 is `NaN`, which is not a number that a column can hold
-            permanent: cannot run `INSERT INTO t VALUES (?, ?)`: parameter 2 is `inf`, which is not a number that a column can hold
-            permanent: cannot run `INSERT INTO t VALUES (:a, 1)`: parameter `a` is `NaN`, which is not a number that a column can hold
+            permanent: cannot run `INSERT INTO t VALUES (?, ?)`: parameter 2 is `NaN`, which is not a number that a column can hold (emit `()` for NULL, or text)
+            permanent: cannot run `INSERT INTO t VALUES (?, ?)`: parameter 2 is `inf`, which is not a number that a column can hold (emit `()` for NULL, or text)
+            permanent: cannot run `INSERT INTO t VALUES (:a, 1)`: parameter `a` is `NaN`, which is not a number that a column can hold (emit `()` for NULL, or text)
         "#]],
     )
     .await;
@@ -389,8 +425,10 @@ async fn l13_an_integer_beyond_64_bits_keeps_its_digits_or_fails() {
     for result in &results[..3] {
         let error = result.as_ref().unwrap_err();
         assert_eq!(error.kind(), HandlerErrorKind::Permanent);
-        let why =
-            format!("column `whole` would store `{LARGE}`, an integer beyond 64 bits, as a float: declare it TEXT");
+        let why = format!(
+            "column `whole` would store `{LARGE}`, an integer beyond 64 bits, as a float (declare it TEXT in `init` and \
+             run `propulsiond rebuild`)"
+        );
         assert!(error.message().ends_with(&why), "{error}");
     }
     assert_eq!(results[3..], [Ok(Written::All), Ok(Written::All)]);
