@@ -1,4 +1,7 @@
 //! The contract of every sink.
+//!
+//! A new sink adds a file with its harness, a `mod` line here, and its cases by [`sink_contract`]. A sink that keeps no order, or
+//! no events, has no such harness: its file calls [`takes_everything`] instead, and compares the results of its own.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -174,6 +177,20 @@ async fn a_closed_sink_keeps_its_writes_and_takes_more(harness: impl Harness) {
     write_all(harness.sink(), &[events("a-1", 1..2)]).await;
     harness.sink().close().await.unwrap();
     assert_eq!(harness.seen(), seen(&[("a-1", 0), ("a-1", 1)]));
+}
+
+/// Writes events, unfolds, effects, decisions without effects and no decision to a sink that keeps no order and cannot fail.
+/// Closes it, then writes all of them again.
+async fn takes_everything(sink: &dyn Sink) {
+    for _ in 0..2 {
+        let unfold = of_events(vec![event("order-1", 3, Kind::Unfold)]);
+        let mail = Value::Map(vec![("type".into(), "mail".into())]);
+        let effects = [emitted("cart-1", 0, vec![mail]), emitted("cart-1", 1, vec![])];
+        write_all(sink, &[events("order-1", 0..3), unfold]).await;
+        write_all(sink, &effects).await;
+        assert_eq!(sink.write(&[]).await, []);
+        sink.close().await.unwrap();
+    }
 }
 
 /// Makes a test of each case for a sink.

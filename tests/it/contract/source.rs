@@ -2,6 +2,9 @@
 //!
 //! Each case gets a harness whose feed holds events of several streams, in more batches than one.
 //!
+//! A new source adds its harness to `feeds`, and a line to the list at the end of this file. A source that cannot do a thing,
+//! such as failing on demand, leaves the default of that method.
+//!
 //! Source `stdin` has no line here: a pipe cannot be read again, which most cases do. `tests/it/foreign.rs` runs it.
 
 mod feeds;
@@ -13,7 +16,7 @@ use std::time::Duration;
 
 use propulsiond::event::Event;
 use propulsiond::position::{Position, StartAt, TrancheId};
-use propulsiond::source::{Batch, Changes, Next, Room, Source, SourceErrorKind, TrancheChange, TrancheReader};
+use propulsiond::source::{Batch, Changes, Left, Next, Room, Source, SourceErrorKind, TrancheChange, TrancheReader};
 
 use feeds::{Generated, Json, Memory};
 
@@ -29,15 +32,28 @@ trait Harness {
     fn clear(&mut self);
 
     /// Appends `count` events; returns whether the feed supports that.
-    fn append(&mut self, count: usize) -> bool;
+    fn append(&mut self, _count: usize) -> bool {
+        false
+    }
 
-    /// Makes reads of a tranche fail; returns whether the feed supports that.
-    fn break_down(&mut self, tranche: &TrancheId) -> bool;
+    /// Makes reads of a tranche fail until [`repair`](Self::repair); returns whether the feed supports that.
+    fn break_down(&mut self, _tranche: &TrancheId) -> bool {
+        false
+    }
 
-    fn mend(&mut self);
+    fn repair(&mut self) {}
 
-    /// Removes a position behind the first batch from the feed, and returns that position.
-    fn lose(&mut self, behind_first: Position) -> Position;
+    /// Revokes a tranche and assigns it again, while a source watches; returns whether the feed supports that. A feed whose
+    /// tranches come and go by themselves returns true.
+    fn reassign(&mut self, _tranche: &TrancheId) -> bool {
+        false
+    }
+
+    /// Removes a position behind the first batch from the feed, and returns that position. A feed that loses none returns
+    /// a position that the source never made.
+    fn lose(&mut self, _behind_first: Position) -> Position {
+        Position::token("another source's")
+    }
 }
 
 /// The batches of each tranche, up to its tail.
@@ -137,6 +153,54 @@ async fn makes_no_second_assignment_when_it_is_watched_again(mut harness: impl H
             other => panic!("no tranche was revoked: {other:?}"),
         }
     }
+}
+
+/// Receives the changes of a tranche that follow an assignment, up to its next one. Returns the limit for its drain, if it
+/// was revoked, and the number of the next assignment.
+async fn next_assignment(source: &dyn Source, tranche: &TrancheId) -> (Option<Duration>, u64) {
+    let (changes, mut reported) = Changes::channel();
+    let receive = async {
+        let mut revoked = None;
+        while let Some(change) = reported.recv().await {
+            match change {
+                TrancheChange::Removed { tranche: of, within } if of == *tranche => revoked = Some(within),
+                TrancheChange::Added { tranche: of, epoch, .. } if of == *tranche && revoked.is_some() => {
+                    return (revoked, epoch);
+                }
+                _ => {}
+            }
+        }
+        unreachable!("the sender lives as long as the receiver")
+    };
+    soon(async {
+        tokio::select! {
+            biased;
+            assigned = receive => assigned,
+            ended = source.watch(&changes) => panic!("changes are missing: {ended:?}"),
+        }
+    })
+    .await
+}
+
+async fn r91_a_tranche_that_comes_back_has_a_greater_number_and_resumes(mut harness: impl Harness) {
+    let feed = read_all(&mut harness).await;
+    let source = harness.source();
+    let (tranche, first) = assignments(&*source).await.remove(0);
+    let mut reader = source.open(&tranche, StartAt::Origin, None);
+    let Next::Batch(batch) = soon(reader.next(Room::UNLIMITED)).await.unwrap() else { panic!("no batch") };
+    if !harness.reassign(&tranche) {
+        return;
+    }
+    let (_, second) = next_assignment(&*source, &tranche).await;
+    assert!(second > first, "{second} follows {first}");
+    // The pipeline drops the reader and ends the first assignment while the source has reported the second one.
+    drop(reader);
+    source.left(&tranche, first, Left::Released);
+    let from = StartAt::Position(batch.resume_at);
+    let rest = to_tail(&mut source.open(&tranche, from, None)).await;
+    assert_eq!(shown(&rest), shown(&feed[&tranche][1..]));
+    source.left(&tranche, second, Left::Released);
+    soon(source.close()).await;
 }
 
 async fn reads_all_there_is_and_reports_the_tail_behind_it(mut harness: impl Harness) {
@@ -278,7 +342,7 @@ async fn goes_on_after_an_error(mut harness: impl Harness) {
         let error = soon(reader.next(Room::UNLIMITED)).await.expect_err("it broke down");
         assert_eq!(error.kind, SourceErrorKind::Unavailable);
         assert!(!error.to_string().is_empty());
-        harness.mend();
+        harness.repair();
         assert_eq!(shown(&to_tail(&mut reader).await), shown(&expected[&tranche]));
     }
 }
@@ -319,6 +383,7 @@ macro_rules! contract {
             contract!(@cases $harness,
                 names_every_tranche_once_and_then_says_so,
                 makes_no_second_assignment_when_it_is_watched_again,
+                r91_a_tranche_that_comes_back_has_a_greater_number_and_resumes,
                 reads_all_there_is_and_reports_the_tail_behind_it,
                 r30_reports_the_tail_of_an_empty_feed_at_once,
                 reads_what_comes_after_the_tail,

@@ -1,6 +1,9 @@
 //! The settings that the modules' documentation shows.
 
-use propulsiond::connector::{file, http, null, stats, stdout};
+use std::path::Path;
+
+use propulsiond::connector::{CheckpointSpec, SinkSpec, SourceSpec, file, http, null, stats, stdout};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 /// Reads the settings shown in a module's documentation.
@@ -50,4 +53,35 @@ fn an_unknown_setting_is_refused() {
     }
     assert!(toml::from_str::<null::Settings>("x = 1").is_err());
     assert!(toml::from_str::<stats::Settings>("interval = \"soon\"").is_err());
+}
+
+/// The tables of connectors in a sample.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sample {
+    source: Option<SourceSpec>,
+    checkpoint: Option<CheckpointSpec>,
+    sink: Option<SinkSpec>,
+}
+
+/// Reads the samples in the documentation of a connector's module and of those below it. Returns their number.
+fn read_samples(path: &Path) -> usize {
+    if path.is_dir() {
+        return std::fs::read_dir(path).unwrap().map(|entry| read_samples(&entry.unwrap().path())).sum();
+    }
+    let source = std::fs::read_to_string(path).unwrap();
+    let docs = source.lines().map_while(|line| line.strip_prefix("//!"));
+    let docs: String = docs.flat_map(|line| [line.strip_prefix(' ').unwrap_or(line), "\n"]).collect();
+    let samples = docs.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let read = samples.map(|sample| {
+        let read: Sample = toml::from_str(sample).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!(read.source.is_some() || read.checkpoint.is_some() || read.sink.is_some(), "{}", path.display());
+    });
+    read.count()
+}
+
+#[test]
+fn every_sample_in_the_documentation_of_a_connector_can_be_read() {
+    let connectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/connector");
+    assert!(read_samples(&connectors) >= 5, "the samples were found");
 }

@@ -143,7 +143,7 @@ impl Harness for Json {
         true
     }
 
-    fn mend(&mut self) {
+    fn repair(&mut self) {
         fs::rename(self.folder.path().join("away"), self.folder.path().join("feed")).unwrap();
     }
 
@@ -184,20 +184,6 @@ impl Harness for Generated {
 
     fn clear(&mut self) {
         self.0.count = Some(0);
-    }
-
-    fn append(&mut self, _count: usize) -> bool {
-        false
-    }
-
-    fn break_down(&mut self, _tranche: &TrancheId) -> bool {
-        false
-    }
-
-    fn mend(&mut self) {}
-
-    fn lose(&mut self, _behind_first: Position) -> Position {
-        Position::token("another source's")
     }
 }
 
@@ -260,8 +246,10 @@ impl Harness for Memory {
         true
     }
 
-    fn mend(&mut self) {
-        // One read failed; later ones succeed.
+    fn reassign(&mut self, tranche: &TrancheId) -> bool {
+        self.feed.remove(tranche, Duration::from_secs(1));
+        self.feed.add(tranche);
+        true
     }
 
     fn lose(&mut self, behind_first: Position) -> Position {
