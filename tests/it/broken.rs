@@ -4,7 +4,8 @@
 //!
 //! * `command`: lines for bash, `propulsiond check` by default. `propulsiond` is the binary under test, and the environment
 //!   holds only the variables that the lines set.
-//! * `expected`: the exit code, then standard output and standard error, without the path of the copy.
+//! * `expected`: the exit code, then standard output and standard error, without the path of the copy. A list of all
+//!   connectors of a role is replaced, so that a new connector changes no case.
 //! * All other files are the input. A directory `pipelines` always exists.
 //!
 //! `UPDATE_EXPECT=1` rewrites `expected`. A new case is a new directory without that file. `PROPULSIOND_MEASURE=1` prints the
@@ -15,6 +16,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 
+use propulsiond::connector::prose::names;
+use propulsiond::connector::{CheckpointSpec, SinkSpec, SourceSpec};
 use similar::TextDiff;
 
 use crate::daemon::copy_directory;
@@ -99,10 +102,20 @@ fn outcome(case: &Path) -> String {
     command.env("PATH", format!("{}:/usr/bin:/bin", binary.display()));
     let output = run(&mut command);
     let root = copy.path().display().to_string();
-    let text = text(&output).replace(&format!("{root}/"), "").replace(&root, ".");
+    let text = without_kinds(text(&output).replace(&format!("{root}/"), "").replace(&root, "."));
     assert!(!text.contains("panicked"), "{}: {text}", case.display());
     let code = output.status.code().unwrap_or_else(|| panic!("{}: a signal ended it: {text}", case.display()));
     format!("exit {code}\n{}\n", text.trim_end())
+}
+
+/// Replaces the lists of all connectors of a role.
+fn without_kinds(text: String) -> String {
+    let roles = [("source", SourceSpec::KINDS), ("checkpoint", CheckpointSpec::KINDS), ("sink", SinkSpec::KINDS)];
+    roles.into_iter().fold(text, |text, (role, kinds)| {
+        let tables: Vec<_> = kinds.iter().map(|kind| format!("`{role}.{kind}`")).collect();
+        let text = text.replace(&tables.join(", "), &format!("<each table of `{role}`>"));
+        text.replace(&names(kinds.iter().copied(), "and"), &format!("<each key of `{role}`>"))
+    })
 }
 
 fn text(output: &Output) -> String {

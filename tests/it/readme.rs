@@ -62,8 +62,10 @@ fn every_link_has_a_target() {
 
 #[test]
 fn the_readme_stays_two_screens_long() {
-    let lines = readme().text.lines().count();
-    assert!(lines <= 130, "{lines} lines: details belong in docs/");
+    let page = readme();
+    // Each connector has a row of its own.
+    let lines = page.text.lines().count() - page.table("| | source |").len();
+    assert!(lines <= 122, "{lines} lines without the connectors: details belong in docs/");
 }
 
 #[test]
