@@ -1,7 +1,7 @@
 //! The connectors: everything that reads from, writes to or keeps progress in the outside world.
 //!
 //! A connector is one directory, a `pub mod` line and a line in the list below. Its settings implement the traits of
-//! [`kind`], through which the rest of the program asks about it. A connector never uses another one; shared code is a
+//! [`kind`], through which the rest of the program asks about it. [`kind`] names the few other places too. A connector never uses another one; shared code is a
 //! leaf module.
 
 pub mod prose;

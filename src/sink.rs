@@ -1,7 +1,8 @@
 //! Sinks: write the decided effects.
 //!
 //! A sink implements [`Sink`]; one that can hold progress also implements [`TransactionalSink`]. The pipeline owns every
-//! retry: a sink makes one attempt per call, and reports for each decision how much of it was written.
+//! retry: a sink makes one attempt per call, and reports for each decision how much of it was written. The settings of a
+//! sink implement [`SinkKind`](crate::connector::kind::SinkKind), and `tests/it/contract/sink.rs` tests every sink.
 //!
 //! | result of a decision | reaction of the pipeline |
 //! |---|---|
@@ -74,7 +75,7 @@ impl Decided {
 /// The effects of a decision.
 #[derive(Debug)]
 pub enum Effects {
-    /// The events of the work themselves: the pipeline has no handler.
+    /// The events of the work themselves: the pipeline has no handler. A sink passes over unfolds.
     Events,
     /// The values that the handler emitted, in order; possibly none.
     Emitted(Emitted),
@@ -125,6 +126,10 @@ pub trait Sink: Send + Sync {
 
     /// Makes written effects durable and closes connections, once the pipeline has drained. The pipeline waits until its
     /// drain deadline at most, then drops the future.
+    ///
+    /// # Errors
+    /// The pipeline logs the error. Progress over the written effects is committed already: an effect that only `close`
+    /// writes is lost.
     async fn close(&self) -> Result<(), HandlerError> {
         Ok(())
     }

@@ -7,11 +7,17 @@
 //! |---|---|
 //! | [`watch`](Source::watch) reports [`Added`](TrancheChange::Added) | claims the tranche, then calls [`open`](Source::open) |
 //! | [`next`](TrancheReader::next) returns a batch | schedules the events; stores the position once all of them are handled |
-//! | `watch` reports [`Removed`](TrancheChange::Removed) | drops the reader, finishes, commits, calls [`left`](Source::left) |
+//! | `watch` reports [`Removed`](TrancheChange::Removed) | drops the reader, finishes, commits, calls [`left`](Source::left) with [`Left::Released`] |
 //! | `watch` reports [`Lost`](TrancheChange::Lost) | drops the reader and the results of running calls, commits nothing |
 //! | `next` returns [`Next::End`] | handles the rest, commits, calls `left` with [`Left::Completed`] |
 //!
-//! `connector/memory/source.rs` is the reference implementation.
+//! A tranche can come and go many times. Each [`Added`](TrancheChange::Added) begins an assignment with a number of its
+//! own, and one call of `left` ends it, unless the tranche was lost. `watch` and `left` run independently of each other: the
+//! source can report the next assignment of a tranche before the pipeline has left the last one. The pipeline then opens
+//! the tranche after that `left`.
+//!
+//! `connector/memory/source.rs` is the reference implementation. The settings of a source implement
+//! [`SourceKind`](crate::connector::kind::SourceKind), and `tests/it/contract/source.rs` tests every source.
 
 use std::fmt;
 use std::sync::Arc;
@@ -44,8 +50,8 @@ pub trait Source: Send + Sync {
     /// Reports changes of the assigned tranches, in a task of its own.
     ///
     /// MUST report each existing tranche, then [`TrancheChange::Settled`], then later changes. Returns `Ok` only if no
-    /// change can follow; otherwise it waits. MUST NOT wait for the pipeline to finish anything: a removed tranche
-    /// comes back through [`left`](Self::left).
+    /// change can follow; otherwise it waits. MUST NOT wait for the pipeline to finish anything: the end of a removed
+    /// tranche arrives through [`left`](Self::left). An `Ok` ends no pipeline: the assigned tranches go on.
     ///
     /// # Errors
     /// The pipeline reports the error, waits, and calls again; opened tranches go on meanwhile. The delay grows from
@@ -55,7 +61,8 @@ pub trait Source: Send + Sync {
     /// halts the pipeline.
     ///
     /// # Cancel safety
-    /// The pipeline drops the future when it stops, and never calls again after that.
+    /// The pipeline drops the future when it stops, and never calls again after that. Other callers may: the source notes a
+    /// change as reported after [`Changes::report`] has returned.
     async fn watch(&self, changes: &Changes) -> Result<(), SourceError>;
 
     /// Opens an assigned tranche. `ahead`: events above `from` that are already handled.
@@ -70,9 +77,9 @@ pub trait Source: Send + Sync {
 
     /// Notes that the pipeline gave up an assignment.
     ///
-    /// The pipeline calls it once per assignment, except after [`TrancheChange::Lost`]. Its reader is dropped and its
-    /// claim released before. MUST NOT block. `epoch` tells an old assignment from a newer one that the pipeline has
-    /// not seen yet.
+    /// The pipeline calls it once per assignment that it began, except after [`TrancheChange::Lost`]. Its reader is dropped
+    /// and its claim released before. MUST NOT block. `epoch` tells an old assignment from a newer one that the pipeline
+    /// has not seen yet. A removal that reaches the pipeline before it has begun that newer one cancels it without a call.
     fn left(&self, tranche: &TrancheId, epoch: u64, how: Left) {
         let _ = (tranche, epoch, how);
     }
@@ -117,7 +124,7 @@ impl Changes {
 /// A change of the tranches that this process may read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrancheChange {
-    /// This process may read the tranche.
+    /// This process may read the tranche. A newer assignment of a held tranche means that the earlier one was lost.
     Added {
         tranche: TrancheId,
         /// The start of a tranche without progress: a child of a split starts at its parent's end.
@@ -125,10 +132,12 @@ pub enum TrancheChange {
         /// The number of the assignment, greater than that of each earlier one of the tranche. A repeat is ignored.
         epoch: u64,
     },
-    /// Every existing tranche was reported, and the source can be reached. A finite run ends when all of these are handled.
+    /// Every existing tranche was reported, and the source can be reached. A finite run ends when all assigned tranches are
+    /// handled: it does not wait for one that comes later.
     Settled,
     /// Another process takes the tranche over. The pipeline drains and commits it within the limit, then calls
-    /// [`Source::left`]. After the limit it gives up running calls.
+    /// [`Source::left`]. After the limit it gives up running calls, and their events belong to the next assignment. For a
+    /// tranche that is not assigned, or has left already, it changes nothing.
     Removed { tranche: TrancheId, within: Duration },
     /// Another process reads the tranche already. The pipeline abandons it without a commit.
     Lost { tranche: TrancheId },
@@ -137,9 +146,10 @@ pub enum TrancheChange {
 /// The way in which an assignment ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
-    /// All events are handled, the end of the tranche is stored. The children of a split may open.
+    /// The reader reported [`Next::End`], all events are handled, and the last position is stored. The children of a split
+    /// may open. The end itself is not stored: a later process assigns the tranche again, and its reader reports the end.
     Completed,
-    /// The progress so far is stored; another process may go on.
+    /// The tranche was removed, or the pipeline stops. The progress so far is stored; another process may go on.
     Released,
     /// A newer claim of another process fenced this one (C15). The source gives its lease back.
     Fenced,
@@ -150,9 +160,9 @@ pub enum Left {
 pub trait TrancheReader: Send {
     /// Returns the next batch, and continues behind it in the next call.
     ///
-    /// Makes one attempt. At the tail it waits for new events, then returns an empty batch with `at_tail` after a while.
-    /// It MUST report the tail once before it waits. It SHOULD keep a batch within `room`, but MUST return at least one
-    /// event if there is one; a reader whose pages have a fixed size may exceed it.
+    /// Makes one attempt. It MUST report the tail once, by a batch with `at_tail`, before it waits at the tail. It then waits
+    /// for new events, and may return an empty batch with `at_tail` after a while. It SHOULD keep a batch within `room`, but
+    /// MUST return at least one event if there is one; a reader whose pages have a fixed size may exceed it.
     ///
     /// # Errors
     /// The pipeline reports the error, waits, and calls again; the next call continues behind the last batch. A
@@ -180,7 +190,7 @@ impl Room {
 #[derive(Debug)]
 pub enum Next {
     Batch(Batch),
-    /// The tranche is closed: no event can follow.
+    /// The tranche is closed: no event can follow. The tail was reported before. The pipeline does not call again.
     End,
 }
 

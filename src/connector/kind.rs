@@ -1,8 +1,24 @@
 //! The traits by which a connector says itself what it is.
 //!
 //! The settings of a connector implement one trait for each role: [`SourceKind`], [`StoreKind`], [`SinkKind`]. `check`,
-//! `explain`, `doctor`, the handler tests and the daemon ask these traits and name no connector. A new connector is a
-//! directory, and a line in the list of [`connector`](crate::connector).
+//! `explain`, `doctor`, the handler tests and the daemon ask these traits and name no connector.
+//!
+//! # A new connector
+//!
+//! | place | change |
+//! |---|---|
+//! | its file or directory below `src/connector/` | the settings with their kinds, and the implementation |
+//! | [`connector`](crate::connector) | a `pub mod` line, and a line in the list of each role |
+//! | `tests/it/contract/` | its harness, and a line in the suite of each role |
+//! | `README.md` | a row in the table of connectors |
+//! | `Cargo.toml` | a feature, if the connector brings dependencies |
+//!
+//! `UPDATE_EXPECT=1 cargo test --test it docs` adds its settings to the reference pages.
+//!
+//! The settings are a struct that derives `Clone`, `Debug`, `PartialEq`, `Deserialize`, `Serialize` and `JsonSchema`, with
+//! `#[serde(deny_unknown_fields, default)]`, an `impl Default`, and a name in the schema of its own:
+//! `#[schemars(rename = "RedisSource")]`. The documentation of a field is that of the setting. Types for text with
+//! references, durations and sizes are in [`scalar`](crate::config::scalar).
 //!
 //! Everything but `build` is compiled in every binary. A connector whose client sits behind a Cargo feature names it in
 //! [`Kind::missing_feature`]: the program then says "built without …" and never "unknown key".
@@ -90,7 +106,7 @@ pub trait Kind: Debug + Send + Sync {
 
 /// The settings of a source.
 pub trait SourceKind: Kind {
-    /// Returns the promises that the source makes of its events.
+    /// Returns the promises that the source makes of its events: those of the source that `build` makes.
     fn contract(&self) -> Contract;
 
     /// Returns whether events that the source has delivered can be read again by a later process.
@@ -174,7 +190,7 @@ pub trait StoreKind: Kind {
 
 /// The settings of a sink.
 pub trait SinkKind: Kind {
-    /// Returns whether a write can fail at all.
+    /// Returns whether a write can fail at all. The end of the sink does not count.
     fn can_fail(&self) -> bool {
         true
     }
