@@ -10,6 +10,11 @@ const OUTAGE: &str = "after 100 milliseconds at first and 30 seconds at most";
 
 pub(super) fn failing(subject: &Subject<'_>) -> String {
     if !can_fail(subject) {
+        if matches!(subject.source.malformed, Malformed::Never(_)) {
+            return "No event can fail: there is no handler, this sink accepts everything, and this source delivers no malformed \
+                    events."
+                .to_owned();
+        }
         return sentences([
             "Only a malformed event can fail. There is no handler, and this sink accepts everything.",
             meaning_of_then(subject),

@@ -79,13 +79,21 @@ fn r18_the_error_policy_is_described() {
         "#]],
     );
     check_part(
-        "[source.generate]\n[sink.null]\n",
+        &format!("{JSON}[sink.null]\n"),
         "failing_event",
         expect![[r#"
             Only a malformed event can fail. There is no handler, and this sink accepts everything. A halted pipeline
             finishes its running calls, commits its progress and stops, with the event unhandled. `/health` names the
             reason and answers 503. Other pipelines go on, and a finite job ends with exit code 1. The next start meets
             the same event.
+        "#]],
+    );
+    check_part(
+        "[source.generate]\n[sink.null]\n",
+        "failing_event",
+        expect![[r#"
+            No event can fail: there is no handler, this sink accepts everything, and this source delivers no malformed
+            events.
         "#]],
     );
     check_part(
