@@ -1,5 +1,7 @@
 //! `checkpoint`: shows the stored progress of a pipeline and its log, and moves it.
 
+mod again;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +11,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use self::again::{Again, Counting};
 use super::client::Client;
 use crate::checkpoint::{CheckpointKey, CheckpointStore, Listed, LogEntry, LogReason, Owner};
 use crate::clock;
@@ -64,7 +67,8 @@ pub(crate) struct Changed {
     tranche: TrancheId,
     from: String,
     to: String,
-    is_same: bool,
+    /// `None`: the progress stays the same.
+    again: Option<Again>,
 }
 
 impl Target {
@@ -165,7 +169,7 @@ impl<'a> Checkpoints<'a> {
     /// # Errors
     /// The pipeline runs, a target does not exist, or the store fails.
     pub(crate) async fn change(&self, change: &Change<'_>) -> anyhow::Result<Vec<Changed>> {
-        let _lock = if change.dry_run { None } else { self.permission(change.force).await? };
+        let lock = if change.dry_run { None } else { self.permission(change.force).await? };
         let keys = self.keys(change.tranche).await?;
         ensure!(
             keys.len() == 1 || !matches!(change.target, Target::At(_) | Target::Entry(_)),
@@ -178,16 +182,21 @@ impl<'a> Checkpoints<'a> {
             let target = self.target(&key, &change.target).await?;
             planned.push((self.store.load(&key).await?, target, key));
         }
+        for (now, target, key) in planned.iter().filter(|_| !change.dry_run) {
+            if now != target {
+                let claimed = self.store.claim(key, &self.context.owner).await?;
+                self.store.set(key, claimed.fence, target.as_ref()).await?;
+                self.store.release(key, claimed.fence).await?;
+            }
+        }
+        // A count can take seconds, and needs no lock: a daemon may start meanwhile.
+        drop(lock);
+        let mut counting = Counting::start(&self.definition, &self.context);
         let mut changed = Vec::new();
         for (now, target, key) in planned {
-            let is_same = now == target;
-            if !change.dry_run && !is_same {
-                let claimed = self.store.claim(&key, &self.context.owner).await?;
-                self.store.set(&key, claimed.fence, target.as_ref()).await?;
-                self.store.release(&key, claimed.fence).await?;
-            }
-            let (from, to) = (self.describe(now.as_ref()), self.describe(target.as_ref()));
-            changed.push(Changed { tranche: key.tranche, from, to, is_same });
+            let (now, target) = (now.as_ref(), target.as_ref());
+            let again = if now == target { None } else { Some(counting.count(&key.tranche, now, target).await) };
+            changed.push(Changed { tranche: key.tranche, from: self.describe(now), to: self.describe(target), again });
         }
         Ok(changed)
     }
@@ -327,25 +336,30 @@ pub(crate) fn log_to_json(logs: &[(TrancheId, Vec<LogEntry>)]) -> Value {
 impl Changed {
     /// Renders the change of each tranche.
     pub(crate) fn render(changed: &[Self], dry_run: bool) -> String {
-        let line = |changed: &Self| match (changed.is_same, dry_run) {
-            (true, _) => format!("{}: stays at {}\n", changed.tranche, changed.to),
-            (false, true) => format!("{}: {} would become {}\n", changed.tranche, changed.from, changed.to),
-            (false, false) => format!("{}: {} became {}\n", changed.tranche, changed.from, changed.to),
+        let (becomes, are) = if dry_run { ("would become", "would be") } else { ("became", "are") };
+        let lines = |changed: &Self| {
+            let Self { tranche, from, to, again } = changed;
+            match again {
+                None => format!("{tranche}: stays at {to}\n"),
+                Some(again) => format!("{tranche}: {from} {becomes} {to}\n{}", again.render(are)),
+            }
         };
-        let mut text: String = changed.iter().map(line).collect();
-        if changed.iter().any(|changed| !changed.is_same) {
-            text.push_str(if dry_run {
-                "events behind the new position would be handled again\n"
-            } else {
-                "events behind the new position are handled again; `propulsiond checkpoint rewind --undo` restores the old progress\n"
-            });
+        let mut text: String = changed.iter().map(lines).collect();
+        if !dry_run && changed.iter().any(|changed| changed.again.is_some()) {
+            text.push_str("`propulsiond checkpoint rewind --undo` restores the old progress\n");
         }
         text
     }
 
     pub(crate) fn to_json(changed: &[Self]) -> Value {
         let described = changed.iter().map(|changed| {
-            json!({ "tranche": changed.tranche.as_str(), "from": changed.from, "to": changed.to, "changed": !changed.is_same })
+            json!({
+                "tranche": changed.tranche.as_str(),
+                "from": changed.from,
+                "to": changed.to,
+                "changed": changed.again.is_some(),
+                "handled_again": changed.again.as_ref().map(Again::to_json),
+            })
         });
         described.collect()
     }

@@ -230,6 +230,8 @@ struct Options {
     finite: bool,
     /// The path is standard input: it is read from its present place on, whatever it is, and its end is final.
     is_stdin: bool,
+    /// The files are read apart from the running pipeline: nothing is written, and no pipe is opened.
+    is_apart: bool,
 }
 
 /// The path of standard input.
@@ -257,6 +259,7 @@ impl Options {
             poll: settings.poll,
             finite: finite || is_stdin,
             is_stdin,
+            is_apart: false,
         })
     }
 }
@@ -284,17 +287,21 @@ fn contract(index: Index, map: Option<&map::Settings>) -> Contract {
 
 /// Builds the source. `finite`: the pipeline stops at the tail, so that a complete last line counts without its newline.
 pub fn source(settings: &Settings, context: &Context, finite: bool) -> anyhow::Result<JsonSource> {
+    source_of(settings, Options::new(settings, context, finite)?)
+}
+
+/// Builds a source that reads the files apart from the running pipeline.
+fn source_apart(settings: &Settings, context: &Context) -> anyhow::Result<JsonSource> {
+    source_of(settings, Options { is_apart: true, ..Options::new(settings, context, false)? })
+}
+
+fn source_of(settings: &Settings, options: Options) -> anyhow::Result<JsonSource> {
     anyhow::ensure!(
         !settings.path.is_empty(),
         "`path` is missing: name a file of JSON lines, or a directory of such files"
     );
     let reported = settings.tranche_per_file.then(Mutex::default);
-    Ok(JsonSource {
-        options: Arc::new(Options::new(settings, context, finite)?),
-        contract: settings.contract(),
-        clock: Clock::start(),
-        reported,
-    })
+    Ok(JsonSource { options: Arc::new(options), contract: settings.contract(), clock: Clock::start(), reported })
 }
 
 /// Reads everything through the log alone, which no pipeline on top of it can outrun. Returns the numbers of events and

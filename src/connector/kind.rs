@@ -147,6 +147,12 @@ pub trait SourceKind: Kind {
     /// The settings cannot be used, or the binary lacks the connector's feature.
     fn build(&self, context: &Context) -> anyhow::Result<Arc<dyn Source>>;
 
+    /// Builds a source that reads the same events apart from the running pipeline. It writes nothing, joins no group, and
+    /// takes no event from the pipeline. Its readers wait for no pace. `None`: each event can be read only once.
+    fn build_apart(&self, _context: &Context) -> Option<anyhow::Result<Arc<dyn Source>>> {
+        None
+    }
+
     /// Returns whether events are pushed into the source, through its [`inbox`](Self::inbox).
     fn is_pushed(&self) -> bool {
         false

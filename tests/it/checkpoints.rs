@@ -38,10 +38,18 @@ fn progress_is_reset_and_the_reset_undone() {
         let place = after_a_run(store);
         check(&checkpoint(&place, &["show", "p"]), 0, &["0: feed.jsonl line 2, committed 20"]);
         let dry = checkpoint(&place, &["reset", "p", "--dry-run"]);
-        check(&dry, 0, &["0: feed.jsonl line 2 would become nothing committed", "would be handled again"]);
+        check(
+            &dry,
+            0,
+            &["0: feed.jsonl line 2 would become nothing committed", "2 events of 2 streams would be handled again"],
+        );
         check(&checkpoint(&place, &["reset", "p"]), 0, &["0: feed.jsonl line 2 became nothing committed", "--undo"]);
         check(&checkpoint(&place, &["show", "p"]), 0, &["0: nothing committed"]);
-        check(&checkpoint(&place, &["rewind", "p", "--undo"]), 0, &["0: nothing committed became feed.jsonl line 2"]);
+        check(
+            &checkpoint(&place, &["rewind", "p", "--undo"]),
+            0,
+            &["0: nothing committed became feed.jsonl line 2", "no events are handled again"],
+        );
         check(&place.run(&["--until-tail"]), 0, &["finished: "]);
         assert_eq!(written(&place), 2, "nothing is handled again");
         check(&checkpoint(&place, &["reset", "p"]), 0, &[]);
@@ -116,4 +124,61 @@ fn a_running_pipeline_keeps_its_progress_unless_forced() {
     daemon.until("/pipelines/p", |_, body| body.contains("\"fenced\""));
     daemon.request("POST /pipelines/p/start", &[("content-type", "application/json")], "");
     daemon.until("/livez", |_, _| written(&place) >= 8);
+}
+
+/// Returns the events and streams that a change of the only tranche would have handled again.
+fn again(place: &Place, arguments: &[&str]) -> Value {
+    let arguments: Vec<_> = arguments.iter().copied().chain(["--dry-run", "--json"]).collect();
+    let output = checkpoint(place, &arguments);
+    check(&output, 0, &[]);
+    let changed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    changed[0]["handled_again"].clone()
+}
+
+#[test]
+fn the_events_that_a_change_has_handled_again_are_counted_behind_the_filter_and_up_to_the_progress() {
+    let line = |stream: &str, index: usize, kind: &str| {
+        format!("{{\"stream\":\"{stream}\",\"index\":{index},\"type\":\"{kind}\",\"data\":{{}}}}\n")
+    };
+    let feed: String = (0..3).flat_map(|index| [line("a-1", index, "A"), line("a-2", index, "B")]).collect();
+    let file = "[source.json]\npath = \"feed.jsonl\"\nbatch = 2\n[filter]\nexclude_events = [\"B\"]\n[sink.null]\n";
+    let place = Place::new(&[("p.toml", file), ("feed.jsonl", &feed)]);
+    check(&place.run(&["--until-tail"]), 0, &["finished: "]);
+    let later: String = (3..6).map(|index| line("a-1", index, "A")).collect();
+    std::fs::write(place.path("pipelines/feed.jsonl"), [feed, later].concat()).unwrap();
+    assert_eq!(again(&place, &["reset", "p"]), serde_json::json!({ "events": 3, "streams": 1, "more": false }));
+    // The unhandled events behind the stored progress do not count, and the command records no file for the pipeline.
+    let registry = || {
+        let files = std::fs::read_dir(place.path("data/json/p")).unwrap();
+        files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect::<Vec<_>>()
+    };
+    let before = registry();
+    check(&checkpoint(&place, &["reset", "p"]), 0, &["3 events of 1 stream are handled again"]);
+    assert_eq!(registry(), before);
+}
+
+#[test]
+fn events_count_from_the_new_position_to_the_old_one_alone() {
+    let file = "[source.generate]\ncount = 20\nstreams = 4\n[checkpoint.file]\n[sink.null]\n";
+    let place = Place::new(&[("q.toml", file)]);
+    check(&place.run(&["--until-tail"]), 0, &["finished: "]);
+    // The pace of the source does not slow the count.
+    place.write("q.toml", &file.replace("streams", "rate = 1\nstreams"));
+    assert_eq!(again(&place, &["set", "q", "15"]), serde_json::json!({ "events": 5, "streams": 4, "more": false }));
+    check(&checkpoint(&place, &["set", "q", "5"]), 0, &["15 events of 4 streams are handled again"]);
+    // A move forwards has nothing handled again.
+    assert_eq!(again(&place, &["set", "q", "10"]), serde_json::json!({ "events": 0, "streams": 0, "more": false }));
+    assert_eq!(again(&place, &["reset", "q"]), serde_json::json!({ "events": 5, "streams": 4, "more": false }));
+}
+
+#[test]
+fn the_number_of_events_is_unknown_if_the_source_cannot_be_read() {
+    let place = after_a_run("");
+    std::fs::remove_file(place.path("pipelines/feed.jsonl")).unwrap();
+    check(&checkpoint(&place, &["reset", "p", "--dry-run"]), 0, &["handled again is unknown: ", "feed.jsonl"]);
+    let place = Place::new(&[("p.toml", "[source.stdin]\n[sink.null]\n"), ("feed.jsonl", FEED)]);
+    let feed = std::fs::File::open(place.path("pipelines/feed.jsonl")).unwrap();
+    check(&run(place.command(&[]).stdin(feed)), 0, &["finished: "]);
+    let of_stdin = checkpoint(&place, &["reset", "p", "--dry-run"]);
+    check(&of_stdin, 0, &["handled again is unknown: the source delivers each event only once"]);
 }

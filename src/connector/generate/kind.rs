@@ -35,6 +35,10 @@ impl SourceKind for Settings {
     fn build(&self, context: &Context) -> anyhow::Result<Arc<dyn Source>> {
         Ok(Arc::new(super::source(self, context)?))
     }
+
+    fn build_apart(&self, context: &Context) -> Option<anyhow::Result<Arc<dyn Source>>> {
+        Some(Self { rate: None, ..self.clone() }.build(context))
+    }
 }
 
 fn reads(settings: &Settings) -> String {

@@ -99,6 +99,13 @@ impl SourceKind for Settings {
         Ok(Arc::new(super::source(self, context, context.finite)?))
     }
 
+    fn build_apart(&self, context: &Context) -> Option<anyhow::Result<Arc<dyn Source>>> {
+        // A missing file is an error of the read, and not a pipe.
+        let is_pipe = context.input(&self.path).metadata().is_ok_and(|found| !found.is_file() && !found.is_dir());
+        let build = || -> anyhow::Result<Arc<dyn Source>> { Ok(Arc::new(super::source_apart(self, context)?)) };
+        (!self.is_stdin() && !is_pipe).then(build)
+    }
+
     fn lost(&self, context: &Context, tranche: &str, position: &Position) -> Option<LostPosition> {
         let why = inspect::lost(self, context, tranche, position)?;
         let remedy = "restore the file; or write `on_replaced = \"restart\"` in `[source.json]`, which reads the present file from \

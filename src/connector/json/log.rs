@@ -117,11 +117,13 @@ impl Log {
     ) -> Result<Self, SourceError> {
         let floor = ahead.map(|ahead| ahead.last.major >> super::mapped::LINE_BITS);
         let read_to = ahead.and_then(|ahead| ahead.read_to.as_ref()).map(FilePosition::parse).transpose()?;
+        let mut registry = Registry::new(options.registry.join(file.unwrap_or(super::WHOLE)), floor);
+        registry.is_read_only = options.is_apart;
         Ok(Self {
             // The bytes of a pipe cannot be read again.
             read_to: read_to.filter(|read_to| !read_to.pipe && !read_to.file.is_empty()),
             path: options.path.clone(),
-            registry: Registry::new(options.registry.join(file.unwrap_or(super::WHOLE)), floor),
+            registry,
             file: file.map(str::to_owned),
             start: FilePosition::of(from)?,
             rereads: options.restart,

@@ -39,7 +39,7 @@ pub(super) struct Registry {
     floor: Option<u64>,
     /// The hash of the feed's path.
     log: Option<Hash>,
-    /// Nothing is written, as the log is only inspected.
+    /// Nothing is written: the log is only inspected, or read apart from the running pipeline.
     pub(super) is_read_only: bool,
     /// `None` until the first use.
     records: Option<Records>,
@@ -169,9 +169,11 @@ impl Registry {
         if known.any(|known| known.number == number && known.is_same_file(&wanted)) {
             return Ok(());
         }
-        let mut lines = Vec::new();
-        push_line(&mut lines, &wanted)?;
-        self.append(&lines)?.sync_data()?;
+        if !self.is_read_only {
+            let mut lines = Vec::new();
+            push_line(&mut lines, &wanted)?;
+            self.append(&lines)?.sync_data()?;
+        }
         if let Some(records) = &mut self.records {
             records.add(Record::Numbered(wanted));
         }
@@ -187,9 +189,11 @@ impl Registry {
             .zip(first..)
             .map(|((file, metadata), number)| Numbered::of(file, metadata, number, self.log))
             .collect();
-        let mut lines = Vec::new();
-        numbered.iter().try_for_each(|numbered| push_line(&mut lines, numbered))?;
-        self.append(&lines)?.sync_data()?;
+        if !self.is_read_only {
+            let mut lines = Vec::new();
+            numbered.iter().try_for_each(|numbered| push_line(&mut lines, numbered))?;
+            self.append(&lines)?.sync_data()?;
+        }
         if let Some(records) = &mut self.records {
             numbered.into_iter().for_each(|numbered| records.add(Record::Numbered(numbered)));
         }

@@ -118,6 +118,10 @@ impl Log {
 
     fn begin_as(&self, name: String, number: u64) -> Result<Current, SourceError> {
         let path = self.path_of(&name);
+        if self.options.is_apart && !files::metadata(&path)?.is_file() {
+            let doing = format!("read `{}`: a pipe keeps no events, and the pipeline needs them", path.display());
+            return Err(SourceError::new(SourceErrorKind::Refused, doing));
+        }
         self.open(FilePosition::start(name, number))?
             .ok_or_else(|| files::unavailable("open", &path, "it became shorter meanwhile"))
     }
