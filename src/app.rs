@@ -104,6 +104,7 @@ impl App {
             tasks: group.clone(),
             recorder: tracing.recorder(),
             until_tail,
+            reload: settings.reload.clone(),
         };
         let registry = Arc::new(Registry::default());
         let prepared = checked.into_iter().map(|checked| Prepared::new(checked, &surroundings));

@@ -1,5 +1,6 @@
 //! The command line as types, its completion scripts and its manual pages. `app` runs the commands.
 
+mod diff;
 mod exit;
 mod manual;
 mod mistake;
@@ -14,6 +15,7 @@ use crate::commands::scaffold::Template;
 use crate::config::document::Format;
 use crate::config::settings::{Flags, LogFormat};
 
+pub use diff::DiffArgs;
 pub use exit::ExitStatus;
 pub use manual::{completion, manual};
 pub use mistake::{CommandLine, explain};
@@ -48,6 +50,7 @@ impl Cli {
             Some(CommandArgs::Map(args)) => Command::Map(args),
             Some(CommandArgs::Doctor(args)) => Command::Doctor(args),
             Some(CommandArgs::Rebuild(args)) => Command::Rebuild(args),
+            Some(CommandArgs::Diff(args)) => Command::Diff(args),
             Some(CommandArgs::Status(args)) => Command::Status(args),
             Some(CommandArgs::Health) => Command::Health,
             Some(CommandArgs::Checkpoint(args)) => Command::Checkpoint(args),
@@ -76,6 +79,7 @@ pub enum Command<'a> {
     Map(&'a MapArgs),
     Doctor(&'a DoctorArgs),
     Rebuild(&'a RebuildArgs),
+    Diff(&'a DiffArgs),
     Status(&'a StatusArgs),
     Health,
     Checkpoint(&'a CheckpointArgs),
@@ -131,6 +135,14 @@ pub enum CommandArgs {
     /// 3: once the daemon is stopped, the same command catches up and exchanges the files. The former files are kept.
     #[command(after_help = RebuildArgs::HELP)]
     Rebuild(RebuildArgs),
+    /// Compare the effects of a handler with those of another one, over the last events of the source
+    ///
+    /// Runs the script of PIPELINE and that of FILE over the same events, without sink and checkpoint, and prints the lines
+    /// that only one of them emits, the new errors, and those that are gone. FILE is a pipeline file, or a script that takes
+    /// the place of the pipeline's own. The daemon may run meanwhile. A source is read forward, from a logged position near its
+    /// tail if there is one, for at most 30 seconds.
+    #[command(after_help = DiffArgs::HELP)]
+    Diff(DiffArgs),
     /// Show the pipelines of the running daemon: state, lag, rate, the oldest failing stream
     ///
     /// Asks the daemon that runs with the same settings, which must listen. The rate is the mean of the last ten seconds.

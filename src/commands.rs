@@ -12,3 +12,4 @@ pub(crate) mod client;
 pub(crate) mod control;
 pub(crate) mod checkpoint;
 pub(crate) mod status;
+pub(crate) mod diff;

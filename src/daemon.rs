@@ -2,11 +2,13 @@
 //!
 //! [`assembly`] makes a pipeline from its file. A [`keeper`] owns it from then on, and [`registry`] lists all of them for the
 //! API, the statistics and the progress display. [`reload`] applies changed files. [`exchange`] puts the files of a rebuild in
-//! the place of the present ones. [`apart`] reads a pipeline's source apart from the running pipeline.
+//! the place of the present ones. [`apart`] reads a pipeline's source apart from the running pipeline, and
+//! [`effects`] compares two handlers over its events.
 
 pub(crate) mod data_dir;
 pub(crate) mod exchange;
 pub(crate) mod apart;
+pub(crate) mod effects;
 pub(crate) mod assembly;
 pub(crate) mod keeper;
 pub(crate) mod registry;

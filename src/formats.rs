@@ -5,3 +5,4 @@ pub mod records;
 pub mod map;
 pub mod encode;
 pub(crate) mod words;
+pub(crate) mod diff;

@@ -32,7 +32,7 @@
 //! | [`spec`] | pipeline files: parse and check |
 //! | `daemon` | the pipelines of one process, their keepers, and the data directory |
 //! | `http` | the admin API, `/metrics` and `/health` |
-//! | [`commands`] | schema, explain, handler tests, doctor, rebuild, scaffold, list, status |
+//! | [`commands`] | schema, explain, handler tests, doctor, rebuild, scaffold, list, status, diff |
 //! | [`cli`] | the command line |
 //! | [`app`] | the composition root and the exit codes |
 //!

@@ -306,6 +306,12 @@ impl Script {
         Self(Arc::new(Inner { host, ..(*self.0).clone() }))
     }
 
+    /// Returns the same script to be run apart from its pipeline: with counters of its own, and a fixed result of `time.now()`.
+    pub(crate) fn apart(&self, now: OffsetDateTime) -> Self {
+        let host = Host { now: Some(now), metrics: Arc::default(), ..self.0.host.clone() };
+        Self(Arc::new(Inner { host, ..(*self.0).clone() }))
+    }
+
     /// Divides a filter between this script and the reader. The script takes the filter by type if it upcasts, as only it
     /// then knows the types to judge.
     pub fn with_filter(&self, filter: &Arc<Filter>) -> (Self, Arc<Filter>) {

@@ -7,21 +7,25 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
+use super::DATABASES_TO_CLOSE;
 use super::output::{Output, print, write};
 use crate::cli::{
-    self, CheckArgs, CheckpointArgs, CheckpointVerb, Cli, Command, CompletionArgs, ControlArgs, DoctorArgs, ExitStatus,
-    ExplainArgs, HowToChange, ListArgs, ManArgs, MapArgs, NewArgs, ReloadArgs, SchemaArgs, SchemaKind, StatusArgs,
-    TestArgs,
+    self, CheckArgs, CheckpointArgs, CheckpointVerb, Cli, Command, CompletionArgs, ControlArgs, DiffArgs, DoctorArgs,
+    ExitStatus, ExplainArgs, HowToChange, ListArgs, ManArgs, MapArgs, NewArgs, ReloadArgs, SchemaArgs, SchemaKind,
+    StatusArgs, TestArgs,
 };
 use crate::clock::Clock;
 use crate::commands::checkpoint::{Change, Changed, Checkpoints, Target};
 use crate::commands::client::Client;
+use crate::commands::diff::NotCompared;
 use crate::commands::doctor::NotLooked;
 use crate::commands::explain::Explanation;
 use crate::commands::map::{Language, NotTried};
 use crate::commands::scaffold::ScaffoldError;
 use crate::commands::status::Pipelines;
-use crate::commands::{checkpoint, control, doctor, explain, handler_tests, list, map, scaffold, schema};
+use crate::commands::{
+    checkpoint, control, diff as handlers, doctor, explain, handler_tests, list, map, scaffold, schema,
+};
 use crate::config::document::{Format, Problem, closest};
 use crate::config::scalar;
 use crate::config::settings::{self, DaemonSettings};
@@ -72,6 +76,7 @@ pub fn run(cli: &Cli, settings: &DaemonSettings, advice: Vec<Problem>, output: O
         Command::Explain(args) => explain(settings, args, output),
         Command::Test(args) => test(settings, args, cli.common.log_level.is_some(), output),
         Command::Doctor(args) => doctor(settings, args, output),
+        Command::Diff(args) => diff(settings, args, output),
         Command::Status(args) => status(settings, args, output),
         Command::Health => health(settings, output),
         Command::Checkpoint(args) => checkpoint(settings, args, output),
@@ -330,6 +335,27 @@ fn checkpoint(settings: &DaemonSettings, args: &CheckpointArgs, output: Output) 
     match asked(act) {
         Ok(()) => ExitStatus::Ok,
         Err(error) => no_answer(&error, output),
+    }
+}
+
+fn diff(settings: &DaemonSettings, args: &DiffArgs, output: Output) -> ExitStatus {
+    let data = settings.data_dir();
+    let compare = async || match find(&args.directories(), &args.pipeline) {
+        Ok(file) => {
+            let compared = handlers::run(&data, &file, &args.against, args.last).await;
+            // The log of progress may be in a database, which is closed again.
+            let _open = crate::connector::closed(DATABASES_TO_CLOSE).await;
+            compared
+        }
+        Err(problem) => Err(NotCompared::Files(vec![problem])),
+    };
+    match asked(async || Ok(compare().await)) {
+        Ok(Ok(diff)) => {
+            output.result(|| diff.to_json(), |_| diff.render());
+            if diff.comparison.is_equal() { ExitStatus::Ok } else { ExitStatus::Failed }
+        }
+        Ok(Err(NotCompared::Files(problems))) => output.problems(&problems),
+        Ok(Err(NotCompared::Unreadable(error))) | Err(error) => output.environment(&error),
     }
 }
 

@@ -55,7 +55,6 @@
 //! no null, and no numbers beyond 64 bits.
 
 mod compare;
-mod diff;
 mod file;
 mod find;
 mod plan;

@@ -7,6 +7,7 @@ mod otlp;
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -46,12 +47,55 @@ pub struct DaemonSettings {
     #[serde(with = "interval")]
     #[schemars(with = "IntervalText")]
     pub watch: Option<Duration>,
+    /// The conditions of reloads.
+    pub reload: ReloadSettings,
     /// Access to the admin API.
     pub http: HttpSettings,
     /// The log on standard error.
     pub log: LogSettings,
     /// The export of traces.
     pub otlp: OtlpSettings,
+}
+
+/// `[reload]`: the conditions of reloads.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReloadSettings {
+    /// The comparison that a changed handler must pass before it takes the place of the running one. The gate runs both over
+    /// the last events of the source.
+    pub gate: Gate,
+    /// The number of events that the gate compares the handlers over.
+    pub gate_events: NonZeroUsize,
+}
+
+/// The comparison that a changed handler must pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gate {
+    /// Every handler passes.
+    #[default]
+    None,
+    /// The changed handler fails on no event that the running one handles.
+    NoNewErrors,
+    /// The changed handler has the same effects and errors.
+    EffectsEqual,
+}
+
+impl Gate {
+    /// Returns the name in the settings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::NoNewErrors => "no-new-errors",
+            Self::EffectsEqual => "effects-equal",
+        }
+    }
+}
+
+impl Default for ReloadSettings {
+    fn default() -> Self {
+        Self { gate: Gate::None, gate_events: const { NonZeroUsize::new(1_000).expect("it is not zero") } }
+    }
 }
 
 /// `[http]`: access to the admin API.
@@ -104,6 +148,7 @@ impl Default for DaemonSettings {
             data_dir: Text::literal("data"),
             drain: Duration::from_secs(25),
             watch: Some(Duration::from_secs(1)),
+            reload: ReloadSettings::default(),
             http: HttpSettings::default(),
             log: LogSettings::default(),
             otlp: OtlpSettings::default(),

@@ -1,17 +1,21 @@
 //! Reads a part of a pipeline's source apart from the running pipeline: without a claim, a checkpoint or a sink.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use hashbrown::HashMap;
 use tokio::time::timeout_at;
 
+use crate::checkpoint::LogReason;
 use crate::clock::{Clock, Timestamp};
 use crate::connector::{Context, SourceKind};
-use crate::event::Event;
+use crate::event::{Event, Indexes, Kind};
 use crate::position::{Position, StartAt, TrancheId};
-use crate::source::{Next, Room, Source, TrancheReader};
+use crate::source::{Changes, Next, Room, Source, TrancheChange, TrancheReader};
+use crate::spec::{Definition, Progress};
 
 /// The events of one read. Sources with pages of a fixed size ignore it.
 const ROOM: Room = Room { events: 1_000, bytes: 8 << 20 };
@@ -100,5 +104,144 @@ impl Apart {
         batch.events.truncate(room);
         budget.events -= batch.events.len() as u64;
         Ok(Some((batch.events, at_tail)))
+    }
+}
+
+/// The longest time of a read for the last events of a source.
+pub(crate) const MAX_READ_TIME: Duration = Duration::from_secs(30);
+
+/// The last events of a source.
+pub(crate) struct Sample {
+    /// In read order within each tranche.
+    pub events: Vec<(TrancheId, Event)>,
+    pub indexes: Indexes,
+    /// The number of events that were read to find them.
+    pub read: u64,
+    /// The time was over before the tail of each tranche.
+    pub is_partial: bool,
+}
+
+/// Positions of earlier commits by tranche, the newest first.
+pub(crate) type Starts = HashMap<TrancheId, Vec<Position>>;
+
+/// Returns the stored position of each tranche, and those that the checkpoint store logged. They lie near the tail, and save a
+/// read from the origin. A store that cannot be read has none.
+pub(crate) async fn logged(definition: &Definition, context: &Context) -> Starts {
+    let Progress::Store(store) = &definition.progress else { return Starts::new() };
+    // A store that does not exist must not be created here.
+    if definition.local_store(&context.data).is_none_or(|path| !path.exists()) {
+        return Starts::new();
+    }
+    let Ok(store) = store.build(context) else { return Starts::new() };
+    let mut starts = Starts::new();
+    for listed in store.list(definition.group(), &definition.source_id()).await.unwrap_or_default() {
+        let log = store.log(&listed.key).await.unwrap_or_default();
+        let commits = log.into_iter().filter(|entry| entry.reason == LogReason::Commit).map(|entry| entry.progress);
+        let stored = std::iter::once(listed.progress).chain(commits);
+        let positions = stored.filter_map(|progress| progress.and_then(|progress| progress.position));
+        starts.insert(listed.key.tranche, positions.collect());
+    }
+    starts
+}
+
+impl Apart {
+    /// Returns the last `count` of the `wanted` events, in equal parts from all tranches.
+    ///
+    /// A source cannot be read backwards. Each tranche is therefore read to its tail from ever earlier positions of `starts`,
+    /// and then from its origin, until there are enough events.
+    ///
+    /// # Errors
+    /// The source cannot be read.
+    pub(crate) async fn last(
+        &self,
+        count: usize,
+        time: Duration,
+        starts: &Starts,
+        wanted: impl Fn(&Event) -> bool,
+    ) -> anyhow::Result<Sample> {
+        let end = self.clock.now() + time;
+        let mut sample =
+            Sample { events: Vec::new(), indexes: self.source.contract().indexes, read: 0, is_partial: false };
+        let tranches = timeout_at(self.clock.instant(end), self.tranches()).await;
+        let tranches = tranches.context("the source did not answer in time")??;
+        let share = count.div_ceil(tranches.len().max(1));
+        for (number, (tranche, origin)) in tranches.iter().enumerate() {
+            // A long tranche must not take the time of those behind it.
+            let now = self.clock.now();
+            let until = now + end.since(now) / u32::try_from(tranches.len() - number).unwrap_or(u32::MAX);
+            let mut budget = Budget { events: u64::MAX, until };
+            let logged = starts.get(tranche).map_or(&[][..], Vec::as_slice);
+            let starts = (0..usize::BITS).map_while(|power| logged.get((1_usize << power) - 1)).map(Some);
+            for from in starts.chain([origin.as_ref()]) {
+                let is_last = from == origin.as_ref();
+                let mut tail = Tail { events: VecDeque::new(), count: share, read: 0 };
+                let extent = self.read(tranche, from, &mut budget, |events| tail.add(events, &wanted)).await;
+                match extent {
+                    // The position of an old commit may be lost.
+                    Err(_) if !is_last => continue,
+                    Err(error) => return Err(error),
+                    Ok(extent) if is_last || extent == Extent::Limit || tail.events.len() == share => {
+                        sample.is_partial |= extent == Extent::Limit;
+                        sample.read += tail.read;
+                        sample.events.extend(tail.events.into_iter().map(|event| (tranche.clone(), event)));
+                        break;
+                    }
+                    Ok(_) => {}
+                }
+            }
+        }
+        Ok(sample)
+    }
+
+    /// Returns the tranches that exist now, each with its origin.
+    async fn tranches(&self) -> anyhow::Result<Vec<(TrancheId, Option<Position>)>> {
+        let (changes, mut reported) = Changes::channel();
+        let collect = async {
+            let mut tranches = Vec::new();
+            while let Some(change) = reported.recv().await {
+                match change {
+                    TrancheChange::Added { tranche, origin, .. } => tranches.push((tranche, origin)),
+                    TrancheChange::Settled => break,
+                    TrancheChange::Removed { .. } | TrancheChange::Lost { .. } => {}
+                }
+            }
+            tranches
+        };
+        let watch = async {
+            match self.source.watch(&changes).await {
+                Ok(()) => std::future::pending().await,
+                Err(error) => error,
+            }
+        };
+        tokio::select! {
+            biased;
+            tranches = collect => Ok(tranches),
+            error = watch => Err(error.into()),
+        }
+    }
+}
+
+/// The last events of a tranche so far.
+struct Tail {
+    events: VecDeque<Event>,
+    count: usize,
+    read: u64,
+}
+
+impl Tail {
+    fn add(&mut self, events: Vec<Event>, wanted: &impl Fn(&Event) -> bool) -> ControlFlow<()> {
+        self.read += events.len() as u64;
+        for mut event in events {
+            if !matches!(event.kind(), Kind::Event | Kind::Unfold) || !wanted(&event) {
+                continue;
+            }
+            if self.events.len() == self.count {
+                self.events.pop_front();
+            }
+            // A kept event must not keep its whole read buffer alive.
+            event.detach();
+            self.events.push_back(event);
+        }
+        ControlFlow::Continue(())
     }
 }

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 
 use super::exchange::{self, AtStart};
 use super::registry::Defined;
+use crate::config::settings::ReloadSettings;
 use crate::connector::{Clients, Context};
 use crate::handler::AnyHandler;
 use crate::pipeline::counts::Observer;
@@ -31,6 +32,8 @@ pub(crate) struct Surroundings {
     pub recorder: Option<Recorder>,
     /// Every pipeline ends at its tail.
     pub until_tail: bool,
+    /// The conditions of reloads.
+    pub reload: ReloadSettings,
 }
 
 /// A pipeline that can run, and the handles on it.

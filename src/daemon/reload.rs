@@ -4,6 +4,7 @@
 //! keepers. A file that fails `check` changes nothing: its running pipeline goes on.
 
 mod carry;
+mod gate;
 mod plan;
 mod watch;
 
@@ -12,6 +13,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::assembly::{self, Prepared, Surroundings};
 use super::keeper::{Redefined, Redefinition};
@@ -36,6 +39,8 @@ pub(crate) struct Reloader {
     metrics: ReloadMetrics,
     /// Held during a reload: two at a time would undo each other's changes.
     turn: tokio::sync::Mutex<Turn>,
+    /// Ends the comparisons of the gate when the daemon stops.
+    stop: CancellationToken,
     refused: Mutex<Vec<RefusedFile>>,
 }
 
@@ -109,8 +114,8 @@ impl Reloader {
         group: Group,
     ) -> Self {
         let metrics = surroundings.metrics.reloads();
-        let (turn, refused) = Default::default();
-        Self { paths, surroundings, registry, clock, group, metrics, turn, refused }
+        let (turn, stop, refused) = Default::default();
+        Self { paths, surroundings, registry, clock, group, metrics, turn, stop, refused }
     }
 
     /// Compares the files with the running pipelines, and applies the difference unless it is a dry run. Returns once every
@@ -121,18 +126,11 @@ impl Reloader {
             let problem = Problem::new(&self.paths[0], "the daemon is draining: its files are read at the next start");
             return self.refuse_all(dry_run, &[problem]);
         }
-        let running: BTreeMap<_, _> = self
-            .registry
-            .pipelines()
-            .iter()
-            .map(|pipeline| (pipeline.name.to_string(), pipeline.defined().checked.clone()))
-            .collect();
-        let (paths, data) = (self.paths.clone(), self.surroundings.data.clone());
-        let planned = blocking::start(move || Plan::make(&running, &paths, &data)).result().await;
-        let plan = match planned {
-            Ok(Ok(plan)) => plan,
-            Ok(Err(problems)) => return self.refuse_all(dry_run, &problems),
-            Err(lost) => return self.refuse_all(dry_run, &[Problem::new(&self.paths[0], lost.to_string())]),
+        // A dry run changes nothing: no other reload need wait for its comparisons.
+        let _turn = (!dry_run).then_some(turn);
+        let plan = match self.plan().await {
+            Ok(plan) => plan,
+            Err(problems) => return self.refuse_all(dry_run, &problems),
         };
         let mut pipelines = plan.shown();
         if !dry_run {
@@ -157,6 +155,46 @@ impl Reloader {
         report
     }
 
+    /// Compares the files with the running pipelines. A file whose handler the gate refuses counts as a wrong one.
+    ///
+    /// # Errors
+    /// Mistakes that belong to no single pipeline.
+    async fn plan(&self) -> Result<Plan, Vec<Problem>> {
+        let running: BTreeMap<_, _> = self
+            .registry
+            .pipelines()
+            .iter()
+            .map(|pipeline| (pipeline.name.to_string(), pipeline.defined().checked.clone()))
+            .collect();
+        let mut gated = BTreeMap::new();
+        loop {
+            let (old, known) = (running.clone(), gated.clone());
+            let (paths, data) = (self.paths.clone(), self.surroundings.data.clone());
+            let planned = blocking::start(move || Plan::make(&old, &paths, &data, known)).result().await;
+            let plan = planned.map_err(|lost| vec![Problem::new(&self.paths[0], lost.to_string())])??;
+            let refused = self.gate(&running, &plan).await;
+            if refused.is_empty() {
+                return Ok(plan);
+            }
+            // The present definitions of these pipelines take part in the checks of the others.
+            gated.extend(refused);
+        }
+    }
+
+    /// Returns the pipelines whose changed handlers the gate refuses, with the reasons.
+    async fn gate(&self, running: &BTreeMap<String, Checked>, plan: &Plan) -> BTreeMap<String, Vec<Problem>> {
+        let mut refused = BTreeMap::new();
+        for (name, change) in &plan.changes {
+            let Some(old) = running.get(name) else { continue };
+            let context = assembly::context(old, &self.surroundings);
+            let judged = gate::judge(&self.surroundings.reload, old, change, &context, &self.stop);
+            if let Err(problems) = judged.instrument(pipeline_span(name)).await {
+                refused.insert(name.clone(), problems);
+            }
+        }
+        refused
+    }
+
     /// Reloads without a caller: files changed, or a signal came.
     async fn reload_unasked(&self) {
         if !self.turn.lock().await.is_over {
@@ -166,6 +204,7 @@ impl Reloader {
 
     /// Lets a reload that is under way end, and refuses all later ones.
     pub(crate) async fn close(&self) {
+        self.stop.cancel();
         self.turn.lock().await.is_over = true;
     }
 

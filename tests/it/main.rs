@@ -10,6 +10,7 @@ mod commands;
 mod contract;
 mod corpus;
 mod daemon;
+mod diff;
 mod deploy;
 mod docs;
 mod doctor;

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::diff;
 use super::file::{Class, Fails, Returns};
 use super::plan::{Emits, Ends, Stream};
+use crate::formats::diff;
 use crate::handler::{Decision, HandlerError, NextIndex};
 
 /// Returns the differences from the expected result, as messages for the author of the test. `result`: `None` if no event was

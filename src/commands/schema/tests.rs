@@ -129,6 +129,8 @@ fn defaults_are_shown_as_a_file_has_them() {
             OtlpSettings.sample = 0.01
             OtlpSettings.service_name = "propulsiond"
             OtlpSettings.timeout = "10s"
+            ReloadSettings.gate = "none"
+            ReloadSettings.gate_events = 1000
         "#]],
     );
     check_defaults(

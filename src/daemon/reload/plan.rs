@@ -39,6 +39,7 @@ pub(crate) enum Change {
 
 impl Plan {
     /// Reads and checks the files at `paths`, and compares them with the running definitions. `data` is the data directory.
+    /// `gated`: the pipelines whose handlers the gate refuses, with the reasons.
     ///
     /// # Errors
     /// Mistakes that belong to no single pipeline: a directory that cannot be read or is empty, a bad file name.
@@ -46,10 +47,14 @@ impl Plan {
         running: &BTreeMap<String, Checked>,
         paths: &[PathBuf],
         data: &Path,
+        gated: BTreeMap<String, Vec<Problem>>,
     ) -> Result<Self, Vec<Problem>> {
-        let (mut passed, mut refused) = (BTreeMap::new(), BTreeMap::new());
+        let (mut passed, mut refused) = (BTreeMap::new(), gated);
         for file in spec::find(paths)? {
             let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            if refused.contains_key(&name) {
+                continue;
+            }
             match spec::load_file(&file).and_then(|loaded| alone(loaded, data)) {
                 Ok(checked) => drop(passed.insert(name, checked)),
                 Err(problems) => drop(refused.insert(name, problems)),

@@ -11,7 +11,7 @@ const CONTEXT: usize = 3;
 const MAX_TIME: Duration = Duration::from_millis(500);
 
 /// Returns the lines of both lists: `-` marks those of `before` only, `+` those of `after` only. Long equal runs are cut.
-pub(super) fn of(before: &[String], after: &[String]) -> String {
+pub(crate) fn of(before: &[String], after: &[String]) -> String {
     let marked = align(before, after);
     let near = |at: usize| {
         let from = at.saturating_sub(CONTEXT);
@@ -28,7 +28,8 @@ pub(super) fn of(before: &[String], after: &[String]) -> String {
     out.join("\n")
 }
 
-fn align(before: &[String], after: &[String]) -> Vec<(ChangeTag, String)> {
+/// Returns the lines of both lists in one order, each with the list that it belongs to.
+pub(crate) fn align(before: &[String], after: &[String]) -> Vec<(ChangeTag, String)> {
     let before: Vec<_> = before.iter().map(String::as_str).collect();
     let after: Vec<_> = after.iter().map(String::as_str).collect();
     let diff = TextDiff::configure().timeout(MAX_TIME).diff_slices(&before, &after);
