@@ -4,7 +4,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::client::Client;
-use crate::daemon::reload::{Action, Reloaded, Report};
+use crate::connector::prose::counted;
+use crate::daemon::reload::{Action, Reloaded, Report, Seen};
 use crate::telemetry::health::State;
 
 /// The answer to a command.
@@ -61,8 +62,17 @@ pub(crate) fn render_reload(report: &Report) -> String {
     text
 }
 
+/// Renders the handled events of a new type.
+fn of_type(seen: &Seen) -> String {
+    let Seen { event_type, tranche, since, stream, index, events, more, .. } = seen;
+    let (more, events) = (if *more { "more than " } else { "" }, counted(*events, "handled event"));
+    format!(
+        "  `{event_type}`: {more}{events} in tranche {tranche} since {since}, the first in `{stream}` at index {index}\n"
+    )
+}
+
 fn line(reloaded: &Reloaded, dry_run: bool) -> String {
-    let Reloaded { pipeline, action, changed, new_event_types, why } = reloaded;
+    let Reloaded { pipeline, action, changed, new_event_types, handled_before, handled_before_unknown, why } = reloaded;
     let (will, done) = match action {
         Action::Start => ("starts", "started"),
         Action::Stop => ("drains and stops", "stopped"),
@@ -91,6 +101,12 @@ fn line(reloaded: &Reloaded, dry_run: bool) -> String {
             "  new in the script: {}; handled events of such types stay handled\n",
             types.join(", ")
         ));
+        handled_before.iter().for_each(|seen| text.push_str(&of_type(seen)));
+        if let Some(why) = handled_before_unknown {
+            text.push_str(&format!("  the number of such events is unknown: {why}\n"));
+        } else if dry_run && handled_before.is_empty() {
+            text.push_str("  no handled event has such a type\n");
+        }
     }
     for line in why.iter().flat_map(|why| why.lines()) {
         text.push_str(&format!("  {line}\n"));

@@ -13,9 +13,9 @@ use crate::checkpoint::LogReason;
 use crate::clock::{Clock, Timestamp};
 use crate::connector::{Context, SourceKind};
 use crate::event::{Event, Indexes, Kind};
-use crate::position::{Position, StartAt, TrancheId};
-use crate::source::{Changes, Next, Room, Source, TrancheChange, TrancheReader};
-use crate::spec::{Definition, Progress};
+use crate::position::{Ordinal, OrdinalSet, Position, Progress, StartAt, TrancheId};
+use crate::source::{Batch, Changes, Next, Room, Source, TrancheChange};
+use crate::spec::{self, Definition};
 
 /// The events of one read. Sources with pages of a fixed size ignore it.
 const ROOM: Room = Room { events: 1_000, bytes: 8 << 20 };
@@ -24,6 +24,20 @@ const ROOM: Room = Room { events: 1_000, bytes: 8 << 20 };
 pub(crate) struct Apart {
     source: Arc<dyn Source>,
     clock: Clock,
+}
+
+/// The events of one read of a tranche.
+pub(crate) struct Part<'a> {
+    /// The position that they were read from. `None`: the origin.
+    pub from: Option<&'a Position>,
+    pub events: Vec<Event>,
+}
+
+/// The events that a stored progress covers. Positions cannot be compared, and ordinals can.
+pub(crate) struct Covered {
+    /// The first event behind the position. `None`: no event lies behind it.
+    end: Option<Ordinal>,
+    above: OrdinalSet,
 }
 
 /// The rest of the events and of the time that reads may take. Several reads share it.
@@ -64,6 +78,38 @@ impl Apart {
         self.source.contract().ordinals
     }
 
+    /// Describes a position to operators.
+    pub(crate) fn describe(&self, position: Option<&Position>) -> String {
+        position.map_or_else(|| "origin".to_owned(), |position| self.source.describe(position))
+    }
+
+    /// Finds the events of a tranche that a progress covers.
+    ///
+    /// # Errors
+    /// The source cannot be read behind the position.
+    pub(crate) async fn covered(
+        &self,
+        tranche: &TrancheId,
+        progress: &Progress,
+        budget: &mut Budget,
+    ) -> anyhow::Result<Covered> {
+        let above = progress.handled.clone();
+        // Nothing lies below the origin.
+        let Some(position) = &progress.position else { return Ok(Covered { end: Some(Ordinal::default()), above }) };
+        let mut end = None;
+        let look = |part: Part<'_>| match part.events.first() {
+            None => ControlFlow::Continue(()),
+            Some(event) => {
+                end = Some(event.at());
+                ControlFlow::Break(())
+            }
+        };
+        match self.read(tranche, Some(position), budget, look).await? {
+            Extent::Limit => anyhow::bail!("the source did not answer in time"),
+            Extent::Tail | Extent::Enough => Ok(Covered { end, above }),
+        }
+    }
+
     /// Reads a tranche from a position on. `each` gets the events of each batch.
     ///
     /// # Errors
@@ -73,37 +119,44 @@ impl Apart {
         tranche: &TrancheId,
         from: Option<&Position>,
         budget: &mut Budget,
-        mut each: impl FnMut(Vec<Event>) -> ControlFlow<()>,
+        mut each: impl FnMut(Part<'_>) -> ControlFlow<()>,
     ) -> anyhow::Result<Extent> {
-        let from = from.cloned().map_or(StartAt::Origin, StartAt::Position);
-        let mut reader = self.source.open(tranche, from, None);
+        let mut from = from.cloned();
+        let mut reader = self.source.open(tranche, from.clone().map_or(StartAt::Origin, StartAt::Position), None);
         loop {
             if budget.events == 0 {
                 return Ok(Extent::Limit);
             }
-            let Some((events, at_tail)) = self.next(&mut *reader, budget).await? else { return Ok(Extent::Limit) };
-            if each(events).is_break() {
+            let Ok(next) = timeout_at(self.clock.instant(budget.until), reader.next(ROOM)).await else {
+                return Ok(Extent::Limit);
+            };
+            let Next::Batch(Batch { mut events, resume_at, at_tail, .. }) = next? else { return Ok(Extent::Tail) };
+            let is_cut = events.len() as u64 > budget.events;
+            events.truncate(usize::try_from(budget.events).unwrap_or(usize::MAX));
+            budget.events -= events.len() as u64;
+            if each(Part { from: from.as_ref(), events }).is_break() {
                 return Ok(Extent::Enough);
             }
-            if at_tail {
+            if at_tail && !is_cut {
                 return Ok(Extent::Tail);
             }
+            from = Some(resume_at);
         }
     }
+}
 
-    /// Returns the next events, and whether they reach to the tail. `None`: the time is over.
-    async fn next(
-        &self,
-        reader: &mut dyn TrancheReader,
-        budget: &mut Budget,
-    ) -> anyhow::Result<Option<(Vec<Event>, bool)>> {
-        let Ok(next) = timeout_at(self.clock.instant(budget.until), reader.next(ROOM)).await else { return Ok(None) };
-        let Next::Batch(mut batch) = next? else { return Ok(Some((Vec::new(), true))) };
-        let room = usize::try_from(budget.events).unwrap_or(usize::MAX);
-        let at_tail = batch.at_tail && batch.events.len() <= room;
-        batch.events.truncate(room);
-        budget.events -= batch.events.len() as u64;
-        Ok(Some((batch.events, at_tail)))
+impl Covered {
+    pub(crate) fn covers(&self, at: Ordinal) -> bool {
+        self.is_below_end(at) || self.above.contains(at)
+    }
+
+    /// Returns whether the progress covers neither this event nor a later one.
+    pub(crate) fn is_past(&self, at: Ordinal) -> bool {
+        !self.is_below_end(at) && self.above.last().is_none_or(|last| at > last)
+    }
+
+    fn is_below_end(&self, at: Ordinal) -> bool {
+        self.end.is_none_or(|end| at < end)
     }
 }
 
@@ -127,7 +180,7 @@ pub(crate) type Starts = HashMap<TrancheId, Vec<Position>>;
 /// Returns the stored position of each tranche, and those that the checkpoint store logged. They lie near the tail, and save a
 /// read from the origin. A store that cannot be read has none.
 pub(crate) async fn logged(definition: &Definition, context: &Context) -> Starts {
-    let Progress::Store(store) = &definition.progress else { return Starts::new() };
+    let spec::Progress::Store(store) = &definition.progress else { return Starts::new() };
     // A store that does not exist must not be created here.
     if definition.local_store(&context.data).is_none_or(|path| !path.exists()) {
         return Starts::new();
@@ -175,7 +228,7 @@ impl Apart {
             for from in starts.chain([origin.as_ref()]) {
                 let is_last = from == origin.as_ref();
                 let mut tail = Tail { events: VecDeque::new(), count: share, read: 0 };
-                let extent = self.read(tranche, from, &mut budget, |events| tail.add(events, &wanted)).await;
+                let extent = self.read(tranche, from, &mut budget, |part| tail.add(part.events, &wanted)).await;
                 match extent {
                     // The position of an old commit may be lost.
                     Err(_) if !is_last => continue,

@@ -4,6 +4,7 @@
 //! keepers. A file that fails `check` changes nothing: its running pipeline goes on.
 
 mod carry;
+mod first_seen;
 mod gate;
 mod plan;
 mod watch;
@@ -26,6 +27,7 @@ use crate::runtime::supervise::{Group, pipeline_span};
 use crate::spec::Checked;
 use crate::telemetry::health::{Command, RefusedFile};
 use crate::telemetry::metrics::ReloadMetrics;
+pub(crate) use first_seen::Seen;
 pub(crate) use plan::{Change, Plan};
 pub(crate) use watch::watch;
 
@@ -72,6 +74,12 @@ pub(crate) struct Reloaded {
     /// The event types that the new script names and the old one did not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub new_event_types: Vec<String>,
+    /// The handled events of these types, in a dry run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub handled_before: Vec<Seen>,
+    /// The reason for which a dry run does not know them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handled_before_unknown: Option<String>,
     /// The reason of a refusal or a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
@@ -133,6 +141,9 @@ impl Reloader {
             Err(problems) => return self.refuse_all(dry_run, &problems),
         };
         let mut pipelines = plan.shown();
+        if dry_run {
+            self.look_back(&plan, &mut pipelines).await;
+        }
         if !dry_run {
             for advice in &plan.advice {
                 tracing::warn!(help = advice.help.as_deref(), "{advice}");
@@ -178,6 +189,23 @@ impl Reloader {
             }
             // The present definitions of these pipelines take part in the checks of the others.
             gated.extend(refused);
+        }
+    }
+
+    /// Finds the handled events of the types that the changed scripts name for the first time.
+    async fn look_back(&self, plan: &Plan, pipelines: &mut [Reloaded]) {
+        for shown in pipelines.iter_mut().filter(|shown| !shown.new_event_types.is_empty()) {
+            let Some(Change::InPlace { new, .. } | Change::Restart { new, .. }) = plan.changes.get(&shown.pipeline)
+            else {
+                continue;
+            };
+            let Some(pipeline) = self.registry.find(&shown.pipeline) else { continue };
+            let old = pipeline.defined();
+            let context = assembly::context(&old.checked, &self.surroundings);
+            match first_seen::find(&old.checked, new, &context, &shown.new_event_types).await {
+                Ok(seen) => shown.handled_before = seen,
+                Err(error) => shown.handled_before_unknown = Some(format!("{error:#}")),
+            }
         }
     }
 
@@ -336,7 +364,8 @@ impl Reloader {
 
 impl Reloaded {
     fn new(pipeline: &str, action: Action) -> Self {
-        let (changed, new_event_types) = Default::default();
-        Self { pipeline: pipeline.to_owned(), action, changed, new_event_types, why: None }
+        let (changed, new_event_types, handled_before) = Default::default();
+        let pipeline = pipeline.to_owned();
+        Self { pipeline, action, changed, new_event_types, handled_before, handled_before_unknown: None, why: None }
     }
 }

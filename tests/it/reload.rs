@@ -350,6 +350,28 @@ fn the_commands_of_the_operator_are_on_the_command_line() {
 }
 
 #[test]
+fn a_dry_run_counts_the_handled_events_of_new_types_since_their_first() {
+    let (place, daemon) = started("off");
+    let placed = |index: usize| event(2, index).replace("\"A\"", "\"Placed\"");
+    append(&place, &[event(1, 1), placed(0), event(1, 2), placed(1)].concat());
+    until_rows(&place, &daemon, 5);
+    daemon.until("/pipelines/p", |_, body| body.contains(r#"\"line\":5"#));
+    place.write("p.rhai", &script("two").replace("emit(", "if event.type == \"Placed\" { return; } emit("));
+    let plan = command(&daemon, &["reload", "--dry-run"]);
+    check(&plan, 0, &["`Placed`: 2 handled events in tranche 0 since origin, the first in `s-2` at index 0"]);
+    place.write("p.rhai", &script("two").replace("emit(", "if event.type == \"Sent\" { return; } emit("));
+    check(
+        &command(&daemon, &["reload", "--dry-run"]),
+        0,
+        &["new in the script: `Sent`", "no handled event has such a type"],
+    );
+    // Events in other places cannot be counted.
+    std::fs::rename(place.path("pipelines/feed.jsonl"), place.path("feed.jsonl")).unwrap();
+    check(&command(&daemon, &["reload", "--dry-run"]), 0, &["the number of such events is unknown: ", "feed.jsonl"]);
+    assert_eq!(action(&reload(&daemon, "{\"dry_run\":true}").1, "p"), "in_place");
+}
+
+#[test]
 fn a_finite_job_reads_its_files_once() {
     let place = Place::new(&[("p.toml", "stop = { after = \"1h\" }\n[source.generate]\nrate = 1\n[sink.null]\n")]);
     let daemon = start(&place, "20ms");

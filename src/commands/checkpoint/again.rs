@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use crate::config::filter::{Filter, FilterMatch};
 use crate::connector::Context;
 use crate::connector::prose::counted;
-use crate::daemon::apart::{Apart, Budget, Extent};
+use crate::daemon::apart::{Apart, Budget, Extent, Part};
 use crate::event::{Event, Kind};
-use crate::position::{Ordinal, OrdinalSet, Position, Progress, TrancheId};
+use crate::position::{OrdinalSet, Progress, TrancheId};
 use crate::spec::{self, Definition};
 
 /// The most events that a count reads, of all tranches together.
@@ -93,17 +93,17 @@ async fn count(
     now: &Progress,
     target: Option<&Progress>,
 ) -> anyhow::Result<Count> {
-    let end = end(apart, budget, tranche, now.position.as_ref()).await?;
+    let covered = apart.covered(tranche, now, budget).await?;
     let none = OrdinalSet::new();
     let still_handled = target.map_or(&none, |target| &target.handled);
     let mut count = Count::default();
-    let add = |events: Vec<Event>| {
-        for event in events {
+    let add = |part: Part<'_>| {
+        for event in part.events {
             let at = event.at();
-            if !end.is_above(at) && now.handled.last().is_none_or(|last| at > last) {
+            if covered.is_past(at) {
                 return ControlFlow::Break(());
             }
-            if (end.is_above(at) || now.handled.contains(at)) && !still_handled.contains(at) {
+            if covered.covers(at) && !still_handled.contains(at) {
                 count.add(&event, filter);
             }
         }
@@ -112,45 +112,6 @@ async fn count(
     let extent = apart.read(tranche, target.and_then(|target| target.position.as_ref()), budget, add).await?;
     count.is_partial = extent == Extent::Limit;
     Ok(count)
-}
-
-/// The end of the events below a position. Positions cannot be compared, and ordinals can.
-enum End {
-    /// The ordinal of the first event behind the position.
-    At(Ordinal),
-    /// No event lies behind the position.
-    Tail,
-}
-
-impl End {
-    fn is_above(&self, at: Ordinal) -> bool {
-        match self {
-            Self::At(end) => at < *end,
-            Self::Tail => true,
-        }
-    }
-}
-
-async fn end(
-    apart: &Apart,
-    budget: &mut Budget,
-    tranche: &TrancheId,
-    position: Option<&Position>,
-) -> anyhow::Result<End> {
-    // Nothing lies below the origin.
-    let Some(position) = position else { return Ok(End::At(Ordinal::default())) };
-    let mut first = None;
-    let look = |events: Vec<Event>| match events.first() {
-        None => ControlFlow::Continue(()),
-        Some(event) => {
-            first = Some(event.at());
-            ControlFlow::Break(())
-        }
-    };
-    match apart.read(tranche, Some(position), budget, look).await? {
-        Extent::Limit => anyhow::bail!("the source did not answer within {} s", MAX_TIME.as_secs()),
-        Extent::Tail | Extent::Enough => Ok(first.map_or(End::Tail, End::At)),
-    }
 }
 
 impl Count {

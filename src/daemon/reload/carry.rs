@@ -36,7 +36,8 @@ fn moves(old: &Checked, new: &Checked) -> bool {
     a.checkpoint != b.checkpoint || ((is_in_sink(old) || is_in_sink(new)) && a.sink != b.sink)
 }
 
-fn store(checked: &Checked, context: &Context) -> Result<Arc<dyn CheckpointStore>, String> {
+/// Opens the store of a definition. Connects to nothing yet.
+pub(super) fn store(checked: &Checked, context: &Context) -> Result<Arc<dyn CheckpointStore>, String> {
     let store = match &checked.definition.progress {
         Progress::Store(store) => store.build(context),
         Progress::Sink(sink) => sink.build(context).map(|sink| sink.checkpoints()),
