@@ -27,7 +27,7 @@ use propulsiond::config::scalar::Text;
 use propulsiond::connector::{Context, generate, json, memory, null, sqlite};
 use propulsiond::handler::{AnyHandler, Call, Decision, Decisions, Handler, HandlerError, HandlerErrorKind};
 use propulsiond::pipeline::counts::Observer;
-use propulsiond::pipeline::{self, Assemble, Ended, ErrorPolicy, Identity, Parts, Pipeline, Stop, Then};
+use propulsiond::pipeline::{self, Assemble, Ended, ErrorPolicy, Identity, ParkLimits, Parts, Pipeline, Stop, Then};
 use propulsiond::runtime::retry::Backoff;
 use propulsiond::runtime::supervise::Group;
 use propulsiond::scheduler::Order;
@@ -302,7 +302,14 @@ impl Assemble for Made {
                 Arc::new(memory::store::MemoryCheckpoints::new(&memory::store::Settings::default(), &self.context))
             }
         };
-        Ok(Parts { source: Arc::new(source), checkpoints, handler, sink, filter: Arc::new(Filter::default()) })
+        Ok(Parts {
+            source: Arc::new(source),
+            checkpoints,
+            handler,
+            sink,
+            filter: Arc::new(Filter::default()),
+            version: "none".into(),
+        })
     }
 }
 
@@ -326,6 +333,7 @@ impl Assemble for ManyTranches {
             handler: None,
             sink: AnySink::Plain(Arc::new(null::NullSink::new(&null, &self.context)?)),
             filter: Arc::new(Filter::default()),
+            version: "none".into(),
         })
     }
 }
@@ -354,6 +362,7 @@ fn options(work: &Work) -> pipeline::Options {
             then: Then::Halt,
             stuck_after: Duration::from_secs(300),
             outage: Default::default(),
+            parked: ParkLimits { events: 1_000_000, bytes: 1 << 30 },
         },
         handler_timeout: Duration::from_secs(30),
         threads: std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),

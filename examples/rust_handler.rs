@@ -14,7 +14,7 @@ use propulsiond::config::filter::Filter;
 use propulsiond::connector::{Context, generate, memory, null};
 use propulsiond::handler::{AnyHandler, Call, Decision, Decisions, Handler};
 use propulsiond::pipeline::counts::Observer;
-use propulsiond::pipeline::{self, Assemble, ErrorPolicy, Identity, Options, Parts, Pipeline, Stop, Then};
+use propulsiond::pipeline::{self, Assemble, ErrorPolicy, Identity, Options, ParkLimits, Parts, Pipeline, Stop, Then};
 use propulsiond::runtime::retry::Backoff;
 use propulsiond::runtime::supervise::Group;
 use propulsiond::scheduler::Order;
@@ -57,6 +57,7 @@ impl Assemble for Generated {
             handler: Some(AnyHandler::Async(Arc::clone(&self.count) as Arc<dyn Handler>)),
             sink: AnySink::Plain(Arc::new(null::NullSink::new(&null::Settings::default(), &self.context)?)),
             filter: Arc::new(Filter::default()),
+            version: "none".into(),
         })
     }
 }
@@ -106,6 +107,7 @@ fn options() -> Options {
             then: Then::Halt,
             stuck_after: Duration::from_secs(300),
             outage: Default::default(),
+            parked: ParkLimits { events: 1_000_000, bytes: 1 << 30 },
         },
         handler_timeout: Duration::from_secs(30),
         threads: 1,

@@ -157,7 +157,18 @@ impl App {
             tracing::warn!(%database, "the database is still open: its log is written back at its next use");
         }
         let is_finished = ended.iter().all(|(_, ended)| matches!(ended, Ended::Finished));
-        Run { status: exit_status(&ended), is_finished, events }
+        let status = match exit_status(&ended) {
+            // A job that leaves events parked has not handled everything.
+            ExitStatus::Ok if self.finite && self.has_parked() => ExitStatus::Failed,
+            status => status,
+        };
+        Run { status, is_finished, events }
+    }
+
+    /// Returns whether a run of this process has parked failing events.
+    fn has_parked(&self) -> bool {
+        let views = self.api.registry.pipelines();
+        views.iter().filter_map(|pipeline| pipeline.handle.last_view()).any(|view| view.parked > 0)
     }
 
     fn serve(&mut self, group: &Group, serving: CancellationToken) {

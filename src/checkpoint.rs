@@ -4,6 +4,7 @@
 //! under the claim's fence in a chain of numbers (C11), and releases the key. It owns every retry: a store makes one
 //! attempt per call. `connector/memory/store.rs` is the reference implementation.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
-use crate::event::Event;
+use crate::event::{Event, category};
 use crate::position::{Ordinal, Progress, TrancheId, WritePosition};
 
 /// The key of a tranche's progress.
@@ -225,22 +226,69 @@ impl LogReason {
 }
 
 /// Keeps the events of parked streams, in order (design.md §3.5).
+///
+/// The owner of a tranche appends, removes and marks under its fence. An operator, who has no fence, only reads, edits and
+/// leaves [requests](ParkedRequest), which the owner finds by their due time. So a request reaches the owner in whatever
+/// process it runs, or waits for the next one.
 #[async_trait]
 pub trait ParkedStore: Send + Sync {
-    /// Returns the parked streams of the tranche, each with the smallest [`Parked::from`] of its events.
+    /// Returns the parked streams of the tranche, by name. A stream stays parked without events until it is unparked.
     ///
     /// The pipeline calls it after a claim and before the first read.
     async fn load(&self, key: &CheckpointKey) -> Result<Vec<ParkedStream>, CheckpointError>;
 
     /// Appends events to their streams' queues. MUST leave an event that is already there (by ordinal) as it is (C21),
-    /// MUST check the fence, and MUST be durable when it returns.
+    /// MUST keep the mark of a stream that has one, MUST check the fence, and MUST be durable when it returns.
     async fn append(&self, key: &CheckpointKey, fence: Fence, events: &[Parked<'_>]) -> Result<(), CheckpointError>;
 
-    /// Returns the parked events of one stream, in order.
-    async fn read(&self, key: &CheckpointKey, stream: &str) -> Result<Vec<Event>, CheckpointError>;
+    /// Performs updates in order, all or none. MUST check the fence, and MUST be durable when it returns.
+    async fn update(
+        &self,
+        key: &CheckpointKey,
+        fence: Fence,
+        updates: &[ParkedUpdate<'_>],
+    ) -> Result<(), CheckpointError>;
+
+    /// Returns a page of the queue of one stream.
+    async fn read(&self, key: &CheckpointKey, stream: &str, page: &QueuePage) -> Result<QueueRead, CheckpointError>;
+
+    /// Returns the streams of the tranche that are due by then, the earliest first, at most `most`.
+    async fn due(
+        &self,
+        key: &CheckpointKey,
+        until: OffsetDateTime,
+        most: usize,
+    ) -> Result<Vec<DueStream>, CheckpointError>;
+
+    /// Returns a page of the parked streams of a group and source, by tranche and name.
+    async fn list(&self, group: &str, source: &str, query: &ParkedQuery<'_>) -> Result<ParkedPage, CheckpointError>;
+
+    /// Makes the selected streams due at `request.at` under the request's job, and keeps the job if there are any. Returns the
+    /// number of streams. A deferred stream is selected by [`ParkedState::Deferred`] only.
+    async fn request(
+        &self,
+        group: &str,
+        source: &str,
+        selection: &ParkedSelection<'_>,
+        request: &ParkedRequest<'_>,
+    ) -> Result<u64, CheckpointError>;
+
+    /// Returns the kept jobs, the newest first. A store keeps at least the last [`KEPT_JOBS`].
+    async fn jobs(&self, group: &str, source: &str) -> Result<Vec<ParkedJob>, CheckpointError>;
+
+    /// Replaces the body of an event. `None` leaves data or meta as they are. Returns whether there is such an event.
+    ///
+    /// A replaced body is plain JSON: its format is [`Format::default`](crate::event::Format).
+    async fn edit(
+        &self,
+        key: &CheckpointKey,
+        stream: &str,
+        id: &QueuedId,
+        body: NewBody<'_>,
+    ) -> Result<bool, CheckpointError>;
 }
 
-/// A parked stream.
+/// A parked stream, as its owner restores it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParkedStream {
     /// The stream's name; empty for malformed records, which have none.
@@ -248,7 +296,55 @@ pub struct ParkedStream {
     /// The ordinal from which the stream is parked. An event below it was handled (C21). It can lie below every kept event.
     pub first: Ordinal,
     pub events: u64,
+    /// The size of the events' data, meta and headers.
+    pub bytes: u64,
+    pub mark: ParkedMark,
+}
+
+/// The reason of a parked stream, and the time at which its owner offers it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParkedMark {
+    pub state: ParkedState,
+    /// The class of the error (`permanent`, `exception`, …); `deferred` if a handler deferred the stream.
+    pub class: Arc<str>,
     pub why: Arc<str>,
+    /// The index and type of the event at fault.
+    pub index: i64,
+    pub event_type: Arc<str>,
+    /// The time at which the stream was parked. Stores keep milliseconds.
+    pub since: OffsetDateTime,
+    /// The number of failures at the event at fault.
+    pub attempts: u32,
+    /// The version of the handler that failed or deferred (C32).
+    pub version: Arc<str>,
+    /// The time from which the owner offers the events again. `None`: until an operator or another handler asks for it.
+    pub due: Option<OffsetDateTime>,
+    /// The job that made the stream due, or that failed last.
+    pub job: Option<Arc<str>>,
+}
+
+/// The state of a parked stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParkedState {
+    /// An event failed, and the operator decides.
+    Failed,
+    /// The handler deferred an event for long.
+    Deferred,
+}
+
+impl ParkedState {
+    /// Returns the name in stores and answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "parked",
+            Self::Deferred => "deferred",
+        }
+    }
+
+    /// Reads a name that [`as_str`](Self::as_str) returned.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Failed, Self::Deferred].into_iter().find(|state| state.as_str() == name)
+    }
 }
 
 /// An event on its way into the parked store.
@@ -258,8 +354,223 @@ pub struct Parked<'a> {
     /// The smallest unhandled ordinal of the stream when it was parked. After out-of-order arrival, the event with this
     /// ordinal can be appended last.
     pub from: Ordinal,
-    /// The reason. Events that queue behind the failed one repeat it.
-    pub why: &'a str,
+    /// The mark of the stream, if it has none yet.
+    pub mark: &'a ParkedMark,
+}
+
+/// A change of a parked stream by its owner.
+#[derive(Clone, Copy, Debug)]
+pub enum ParkedUpdate<'a> {
+    /// Removes handled events. Those that are not there are ignored.
+    Remove { stream: &'a str, events: &'a [QueuedId] },
+    /// Replaces the mark of a stream that has one.
+    Mark { stream: &'a str, mark: &'a ParkedMark },
+    /// Removes the mark of a stream without events. MUST do nothing while there are events.
+    Unpark { stream: &'a str },
+}
+
+/// The identity of an event in its stream's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct QueuedId {
+    pub at: Ordinal,
+    pub index: i64,
+    pub is_unfold: bool,
+}
+
+impl QueuedId {
+    pub fn of(event: &Event) -> Self {
+        Self { at: event.at(), index: event.index(), is_unfold: event.is_unfold() }
+    }
+}
+
+/// The order of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueOrder {
+    /// By index, an unfold before the event of the same index (which supersedes it), then by ordinal.
+    Index,
+    /// By ordinal, then by index, an unfold after the event of the same index.
+    Ordinal,
+}
+
+impl QueueOrder {
+    /// Compares two events of a queue.
+    pub fn compare(self, a: &QueuedId, b: &QueuedId) -> Ordering {
+        let by_index = |id: &QueuedId| (id.index, !id.is_unfold, id.at);
+        match self {
+            Self::Index => by_index(a).cmp(&by_index(b)),
+            Self::Ordinal => a.cmp(b),
+        }
+    }
+}
+
+/// Returns the size of an event in [`ParkedStream::bytes`] and [`QueuePage::max_bytes`]: its data, meta and headers.
+pub fn parked_bytes(event: &Event) -> usize {
+    event.data().len() + event.meta().len() + event.headers().encoded().len()
+}
+
+/// A page of a queue: its events after a place, up to limits. It holds at least one event if there is one.
+#[derive(Clone, Copy, Debug)]
+pub struct QueuePage {
+    pub order: QueueOrder,
+    pub after: Option<QueuedId>,
+    pub max_events: usize,
+    pub max_bytes: usize,
+}
+
+/// The events of a [`QueuePage`].
+#[derive(Clone, Debug, Default)]
+pub struct QueueRead {
+    pub events: Vec<QueuedEvent>,
+    /// More events follow. The owner unparks a stream only if none does.
+    pub more: bool,
+}
+
+/// An event in a stream's queue.
+#[derive(Clone, Debug)]
+pub struct QueuedEvent {
+    pub event: Event,
+    /// An operator discarded the event: its owner removes it without offering it.
+    pub discarded: bool,
+}
+
+/// A stream that its owner offers again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueStream {
+    pub stream: Box<str>,
+    pub mark: ParkedMark,
+}
+
+/// A selection of parked streams. A field that is `None` selects all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ParkedSelection<'a> {
+    pub state: Option<ParkedState>,
+    pub tranche: Option<&'a str>,
+    pub stream: Option<&'a str>,
+    /// The part of the name before the first `-`, or the whole name.
+    pub category: Option<&'a str>,
+    /// The type of the event at fault.
+    pub event_type: Option<&'a str>,
+    /// A part of the error, or its class.
+    pub error: Option<&'a str>,
+    /// Parked at this time or earlier.
+    pub until: Option<OffsetDateTime>,
+    /// Parked by another version of the handler than this one (C32).
+    pub other_version_than: Option<&'a str>,
+}
+
+impl ParkedSelection<'_> {
+    /// Returns the selection of a request, which selects deferred streams only if it names their state.
+    pub fn for_request(self) -> Self {
+        Self { state: Some(self.state.unwrap_or(ParkedState::Failed)), ..self }
+    }
+
+    /// Returns whether a stream is selected.
+    pub fn selects(&self, tranche: &str, stream: &str, mark: &ParkedMark) -> bool {
+        self.state.is_none_or(|state| state == mark.state)
+            && self.tranche.is_none_or(|wanted| wanted == tranche)
+            && self.stream.is_none_or(|wanted| wanted == stream)
+            && self.category.is_none_or(|wanted| wanted == category(stream))
+            && self.event_type.is_none_or(|wanted| *wanted == *mark.event_type)
+            && self.error.is_none_or(|part| mark.why.contains(part) || *mark.class == *part)
+            && self.until.is_none_or(|until| mark.since <= until)
+            && self.other_version_than.is_none_or(|version| *version != *mark.version)
+    }
+}
+
+/// A page of parked streams.
+#[derive(Clone, Copy, Debug)]
+pub struct ParkedQuery<'a> {
+    pub selection: ParkedSelection<'a>,
+    /// The tranche and stream of the last entry of the page before.
+    pub after: Option<(&'a str, &'a str)>,
+    pub order: ParkedOrder,
+    pub most: usize,
+}
+
+/// The order of a list of parked streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParkedOrder {
+    /// By tranche and name. Pages continue after an entry.
+    Name,
+    /// By due time, the earliest first; those without one last. It has one page only.
+    Due,
+}
+
+/// The answer to a [`ParkedQuery`].
+#[derive(Clone, Debug, Default)]
+pub struct ParkedPage {
+    /// Each with its tranche.
+    pub streams: Vec<(TrancheId, ParkedStream)>,
+    /// More streams are selected than the page holds.
+    pub more: bool,
+    /// The totals over all selected streams.
+    pub total_streams: u64,
+    pub total_events: u64,
+    pub total_bytes: u64,
+}
+
+/// The number of jobs of a group and source that a store keeps.
+pub const KEPT_JOBS: usize = 100;
+
+/// An operator's request to the owner of parked streams.
+#[derive(Clone, Copy, Debug)]
+pub struct ParkedRequest<'a> {
+    pub action: ParkedAction,
+    pub job: &'a str,
+    /// The person or program that asks.
+    pub by: &'a str,
+    pub at: OffsetDateTime,
+}
+
+/// The action of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParkedAction {
+    /// Offer the events again.
+    Retry,
+    /// Discard the event at fault, and offer the others again. The event at fault is the first by [`QueueOrder::Index`] that
+    /// is no unfold. If it is the only event, all unfolds are discarded with it. A repeated request discards no second
+    /// event, as long as the owner has not removed the first.
+    DiscardFirst,
+    /// Discard all events that are parked now.
+    DiscardAll,
+}
+
+impl ParkedAction {
+    /// Returns the name in stores and answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::DiscardFirst => "discard",
+            Self::DiscardAll => "discard-all",
+        }
+    }
+
+    /// Reads a name that [`as_str`](Self::as_str) returned.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Retry, Self::DiscardFirst, Self::DiscardAll].into_iter().find(|action| action.as_str() == name)
+    }
+}
+
+/// A request and how far its owner is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParkedJob {
+    pub id: Box<str>,
+    pub action: ParkedAction,
+    pub by: Box<str>,
+    pub at: OffsetDateTime,
+    /// The number of selected streams.
+    pub streams: u64,
+    /// Streams of the job that are still due.
+    pub left: u64,
+    /// Streams of the job that failed again, and are parked without a due time.
+    pub failed: u64,
+}
+
+/// The new body of an event.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NewBody<'a> {
+    pub data: Option<&'a [u8]>,
+    pub meta: Option<&'a [u8]>,
 }
 
 /// An error of a store.

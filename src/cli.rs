@@ -4,6 +4,7 @@ mod diff;
 mod exit;
 mod manual;
 mod mistake;
+mod parked;
 mod rebuild;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub use diff::DiffArgs;
 pub use exit::ExitStatus;
 pub use manual::{completion, manual};
 pub use mistake::{CommandLine, explain};
+pub use parked::{ParkedArgs, ParkedVerb};
 pub use rebuild::RebuildArgs;
 
 /// Run declarative reaction pipelines over event stores
@@ -54,6 +56,7 @@ impl Cli {
             Some(CommandArgs::Status(args)) => Command::Status(args),
             Some(CommandArgs::Health) => Command::Health,
             Some(CommandArgs::Checkpoint(args)) => Command::Checkpoint(args),
+            Some(CommandArgs::Parked(args)) => Command::Parked(args),
             Some(CommandArgs::Reload(args)) => Command::Reload(args),
             Some(CommandArgs::Pause(args)) => Command::Control("pause", args),
             Some(CommandArgs::Resume(args)) => Command::Control("resume", args),
@@ -83,6 +86,7 @@ pub enum Command<'a> {
     Status(&'a StatusArgs),
     Health,
     Checkpoint(&'a CheckpointArgs),
+    Parked(&'a ParkedArgs),
     Reload(&'a ReloadArgs),
     /// A command to pipelines, by its name in the API.
     Control(&'static str, &'a ControlArgs),
@@ -160,6 +164,13 @@ pub enum CommandArgs {
     /// The pipeline must not run while its progress moves: drain it first, and start it afterwards.
     #[command(after_help = "Example: propulsiond checkpoint rewind orders --to 2h --dry-run")]
     Checkpoint(CheckpointArgs),
+    /// Show the parked streams of a pipeline, and retry, discard or edit them
+    ///
+    /// A stream is parked when an event of it cannot be handled (`then = "park"`), or when its handler defers it for a
+    /// minute or more. Later events of the stream wait behind it, and the rest goes on. Works with and without a running
+    /// daemon: the pipeline acts on a request at once, or at its next start.
+    #[command(after_help = "Example: propulsiond parked retry orders --type OrderPlaced --wait")]
+    Parked(ParkedArgs),
     /// Reload the pipeline files of the running daemon, and show what changed
     ///
     /// The daemon also reloads when files change, and on SIGHUP. A changed handler or filter is exchanged while its pipeline

@@ -58,12 +58,19 @@ impl Period {
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     started: Instant,
+    /// The time of day at the start, if it goes on with this clock and not with the system's.
+    wall_at_start: Option<OffsetDateTime>,
 }
 
 impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this module is what everybody else asks")]
     pub fn start() -> Self {
-        Self { started: Instant::now() }
+        Self { started: Instant::now(), wall_at_start: None }
+    }
+
+    /// Starts a clock at a time of day, which then goes on with the clock: for tests that pause time.
+    pub fn start_at(wall: OffsetDateTime) -> Self {
+        Self { wall_at_start: Some(wall), ..Self::start() }
     }
 
     #[expect(clippy::disallowed_methods, reason = "this module is what everybody else asks")]
@@ -74,6 +81,11 @@ impl Clock {
     /// Returns the period that began then and ends now.
     pub fn since(&self, began: Timestamp) -> Period {
         Period { began, ended: self.now() }
+    }
+
+    /// Returns the time of day. The operator can set it, also backwards.
+    pub fn wall(&self) -> OffsetDateTime {
+        self.wall_at_start.map_or_else(wall, |start| start + self.now().since(Timestamp::ZERO))
     }
 
     /// Returns the instant that tokio's timers know `at` by.

@@ -7,6 +7,7 @@ pub(crate) mod doctor;
 pub(crate) mod rebuild;
 pub(crate) mod scaffold;
 pub(crate) mod map;
+pub(crate) mod parked;
 pub(crate) mod list;
 pub(crate) mod client;
 pub(crate) mod control;

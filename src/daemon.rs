@@ -11,6 +11,7 @@ pub(crate) mod apart;
 pub(crate) mod effects;
 pub(crate) mod assembly;
 pub(crate) mod keeper;
+pub(crate) mod parked;
 pub(crate) mod registry;
 pub(crate) mod reload;
 

@@ -20,7 +20,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::position::{Ordinal, TrancheId};
 
 pub use body::{ContentType, Encoding, Format};
-pub use builder::{Assembler, BadEvent, EventBuilder, malformed};
+pub use builder::{Assembler, BadEvent, EventBuilder, malformed, with_body};
 pub use event_time::EventTime;
 pub use headers::Headers;
 

@@ -6,6 +6,7 @@
 mod access;
 mod answers;
 mod control;
+mod parked;
 mod push;
 
 use std::net::SocketAddr;
@@ -66,6 +67,12 @@ fn router(api: Arc<Api>) -> Router {
         .route("/pipelines/{name}/restart", control::obeying(Command::Restart))
         .route("/pipelines/{name}/start", control::obeying(Command::Start))
         .route("/pipelines/{name}/drain", control::obeying(Command::Stop))
+        .route("/pipelines/{name}/parked", get(parked::list))
+        .route("/pipelines/{name}/parked/events", get(parked::show))
+        .route("/pipelines/{name}/parked/jobs", get(parked::jobs))
+        .route("/pipelines/{name}/parked/retry", post(parked::retry))
+        .route("/pipelines/{name}/parked/discard", post(parked::discard))
+        .route("/pipelines/{name}/parked/edit", post(parked::edit))
         .route("/reload", post(control::reload))
         .route("/pipelines/{name}/events", post(push::push).layer(DefaultBodyLimit::max(push::MAX_BODY)))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), access::guard));
@@ -158,8 +165,10 @@ async fn streams(State(api): Shared, Path(name): Path<String>, Query(query): Que
         Some("stalled") => Some(StreamState::Stalled),
         Some("active") => Some(StreamState::Active),
         Some("parked") => Some(StreamState::Parked),
+        Some("deferred") => return parked::deferred(&pipeline).await,
         Some(other) => {
-            let message = format!("unknown state `{other}`, expected `failing`, `stalled`, `active` or `parked`");
+            let message =
+                format!("unknown state `{other}`, expected `failing`, `stalled`, `active`, `parked` or `deferred`");
             return failure(StatusCode::BAD_REQUEST, &message);
         }
     };

@@ -22,6 +22,7 @@ mod set_room;
 mod commits;
 mod transaction;
 mod parked;
+mod parked_lane;
 mod failures;
 mod drain;
 mod spans;
@@ -35,7 +36,7 @@ pub use drain::Ended;
 pub use handle::{Handle, Listener};
 pub use lifecycle::Pipeline;
 pub use options::{Assemble, Identity, Options, Parts, Stop};
-pub use policy::{ErrorPolicy, OutageRule, Then};
+pub use policy::{ErrorPolicy, OutageRule, ParkLimits, Then};
 pub use rate::Rate;
 pub use view::{Standing, StreamFailure, TrancheView, View};
 

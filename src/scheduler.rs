@@ -375,9 +375,9 @@ impl Scheduler {
         self.retry_failing(now);
     }
 
-    /// Unparks a stream. The first event that was not handed out for parking goes to the handler.
-    pub fn unpark(&mut self, stream: &str, _now: Timestamp) {
-        self.release_parked(stream);
+    /// Unparks a stream of a tranche. The first event that was not handed out for parking goes to the handler.
+    pub fn unpark(&mut self, tranche: &TrancheId, stream: &str) {
+        self.release_parked(tranche, stream);
     }
 
     /// Forgets idle streams, and returns their number. Late duplicates of their events are handled again.

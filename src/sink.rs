@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::checkpoint::{CheckpointError, CheckpointKey, CheckpointStore, Commit, Fence, Parked};
+use crate::checkpoint::{CheckpointError, CheckpointKey, CheckpointStore, Commit, Fence, Parked, ParkedUpdate};
 use crate::effect::Emitted;
 use crate::event::Event;
 use crate::handler::HandlerError;
@@ -164,12 +164,14 @@ pub trait Transaction: Send {
     ) -> Result<(), TransactionError>;
 }
 
-/// Events that are parked in the transaction that passes the progress over them.
+/// Changes of parked events in a transaction: events that are parked as the progress passes them, and events that are
+/// removed as their effects are written.
 #[derive(Clone, Copy, Debug)]
 pub struct ParkedChange<'a> {
     pub key: &'a CheckpointKey,
     pub fence: Fence,
     pub events: &'a [Parked<'a>],
+    pub updates: &'a [ParkedUpdate<'a>],
 }
 
 /// An error of a transaction: not committed, or perhaps committed.

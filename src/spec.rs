@@ -278,23 +278,33 @@ pub enum Order {
 pub struct ErrorsSpec {
     /// The number and the delays of retries.
     pub retry: RetrySpec,
-    /// The action for an event whose retries are spent.
-    pub then: Then,
+    /// The action for an event whose retries are spent. Left out, it is `park` if the checkpoint store keeps parked events
+    /// durably and the source numbers its events for good, else `halt`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub then: Option<Then>,
     /// The longest time for which a stream may be offered without progress. After it, `then` applies.
     #[serde(with = "duration")]
     #[schemars(with = "DurationText")]
     pub stuck_after: Duration,
     /// The failures in a row that count as an outage: its calls wait, and spend no attempt.
     pub outage: OutageSpec,
+    /// The most parked events of the pipeline. A full store halts the pipeline.
+    pub max_parked_events: NonZeroUsize,
+    /// The most bytes of parked events of the pipeline.
+    #[serde(with = "size")]
+    #[schemars(with = "SizeText")]
+    pub max_parked_bytes: u64,
 }
 
 impl Default for ErrorsSpec {
     fn default() -> Self {
         Self {
             retry: RetrySpec::default(),
-            then: Then::Halt,
+            then: None,
             stuck_after: Duration::from_secs(300),
             outage: OutageSpec::default(),
+            max_parked_events: NonZeroUsize::new(1_000_000).expect("no default is zero"),
+            max_parked_bytes: 1 << 30,
         }
     }
 }

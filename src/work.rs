@@ -21,6 +21,8 @@ pub enum WorkKind {
     Handle,
     /// Append the work to the parked store: its stream is parked.
     Park,
+    /// Offer parked events again, as with `Handle`. The progress passed them when they were parked, and stays as it is (R6).
+    Retry,
     /// Apply the error policy: its source could not read the record.
     Malformed,
 }

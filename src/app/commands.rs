@@ -1,5 +1,7 @@
 //! The commands other than `run`: from parsed arguments to printed results.
 
+mod parked;
+
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -80,6 +82,7 @@ pub fn run(cli: &Cli, settings: &DaemonSettings, advice: Vec<Problem>, output: O
         Command::Status(args) => status(settings, args, output),
         Command::Health => health(settings, output),
         Command::Checkpoint(args) => checkpoint(settings, args, output),
+        Command::Parked(args) => parked::run(settings, args, output),
         Command::Reload(args) => reload(settings, args, output),
         Command::Control(command, args) => control(settings, command, args, output),
         other => panic!("`{other:?}` has another caller"),

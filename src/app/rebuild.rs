@@ -19,6 +19,7 @@ use crate::config::settings::{DaemonSettings, Listen, OtlpSettings};
 use crate::daemon::assembly::config_hash;
 use crate::daemon::exchange::Direction;
 use crate::spec;
+use crate::spec::Then;
 use crate::telemetry::logging::Logs;
 
 /// Runs the command.
@@ -107,7 +108,10 @@ async fn job(
         otlp: OtlpSettings::default(),
         ..settings.clone()
     };
-    let app = App::of(vec![work.plan.checked.clone()], Vec::new(), &settings, true).await?;
+    let mut checked = work.plan.checked.clone();
+    // A projection with parked streams lacks their events, so that it must not take over.
+    checked.definition.loaded.spec.errors.then.get_or_insert(Then::Halt);
+    let app = App::of(vec![checked], Vec::new(), &settings, true).await?;
     // A finite job reloads no files.
     let run = app.run_to_end(logs, Arc::default(), signals).await;
     Ok(if run.is_finished { Ok(run.events) } else { Err(run.status) })

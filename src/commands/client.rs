@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -42,6 +43,20 @@ impl<'a> Client<'a> {
     /// No daemon listens at the address, or it does not answer in time, or refuses to answer.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         self.send(self.http.get(format!("http://{}{path}", self.address))).await
+    }
+
+    /// Returns the answer at a path, with the fields of `query` as its parameters.
+    ///
+    /// # Errors
+    /// As [`Self::get`]'s.
+    pub(crate) async fn get_with<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> anyhow::Result<T> {
+        let mut url = reqwest::Url::parse(&format!("http://{}{path}", self.address))?;
+        let fields = serde_json::to_value(query)?;
+        for (name, value) in fields.as_object().into_iter().flatten() {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            url.query_pairs_mut().append_pair(name, &text);
+        }
+        self.send(self.http.get(url)).await
     }
 
     /// Sends a JSON body to a path, and returns the answer. It may take as long as the daemon drains.

@@ -274,7 +274,7 @@ pub struct StoreFacts {
     pub place: StorePlace,
     /// The store keeps write positions as durably as progress.
     pub write_positions: bool,
-    /// The store keeps parked events beside the progress.
+    /// The store keeps parked streams beside the progress, as durably as it.
     pub parked: bool,
 }
 

@@ -22,6 +22,8 @@ mod kind;
 mod marker;
 mod open;
 mod parked;
+mod parked_events;
+mod parked_streams;
 mod progress;
 mod rebuild;
 mod sink;

@@ -9,11 +9,12 @@ use async_trait::async_trait;
 
 use super::exchange::{self, AtStart};
 use super::registry::Defined;
+use crate::checkpoint::CheckpointStore;
 use crate::config::settings::ReloadSettings;
 use crate::connector::{Clients, Context};
 use crate::handler::AnyHandler;
 use crate::pipeline::counts::Observer;
-use crate::pipeline::{Assemble, ErrorPolicy, Identity, Options, OutageRule, Parts, Pipeline, Stop, Then};
+use crate::pipeline::{Assemble, ErrorPolicy, Identity, Options, OutageRule, ParkLimits, Parts, Pipeline, Stop, Then};
 use crate::runtime::supervise::Group;
 use crate::scheduler;
 use crate::script::Script;
@@ -119,13 +120,17 @@ fn options(definition: &Definition, drain: Duration, until_tail: bool) -> Option
                 spec::Attempts::Unlimited => None,
                 spec::Attempts::AtMost(attempts) => Some(attempts.get()),
             },
-            then: match spec.errors.then {
+            then: match definition.then() {
                 spec::Then::Park => Then::Park,
                 spec::Then::Halt => Then::Halt,
                 spec::Then::Skip => Then::Skip,
             },
             stuck_after: spec.errors.stuck_after,
             outage: OutageRule { calls: spec.errors.outage.calls.get(), streams: spec.errors.outage.streams.get() },
+            parked: ParkLimits {
+                events: spec.errors.max_parked_events.get() as u64,
+                bytes: spec.errors.max_parked_bytes,
+            },
         },
         handler_timeout,
         threads: threads.min(schedule.concurrency.get()),
@@ -147,6 +152,18 @@ pub(crate) struct Assembly {
 }
 
 impl Assembly {
+    /// Opens the checkpoint store of the definition.
+    ///
+    /// # Errors
+    /// The store cannot be opened.
+    pub(crate) fn checkpoints(&self) -> anyhow::Result<Arc<dyn CheckpointStore>> {
+        let checked = self.checked.read().unwrap_or_else(PoisonError::into_inner).clone();
+        match &checked.definition.progress {
+            Progress::Sink(sink) => Ok(sink.build(&self.context).context("open the sink")?.checkpoints()),
+            Progress::Store(store) => store.build(&self.context).context("open the checkpoint store"),
+        }
+    }
+
     /// Builds the parts from another definition from the next start on.
     pub(crate) fn replace(&self, checked: Checked) {
         *self.checked.write().unwrap_or_else(PoisonError::into_inner) = checked;
@@ -189,7 +206,8 @@ impl Assemble for Assembly {
             }
         };
         let handler = script.as_ref().map(handler);
-        Ok(Parts { source, checkpoints, handler, sink, filter })
+        let version = checked.definition.handler_version(script.as_ref()).into();
+        Ok(Parts { source, checkpoints, handler, version, sink, filter })
     }
 }
 

@@ -4,11 +4,13 @@
 //! latest run of each pipeline ended. A reload adds and removes pipelines.
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::assembly::{Assembly, Prepared};
 use super::keeper::{Keeper, KeeperHandle, Outcome};
+use super::parked::ParkedDesk;
 use crate::clock::Clock;
 use crate::pipeline::{Ended, Handle};
 use crate::runtime::supervise::{Group, TaskKind};
@@ -45,6 +47,28 @@ impl Registered {
     /// Returns what the present definition made.
     pub(crate) fn defined(&self) -> Arc<Defined> {
         Arc::clone(&self.defined.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns the parked store: that of the present run, else one that is opened for this question. `None`: the store of the
+    /// pipeline's progress cannot hold parked events.
+    ///
+    /// # Errors
+    /// The store cannot be opened.
+    pub(crate) fn parked_desk(&self) -> anyhow::Result<Option<ParkedDesk>> {
+        let defined = self.defined();
+        let definition = &defined.checked.definition;
+        let store = match self.handle.parked_store() {
+            Some(store) => Some(store),
+            None => defined.assembly.checkpoints()?.parked(),
+        };
+        Ok(store.map(|store| ParkedDesk::new(store, definition.group(), &definition.source_id())))
+    }
+
+    /// Has a running pipeline look for requests in its parked store. Waits for a moment only: a busy pipeline looks later.
+    pub(crate) async fn look_at_parked(&self) {
+        const WITHIN: Duration = Duration::from_secs(1);
+        // Without an answer, the pipeline looks by itself within seconds.
+        let _told = tokio::time::timeout(WITHIN, self.handle.look_at_parked()).await;
     }
 
     pub(crate) fn redefine(&self, defined: Defined) {

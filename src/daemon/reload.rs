@@ -316,7 +316,8 @@ impl Reloader {
         old.assembly.replace(new.clone());
         let told = async {
             if let Some(handler) = handler {
-                pipeline.handle.swap(handler).await;
+                let version = new.definition.handler_version(script.as_ref());
+                pipeline.handle.swap(handler, version.into()).await;
             }
             pipeline.handle.filter(filter).await;
             // A pipeline that ended because of the old handler starts with the new one.

@@ -258,6 +258,27 @@ impl Assembler {
     }
 }
 
+/// Returns a copy of an event with another body. A replaced part is plain JSON; `None` leaves a part as it is.
+pub fn with_body(event: &Event, data: Option<&[u8]>, meta: Option<&[u8]>) -> Result<Event, BadEvent> {
+    let mut assembler = Assembler::new(event.stream(), event.event_type());
+    for field in [Text::Id, Text::Correlation, Text::Causation, Text::Timestamp] {
+        assembler = assembler.text(field, event.text(field));
+    }
+    for (name, value) in event.headers() {
+        assembler = assembler.header(name, value);
+    }
+    if event.is_tombstone() {
+        assembler = assembler.tombstone();
+    }
+    let format = |is_new: bool, old| if is_new { Format::default() } else { old };
+    assembler
+        .time(event.time)
+        .data(data.unwrap_or(event.data()))
+        .meta(meta.unwrap_or(event.meta()))
+        .formats(format(data.is_some(), event.data_format()), format(meta.is_some(), event.meta_format()))
+        .build(event.kind(), event.at(), event.index())
+}
+
 /// Returns the event that stands for a record that its source could not read: at most 64 KiB of the record, and the reason.
 pub fn malformed(at: Ordinal, stream: Option<&str>, raw: &[u8], why: &str) -> Event {
     const KEPT: usize = 64 * 1024;

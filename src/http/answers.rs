@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
 use crate::daemon::assembly::config_hash;
+use crate::daemon::parked::{ListWanted, Selected};
 use crate::daemon::registry::Registered;
 use crate::pipeline::{Standing, StreamFailure, View};
 use crate::position::TrancheId;
@@ -256,6 +257,17 @@ fn failure(view: Option<&View>, tranche: Option<&TrancheId>, stream: &str, now: 
 }
 
 /// Explains the state of a stream, with its last failure. `None`: neither the pipeline nor its last view knows the stream.
+/// Returns the parked streams of a name, of each tranche.
+async fn parked(pipeline: &Registered, stream: &str) -> Value {
+    let selected = Selected { stream: Some(stream.to_owned()), ..Selected::default() };
+    let Ok(Some(desk)) = pipeline.parked_desk() else { return json!([]) };
+    match desk.list(&ListWanted::of(selected)).await {
+        Ok(list) => json!(list.streams),
+        // The rest of the answer does not depend on the store.
+        Err(error) => json!({ "error": format!("{error:#}") }),
+    }
+}
+
 pub(super) async fn why(pipeline: &Registered, name: &str) -> Option<Value> {
     let now = pipeline.handle.clock().now();
     let explanation = pipeline.handle.explain(name).await;
@@ -275,6 +287,7 @@ pub(super) async fn why(pipeline: &Registered, name: &str) -> Option<Value> {
         }
     };
     answer["failure"] = failure;
+    answer["parked"] = parked(pipeline, name).await;
     answer["pipeline"] = summary(pipeline, view.as_ref());
     Some(answer)
 }

@@ -101,7 +101,7 @@ pub(super) async fn reload(State(api): Shared, body: Bytes) -> Response {
     (status, axum::Json(report)).into_response()
 }
 
-fn parsed<T: Default + DeserializeOwned>(body: &Bytes) -> Result<T, Box<Response>> {
+pub(super) fn parsed<T: Default + DeserializeOwned>(body: &Bytes) -> Result<T, Box<Response>> {
     if body.is_empty() {
         return Ok(T::default());
     }

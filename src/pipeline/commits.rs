@@ -39,6 +39,8 @@ pub(super) struct Done {
     work: Vec<(WorkId, i64)>,
     /// The ordinals of its events, by tranche.
     ordinals: BTreeMap<TrancheId, Vec<Ordinal>>,
+    /// Tranches that the transaction concerns without moving their progress.
+    touched: BTreeSet<TrancheId>,
 }
 
 impl Done {
@@ -48,9 +50,10 @@ impl Done {
         self.ordinals.entry(tranche).or_default().extend(work.events.iter().map(Event::at));
     }
 
-    /// Adds parked work. The progress need not cover it: after a redelivery it stays parked (C21).
-    pub(super) fn add_parked(&mut self, work: &Work) {
-        self.work.push((work.id, work.next));
+    /// Adds a tranche whose parked events are handled. Its progress stays, but its next commit shows whether the transaction
+    /// happened (C11).
+    pub(super) fn touch(&mut self, tranche: &TrancheId) {
+        self.touched.insert(tranche.clone());
     }
 }
 
@@ -151,7 +154,14 @@ impl Commits {
         tranches: &mut Tranches,
         done: &Done,
     ) -> Vec<PendingCommit> {
-        let ahead = scheduler.progress_with(&done.work);
+        let mut ahead = scheduler.progress_with(&done.work);
+        for tranche in &done.touched {
+            if !ahead.iter().any(|(of, _)| of == tranche)
+                && let Some(progress) = scheduler.progress(tranche)
+            {
+                ahead.push((tranche.clone(), progress));
+            }
+        }
         let touched = ahead.iter().map(|(tranche, _)| tranche.clone());
         let candidates: BTreeSet<TrancheId> = self.dirty.iter().cloned().chain(touched).collect();
         let mut commits = Vec::new();

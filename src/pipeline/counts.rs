@@ -205,7 +205,16 @@ impl Counts {
 
     pub(super) fn events_parked(&mut self, events: usize) {
         self.parked += events as u64;
-        self.metrics.parked(self.parked);
+    }
+
+    /// Counts parked events that were handled after all.
+    pub(super) fn events_retried(&self, events: usize) {
+        self.metrics.retried(events as u64);
+    }
+
+    /// Shows the size of the parked store.
+    pub(super) fn parked_size(&self, events: u64, bytes: u64) {
+        self.metrics.parked(events, bytes);
     }
 
     pub(super) fn threads_replaced(&self, threads: usize) {

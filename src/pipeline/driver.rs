@@ -7,6 +7,7 @@ mod delivery;
 mod ending;
 mod intake;
 mod outcomes;
+mod parking;
 mod progress;
 mod viewing;
 
@@ -27,6 +28,7 @@ use super::handle::{Listener, Shared};
 use super::messages::{Command, Event, Question};
 use super::options::{Identity, Options, Parts, Stop};
 use super::parked::ParkQueue;
+use super::parked_lane::{LaneRules, ParkedLane};
 use super::rate::Rate;
 use super::spans::Spans;
 use super::tranches::{Limits, Tranches};
@@ -45,6 +47,8 @@ use crate::sink::AnySink;
 use crate::source::{Changes, Contract, Source, TrancheChange};
 use crate::telemetry::health::State;
 use crate::work::Streams;
+
+use parking::Looks;
 
 /// A pipeline while it runs.
 pub(super) struct Driver {
@@ -65,6 +69,14 @@ pub(super) struct Driver {
     rules: DecisionRules,
     writes: Writes,
     parks: ParkQueue,
+    lane: ParkedLane,
+    looks: Looks,
+    /// The last call was one of the lane.
+    lane_had_its_turn: bool,
+    /// The source identifies its events by ordinals, so that they can be parked (C21).
+    can_park: bool,
+    /// The version of the handler (C32).
+    version: Arc<str>,
     commits: Commits,
     breaker: Breaker,
     drain: Drain,
@@ -104,6 +116,8 @@ const EVENTS_AT_ONCE: usize = 64;
 /// The number of calls of one pass. A handler that defers at once is offered the same events again and again; between two
 /// passes the driver hears of a stop.
 const CALLS_PER_PASS: usize = 4_096;
+/// The number of parked streams that are offered again at a time.
+const PARKED_STREAMS: usize = 256;
 /// The interval at which tranches without room for reading are asked for their backlog.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 
@@ -126,6 +140,8 @@ impl Driver {
         let contract = parts.source.contract();
         let (events_in, events) = mpsc::channel(EVENTS);
         let store = parts.checkpoints;
+        let parked = store.parked();
+        listener.shared().show_parked(parked.as_ref());
         let (changes_in, changes) = Changes::channel();
         let watch = watch::watch(Arc::clone(&parts.source), changes_in, events_in.clone(), random.u64(..));
         group.spawn(TaskKind::Source, "source", watch);
@@ -137,7 +153,7 @@ impl Driver {
             source: parts.source,
             indexes: contract.indexes,
             changes,
-            parked: store.parked(),
+            parked,
             filter: Arc::new(RwLock::new(parts.filter)),
             tranches: Tranches::default(),
             limits: Limits {
@@ -157,6 +173,11 @@ impl Driver {
             writes: Writes::new(write_limits(&parts.sink)),
             sink: parts.sink,
             parks: ParkQueue::default(),
+            lane: ParkedLane::new(lane_rules(options, contract.indexes)),
+            looks: Looks::new(now),
+            lane_had_its_turn: false,
+            can_park: contract.ordinals,
+            version: parts.version,
             commits: Commits::new(rules, now),
             breaker: Breaker::new(options.concurrency, options.errors.outage),
             drain: Drain::default(),
@@ -235,6 +256,11 @@ impl Driver {
             Event::Waited { call, decisions, period } => self.on_waited(call, decisions, period),
             Event::Delivered(delivered) => self.on_delivered(delivered),
             Event::Appended { parks, result } => self.on_appended(parks, result),
+            Event::Due(answers) => self.on_due(answers),
+            Event::QueueRead { tranche, epoch, stream, result } => self.on_queue_read(&tranche, epoch, &stream, result),
+            Event::ParkedUpdated { tranche, epoch, streams, result } => {
+                self.on_parked_updated(&tranche, epoch, &streams, result);
+            }
             Event::EffectsWritten(effects) => self.on_effects_written(effects),
             Event::Committed(committed) => self.on_committed(committed),
             Event::Released { tranche, assignment } => self.on_released(&tranche, assignment),
@@ -260,10 +286,13 @@ impl Driver {
         match command {
             Command::Pause => self.pause(),
             Command::Resume => self.resume(),
-            Command::Swap(handler) => {
+            Command::Swap(handler, version) => {
                 self.calls.swap(handler);
+                self.version = version;
                 self.scheduler.forgive_failures(self.now);
+                self.look_for_changed();
             }
+            Command::LookAtParked => self.look_at_parked(),
             Command::Filter(filter) => *self.filter.write().unwrap_or_else(PoisonError::into_inner) = filter,
             Command::Ask(Question::View(answer)) => {
                 // The caller may have stopped waiting.
@@ -292,11 +321,14 @@ impl Driver {
         if !self.breaker.is_probing() {
             self.writes.wake(usize::MAX, self.now);
         }
+        self.look_for_due();
+        self.read_queues();
         let mut budget = CALLS_PER_PASS;
         while self.dispatch(&mut budget) | self.deliver() && budget > 0 {}
         self.probe_by_retry();
         self.counts.dispatched(self.clock.now().since(self.now));
         self.append_parked();
+        self.update_parked();
         self.look_for_stuck_streams();
         self.note_changes();
         // The end of a run has its progress stored in this very pass: no event might wake the driver for it.
@@ -342,6 +374,8 @@ impl Driver {
             self.commits.next_wake(),
             self.writes.next_wake(),
             self.tranches.next_wake(),
+            self.lane.next_wake(),
+            self.next_look(),
             match self.options.stop {
                 Stop::After(limit) => Some(self.started + limit),
                 Stop::Never | Stop::Tail => None,
@@ -387,6 +421,20 @@ fn write_limits(sink: &AnySink) -> WriteLimits {
         AnySink::Plain(sink) => WriteLimits { max_batch, window: sink.window().max(1) },
         // One transaction at a time.
         AnySink::Transactional(_) => WriteLimits { max_batch, window: 1 },
+    }
+}
+
+fn lane_rules(options: &Options, indexes: Indexes) -> LaneRules {
+    LaneRules {
+        order: options.order,
+        indexes,
+        max_events: options.max_events,
+        max_bytes: options.max_bytes,
+        // All pages together stay within the limit of reading ahead. One event is always read.
+        page_bytes: options.max_bytes.min(options.read_ahead_bytes / PARKED_STREAMS),
+        streams: PARKED_STREAMS,
+        // The other half is for new events.
+        calls: (options.concurrency / 2).max(1),
     }
 }
 

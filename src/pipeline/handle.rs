@@ -1,7 +1,7 @@
 //! The handle of a pipeline: commands, questions, and the last view of a pipeline that does not answer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::drain::Ended;
 use super::messages::{Command, Question};
 use super::view::{Standing, View};
+use crate::checkpoint::ParkedStore;
 use crate::clock::Clock;
 use crate::config::filter::Filter;
 use crate::handler::AnyHandler;
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     clock: Clock,
     standing: watch::Sender<Standing>,
     last: Mutex<Option<View>>,
+    /// The parked store of the present run. The run alone keeps it open.
+    parked: Mutex<Option<Weak<dyn ParkedStore>>>,
     /// The run that is told to stop makes room for another one.
     makes_room: AtomicBool,
 }
@@ -65,6 +68,11 @@ impl Shared {
         }
     }
 
+    /// Shows the parked store of a run.
+    pub(super) fn show_parked(&self, store: Option<&Arc<dyn ParkedStore>>) {
+        *self.parked.lock().unwrap_or_else(PoisonError::into_inner) = store.map(Arc::downgrade);
+    }
+
     pub(super) fn last(&self) -> MutexGuard<'_, Option<View>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,6 +103,7 @@ impl Handle {
             clock,
             standing: watch::Sender::new(starting),
             last: Mutex::new(None),
+            parked: Mutex::new(None),
             makes_room: AtomicBool::new(false),
         });
         let listener = Listener { commands: received, shared: Arc::clone(&shared), clock, paused: false };
@@ -172,9 +181,19 @@ impl Handle {
         self.commands.send(Command::Resume).await.is_ok()
     }
 
-    /// Uses another handler of the same sort.
-    pub async fn swap(&self, handler: AnyHandler) -> bool {
-        self.commands.send(Command::Swap(handler)).await.is_ok()
+    /// Uses another handler of the same sort. Streams that another version parked are retried first (C32).
+    pub async fn swap(&self, handler: AnyHandler, version: Arc<str>) -> bool {
+        self.commands.send(Command::Swap(handler, version)).await.is_ok()
+    }
+
+    /// Returns the parked store of the present run, if there are both.
+    pub fn parked_store(&self) -> Option<Arc<dyn ParkedStore>> {
+        self.shared.parked.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.upgrade()
+    }
+
+    /// Has the pipeline look for requests that an operator left in the parked store. It also looks by itself now and then.
+    pub async fn look_at_parked(&self) -> bool {
+        self.commands.send(Command::LookAtParked).await.is_ok()
     }
 
     /// Uses another filter from the next read on. It judges events as they are read: of a script with `upcast`, the reader's part

@@ -6,7 +6,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::view::View;
-use crate::checkpoint::{CheckpointError, CheckpointKey, Claimed, Commit, Fence, Parked, ParkedStream};
+use crate::checkpoint::{
+    CheckpointError, CheckpointKey, Claimed, Commit, DueStream, Fence, Parked, ParkedMark, ParkedStream, ParkedUpdate,
+    QueueRead, QueuedId,
+};
 use crate::clock::{Period, Timestamp};
 use crate::config::filter::Filter;
 use crate::handler::{AnyHandler, Call, Decisions, HandlerError};
@@ -38,6 +41,22 @@ pub(super) enum Event {
     /// The parked store's answer to an append.
     Appended {
         parks: Vec<ToPark>,
+        result: Result<(), CheckpointError>,
+    },
+    /// The parked streams that are due, by tranche and number of its assignment.
+    Due(Vec<(TrancheId, u64, Result<Vec<DueStream>, CheckpointError>)>),
+    /// A page of the queue of a parked stream.
+    QueueRead {
+        tranche: TrancheId,
+        epoch: u64,
+        stream: Box<str>,
+        result: Result<QueueRead, CheckpointError>,
+    },
+    /// The parked store's answer to changes of these streams.
+    ParkedUpdated {
+        tranche: TrancheId,
+        epoch: u64,
+        streams: Vec<Box<str>>,
         result: Result<(), CheckpointError>,
     },
     /// The effects of a transaction are written; it waits for its progress.
@@ -133,6 +152,7 @@ pub(super) struct Plan {
     pub(super) accepted: Vec<Accepted>,
     pub(super) commits: Vec<PendingCommit>,
     pub(super) parks: Vec<ToPark>,
+    pub(super) removals: Vec<ToRemove>,
     pub(super) made: Timestamp,
 }
 
@@ -209,7 +229,38 @@ pub(super) struct ToPark {
 pub(super) struct MarkedWork {
     pub(super) work: Work,
     pub(super) from: Ordinal,
-    pub(super) why: Arc<str>,
+    pub(super) mark: Arc<ParkedMark>,
+}
+
+/// Changes of parked streams of one claim, on their way into the store.
+pub(super) struct ToRemove {
+    pub(super) key: CheckpointKey,
+    pub(super) fence: Fence,
+    pub(super) updates: Vec<Update>,
+}
+
+impl ToRemove {
+    pub(super) fn updates(&self) -> Vec<ParkedUpdate<'_>> {
+        self.updates.iter().map(Update::borrowed).collect()
+    }
+}
+
+/// A [`ParkedUpdate`] that can go to a task.
+#[derive(Clone, Debug)]
+pub(super) enum Update {
+    Remove { stream: Box<str>, events: Vec<QueuedId> },
+    Mark { stream: Box<str>, mark: ParkedMark },
+    Unpark { stream: Box<str> },
+}
+
+impl Update {
+    pub(super) fn borrowed(&self) -> ParkedUpdate<'_> {
+        match self {
+            Self::Remove { stream, events } => ParkedUpdate::Remove { stream, events },
+            Self::Mark { stream, mark } => ParkedUpdate::Mark { stream, mark },
+            Self::Unpark { stream } => ParkedUpdate::Unpark { stream },
+        }
+    }
 }
 
 impl ToPark {
@@ -224,7 +275,7 @@ impl ToPark {
 
 impl MarkedWork {
     fn events(&self) -> impl Iterator<Item = Parked<'_>> {
-        self.work.events.iter().map(|event| Parked { event, from: self.from, why: &self.why })
+        self.work.events.iter().map(|event| Parked { event, from: self.from, mark: &self.mark })
     }
 }
 
@@ -232,10 +283,12 @@ impl MarkedWork {
 pub(super) enum Command {
     Pause,
     Resume,
-    /// Another handler of the same sort. Calls in flight end with the old one.
-    Swap(AnyHandler),
+    /// Another handler of the same sort, and its version. Calls in flight end with the old one.
+    Swap(AnyHandler, Arc<str>),
     /// Another filter, from the next read on (C18).
     Filter(Arc<Filter>),
+    /// An operator has left a request in the parked store.
+    LookAtParked,
     Ask(Question),
 }
 

@@ -31,6 +31,8 @@ pub struct Parts {
     /// [`checkpoints`](crate::sink::TransactionalSink::checkpoints).
     pub checkpoints: Arc<dyn CheckpointStore>,
     pub handler: Option<AnyHandler>,
+    /// The version of the handler, which marks of parked streams carry (C32).
+    pub version: Arc<str>,
     pub sink: AnySink,
     pub filter: Arc<Filter>,
 }

@@ -1,24 +1,31 @@
-//! The queue of work on its way into the parked store.
+//! The queue of work on its way into the parked store, the marks of the parked streams, and the room in the store.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 use super::messages::{MarkedWork, ToPark};
 use super::tranches::Tranches;
+use crate::checkpoint::{ParkedMark, ParkedState, ParkedStream, parked_bytes};
 use crate::event::Event;
 use crate::position::TrancheId;
 use crate::scheduler::Scheduler;
 use crate::work::Work;
 
-/// The work of parked streams that is not stored yet, and the reasons of the parked streams.
+/// The work of parked streams that is not stored yet, and the marks of the parked streams.
 #[derive(Debug, Default)]
 pub(super) struct ParkQueue {
     queue: Vec<Work>,
-    /// Pieces of work that are being appended.
+    /// Pieces of work that are being appended, and the names of their streams.
     appending: usize,
-    /// The reason of each stream that this process parked, by tranche.
-    reasons: HashMap<TrancheId, HashMap<Box<str>, Arc<str>>>,
+    names: HashSet<Box<str>>,
+    /// The mark of each stream that this process parked, by tranche.
+    marks: HashMap<TrancheId, HashMap<Box<str>, Arc<ParkedMark>>>,
+    /// The stored events and bytes, by tranche.
+    stored: HashMap<TrancheId, (u64, u64)>,
+    /// The streams that a handler deferred, by tranche. They are no trouble.
+    deferred: HashMap<TrancheId, HashSet<Box<str>>>,
 }
 
 impl ParkQueue {
@@ -38,18 +45,103 @@ impl ParkQueue {
         self.queue.push(work);
     }
 
-    /// Notes the reason for which a stream is parked. Its later events repeat it.
-    pub(super) fn parked(&mut self, tranche: TrancheId, stream: &str, why: &str) {
-        self.reasons.entry(tranche).or_default().insert(stream.into(), why.into());
+    /// Notes the mark under which a stream is parked. Its later events repeat it.
+    pub(super) fn parked(&mut self, tranche: TrancheId, stream: &str, mark: ParkedMark) {
+        self.marked(&tranche, stream, mark.state);
+        self.marks.entry(tranche).or_default().insert(stream.into(), Arc::new(mark));
     }
 
-    /// Forgets the reasons of a tranche that is gone.
+    /// Notes the state of a parked stream.
+    pub(super) fn marked(&mut self, tranche: &TrancheId, stream: &str, state: ParkedState) {
+        match state {
+            ParkedState::Deferred => _ = self.deferred.entry(tranche.clone()).or_default().insert(stream.into()),
+            ParkedState::Failed => self.not_deferred(tranche, stream),
+        }
+    }
+
+    fn not_deferred(&mut self, tranche: &TrancheId, stream: &str) {
+        if let Some(streams) = self.deferred.get_mut(tranche) {
+            streams.remove(stream);
+        }
+    }
+
+    pub(super) fn is_deferred(&self, tranche: &TrancheId, stream: &str) -> bool {
+        self.deferred.get(tranche).is_some_and(|streams| streams.contains(stream))
+    }
+
+    /// Returns the number of streams that a handler deferred.
+    pub(super) fn deferred(&self) -> usize {
+        self.deferred.values().map(HashSet::len).sum()
+    }
+
+    /// Notes the streams that are parked when a tranche is opened.
+    pub(super) fn opened(&mut self, tranche: &TrancheId, streams: &[ParkedStream]) {
+        for stream in streams {
+            self.marked(tranche, &stream.stream, stream.mark.state);
+        }
+        if !streams.is_empty() {
+            self.marks.entry(tranche.clone()).or_default();
+        }
+        let sum = |of: fn(&ParkedStream) -> u64| streams.iter().map(of).sum();
+        self.stored.insert(tranche.clone(), (sum(|stream| stream.events), sum(|stream| stream.bytes)));
+    }
+
+    /// Returns whether any tranche may have parked streams.
+    pub(super) fn have_parked(&self) -> bool {
+        !self.marks.is_empty()
+    }
+
+    /// Returns whether a tranche may have parked streams.
+    pub(super) fn may_have_parked(&self, tranche: &TrancheId) -> bool {
+        self.marks.contains_key(tranche)
+    }
+
+    /// Forgets the marks of a tranche that is gone.
     pub(super) fn forget(&mut self, tranche: &TrancheId) {
-        self.reasons.remove(tranche);
+        self.marks.remove(tranche);
+        self.stored.remove(tranche);
+        self.deferred.remove(tranche);
     }
 
+    /// Forgets the mark of a stream that is parked no more.
+    pub(super) fn unparked(&mut self, tranche: &TrancheId, stream: &str) {
+        if let Some(marks) = self.marks.get_mut(tranche) {
+            marks.remove(stream);
+        }
+        self.not_deferred(tranche, stream);
+    }
+
+    /// Notes events that the store has got.
+    pub(super) fn stored<'a>(&mut self, tranche: &TrancheId, events: impl Iterator<Item = &'a Event>) {
+        let of = self.stored.entry(tranche.clone()).or_default();
+        for event in events {
+            *of = (of.0 + 1, of.1 + parked_bytes(event) as u64);
+        }
+    }
+
+    /// Notes events that were removed from the store.
+    pub(super) fn removed(&mut self, tranche: &TrancheId, events: &[Event]) {
+        if let Some(of) = self.stored.get_mut(tranche) {
+            let bytes: u64 = events.iter().map(|event| parked_bytes(event) as u64).sum();
+            *of = (of.0.saturating_sub(events.len() as u64), of.1.saturating_sub(bytes));
+        }
+    }
+
+    /// Returns the number of stored events and bytes, over all tranches that are held.
+    pub(super) fn size(&self) -> (u64, u64) {
+        self.stored.values().fold((0, 0), |(events, bytes), of| (events + of.0, bytes + of.1))
+    }
+
+    /// Returns whether events of a stream are on their way into the store.
+    pub(super) fn is_appending(&self, stream: &str) -> bool {
+        self.names.contains(stream) || self.queue.iter().any(|work| work.stream() == stream)
+    }
+
+    /// Takes the queued work. It is on its way into the store until [`ended`](Self::ended).
     pub(super) fn take(&mut self) -> Vec<Work> {
-        std::mem::take(&mut self.queue)
+        let work = std::mem::take(&mut self.queue);
+        self.names.extend(work.iter().map(|work| work.stream().into()));
+        work
     }
 
     /// Notes the begin of an append.
@@ -59,10 +151,18 @@ impl ParkQueue {
 
     pub(super) fn ended(&mut self) {
         self.appending = 0;
+        self.names.clear();
     }
 
-    /// Groups work to be parked by checkpoint key. Returns the work of revoked tranches apart.
-    pub(super) fn mark(&self, work: Vec<Work>, scheduler: &Scheduler, tranches: &Tranches) -> (Vec<ToPark>, Vec<Work>) {
+    /// Groups work to be parked by checkpoint key. Returns the work of revoked tranches apart. `late` is the mark of streams
+    /// that an earlier run parked; the store keeps the mark that it has.
+    pub(super) fn mark(
+        &self,
+        work: Vec<Work>,
+        scheduler: &Scheduler,
+        tranches: &Tranches,
+        late: &Arc<ParkedMark>,
+    ) -> (Vec<ToPark>, Vec<Work>) {
         let mut groups: Vec<ToPark> = Vec::new();
         let mut unowned = Vec::new();
         for work in work {
@@ -76,9 +176,8 @@ impl ParkQueue {
             };
             let own = work.events.iter().map(Event::at).min().unwrap_or_default();
             let from = scheduler.parked_from(&work).unwrap_or(own);
-            let reason = self.reasons.get(&key.tranche).and_then(|reasons| reasons.get(work.stream())).cloned();
-            let why = reason.unwrap_or_else(|| "its stream was parked earlier".into());
-            let marked = MarkedWork { work, from, why };
+            let mark = self.marks.get(&key.tranche).and_then(|marks| marks.get(work.stream()));
+            let marked = MarkedWork { from, mark: Arc::clone(mark.unwrap_or(late)), work };
             match groups.iter_mut().find(|group| group.key == key) {
                 Some(group) => group.work.push(marked),
                 None => groups.push(ToPark { key, fence, work: vec![marked] }),
@@ -138,12 +237,31 @@ mod tests {
         parked.into_iter().collect()
     }
 
+    fn mark(why: &str) -> ParkedMark {
+        ParkedMark {
+            state: ParkedState::Failed,
+            class: "permanent".into(),
+            why: why.into(),
+            index: 0,
+            event_type: "T".into(),
+            since: time::OffsetDateTime::UNIX_EPOCH,
+            attempts: 1,
+            version: "v1".into(),
+            due: None,
+            job: None,
+        }
+    }
+
+    fn earlier() -> Arc<ParkedMark> {
+        Arc::new(mark("its stream was parked earlier"))
+    }
+
     fn shown(parks: &[ToPark]) -> Vec<String> {
         let group = |park: &ToPark| {
             let events = park
                 .events()
                 .into_iter()
-                .map(|parked| format!("{:?} from {} {}", parked.event, parked.from, parked.why));
+                .map(|parked| format!("{:?} from {} {}", parked.event, parked.from, parked.mark.why));
             format!("{} {:?}: {}", park.key.tranche, park.fence, events.collect::<Vec<_>>().join(", "))
         };
         parks.iter().map(group).collect()
@@ -157,11 +275,11 @@ mod tests {
         let first = park(&mut scheduler);
         open(&mut scheduler, &mut tranches, "b", 4, &[(7, 1), (8, 0)]);
         let second = park(&mut scheduler);
-        queue.parked(TrancheId::new("a"), "a-1", "no such customer");
+        queue.parked(TrancheId::new("a"), "a-1", mark("no such customer"));
         first.into_iter().chain(second).for_each(|work| queue.push(work));
         assert!(!queue.is_empty() && !queue.is_idle());
         let work = queue.take();
-        let (parks, unowned) = queue.mark(work, &scheduler, &tranches);
+        let (parks, unowned) = queue.mark(work, &scheduler, &tranches, &earlier());
         assert!(unowned.is_empty());
         let expected = [
             "a Fence(3): a-1/e0@1.0 from 1.0 no such customer",
@@ -183,18 +301,19 @@ mod tests {
         open(&mut scheduler, &mut tranches, "b", 4, &[(1, 0)]);
         let fenced = park(&mut scheduler);
         tranches.fenced_by(&TrancheId::new("b"), "thief".to_owned());
-        let (parks, unowned) = queue.mark(revoked.into_iter().chain(fenced).collect(), &scheduler, &tranches);
+        let (parks, unowned) =
+            queue.mark(revoked.into_iter().chain(fenced).collect(), &scheduler, &tranches, &earlier());
         assert_eq!((parks.len(), unowned.len()), (0, 2));
     }
 
     #[test]
     fn c7_the_reasons_of_a_tranche_that_left_are_forgotten() {
         let (mut scheduler, mut tranches, mut queue) = (scheduler(), Tranches::default(), ParkQueue::default());
-        queue.parked(TrancheId::new("a"), "a-1", "no such customer");
+        queue.parked(TrancheId::new("a"), "a-1", mark("no such customer"));
         queue.forget(&TrancheId::new("a"));
         open(&mut scheduler, &mut tranches, "a", 3, &[(1, 0)]);
         let work = park(&mut scheduler);
-        let (parks, _) = queue.mark(work, &scheduler, &tranches);
+        let (parks, _) = queue.mark(work, &scheduler, &tranches, &earlier());
         assert_eq!(shown(&parks), ["a Fence(3): a-1/e0@1.0 from 1.0 its stream was parked earlier"]);
     }
 }

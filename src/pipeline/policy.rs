@@ -13,6 +13,13 @@ use crate::source::{SourceError, SourceErrorKind};
 /// The delays between attempts at reads, claims, commits and restarts.
 pub(super) const OUTAGE: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(30) };
 
+/// The bounds of the parked store for one pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParkLimits {
+    pub events: u64,
+    pub bytes: u64,
+}
+
 /// The reactions of a pipeline to errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorPolicy {
@@ -23,6 +30,8 @@ pub struct ErrorPolicy {
     /// The longest time that a stream may be offered without progress before `then` acts on its first event.
     pub stuck_after: Duration,
     pub outage: OutageRule,
+    /// The bounds of the parked store. A full one halts the pipeline.
+    pub parked: ParkLimits,
 }
 
 /// The failures in a row that count as an outage of the back end, and not as failures of their events.
@@ -197,6 +206,7 @@ mod tests {
             then: Then::Park,
             stuck_after: Duration::from_secs(300),
             outage: OutageRule::default(),
+            parked: ParkLimits { events: 10, bytes: 1_000 },
         };
         let mut error = HandlerError::new(kind, "why").retry_after(Duration::from_millis(7));
         if let Some(index) = index {

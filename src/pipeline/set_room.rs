@@ -1,7 +1,7 @@
 //! The room that a store has for the set of handled ordinals (C14), where effects and progress commit together.
 //!
-//! A transaction must cover the ordinals of its effects. It need not cover others: a filtered event that is read again is
-//! filtered again, and a parked one stays parked as it is (C21). Decisions are taken oldest first. A decision that does not lead
+//! A transaction must cover the ordinals of its effects, and those of the events that it parks: once they are retried, their
+//! effects must not come again (C13). It need not cover others: a filtered event that is read again is filtered again. Decisions are taken oldest first. A decision that does not lead
 //! to the oldest event of its tranche leaves room for a run. So the oldest event can always be stored, and the position moves.
 
 use super::tranches::Tranches;

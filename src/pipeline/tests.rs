@@ -1,6 +1,7 @@
 //! Whole runs of a pipeline on memory connectors, in paused time.
 
 mod invariants;
+mod parking;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -69,6 +70,7 @@ impl Rig {
             then: Then::Skip,
             stuck_after: Duration::from_secs(60),
             outage: OutageRule::default(),
+            parked: ParkLimits { events: 1_000, bytes: 1 << 20 },
         };
         let options = Options {
             order: Order::Stream,
@@ -101,6 +103,7 @@ impl Rig {
             handler: Some(AnyHandler::Async(Arc::new(handler))),
             sink: AnySink::Plain(Arc::new(self.store.sink())),
             filter: Arc::new(Filter::default()),
+            version: "v1".into(),
         }
     }
 
@@ -325,6 +328,7 @@ async fn s14_a_panic_of_the_driver_restarts_its_pipeline_only() {
     let parts = move |rig: &MemoryFeed| Panics { source: rig.source(), left: Arc::clone(&left) };
     let sink = store.clone();
     let running = rig.run(move || Parts {
+        version: "v1".into(),
         source: Arc::new(parts(&feed)),
         checkpoints: Arc::new(sink.clone()),
         handler: None,

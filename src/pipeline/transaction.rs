@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::messages::{Committed, Event, PendingCommit, Plan, ToPark, WrittenEffects};
+use super::messages::{Committed, Event, PendingCommit, Plan, ToPark, ToRemove, WrittenEffects};
 use super::policy::{self, OUTAGE};
-use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointStore, Fence, Parked};
+use crate::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointStore, Fence, Parked, ParkedUpdate};
 use crate::clock::{Clock, Timestamp};
 use crate::handler::{HandlerError, HandlerErrorKind};
 use crate::runtime::retry::rounded;
@@ -49,12 +49,13 @@ async fn commit(
 ) -> Result<(), TransactionError> {
     let commits: Vec<_> = plan.commits.iter().map(PendingCommit::commit).collect();
     let parked: Vec<Vec<Parked<'_>>> = plan.parks.iter().map(ToPark::events).collect();
-    let changes: Vec<_> = plan
-        .parks
-        .iter()
-        .zip(&parked)
-        .map(|(group, events)| ParkedChange { key: &group.key, fence: group.fence, events })
-        .collect();
+    let removed: Vec<Vec<ParkedUpdate<'_>>> = plan.removals.iter().map(ToRemove::updates).collect();
+    let appends = plan.parks.iter().zip(&parked);
+    let appends =
+        appends.map(|(group, events)| ParkedChange { key: &group.key, fence: group.fence, events, updates: &[] });
+    let removals = plan.removals.iter().zip(&removed);
+    let removals = removals.map(|(of, updates)| ParkedChange { key: &of.key, fence: of.fence, events: &[], updates });
+    let changes: Vec<_> = appends.chain(removals).collect();
     match transaction.commit(&commits, &changes).await {
         Err(TransactionError::OutcomeUnknown(cause)) => {
             tracing::warn!(error = %cause, "outcome of a transaction unknown, reading its keys");

@@ -252,27 +252,17 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn release_parked(&mut self, name: &str) {
-        let name = name.as_bytes();
+    pub(super) fn release_parked(&mut self, id: &TrancheId, stream: &str) {
+        let Some(tranche) = self.ledger.held(id) else { return };
         match self.options.order {
+            // Each event is parked by itself.
+            Order::None => {}
+            Order::Tranche => _ = self.ledger.tranche_mut(tranche).parked.remove(stream.as_bytes()),
             Order::Stream => {
-                for stream in self.all_named(name) {
-                    let lane = self.find_lane(stream);
-                    if lane != NONE {
-                        self.unpark_lane(lane);
-                    }
-                }
-            }
-            Order::Tranche => {
-                for tranche in &mut self.ledger.tranches {
-                    tranche.parked.remove(name);
-                }
-            }
-            Order::None => {
-                for lane in 0..self.lanes.bound() {
-                    if !self.lanes[lane].free && self.streams.name(self.lanes[lane].stream) == name {
-                        self.unpark_lane(lane);
-                    }
+                let Some(stream) = self.find(stream.as_bytes(), self.scope(tranche)) else { return };
+                let lane = self.find_lane(stream);
+                if lane != NONE {
+                    self.unpark_lane(lane);
                 }
             }
         }

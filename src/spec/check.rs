@@ -259,7 +259,7 @@ impl Check<'_> {
 
     /// Refuses `then = "park"` over events without ordinals, and where nothing can hold parked events.
     fn park(&self) -> Option<Problem> {
-        if self.pipeline.spec.errors.then != Then::Park {
+        if self.pipeline.spec.errors.then != Some(Then::Park) {
             return None;
         }
         let at = &["errors", "then"];

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Loaded, Order, PipelineSpec, Stop};
+use super::{Loaded, Order, PipelineSpec, Stop, Then};
 use crate::config::filter::Filter;
 use crate::connector::kind::{StoreFacts, StorePlace, TransactionalKind};
 use crate::connector::prose::Prose;
@@ -96,6 +96,24 @@ impl Definition {
     /// Returns whether (stream, next index) is kept beside the progress: see `keeps_write_positions`.
     pub fn keeps_write_positions(&self) -> bool {
         keeps_write_positions(self.spec(), &*self.source, &self.progress)
+    }
+
+    /// Returns the action for an event whose retries are spent. Left out, it is `park` where parked events outlive the
+    /// process.
+    pub fn then(&self) -> Then {
+        let facts = self.progress.facts();
+        let can_park = facts.parked && facts.is_durable() && self.source.contract().ordinals;
+        self.spec().errors.then.unwrap_or(if can_park { Then::Park } else { Then::Halt })
+    }
+
+    /// Returns the version of the handler, which the marks of parked streams carry (C32): a hash of the script with its
+    /// modules and parameters.
+    pub fn handler_version(&self, script: Option<&Script>) -> String {
+        use std::hash::BuildHasher;
+        let Some(script) = script else { return "none".to_owned() };
+        let params = self.spec().handler.rhai.as_ref().map(|rhai| format!("{:?}", rhai.params));
+        let hash = foldhash::quality::FixedState::default().hash_one((script.hash(), params));
+        format!("{:08x}", hash >> 32)
     }
 
     /// Returns the local place of the progress, in the data directory.

@@ -299,7 +299,7 @@ fn correct_table(key: &str) -> Option<String> {
     let filters = ["categories", "exclude_categories", "streams", "exclude_streams", "events", "exclude_events"];
     let table = if has(serde_json::to_value(ScheduleSpec::default())) || ["max_bytes", "purge"].contains(&key) {
         "schedule"
-    } else if has(serde_json::to_value(ErrorsSpec::default())) {
+    } else if has(serde_json::to_value(ErrorsSpec::default())) || key == "then" {
         "errors"
     } else if has(serde_json::to_value(filter::Settings::default())) || filters.contains(&key) {
         "filter"

@@ -18,7 +18,7 @@ const THROWS: &str = "fn handle(stream, events) { throw \"no such customer: 17\"
 
 fn failing(retry: &str) -> Place {
     let pipeline = format!(
-        "[source.json]\npath = \"events.jsonl\"\n[handler.rhai]\nscript = \"p.rhai\"\n[sink.null]\n[errors]\nretry = {retry}\n"
+        "[source.json]\npath = \"events.jsonl\"\n[handler.rhai]\nscript = \"p.rhai\"\n[sink.null]\n[errors]\nthen = \"halt\"\nretry = {retry}\n"
     );
     Place::new(&[("p.toml", &pipeline), ("p.rhai", THROWS), ("events.jsonl", &event("order-1", 0))])
 }
@@ -93,7 +93,8 @@ fn s17_a_pipeline_whose_time_is_up_counts_the_events_that_it_did_not_handle() {
     let pipeline = "stop = { after = \"2s\" }\n[source.json]\npath = \"events.jsonl\"\n[handler.rhai]\nscript = \"p.rhai\"\n[sink.null]\n";
     let place = Place::new(&[
         ("p.toml", pipeline),
-        ("p.rhai", "fn handle(stream, events) { return defer(\"1h\"); }"),
+        // A deferral of a minute or more would be stored, and the progress would pass it.
+        ("p.rhai", "fn handle(stream, events) { return defer(\"50s\"); }"),
         ("events.jsonl", &[event("a-1", 0), event("a-1", 1)].concat()),
     ]);
     let output = place.run(&[]);

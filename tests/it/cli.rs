@@ -103,7 +103,7 @@ fn simultaneous_signals_count_as_one() {
 }
 
 #[test]
-fn a_drain_past_its_deadline_names_the_running_calls_and_exits_with_4() {
+fn r56_a_drain_past_its_deadline_names_the_running_calls_and_exits_with_4() {
     let (_place, daemon) = busy(&["--drain", "300ms"]);
     let (code, said) = daemon.stop("TERM");
     assert_eq!(code, Some(4), "{said}");

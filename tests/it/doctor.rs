@@ -142,10 +142,17 @@ fn r73_a_log_that_a_crash_left_is_written_back_and_no_row_is_lost() {
 fn r73_a_corrupt_page_is_reported_and_left_alone() {
     let place = after_a_run(ROWS);
     let path = place.path("data/rows.db");
+    // The schema stays readable, so that the check of the pages reports the damage.
+    let roots: Vec<u64> = {
+        let connection = Connection::open(&path).unwrap();
+        let mut statement = connection.prepare("SELECT rootpage FROM sqlite_schema WHERE rootpage > 1").unwrap();
+        let rows = statement.query_map([], |row| row.get::<_, i64>(0)).unwrap();
+        rows.map(|root| root.unwrap().unsigned_abs()).collect()
+    };
     let bytes = std::fs::read(&path).unwrap();
     let file = OpenOptions::new().write(true).open(&path).unwrap();
-    for page in (1..bytes.len() / 4096).filter(|page| page % 2 == 0) {
-        file.write_all_at(&[0xa5; 4096], page as u64 * 4096).unwrap();
+    for root in roots {
+        file.write_all_at(&[0xa5; 4096], (root - 1) * 4096).unwrap();
     }
     let corrupt = std::fs::read(&path).unwrap();
     check(&doctor(&place, &["--fix"]), 1, &["error: the database is corrupt", "rows.db", "restore the file"]);
@@ -245,16 +252,21 @@ fn c2_a_lost_position_is_reported_without_running() {
 #[test]
 fn parked_events_are_counted_by_stream() {
     let place = after_a_run(LINES);
-    let row = |index| {
+    let row = |stream, events, state| {
         format!(
-            "INSERT INTO propulsiond_parked VALUES ('p','json','0','a-1',0,0,{index},0,'A','','','','',x'',x'','no',0,0,0,0,NULL,0);"
+            "INSERT INTO propulsiond_parked_streams VALUES
+             ('p','json','0','{stream}',0,0,{events},9,'{state}','permanent','no',0,'A',0,1,'',NULL,NULL);"
         )
     };
-    sql(&place, "data/propulsiond.db", &[row(5), row(6), row(7).replace("a-1", "b-1")].concat());
+    let rows = [row("a-1", 2, "parked"), row("b-1", 1, "parked"), row("c-1", 5, "deferred")];
+    sql(&place, "data/propulsiond.db", &rows.concat());
     check(
         &doctor(&place, &[]),
         1,
-        &["3 events of 2 streams are parked: 2 of stream `a-1` (p/json), 1 of stream `b-1` (p/json)"],
+        &[
+            "3 events of 2 streams are parked: 2 of stream `a-1` (p/json), 1 of stream `b-1` (p/json)",
+            "`propulsiond parked list NAME`",
+        ],
     );
 }
 

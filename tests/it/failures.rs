@@ -52,8 +52,8 @@ fn check_finds_the_same_without_running_anything() {
 }
 
 #[test]
-fn a_corrupt_line_halts_by_default_and_is_named() {
-    let place = place(PIPELINE);
+fn a_corrupt_line_halts_if_asked_to_and_is_named() {
+    let place = place(&format!("{PIPELINE}[errors]\nthen = \"halt\"\n"));
     place.write("events.jsonl", &format!("{EVENTS}{{\"stream\":\"a-1\",\"index\":1,\"ty\n{EVENTS}"));
     let remedies = ["`then = \"skip\"` in `[errors]` passes this record", "do not edit what was read"];
     check(&place.run(&["--until-tail"]), 1, &[&["events.jsonl:3"], &remedies[..]].concat());
@@ -71,7 +71,7 @@ fn a_corrupt_line_can_be_skipped_and_nothing_else_is_lost() {
 
 #[test]
 fn a_script_error_names_file_line_stream_index_and_type() {
-    let place = place(&format!("{PIPELINE}[errors]\nretry = {{ attempts = 2, initial = \"1ms\" }}\n"));
+    let place = place(&format!("{PIPELINE}[errors]\nthen = \"halt\"\nretry = {{ attempts = 2, initial = \"1ms\" }}\n"));
     place.write("events.jsonl", EVENTS.lines().next().unwrap());
     place.write("p.rhai", "fn handle(stream, events) {\n    for e in events {\n        throw \"no good\";\n    }\n}\n");
     check(&place.run(&["--until-tail"]), 1, &["p.rhai:3:9", "stream `a-1`", "index 0", "type `A`", "no good"]);

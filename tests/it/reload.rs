@@ -137,7 +137,7 @@ fn a_script_that_begins_to_upcast_starts_its_pipeline_again_and_then_filters_by_
 }
 
 #[test]
-fn a_changed_file_drains_its_pipeline_alone_and_starts_it_again() {
+fn r47_r48_a_changed_file_drains_its_pipeline_alone_and_starts_it_again() {
     let (place, daemon) = started("off");
     place.write("p.toml", &pipeline("feed.jsonl").replace("50ms", "60ms"));
     place.write("q.toml", &pipeline("feed.jsonl").replace("out.jsonl", "q.jsonl"));
@@ -161,7 +161,7 @@ fn a_changed_file_drains_its_pipeline_alone_and_starts_it_again() {
 }
 
 #[test]
-fn a_refused_file_leaves_its_pipeline_running_and_says_so() {
+fn r52_a_refused_file_leaves_its_pipeline_running_and_says_so() {
     let (place, daemon) = started("20ms");
     place.write("p.rhai", "fn handle_event(stream, event) { emit(event.index; }\n");
     daemon.until("/health", |status, body| {
@@ -211,7 +211,7 @@ fn an_emptied_directory_stops_no_pipeline() {
 }
 
 #[test]
-fn a_config_map_is_exchanged_as_the_kubelet_does_it() {
+fn r54_a_config_map_is_exchanged_as_the_kubelet_does_it() {
     let place = Place::new(&[]);
     let directory = place.path("pipelines");
     let write = |version: &str, word: &str| {
@@ -288,7 +288,7 @@ fn c32_a_corrected_script_is_tried_at_once_and_starts_a_halted_pipeline() {
     reload(&daemon, "");
     until_rows(&place, &daemon, 2);
     // The same after a halt.
-    place.write("p.toml", &(pipeline("feed.jsonl") + "[errors]\nretry = { attempts = 1 }\n"));
+    place.write("p.toml", &(pipeline("feed.jsonl") + "[errors]\nthen = \"halt\"\nretry = { attempts = 1 }\n"));
     place.write("p.rhai", fails);
     reload(&daemon, "");
     append(&place, &event(1, 2));
@@ -387,7 +387,7 @@ fn reloads() -> usize {
 }
 
 #[test]
-fn reloads_under_load_lose_no_event_and_keep_the_order_of_streams() {
+fn r46_reloads_under_load_lose_no_event_and_keep_the_order_of_streams() {
     const STREAMS: usize = 20;
     let (place, daemon) = started("off");
     let mut written = 1;
@@ -458,7 +458,7 @@ fn random_pipeline(random: &mut fastrand::Rng) -> String {
 
 /// `PROPULSIOND_RELOADS` sets four times their number.
 #[test]
-fn random_definitions_replace_each_other_and_never_wedge() {
+fn r49_random_definitions_replace_each_other_and_never_wedge() {
     let (place, daemon) = started("off");
     let mut random = fastrand::Rng::with_seed(11);
     let (mut taken, mut refused) = (0, 0);

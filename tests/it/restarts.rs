@@ -11,7 +11,9 @@ use propulsiond::connector::memory::source::MemoryFeed;
 use propulsiond::connector::memory::store::MemoryCheckpoints;
 use propulsiond::connector::null::NullSink;
 use propulsiond::pipeline::counts::Observer;
-use propulsiond::pipeline::{Assemble, Ended, ErrorPolicy, Handle, Identity, Options, Parts, Pipeline, Stop, Then};
+use propulsiond::pipeline::{
+    Assemble, Ended, ErrorPolicy, Handle, Identity, Options, ParkLimits, Parts, Pipeline, Stop, Then,
+};
 use propulsiond::runtime::retry::Backoff;
 use propulsiond::runtime::supervise::Group;
 use propulsiond::scheduler::Order;
@@ -37,6 +39,7 @@ impl Assemble for Failing {
             handler: None,
             sink: AnySink::Plain(Arc::new(NullSink)),
             filter: Arc::new(Filter::default()),
+            version: "none".into(),
         })
     }
 }
@@ -61,6 +64,7 @@ pub(crate) fn options() -> Options {
             then: Then::Halt,
             stuck_after: Duration::from_secs(60),
             outage: Default::default(),
+            parked: ParkLimits { events: 1_000_000, bytes: 1 << 30 },
         },
         handler_timeout: Duration::from_secs(30),
         threads: 1,

@@ -150,7 +150,9 @@ async fn live(world: &World, last: bool) -> Option<Ended> {
 }
 
 async fn one_process(world: &World, name: &str, last: bool) -> Ended {
-    let clock = Clock::start();
+    // Deferrals of one life are due in a later one.
+    let lives = i64::from(world.lock().life);
+    let clock = Clock::start_at(time::OffsetDateTime::UNIX_EPOCH + time::Duration::seconds(lives * 50));
     let group = Group::daemon();
     let (handle, listener) = Handle::new(clock);
     let mut options = world.lock().options();
@@ -175,7 +177,8 @@ async fn one_process(world: &World, name: &str, last: bool) -> Ended {
         }
     };
     let operator = async {
-        operator::operate(world, &handle, name).await;
+        let parked = operator::look_after_parked(world, &handle, name, clock);
+        futures_util::future::join(operator::operate(world, &handle, name), parked).await;
         std::future::pending::<()>().await;
     };
     let stop = CancellationToken::new();

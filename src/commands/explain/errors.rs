@@ -71,7 +71,7 @@ fn permanent(subject: &Subject<'_>) -> Option<String> {
 
 /// Returns the action of `then`.
 fn then(subject: &Subject<'_>) -> &'static str {
-    match subject.spec().errors.then {
+    match subject.definition.then() {
         Then::Halt => "the pipeline halts",
         Then::Skip => "it is skipped",
         Then::Park => "its stream is parked",
@@ -79,7 +79,8 @@ fn then(subject: &Subject<'_>) -> &'static str {
 }
 
 fn meaning_of_then(subject: &Subject<'_>) -> &'static str {
-    match (subject.spec().errors.then, subject.spec().schedule.order) {
+    let is_durable = subject.definition.progress.facts().is_durable();
+    match (subject.definition.then(), subject.spec().schedule.order) {
         (Then::Halt, _) => {
             "A halted pipeline finishes its running calls, commits its progress and stops, with the event unhandled. `/health` \
              names the reason and answers 503. Other pipelines go on, and a finite job ends with exit code 1. The next start meets \
@@ -88,6 +89,14 @@ fn meaning_of_then(subject: &Subject<'_>) -> &'static str {
         (Then::Skip, _) => {
             "A skipped event has no effect and counts as handled. `propulsiond_skipped_total` counts it, and the log names it \
              (target `propulsiond::audit`)."
+        }
+        (Then::Park, Order::None) if is_durable => {
+            "A parked event is kept aside while the rest goes on. It is stored beside the progress, as durably, until another \
+             version of the handler succeeds, or an operator retries or discards it."
+        }
+        (Then::Park, _) if is_durable => {
+            "A parked event and all later ones of its stream are kept aside while the rest goes on. They are stored beside the \
+             progress, as durably, until another version of the handler succeeds, or an operator retries or discards them."
         }
         (Then::Park, Order::None) => {
             "A parked event is kept aside while the rest goes on. It is in memory beside the progress, and the end of the process \
@@ -105,7 +114,7 @@ pub(super) fn malformed(subject: &Subject<'_>) -> String {
         Malformed::Never(why) => return why.to_owned(),
         Malformed::Delivered { record, place } => (record, place),
     };
-    let then = match subject.spec().errors.then {
+    let then = match subject.definition.then() {
         Then::Halt => "the pipeline halts",
         Then::Skip => "it is skipped",
         Then::Park => "it is parked",
@@ -164,7 +173,7 @@ fn source(subject: &Subject<'_>) -> String {
 
 pub(super) fn stuck(subject: &Subject<'_>) -> String {
     let limit = subject.duration(&["errors", "stuck_after"], subject.spec().errors.stuck_after);
-    let then = match subject.spec().errors.then {
+    let then = match subject.definition.then() {
         Then::Halt => "the pipeline halts",
         Then::Skip => "its first event is skipped as soon as no call of it runs",
         Then::Park => "it is parked as soon as no call of it runs",

@@ -122,10 +122,12 @@ fn r63_references_are_shown_as_written_and_secrets_are_masked() {
             errors.retry.initial = "100ms"                               # default
             errors.retry.max = "30s"                                     # default
             errors.retry.attempts = 10                                   # default
-            errors.then = "halt"                                         # default: a file must ask for skipping
+            errors.then = "park"                                         # default: `park` if the store keeps parked events durably
             errors.stuck_after = "5m"                                    # default
             errors.outage.calls = 20                                     # default
             errors.outage.streams = 5                                    # default
+            errors.max_parked_events = 1000000                           # default
+            errors.max_parked_bytes = "1GiB"                             # default
             handler.rhai.script = "ok.rhai"                              # a.toml:7
             handler.rhai.params.a.token = "${PROPULSIOND_TEST_UNSET:-}"  # a.toml:8
             handler.rhai.params.api_key = "**************"               # a.toml:8
@@ -206,10 +208,12 @@ fn every_value_of_the_normalised_form_has_its_line() {
             errors.retry.initial = "100ms"                # default
             errors.retry.max = "30s"                      # default
             errors.retry.attempts = 10                    # default
-            errors.then = "halt"                          # default: a file must ask for skipping
+            errors.then = "park"                          # default: `park` if the store keeps parked events durably
             errors.stuck_after = "5m"                     # default
             errors.outage.calls = 20                      # default
             errors.outage.streams = 5                     # default
+            errors.max_parked_events = 1000000            # default
+            errors.max_parked_bytes = "1GiB"              # default
             handler.rhai.script = "ok.rhai"               # a.toml:5
             handler.rhai.params.vat = 0.2                 # a.toml:6
             handler.rhai.timeout = "30s"                  # default

@@ -81,6 +81,7 @@ fn effective(subject: &Subject<'_>) -> Node {
     spec.group.get_or_insert_with(|| Text::literal(subject.pipeline));
     spec.source_id.get_or_insert_with(|| Text::literal(&subject.definition.source_id()));
     spec.schedule.write_positions.get_or_insert(subject.keeps_write_positions());
+    spec.errors.then.get_or_insert(subject.definition.then());
     if spec.checkpoint == Checkpoint::default() {
         spec.checkpoint = Checkpoint::Store(connector::default_store());
     }
@@ -177,7 +178,7 @@ fn because(subject: &Subject<'_>, path: &str, from: &Origin) -> Option<&'static 
         "group" => "the pipeline's name",
         "source_id" => "the source's kind",
         _ if path == default_store && subject.document.node(&["checkpoint"]).is_none() => "no store is named",
-        "errors.then" => "a file must ask for skipping",
+        "errors.then" => "`park` if the store keeps parked events durably",
         "handler" => "the events themselves go to the sink",
         "sink" => "nothing is written",
         "handler.rhai.threads" => "as many as there are cores, at most `schedule.concurrency`",

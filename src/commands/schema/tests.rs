@@ -137,8 +137,9 @@ fn defaults_are_shown_as_a_file_has_them() {
         &pipeline(),
         expect![[r#"
             .stop = "never"
+            ErrorsSpec.max_parked_bytes = "1GiB"
+            ErrorsSpec.max_parked_events = 1000000
             ErrorsSpec.stuck_after = "5m"
-            ErrorsSpec.then = "halt"
             Filter.system = false
             Map.format = "json"
             OutageSpec.calls = 20

@@ -53,6 +53,8 @@ struct State {
     /// By group, source and stream, with the tranche that stored it.
     write_positions: BTreeMap<Names, (TrancheId, WritePosition)>,
     parked: BTreeMap<Names, parked::Streams>,
+    /// The requests of operators, by group and source.
+    jobs: BTreeMap<[Arc<str>; 2], parked::Jobs>,
     effects: Vec<Effect>,
 }
 

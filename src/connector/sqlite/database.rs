@@ -17,7 +17,7 @@ use super::Synchronous;
 use super::batch::Batch;
 use super::errors::{Failure, FailureKind};
 use super::open::{Open, Setup};
-use super::parked::ParkedRow;
+use super::parked::StoredChange;
 use super::progress::StoredCommit;
 use super::worker::{Access, Ending, Lifetime, Request, Worker};
 use crate::handler::HandlerError;
@@ -248,7 +248,7 @@ impl Running {
     pub(super) async fn commit(
         mut self,
         commits: Vec<StoredCommit>,
-        parked: Vec<ParkedRow>,
+        parked: Vec<StoredChange>,
     ) -> Result<(), TransactionError> {
         let (reply, answer) = oneshot::channel();
         let permit = self.end.take().expect("a transaction ends once");

@@ -117,6 +117,13 @@ pub(super) fn open(path: &Path) -> Result<Connection, Failure> {
             "CREATE TEMP VIEW propulsiond_progress AS SELECT *, NULL AS read_to FROM main.propulsiond_progress",
         )?;
     }
+    if has_table(&connection, "propulsiond_parked") && !has_table(&connection, "propulsiond_parked_streams") {
+        connection.execute_batch(
+            "CREATE TEMP VIEW propulsiond_parked_streams AS
+                 SELECT consumer_group, source, stream, 'parked' AS state, count(*) AS events
+                 FROM main.propulsiond_parked GROUP BY consumer_group, source, tranche, stream",
+        )?;
+    }
     Ok(connection)
 }
 
@@ -192,7 +199,8 @@ fn look(connection: &Connection, path: &Path) -> Result<(Vec<Diagnosis>, Vec<Kep
 }
 
 fn has_table(connection: &Connection, name: &str) -> bool {
-    let count = connection.query_row("SELECT count(*) FROM sqlite_schema WHERE name = ?1", [name], |row| row.get(0));
+    let count = "SELECT count(*) FROM (SELECT name FROM sqlite_schema UNION ALL SELECT name FROM sqlite_temp_schema) WHERE name = ?1";
+    let count = connection.query_row(count, [name], |row| row.get(0));
     count.is_ok_and(|count: i64| count > 0)
 }
 
@@ -309,12 +317,12 @@ fn write_positions(connection: &Connection, path: &Path) -> Result<Vec<Diagnosis
 }
 
 fn parked(connection: &Connection, path: &Path) -> Result<Vec<Diagnosis>, Failure> {
-    if !has_table(connection, "propulsiond_parked") {
+    if !has_table(connection, "propulsiond_parked_streams") {
         return Ok(Vec::new());
     }
     let mut statement = connection.prepare(&format!(
-        "SELECT consumer_group, source, stream, count(*) AS events, count(*) OVER (), sum(count(*)) OVER ()
-         FROM propulsiond_parked GROUP BY consumer_group, source, stream ORDER BY events DESC, stream LIMIT {MAX_LISTED}"
+        "SELECT consumer_group, source, stream, events, count(*) OVER (), sum(events) OVER ()
+         FROM propulsiond_parked_streams WHERE state = 'parked' ORDER BY events DESC, stream LIMIT {MAX_LISTED}"
     ))?;
     let mut rows = statement.query([])?;
     let (mut streams, mut totals) = (Vec::new(), (0, 0));
@@ -332,9 +340,9 @@ fn parked(connection: &Connection, path: &Path) -> Result<Vec<Diagnosis>, Failur
     let more = if more > 0 { format!(" and {more} streams more") } else { String::new() };
     let what = format!("{events} events of {all} streams are parked: {}{more}", streams.join(", "));
     let means = "each failed, or queues behind a failed event of its stream; the other streams advance without them";
-    Ok(vec![
-        Diagnosis::new(Severity::Warning, path, what, means).operator("correct the cause; they stay parked until then"),
-    ])
+    let remedy = "list the streams of each pipeline with their errors (`propulsiond parked list NAME`), correct the cause, then \
+        retry or discard them; they stay parked until then";
+    Ok(vec![Diagnosis::new(Severity::Warning, path, what, means).operator(remedy)])
 }
 
 fn kept(connection: &Connection) -> Result<Vec<Kept>, Failure> {

@@ -37,7 +37,7 @@ impl Kind for CheckpointSettings {
 
 impl StoreKind for CheckpointSettings {
     fn facts(&self) -> StoreFacts {
-        StoreFacts { place: StorePlace::Local(self.path.identity().to_owned()), write_positions: true, parked: false }
+        StoreFacts { place: StorePlace::Local(self.path.identity().to_owned()), write_positions: true, parked: true }
     }
 
     fn phrases(&self, _prose: &Prose<'_>) -> StorePhrases {
@@ -132,7 +132,7 @@ impl SinkKind for SinkSettings {
 
 impl TransactionalKind for SinkSettings {
     fn facts(&self) -> StoreFacts {
-        StoreFacts { place: StorePlace::Local(self.path.identity().to_owned()), write_positions: true, parked: false }
+        StoreFacts { place: StorePlace::Local(self.path.identity().to_owned()), write_positions: true, parked: true }
     }
 
     fn phrases(&self, _prose: &Prose<'_>) -> StorePhrases {
@@ -206,8 +206,14 @@ impl Repository for DatabaseFile {
 }
 
 fn removal(group: &str, source: &str) -> String {
-    const TABLES: [&str; 4] =
-        ["propulsion_checkpoint", "propulsiond_progress", "propulsiond_write_positions", "propulsiond_parked"];
+    const TABLES: [&str; 6] = [
+        "propulsion_checkpoint",
+        "propulsiond_progress",
+        "propulsiond_write_positions",
+        "propulsiond_parked",
+        "propulsiond_parked_streams",
+        "propulsiond_parked_jobs",
+    ];
     let filter = format!("consumer_group = {} AND source = {}", inspect::quoted(group), inspect::quoted(source));
     let statements = TABLES.map(|table| format!("DELETE FROM {table} WHERE {filter}")).join("; ");
     format!("by hand, while no daemon uses the file: {statements}")

@@ -15,9 +15,40 @@ use crate::clock::{Clock, Timestamp};
 /// The mark of a file that propulsiond created: `prop` in ASCII.
 pub(super) const APPLICATION_ID: i32 = 0x7072_6f70;
 /// The version of the daemon's tables.
-pub(super) const VERSION: i64 = 5;
+pub(super) const VERSION: i64 = 6;
 
-const SCHEMA: &str = "
+/// The statement that creates the table of parked events. The upgrade from version 5 repeats it.
+macro_rules! parked_table {
+    () => {
+        "CREATE TABLE IF NOT EXISTS propulsiond_parked (
+    consumer_group TEXT NOT NULL,
+    source TEXT NOT NULL,
+    tranche TEXT NOT NULL,
+    stream TEXT NOT NULL,
+    major INTEGER NOT NULL,
+    minor INTEGER NOT NULL,
+    idx INTEGER NOT NULL,
+    unfold INTEGER NOT NULL,
+    discarded INTEGER NOT NULL DEFAULT 0,
+    kind INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    id TEXT NOT NULL,
+    correlation TEXT NOT NULL,
+    causation TEXT NOT NULL,
+    timestamp TEXT NOT NULL,
+    data BLOB NOT NULL,
+    meta BLOB NOT NULL,
+    data_format INTEGER NOT NULL DEFAULT 0,
+    meta_format INTEGER NOT NULL DEFAULT 0,
+    headers BLOB,
+    tombstone INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (consumer_group, source, tranche, stream, major, minor, idx, unfold)
+);"
+    };
+}
+
+const SCHEMA: &str = concat!(
+    "
 CREATE TABLE IF NOT EXISTS propulsiond_schema (version INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS propulsion_checkpoint (
     source TEXT NOT NULL,
@@ -64,32 +95,47 @@ CREATE TABLE IF NOT EXISTS propulsiond_write_positions (
     tranche TEXT,
     PRIMARY KEY (consumer_group, source, stream)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS propulsiond_parked (
+",
+    parked_table!(),
+    "
+CREATE TABLE IF NOT EXISTS propulsiond_parked_streams (
     consumer_group TEXT NOT NULL,
     source TEXT NOT NULL,
     tranche TEXT NOT NULL,
     stream TEXT NOT NULL,
-    major INTEGER NOT NULL,
-    minor INTEGER NOT NULL,
-    idx INTEGER NOT NULL,
-    kind INTEGER NOT NULL,
-    type TEXT NOT NULL,
-    id TEXT NOT NULL,
-    correlation TEXT NOT NULL,
-    causation TEXT NOT NULL,
-    timestamp TEXT NOT NULL,
-    data BLOB NOT NULL,
-    meta BLOB NOT NULL,
+    from_major INTEGER NOT NULL,
+    from_minor INTEGER NOT NULL,
+    events INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    class TEXT NOT NULL,
     why TEXT NOT NULL,
-    from_major INTEGER NOT NULL DEFAULT 0,
-    from_minor INTEGER NOT NULL DEFAULT 0,
-    data_format INTEGER NOT NULL DEFAULT 0,
-    meta_format INTEGER NOT NULL DEFAULT 0,
-    headers BLOB,
-    tombstone INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (consumer_group, source, tranche, stream, major, minor, idx, kind)
+    idx INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    version TEXT NOT NULL,
+    due INTEGER,
+    job TEXT,
+    PRIMARY KEY (consumer_group, source, tranche, stream)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS propulsiond_parked_due ON propulsiond_parked_streams (consumer_group, source, tranche, due, stream)
+    WHERE due IS NOT NULL;
+CREATE INDEX IF NOT EXISTS propulsiond_parked_of_job ON propulsiond_parked_streams (consumer_group, source, job, due)
+    WHERE job IS NOT NULL;
+CREATE TABLE IF NOT EXISTS propulsiond_parked_jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    consumer_group TEXT NOT NULL,
+    source TEXT NOT NULL,
+    job TEXT NOT NULL,
+    action TEXT NOT NULL,
+    requested_by TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    streams INTEGER NOT NULL,
+    UNIQUE (consumer_group, source, job)
 );
-";
+"
+);
 
 /// The upgrade from version 1, which kept no gaps: every index below `next` was handled.
 const FROM_VERSION_1: &str = "
@@ -119,8 +165,48 @@ ALTER TABLE propulsiond_parked ADD COLUMN headers BLOB;
 ALTER TABLE propulsiond_parked ADD COLUMN tombstone INTEGER NOT NULL DEFAULT 0;
 ";
 
+/// The upgrade from version 5, which kept the reason and the first ordinal of a parked stream with each of its events. The
+/// first event of a stream tells the reason. The time is unknown: a stream counts as parked at the upgrade.
+const FROM_VERSION_5: &str = concat!(
+    "
+ALTER TABLE propulsiond_parked RENAME TO propulsiond_parked_5;
+",
+    parked_table!(),
+    "
+INSERT OR IGNORE INTO propulsiond_parked
+    (consumer_group, source, tranche, stream, major, minor, idx, unfold, kind, type, id, correlation, causation, timestamp,
+     data, meta, data_format, meta_format, headers, tombstone)
+    SELECT consumer_group, source, tranche, stream, major, minor, idx, kind = 1, kind, type, id, correlation, causation, timestamp,
+        data, meta, data_format, meta_format, headers, tombstone
+    FROM propulsiond_parked_5 ORDER BY consumer_group, source, tranche, stream, major, minor, idx, kind;
+INSERT INTO propulsiond_parked_streams
+    (consumer_group, source, tranche, stream, from_major, from_minor, events, bytes, state, class, why, idx, type, since,
+     attempts, version)
+    SELECT consumer_group, source, tranche, stream, from_major, from_minor, 0, 0, 'parked', 'permanent', why, idx, type,
+        unixepoch() * 1000, 1, ''
+    FROM (SELECT consumer_group, source, tranche, stream, why, idx, type,
+              first_value(from_major) OVER by_from AS from_major, first_value(from_minor) OVER by_from AS from_minor,
+              row_number() OVER by_ordinal AS place
+          FROM propulsiond_parked_5
+          WINDOW by_from AS (PARTITION BY consumer_group, source, tranche, stream ORDER BY from_major, from_minor),
+              by_ordinal AS (PARTITION BY consumer_group, source, tranche, stream ORDER BY major, minor, idx, kind))
+    WHERE place = 1;
+UPDATE propulsiond_parked_streams AS s SET (events, bytes) =
+    (SELECT count(*), coalesce(sum(length(data) + length(meta) + coalesce(length(headers), 0)), 0) FROM propulsiond_parked p
+     WHERE p.consumer_group = s.consumer_group AND p.source = s.source AND p.tranche = s.tranche AND p.stream = s.stream);
+DROP TABLE propulsiond_parked_5;
+"
+);
+
 /// The upgrades, each from the version that is its place from 1 on.
-const UPGRADES: [&str; VERSION as usize - 1] = [FROM_VERSION_1, FROM_VERSION_2, FROM_VERSION_3, FROM_VERSION_4];
+const UPGRADES: [&str; VERSION as usize - 1] =
+    [FROM_VERSION_1, FROM_VERSION_2, FROM_VERSION_3, FROM_VERSION_4, FROM_VERSION_5];
+
+/// The indexes over columns that earlier versions lack.
+const INDEXES: &str = "
+CREATE INDEX IF NOT EXISTS propulsiond_parked_by_index ON propulsiond_parked
+    (consumer_group, source, tranche, stream, idx, unfold DESC, major, minor);
+";
 
 /// The longest busy timeout that SQLite's 32 bits of milliseconds hold with room to spare.
 const MAX_BUSY_TIMEOUT: Duration = Duration::from_secs(3_600);
@@ -334,6 +420,7 @@ impl Open {
                     connection.execute_batch(&format!("PRAGMA user_version = {VERSION};"))?;
                 }
             }
+            connection.execute_batch(INDEXES)?;
             connection.execute_batch(&format!(
                 "INSERT INTO propulsiond_schema (version) SELECT {VERSION} WHERE NOT EXISTS (SELECT 1 FROM propulsiond_schema)"
             ))?;
@@ -458,6 +545,16 @@ mod tests {
          ALTER TABLE propulsiond_parked DROP COLUMN meta_format;
          ALTER TABLE propulsiond_parked DROP COLUMN headers;
          ALTER TABLE propulsiond_parked DROP COLUMN tombstone;",
+        "DROP TABLE propulsiond_parked; DROP TABLE propulsiond_parked_streams; DROP TABLE propulsiond_parked_jobs;
+         CREATE TABLE propulsiond_parked (
+             consumer_group TEXT NOT NULL, source TEXT NOT NULL, tranche TEXT NOT NULL, stream TEXT NOT NULL,
+             major INTEGER NOT NULL, minor INTEGER NOT NULL, idx INTEGER NOT NULL, kind INTEGER NOT NULL, type TEXT NOT NULL,
+             id TEXT NOT NULL, correlation TEXT NOT NULL, causation TEXT NOT NULL, timestamp TEXT NOT NULL,
+             data BLOB NOT NULL, meta BLOB NOT NULL, why TEXT NOT NULL, from_major INTEGER NOT NULL DEFAULT 0,
+             from_minor INTEGER NOT NULL DEFAULT 0, data_format INTEGER NOT NULL DEFAULT 0,
+             meta_format INTEGER NOT NULL DEFAULT 0, headers BLOB, tombstone INTEGER NOT NULL DEFAULT 0,
+             PRIMARY KEY (consumer_group, source, tranche, stream, major, minor, idx, kind)
+         );",
     ];
 
     #[test]

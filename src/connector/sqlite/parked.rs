@@ -1,37 +1,118 @@
-//! Parked events as rows beside the progress that passes them.
+//! Parked streams as rows beside the progress that passes them.
+//!
+//! `propulsiond_parked_streams` holds the mark of each stream, and the number and size of its events. `propulsiond_parked`
+//! holds the events, and `propulsiond_parked_jobs` the requests of operators.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, Row, params};
+use rusqlite::Connection;
+use time::OffsetDateTime;
 
-use super::Synchronous;
 use super::database::Database;
 use super::errors::Failure;
-use super::progress;
+use super::open::Open;
+use super::parked_streams::{Filter, Grown};
 use super::worker::Access;
-use crate::checkpoint::{CheckpointError, CheckpointKey, Fence, Parked, ParkedStore, ParkedStream};
-use crate::event::{Assembler, Event, Format, Headers, Kind, Text};
+use super::{Synchronous, parked_events, parked_streams, progress};
+use crate::checkpoint::{
+    CheckpointError, CheckpointKey, DueStream, Fence, NewBody, Parked, ParkedAction, ParkedJob, ParkedMark, ParkedPage,
+    ParkedQuery, ParkedRequest, ParkedSelection, ParkedStore, ParkedStream, ParkedUpdate, QueuePage, QueueRead,
+    QueuedId,
+};
+use crate::event::Event;
 use crate::position::Ordinal;
+use crate::sink::ParkedChange;
 
-/// An event to park that can go to the database's thread.
+/// Changes of a tranche's parked streams that can go to the database's thread.
 #[derive(Debug)]
-pub(super) struct ParkedRow {
+pub(super) struct StoredChange {
     pub(super) key: CheckpointKey,
     fence: Fence,
-    event: Event,
-    from: Ordinal,
-    why: Box<str>,
+    events: Vec<StoredEvent>,
+    updates: Vec<StoredUpdate>,
 }
 
-impl ParkedRow {
-    pub(super) fn new(key: &CheckpointKey, fence: Fence, parked: &Parked<'_>) -> Self {
-        Self { key: key.clone(), fence, event: parked.event.clone(), from: parked.from, why: parked.why.into() }
+#[derive(Debug)]
+struct StoredEvent {
+    event: Event,
+    from: Ordinal,
+    mark: ParkedMark,
+}
+
+#[derive(Debug)]
+enum StoredUpdate {
+    Remove { stream: Box<str>, events: Vec<QueuedId> },
+    Mark { stream: Box<str>, mark: ParkedMark },
+    Unpark { stream: Box<str> },
+}
+
+impl StoredChange {
+    pub(super) fn new(change: &ParkedChange<'_>) -> Self {
+        let event = |parked: &Parked<'_>| StoredEvent {
+            event: parked.event.clone(),
+            from: parked.from,
+            mark: parked.mark.clone(),
+        };
+        let update = |update: &ParkedUpdate<'_>| match *update {
+            ParkedUpdate::Remove { stream, events } => {
+                StoredUpdate::Remove { stream: stream.into(), events: events.to_vec() }
+            }
+            ParkedUpdate::Mark { stream, mark } => StoredUpdate::Mark { stream: stream.into(), mark: mark.clone() },
+            ParkedUpdate::Unpark { stream } => StoredUpdate::Unpark { stream: stream.into() },
+        };
+        Self {
+            key: change.key.clone(),
+            fence: change.fence,
+            events: change.events.iter().map(event).collect(),
+            updates: change.updates.iter().map(update).collect(),
+        }
+    }
+
+    /// Applies the change. The caller has begun a transaction, and rolls it back after a failure.
+    pub(super) fn apply(&self, connection: &Connection) -> Result<(), Failure> {
+        progress::check_fence(connection, &self.key, self.fence)?;
+        self.append(connection)?;
+        for update in &self.updates {
+            match update {
+                StoredUpdate::Remove { stream, events } => {
+                    let removed = parked_events::remove(connection, &self.key, stream, events)?;
+                    parked_streams::shrink(connection, &self.key, stream, removed)?;
+                }
+                StoredUpdate::Mark { stream, mark } => parked_streams::mark(connection, &self.key, stream, mark)?,
+                StoredUpdate::Unpark { stream } => parked_streams::unpark(connection, &self.key, stream)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&self, connection: &Connection) -> Result<(), Failure> {
+        // One write per stream, whatever the number of its events.
+        let mut streams: BTreeMap<&str, Grown<'_>> = BTreeMap::new();
+        for StoredEvent { event, from, mark } in &self.events {
+            let added = parked_events::append(connection, &self.key, event)?;
+            let new = || Grown { from: *from, mark, added: parked_events::Size::default() };
+            let grown = streams.entry(event.stream()).or_insert_with(new);
+            grown.from = grown.from.min(*from);
+            grown.added.events += added.events;
+            grown.added.bytes += added.bytes;
+        }
+        streams.iter().try_for_each(|(stream, grown)| parked_streams::grow(connection, &self.key, stream, grown))
     }
 }
 
-/// Keeps parked events in the checkpoint store's database.
+/// A request that can go to the database's thread.
+#[derive(Debug)]
+pub(super) struct StoredRequest {
+    pub(super) action: ParkedAction,
+    pub(super) job: Box<str>,
+    pub(super) by: Box<str>,
+    pub(super) at: OffsetDateTime,
+}
+
+/// Keeps parked streams in the checkpoint store's database.
 #[derive(Debug)]
 pub(super) struct SqliteParked {
     pub(super) database: Arc<Database>,
@@ -42,31 +123,123 @@ pub(super) struct SqliteParked {
 impl ParkedStore for SqliteParked {
     async fn load(&self, key: &CheckpointKey) -> Result<Vec<ParkedStream>, CheckpointError> {
         let wanted = key.clone();
-        let streams = self.database.ask(Access::Read, move |open| load(&open.with_schema()?.connection, &wanted)).await;
-        streams.map_err(|failure| self.error(failure, "cannot load the parked streams of", key))
+        let streams = self.read_rows(move |connection| parked_streams::load(connection, &wanted)).await;
+        streams.map_err(|failure| self.error(failure, format_args!("cannot load the parked streams of {key} from")))
     }
 
     async fn append(&self, key: &CheckpointKey, fence: Fence, events: &[Parked<'_>]) -> Result<(), CheckpointError> {
-        let rows: Vec<_> = events.iter().map(|parked| ParkedRow::new(key, fence, parked)).collect();
-        let synchronous = self.synchronous;
-        let appended = self.database.ask(Access::Change, move |open| {
-            open.with_schema()?
-                .transaction(synchronous, |connection| rows.iter().try_for_each(|row| append(connection, row)))
-        });
-        appended.await.map_err(|failure| self.error(failure, "cannot park events of", key))
+        let appended = self.change(&ParkedChange { key, fence, events, updates: &[] }).await;
+        appended.map_err(|failure| self.error(failure, format_args!("cannot park events of {key} in")))
     }
 
-    async fn read(&self, key: &CheckpointKey, stream: &str) -> Result<Vec<Event>, CheckpointError> {
-        let (wanted, name) = (key.clone(), Box::<str>::from(stream));
-        let events =
-            self.database.ask(Access::Read, move |open| read(&open.with_schema()?.connection, &wanted, &name)).await;
-        events.map_err(|failure| self.error(failure, "cannot read parked events of", key))
+    async fn update(
+        &self,
+        key: &CheckpointKey,
+        fence: Fence,
+        updates: &[ParkedUpdate<'_>],
+    ) -> Result<(), CheckpointError> {
+        let updated = self.change(&ParkedChange { key, fence, events: &[], updates }).await;
+        updated.map_err(|failure| self.error(failure, format_args!("cannot update the parked streams of {key} in")))
+    }
+
+    async fn read(&self, key: &CheckpointKey, stream: &str, page: &QueuePage) -> Result<QueueRead, CheckpointError> {
+        let (wanted, name, page) = (key.clone(), Box::<str>::from(stream), *page);
+        let events = self.read_rows(move |connection| parked_events::read(connection, &wanted, &name, &page)).await;
+        events.map_err(|failure| self.error(failure, format_args!("cannot read parked events of {key} from")))
+    }
+
+    async fn due(
+        &self,
+        key: &CheckpointKey,
+        until: OffsetDateTime,
+        most: usize,
+    ) -> Result<Vec<DueStream>, CheckpointError> {
+        let wanted = key.clone();
+        let due = self.read_rows(move |connection| parked_streams::due(connection, &wanted, until, most)).await;
+        due.map_err(|failure| self.error(failure, format_args!("cannot look for due streams of {key} in")))
+    }
+
+    async fn list(&self, group: &str, source: &str, query: &ParkedQuery<'_>) -> Result<ParkedPage, CheckpointError> {
+        let filter = Filter::new(group, source, &query.selection);
+        let after = query.after.map(|(tranche, stream)| [tranche, stream].map(str::to_owned));
+        let (order, most) = (query.order, query.most);
+        let page = self.read_rows(move |connection| parked_streams::list(connection, filter, after, order, most)).await;
+        page.map_err(|failure| {
+            self.error(failure, format_args!("cannot list the parked streams of {group}/{source} in"))
+        })
+    }
+
+    async fn request(
+        &self,
+        group: &str,
+        source: &str,
+        selection: &ParkedSelection<'_>,
+        request: &ParkedRequest<'_>,
+    ) -> Result<u64, CheckpointError> {
+        let filter = Filter::new(group, source, &selection.for_request());
+        let ParkedRequest { action, job, by, at } = *request;
+        let request = StoredRequest { action, job: job.into(), by: by.into(), at };
+        let (of_group, of_source) = (Box::<str>::from(group), Box::<str>::from(source));
+        let work = move |connection: &Connection| {
+            parked_streams::request(connection, &of_group, &of_source, &filter, &request)
+        };
+        self.write_rows(Synchronous::Full, work).await.map_err(|failure| {
+            self.error(failure, format_args!("cannot request a change of the parked streams of {group}/{source} in"))
+        })
+    }
+
+    async fn jobs(&self, group: &str, source: &str) -> Result<Vec<ParkedJob>, CheckpointError> {
+        let (of_group, of_source) = (Box::<str>::from(group), Box::<str>::from(source));
+        let jobs = self.read_rows(move |connection| parked_streams::jobs(connection, &of_group, &of_source)).await;
+        jobs.map_err(|failure| {
+            self.error(failure, format_args!("cannot list the requests for parked streams of {group}/{source} in"))
+        })
+    }
+
+    async fn edit(
+        &self,
+        key: &CheckpointKey,
+        stream: &str,
+        id: &QueuedId,
+        body: NewBody<'_>,
+    ) -> Result<bool, CheckpointError> {
+        let (wanted, name, id) = (key.clone(), Box::<str>::from(stream), *id);
+        let [data, meta] = [body.data, body.meta].map(|part| part.map(<[u8]>::to_vec));
+        let work = move |connection: &Connection| {
+            let body = NewBody { data: data.as_deref(), meta: meta.as_deref() };
+            let Some(grown) = parked_events::edit(connection, &wanted, &name, &id, body)? else { return Ok(false) };
+            parked_streams::resize(connection, &wanted, &name, grown)?;
+            Ok(true)
+        };
+        let edited = self.write_rows(Synchronous::Full, work).await;
+        edited.map_err(|failure| self.error(failure, format_args!("cannot edit a parked event of {key} in")))
     }
 }
 
 impl SqliteParked {
-    fn error(&self, failure: Failure, doing: &str, key: &CheckpointKey) -> CheckpointError {
-        failure.into_checkpoint_error(format_args!("{doing} {key}, in"), self.path())
+    async fn change(&self, change: &ParkedChange<'_>) -> Result<(), Failure> {
+        let change = StoredChange::new(change);
+        self.write_rows(self.synchronous, move |connection| change.apply(connection)).await
+    }
+
+    async fn read_rows<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        self.database.ask(Access::Read, move |open: &mut Open| work(&open.with_schema()?.connection)).await
+    }
+
+    async fn write_rows<T: Send + 'static>(
+        &self,
+        synchronous: Synchronous,
+        work: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let change = move |open: &mut Open| open.with_schema()?.transaction(synchronous, work);
+        self.database.ask(Access::Change, change).await
+    }
+
+    fn error(&self, failure: Failure, doing: std::fmt::Arguments<'_>) -> CheckpointError {
+        failure.into_checkpoint_error(doing, self.path())
     }
 
     fn path(&self) -> &Path {
@@ -74,126 +247,12 @@ impl SqliteParked {
     }
 }
 
-/// Appends an event, unless the same event is stored (C21).
-pub(super) fn append(connection: &Connection, row: &ParkedRow) -> Result<(), Failure> {
-    let ParkedRow { key, fence, event, from, why } = row;
-    progress::check_fence(connection, key, *fence)?;
-    connection
-        .prepare_cached(
-            "INSERT INTO propulsiond_parked
-             (consumer_group, source, tranche, stream, major, minor, idx, kind, type, id, correlation, causation, timestamp, data, meta, why,
-              from_major, from_minor, data_format, meta_format, headers, tombstone)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)
-             ON CONFLICT DO NOTHING",
-        )?
-        .execute(params![
-            &*key.group,
-            &*key.source,
-            key.tranche.as_str(),
-            event.stream(),
-            ordered(event.at().major),
-            event.at().minor,
-            event.index(),
-            code(event.kind()),
-            event.event_type(),
-            event.text(Text::Id),
-            event.text(Text::Correlation),
-            event.text(Text::Causation),
-            event.time_text(),
-            event.data(),
-            event.meta(),
-            &**why,
-            ordered(from.major),
-            from.minor,
-            event.data_format().code(),
-            event.meta_format().code(),
-            Some(event.headers().encoded()).filter(|headers| !headers.is_empty()),
-            event.is_tombstone(),
-        ])?;
-    Ok(())
-}
-
-fn load(connection: &Connection, key: &CheckpointKey) -> Result<Vec<ParkedStream>, Failure> {
-    let mut statement = connection.prepare_cached(
-        "SELECT stream, from_major, from_minor, events, first_why FROM
-             (SELECT stream, from_major, from_minor, count(*) OVER (PARTITION BY stream) AS events,
-                  first_value(why) OVER (PARTITION BY stream ORDER BY major, minor, idx, kind) AS first_why,
-                  row_number() OVER (PARTITION BY stream ORDER BY from_major, from_minor) AS place
-              FROM propulsiond_parked WHERE consumer_group = ?1 AND source = ?2 AND tranche = ?3)
-         WHERE place = 1 ORDER BY stream",
-    )?;
-    let rows = statement.query_map(params![&*key.group, &*key.source, key.tranche.as_str()], |row| {
-        Ok(ParkedStream {
-            stream: row.get::<_, String>(0)?.into(),
-            first: Ordinal::new(unordered(row.get(1)?), row.get(2)?),
-            events: row.get::<_, i64>(3)?.unsigned_abs(),
-            why: row.get::<_, String>(4)?.into(),
-        })
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
-fn read(connection: &Connection, key: &CheckpointKey, stream: &str) -> Result<Vec<Event>, Failure> {
-    let mut statement = connection.prepare_cached(
-        "SELECT stream, type, id, correlation, causation, timestamp, data, meta, kind, major, minor, idx, data_format, meta_format,
-             headers, tombstone
-         FROM propulsiond_parked WHERE consumer_group = ?1 AND source = ?2 AND tranche = ?3 AND stream = ?4
-         ORDER BY major, minor, idx, kind",
-    )?;
-    let mut rows = statement.query(params![&*key.group, &*key.source, key.tranche.as_str(), stream])?;
-    let mut events = Vec::new();
-    while let Some(row) = rows.next()? {
-        events.push(event(row)?);
-    }
-    Ok(events)
-}
-
-fn event(row: &Row<'_>) -> Result<Event, Failure> {
-    let text = |column| row.get_ref(column).and_then(|value| Ok(value.as_str()?));
-    let blob = |column| row.get_ref(column).and_then(|value| Ok(value.as_blob()?));
-    let kind = kind(row.get(8)?).ok_or_else(|| Failure::unreadable("a parked event has an unknown kind"))?;
-    let format = |column| row.get(column).map(Format::of_code);
-    let headers = row.get_ref(14)?.as_blob_or_null().map_err(rusqlite::Error::from)?.unwrap_or_default();
-    let headers =
-        Headers::decode(headers).ok_or_else(|| Failure::unreadable("the headers of a parked event are corrupt"))?;
-    let mut assembler = Assembler::new(text(0)?, text(1)?);
-    for (name, value) in headers {
-        assembler = assembler.header(name, value);
-    }
-    if row.get(15)? {
-        assembler = assembler.tombstone();
-    }
-    assembler
-        .text(Text::Id, text(2)?)
-        .text(Text::Correlation, text(3)?)
-        .text(Text::Causation, text(4)?)
-        .text(Text::Timestamp, text(5)?)
-        .data(blob(6)?)
-        .meta(blob(7)?)
-        .formats(format(12)?, format(13)?)
-        .build(kind, Ordinal::new(unordered(row.get(9)?), row.get(10)?), row.get(11)?)
-        .map_err(|error| Failure::unreadable(format!("a parked event is corrupt: {error}")))
-}
-
 /// Converts a major to a signed integer of SQLite. The shift by half the range keeps the order of all majors.
-fn ordered(major: u64) -> i64 {
+pub(super) fn ordered(major: u64) -> i64 {
     (major ^ (1 << 63)).cast_signed()
 }
 
 /// Reverses [`ordered`].
-fn unordered(stored: i64) -> u64 {
+pub(super) fn unordered(stored: i64) -> u64 {
     stored.cast_unsigned() ^ (1 << 63)
-}
-
-fn code(kind: Kind) -> u8 {
-    match kind {
-        Kind::Event => 0,
-        Kind::Unfold => 1,
-        Kind::Placeholder => 2,
-        Kind::Malformed => 3,
-    }
-}
-
-fn kind(code: u8) -> Option<Kind> {
-    [Kind::Event, Kind::Unfold, Kind::Placeholder, Kind::Malformed].into_iter().nth(code.into())
 }

@@ -8,7 +8,7 @@ use super::batch::Batch;
 use super::database::{Database, Running, Tuning};
 use super::errors::Failure;
 use super::open::Setup;
-use super::parked::ParkedRow;
+use super::parked::StoredChange;
 use super::progress::StoredCommit;
 use super::store::SqliteCheckpoints;
 use super::worker::Access;
@@ -104,10 +104,7 @@ impl Transaction for SqliteTransaction {
         parked: &[ParkedChange<'_>],
     ) -> Result<(), TransactionError> {
         let commits = commits.iter().map(StoredCommit::new).collect();
-        let parked = parked
-            .iter()
-            .flat_map(|change| change.events.iter().map(|event| ParkedRow::new(change.key, change.fence, event)))
-            .collect();
+        let parked = parked.iter().map(StoredChange::new).collect();
         self.running.commit(commits, parked).await
     }
 }

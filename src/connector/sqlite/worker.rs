@@ -13,7 +13,7 @@ use super::database::{Rest, Results, Tuning};
 use super::errors::{Failure, FailureKind};
 use super::idle::{Requests, Waited};
 use super::open::{Open, Setup};
-use super::parked::{self, ParkedRow};
+use super::parked::StoredChange;
 use super::progress::{self, StoredCommit};
 use super::writer;
 use crate::checkpoint::{CheckpointError, CheckpointKey, CommitOrder};
@@ -50,7 +50,11 @@ type CommitReply = oneshot::Sender<Vec<Result<(), Failure>>>;
 
 /// The end of a transaction.
 pub(super) enum Ending {
-    Commit { commits: Vec<StoredCommit>, parked: Vec<ParkedRow>, reply: oneshot::Sender<Result<(), TransactionError>> },
+    Commit {
+        commits: Vec<StoredCommit>,
+        parked: Vec<StoredChange>,
+        reply: oneshot::Sender<Result<(), TransactionError>>,
+    },
     Rollback,
 }
 
@@ -296,8 +300,12 @@ fn commit_all<'a>(
     })
 }
 
-/// Checks every fence, stores progress and parked events, and commits.
-fn commit_transaction(open: &mut Open, commits: &[StoredCommit], parked: &[ParkedRow]) -> Result<(), TransactionError> {
+/// Checks every fence, stores progress and the changes of parked streams, and commits.
+fn commit_transaction(
+    open: &mut Open,
+    commits: &[StoredCommit],
+    parked: &[StoredChange],
+) -> Result<(), TransactionError> {
     let path = open.path().to_owned();
     let mut fenced = Vec::new();
     for commit in commits {
@@ -313,10 +321,10 @@ fn commit_transaction(open: &mut Open, commits: &[StoredCommit], parked: &[Parke
             Err(failure) => fenced.push(fenced_or(failure, &commit.key, &path)?),
         }
     }
-    for row in parked {
-        match parked::append(&open.connection, row) {
+    for change in parked {
+        match change.apply(&open.connection) {
             Ok(()) => {}
-            Err(failure) => fenced.push(fenced_or(failure, &row.key, &path)?),
+            Err(failure) => fenced.push(fenced_or(failure, &change.key, &path)?),
         }
     }
     if !fenced.is_empty() {

@@ -10,6 +10,7 @@ use crate::config::filter::Filter;
 use crate::connector::memory::source::MemoryFeed;
 use crate::connector::memory::store::MemoryCheckpoints;
 use crate::connector::null::NullSink;
+use crate::pipeline::ParkLimits;
 use crate::pipeline::counts::Observer;
 use crate::pipeline::{Assemble, ErrorPolicy, Identity, Options, Parts, Stop, Then};
 use crate::runtime::retry::Backoff;
@@ -48,6 +49,7 @@ impl Assemble for Assembly {
             handler: None,
             sink: AnySink::Plain(Arc::new(NullSink)),
             filter: Arc::new(Filter::default()),
+            version: "none".into(),
         })
     }
 }
@@ -72,6 +74,7 @@ fn options(stop: Stop) -> Options {
             then: Then::Halt,
             stuck_after: Duration::from_secs(60),
             outage: Default::default(),
+            parked: ParkLimits { events: 1_000_000, bytes: 1 << 30 },
         },
         handler_timeout: Duration::from_secs(30),
         threads: 1,

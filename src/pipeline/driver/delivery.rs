@@ -1,4 +1,4 @@
-//! Writes of sinks that do not hold the progress, and appends to the parked store.
+//! Writes of sinks that do not hold the progress.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -6,13 +6,11 @@ use std::task::{Context, Poll};
 use futures_util::FutureExt;
 
 use super::super::breaker::BackEnd;
-use super::super::messages::{Delivered, Event, ToPark};
+use super::super::messages::{Delivered, Event};
 use super::super::policy::OUTAGE;
 use super::super::spans;
 use super::Driver;
-use crate::checkpoint::CheckpointError;
 use crate::clock::Period;
-use crate::formats::words::chain;
 use crate::handler::{HandlerError, HandlerErrorKind};
 use crate::runtime::supervise::TaskKind;
 use crate::scheduler::Outcome;
@@ -77,8 +75,8 @@ impl Driver {
 
     /// Drops decisions about tranches that are not owned any more (C10).
     pub(super) fn drop_unowned(&mut self) {
-        let scheduler = &self.scheduler;
-        for decided in self.writes.take_unowned(|work| scheduler.is_held(work)) {
+        let (scheduler, lane) = (&self.scheduler, &self.lane);
+        for decided in self.writes.take_unowned(|work| lane.tranche_of(work).is_some() || scheduler.is_held(work)) {
             self.finish(decided.work, Outcome::Return);
         }
     }
@@ -157,61 +155,6 @@ impl Driver {
             }
             Ok(Written::Upto(_) | Written::Waiting | Written::Later) => self.no_progress(decided.work),
             Err(error) => self.on_write_failed(decided, &error),
-        }
-    }
-
-    /// Appends work to the parked store. A sink that holds the progress stores it in its transactions.
-    pub(super) fn append_parked(&mut self) {
-        if self.parks.is_empty() || self.parks.appending() > 0 || matches!(self.sink, AnySink::Transactional(_)) {
-            return;
-        }
-        let Some(store) = self.parked.clone() else { return };
-        let work = self.parks.take();
-        let (parks, unowned) = self.parks.mark(work, &self.scheduler, &self.tranches);
-        unowned.into_iter().for_each(|work| self.finish(work, Outcome::Return));
-        self.parks.began(&parks);
-        if parks.is_empty() {
-            return;
-        }
-        let events = self.events_in.clone();
-        self.group.spawn(TaskKind::Committer, "park", async move {
-            let mut result = Ok(());
-            for group in &parks {
-                result = store.append(&group.key, group.fence, &group.events()).await;
-                if result.is_err() {
-                    break;
-                }
-            }
-            // Without a driver, the next owner reads these events again.
-            drop(events.send(Event::Appended { parks, result }).await);
-            Ok(())
-        });
-    }
-
-    pub(super) fn on_appended(&mut self, parks: Vec<ToPark>, result: Result<(), CheckpointError>) {
-        self.parks.ended();
-        let Err(error) = result else { return self.were_parked(parks) };
-        tracing::warn!(error = %chain(&error), "events not parked, retrying");
-        let until = self.now + error.retry_after.unwrap_or_else(|| OUTAGE.delay(3, &mut self.random));
-        for work in parks.into_iter().flat_map(ToPark::into_work) {
-            self.finish(work, Outcome::Wait { until });
-        }
-    }
-
-    /// Counts parked events as handled.
-    pub(super) fn were_parked(&mut self, parks: Vec<ToPark>) {
-        self.handled_at = self.now;
-        for work in parks.into_iter().flat_map(ToPark::into_work) {
-            self.counts.events_parked(work.events.len());
-            let next = work.next;
-            self.finish(work, Outcome::Done { next });
-        }
-    }
-
-    /// Returns work that could not be parked to the scheduler.
-    pub(super) fn give_parks_back(&mut self, parks: Vec<ToPark>) {
-        for work in parks.into_iter().flat_map(ToPark::into_work) {
-            self.finish(work, Outcome::Return);
         }
     }
 }

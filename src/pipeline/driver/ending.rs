@@ -45,7 +45,10 @@ impl Driver {
                 self.begin_drain(Ended::Finished, &reason);
             }
             Stop::Tail if self.is_at_its_end() => match self.why_fenced() {
-                why if why.is_empty() => self.begin_drain(Ended::Finished, "everything is handled"),
+                why if why.is_empty() => {
+                    let reason = self.why_finished();
+                    self.begin_drain(Ended::Finished, &reason);
+                }
                 // Other processes have the rest: this job has not handled everything.
                 why => self.begin_drain(Ended::Fenced(why.clone()), &why),
             },
@@ -55,6 +58,17 @@ impl Driver {
                 }
             }
             Stop::Never | Stop::After(_) => {}
+        }
+    }
+
+    fn why_finished(&self) -> String {
+        let parked = self.snapshot().parked.streams;
+        match parked {
+            0 => "everything is handled".to_owned(),
+            _ => format!(
+                "everything else is handled, and streams are parked: {parked}; see `propulsiond parked list {}`",
+                self.identity.name
+            ),
         }
     }
 
@@ -85,6 +99,8 @@ impl Driver {
             && self.calls.deciding() == 0
             && self.writes.is_idle()
             && self.parks.is_idle()
+            && self.lane.is_empty()
+            && !self.looks.is_out()
             && !self.commits.is_in_flight()
             && self.tranches.are_read_to_their_end()
     }
@@ -97,7 +113,7 @@ impl Driver {
         let unfinished = Unfinished {
             calls: self.calls.deciding(),
             writes: self.writes.active() + self.writes.retries(),
-            appends: self.parks.appending(),
+            appends: self.parks.appending() + self.lane.unstored(),
             commits: usize::from(self.commits.is_in_flight()),
             tranches: self.tranches.claims_and_readers(),
             uncommitted: self.commits.are_wanted(&mut self.scheduler, &mut self.tranches),

@@ -21,7 +21,7 @@ use crate::formats::words::chain;
 use crate::position::{Ahead, Position, Progress, StartAt, TrancheId, WritePosition};
 use crate::runtime::retry::rounded;
 use crate::runtime::supervise::TaskKind;
-use crate::scheduler::IngestBatch;
+use crate::scheduler::{IngestBatch, Outcome};
 use crate::source::{Batch, Lag, Left, SourceError};
 
 /// The limit of one question to a probe.
@@ -54,6 +54,9 @@ impl Driver {
                 Step::Begin(tranche) => self.counts.tranche_added(&tranche),
                 Step::StopOffering(tranche) => {
                     self.scheduler.stop_offering(&tranche);
+                    for work in self.lane.stop(&tranche) {
+                        self.finish(work, Outcome::Return);
+                    }
                     self.take_back_calls();
                     self.commits.hurry(self.now);
                 }
@@ -72,7 +75,7 @@ impl Driver {
         self.scheduler.revoke(tranche);
         self.counts.tranche_gone(tranche);
         self.commits.forget(tranche);
-        self.parks.forget(tranche);
+        self.forget_parked(tranche);
         self.failures.forget(tranche);
         self.changed.remove(tranche);
         self.take_back_calls();
@@ -112,8 +115,9 @@ impl Driver {
         if self.drain.is_begun() {
             return;
         }
-        let commits = &self.commits;
-        let due = self.tranches.take_due_claims(self.now, |tranche| commits.concerns(tranche));
+        let (commits, lane) = (&self.commits, &self.lane);
+        let is_busy = |tranche: &TrancheId| commits.concerns(tranche) || lane.still_runs(tranche);
+        let due = self.tranches.take_due_claims(self.now, is_busy);
         if due.is_empty() {
             return;
         }
@@ -154,6 +158,11 @@ impl Driver {
         self.scheduler.open(tranche, progress);
         for parked in parked {
             self.scheduler.restore_parked(tranche, &parked.stream, parked.first);
+        }
+        self.parks.opened(tranche, parked);
+        self.count_parked();
+        if !parked.is_empty() {
+            self.look_for_changed();
         }
         let version = self.scheduler.tranche(tranche).map_or(0, |report| report.version);
         if let Some(state) = self.tranches.get_mut(tranche) {
@@ -313,9 +322,12 @@ impl Driver {
 
     /// Releases the revoked tranches that are quiet and stored, or whose time is up.
     pub(super) fn leave_tranches(&mut self) {
-        let (scheduler, commits) = (&self.scheduler, &self.commits);
+        for work in self.lane.drop_stopped() {
+            self.finish(work, Outcome::Return);
+        }
+        let (scheduler, commits, lane) = (&self.scheduler, &self.commits, &self.lane);
         let is_quiet = |tranche: &TrancheId, state: &super::super::tranches::Tranche| {
-            !commits.concerns(tranche) && commits::is_quiet(scheduler, state, tranche)
+            !commits.concerns(tranche) && !lane.concerns(tranche) && commits::is_quiet(scheduler, state, tranche)
         };
         let steps = self.tranches.take_left(self.now, is_quiet);
         self.perform(steps);
@@ -327,7 +339,10 @@ impl Driver {
             return;
         }
         let completed = |tranche: &&TrancheId| {
-            !self.commits.concerns(tranche) && commits::is_completed(&self.scheduler, &self.tranches, tranche)
+            // Its parked streams may be offered again, by its owner alone.
+            !self.commits.concerns(tranche)
+                && !self.parks.may_have_parked(tranche)
+                && commits::is_completed(&self.scheduler, &self.tranches, tranche)
         };
         let completed: Vec<_> = self.changed.iter().filter(completed).cloned().collect();
         for tranche in completed {

@@ -13,13 +13,14 @@ use super::super::failures::Attempt;
 use super::super::messages::{Called, Event};
 use super::super::policy::{self, Reaction, Then, Victim};
 use super::super::{calls::Reaction as DecisionReaction, spans};
+use super::parking::Cause;
 use super::{Driver, pieces};
 use crate::clock::{Period, Timestamp};
 use crate::event::Kind;
 use crate::handler::{Call, Decision, Decisions, Handler, HandlerError, HandlerErrorKind};
 use crate::runtime::retry::rounded;
 use crate::runtime::supervise::TaskKind;
-use crate::scheduler::Outcome;
+use crate::scheduler::{Order, Outcome};
 use crate::sink::{Decided, Effects};
 use crate::telemetry::logging::AUDIT;
 use crate::work::{Streams, Work, WorkKind};
@@ -27,6 +28,9 @@ use crate::work::{Streams, Work, WorkKind};
 /// The remedy for a halt over a record that its source cannot read.
 const PASS_RECORD: &str = "correct its producer; `then = \"skip\"` in `[errors]` passes this record and every other event that \
                            fails; do not edit what was read";
+
+/// The class of a stream that was offered without progress for too long.
+const STUCK: &str = "stuck";
 
 impl Driver {
     /// Offers ready work as far as there is room. Returns whether any was offered.
@@ -37,17 +41,40 @@ impl Driver {
         let mut offered = false;
         // A decision that is judged at once can begin a drain.
         while !self.drain.is_begun() && *budget > 0 && self.has_room() {
-            let Some(streams) = self.scheduler.take_call(self.now) else { break };
+            // In read order a tranche has one call at a time: retries and new events take turns.
+            let is_alone = self.options.order == Order::Tranche && self.lane.wants_a_turn();
+            if is_alone && self.is_calling() {
+                break;
+            }
+            let Some(streams) = self.next_call() else { break };
             offered = true;
             *budget -= 1;
             match streams[0].kind {
-                WorkKind::Handle => self.offer(streams),
-                WorkKind::Park => streams.into_iter().for_each(|work| self.parks.push(work)),
+                WorkKind::Retry if streams[0].events[0].kind() == Kind::Malformed => {
+                    streams.into_iter().for_each(|work| self.on_malformed(work));
+                }
+                WorkKind::Handle | WorkKind::Retry => self.offer(streams),
+                WorkKind::Park => streams.into_iter().for_each(|work| self.park(work)),
                 WorkKind::Malformed => streams.into_iter().for_each(|work| self.on_malformed(work)),
             }
         }
         self.calls.hand_over();
         offered
+    }
+
+    /// Returns the next call. Parked and new events take turns, so that neither holds up the other.
+    fn next_call(&mut self) -> Option<Streams> {
+        let now = self.now;
+        let is_lane_first = !std::mem::replace(&mut self.lane_had_its_turn, false);
+        if is_lane_first && let Some(work) = self.lane.offer(now) {
+            self.lane_had_its_turn = true;
+            return Some(Streams::from_iter([work]));
+        }
+        self.scheduler.take_call(now).or_else(|| self.lane.offer(now).map(|work| Streams::from_iter([work])))
+    }
+
+    fn is_calling(&self) -> bool {
+        self.calls.deciding() + self.writes.active() > 0
     }
 
     fn has_room(&self) -> bool {
@@ -137,21 +164,31 @@ impl Driver {
                 self.scheduler.stop_clock(work.id, self.now);
                 self.writes.push(Decided { work, next, effects: Effects::Emitted(decision.effects), accepted: 0 });
             }
-            DecisionReaction::Defer(delay) => self.finish(work, Outcome::Defer { until: self.now + delay }),
+            DecisionReaction::Defer(delay) => self.defer(work, delay),
             DecisionReaction::NoProgress => self.no_progress(work),
             DecisionReaction::Refuse(error) => self.on_call_failed(work, &error),
         }
     }
 
     pub(super) fn no_progress(&mut self, work: Work) {
+        if work.kind == WorkKind::Retry {
+            let age = self.now.since(self.lane.stalled(work.id, self.now));
+            if age >= self.options.errors.stuck_after {
+                let why = format!("no progress for {age:?}");
+                return self.act(work, self.options.errors.then, STUCK, &why);
+            }
+        }
         let outcome = self.options.errors.no_progress(self.now, &mut self.random);
         self.finish(work, outcome);
     }
 
     pub(super) fn done(&mut self, work: Work, next: i64) {
-        self.counts.handled(&work);
         self.handled_at = self.now;
-        self.rate.add(self.now, work.events.len());
+        // Parked events were counted when they were parked.
+        if work.kind != WorkKind::Retry {
+            self.counts.handled(&work);
+            self.rate.add(self.now, work.events.len());
+        }
         self.finish(work, Outcome::Done { next });
     }
 
@@ -159,13 +196,22 @@ impl Driver {
     pub(super) fn finish(&mut self, mut work: Work, outcome: Outcome) {
         self.spans.finish(&mut work, &outcome, self.now);
         self.writes.done(work.id);
-        if matches!(outcome, Outcome::Done { .. } | Outcome::Skip | Outcome::Park)
-            && !self.failures.is_empty()
-            && let Some(tranche) = self.scheduler.tranche_of(work.id)
+        if matches!(outcome, Outcome::Done { .. } | Outcome::Skip | Outcome::Park) {
+            self.forget_failure(&work);
+        }
+        match work.kind {
+            WorkKind::Retry => self.finish_retry(work, outcome),
+            _ => self.scheduler.finish(work, outcome, self.now),
+        }
+    }
+
+    /// Forgets the failure of a stream that makes progress.
+    pub(super) fn forget_failure(&mut self, work: &Work) {
+        if !self.failures.is_empty()
+            && let Some(tranche) = self.tranche_of(work.id)
         {
             self.failures.clear(tranche, work.stream());
         }
-        self.scheduler.finish(work, outcome, self.now);
     }
 
     fn victim(&self, work: &Work) -> Victim {
@@ -184,7 +230,7 @@ impl Driver {
 
     fn note_attempt(&mut self, work: &Work, error: &HandlerError, next_try: Option<Timestamp>) {
         // A revoked tranche shows nothing.
-        let Some(tranche) = self.scheduler.tranche_of(work.id) else { return };
+        let Some(tranche) = self.tranche_of(work.id) else { return };
         let attempts = self.victim(work).failures.saturating_add(1);
         let attempt = Attempt { tranche, class: error.kind().as_str(), error: error.message(), attempts, next_try };
         self.failures.note(work, attempt, self.now);
@@ -216,7 +262,7 @@ impl Driver {
             }
             Reaction::Then(then) => {
                 self.note_last_failure(&work, error);
-                return self.act(work, then, error.message());
+                return self.act(work, then, error.kind().as_str(), error.message());
             }
             Reaction::Halt => return self.halt_without_blame(work, error),
             Reaction::Retry { delay, at_index, .. } => {
@@ -239,7 +285,7 @@ impl Driver {
         spans::failed(&mut decided.work, error);
         self.counts.failed(error.kind());
         decided.accepted = decided.accepted.max(error.accepted_effects());
-        let Some(tranche) = self.scheduler.tranche_of(decided.work.id) else {
+        let Some(tranche) = self.tranche_of(decided.work.id) else {
             return self.finish(decided.work, Outcome::Return);
         };
         let victim = self.victim(&decided.work);
@@ -260,7 +306,7 @@ impl Driver {
             Reaction::Then(then) => {
                 self.breaker.answered(BackEnd::Sink, self.now);
                 self.note_last_failure(&decided.work, error);
-                return self.act(decided.work, then, error.message());
+                return self.act(decided.work, then, error.kind().as_str(), error.message());
             }
             Reaction::Halt => return self.halt_without_blame(decided.work, error),
             Reaction::Retry { delay, at_index, spent } => {
@@ -324,11 +370,12 @@ impl Driver {
     fn on_malformed(&mut self, work: Work) {
         let why = String::from_utf8_lossy(work.events[0].meta()).into_owned();
         self.counts.failed(HandlerErrorKind::Malformed);
-        self.act(work, self.options.errors.then, &why);
+        self.act(work, self.options.errors.then, HandlerErrorKind::Malformed.as_str(), &why);
     }
 
     /// Performs `then` on the first event of the work alone (C19).
-    pub(super) fn act(&mut self, work: Work, then: Then, why: &str) {
+    pub(super) fn act(&mut self, work: Work, then: Then, class: &str, why: &str) {
+        let cause = Cause { class, why, attempts: self.victim(&work).failures.saturating_add(1) };
         let event = &work.events[0];
         let (at, index) = (event.at(), event.index());
         let (stream, event_type) = (event.stream().to_owned(), event.event_type().to_owned());
@@ -340,18 +387,20 @@ impl Driver {
             Then::Skip => {
                 tracing::warn!(
                     target: AUDIT, stream = known_stream, index = known_index, event_type = known_type, %at, reason = why,
-                    "event skipped"
+                    version = &*self.version, "event skipped"
                 );
                 self.counts.event_skipped();
                 self.finish(work, Outcome::Skip);
             }
+            Then::Park if work.kind == WorkKind::Retry => self.stay_parked(work, cause),
             Then::Park => {
                 tracing::warn!(
                     target: AUDIT, stream = known_stream, index = known_index, event_type = known_type, %at, reason = why,
-                    "stream parked"
+                    version = &*self.version, "stream parked"
                 );
                 if let Some(tranche) = self.scheduler.tranche_of(work.id) {
-                    self.parks.parked(tranche, &stream, why);
+                    let mark = self.failed_mark(event, cause, None);
+                    self.parks.parked(tranche, &stream, mark);
                 }
                 self.finish(work, Outcome::Park);
             }
@@ -389,7 +438,7 @@ impl Driver {
             Then::Halt => self.begin_drain(Ended::Halted(why.clone()), &why),
             then => {
                 for (report, work) in self.scheduler.take_stuck(limit, self.now) {
-                    self.act(work, then, &format!("no progress for {:?}", report.age));
+                    self.act(work, then, STUCK, &format!("no progress for {:?}", report.age));
                 }
             }
         }

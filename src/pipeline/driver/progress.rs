@@ -19,8 +19,9 @@ use crate::position::TrancheId;
 use crate::runtime::retry::rounded;
 use crate::runtime::supervise::TaskKind;
 use crate::scheduler::Outcome;
-use crate::sink::{AnySink, Decided, TransactionError, TransactionalSink, Written};
+use crate::sink::{AnySink, Decided, Effects, TransactionError, TransactionalSink, Written};
 use crate::source::Left;
+use crate::work::{Work, WorkKind};
 
 /// The delay before the retry of decisions without room in the stored set. Moving progress ends it earlier.
 const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
@@ -36,7 +37,7 @@ impl Driver {
             let sink = Arc::clone(sink);
             if !self.breaker.is_open(self.now) && self.commits.are_wanted(&mut self.scheduler, &mut self.tranches) {
                 self.writes.began(0);
-                self.start_transaction(&sink, Vec::new());
+                self.start_transaction(&sink, Vec::new(), Vec::new());
             }
             return;
         }
@@ -131,13 +132,13 @@ impl Driver {
 
     /// Gives up a tranche that another process owns. The results of its work in flight are dropped, and it is not claimed again
     /// (C15).
-    fn on_fenced(&mut self, tranche: &TrancheId, by: String, since: Option<time::OffsetDateTime>) {
+    pub(super) fn on_fenced(&mut self, tranche: &TrancheId, by: String, since: Option<time::OffsetDateTime>) {
         let since = since.map_or_else(String::new, |since| format!(" since {since}"));
         tracing::error!(%tranche, by, "fenced: another process owns the progress");
         let Some(epoch) = self.tranches.fenced_by(tranche, format!("{by}{since}")) else { return };
         self.scheduler.revoke(tranche);
         self.commits.forget(tranche);
-        self.parks.forget(tranche);
+        self.forget_parked(tranche);
         self.failures.forget(tranche);
         self.take_back_calls();
         self.source.left(tranche, epoch, Left::Fenced);
@@ -166,10 +167,24 @@ impl Driver {
                 Vec::new()
             }
         };
+        let parks = match self.parks.is_empty() || self.halts_over_full_store() {
+            true => Vec::new(),
+            false => self.parks.take(),
+        };
+        // The stored progress covers retried events since they were parked.
+        let retries: Vec<_> = decided.extract_if(.., |decided| decided.work.kind == WorkKind::Retry).collect();
+        // An event must be covered when it is parked: if it came again after its retry, it would have its effect twice (C13).
+        let without_effects = |work: Work| Decided { next: work.next, effects: Effects::Events, work, accepted: 0 };
+        decided.extend(parks.into_iter().map(without_effects));
         for unfit in self.commits.split_off_unfit(&mut self.scheduler, &self.tranches, &mut decided) {
-            self.writes.answered(1);
-            if decided.is_empty() && set_room::can_be_split(&self.scheduler, &unfit) {
+            let is_park = unfit.work.kind == WorkKind::Park;
+            if !is_park {
+                self.writes.answered(1);
+            }
+            if decided.is_empty() && retries.is_empty() && set_room::can_be_split(&self.scheduler, &unfit) {
                 self.finish(unfit.work, Outcome::Singly);
+            } else if is_park {
+                self.finish(unfit.work, Outcome::Wait { until: self.now + NO_ROOM_PAUSE });
             } else if let Some(tranche) = self.scheduler.tranche_of(unfit.work.id) {
                 self.scheduler.cancel_clock(unfit.work.id);
                 self.writes.set_aside(unfit, tranche, self.now + NO_ROOM_PAUSE);
@@ -177,17 +192,20 @@ impl Driver {
                 self.finish(unfit.work, Outcome::Return);
             }
         }
-        if decided.is_empty() && self.parks.is_empty() {
+        let parks: Vec<_> = decided.extract_if(.., |decided| decided.work.kind == WorkKind::Park).collect();
+        let parks: Vec<_> = parks.into_iter().map(|parked| parked.work).collect();
+        decided.extend(retries);
+        if decided.is_empty() && parks.is_empty() {
             self.writes.ended();
+            self.parks.ended();
             return;
         }
-        self.start_transaction(sink, decided);
+        self.start_transaction(sink, decided, parks);
     }
 
-    fn start_transaction(&mut self, sink: &Arc<dyn TransactionalSink>, mut decided: Vec<Decided>) {
-        let parks = self.parks.take();
+    fn start_transaction(&mut self, sink: &Arc<dyn TransactionalSink>, mut decided: Vec<Decided>, parks: Vec<Work>) {
         let work = decided.iter().map(|decided| decided.work.id).chain(parks.iter().map(|work| work.id));
-        let tranches: Vec<_> = work.filter_map(|work| self.scheduler.tranche_of(work)).collect();
+        let tranches: Vec<_> = work.filter_map(|work| self.tranche_of(work)).collect();
         self.commits.begin(tranches);
         if self.spans.are_recorded() {
             spans::enter(decided.iter_mut().map(|decided| &mut decided.work), self.now);
@@ -199,6 +217,7 @@ impl Driver {
     fn end_transaction(&mut self) {
         self.commits.end();
         self.writes.ended();
+        self.parks.ended();
     }
 
     /// Plans the commit of a transaction, from the decisions that it accepted (C9).
@@ -211,10 +230,12 @@ impl Driver {
         let accepted = self.accept(decided, results);
         // A transaction with an effect of a lost tranche must not commit (C10).
         let work = accepted.iter().map(|accepted| &accepted.decided.work).chain(&parks);
-        let is_owned = work.clone().all(|work| self.scheduler.is_held(work.id));
+        let is_owned = work.clone().all(|work| self.is_held(work.id));
         let mut done = Done::default();
         accepted.iter().for_each(|accepted| done.add(&self.scheduler, &accepted.decided.work, accepted.next));
-        parks.iter().for_each(|work| done.add_parked(work));
+        parks.iter().for_each(|work| done.add(&self.scheduler, work, work.next));
+        let removals = self.removals(accepted.iter().map(|accepted| (&accepted.decided.work, accepted.next)));
+        removals.iter().for_each(|of| done.touch(&of.key.tranche));
         let mut pending = match is_owned {
             true => self.commits.collect(&mut self.scheduler, &mut self.tranches, &done),
             false => Vec::new(),
@@ -225,7 +246,8 @@ impl Driver {
             drop(go);
             self.end_transaction();
             self.put_back_accepted(accepted);
-            parks.into_iter().for_each(|work| self.finish(work, Outcome::Return));
+            let until = self.now + NO_ROOM_PAUSE;
+            parks.into_iter().for_each(|work| self.finish(work, Outcome::Wait { until }));
             return;
         }
         self.commits.add_dirty_streams(&mut self.scheduler, &mut pending);
@@ -233,9 +255,9 @@ impl Driver {
         let moved = moved.chain(parks.iter().map(|work| (work, work.next)));
         self.commits.add_write_positions(&self.scheduler, &mut pending, moved);
         self.commits.begin(pending.iter().map(|commit| commit.tranche().clone()));
-        let (parks, unowned) = self.parks.mark(parks, &self.scheduler, &self.tranches);
+        let (parks, unowned) = self.parks.mark(parks, &self.scheduler, &self.tranches, &self.late_mark());
         unowned.into_iter().for_each(|work| self.finish(work, Outcome::Return));
-        if let Err(plan) = go.send(Plan { accepted, commits: pending, parks, made: self.now }) {
+        if let Err(plan) = go.send(Plan { accepted, commits: pending, parks, removals, made: self.now }) {
             // The transaction's task has ended, and the transaction was rolled back with it.
             self.end_transaction();
             self.put_back(plan.accepted.into_iter().map(|accepted| accepted.decided).collect());
@@ -275,7 +297,7 @@ impl Driver {
     fn on_transaction_ended(&mut self, plan: Plan, result: Result<(), TransactionError>, period: Period) {
         self.end_transaction();
         self.counts.committed(period.took());
-        let Plan { accepted, commits, parks, made } = plan;
+        let Plan { accepted, commits, parks, removals: _, made } = plan;
         let why = result.as_ref().err().map(ToString::to_string);
         let failed = why.as_deref().map(|why| ("transaction", why));
         self.spans.commit(Period { began: made, ..period }, commits.len(), &accepted, failed);
@@ -283,7 +305,10 @@ impl Driver {
             Ok(()) => {
                 self.breaker.passed(BackEnd::Sink, self.now);
                 for Accepted { decided, next } in accepted {
-                    self.done(decided.work, next);
+                    match decided.work.kind {
+                        WorkKind::Retry => self.retry_committed(decided.work, next),
+                        _ => self.done(decided.work, next),
+                    }
                 }
                 self.were_parked(parks);
                 commits.into_iter().for_each(|commit| self.stored(commit));

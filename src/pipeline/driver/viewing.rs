@@ -7,6 +7,7 @@ use super::super::tranches::{Phase, Tranche};
 use super::super::view::{TrancheView, View};
 use super::Driver;
 use crate::position::TrancheId;
+use crate::scheduler::{Snapshot, StreamState};
 
 /// The number of streams in need of attention that a view lists.
 const STREAMS_LISTED: usize = 100;
@@ -31,7 +32,7 @@ impl Driver {
         View {
             at: self.now,
             tranches: self.tranches.iter().map(|(tranche, state)| self.tranche_view(tranche, state)).collect(),
-            streams: self.scheduler.snapshot(STREAMS_LISTED, self.now),
+            streams: self.snapshot(),
             outage: self.breaker.outage().cloned(),
             outage_answers: self.breaker.outage_answers(),
             checkpoint_failing: self.commits.failing().cloned(),
@@ -46,6 +47,20 @@ impl Driver {
             writing: self.writes.active() + self.writes.retries(),
             settled: self.settled,
         }
+    }
+
+    /// Returns the snapshot of the streams. To the scheduler, a stream that a handler deferred for long is parked.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let mut snapshot = self.scheduler.snapshot(STREAMS_LISTED, self.now);
+        let deferred = self.parks.deferred().min(snapshot.parked.streams);
+        snapshot.parked.streams -= deferred;
+        snapshot.deferred.streams += deferred;
+        for report in snapshot.streams.iter_mut().filter(|report| report.state == StreamState::Parked) {
+            if self.parks.is_deferred(&report.tranche, &report.stream) {
+                report.state = StreamState::Deferred;
+            }
+        }
+        snapshot
     }
 
     fn tranche_view(&self, tranche: &TrancheId, state: &Tranche) -> TrancheView {

@@ -121,7 +121,11 @@ impl Runner {
                 let [tranche, stream, at] = [(); 3].map(|()| words.next().unwrap());
                 self.scheduler.restore_parked(&TrancheId::new(tranche), stream, ordinal(at));
             }
-            "unpark" => self.scheduler.unpark(rest, self.now()),
+            "unpark" => {
+                for report in self.scheduler.tranches() {
+                    self.scheduler.unpark(&report.tranche, rest);
+                }
+            }
             "tick" => self.now += rest.parse::<u64>().unwrap(),
             "purge" => {
                 let purged = self.scheduler.purge();
@@ -402,6 +406,7 @@ pub(super) fn described(work: &Work) -> String {
         WorkKind::Handle => String::new(),
         WorkKind::Park => "park ".to_owned(),
         WorkKind::Malformed => "malformed ".to_owned(),
+        WorkKind::Retry => unreachable!("the scheduler hands out no retries of parked events"),
     };
     out.push_str(if work.stream().is_empty() { "!" } else { work.stream() });
     for event in &work.events {

@@ -290,7 +290,9 @@ impl Walk {
         streams.sort();
         if !streams.is_empty() {
             let stream = streams.swap_remove(self.random.usize(0..streams.len()));
-            self.scheduler.unpark(&stream, self.now());
+            for log in &self.logs {
+                self.scheduler.unpark(&log.id, &stream);
+            }
             self.parked.retain(|(_, parked), _| *parked != stream);
         }
     }

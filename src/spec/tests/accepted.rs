@@ -129,7 +129,9 @@ fn both_formats_say_the_same() {
             "outage": {
               "calls": 20,
               "streams": 5
-            }
+            },
+            "max_parked_events": 1000000,
+            "max_parked_bytes": "1GiB"
           },
           "handler": {
             "rhai": {
@@ -215,12 +217,13 @@ fn the_defaults_are_those_of_the_design() {
               "max": "30s",
               "attempts": 10
             },
-            "then": "halt",
             "stuck_after": "5m",
             "outage": {
               "calls": 20,
               "streams": 5
-            }
+            },
+            "max_parked_events": 1000000,
+            "max_parked_bytes": "1GiB"
           },
           "handler": {},
           "sink": {}

@@ -98,6 +98,8 @@ pub(super) struct Pipeline {
     pub(super) duplicates: Family<IntCounter>,
     pub(super) skipped: Family<IntCounter>,
     pub(super) parked: Family<Gauge>,
+    pub(super) parked_bytes: Family<Gauge>,
+    pub(super) retried: Family<IntCounter>,
     pub(super) malformed: Family<IntCounter>,
     pub(super) throttled: Family<IntCounter>,
     pub(super) unavailable: Family<IntCounter>,
@@ -320,7 +322,13 @@ impl Pipeline {
             ),
             duplicates: maker.make("propulsiond_duplicates_total", "Redelivered events that were dropped", PIPELINE),
             skipped: maker.make("propulsiond_skipped_total", "Failed events that were skipped", PIPELINE),
-            parked: maker.make("propulsiond_parked_events", "Parked events", PIPELINE),
+            parked: maker.make("propulsiond_parked_events", "Events in the parked store", PIPELINE),
+            parked_bytes: maker.make("propulsiond_parked_bytes", "Bytes of the events in the parked store", PIPELINE),
+            retried: maker.make(
+                "propulsiond_retried_events_total",
+                "Parked events that were handled after a retry",
+                PIPELINE,
+            ),
             malformed: maker.make(
                 "propulsiond_malformed_total",
                 "Events that their source or handler could not decode",

@@ -53,6 +53,8 @@ struct Counters {
     duplicates: IntCounter,
     skipped: IntCounter,
     parked: Gauge,
+    parked_bytes: Gauge,
+    retried: IntCounter,
     malformed: IntCounter,
     throttled: IntCounter,
     unavailable: IntCounter,
@@ -70,6 +72,8 @@ impl PipelineMetrics {
             duplicates: of.duplicates.get(&[name]),
             skipped: of.skipped.get(&[name]),
             parked: of.parked.get(&[name]),
+            parked_bytes: of.parked_bytes.get(&[name]),
+            retried: of.retried.get(&[name]),
             malformed: of.malformed.get(&[name]),
             throttled: of.throttled.get(&[name]),
             unavailable: of.unavailable.get(&[name]),
@@ -173,9 +177,15 @@ impl PipelineMetrics {
         self.shared.counters.skipped.inc_by(events as u64);
     }
 
-    /// Sets the number of parked events.
-    pub fn parked(&self, events: u64) {
+    /// Sets the number of events in the parked store, and their size.
+    pub fn parked(&self, events: u64, bytes: u64) {
         self.shared.counters.parked.set(events as f64);
+        self.shared.counters.parked_bytes.set(bytes as f64);
+    }
+
+    /// Counts parked events that were handled after a retry.
+    pub fn retried(&self, events: u64) {
+        self.shared.counters.retried.inc_by(events);
     }
 
     pub fn malformed(&self) {

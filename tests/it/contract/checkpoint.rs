@@ -6,6 +6,7 @@ mod crash;
 mod harness;
 mod laws;
 mod moved;
+mod parked;
 mod sqlite_errors;
 mod sqlite_sink;
 mod store;

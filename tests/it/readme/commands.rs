@@ -140,6 +140,8 @@ impl Scene {
             // The log of a new pipeline goes back to no such time, and holds no such position.
             cli::Command::Checkpoint(args)
                 if matches!(args.verb, CheckpointVerb::Rewind { .. } | CheckpointVerb::Set { .. }) => {}
+            // The pages name streams of their own pipelines, and a draft of the reader's.
+            cli::Command::Parked(_) | cli::Command::Diff(_) => {}
             cli::Command::Reload(_) | cli::Command::Control(..) => {
                 arguments.extend(["--listen", &self.daemon().address]);
                 check(&self.run_here(&arguments), 0, &[]);

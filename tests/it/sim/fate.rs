@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use propulsiond::checkpoint::CheckpointKey;
+use propulsiond::checkpoint::{CheckpointKey, ParkedState, QueuedEvent};
 use propulsiond::event::{Event, Indexes, Kind};
 use propulsiond::pipeline::Then;
 use propulsiond::position::Progress;
@@ -12,6 +12,7 @@ use propulsiond::work::Work;
 
 use super::feed::{is_poison, is_spoiling, place, stream_of, tranche_of};
 use super::plan::FeedTrials;
+use super::store::ParkedQueue;
 use super::world::{Inner, Item};
 
 impl Inner {
@@ -23,6 +24,50 @@ impl Inner {
         let stream: Vec<_> = self.logs[tranche].events().filter(|other| other.stream() == event.stream()).collect();
         let what = format!("progress {progress:?} of `{tranche}` covers {event:?} of {stream:?}");
         self.demand(false, || what);
+    }
+
+    /// Checks events that left the parked store: each was handled, discarded, or superseded.
+    pub(super) fn check_removed(&mut self, removed: &[QueuedEvent]) {
+        for QueuedEvent { event, discarded } in removed {
+            let place = (tranche_of(event).to_owned(), place(event));
+            let jumped = self.jumped.get(&stream_of(event)).is_some_and(|next| event.next_index() <= *next);
+            let gone = *discarded
+                || event.is_unfold()
+                || jumped
+                || self.settled.contains(&place)
+                || self.plan.then == Then::Skip && self.may_be_skipped(event);
+            self.demand(gone, || format!("{event:?} left the parked store unhandled (C21)"));
+        }
+    }
+
+    /// Checks the parked streams at the end: each waits for its operator, or for its due time.
+    fn check_parked_at_the_end(&mut self) {
+        if !self.plan.parking.cures {
+            return;
+        }
+        let may_stay = |stream: &str, queue: &ParkedQueue| {
+            stream.is_empty()
+                || queue.mark.state == ParkedState::Deferred
+                || queue.events.iter().any(|queued| self.stalls(&queued.event) || self.spoils(&queued.event))
+        };
+        let left = self.parked.iter().find(|((_, stream), queue)| !may_stay(stream, queue));
+        let what = left.map(|(place, queue)| format!("{place:?} is still parked: {queue:?} (C32)"));
+        self.demand(what.is_none(), || what.unwrap_or_default());
+    }
+
+    /// Returns an event of the work's parked stream that comes before the work, if one is not handled.
+    pub(super) fn parked_before(&self, work: &Work) -> Option<Event> {
+        let tranche = tranche_of(&work.events[0]);
+        let mut queues =
+            self.parked.iter().filter(|((key, stream), _)| key.tranche.as_str() == tranche && *stream == work.stream());
+        let (_, queue) = queues.next()?;
+        let is_before = |event: &&Event| event.kind() == Kind::Event && event.index() < work.first();
+        let events = queue.events.iter().filter(|queued| !queued.discarded).map(|queued| &queued.event);
+        let is_handled = |event: &Event| {
+            self.settled.contains(&(tranche.to_owned(), place(event)))
+                || self.jumped.get(&stream_of(event)).is_some_and(|next| event.next_index() <= *next)
+        };
+        events.filter(is_before).find(|event| !is_handled(event)).cloned()
     }
 
     /// Records events that a decision without effects has handled.
@@ -66,11 +111,10 @@ impl Inner {
             return true;
         }
         if event.kind() == Kind::Malformed {
-            return self.parked.iter().any(|((key, stream), events)| {
-                key.tranche.as_str() == tranche
-                    && stream.is_empty()
-                    && events.iter().any(|parked| place(parked) == event.at())
+            let is_parked = self.parked.iter().any(|((key, stream), queue)| {
+                key.tranche.as_str() == tranche && stream.is_empty() && queue.holds(event.at())
             });
+            return is_parked || self.discarded.contains(&(tranche.to_owned(), event.at()));
         }
         event.kind() == Kind::Placeholder
             || super::feed::is_filtered(&self.plan, event)
@@ -81,10 +125,8 @@ impl Inner {
                 .get(&item.stream)
                 .is_some_and(|next| event.next_index() <= *next && !(event.is_unfold() && event.index() == *next))
             || (event.is_unfold() && self.is_superseded(tranche, event))
-            || self.parked.iter().any(|((key, stream), events)| {
-                key.tranche.as_str() == tranche
-                    && *stream == event.stream()
-                    && events.iter().any(|parked| place(parked) == event.at())
+            || self.parked.iter().any(|((key, stream), queue)| {
+                key.tranche.as_str() == tranche && *stream == event.stream() && queue.holds(event.at())
             })
     }
 
@@ -93,10 +135,14 @@ impl Inner {
         self.plan.trials.stalls && event.kind() == Kind::Event && event.index() == 7
     }
 
+    /// Returns whether the commit of an event's effect always fails.
+    fn spoils(&self, event: &Event) -> bool {
+        self.plan.transactional && event.kind() == Kind::Event && is_spoiling(event.index())
+    }
+
     /// Returns whether every attempt at an event, or at the commit of its effect, fails.
     fn may_be_skipped(&self, event: &Event) -> bool {
-        let spoils = self.plan.transactional && event.kind() == Kind::Event && is_spoiling(event.index());
-        is_poison(event) || spoils || self.stalls(event)
+        is_poison(event) || self.spoils(event) || self.stalls(event)
     }
 
     /// Returns whether the event is poison, or an unfold in the call of poison. Such a call begins at the last event before
@@ -163,6 +209,7 @@ impl Inner {
             None => lost.next().map(|lost| format!("{lost:?} was lost")),
         };
         drop(lost);
+        self.check_parked_at_the_end();
         let repeated = if self.plan.transactional { self.written_twice() } else { None };
         for complaint in [complaint, repeated].into_iter().flatten() {
             self.demand(false, || complaint);

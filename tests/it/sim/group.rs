@@ -8,7 +8,7 @@ use propulsiond::pipeline::{Ended, View};
 use propulsiond::position::{Ordinal, TrancheId};
 use propulsiond::scheduler::Order;
 use propulsiond::source::{Left, TrancheChange};
-use propulsiond::work::Work;
+use propulsiond::work::{Work, WorkKind};
 use tokio::time::Instant;
 
 use super::feed::tranche_of;
@@ -236,7 +236,8 @@ impl Inner {
         if self.plan.order != Order::Stream || self.parked_under.get(&place).is_none_or(|fence| *fence > claim) {
             return;
         }
-        let from = self.parked_from[&place];
+        let Some(queue) = self.parked.get(&place).filter(|_| work.kind != WorkKind::Retry) else { return };
+        let from = queue.from;
         let kept_back = work.events.iter().all(|event| event.at() < from);
         self.demand(kept_back, || {
             format!("{:?} are offered, but their stream is parked from {from} on (C21)", work.events)

@@ -12,7 +12,7 @@ use propulsiond::handler::{
     NextIndex,
 };
 use propulsiond::scheduler::Order;
-use propulsiond::work::Work;
+use propulsiond::work::{Work, WorkKind};
 
 use super::feed::{is_poison, stream_of, tranche_of};
 use super::world::{Inner, World};
@@ -153,7 +153,7 @@ impl SimHandler {
 
 /// Returns whether the handler panics, which is a permanent failure of its call. Only poison makes it panic.
 fn panics(inner: &mut Inner, streams: &[Work]) -> bool {
-    streams.len() == 1 && streams[0].events.iter().any(is_poison) && inner.random.u32(0..4) == 0
+    !inner.cured && streams.len() == 1 && streams[0].events.iter().any(is_poison) && inner.random.u32(0..4) == 0
 }
 
 fn check_offer(inner: &mut Inner, work: &Work) {
@@ -174,7 +174,10 @@ fn check_offer(inner: &mut Inner, work: &Work) {
         let missing = inner.missing_before(work);
         inner.demand(missing.is_none(), || format!("{events:?} are offered without {missing:?}"));
     }
-    if by_index && !work.late {
+    if by_index && work.kind == WorkKind::Retry {
+        let before = inner.parked_before(work);
+        inner.demand(before.is_none(), || format!("{events:?} are retried before {before:?} (R39)"));
+    } else if by_index && !work.late {
         let overtaken = inner.overtaken_by(work);
         inner.demand(overtaken.is_none(), || format!("{events:?} are offered before {overtaken:?}"));
     }
@@ -183,7 +186,7 @@ fn check_offer(inner: &mut Inner, work: &Work) {
 }
 
 fn decide(inner: &mut Inner, work: &Work) -> Result<Decision, HandlerError> {
-    let poison = work.events.iter().find(|event| is_poison(event));
+    let poison = work.events.iter().find(|event| !inner.cured && is_poison(event));
     if let Some(poison) = poison {
         let error = HandlerError::new(HandlerErrorKind::Permanent, "poison");
         return Err(if inner.random.bool() && inner.plan.order == Order::Stream {
@@ -215,6 +218,10 @@ fn decide(inner: &mut Inner, work: &Work) -> Result<Decision, HandlerError> {
             effects: Vec::new().into(),
             tag: None,
         });
+    }
+    if inner.plan.parking.defers_long && !inner.last && inner.parking.u32(0..60) == 0 {
+        let delay = Duration::from_secs(inner.parking.u64(60..120));
+        return Ok(Decision { next: NextIndex::Defer(delay), effects: Vec::new().into(), tag: None });
     }
     let next = next(inner, work);
     // In read order, indexes may go back. A decision about all of the work covers all its events.

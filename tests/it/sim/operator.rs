@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use propulsiond::checkpoint::{ParkedAction, ParkedRequest, ParkedSelection, ParkedStore};
+use propulsiond::clock::Clock;
 use propulsiond::pipeline::Handle;
 
 use super::feed;
+use super::store::SimStore;
 use super::world::World;
 
 /// Performs a few operations at random times, and leaves the pipeline running.
@@ -28,9 +31,40 @@ pub(super) async fn operate(world: &World, handle: &Handle, process: &str) {
                 handle.filter(Arc::new(feed::filter(excludes && plan.filtered))).await;
             }
             _ => {
-                handle.swap(world.handler(process)).await;
+                handle.swap(world.handler(process), world.version()).await;
             }
         }
+    }
+}
+
+/// Looks after parked streams at random times: requests retries, discards events, and brings a better handler.
+pub(super) async fn look_after_parked(world: &World, handle: &Handle, process: &str, clock: Clock) {
+    let times = {
+        let mut inner = world.lock();
+        inner.parking.u32(0..6)
+    };
+    for number in 0..times {
+        let (wait, choice, plan) = {
+            let mut inner = world.lock();
+            (inner.parking.u64(1..800), inner.parking.u32(0..6), inner.plan.parking)
+        };
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        let action = match choice {
+            0 if plan.cures => {
+                world.lock().cure();
+                handle.swap(world.handler(process), world.version()).await;
+                continue;
+            }
+            1 if plan.discards => ParkedAction::DiscardAll,
+            _ if plan.retries => ParkedAction::Retry,
+            _ => continue,
+        };
+        let store = SimStore { world: world.clone() };
+        let job = format!("{process}-{number}");
+        let request = ParkedRequest { action, job: &job, by: "operator", at: clock.wall() };
+        let requested = ParkedStore::request(&store, "sim", "log", &ParkedSelection::default(), &request).await;
+        requested.expect("requests never fail here");
+        handle.look_at_parked().await;
     }
 }
 

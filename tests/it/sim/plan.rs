@@ -28,6 +28,34 @@ pub(super) struct Plan {
     pub(super) max_ahead: u64,
     pub(super) trials: Trials,
     pub(super) feed: FeedTrials,
+    pub(super) parking: ParkingTrials,
+}
+
+/// The trials of parked streams. Drawn apart, so that older seeds keep their meaning.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ParkingTrials {
+    /// The operator retries parked streams.
+    pub(super) retries: bool,
+    /// Another version of the handler knows what to do with poison.
+    pub(super) cures: bool,
+    /// The operator discards events.
+    pub(super) discards: bool,
+    /// The handler defers for a minute or more.
+    pub(super) defers_long: bool,
+}
+
+impl ParkingTrials {
+    fn draw(seed: u64, plan: &Plan) -> Self {
+        let mut random = parking(seed);
+        let mut one_in = |chance: u32| random.u32(0..chance) == 0;
+        let parks = plan.then == Then::Park;
+        Self {
+            retries: one_in(2) && parks,
+            cures: one_in(2) && parks,
+            discards: one_in(6) && parks,
+            defers_long: one_in(3) && !plan.feed.without_ordinals && !plan.require_all,
+        }
+    }
 }
 
 /// Properties of the feed, and sorts of handlers. They are drawn apart, so that older seeds keep their meaning.
@@ -122,6 +150,11 @@ pub(super) fn trials(seed: u64) -> fastrand::Rng {
     fastrand::Rng::with_seed(seed ^ 0x9e37_79b9_7f4a_7c15)
 }
 
+/// Returns the random numbers of parked streams.
+pub(super) fn parking(seed: u64) -> fastrand::Rng {
+    fastrand::Rng::with_seed(seed ^ 0xd6e8_feb8_6659_fd93)
+}
+
 impl Plan {
     pub(super) fn draw(random: &mut fastrand::Rng, seed: u64) -> Self {
         let transactional = random.bool();
@@ -157,8 +190,10 @@ impl Plan {
             max_ahead: max_ahead(seed, require_all),
             trials: Trials::draw(&mut trials(seed), order),
             feed: FeedTrials::default(),
+            parking: ParkingTrials::default(),
         };
         plan.feed = FeedTrials::draw(seed, &plan);
+        plan.parking = ParkingTrials::draw(seed, &plan);
         plan
     }
 
@@ -167,6 +202,7 @@ impl Plan {
     pub(super) fn block(&mut self) {
         (self.moving, self.is_operated, self.lives) = (false, false, self.lives.min(2));
         self.trials = Trials::default();
+        self.parking = ParkingTrials { cures: self.parking.cures, ..ParkingTrials::default() };
         self.feed = FeedTrials { blocking: true, broken: false, spins: false, ..self.feed };
     }
 }

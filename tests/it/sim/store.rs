@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use propulsiond::checkpoint::{
-    CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Claimed, Commit, Fence, Listed, LogEntry,
-    Owner, Parked, ParkedStore, ParkedStream,
+    CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Claimed, Commit, DueStream, Fence, Listed,
+    LogEntry, NewBody, Owner, Parked, ParkedAction, ParkedJob, ParkedMark, ParkedPage, ParkedQuery, ParkedRequest,
+    ParkedSelection, ParkedStore, ParkedStream, ParkedUpdate, QueuePage, QueueRead, QueuedEvent, QueuedId,
 };
 use propulsiond::event::Event;
 use propulsiond::handler::{HandlerError, HandlerErrorKind};
@@ -48,6 +49,22 @@ impl Kept {
 
     pub(super) fn progress(&self) -> Option<&Progress> {
         self.progress.as_ref()
+    }
+}
+
+/// A parked stream with its events.
+#[derive(Clone, Debug)]
+pub(super) struct ParkedQueue {
+    pub(super) events: Vec<QueuedEvent>,
+    /// The first parked ordinal (C21).
+    pub(super) from: Ordinal,
+    pub(super) mark: ParkedMark,
+}
+
+impl ParkedQueue {
+    /// Returns whether an event of this ordinal is parked.
+    pub(super) fn holds(&self, at: Ordinal) -> bool {
+        self.events.iter().any(|queued| place(&queued.event) == at)
     }
 }
 
@@ -125,11 +142,48 @@ fn park(inner: &mut Inner, key: &CheckpointKey, fence: Fence, events: &[Parked<'
         let stream = parked.event.stream().to_owned();
         inner.parked_under.entry((key.clone(), stream.clone())).or_insert(fence.0);
         inner.handled_items.insert(Item::of(parked.event));
-        let from = inner.parked_from.entry((key.clone(), stream.clone())).or_insert(parked.from);
-        *from = parked.from.min(*from);
-        let queue = inner.parked.entry((key.clone(), stream)).or_default();
-        if queue.iter().all(|event| event.at() != parked.event.at()) {
-            queue.push(parked.event.clone());
+        let new = || ParkedQueue { events: Vec::new(), from: parked.from, mark: parked.mark.clone() };
+        let queue = inner.parked.entry((key.clone(), stream)).or_insert_with(new);
+        queue.from = parked.from.min(queue.from);
+        let id = QueuedId::of(parked.event);
+        if queue.events.iter().all(|queued| QueuedId::of(&queued.event) != id) {
+            queue.events.push(QueuedEvent { event: parked.event.clone(), discarded: false });
+        }
+        let line = format!("parked {key} {:?}", parked.event);
+        inner.note(&line);
+    }
+}
+
+fn update(inner: &mut Inner, key: &CheckpointKey, updates: &[ParkedUpdate<'_>]) {
+    for update in updates {
+        let line = format!("parked streams of {key}: {update:?}");
+        inner.note(&line);
+        match update {
+            ParkedUpdate::Remove { stream, events } => {
+                let place = (key.clone(), (*stream).to_owned());
+                let Some(queue) = inner.parked.get_mut(&place) else { continue };
+                let (removed, kept) = std::mem::take(&mut queue.events)
+                    .into_iter()
+                    .partition(|queued| events.contains(&QueuedId::of(&queued.event)));
+                queue.events = kept;
+                inner.check_removed(&removed);
+            }
+            ParkedUpdate::Mark { stream, mark } => {
+                if let Some(queue) = inner.parked.get_mut(&(key.clone(), (*stream).to_owned())) {
+                    queue.mark = (*mark).clone();
+                }
+            }
+            ParkedUpdate::Unpark { stream } => {
+                let place = (key.clone(), (*stream).to_owned());
+                let left = inner.parked.get(&place).map_or(0, |queue| queue.events.len());
+                // Events that are parked each by itself can be parked meanwhile.
+                let is_alone = stream.is_empty() || inner.plan.order == propulsiond::scheduler::Order::None;
+                inner.demand(left == 0 || is_alone, || format!("`{stream}` is unparked with {left} events (C21)"));
+                if left == 0 {
+                    inner.parked.remove(&place);
+                    inner.parked_under.remove(&place);
+                }
+            }
         }
     }
 }
@@ -235,13 +289,13 @@ impl CheckpointStore for SimStore {
 impl ParkedStore for SimStore {
     async fn load(&self, key: &CheckpointKey) -> Result<Vec<ParkedStream>, CheckpointError> {
         let inner = self.world.lock();
-        let of_key =
-            inner.parked.iter().filter(|((of, stream), events)| of == key && !stream.is_empty() && !events.is_empty());
-        let parked = of_key.map(|(place, events)| ParkedStream {
-            stream: place.1.as_str().into(),
-            first: inner.parked_from[place],
-            events: events.len() as u64,
-            why: "".into(),
+        let of_key = inner.parked.iter().filter(|((of, _), _)| of == key);
+        let parked = of_key.map(|((_, stream), queue)| ParkedStream {
+            stream: stream.as_str().into(),
+            first: queue.from,
+            events: queue.events.len() as u64,
+            bytes: 0,
+            mark: queue.mark.clone(),
         });
         Ok(parked.collect())
     }
@@ -257,8 +311,109 @@ impl ParkedStore for SimStore {
         Ok(())
     }
 
-    async fn read(&self, key: &CheckpointKey, stream: &str) -> Result<Vec<Event>, CheckpointError> {
-        Ok(self.world.lock().parked.get(&(key.clone(), stream.to_owned())).cloned().unwrap_or_default())
+    async fn update(
+        &self,
+        key: &CheckpointKey,
+        fence: Fence,
+        updates: &[ParkedUpdate<'_>],
+    ) -> Result<(), CheckpointError> {
+        travel(&self.world).await;
+        let mut inner = self.world.lock();
+        if inner.strikes(12) {
+            return Err(unavailable("update"));
+        }
+        check_fence(&inner, key, fence)?;
+        update(&mut inner, key, updates);
+        // The changes are stored, and the answer is lost.
+        if inner.strikes(12) { Err(unavailable("update")) } else { Ok(()) }
+    }
+
+    async fn read(&self, key: &CheckpointKey, stream: &str, page: &QueuePage) -> Result<QueueRead, CheckpointError> {
+        travel(&self.world).await;
+        let mut inner = self.world.lock();
+        if inner.strikes(12) {
+            return Err(unavailable("read"));
+        }
+        let queue = inner.parked.get(&(key.clone(), stream.to_owned()));
+        let mut events = queue.map(|queue| queue.events.clone()).unwrap_or_default();
+        let id = |queued: &QueuedEvent| QueuedId::of(&queued.event);
+        events.sort_by(|a, b| page.order.compare(&id(a), &id(b)));
+        events.retain(|queued| page.after.is_none_or(|after| page.order.compare(&id(queued), &after).is_gt()));
+        // The limit of bytes can end a page anywhere.
+        let most = inner.parking.usize(1..=page.max_events);
+        let more = events.len() > most;
+        events.truncate(most);
+        Ok(QueueRead { events, more })
+    }
+
+    async fn due(
+        &self,
+        key: &CheckpointKey,
+        until: time::OffsetDateTime,
+        most: usize,
+    ) -> Result<Vec<DueStream>, CheckpointError> {
+        travel(&self.world).await;
+        let mut inner = self.world.lock();
+        if inner.strikes(12) {
+            return Err(unavailable("look"));
+        }
+        let of_key =
+            inner.parked.iter().filter(|((of, _), queue)| of == key && queue.mark.due.is_some_and(|at| at <= until));
+        let mut due: Vec<_> = of_key
+            .map(|((_, stream), queue)| DueStream { stream: stream.as_str().into(), mark: queue.mark.clone() })
+            .collect();
+        due.sort_by_key(|stream| stream.mark.due);
+        due.truncate(most);
+        Ok(due)
+    }
+
+    async fn list(&self, _: &str, _: &str, _: &ParkedQuery<'_>) -> Result<ParkedPage, CheckpointError> {
+        unreachable!("an operator asks, and no pipeline")
+    }
+
+    async fn request(
+        &self,
+        _group: &str,
+        _source: &str,
+        selection: &ParkedSelection<'_>,
+        request: &ParkedRequest<'_>,
+    ) -> Result<u64, CheckpointError> {
+        let mut inner = self.world.lock();
+        let selection = selection.for_request();
+        let mut discarded = Vec::new();
+        let mut streams = 0;
+        for ((key, stream), queue) in &mut inner.parked {
+            if !selection.selects(key.tranche.as_str(), stream, &queue.mark) {
+                continue;
+            }
+            streams += 1;
+            queue.mark.due = Some(request.at);
+            queue.mark.job = Some(request.job.into());
+            if request.action == ParkedAction::DiscardAll {
+                for queued in &mut queue.events {
+                    queued.discarded = true;
+                    discarded.push((key.tranche.to_string(), place(&queued.event)));
+                }
+            }
+        }
+        inner.discarded.extend(discarded);
+        let line = format!("requested {request:?} of {streams} streams");
+        inner.note(&line);
+        Ok(streams)
+    }
+
+    async fn jobs(&self, _group: &str, _source: &str) -> Result<Vec<ParkedJob>, CheckpointError> {
+        unreachable!("an operator asks, and no pipeline")
+    }
+
+    async fn edit(
+        &self,
+        _key: &CheckpointKey,
+        _stream: &str,
+        _id: &QueuedId,
+        _body: NewBody<'_>,
+    ) -> Result<bool, CheckpointError> {
+        unreachable!("an operator asks, and no pipeline")
     }
 }
 
@@ -449,6 +604,7 @@ impl Transaction for SimTransaction {
         hold(&mut inner, self.effects);
         for change in parked {
             park(&mut inner, change.key, change.fence, change.events);
+            update(&mut inner, change.key, change.updates);
         }
         for commit in commits {
             store(&mut inner, commit).map_err(|error| {

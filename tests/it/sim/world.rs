@@ -8,7 +8,7 @@ use std::time::Duration;
 use propulsiond::checkpoint::{CheckpointKey, Owner};
 use propulsiond::event::Event;
 use propulsiond::handler::AnyHandler;
-use propulsiond::pipeline::{Ended, ErrorPolicy, Identity, Options, Parts, Stop, Then, View};
+use propulsiond::pipeline::{Ended, ErrorPolicy, Identity, Options, ParkLimits, Parts, Stop, Then, View};
 use propulsiond::position::Ordinal;
 use propulsiond::runtime::retry::Backoff;
 use propulsiond::sink::AnySink;
@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::feed::{Feed, Log, MAX_BATCH, place, stream_of};
 use super::group::{Assignments, Broker};
 use super::handler::SimHandler;
-use super::plan::{Plan, trials};
-use super::store::{Kept, SimSink, SimStore};
+use super::plan::{Plan, parking, trials};
+use super::store::{Kept, ParkedQueue, SimSink, SimStore};
 
 /// The number of batches that a reader may have in flight.
 const CREDITS: u64 = 4;
@@ -37,6 +37,8 @@ pub(super) struct Inner {
     pub(super) random: fastrand::Rng,
     /// The random numbers of the trials.
     pub(super) trials: fastrand::Rng,
+    /// The random numbers of parked streams.
+    pub(super) parking: fastrand::Rng,
     pub(super) plan: Plan,
     pub(super) logs: BTreeMap<String, Log>,
     pub(super) kept: BTreeMap<CheckpointKey, Kept>,
@@ -50,9 +52,13 @@ pub(super) struct Inner {
     pub(super) handled_items: BTreeSet<Item>,
     /// The largest next index of each stream that a handler jumped to.
     pub(super) jumped: BTreeMap<String, i64>,
-    pub(super) parked: BTreeMap<(CheckpointKey, String), Vec<Event>>,
-    /// The first parked ordinal of each stream (C21).
-    pub(super) parked_from: BTreeMap<(CheckpointKey, String), Ordinal>,
+    pub(super) parked: BTreeMap<(CheckpointKey, String), ParkedQueue>,
+    /// Events that the operator discarded, by tranche.
+    pub(super) discarded: BTreeSet<(String, Ordinal)>,
+    /// The handler knows what to do with poison.
+    pub(super) cured: bool,
+    /// The version of the handler.
+    pub(super) version: u32,
     /// The claim under which each stream was parked.
     pub(super) parked_under: BTreeMap<(CheckpointKey, String), u64>,
     /// Paused processes, once the pause has taken effect.
@@ -105,6 +111,7 @@ impl World {
             seed,
             random,
             trials: trials(seed),
+            parking: parking(seed),
             plan,
             logs,
             kept: BTreeMap::new(),
@@ -115,7 +122,9 @@ impl World {
             handled_items: BTreeSet::new(),
             jumped: BTreeMap::new(),
             parked: BTreeMap::new(),
-            parked_from: BTreeMap::new(),
+            discarded: BTreeSet::new(),
+            cured: false,
+            version: 1,
             parked_under: BTreeMap::new(),
             paused: BTreeSet::new(),
             stops: BTreeMap::new(),
@@ -157,6 +166,11 @@ impl World {
         }
     }
 
+    /// Returns the version of the handler.
+    pub(super) fn version(&self) -> Arc<str> {
+        format!("v{}", self.lock().version).into()
+    }
+
     pub(super) fn parts(&self, process: &str) -> Parts {
         let plan = self.lock().plan.clone();
         let store = Arc::new(SimStore { world: self.clone() });
@@ -167,6 +181,7 @@ impl World {
             handler: Some(self.handler(process)),
             sink: if plan.transactional { AnySink::Transactional(sink) } else { AnySink::Plain(sink) },
             filter: Arc::new(super::feed::filter(plan.filtered)),
+            version: self.version(),
         }
     }
 }
@@ -216,6 +231,7 @@ impl Inner {
                 then: plan.then,
                 stuck_after: if plan.trials.stalls { Duration::from_millis(500) } else { Duration::from_secs(60) },
                 outage: Default::default(),
+                parked: ParkLimits { events: 1_000_000, bytes: 1 << 30 },
             },
             handler_timeout: Duration::from_millis(200),
             threads: 1,
@@ -229,8 +245,18 @@ impl Inner {
         self.life += 1;
         self.last = last;
         self.begin_group();
+        if last && self.plan.parking.cures {
+            self.cure();
+        }
         let line = format!("life {} {:?}", self.life, self.plan);
         self.note(&line);
+    }
+
+    /// Replaces the handler by a version that knows what to do with poison.
+    pub(super) fn cure(&mut self) {
+        self.cured = true;
+        self.version += 1;
+        self.note("poison is cured");
     }
 
     /// Forgets the state of the processes, which have ended with their calls.

@@ -71,6 +71,17 @@ fn r18_the_error_policy_is_described() {
         "#]],
     );
     check_part(
+        &park.replace("[checkpoint.memory]\n", "[schedule]\norder = 'none'\n"),
+        "failing_event",
+        expect![[r#"
+            A failed write holds up nothing but the event itself and is retried after 100 milliseconds. The delay
+            doubles with each retry, up to 30 seconds, and is shortened at random by up to half. A failing event is
+            retried without limit. The other streams go on until reading is 1,000,000 events ahead of it. A parked event
+            is kept aside while the rest goes on. It is stored beside the progress, as durably, until another version of
+            the handler succeeds, or an operator retries or discards it.
+        "#]],
+    );
+    check_part(
         &park,
         "stuck_stream",
         expect![[r#"
@@ -82,10 +93,9 @@ fn r18_the_error_policy_is_described() {
         &format!("{JSON}[sink.null]\n"),
         "failing_event",
         expect![[r#"
-            Only a malformed event can fail. There is no handler, and this sink accepts everything. A halted pipeline
-            finishes its running calls, commits its progress and stops, with the event unhandled. `/health` names the
-            reason and answers 503. Other pipelines go on, and a finite job ends with exit code 1. The next start meets
-            the same event.
+            Only a malformed event can fail. There is no handler, and this sink accepts everything. A parked event and
+            all later ones of its stream are kept aside while the rest goes on. They are stored beside the progress, as
+            durably, until another version of the handler succeeds, or an operator retries or discards them.
         "#]],
     );
     check_part(
@@ -102,11 +112,11 @@ fn r18_the_error_policy_is_described() {
         expect![[r#"
             A failed write holds up its stream and is retried after 100 milliseconds. The delay doubles with each retry,
             up to 30 seconds, and is shortened at random by up to half. After a failure, the events of the stream are
-            offered one by one, so that only the event at fault fails. Once an event has failed 10 times, the pipeline
-            halts. On a permanent error the pipeline halts without a retry. Permanent errors are stream names that make
-            no path. A halted pipeline finishes its running calls, commits its progress and stops, with the event
-            unhandled. `/health` names the reason and answers 503. Other pipelines go on, and a finite job ends with
-            exit code 1. The next start meets the same event.
+            offered one by one, so that only the event at fault fails. Once an event has failed 10 times, its stream is
+            parked. On a permanent error its stream is parked without a retry. Permanent errors are stream names that
+            make no path. A parked event and all later ones of its stream are kept aside while the rest goes on. They
+            are stored beside the progress, as durably, until another version of the handler succeeds, or an operator
+            retries or discards them.
         "#]],
     );
     check_part(

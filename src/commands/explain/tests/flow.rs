@@ -47,9 +47,9 @@ fn each_order_names_the_events_that_wait() {
         expect![[r#"
             A failed write holds up nothing but the event itself and is retried after 100 milliseconds. The delay
             doubles with each retry, up to 30 seconds, and is shortened at random by up to half. Once an event has
-            failed 10 times, the pipeline halts. A halted pipeline finishes its running calls, commits its progress and
-            stops, with the event unhandled. `/health` names the reason and answers 503. Other pipelines go on, and a
-            finite job ends with exit code 1. The next start meets the same event.
+            failed 10 times, its stream is parked. A parked event is kept aside while the rest goes on. It is stored
+            beside the progress, as durably, until another version of the handler succeeds, or an operator retries or
+            discards it.
         "#]],
     );
 }

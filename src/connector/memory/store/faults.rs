@@ -18,8 +18,10 @@ pub enum Operation<'a> {
     Commit(&'a CheckpointKey),
     Release(&'a CheckpointKey),
     WritePositions(&'a CheckpointKey),
-    /// Any operation of the parked store.
+    /// An operation of the parked store on one tranche.
     Parked(&'a CheckpointKey),
+    /// An operator's operation on the parked streams of a group and source.
+    ParkedOf(&'a str, &'a str),
     /// One decision of a write.
     Write(&'a Decided),
     Begin,

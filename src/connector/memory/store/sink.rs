@@ -183,7 +183,8 @@ impl State {
         }
         commits.iter().for_each(|commit| self.store(commit));
         for change in parked {
-            self.park(change.key, change.fence, change.events).map_err(|error| failed(&error))?;
+            self.append(change.key, change.events);
+            self.update(change.key, change.updates);
         }
         self.effects.append(&mut effects);
         Ok(())

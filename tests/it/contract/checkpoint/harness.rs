@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use propulsiond::checkpoint::{
-    CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Commit, Fence, Owner,
+    CheckpointError, CheckpointErrorKind, CheckpointKey, CheckpointStore, Commit, Fence, Owner, ParkedMark, ParkedState,
 };
 use propulsiond::clock::Timestamp;
 use propulsiond::config::scalar::Text;
@@ -19,6 +19,7 @@ use propulsiond::position::{Ordinal, OrdinalSet, Position, Progress, TrancheId};
 use propulsiond::sink::{Decided, Effects, TransactionalSink};
 use propulsiond::work::{Work, WorkId, WorkKind};
 use tempfile::TempDir;
+use time::OffsetDateTime;
 
 /// Makes stores over the same place.
 pub(super) enum Harness {
@@ -165,6 +166,27 @@ pub(super) async fn commit_one(
     let mut results = store.commit(&[commit(key, fence, sequence, progress)]).await;
     assert_eq!(results.len(), 1);
     results.remove(0)
+}
+
+/// Returns the mark of a stream whose event failed for this reason.
+pub(super) fn mark(why: &str) -> ParkedMark {
+    ParkedMark {
+        state: ParkedState::Failed,
+        class: "permanent".into(),
+        why: why.into(),
+        index: 0,
+        event_type: "Placed".into(),
+        since: time(1),
+        attempts: 1,
+        version: "v1".into(),
+        due: None,
+        job: None,
+    }
+}
+
+/// Returns a time, so many seconds and a millisecond after a fixed moment.
+pub(super) fn time(seconds: i64) -> OffsetDateTime {
+    OffsetDateTime::UNIX_EPOCH + time::Duration::milliseconds(1_700_000_000_001 + seconds * 1_000)
 }
 
 /// Returns the owner that a fenced error names.

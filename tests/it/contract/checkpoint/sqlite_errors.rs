@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use propulsiond::checkpoint::{CheckpointError, CheckpointErrorKind, CheckpointStore, ParkedStream};
+use propulsiond::checkpoint::{
+    CheckpointError, CheckpointErrorKind, CheckpointStore, ParkedMark, ParkedStream, QueueOrder, QueuePage,
+};
 use propulsiond::config::scalar::Text;
 use propulsiond::connector::sqlite::{CheckpointSettings, SqliteCheckpoints};
 use propulsiond::effect::Value;
@@ -102,13 +104,26 @@ async fn a_database_of_an_older_version_is_upgraded_with_its_contents() {
             let kept = store.write_positions(&key, &["a-1"]).await.unwrap();
             assert_eq!(kept, [Some(WritePosition::upto(7))]);
             let parked = store.parked().unwrap().load(&key).await.unwrap();
-            let stream =
-                ParkedStream { stream: "p-1".into(), first: Ordinal::new(11, 5), events: 2, why: "failed".into() };
-            assert_eq!(parked, [stream]);
+            let [stream] = &parked[..] else { panic!("{parked:?}") };
+            assert!(stream.mark.since > propulsiond::clock::wall() - time::Duration::minutes(10));
+            // The first event by ordinal tells the reason. The time of the upgrade stands for the unknown one.
+            let mark = ParkedMark {
+                why: "failed".into(),
+                index: 3,
+                version: "".into(),
+                since: stream.mark.since,
+                ..mark("failed")
+            };
+            let first = Ordinal::new(11, 5);
+            assert_eq!(*stream, ParkedStream { stream: "p-1".into(), first, events: 2, bytes: 4, mark });
+            let page = QueuePage { order: QueueOrder::Ordinal, after: None, max_events: 9, max_bytes: usize::MAX };
+            let events = store.parked().unwrap().read(&key, "p-1", &page).await.unwrap().events;
+            let events: Vec<_> = events.iter().map(|queued| (queued.event.at(), queued.discarded)).collect();
+            assert_eq!(events, [(Ordinal::new(11, 5), false), (Ordinal::new(12, 4), false)]);
             let progress = Progress { position: Some(Position::Number(4)), handled: set(&[(6, 8)]), read_to: None };
             assert_eq!(store.load(&key).await.unwrap(), Some(progress));
-            assert_eq!(number("PRAGMA user_version"), 5);
-            assert_eq!(number("SELECT max(version) FROM propulsiond_schema"), 5);
+            assert_eq!(number("PRAGMA user_version"), 6);
+            assert_eq!(number("SELECT max(version) FROM propulsiond_schema"), 6);
         }
     }
 }

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use propulsiond::checkpoint::{
-    CheckpointErrorKind, CheckpointKey, CheckpointStore, Commit, Fence, LogReason, NEVER_CLAIMED, Owner, Parked,
-    RELEASED,
+    CheckpointErrorKind, CheckpointKey, CheckpointStore, Commit, Fence, LogReason, NEVER_CLAIMED, Owner, RELEASED,
 };
 use propulsiond::config::scalar::Text;
 use propulsiond::connector::file::store::{self, FileCheckpoints};
 use propulsiond::connector::memory::store::{Fault, Operation};
 use propulsiond::connector::sqlite::{CheckpointSettings, SqliteCheckpoints};
-use propulsiond::event::{Assembler, ContentType, Encoding, Event, Format, Kind, Text as Field, malformed};
-use propulsiond::position::{Ordinal, Position, Progress, WritePosition};
+use propulsiond::position::{Position, Progress, WritePosition};
 use tempfile::TempDir;
 
 use super::harness::*;
@@ -218,14 +216,6 @@ async fn c15_an_older_claim_can_change_nothing(harness: Harness) {
     assert_eq!(fenced_by(commit_one(&*store, &key, old, 2, &at(9)).await), "b");
     assert_eq!(fenced_by(commit_one(&*store, &key, old, 1, &at(1)).await), "b", "also not again");
     assert_eq!(fenced_by(store.release(&key, old).await), "b");
-    if let Some(parked) = store.parked() {
-        let event = event("a-1", 0, 1);
-        assert_eq!(
-            fenced_by(parked.append(&key, old, &[Parked { event: &event, from: event.at(), why: "w" }]).await),
-            "b"
-        );
-        assert_eq!(parked.load(&key).await.unwrap(), []);
-    }
     assert_eq!(store.load(&key).await.unwrap(), Some(at(1)));
     commit_one(&*store, &key, new, 2, &at(2)).await.unwrap();
 }
@@ -316,9 +306,6 @@ mod more {
 
     stores_that_keep_more! {
         c13_write_positions_are_kept_with_the_commit,
-        c21_an_event_that_is_parked_twice_is_stored_once_in_order,
-        a_parked_event_is_read_as_it_was,
-        c21_a_stream_is_parked_from_the_smallest_ordinal_that_was_not_handled,
     }
 
     async fn c13_write_positions_are_kept_with_the_commit(harness: Harness) {
@@ -339,89 +326,6 @@ mod more {
         let second = Commit { write_positions: &[("a-1".into(), upto(4))], ..commit(&tranche, fence, 2, &progress) };
         store.commit(&[second]).await.remove(0).unwrap();
         assert_eq!(harness.open().write_positions(&tranche, &["a-1"]).await.unwrap(), [Some(upto(4))]);
-    }
-
-    async fn c21_an_event_that_is_parked_twice_is_stored_once_in_order(harness: Harness) {
-        let (store, key) = (harness.open(), key("g", "s", "0"));
-        let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
-        let parked = store.parked().unwrap();
-        let events = [event("a-1", 1, 11), event("a-1", 0, 10), event("b-1", 0, u64::MAX)];
-        let broken = malformed(Ordinal::new(12, 3), None, b"{torn", "line 3 is torn");
-        fn park<'a>(event: &'a Event, why: &'a str) -> Parked<'a> {
-            Parked { event, from: event.at(), why }
-        }
-        for _ in 0..2 {
-            let all = [&events[0], &events[2], &broken].map(|event| park(event, "failed"));
-            parked.append(&key, fence, &all).await.unwrap();
-        }
-        parked.append(&key, fence, &[park(&events[1], "earlier"), park(&events[0], "another")]).await.unwrap();
-        let streams = harness.open().parked().unwrap().load(&key).await.unwrap();
-        let found: Vec<_> =
-            streams.iter().map(|parked| (&*parked.stream, parked.first.major, parked.events, &*parked.why)).collect();
-        assert_eq!(found, [("", 12, 1, "failed"), ("a-1", 10, 2, "earlier"), ("b-1", u64::MAX, 1, "failed")]);
-        let read = parked.read(&key, "a-1").await.unwrap();
-        assert_eq!(format!("{read:?}"), "[a-1/e0@10.0, a-1/e1@11.0]");
-        assert_eq!((read[0].data(), read[0].meta(), read[0].event_type()), (&b"{\"n\":1}"[..], &b"\xff"[..], "Placed"));
-        let record = &parked.read(&key, "").await.unwrap()[0];
-        assert_eq!(
-            (record.kind(), record.data(), record.meta()),
-            (Kind::Malformed, &b"{torn"[..], &b"line 3 is torn"[..])
-        );
-        assert!(parked.read(&key, "never").await.unwrap().is_empty());
-    }
-
-    async fn a_parked_event_is_read_as_it_was(harness: Harness) {
-        let (store, key) = (harness.open(), key("g", "s", "0"));
-        let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
-        let parked = store.parked().unwrap();
-        let gzip = Format { content: ContentType::Json, encoding: Encoding::Gzip };
-        let text = Format { content: ContentType::Text, encoding: Encoding::Identity };
-        let plain =
-            Assembler::new("a-1", "T").text(Field::Timestamp, "2026-01-02T03:04:05Z").data(b"\0\xff").meta(b"m");
-        let rich = plain
-            .clone()
-            .formats(gzip, text)
-            .header("trace", b"\x01")
-            .header("", b"")
-            .header("trace", b"2")
-            .tombstone();
-        for (index, assembler) in (0..).zip([plain, rich]) {
-            let event = assembler.build(Kind::Event, Ordinal::new(7, index), i64::from(index)).unwrap();
-            parked.append(&key, fence, &[Parked { event: &event, from: event.at(), why: "w" }]).await.unwrap();
-            let read = &harness.open().parked().unwrap().read(&key, "a-1").await.unwrap()[index as usize];
-            let shown = |event: &Event| {
-                let headers: Vec<_> = event.headers().map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
-                let formats = [event.data_format(), event.meta_format()];
-                (headers, formats, event.is_tombstone(), event.time(), event.data().to_vec(), event.meta().to_vec())
-            };
-            assert_eq!(shown(read), shown(&event));
-        }
-    }
-
-    async fn c21_a_stream_is_parked_from_the_smallest_ordinal_that_was_not_handled(harness: Harness) {
-        let (store, key) = (harness.open(), key("g", "s", "0"));
-        let fence = store.claim(&key, &owner("a")).await.unwrap().fence;
-        let parked = store.parked().unwrap();
-        let from = async || {
-            let streams = harness.open().parked().unwrap().load(&key).await.unwrap();
-            streams.iter().map(|parked| (parked.stream.to_string(), parked.first)).collect::<Vec<_>>()
-        };
-        // Event 1 was read before event 0, which failed. No kept event shows that yet.
-        let (first, second, other) = (event("a-1", 0, 11), event("a-1", 1, 10), event("b-1", 0, 12));
-        let low = Ordinal::new(10, 2);
-        let park = |event, from| Parked { event, from, why: "failed" };
-        let both = [park(&first, low), park(&other, Ordinal::new(u64::MAX, 7))];
-        parked.append(&key, fence, &both).await.unwrap();
-        let kept = || vec![("a-1".to_owned(), low), ("b-1".to_owned(), Ordinal::new(u64::MAX, 7))];
-        assert_eq!(from().await, kept());
-        // Events appended later do not raise it.
-        parked
-            .append(&key, fence, &[park(&second, Ordinal::new(13, 0)), park(&first, Ordinal::new(14, 0))])
-            .await
-            .unwrap();
-        assert_eq!(from().await, kept());
-        parked.append(&key, fence, &[park(&event("a-1", 2, 15), Ordinal::new(10, 1))]).await.unwrap();
-        assert_eq!(from().await[0].1, Ordinal::new(10, 1));
     }
 }
 

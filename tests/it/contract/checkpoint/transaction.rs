@@ -1,6 +1,6 @@
 //! The contract of a sink that holds the progress: it commits effects and progress together, or neither.
 
-use propulsiond::checkpoint::{CheckpointErrorKind, Commit, Fence, Parked, ParkedStream};
+use propulsiond::checkpoint::{CheckpointErrorKind, Commit, Fence, Parked, ParkedStream, ParkedUpdate, QueuedId};
 use propulsiond::connector::memory::store::{Fault, Operation};
 use propulsiond::handler::HandlerErrorKind;
 use propulsiond::position::{Ordinal, Progress, WritePosition};
@@ -28,6 +28,8 @@ every_sink! {
     c13_write_positions_belong_to_the_transaction,
     c14_a_set_that_is_too_large_leaves_nothing_and_is_no_decisions_fault,
     c21_parked_events_belong_to_the_transaction,
+    c21_effects_and_the_removal_of_their_parked_events_are_one_transaction,
+    c10_one_fenced_change_of_parked_streams_undoes_the_others,
     progress_without_effects_can_be_committed,
     a_plain_write_reports_each_decision,
     only_reads_do_not_wait_for_the_end_of_a_transaction,
@@ -185,8 +187,9 @@ async fn c21_parked_events_belong_to_the_transaction(harness: Harness) {
     let event = event("p-1", 3, 7);
     // The event with a lower ordinal is appended last (C21).
     let from = Ordinal::new(5, 1);
-    let events = [Parked { event: &event, from, why: "it failed" }];
-    let change = |fence| ParkedChange { key: &key, fence, events: &events };
+    let mark = mark("it failed");
+    let events = [Parked { event: &event, from, mark: &mark }];
+    let change = |fence| ParkedChange { key: &key, fence, events: &events, updates: &[] };
 
     let mut transaction = sink.begin().await.unwrap();
     transaction.write(&[inserts("a-1", 0)]).await;
@@ -198,8 +201,58 @@ async fn c21_parked_events_belong_to_the_transaction(harness: Harness) {
     transaction.write(&[inserts("a-1", 0)]).await;
     transaction.commit(&[commit(&key, fence, 1, &progress)], &[change(fence)]).await.unwrap();
     let kept = parked.load(&key).await.unwrap();
-    let stream = ParkedStream { stream: "p-1".into(), first: from, events: 1, why: "it failed".into() };
+    let stream = ParkedStream { stream: "p-1".into(), first: from, events: 1, bytes: 8, mark };
     assert_eq!((harness.effects().len(), kept), (1, vec![stream]));
+}
+
+async fn c21_effects_and_the_removal_of_their_parked_events_are_one_transaction(harness: Harness) {
+    let (sink, key) = (harness.open_sink(), key("g", "s", "0"));
+    let fence = sink.checkpoints().claim(&key, &owner("a")).await.unwrap().fence;
+    let parked = sink.checkpoints().parked().unwrap();
+    let (first, later, mark) = (event("p-1", 3, 7), event("p-1", 4, 8), mark("it failed"));
+    let park = |event| Parked { event, from: Ordinal::new(7, 0), mark: &mark };
+    parked.append(&key, fence, &[park(&first)]).await.unwrap();
+    let removed = [QueuedId::of(&first), QueuedId::of(&later)];
+    let updates = [ParkedUpdate::Remove { stream: "p-1", events: &removed }, ParkedUpdate::Unpark { stream: "p-1" }];
+    // The later event is appended first, and is then removed as well.
+    let events = [park(&later)];
+    let change = |fence| ParkedChange { key: &key, fence, events: &events, updates: &updates };
+    let is_parked = async || !parked.load(&key).await.unwrap().is_empty();
+
+    let mut fenced = sink.begin().await.unwrap();
+    fenced.write(&[inserts("p-1", 3)]).await;
+    let refused = fenced.commit(&[], &[change(Fence(99))]).await;
+    assert!(matches!(refused, Err(TransactionError::Fenced(_))), "{refused:?}");
+    let mut dropped = sink.begin().await.unwrap();
+    dropped.write(&[inserts("p-1", 3)]).await;
+    drop(dropped);
+    assert_eq!((harness.effects(), is_parked().await), (vec![], true));
+
+    let mut transaction = sink.begin().await.unwrap();
+    transaction.write(&[inserts("p-1", 3)]).await;
+    transaction.commit(&[], &[change(fence)]).await.unwrap();
+    assert_eq!((harness.effects(), is_parked().await), (vec![("p-1".to_owned(), 3)], false));
+}
+
+async fn c10_one_fenced_change_of_parked_streams_undoes_the_others(harness: Harness) {
+    let (sink, one, two) = (harness.open_sink(), key("g", "s", "0"), key("g", "s", "1"));
+    let store = sink.checkpoints();
+    let mine = store.claim(&one, &owner("a")).await.unwrap().fence;
+    let lost = store.claim(&two, &owner("a")).await.unwrap().fence;
+    store.claim(&two, &owner("thief")).await.unwrap();
+    let (event, mark) = (event("p-1", 3, 7), mark("it failed"));
+    let events = [Parked { event: &event, from: event.at(), mark: &mark }];
+    let change = |key, fence| ParkedChange { key, fence, events: &events, updates: &[] };
+    let mut transaction = sink.begin().await.unwrap();
+    transaction.write(&[inserts("a-1", 0)]).await;
+    match transaction.commit(&[], &[change(&one, mine), change(&two, lost)]).await {
+        Err(TransactionError::Fenced(fenced)) => {
+            assert!(fenced.iter().map(|(key, _)| key).eq([&two]), "{fenced:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let parked = store.parked().unwrap();
+    assert_eq!((harness.effects(), parked.load(&one).await.unwrap()), (vec![], vec![]));
 }
 
 async fn progress_without_effects_can_be_committed(harness: Harness) {
