@@ -35,7 +35,7 @@ use crate::daemon::keeper::Keeper;
 use crate::daemon::registry::{self, HowEnded, Registry};
 use crate::daemon::reload::{self, Reloader};
 use crate::http::Api;
-use crate::pipeline::Ended;
+use crate::pipeline::{Ended, Leaders};
 use crate::runtime::supervise::{Group, TaskKind};
 use crate::spec::{Checked, Outcome};
 use crate::telemetry::health::Limits;
@@ -103,6 +103,7 @@ impl App {
             clients: Clients::default(),
             tasks: group.clone(),
             recorder: tracing.recorder(),
+            leaders: Leaders::default(),
             until_tail,
             reload: settings.reload.clone(),
         };

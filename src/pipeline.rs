@@ -7,9 +7,10 @@
 //! Every task logs in the pipeline's span. A line about one tranche names it: by the span of its reader, or by a field.
 
 mod policy;
-mod options;
 mod rate;
 mod view;
+mod after;
+mod options;
 mod messages;
 mod breaker;
 mod reader;
@@ -32,6 +33,7 @@ mod driver;
 mod lifecycle;
 pub mod stats;
 
+pub use after::{Leaders, Links};
 pub use drain::Ended;
 pub use handle::{Handle, Listener};
 pub use lifecycle::Pipeline;

@@ -73,6 +73,16 @@ impl Position {
     }
 }
 
+impl Position {
+    /// Compares two numbers. Sources whose positions count events use it. `None`: one of them is a token.
+    pub fn compare_numbers(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        match (self, other) {
+            (Self::Number(number), Self::Number(other)) => Some(number.cmp(other)),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -286,6 +286,12 @@ impl Scheduler {
         self.ledger.held(tranche).map(|tranche| self.ledger.progress(tranche))
     }
 
+    /// Returns the position of a tranche's progress: every event before it is handled. The outer `None`: the tranche is not
+    /// held.
+    pub fn handled_to(&self, tranche: &TrancheId) -> Option<Option<Position>> {
+        self.ledger.held(tranche).map(|tranche| self.ledger.position(tranche).cloned())
+    }
+
     /// Returns how many of the events handled since a tranche was opened `progress` covers. A restart from it would
     /// replay the rest. `progress` is the tranche's current progress, or a preview of it, perhaps cut to fit a store.
     pub fn covered_events(&self, tranche: &TrancheId, progress: &Progress) -> u64 {

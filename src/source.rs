@@ -19,6 +19,7 @@
 //! `connector/memory/source.rs` is the reference implementation. The settings of a source implement
 //! [`SourceKind`](crate::connector::kind::SourceKind), and `tests/it/contract/source.rs` tests every source.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,6 +88,13 @@ pub trait Source: Send + Sync {
     /// Returns a short text of a position for operators, such as `orders.jsonl line 120`.
     fn describe(&self, position: &Position) -> String {
         position.to_string()
+    }
+
+    /// Compares two positions of a tranche in read order. Pipelines of different groups may have stored them, over sources of
+    /// equal settings. `None`: unknown. A pipeline that comes after another one then waits for ever, so a kind whose positions
+    /// cannot be compared says so ([`SourceKind::incomparable`](crate::connector::kind::SourceKind::incomparable)).
+    fn compare(&self, one: &Position, other: &Position) -> Option<Ordering> {
+        (one == other).then_some(Ordering::Equal)
     }
 
     /// Returns access to tail and lag that is independent of reading; `None` if the source cannot look ahead.

@@ -46,6 +46,10 @@ pub struct PipelineSpec {
     /// The source part of the key of the progress. Left out: the source's kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_id: Option<Text>,
+    /// The pipeline of the same daemon and the same source that goes first: an event is handled once that pipeline has handled
+    /// it and all earlier ones of its tranche.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<Text>,
     /// The time at which the pipeline ends by itself.
     pub stop: Stop,
     /// The source of the events.

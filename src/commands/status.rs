@@ -27,6 +27,8 @@ struct Work {
     unhandled: u64,
     /// The failure to read from the source.
     source_failing: Option<SourceFailing>,
+    /// The reason for which read events wait for the pipeline that this one comes after.
+    waits_for: Option<String>,
     handled_per_second: f64,
     failing_streams: usize,
     oldest_failing: Option<Failing>,
@@ -96,6 +98,7 @@ impl Pipeline {
                     .as_ref()
                     .map(|SourceFailing { error, seconds }| format!("reading has failed for {seconds:.0}s: {error}")),
             );
+            notes.extend(work.waits_for.clone());
             notes.extend(work.oldest_failing.as_ref().map(|failing| failing.describe(self.state)));
             let others = work.failing_streams.saturating_sub(1);
             if others > 0 {
@@ -154,6 +157,7 @@ mod tests {
             } },
             { "name": "notices", "state": "halted", "reason": "event 3 cannot be handled", "state_seconds": 1, "work": {
                 "at_tail": true, "lag": { "events": 0, "bytes": null }, "unhandled": 0, "handled_per_second": 0.0,
+                "waits_for": "tranche `0` waits for the pipeline `orders`, which has not opened this tranche",
                 "source_failing": { "error": "read `a.jsonl`: the file is gone", "seconds": 61.3 },
                 "failing_streams": 1, "oldest_failing": {
                     "stream": "parcel-2", "index": 3, "class": "exception", "error": "refused",
@@ -171,6 +175,7 @@ mod tests {
             notices   halted    none          0          0/s
               event 3 cannot be handled
               reading has failed for 61s: read `a.jsonl`: the file is gone
+              tranche `0` waits for the pipeline `orders`, which has not opened this tranche
               stream `parcel-2` fails at event 3 for 9s, attempt 5 (exception), no retry before a restart: refused
             new       starting  unknown
               connecting

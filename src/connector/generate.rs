@@ -147,6 +147,10 @@ impl Source for GenerateSource {
             clock: self.clock,
         })
     }
+
+    fn compare(&self, one: &Position, other: &Position) -> Option<std::cmp::Ordering> {
+        one.compare_numbers(other)
+    }
 }
 
 struct Reader {

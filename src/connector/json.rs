@@ -47,6 +47,7 @@ pub mod stdin;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -381,6 +382,20 @@ impl Source for JsonSource {
             Ok(parsed) => format!("{} line {}", parsed.file, parsed.line),
             Err(_) => position.to_string(),
         }
+    }
+
+    /// Compares the names of the files and the offsets. The numbers of files are those of a group, and may differ.
+    fn compare(&self, one: &Position, other: &Position) -> Option<Ordering> {
+        let (one, other) = (FilePosition::parse(one).ok()?, FilePosition::parse(other).ok()?);
+        if one.pipe || other.pipe {
+            return None;
+        }
+        // The start of a directory without files has no name.
+        let files = match (one.file.is_empty(), other.file.is_empty()) {
+            (false, false) => self.options.names.compare(&one.file, &other.file),
+            (one, other) => other.cmp(&one),
+        };
+        Some(files.then(one.offset.cmp(&other.offset)))
     }
 
     fn left(&self, tranche: &TrancheId, epoch: u64, how: Left) {

@@ -130,6 +130,12 @@ pub trait SourceKind: Kind {
         None
     }
 
+    /// Returns why positions of two pipelines over the source cannot be [compared](Source::compare), as a clause. `None`: they
+    /// can be. Not asked of a source without ordinals.
+    fn incomparable(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Returns the compiled mapping of foreign records, if the source makes events by one.
     ///
     /// # Errors

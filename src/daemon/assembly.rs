@@ -14,7 +14,10 @@ use crate::config::settings::ReloadSettings;
 use crate::connector::{Clients, Context};
 use crate::handler::AnyHandler;
 use crate::pipeline::counts::Observer;
-use crate::pipeline::{Assemble, ErrorPolicy, Identity, Options, OutageRule, ParkLimits, Parts, Pipeline, Stop, Then};
+use crate::pipeline::{
+    Assemble, ErrorPolicy, Handle, Identity, Leaders, Links, Options, OutageRule, ParkLimits, Parts, Pipeline, Stop,
+    Then,
+};
 use crate::runtime::supervise::Group;
 use crate::scheduler;
 use crate::script::Script;
@@ -31,6 +34,7 @@ pub(crate) struct Surroundings {
     pub clients: Clients,
     pub tasks: Group,
     pub recorder: Option<Recorder>,
+    pub leaders: Leaders,
     /// Every pipeline ends at its tail.
     pub until_tail: bool,
     /// The conditions of reloads.
@@ -57,7 +61,8 @@ impl Prepared {
         let context = context(&checked, daemon);
         let inbox = definition.source.inbox(&context);
         let counters = script.as_ref().map(Script::metrics);
-        let assembly = Arc::new(Assembly { context, checked: RwLock::new(checked.clone()) });
+        let assembly =
+            Arc::new(Assembly { context, checked: RwLock::new(checked.clone()), leaders: daemon.leaders.clone() });
         let pipeline = Pipeline {
             identity: Identity { owner, source: Arc::clone(&source), name, group },
             options,
@@ -149,6 +154,7 @@ fn options(definition: &Definition, drain: Duration, until_tail: bool) -> Option
 pub(crate) struct Assembly {
     context: Context,
     checked: RwLock<Checked>,
+    leaders: Leaders,
 }
 
 impl Assembly {
@@ -162,6 +168,11 @@ impl Assembly {
             Progress::Sink(sink) => Ok(sink.build(&self.context).context("open the sink")?.checkpoints()),
             Progress::Store(store) => store.build(&self.context).context("open the checkpoint store"),
         }
+    }
+
+    /// Notes that the pipeline exists, for those that come after it.
+    pub(crate) fn attach(&self, handle: &Handle) {
+        self.leaders.attach(&self.context.pipeline, handle.standings());
     }
 
     /// Builds the parts from another definition from the next start on.
@@ -208,6 +219,12 @@ impl Assemble for Assembly {
         let handler = script.as_ref().map(handler);
         let version = checked.definition.handler_version(script.as_ref()).into();
         Ok(Parts { source, checkpoints, handler, version, sink, filter })
+    }
+
+    fn links(&self) -> Links {
+        let checked = self.checked.read().unwrap_or_else(PoisonError::into_inner);
+        let definition = &checked.definition;
+        self.leaders.links(definition.name(), &definition.feed(), definition.after())
     }
 }
 

@@ -88,6 +88,7 @@ impl Registry {
         let Prepared { pipeline, defined } = prepared;
         let name = Arc::clone(&pipeline.identity.name);
         let (handle, listener) = Handle::new(clock);
+        defined.assembly.attach(&handle);
         let (outcome, ended) = Outcome::new();
         let (keeper, own) = Keeper::new(pipeline, handle.clone(), listener, outcome);
         let defined = RwLock::new(Arc::new(defined));

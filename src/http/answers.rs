@@ -98,6 +98,7 @@ fn doing(view: &View) -> String {
     ];
     let work: Vec<_> = (work.iter().filter(|(count, ..)| *count > 0))
         .map(|(count, noun, done)| format!("{count} {noun}{} to be {done}", if *count == 1 { "" } else { "s" }))
+        .chain(view.waits_for().map(str::to_owned))
         .collect();
     match work.as_slice() {
         [] if is_at_tail(view) && source_failing(view).is_some() => "everything that was read is handled".to_owned(),
@@ -140,6 +141,7 @@ fn work(view: &View, now: Timestamp) -> Value {
         "source_failing": source_failing(view).map(|(why, since)| {
             json!({ "error": why, "seconds": now.since(*since).as_secs_f64() })
         }),
+        "waits_for": view.waits_for(),
         "handled_per_second": view.rate.per_second(now),
         "failing_streams": view.streams.failing.streams,
         "oldest_failing": oldest.map(|oldest| {
@@ -184,6 +186,7 @@ fn tranches(view: &View, now: Timestamp) -> Value {
             "unhandled": report.map(|report| report.unhandled),
             "blocked_at": report.and_then(|report| report.blocked_at).map(|at| at.to_string()),
             "trouble": tranche.trouble.as_ref().map(|(why, _)| why),
+            "waits_for": tranche.waits_for,
         })
     });
     tranches.collect()
@@ -326,6 +329,7 @@ mod tests {
             committed_at: None,
             report: None,
             trouble: None,
+            waits_for: None,
         }
     }
 

@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::after::{Follow, Lead, Links};
 use super::breaker::Breaker;
 use super::calls::{Calls, Decider, DecisionRules};
 use super::commits::{Commits, Rules};
@@ -83,6 +84,9 @@ pub(super) struct Driver {
     failures: Failures,
     counts: Counts,
     spans: Spans,
+    lead: Lead,
+    /// The pipeline that this one comes after, if there is one.
+    follow: Option<Arc<Follow>>,
 
     /// Tranches that changed since the last pass: only these are granted credits, or found complete.
     changed: BTreeSet<TrancheId>,
@@ -129,12 +133,13 @@ pub(super) struct Run<'a> {
     pub(super) listener: &'a Listener,
     pub(super) group: &'a Group,
     pub(super) random: fastrand::Rng,
+    pub(super) links: Links,
 }
 
 impl Driver {
     /// Makes the driver of a run, and begins to watch the source.
     pub(super) fn new(run: Run<'_>, parts: Parts) -> Self {
-        let Run { identity, options, observer, listener, group, mut random } = run;
+        let Run { identity, options, observer, listener, group, mut random, links } = run;
         let clock = listener.clock();
         let now = clock.now();
         let contract = parts.source.contract();
@@ -146,6 +151,7 @@ impl Driver {
         let watch = watch::watch(Arc::clone(&parts.source), changes_in, events_in.clone(), random.u64(..));
         group.spawn(TaskKind::Source, "source", watch);
         let decider = decider(parts.handler, options, clock, &events_in, group);
+        let follow = Follow::begin(&links, &parts.source);
         let rules = commit_rules(options, &*store, &parts.sink, contract);
         Self {
             identity: identity.clone(),
@@ -184,6 +190,8 @@ impl Driver {
             failures: Failures::default(),
             counts: observer.start(),
             spans: Spans::new(observer.recorder(), Arc::clone(&identity.name), clock),
+            lead: Lead::begin(&links),
+            follow,
             changed: BTreeSet::new(),
             settled: false,
             source_failing: None,
@@ -359,7 +367,11 @@ impl Driver {
 
     /// Collects the tranches that changed, for the rest of the pass.
     fn note_changes(&mut self) {
-        for tranche in self.scheduler.take_changed() {
+        let changed = self.scheduler.take_changed();
+        let scheduler = &self.scheduler;
+        let all = || scheduler.tranches().into_iter().map(|report| report.tranche).collect();
+        self.lead.show(&changed, all, |tranche| scheduler.handled_to(tranche));
+        for tranche in changed {
             self.commits.changed(tranche.clone());
             self.counts.changed(tranche.clone());
             self.changed.insert(tranche);

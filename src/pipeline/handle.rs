@@ -115,6 +115,11 @@ impl Handle {
         self.shared.standing.borrow().clone()
     }
 
+    /// Returns the present and later states. The sender is gone with the pipeline.
+    pub(crate) fn standings(&self) -> watch::Receiver<Standing> {
+        self.shared.standing.subscribe()
+    }
+
     /// Waits until `wanted` accepts the state. Never returns if the pipeline is gone and its state is not accepted.
     pub async fn reaches(&self, mut wanted: impl FnMut(State) -> bool) -> Standing {
         self.stands(|standing| wanted(standing.state)).await

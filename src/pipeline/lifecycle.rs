@@ -89,6 +89,7 @@ impl Pipeline {
             listener,
             group: &group,
             random: random.fork(),
+            links: self.assemble.links(),
         };
         let mut driver = Driver::new(run, parts);
         // A panic of the driver is a failure of this pipeline alone: the daemon goes on.

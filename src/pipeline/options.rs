@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::after::Links;
 use super::policy::ErrorPolicy;
 use crate::checkpoint::{CheckpointStore, Owner};
 use crate::config::filter::Filter;
@@ -51,6 +52,11 @@ pub trait Assemble: Send + Sync {
     /// # Errors
     /// The error names the missing or wrong part. The pipeline fails with it and retries later.
     fn assemble(&self) -> anyhow::Result<Parts>;
+
+    /// Returns the place of the pipeline among the others of its process. By default it has none.
+    fn links(&self) -> Links {
+        Links::default()
+    }
 }
 
 /// The condition under which a pipeline ends by itself.

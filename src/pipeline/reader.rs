@@ -8,6 +8,7 @@ use hashbrown::HashSet;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::after::Follow;
 use super::messages::{Event, Read, ReadResult};
 use super::policy::{self, BackEndReaction};
 use crate::checkpoint::{CheckpointError, CheckpointKey, CheckpointStore};
@@ -32,6 +33,8 @@ pub(super) struct Reader {
     pub(super) indexes: Indexes,
     /// Looks up streams that have placeholders only, too: with `require_all` these wait as well.
     pub(super) of_placeholders: bool,
+    /// Holds batches back, if the pipeline comes after another one.
+    pub(super) follow: Option<Arc<Follow>>,
     pub(super) clock: Clock,
     pub(super) credits: mpsc::Receiver<Room>,
     pub(super) stop: CancellationToken,
@@ -122,10 +125,14 @@ impl Reader {
             Next::Batch(batch) => batch,
             Next::End => return Ok(None),
         };
+        let took = self.clock.since(started).took();
+        if let Some(follow) = &self.follow {
+            follow.wait(&self.tranche, &batch).await;
+        }
         let read_at = self.clock.now();
         let filter = Arc::clone(&self.filter.read().unwrap_or_else(PoisonError::into_inner));
         exclude(&filter, &mut batch);
-        Ok(Some(Unfinished { batch, took: read_at.since(started), read_at }))
+        Ok(Some(Unfinished { batch, took, read_at }))
     }
 
     async fn write_positions(

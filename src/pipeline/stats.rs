@@ -207,6 +207,7 @@ impl Since<'_> {
         let counted = self.counted(tranche);
         counted.pages + counted.read_failures + counted.commits + counted.commit_failures > 0
             || tranche.trouble.is_some()
+            || tranche.waits_for.is_some()
             || tranche.report.as_ref().is_some_and(|report| report.unhandled > 0)
     }
 
@@ -235,6 +236,7 @@ impl Since<'_> {
             commit_failures = some(counted.commit_failures),
             read_failures = some(counted.read_failures),
             trouble = tranche.trouble.as_ref().map(|(why, _)| why.as_str()),
+            waits_for = tranche.waits_for.as_deref(),
             "stats: tranche"
         );
     }

@@ -1,5 +1,6 @@
 //! Whole runs of a pipeline on memory connectors, in paused time.
 
+mod after;
 mod invariants;
 mod parking;
 

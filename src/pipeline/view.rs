@@ -55,6 +55,11 @@ impl View {
         self.tranches.iter().filter_map(|tranche| tranche.report.as_ref())
     }
 
+    /// Returns the reason for which a tranche waits for the pipeline that this one comes after.
+    pub fn waits_for(&self) -> Option<&str> {
+        self.tranches.iter().find_map(|tranche| tranche.waits_for.as_deref())
+    }
+
     /// Returns the last failure of the stream that has failed for the longest time.
     pub fn longest_failure(&self) -> Option<&StreamFailure> {
         self.failures.iter().min_by_key(|failure| failure.since)
@@ -94,6 +99,8 @@ pub struct TrancheView {
     pub report: Option<TrancheReport>,
     /// The error that keeps it from being claimed or read, and its begin.
     pub trouble: Option<(String, Timestamp)>,
+    /// The reason for which read events wait for the pipeline that this one comes after. It names both.
+    pub waits_for: Option<String>,
 }
 
 /// The state of a pipeline, with its reason.

@@ -9,11 +9,8 @@ impl Ledger {
     /// Returns the current progress of a tranche.
     pub(super) fn progress(&self, tranche: u32) -> Progress {
         let of = &self.tranches[tranche as usize];
-        let complete = of.queue.iter().take_while(|&&batch| self.batches[batch as usize].outstanding == 0).count();
-        let position = match complete {
-            0 => of.position.clone(),
-            _ => Some(self.batches[of.queue[complete - 1] as usize].resume_at.clone()),
-        };
+        let complete = self.complete_batches(tranche);
+        let position = self.position(tranche).cloned();
         let mut runs = Runs::default();
         for &batch in of.queue.range(complete..) {
             runs.batch(&self.batches[batch as usize]);
@@ -33,6 +30,20 @@ impl Ledger {
         runs.flush();
         remaining.for_each(|&(first, last)| runs.set.push(first, last));
         Progress { position, handled: runs.set, read_to }
+    }
+
+    /// Returns the position of a tranche: the end of its last batch before which no event is unhandled.
+    pub(super) fn position(&self, tranche: u32) -> Option<&Position> {
+        let of = &self.tranches[tranche as usize];
+        match self.complete_batches(tranche) {
+            0 => of.position.as_ref(),
+            complete => Some(&self.batches[of.queue[complete - 1] as usize].resume_at),
+        }
+    }
+
+    fn complete_batches(&self, tranche: u32) -> usize {
+        let queue = self.tranches[tranche as usize].queue.iter();
+        queue.take_while(|&&batch| self.batches[batch as usize].outstanding == 0).count()
     }
 
     /// Returns the end of the last batch that has a handled ordinal.

@@ -1,5 +1,6 @@
 //! The checks that take more than one value, or more than one file. They turn files into [`Checked`] pipelines.
 
+mod after;
 mod files;
 mod identity;
 mod numbers;
@@ -18,7 +19,8 @@ use crate::connector::prose::listed;
 use crate::event::Indexes;
 use crate::script::Script;
 
-use identity::{FileId, resolved};
+use identity::FileId;
+pub(super) use identity::resolved;
 use parts::Parts;
 
 /// The pipelines that passed, and advice about them.
@@ -59,6 +61,7 @@ pub fn check(pipelines: Vec<Loaded>, data: &Path) -> Result<Outcome, Vec<Problem
     problems.extend(progress::shared_keys(&definitions, data));
     problems.extend(files::shared(&definitions, data));
     problems.extend(progress::renamed(&definitions, data));
+    problems.extend(after::broken(&definitions));
     let mut outcome = Outcome { checked: Vec::new(), unknown_scripts: Vec::new(), advice: Vec::new() };
     for definition in definitions {
         if definition.loaded.spec.script().is_some_and(|script| script.is_hole()) {

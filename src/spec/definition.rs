@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::check::resolved;
 use super::{Loaded, Order, PipelineSpec, Stop, Then};
 use crate::config::filter::Filter;
 use crate::connector::kind::{StoreFacts, StorePlace, TransactionalKind};
@@ -65,6 +66,20 @@ impl Definition {
     /// Returns the consumer group.
     pub fn group(&self) -> &str {
         self.loaded.group()
+    }
+
+    /// Returns the name of the pipeline that this one comes after.
+    pub fn after(&self) -> Option<&str> {
+        self.spec().after.as_deref()
+    }
+
+    /// Returns a text that identifies the source with all its settings: equal texts are one feed, as far as this process can
+    /// tell. References are as the file writes them.
+    pub fn feed(&self) -> String {
+        let source = serde_json::to_string(&self.spec().source).expect("a spec is a tree of plain values");
+        let files = self.source.files(self.name());
+        let files: Vec<_> = files.iter().map(|file| resolved(&self.loaded.directory().join(&file.path))).collect();
+        format!("{source} {files:?}")
     }
 
     /// Returns the source part of the key of the progress.

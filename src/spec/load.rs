@@ -303,7 +303,7 @@ fn correct_table(key: &str) -> Option<String> {
         "errors"
     } else if has(serde_json::to_value(filter::Settings::default())) || filters.contains(&key) {
         "filter"
-    } else if ["group", "source_id", "stop"].contains(&key) {
+    } else if ["group", "source_id", "after", "stop"].contains(&key) {
         return Some(format!("`{key}` belongs at the top of the file, before the first table"));
     } else if has(serde_json::to_value(DaemonSettings::default())) {
         return Some(format!("`{key}` is a setting of the daemon and belongs in `{}`", settings::DEFAULT_FILE));

@@ -1,6 +1,7 @@
 //! The tests from outside. They are one binary, because each binary links the package again.
 #![expect(clippy::unwrap_used, reason = "what helpers of tests unwrap fails the test, as in the tests themselves")]
 
+mod after;
 mod broken;
 mod by_event;
 mod causes;

@@ -14,7 +14,15 @@ pub(super) fn source(subject: &Subject<'_>) -> String {
             format!("It ends {} after its start, even if events are left.", subject.duration(&["stop", "after"], limit))
         }
     };
-    sentences([&*subject.source.reads, &*end])
+    let after = match &subject.spec().after {
+        Some(after) => format!(
+            "It comes after the pipeline `{}` of the same daemon: it gets the events of a read once that pipeline has handled \
+             them and all earlier ones of their tranche, and waits until then.",
+            after.written()
+        ),
+        None => String::new(),
+    };
+    sentences([&*subject.source.reads, &*after, &*end])
 }
 
 pub(super) fn filter(subject: &Subject<'_>) -> String {

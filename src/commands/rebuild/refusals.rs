@@ -35,6 +35,10 @@ pub(super) fn of_kind(definition: &Definition, data: &Path) -> Result<(), Proble
             }
         });
     };
+    if let Some(after) = definition.after() {
+        let why = format!("a rebuild runs by itself, and this pipeline reads no further than the pipeline `{after}`");
+        return Err(document.problem(&["after"], why).help(BY_HAND));
+    }
     if !source.is_durable() {
         let why = "this source keeps no events, and a rebuild reads all of them again";
         return Err(document.problem_of_key(&["source", source.key], why));

@@ -75,6 +75,14 @@ impl SourceKind for Settings {
         self.is_stdin()
     }
 
+    fn incomparable(&self) -> Option<&'static str> {
+        if self.is_stdin() {
+            return Some("standard input is read once");
+        }
+        let restarts = self.on_replaced == OnReplaced::Restart;
+        restarts.then_some("`on_replaced = \"restart\"` lets each of them read a file again at its own time")
+    }
+
     fn record_map(&self) -> Option<Result<RecordMap, BadSetting>> {
         self.map.as_ref().map(map::Settings::compile)
     }

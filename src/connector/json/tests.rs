@@ -2,6 +2,7 @@ mod ahead;
 mod foreign;
 mod forms;
 mod numbers;
+mod order;
 mod replaced;
 
 use std::fs;

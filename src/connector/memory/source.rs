@@ -298,6 +298,10 @@ impl Source for MemorySource {
         self.shared.changed.notify_waiters();
     }
 
+    fn compare(&self, one: &Position, other: &Position) -> Option<std::cmp::Ordering> {
+        one.compare_numbers(other)
+    }
+
     fn probe(&self) -> Option<Arc<dyn Probe>> {
         Some(Arc::clone(&self.shared) as Arc<dyn Probe>)
     }

@@ -197,6 +197,7 @@ fn changed(old: &Checked, new: &Checked) -> Vec<&'static str> {
         ("file", old.definition.loaded.file() != new.definition.loaded.file()),
         ("group", a.group != b.group),
         ("source_id", a.source_id != b.source_id),
+        ("after", a.after != b.after),
         ("stop", a.stop != b.stop),
         ("source", a.source != b.source),
         ("checkpoint", a.checkpoint != b.checkpoint),

@@ -53,7 +53,9 @@ impl Driver {
                 why => self.begin_drain(Ended::Fenced(why.clone()), &why),
             },
             Stop::Tail => {
-                if let Some(why) = self.missing_event() {
+                if let Some(why) = self.follow.as_ref().and_then(|follow| follow.waits_in_vain()) {
+                    self.begin_drain(Ended::Unavailable(why.clone()), &why);
+                } else if let Some(why) = self.missing_event() {
                     self.begin_drain(Ended::Halted(why.clone()), &why);
                 }
             }

@@ -184,6 +184,7 @@ impl Driver {
             known,
             indexes: self.indexes,
             of_placeholders: self.options.require_all,
+            follow: self.follow.clone(),
             clock: self.clock,
             credits,
             stop,

@@ -68,18 +68,20 @@ impl Driver {
             Phase::Fenced { by } => Some((format!("owned by {by}"), self.now)),
             _ => state.trouble.clone(),
         };
+        let waits_for = self.follow.as_ref().and_then(|follow| follow.waits_for(tranche));
         let stored = state.claim.committed.as_ref().and_then(|progress| progress.position.as_ref());
         TrancheView {
             tranche: tranche.to_string(),
             phase: state.phase.name(),
-            at_tail: state.at_tail,
-            lag: state.lag,
+            at_tail: state.at_tail && waits_for.is_none(),
+            lag: waits_for.as_ref().and_then(|(_, lag)| *lag).or(state.lag),
             read: state.read.clone(),
             committed: state.claim.committed.clone(),
             stored_at: stored.map(|position| self.source.describe(position)),
             committed_at: state.claim.committed_at,
             report: self.scheduler.tranche(tranche),
             trouble,
+            waits_for: waits_for.map(|(why, _)| why),
         }
     }
 }

@@ -38,6 +38,7 @@ async fn a_batch_is_kept_while_the_look_up_of_its_write_positions_fails() {
         known: Some((Arc::new(store), key)),
         indexes: Indexes::Dense,
         of_placeholders: false,
+        follow: None,
         clock: Clock::start(),
         credits: granted,
         stop: CancellationToken::new(),

@@ -79,6 +79,7 @@ fn view(unhandled: u64) -> View {
         committed_at: Some(at(110)),
         report: Some(report(unhandled)),
         trouble: None,
+        waits_for: None,
     };
     View {
         at: at(120),

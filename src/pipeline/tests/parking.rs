@@ -75,7 +75,7 @@ impl Rig {
     }
 
     /// Returns another run over the same feed and store.
-    fn again(&self) -> Self {
+    pub(super) fn again(&self) -> Self {
         let (handle, listener) = Handle::new(Clock::start());
         let (feed, store, options) = (self.feed.clone(), self.store.clone(), self.options.clone());
         Self { feed, store, options, handle, listener, stop: CancellationToken::new() }
@@ -86,7 +86,7 @@ impl Rig {
     }
 }
 
-fn written(store: &MemoryCheckpoints) -> Vec<String> {
+pub(super) fn written(store: &MemoryCheckpoints) -> Vec<String> {
     let effects = store.sink().effects();
     effects.iter().flat_map(|effect| &effect.emitted).filter_map(Value::as_text).map(str::to_owned).collect()
 }

@@ -28,7 +28,7 @@ impl FileId {
 const MAX_LINKS: usize = 40;
 
 /// Returns the absolute path of a file that need not exist, without links, `.` and `..`.
-pub(super) fn resolved(path: &Path) -> PathBuf {
+pub(in crate::spec) fn resolved(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut todo: Vec<OsString> = components(&absolute);
     let mut out = PathBuf::from("/");

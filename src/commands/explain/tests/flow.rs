@@ -234,3 +234,24 @@ fn a_mapping_is_explained_with_its_records_and_indexes() {
     "#]],
     );
 }
+
+#[test]
+fn a_pipeline_that_comes_after_another_one_names_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipeline = |name: &str, top: &str| {
+        let file = directory.path().join(name);
+        std::fs::write(&file, format!("{top}[source.generate]\ncount = 1\n[sink.null]\n")).unwrap();
+        file
+    };
+    pipeline("orders.toml", "");
+    let loaded = crate::spec::load_file(&pipeline("notices.toml", "after = 'orders'\n")).unwrap();
+    let outcome = crate::spec::check(vec![loaded], directory.path()).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let (definition, script) = outcome.scripts().next().unwrap();
+    let explanation = super::explain(definition, script);
+    let source = &explanation.words.iter().find(|paragraph| paragraph.about == "source").unwrap().text;
+    let after = "It comes after the pipeline `orders` of the same daemon: it gets the events of a read once that pipeline has \
+        handled them and all earlier ones of their tranche, and waits until then.";
+    assert!(source.contains(after), "{source}");
+    let value = explanation.values.iter().find(|setting| setting.path == "after").unwrap();
+    assert_eq!(value.value, "orders");
+}
