@@ -22,6 +22,7 @@ use crate::daemon::parked::{
     ShowWanted,
 };
 use crate::spec::{self, Definition};
+use crate::telemetry::health::State;
 
 /// The parked streams of a pipeline: in the running daemon, or in their store.
 pub(crate) enum Parked<'a> {
@@ -95,7 +96,10 @@ impl<'a> Parked<'a> {
         }
     }
 
-    /// Waits until a job is done. Prints nothing; returns the job.
+    /// Waits until a job is done, and returns it. A job may take as long as its events do.
+    ///
+    /// # Errors
+    /// The pipeline does not run, so that the job makes no progress; or the daemon does not answer.
     pub(crate) async fn wait_for(&self, job: &str) -> anyhow::Result<Job> {
         const EVERY: Duration = Duration::from_millis(200);
         loop {
@@ -105,8 +109,20 @@ impl<'a> Parked<'a> {
             if found.left == 0 {
                 return Ok(found);
             }
+            self.makes_progress(job).await?;
             tokio::time::sleep(EVERY).await;
         }
+    }
+
+    /// Makes sure that the pipeline works on its jobs.
+    async fn makes_progress(&self, job: &str) -> anyhow::Result<()> {
+        let Self::Daemon { client, name } = self else { return Ok(()) };
+        let answer: Value = client.get(&format!("/pipelines/{name}")).await?;
+        let state: State =
+            serde_json::from_value(answer["state"].clone()).context("the daemon's answer has no state")?;
+        let works = matches!(state, State::Starting | State::Running | State::Restarting | State::Draining);
+        anyhow::ensure!(works, "the pipeline `{name}` is {state}: the job `{job}` goes on once it runs again");
+        Ok(())
     }
 
     /// Returns whether the pipeline can act on a request now.
@@ -156,12 +172,13 @@ pub(crate) fn render_list(list: &ParkedList) -> String {
 
 fn entry(parked: &ParkedEntry) -> String {
     let ParkedEntry { tranche, stream, state, class, error, index, event_type, since, due, events, .. } = parked;
-    let name = if stream.is_empty() { "(malformed records)" } else { stream };
+    let (name, event) = match stream.is_empty() {
+        true => ("(malformed records)", "an unreadable record".to_owned()),
+        false => (&**stream, format!("event {index} (`{event_type}`)")),
+    };
     let due = due.as_ref().map_or_else(String::new, |due| format!(", due {due}"));
     let events = counted(*events, "event");
-    format!(
-        "{name}  {state} since {since}{due}, {events}, tranche {tranche}\n  at event {index} (`{event_type}`): {error} ({class})\n"
-    )
+    format!("{name}  {state} since {since}{due}, {events}, tranche {tranche}\n  at {event}: {error} ({class})\n")
 }
 
 /// Renders the events of a stream.

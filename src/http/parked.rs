@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -14,6 +15,9 @@ use super::{Api, Shared, failure};
 use crate::checkpoint::{ParkedAction, ParkedState};
 use crate::daemon::parked::{EditWanted, ListWanted, MAX_PAGE, ParkedDesk, RequestWanted, Selected, ShowWanted};
 use crate::daemon::registry::Registered;
+
+/// The parameters of a URL. Wrong ones are answered in JSON, like every other mistake.
+type Parameters<T> = Result<Query<T>, QueryRejection>;
 
 /// Finds a pipeline and its parked store.
 fn desk(api: &Api, name: &str) -> Result<(Arc<Registered>, ParkedDesk), Box<Response>> {
@@ -38,14 +42,22 @@ fn answer<T: Serialize>(result: anyhow::Result<T>) -> Response {
     }
 }
 
-pub(super) async fn list(State(api): Shared, Path(name): Path<String>, Query(wanted): Query<ListWanted>) -> Response {
+pub(super) async fn list(State(api): Shared, Path(name): Path<String>, wanted: Parameters<ListWanted>) -> Response {
+    let Query(wanted) = match wanted {
+        Ok(wanted) => wanted,
+        Err(wrong) => return failure(StatusCode::BAD_REQUEST, &wrong.body_text()),
+    };
     match desk(&api, &name) {
         Ok((_, desk)) => answer(desk.list(&wanted).await),
         Err(response) => *response,
     }
 }
 
-pub(super) async fn show(State(api): Shared, Path(name): Path<String>, Query(wanted): Query<ShowWanted>) -> Response {
+pub(super) async fn show(State(api): Shared, Path(name): Path<String>, wanted: Parameters<ShowWanted>) -> Response {
+    let Query(wanted) = match wanted {
+        Ok(wanted) => wanted,
+        Err(wrong) => return failure(StatusCode::BAD_REQUEST, &wrong.body_text()),
+    };
     match desk(&api, &name) {
         Ok((_, desk)) => answer(desk.show(&wanted).await),
         Err(response) => *response,

@@ -157,6 +157,20 @@ fn r40_an_operator_shows_edits_retries_and_discards_beside_a_running_daemon() {
     check(&parked(&place, Some(&daemon), &["jobs", "p"]), 0, &["discard-", "retry-", "done, by olga"]);
     check(&parked(&place, Some(&daemon), &["show", "p", "order-2"]), 1, &["the stream `order-2` is not parked"]);
     check(&parked(&place, Some(&daemon), &["discard", "p"]), 1, &["--all"]);
+    let (status, body) = daemon.request("GET /pipelines/p/parked?limt=3", &[], "");
+    assert_eq!(status, 400);
+    assert!(body.starts_with("{\"error\":") && body.contains("unknown field `limt`"), "{body}");
+}
+
+#[test]
+fn r41_a_wait_for_a_job_ends_if_its_pipeline_does_not_run() {
+    let place = place();
+    let daemon = place.start(&[]);
+    until("two streams are parked", || total(&place, Some(&daemon)) == 2);
+    let headers = [("content-type", "application/json")];
+    assert_eq!(daemon.request("POST /pipelines/p/pause", &headers, "{\"wait\": true}").0, 200);
+    let waits = parked(&place, Some(&daemon), &["retry", "p", "--wait"]);
+    check(&waits, 1, &["the pipeline `p` is paused", "goes on once it runs again"]);
 }
 
 #[test]
