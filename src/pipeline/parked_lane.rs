@@ -459,6 +459,11 @@ impl ParkedLane {
         self.tranches.get(tranche)?.get(stream).map(|entry| &entry.mark)
     }
 
+    /// Returns the job that made a stream due.
+    pub(super) fn job(&self, tranche: &TrancheId, stream: &str) -> Option<&str> {
+        self.tranches.get(tranche)?.get(stream)?.mark.job.as_deref()
+    }
+
     /// Returns the changes that belong to the effects of a call that is done up to `next`.
     pub(super) fn removal(&self, work: &Work, next: i64) -> Vec<Update> {
         let Some((tranche, stream)) = self.key_of(work.id) else { return Vec::new() };

@@ -98,6 +98,10 @@ async fn request(
     wait: bool,
     output: Output,
 ) -> anyhow::Result<bool> {
+    anyhow::ensure!(
+        !wait || streams.is_running(),
+        "no daemon answers that could act on the request: without `--wait`, it is left for the next start of the pipeline"
+    );
     let requested = streams.request(action, wanted).await?;
     let job = requested.job.as_deref().filter(|_| wait);
     let Some(job) = job else {
@@ -105,10 +109,6 @@ async fn request(
         output.result(|| json!(requested), |_| render());
         return Ok(true);
     };
-    anyhow::ensure!(
-        streams.is_running(),
-        "the request `{job}` is left for the next start of the pipeline: no daemon answers, so that `--wait` has nothing to wait for"
-    );
     let done = streams.wait_for(job).await?;
     output.result(|| json!(done), |_| parked::render_job(&done));
     Ok(done.failed == 0)

@@ -314,10 +314,11 @@ impl Driver {
         match result {
             Ok(read) => {
                 let discarded = self.lane.page_read(tranche, stream, read);
+                let job = self.lane.job(tranche, stream);
                 for event in &discarded {
                     tracing::warn!(
                         target: AUDIT, %tranche, stream, index = event.index(), event_type = event.event_type(), at = %event.at(),
-                        "parked event discarded"
+                        job, "parked event discarded"
                     );
                 }
                 self.parks.removed(tranche, &discarded);
