@@ -65,7 +65,7 @@ pub(crate) fn render_reload(report: &Report) -> String {
 /// Renders the handled events of a new type.
 fn of_type(seen: &Seen) -> String {
     let Seen { event_type, tranche, since, stream, index, events, more, .. } = seen;
-    let (more, events) = (if *more { "more than " } else { "" }, counted(*events, "handled event"));
+    let (more, events) = (if *more { "at least " } else { "" }, counted(*events, "handled event"));
     format!(
         "  `{event_type}`: {more}{events} in tranche {tranche} since {since}, the first in `{stream}` at index {index}\n"
     )

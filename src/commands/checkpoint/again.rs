@@ -134,7 +134,7 @@ impl Again {
             Self::Unknown(why) => format!("  the number of events that {are} handled again is unknown: {why}\n"),
             Self::Counted(Count { events: 0, is_partial: false, .. }) => format!("  no events {are} handled again\n"),
             Self::Counted(Count { events, streams, is_partial }) => {
-                let more = if *is_partial { "more than " } else { "" };
+                let more = if *is_partial { "at least " } else { "" };
                 let (events, streams) = (counted(*events, "event"), counted(streams.len() as u64, "stream"));
                 format!("  {more}{events} of {more}{streams} {are} handled again\n")
             }
